@@ -1,0 +1,338 @@
+//! Validated mail addresses.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use email_address::{EmailAddress, Options};
+use serde::{Deserialize, Serialize};
+
+use crate::Recipient;
+
+/// An address that SMTP can carry: `local-part@domain` (RFC 5321 section 4.1.2).
+///
+/// The domain is always ASCII: an internationalised one is turned into its punycode form (RFC 5891) when
+/// the address is parsed. A local part outside ASCII is kept (RFC 6531) and needs a transport that can carry it.
+///
+/// `Debug` hides the local part, and there is no `Display`: [`as_str`](Self::as_str) is the one way to read the whole
+/// address, so that none reaches a log by accident.
+///
+/// ```
+/// use postrider_transport::Address;
+///
+/// let address: Address = "ada@bücher.example".parse()?;
+/// assert_eq!(address.as_str(), "ada@xn--bcher-kva.example");
+/// assert!("ada@example.com\r\nBcc: eve@example.com".parse::<Address>().is_err());
+/// # Ok::<(), postrider_transport::AddressError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Address {
+    whole: String,
+    at: usize,
+}
+
+impl Address {
+    /// The whole address.
+    pub fn as_str(&self) -> &str {
+        &self.whole
+    }
+
+    /// What stands before the `@`, quotes included where it has them.
+    pub fn local_part(&self) -> &str {
+        &self.whole[..self.at]
+    }
+
+    /// What stands after the `@`, in ASCII.
+    pub fn domain(&self) -> &str {
+        &self.whole[self.at + 1..]
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (local, domain) = text.rsplit_once('@').ok_or(AddressError::new("has no @"))?;
+        if text.chars().any(char::is_control) {
+            return Err(AddressError::new("has a control character"));
+        }
+        let domain = match domain.strip_prefix('[') {
+            Some(literal) => address_literal(literal)?,
+            None => {
+                idna::domain_to_ascii(domain).map_err(|_| AddressError::new("has a domain that is no host name"))?
+            }
+        };
+        let whole = format!("{local}@{domain}");
+        // The path of RFC 5321 section 4.5.3.1.3 is 256 octets, its two brackets included.
+        if whole.len() > 254 {
+            return Err(AddressError::new("is longer than 254 octets"));
+        }
+        let options = Options::default().without_display_text().with_no_minimum_sub_domains();
+        EmailAddress::parse_with_options(&whole, options).map_err(|error| AddressError::new(reason(&error)))?;
+        Ok(Self { at: local.len(), whole })
+    }
+}
+
+/// The rest of `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3), as the whole.
+fn address_literal(rest: &str) -> Result<String, AddressError> {
+    let malformed = || AddressError::new("has a malformed address literal");
+    let inner = rest.strip_suffix(']').ok_or_else(malformed)?;
+    match inner.strip_prefix("IPv6:") {
+        Some(v6) => v6.parse::<Ipv6Addr>().map(|v6| format!("[IPv6:{v6}]")).map_err(|_| malformed()),
+        None => inner.parse::<Ipv4Addr>().map(|v4| format!("[{v4}]")).map_err(|_| malformed()),
+    }
+}
+
+fn reason(error: &email_address::Error) -> &'static str {
+    use email_address::Error as E;
+    match error {
+        E::LocalPartEmpty => "has nothing before the @",
+        E::LocalPartTooLong => "has more than 64 octets before the @",
+        E::DomainEmpty => "has nothing after the @",
+        E::DomainTooLong | E::SubDomainTooLong => "has a domain that is too long",
+        E::SubDomainEmpty | E::DomainInvalidSeparator => "has a domain with an empty label",
+        E::UnbalancedQuotes => "has unbalanced quotes",
+        E::InvalidIPAddress | E::UnsupportedDomainLiteral => "has a malformed address literal",
+        _ => "has a character that is not allowed there",
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> String {
+        address.whole
+    }
+}
+
+impl From<&Address> for Recipient {
+    fn from(address: &Address) -> Recipient {
+        Recipient::new(address.as_str())
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crate::mask_addresses(&self.whole))
+    }
+}
+
+/// An address with the name that a mail program shows for it (RFC 5322 section 3.4).
+///
+/// ```
+/// use postrider_transport::Mailbox;
+///
+/// let ada: Mailbox = "Ada Lovelace <ada@example.com>".parse()?;
+/// assert_eq!(ada.name(), Some("Ada Lovelace"));
+/// assert_eq!(ada.address().domain(), "example.com");
+/// # Ok::<(), postrider_transport::AddressError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Mailbox {
+    name: Option<String>,
+    address: Address,
+}
+
+impl Mailbox {
+    /// A mailbox shown under a name. An empty name is none.
+    ///
+    /// # Errors
+    /// When the name holds a control character, a line break among them.
+    pub fn new(name: impl Into<String>, address: Address) -> Result<Self, AddressError> {
+        let name = name.into();
+        let name = name.trim();
+        if name.chars().any(char::is_control) {
+            return Err(AddressError::new("has a name with a control character"));
+        }
+        Ok(Self { name: (!name.is_empty()).then(|| name.to_owned()), address })
+    }
+
+    /// The name, where there is one.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The address.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl From<Address> for Mailbox {
+    fn from(address: Address) -> Self {
+        Self { name: None, address }
+    }
+}
+
+impl FromStr for Mailbox {
+    type Err = AddressError;
+
+    /// Reads `ada@example.com`, `<ada@example.com>`, `Ada <ada@example.com>` and `"Lovelace, Ada" <ada@example.com>`.
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let text = text.trim();
+        let Some(inner) = text.strip_suffix('>') else {
+            return Ok(text.parse::<Address>()?.into());
+        };
+        let (name, address) = inner.rsplit_once('<').ok_or(AddressError::new("has a > without a <"))?;
+        let name = name.trim();
+        let name = match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            Some(quoted) => unescape(quoted),
+            None => name.to_owned(),
+        };
+        Mailbox::new(name, address.trim().parse()?)
+    }
+}
+
+/// Takes the backslashes of a quoted string away (RFC 5322 section 3.2.4).
+fn unescape(quoted: &str) -> String {
+    let mut out = String::with_capacity(quoted.len());
+    let mut chars = quoted.chars();
+    while let Some(c) = chars.next() {
+        out.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+    }
+    out
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+/// What a builder takes for a mailbox: a text such as `"Ada <ada@example.com>"`, an [`Address`], a [`Mailbox`], or a pair
+/// of name and address.
+pub trait IntoMailbox {
+    /// Validates.
+    ///
+    /// # Errors
+    /// When the text is no address.
+    fn into_mailbox(self) -> Result<Mailbox, AddressError>;
+}
+
+impl IntoMailbox for Mailbox {
+    fn into_mailbox(self) -> Result<Mailbox, AddressError> {
+        Ok(self)
+    }
+}
+
+impl IntoMailbox for Address {
+    fn into_mailbox(self) -> Result<Mailbox, AddressError> {
+        Ok(self.into())
+    }
+}
+
+impl IntoMailbox for &str {
+    fn into_mailbox(self) -> Result<Mailbox, AddressError> {
+        self.parse()
+    }
+}
+
+impl IntoMailbox for String {
+    fn into_mailbox(self) -> Result<Mailbox, AddressError> {
+        self.parse()
+    }
+}
+
+impl IntoMailbox for &String {
+    fn into_mailbox(self) -> Result<Mailbox, AddressError> {
+        self.parse()
+    }
+}
+
+impl<N: Into<String>, A: AsRef<str>> IntoMailbox for (N, A) {
+    fn into_mailbox(self) -> Result<Mailbox, AddressError> {
+        Mailbox::new(self.0, self.1.as_ref().parse()?)
+    }
+}
+
+/// Why a text is no address. The text itself is not repeated: it may be somebody's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressError {
+    what: &'static str,
+}
+
+impl AddressError {
+    fn new(what: &'static str) -> Self {
+        Self { what }
+    }
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the address {}", self.what)
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_could_inject_or_cannot_be_sent() {
+        for bad in [
+            "",
+            "ada",
+            "@example.com",
+            "ada@",
+            "ada@@example.com",
+            "ada@exa mple.com",
+            "ada@example..com",
+            "ada lovelace@example.com",
+            "ada@example.com\r\nRCPT TO:<eve@example.com>",
+            "ada@example.com\n",
+            "\"a\r\nb\"@example.com",
+            "ada\0@example.com",
+            "ada@example.com>",
+            "<ada@example.com>",
+            "ada,bob@example.com",
+            "ada@example.com,bob@example.com",
+            "a(comment)@example.com",
+            "ada@[300.1.1.1]",
+            "ada@[127.0.0.1",
+        ] {
+            assert!(bad.parse::<Address>().is_err(), "accepted {bad:?}");
+        }
+        assert!(format!("{}@example.com", "a".repeat(65)).parse::<Address>().is_err());
+        assert!(format!("a@{}.com", "b".repeat(64)).parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn accepts_what_rfc_5321_allows() {
+        for good in [
+            "a@b",
+            "ada+tag@example.com",
+            "\"a b\"@example.com",
+            "o'hara@example.com",
+            "ada@[127.0.0.1]",
+            "пошта@example.com",
+        ] {
+            assert!(good.parse::<Address>().is_ok(), "refused {good:?}");
+        }
+    }
+
+    #[test]
+    fn debug_hides_the_local_part() {
+        let mailbox: Mailbox = "Ada Lovelace <ada@example.com>".parse().unwrap();
+        let shown = format!("{mailbox:?} {:?}", mailbox.address());
+        assert!(!shown.contains("ada@") && !shown.contains("Lovelace"), "{shown}");
+    }
+
+    #[test]
+    fn reads_the_forms_people_write() {
+        let quoted: Mailbox = r#""Lovelace, \"Ada\"" <ada@example.com>"#.parse().unwrap();
+        assert_eq!(quoted.name(), Some(r#"Lovelace, "Ada""#));
+        let bare: Mailbox = "<ada@example.com>".parse().unwrap();
+        assert_eq!(bare.name(), None);
+        assert!("Ada ada@example.com>".parse::<Mailbox>().is_err());
+        assert!("Ada\r\nBcc: x <ada@example.com>".parse::<Mailbox>().is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! The stored form of a mail, `email/1`: a JSON object that other languages can write as well.
+//!
+//! Reading goes through the builder, so that a mail put into the database by other means obeys the same rules. Fields that are
+//! not known are an error: to ignore one would send a mail other than the one that was asked for.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::{Address, CodecError, Encoded, Mailbox};
+
+use super::{Attachment, Email, ListUnsubscribe, ReversePath};
+
+const FORMAT: &str = "email/1";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    from: StoredMailbox,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sender: Option<StoredMailbox>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    reply_to: Vec<StoredMailbox>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    to: Vec<StoredMailbox>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cc: Vec<StoredMailbox>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    bcc: Vec<StoredMailbox>,
+    #[serde(default)]
+    subject: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    html: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<StoredAttachment>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    template_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    list_unsubscribe: Option<StoredUnsubscribe>,
+    /// The empty string is the null reverse-path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    envelope_from: Option<String>,
+}
+
+/// A mailbox without a name is a plain string, which may also be read in the form `Name <address>`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredMailbox {
+    Text(String),
+    Named { name: String, address: Address },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredAttachment {
+    file_name: String,
+    content_type: String,
+    /// Base64 (RFC 4648 section 4).
+    content: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content_id: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredUnsubscribe {
+    uris: Vec<String>,
+    #[serde(default)]
+    one_click: bool,
+}
+
+impl From<&Mailbox> for StoredMailbox {
+    fn from(mailbox: &Mailbox) -> Self {
+        match mailbox.name() {
+            None => Self::Text(mailbox.address().as_str().to_owned()),
+            Some(name) => Self::Named { name: name.to_owned(), address: mailbox.address().clone() },
+        }
+    }
+}
+
+impl crate::IntoMailbox for StoredMailbox {
+    fn into_mailbox(self) -> Result<Mailbox, crate::AddressError> {
+        match self {
+            Self::Text(text) => text.parse(),
+            Self::Named { name, address } => Mailbox::new(name, address),
+        }
+    }
+}
+
+pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
+    let mailboxes = |list: &[Mailbox]| list.iter().map(StoredMailbox::from).collect();
+    let stored = Stored {
+        from: StoredMailbox::from(&email.from),
+        sender: email.sender.as_ref().map(StoredMailbox::from),
+        reply_to: mailboxes(&email.reply_to),
+        to: mailboxes(&email.to),
+        cc: mailboxes(&email.cc),
+        bcc: mailboxes(&email.bcc),
+        subject: email.subject.clone(),
+        text: email.text.clone(),
+        html: email.html.clone(),
+        attachments: email.attachments.iter().map(encode_attachment).collect(),
+        headers: email.headers.iter().map(|h| (h.name().to_owned(), h.value().to_owned())).collect(),
+        tags: email.tags.clone(),
+        metadata: email.metadata.clone(),
+        template_id: email.template_id.clone(),
+        list_unsubscribe: email
+            .list_unsubscribe
+            .as_ref()
+            .map(|list| StoredUnsubscribe { uris: list.uris().to_vec(), one_click: list.is_one_click() }),
+        envelope_from: email.envelope_from.as_ref().map(|path| match path {
+            ReversePath::Null => String::new(),
+            ReversePath::Address(address) => address.as_str().to_owned(),
+        }),
+    };
+    let body = serde_json::to_string(&stored)
+        .map_err(|error| CodecError::new("the mail could not be written as JSON").with_source(error))?;
+    Ok(Encoded { format: FORMAT.to_owned(), body })
+}
+
+fn encode_attachment(attachment: &Attachment) -> StoredAttachment {
+    StoredAttachment {
+        file_name: attachment.file_name().to_owned(),
+        content_type: attachment.content_type().to_owned(),
+        content: STANDARD.encode(attachment.content()),
+        content_id: attachment.content_id().map(str::to_owned),
+    }
+}
+
+pub(super) fn decode(encoded: &Encoded) -> Result<Email, CodecError> {
+    if encoded.format != FORMAT {
+        return Err(CodecError::new(format!(
+            "the stored format is {:?}, and only {FORMAT:?} is known here",
+            encoded.format
+        )));
+    }
+    // serde's own message may quote the mail, so it stays in the source.
+    let stored: Stored = serde_json::from_str(&encoded.body).map_err(|error| {
+        let place = format!("the stored mail is damaged at line {}, column {}", error.line(), error.column());
+        CodecError::new(place).with_source(error)
+    })?;
+    build(stored).map_err(|error| CodecError::new(format!("the stored mail is not valid: {error}")).with_source(error))
+}
+
+fn build(stored: Stored) -> Result<Email, super::EmailError> {
+    // The size was checked when the mail was made; a limit that was lowered since must not strand it.
+    let mut builder = Email::builder().size_limit(usize::MAX).from(stored.from).subject(stored.subject);
+    if let Some(sender) = stored.sender {
+        builder = builder.sender(sender);
+    }
+    builder = stored.reply_to.into_iter().fold(builder, |b, mailbox| b.reply_to(mailbox));
+    builder = stored.to.into_iter().fold(builder, |b, mailbox| b.to(mailbox));
+    builder = stored.cc.into_iter().fold(builder, |b, mailbox| b.cc(mailbox));
+    builder = stored.bcc.into_iter().fold(builder, |b, mailbox| b.bcc(mailbox));
+    if let Some(text) = stored.text {
+        builder = builder.text(text);
+    }
+    if let Some(html) = stored.html {
+        builder = builder.html(html);
+    }
+    for attachment in stored.attachments {
+        builder = builder.attach(decode_attachment(attachment)?);
+    }
+    builder = stored.headers.into_iter().fold(builder, |b, (name, value)| b.header(name, value));
+    builder = stored.tags.into_iter().fold(builder, |b, tag| b.tag(tag));
+    builder = stored.metadata.into_iter().fold(builder, |b, (key, value)| b.metadata(key, value));
+    if let Some(id) = stored.template_id {
+        builder = builder.template_id(id);
+    }
+    if let Some(list) = stored.list_unsubscribe {
+        builder = builder.list_unsubscribe(decode_unsubscribe(list)?);
+    }
+    builder = match stored.envelope_from.as_deref() {
+        None => builder,
+        Some("") => builder.null_envelope_from(),
+        Some(text) => builder.envelope_from(
+            text.parse().map_err(|source| super::EmailError::Address { field: "envelope_from", source })?,
+        ),
+    };
+    builder.build()
+}
+
+fn decode_attachment(stored: StoredAttachment) -> Result<Attachment, super::EmailError> {
+    let content = STANDARD.decode(&stored.content).map_err(|_| super::EmailError::AttachmentContent)?;
+    match stored.content_id {
+        Some(id) => Attachment::inline(id, stored.file_name, stored.content_type, content),
+        None => Attachment::new(stored.file_name, stored.content_type, content),
+    }
+}
+
+fn decode_unsubscribe(stored: StoredUnsubscribe) -> Result<ListUnsubscribe, super::EmailError> {
+    let mut uris = stored.uris.into_iter();
+    let first = uris.next().ok_or(super::EmailError::ListUnsubscribe)?;
+    let list = if stored.one_click { ListUnsubscribe::one_click(first)? } else { ListUnsubscribe::uri(first)? };
+    uris.try_fold(list, |list, uri| list.or(uri))
+}

@@ -1,0 +1,52 @@
+//! What carries mail for [postrider](https://docs.rs/postrider), and what it says when it could not.
+//!
+//! The whole idea is one signature:
+//!
+//! ```text
+//! async fn send(&self, outgoing: &Outgoing<Message>) -> Result<Receipt, Failure>
+//! ```
+//!
+//! A [`Transport`] makes one attempt and tells the truth about it. A [`Receipt`] says that the next hop took the message,
+//! and which recipients it did not take. A [`Failure`] says three things, through the trait [`Classify`] that a transport's own
+//! error type implements:
+//!
+//! | Question | Asked by | Answers |
+//! |---|---|---|
+//! | Can trying again help? | [`Class`] | `Permanent`, `Transient` |
+//! | Whose fault is it? | [`Blame`] | `Message`, `Transport` |
+//! | May it have gone out all the same? | [`Failure::in_doubt`] | yes, no |
+//!
+//! This crate has no runtime, no database and no network: a crate with a transport of your own needs this one and no other
+//! of postrider's.
+//!
+//! # Features
+//! | Feature | Adds |
+//! |---|---|
+//! | `mime` | [`Mime`]: an [`Email`] as the bytes of an RFC 5322 message |
+//! | `dkim` | signing of those bytes (RFC 6376) |
+
+mod address;
+mod boxed;
+mod email;
+mod failure;
+mod mask;
+mod message;
+#[cfg(feature = "mime")]
+mod mime;
+mod outgoing;
+mod receipt;
+mod transport;
+
+pub use address::{Address, AddressError, IntoMailbox, Mailbox};
+pub use boxed::BoxTransport;
+pub use email::{Attachment, Email, EmailBuilder, EmailError, Header, ListUnsubscribe, ReversePath};
+pub use failure::{Blame, Class, Classify, Failure, Unsupported};
+pub use mask::mask_addresses;
+pub use message::{CodecError, Encoded, Message};
+#[cfg(feature = "dkim")]
+pub use mime::{Dkim, DkimError};
+#[cfg(feature = "mime")]
+pub use mime::{Mime, MimeError};
+pub use outgoing::{DeliveryId, Outgoing};
+pub use receipt::{Receipt, Recipient, Refusal};
+pub use transport::Transport;

@@ -1,0 +1,82 @@
+//! What can be put into an outbox.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::Recipient;
+
+/// Something that an outbox can keep and a transport can carry. [`Email`](crate::Email) is one; any type of your own may be
+/// another.
+///
+/// What [`encode`](Self::encode) writes, [`decode`](Self::decode) of this and of every later version of the type must
+/// read: a delivery may lie in the database while the program is upgraded.
+pub trait Message: Clone + Send + Sync + 'static {
+    /// Writes the message down.
+    ///
+    /// # Errors
+    /// When the message has no stored form. It is then not enqueued.
+    fn encode(&self) -> Result<Encoded, CodecError>;
+
+    /// Reads a stored message back.
+    ///
+    /// # Errors
+    /// When the text is not of a format known here, or damaged. Such a delivery ends as a dead letter.
+    fn decode(encoded: &Encoded) -> Result<Self, CodecError>;
+
+    /// Everyone the message is for, each once. Never empty.
+    fn recipients(&self) -> Vec<Recipient>;
+
+    /// The name of what the message was made from, such as `welcome`. It is stored, listed and logged, so it must not be
+    /// secret.
+    fn template_id(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// A message as it is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The name and version of the format, such as `email/1`.
+    pub format: String,
+    /// The message in that format.
+    pub body: String,
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoded({}, {} bytes)", self.format, self.body.len())
+    }
+}
+
+/// A message could not be written down, or not be read back.
+#[derive(Debug)]
+pub struct CodecError {
+    text: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl CodecError {
+    /// Says what is wrong. The text is stored and logged: leave the message's own words out of it.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), source: None }
+    }
+
+    /// Adds the error underneath. Its text is not shown, but can be reached by [`Error::source`].
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for CodecError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

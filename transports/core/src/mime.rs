@@ -1,0 +1,254 @@
+//! A mail as the bytes that travel (RFC 5322, RFC 2045).
+
+use std::fmt;
+
+use lettre::message::header::{ContentType, HeaderName, HeaderValue, Headers};
+use lettre::message::{Attachment as LettreAttachment, Mailbox as LettreMailbox, MultiPart, SinglePart};
+
+use crate::{Address, Attachment, Class, Classify, Email, Mailbox, Outgoing};
+
+#[cfg(feature = "dkim")]
+mod dkim;
+#[cfg(feature = "dkim")]
+pub use dkim::{Dkim, DkimError};
+
+/// Renders mails.
+///
+/// The same delivery renders to the same bytes each time: Message-ID and boundaries come from its id, Date from the time it was
+/// enqueued. (A DKIM signature names the second in which it was made, so that one header differs between attempts.)
+///
+/// Tags and metadata, for which mail has no standard header, travel as `X-Tag` and `X-Metadata-KEY`; `bcc` travels not at all.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Mime {
+    #[cfg(feature = "dkim")]
+    dkim: Option<Dkim>,
+}
+
+impl Mime {
+    /// Renders without signing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Signs each mail.
+    #[cfg(feature = "dkim")]
+    #[must_use]
+    pub fn with_dkim(mut self, dkim: Dkim) -> Self {
+        self.dkim = Some(dkim);
+        self
+    }
+
+    /// Renders one mail. Every line ends with CRLF, and no CR or LF stands alone.
+    ///
+    /// # Errors
+    /// When the mail holds something that the message format cannot carry.
+    pub fn render(&self, outgoing: &Outgoing<Email>) -> Result<Vec<u8>, MimeError> {
+        #[cfg_attr(not(feature = "dkim"), allow(unused_mut, reason = "only signing changes it"))]
+        let mut message = message(outgoing)?;
+        #[cfg(feature = "dkim")]
+        if let Some(dkim) = &self.dkim {
+            dkim.sign(&mut message);
+        }
+        let mut bytes = extra_headers(outgoing.message())?.into_bytes();
+        bytes.extend_from_slice(&message.formatted());
+        check_lines(&bytes)?;
+        Ok(bytes)
+    }
+}
+
+fn message(outgoing: &Outgoing<Email>) -> Result<lettre::Message, MimeError> {
+    let email = outgoing.message();
+    let mut builder = lettre::Message::builder()
+        .from(mailbox(email.from())?)
+        .date(outgoing.created_at())
+        .message_id(Some(format!("<{}@{}>", outgoing.id(), email.from().address().domain())))
+        .subject(email.subject());
+    if let Some(sender) = email.sender() {
+        builder = builder.sender(mailbox(sender)?);
+    }
+    for answer in email.reply_to() {
+        builder = builder.reply_to(mailbox(answer)?);
+    }
+    for to in email.to() {
+        builder = builder.to(mailbox(to)?);
+    }
+    for cc in email.cc() {
+        builder = builder.cc(mailbox(cc)?);
+    }
+    if let Some(list) = email.list_unsubscribe() {
+        builder = builder.raw_header(header("List-Unsubscribe", list.header_value())?);
+        if list.is_one_click() {
+            builder = builder.raw_header(header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned())?);
+        }
+    }
+    // The envelope is the transport's business; lettre wants one to build a message at all.
+    let recipients = email.recipient_addresses().into_iter().map(address).collect::<Result<_, _>>()?;
+    let envelope = lettre::address::Envelope::new(None, recipients).map_err(MimeError::because)?;
+    builder = builder.envelope(envelope);
+
+    let message = match body(email, &boundary(outgoing))? {
+        Body::Single(part) => builder.singlepart(part),
+        Body::Multi(part) => builder.multipart(part),
+    };
+    message.map_err(MimeError::because)
+}
+
+/// The custom headers, tags and metadata. They go in front of the others, since lettre keeps only one header of a name.
+fn extra_headers(email: &Email) -> Result<String, MimeError> {
+    let mut out = String::new();
+    let mut add = |name: &str, value: &str| -> Result<(), MimeError> {
+        let mut one = Headers::new();
+        one.insert_raw(header(name, value.to_owned())?);
+        out.push_str(&one.to_string());
+        Ok(())
+    };
+    for custom in email.headers() {
+        add(custom.name(), custom.value())?;
+    }
+    for tag in email.tags() {
+        add("X-Tag", tag)?;
+    }
+    for (key, value) in email.metadata() {
+        add(&format!("X-Metadata-{key}"), value)?;
+    }
+    Ok(out)
+}
+
+enum Body {
+    Single(SinglePart),
+    Multi(MultiPart),
+}
+
+/// The nesting of RFC 2387 and RFC 2046: mixed(alternative(text, related(html, inline parts)), attachments), each layer only
+/// where it has something to hold.
+fn body(email: &Email, boundary: &str) -> Result<Body, MimeError> {
+    let (inline, attached): (Vec<_>, Vec<_>) =
+        email.attachments().iter().partition(|a| a.content_id().is_some() && email.html().is_some());
+
+    let html = email.html().map(|html| SinglePart::html(html.to_owned()));
+    let html = match html {
+        Some(html) if !inline.is_empty() => {
+            let mut related = multipart(MultiPart::related(), boundary, "r").singlepart(html);
+            for part in inline {
+                related = related.singlepart(attachment(part)?);
+            }
+            Some(Body::Multi(related))
+        }
+        Some(html) => Some(Body::Single(html)),
+        None => None,
+    };
+    let text = email.text().map(|text| SinglePart::plain(text.to_owned()));
+    let content = match (text, html) {
+        (Some(text), Some(html)) => {
+            let alternative = multipart(MultiPart::alternative(), boundary, "a").singlepart(text);
+            Body::Multi(add(alternative, html))
+        }
+        (Some(text), None) => Body::Single(text),
+        (None, Some(html)) => html,
+        (None, None) => return Err(MimeError::new("it has no body")),
+    };
+    if attached.is_empty() {
+        return Ok(content);
+    }
+    let mixed = multipart(MultiPart::mixed(), boundary, "m");
+    let mut mixed = match content {
+        Body::Single(part) => mixed.singlepart(part),
+        Body::Multi(part) => mixed.multipart(part),
+    };
+    for part in attached {
+        mixed = mixed.singlepart(attachment(part)?);
+    }
+    Ok(Body::Multi(mixed))
+}
+
+fn add(multi: MultiPart, body: Body) -> MultiPart {
+    match body {
+        Body::Single(part) => multi.singlepart(part),
+        Body::Multi(part) => multi.multipart(part),
+    }
+}
+
+/// Unlike any line of a body: lines of encoded bodies hold no `=_`, and a plain one would have to name this delivery.
+fn boundary(outgoing: &Outgoing<Email>) -> String {
+    format!("=_{}", outgoing.id().as_uuid().simple())
+}
+
+fn multipart(
+    builder: lettre::message::MultiPartBuilder,
+    boundary: &str,
+    layer: &str,
+) -> lettre::message::MultiPartBuilder {
+    builder.boundary(format!("{boundary}_{layer}"))
+}
+
+fn attachment(part: &Attachment) -> Result<SinglePart, MimeError> {
+    let content_type = ContentType::parse(part.content_type())
+        .map_err(|_| MimeError::new(format!("{:?} is no media type", part.content_type())))?;
+    let name = part.file_name().to_owned();
+    let attachment = match part.content_id() {
+        Some(id) => LettreAttachment::new_inline_with_name(id.to_owned(), name),
+        None => LettreAttachment::new(name),
+    };
+    Ok(attachment.body(part.content().to_vec(), content_type))
+}
+
+fn mailbox(mailbox: &Mailbox) -> Result<LettreMailbox, MimeError> {
+    Ok(LettreMailbox::new(mailbox.name().map(str::to_owned), address(mailbox.address())?))
+}
+
+fn address(address: &Address) -> Result<lettre::Address, MimeError> {
+    lettre::Address::new(address.local_part(), address.domain()).map_err(MimeError::because)
+}
+
+fn header(name: &str, value: String) -> Result<HeaderValue, MimeError> {
+    let name = HeaderName::new_from_ascii(name.to_owned()).map_err(MimeError::because)?;
+    Ok(HeaderValue::new(name, value))
+}
+
+/// RFC 5322 section 2.1.1: at most 998 octets to a line; section 2.2: CR and LF only together. A bare one could end a line for
+/// one parser and not for another, and so smuggle a second mail into the dialogue.
+fn check_lines(bytes: &[u8]) -> Result<(), MimeError> {
+    let (mut previous, mut length) = (0, 0_usize);
+    for &byte in bytes {
+        if (byte == b'\n') != (previous == b'\r') {
+            return Err(MimeError::new("a line of it ends with a lone CR or LF"));
+        }
+        length = if byte == b'\n' { 0 } else { length + 1 };
+        if length > 999 {
+            return Err(MimeError::new("a line of it is longer than 998 octets"));
+        }
+        previous = byte;
+    }
+    if previous == b'\r' { Err(MimeError::new("it ends with a lone CR")) } else { Ok(()) }
+}
+
+/// The mail cannot be rendered. Permanent, and the mail's own fault.
+#[derive(Debug)]
+pub struct MimeError {
+    what: String,
+}
+
+impl MimeError {
+    fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into() }
+    }
+
+    fn because(error: impl std::error::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl fmt::Display for MimeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the mail cannot be written as a message: {}", self.what)
+    }
+}
+
+impl std::error::Error for MimeError {}
+
+impl Classify for MimeError {
+    fn class(&self) -> Class {
+        Class::Permanent
+    }
+}

@@ -1,0 +1,175 @@
+//! One message on its way, with what identifies it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Message, Recipient};
+
+/// The name of a delivery, for its whole life: a UUID of version 7 (RFC 9562), so that ids sort by the time of enqueueing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeliveryId(Uuid);
+
+impl DeliveryId {
+    /// A new id.
+    #[allow(clippy::new_without_default, reason = "a default that differs each time would surprise")]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The UUID.
+    pub fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for DeliveryId {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
+
+impl FromStr for DeliveryId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One message for one call of a transport.
+///
+/// The same delivery yields the same bytes at each attempt: [`id`](Self::id) and [`created_at`](Self::created_at) never
+/// change, and everything that identifies the message (Message-ID, Date, MIME boundaries, idempotency keys) derives from them.
+#[derive(Clone)]
+pub struct Outgoing<M> {
+    id: DeliveryId,
+    created_at: SystemTime,
+    attempt: u32,
+    cycle: u32,
+    recipients: Vec<Recipient>,
+    partial: bool,
+    message: M,
+}
+
+impl<M: Message> Outgoing<M> {
+    /// A first attempt at a message, for everyone it names.
+    pub fn new(id: DeliveryId, created_at: SystemTime, message: M) -> Self {
+        Self { id, created_at, attempt: 1, cycle: 1, recipients: message.recipients(), partial: false, message }
+    }
+
+    /// Narrows the message to the recipients that still want it. Those who took it in an earlier attempt are not in the list.
+    #[must_use]
+    pub fn with_recipients(mut self, recipients: Vec<Recipient>) -> Self {
+        self.partial = recipients.len() != self.message.recipients().len();
+        self.recipients = recipients;
+        self
+    }
+}
+
+impl<M> Outgoing<M> {
+    /// Says which attempt over the delivery's life this is, from 1 on, and in which cycle (a resend begins a new one).
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: u32, cycle: u32) -> Self {
+        (self.attempt, self.cycle) = (attempt, cycle);
+        self
+    }
+
+    /// The delivery.
+    pub fn id(&self) -> DeliveryId {
+        self.id
+    }
+
+    /// When the delivery was enqueued, to the millisecond, by the database's clock.
+    pub fn created_at(&self) -> SystemTime {
+        self.created_at
+    }
+
+    /// Which attempt over the delivery's life this is, from 1 on.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Who is to get the message in this attempt. A transport addresses these, whatever the message's own headers name.
+    pub fn recipients(&self) -> &[Recipient] {
+        &self.recipients
+    }
+
+    /// Whether some of the message's recipients are left out, because they took it before or were refused for good.
+    pub fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// The message.
+    pub fn message(&self) -> &M {
+        &self.message
+    }
+
+    /// The same delivery with another message, for transports that rewrite what passes through them.
+    pub fn map<N>(self, rewrite: impl FnOnce(M) -> N) -> Outgoing<N> {
+        Outgoing {
+            id: self.id,
+            created_at: self.created_at,
+            attempt: self.attempt,
+            cycle: self.cycle,
+            recipients: self.recipients,
+            partial: self.partial,
+            message: rewrite(self.message),
+        }
+    }
+
+    /// A key under which a provider can recognise a retry of this very request: at most 96 ASCII characters.
+    ///
+    /// It differs between cycles, since an operator who resends wants the mail sent, and between sets of recipients, since a
+    /// retry for the one who was busy is another request than the first one for all.
+    pub fn idempotency_key(&self) -> String {
+        let mut key = format!("{}-{}", self.id, self.cycle);
+        if self.partial {
+            key.push('-');
+            key.push_str(&format!("{:016x}", fnv1a(&self.recipients)));
+        }
+        key
+    }
+
+    /// Seconds since the Unix epoch at which the delivery was enqueued.
+    pub fn created_unix(&self) -> u64 {
+        self.created_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
+
+/// FNV-1a, 64 bits: the key must be the same in every process and version, which the standard library's hashers do not promise.
+fn fnv1a(recipients: &[Recipient]) -> u64 {
+    let mut sorted: Vec<_> = recipients.iter().map(Recipient::as_str).collect();
+    sorted.sort_unstable();
+    sorted
+        .join("\n")
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl<M> fmt::Debug for Outgoing<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing")
+            .field("id", &self.id)
+            .field("attempt", &self.attempt)
+            .field("cycle", &self.cycle)
+            .field("recipients", &self.recipients.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,98 @@
+//! What an accepted message comes back with.
+
+use std::fmt;
+
+use crate::{Class, mask_addresses};
+
+/// Whom a message is for, as the transport writes it: for mail, an address with its domain in ASCII.
+///
+/// `Debug` masks it; [`as_str`](Self::as_str) is the one way to read it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Recipient(String);
+
+impl Recipient {
+    /// Takes the text as it is.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The whole text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&mask_addresses(&self.0))
+    }
+}
+
+/// The next hop accepted the message, for at least one recipient. From here on it answers for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The name by which the next hop knows the message, to ask it or its support about it.
+    pub provider_id: Option<String>,
+    /// What the next hop answered, to the letter.
+    pub reply: Option<String>,
+    /// The recipients that were not accepted. Who is not named here was.
+    pub refused: Vec<Refusal>,
+}
+
+impl Receipt {
+    /// Everyone accepted, nothing else known.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next hop's name for the message.
+    #[must_use]
+    pub fn with_provider_id(mut self, id: impl Into<String>) -> Self {
+        self.provider_id = Some(id.into());
+        self
+    }
+
+    /// Adds the next hop's answer.
+    #[must_use]
+    pub fn with_reply(mut self, reply: impl Into<String>) -> Self {
+        self.reply = Some(reply.into());
+        self
+    }
+
+    /// Adds the recipients that were refused.
+    #[must_use]
+    pub fn with_refused(mut self, refused: Vec<Refusal>) -> Self {
+        self.refused = refused;
+        self
+    }
+}
+
+/// One recipient that the next hop did not take.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// Who.
+    pub recipient: Recipient,
+    /// For good, or for now: a transient refusal is retried, alone.
+    pub class: Class,
+    /// What the next hop answered for this recipient, to the letter.
+    pub reply: String,
+}
+
+impl Refusal {
+    /// A recipient with the answer it got.
+    pub fn new(recipient: impl Into<String>, class: Class, reply: impl Into<String>) -> Self {
+        Self { recipient: Recipient::new(recipient), class, reply: reply.into() }
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("recipient", &self.recipient)
+            .field("class", &self.class)
+            .field("reply", &mask_addresses(&self.reply))
+            .finish()
+    }
+}

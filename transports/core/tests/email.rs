@@ -1,0 +1,278 @@
+//! Mails that are built, stored, read back and rendered.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use postrider_transport::{
+    Attachment, DeliveryId, Email, EmailError, Encoded, Header, ListUnsubscribe, Message, Outgoing,
+};
+use proptest::prelude::*;
+
+fn full() -> Email {
+    Email::builder()
+        .from(("Zoë, the \"Boss\"", "zoe@bücher.example"))
+        .sender("office@example.com")
+        .reply_to("one@example.com")
+        .reply_to("Two <two@example.com>")
+        .to("Ada Lovelace <ada@example.com>")
+        .to("bob@example.com")
+        .cc("cy@example.com")
+        .bcc("secret@example.com")
+        .subject("Grüße — a subject that is long enough to be folded over more than one line of the header")
+        .text("Dear reader,\n.\n.leading dot\n..two\nUTF-8: ñ ✓\n")
+        .html("<p>Hello <img src=\"cid:logo\"></p>")
+        .attach(
+            Attachment::new("r\u{e9}sum\u{e9} \"1\".pdf", "application/pdf", (0..=255u8).collect::<Vec<_>>()).unwrap(),
+        )
+        .attach(Attachment::inline("logo", "logo.png", "image/png", b"\x89PNG\r\n\x1a\n".to_vec()).unwrap())
+        .header("X-Order", "42")
+        .header("X-Order", "43")
+        .tag("welcome")
+        .metadata("user", "7")
+        .template_id("welcome")
+        .list_unsubscribe(
+            ListUnsubscribe::one_click("https://example.com/leave?u=7")
+                .unwrap()
+                .or("mailto:leave@example.com")
+                .unwrap(),
+        )
+        .envelope_from("bounces@example.com".parse().unwrap())
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn the_stored_form_round_trips() {
+    let email = full();
+    let encoded = email.encode().unwrap();
+    assert_eq!(encoded.format, "email/1");
+    assert_eq!(Email::decode(&encoded).unwrap(), email);
+}
+
+#[test]
+fn reads_what_another_language_would_write() {
+    let body = r#"{"from":"Shop <shop@example.com>","to":["ada@example.com",{"name":"Bob","address":"bob@example.com"}],
+        "subject":"Hi","text":"Hello"}"#;
+    let email = Email::decode(&Encoded { format: "email/1".into(), body: body.into() }).unwrap();
+    assert_eq!(email.from().name(), Some("Shop"));
+    assert_eq!(email.recipients().len(), 2);
+}
+
+#[test]
+fn a_damaged_or_unknown_form_is_an_error_that_repeats_nothing() {
+    let good = full().encode().unwrap();
+    let cases = [
+        Encoded { format: "email/2".into(), ..good.clone() },
+        Encoded { body: good.body[..good.body.len() / 2].to_owned(), ..good.clone() },
+        Encoded { body: good.body.replacen("\"subject\"", "\"subjekt\"", 1), ..good.clone() },
+        Encoded {
+            body: good.body.replace("ada@example.com", "ada@example.com\\r\\nBcc: eve@example.com"),
+            ..good.clone()
+        },
+        Encoded { body: String::new(), ..good },
+    ];
+    for case in cases {
+        let shown = Email::decode(&case).unwrap_err().to_string();
+        assert!(!shown.contains("ada") && !shown.contains("Dear reader"), "{shown}");
+    }
+}
+
+#[test]
+fn what_could_break_out_of_a_header_is_refused() {
+    let base = || Email::builder().from("a@example.com").to("b@example.com").text("x");
+    let builds: [(&str, Result<Email, EmailError>); 9] = [
+        ("subject", base().subject("Hi\r\nBcc: eve@example.com").build()),
+        ("subject lf", base().subject("Hi\nBcc: eve@example.com").build()),
+        ("name", base().header("X-A\r\nBcc", "eve@example.com").build()),
+        ("name colon", base().header("X:A", "1").build()),
+        ("name space", base().header("X A", "1").build()),
+        ("value", base().header("X-A", "1\r\nBcc: eve@example.com").build()),
+        ("display name", base().cc(("Eve\r\nBcc: eve@example.com", "c@example.com")).build()),
+        ("tag", base().tag("a\nb").build()),
+        ("metadata", base().metadata("a b", "c").build()),
+    ];
+    for (what, built) in builds {
+        assert!(built.is_err(), "{what} was accepted");
+    }
+    for own in ["From", "bcc", "Message-Id", "DATE", "Content-Type", "Return-Path", "List-Unsubscribe"] {
+        assert!(matches!(Header::new(own, "x"), Err(EmailError::OwnHeader { .. })), "{own}");
+    }
+    assert!(Attachment::new("a\r\nb", "text/plain", b"".to_vec()).is_err());
+    assert!(Attachment::new("a", "text/plain\r\nX: y", b"".to_vec()).is_err());
+    assert!(Attachment::inline("a>\r\n", "a", "image/png", b"".to_vec()).is_err());
+    assert!(ListUnsubscribe::uri("https://example.com/>\r\nX: y").is_err());
+    assert!(ListUnsubscribe::one_click("http://example.com/").is_err());
+}
+
+#[test]
+fn a_mail_needs_a_sender_a_recipient_a_body_and_must_fit() {
+    let of = |b: postrider_transport::EmailBuilder| b.build().unwrap_err();
+    assert_eq!(of(Email::builder().to("b@example.com").text("x")), EmailError::NoSender);
+    assert_eq!(of(Email::builder().from("a@example.com").text("x")), EmailError::NoRecipient);
+    assert_eq!(of(Email::builder().from("a@example.com").bcc("b@example.com")), EmailError::NoBody);
+    let large = Email::builder().from("a@example.com").to("b@example.com").text("x".repeat(5_000)).size_limit(4_000);
+    assert!(matches!(of(large), EmailError::TooLarge { limit: 4_000, .. }));
+    // The first mistake is the one that is reported.
+    let two = Email::builder().from("nobody").to("also nobody").text("x");
+    assert!(matches!(of(two), EmailError::Address { field: "from", .. }));
+}
+
+#[test]
+fn a_recipient_named_twice_is_mailed_once() {
+    let email =
+        Email::builder().from("a@example.com").to("b@example.com").cc("B <b@EXAMPLE.com>").text("x").build().unwrap();
+    assert_eq!(email.recipients().len(), 1);
+}
+
+#[test]
+fn debug_shows_no_words_of_the_mail() {
+    let email = full();
+    let outgoing = Outgoing::new(DeliveryId::new(), UNIX_EPOCH, email.clone());
+    let shown = format!("{email:?} {:?} {outgoing:?}", email.encode().unwrap());
+    for secret in ["ada@", "secret", "Dear", "Hello", "Lovelace", "Gr"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+}
+
+#[test]
+fn an_idempotency_key_names_the_request_it_stands_for() {
+    let first = Outgoing::new(DeliveryId::new(), UNIX_EPOCH, full());
+    let again = first.clone().with_attempt(2, 1);
+    let resent = first.clone().with_attempt(3, 2);
+    let rest = first.clone().with_recipients(first.recipients()[1..].to_vec());
+    assert_eq!(first.idempotency_key(), again.idempotency_key());
+    assert_ne!(first.idempotency_key(), resent.idempotency_key());
+    assert_ne!(first.idempotency_key(), rest.idempotency_key());
+    assert!(rest.idempotency_key().len() <= 96);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_mail_that_can_be_built_can_be_stored(
+        name in "\\PC{0,30}", local in "[a-z0-9.+_-]{1,20}", subject in "\\PC{0,60}", text in any::<Option<String>>(),
+        html in any::<String>(), value in "\\PC{0,40}", file in "\\PC{1,20}", content in any::<Vec<u8>>(),
+        metadata in "\\PC{0,30}", recipients in 1usize..6,
+    ) {
+        let mut builder = Email::builder()
+            .from((name, format!("{local}@example.com")))
+            .subject(subject)
+            .html(html)
+            .header("X-Value", value)
+            .metadata("key", metadata);
+        if let Some(text) = text {
+            builder = builder.text(text);
+        }
+        for n in 0..recipients {
+            builder = builder.to(format!("{local}{n}@example.com"));
+        }
+        if let Ok(attachment) = Attachment::new(file, "application/octet-stream", content) {
+            builder = builder.attach(attachment);
+        }
+        if let Ok(email) = builder.build() {
+            let encoded = email.encode().unwrap();
+            prop_assert_eq!(Email::decode(&encoded).unwrap(), email);
+        }
+    }
+}
+
+#[cfg(feature = "mime")]
+mod mime {
+    use super::*;
+    use mail_parser::{MessageParser, MimeHeaders};
+    use postrider_transport::Mime;
+
+    fn outgoing(email: Email) -> Outgoing<Email> {
+        Outgoing::new(DeliveryId::new(), UNIX_EPOCH + Duration::from_secs(1_700_000_000), email)
+    }
+
+    #[test]
+    fn a_full_mail_reads_back_as_it_was_meant() {
+        let outgoing = outgoing(full());
+        let bytes = Mime::new().render(&outgoing).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("secret@example.com"), "bcc shows");
+        let parsed = MessageParser::default().parse(&bytes).unwrap();
+        assert_eq!(parsed.subject().unwrap(), outgoing.message().subject());
+        assert!(parsed.body_text(0).unwrap().replace("\r\n", "\n").starts_with(outgoing.message().text().unwrap()));
+        assert!(parsed.body_html(0).unwrap().contains("cid:logo"));
+        assert_eq!(parsed.message_id().unwrap(), format!("{}@xn--bcher-kva.example", outgoing.id()));
+        assert_eq!(parsed.date().unwrap().to_timestamp(), 1_700_000_000);
+        assert_eq!(parsed.from().unwrap().first().unwrap().name().unwrap(), "Zoë, the \"Boss\"");
+        assert_eq!(parsed.reply_to().unwrap().iter().count(), 2);
+        assert_eq!(parsed.header_values("X-Order").count(), 2);
+        assert_eq!(parsed.header_raw("List-Unsubscribe-Post").unwrap().trim(), "List-Unsubscribe=One-Click");
+        assert_eq!(
+            parsed.header_raw("List-Unsubscribe").unwrap().split_whitespace().collect::<String>(),
+            "<https://example.com/leave?u=7>,<mailto:leave@example.com>"
+        );
+        let pdf = parsed.attachments().find(|part| part.content_id().is_none()).unwrap();
+        assert_eq!(pdf.attachment_name().unwrap(), "r\u{e9}sum\u{e9} \"1\".pdf");
+        assert_eq!(pdf.contents(), (0..=255u8).collect::<Vec<_>>());
+        let logo = parsed.parts.iter().find(|part| part.content_id() == Some("logo")).unwrap();
+        assert_eq!(logo.contents(), b"\x89PNG\r\n\x1a\n");
+    }
+
+    #[test]
+    fn every_attempt_renders_the_same_bytes() {
+        let first = outgoing(full());
+        let later = first.clone().with_attempt(9, 3);
+        assert_eq!(Mime::new().render(&first).unwrap(), Mime::new().render(&later).unwrap());
+    }
+
+    #[test]
+    fn a_long_unsubscribe_link_arrives_whole() {
+        let link = format!("https://example.com/leave?token={}", "a1B2-".repeat(60));
+        let email = Email::builder()
+            .from("a@example.com")
+            .to("b@example.com")
+            .text("x")
+            .list_unsubscribe(ListUnsubscribe::one_click(&link).unwrap())
+            .build()
+            .unwrap();
+        let bytes = Mime::new().render(&outgoing(email)).unwrap();
+        let parsed = MessageParser::default().parse(&bytes).unwrap();
+        assert_eq!(parsed.header_raw("List-Unsubscribe").unwrap().trim(), format!("<{link}>"));
+    }
+
+    #[cfg(feature = "dkim")]
+    #[test]
+    fn a_signature_covers_the_unsubscribe_headers_and_hides_its_key() {
+        // The private key of RFC 8463 appendix A.
+        let key = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+        let dkim = postrider_transport::Dkim::ed25519("example.com", "news", key).unwrap();
+        assert!(!format!("{dkim:?}").contains("nWGx"));
+        let bytes = Mime::new().with_dkim(dkim).render(&outgoing(full())).unwrap();
+        let parsed = MessageParser::default().parse(&bytes).unwrap();
+        let signature = parsed.header_raw("DKIM-Signature").unwrap().split_whitespace().collect::<String>();
+        assert!(
+            signature.contains("d=example.com;")
+                && signature.contains("s=news;")
+                && signature.contains("a=ed25519-sha256")
+        );
+        assert!(signature.contains("list-unsubscribe:list-unsubscribe-post"), "{signature}");
+        assert!(postrider_transport::Dkim::rsa("example.com", "news", "no key").is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn any_mail_renders_within_the_rules_of_the_wire(
+            subject in "\\PC{0,200}", text in any::<String>(), value in "\\PC{0,300}", name in "\\PC{0,80}",
+        ) {
+            let email = Email::builder().from((name, "a@example.com")).to("b@example.com").subject(subject.clone())
+                .text(text.clone()).header("X-Value", value).build();
+            if let Ok(email) = email {
+                let bytes = Mime::new().render(&outgoing(email.clone())).unwrap();
+                let lines = bytes.split(|b| *b == b'\n').collect::<Vec<_>>();
+                for line in &lines[..lines.len() - 1] {
+                    prop_assert!(line.ends_with(b"\r") && !line[..line.len() - 1].contains(&b'\r') && line.len() <= 999);
+                }
+                let parsed = MessageParser::default().parse(&bytes).unwrap();
+                let read = parsed.body_text(0).unwrap_or_default().replace("\r\n", "\n");
+                // The last line of a message ends like every other, whether or not the text did.
+                prop_assert_eq!(read.strip_suffix('\n').unwrap_or(&read), email.text().unwrap());
+            }
+        }
+    }
+}
