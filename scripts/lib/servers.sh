@@ -1,0 +1,108 @@
+# shellcheck shell=bash
+# For the scripts that run tests against real servers: `prepare` sees to the
+# tools, `start_servers` starts everything in scripts/servers and arranges that
+# it is stopped and removed however the script ends, `run` runs one command.
+# To be sourced from the project's root, under `set -euo pipefail`.
+
+work=
+started=()
+group=
+
+say() { echo "scripts/${0##*/}: $*"; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -- "$@"; fi
+}
+
+missing_packages() {
+    local server
+    command -v cc >/dev/null || echo build-essential
+    for server in scripts/servers/*.sh; do "$server" needs; done
+}
+
+# Makes sure that everything is installed, or says what is not and exits 2.
+prepare() {
+    local missing
+    if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then
+        # shellcheck source=/dev/null
+        . "$HOME/.cargo/env"
+    fi
+    if ! command -v cargo >/dev/null; then
+        say "cargo is missing: install Rust, see https://rustup.rs" >&2
+        exit 2
+    fi
+    missing=$(missing_packages | sort -u | paste -sd ' ')
+    if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+        say "the test servers need root: run this as root, or install sudo" >&2
+        exit 2
+    fi
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null; then
+        say "missing (by Debian's names): $missing" >&2
+        say "install them with this system's package manager, then run this again" >&2
+        exit 2
+    fi
+    say "will install with apt-get: $missing"
+    # shellcheck disable=SC2086 # one argument for each package
+    as_root scripts/debian-install $missing
+    missing=$(missing_packages | paste -sd ' ')
+    if [ -n "$missing" ]; then
+        say "still missing after the installation: $missing" >&2
+        exit 2
+    fi
+}
+
+start_servers() {
+    local server name exports
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    work=$(mktemp -d)
+    # The servers' own users must pass through.
+    chmod 711 "$work"
+    for server in scripts/servers/*.sh; do
+        name=$(basename "$server" .sh)
+        mkdir "$work/$name"
+        started+=("$name")
+        say "starting $name"
+        exports=$(as_root "$server" start "$work/$name")
+        eval "$exports"
+    done
+}
+
+# Runs a command in a process group of its own, so that an interrupted script
+# can end it with all that it started: bash would otherwise wait for it first,
+# and a signal to cargo alone would leave its tests running.
+run() {
+    local code=0
+    set -m
+    "$@" </dev/null &
+    group=$!
+    set +m
+    wait "$group" || code=$?
+    group=
+    return "$code"
+}
+
+end_group() {
+    local signal
+    for signal in TERM KILL; do
+        kill -"$signal" -- "-$group" 2>/dev/null || return 0
+        for _ in {1..50}; do
+            kill -0 -- "-$group" 2>/dev/null || return 0
+            sleep 0.1
+        done
+    done
+}
+
+clean_up() {
+    local code=$? name
+    trap - EXIT
+    trap '' INT TERM
+    [ -z "$group" ] || end_group
+    for name in "${started[@]}"; do
+        as_root "scripts/servers/$name.sh" stop "$work/$name" || code=$((code ? code : 1))
+    done
+    [ -z "$work" ] || as_root rm -rf -- "$work"
+    exit "$code"
+}
