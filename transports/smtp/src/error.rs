@@ -1,0 +1,222 @@
+//! What can go wrong on the way to the server and in the dialogue with it.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use postrider_transport::{Blame, Class, Classify, mask_addresses};
+
+use crate::classify::{self, Meaning};
+use crate::reply::Reply;
+
+/// How far a call had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Before the first word to the server about this message: what can be known from the message and from what the server
+    /// offers.
+    Prepare,
+    /// The name was looked up, and the connection opened.
+    Connect,
+    /// The server's first words.
+    Greeting,
+    /// `EHLO`.
+    Hello,
+    /// `STARTTLS`, or the handshake of TLS.
+    StartTls,
+    /// `AUTH`.
+    Auth,
+    /// `MAIL FROM`.
+    Mail,
+    /// `RCPT TO`.
+    Recipient,
+    /// `DATA`, before the message itself.
+    Data,
+    /// The message itself went out, but not yet its end.
+    Body,
+    /// The message had gone out to its end, a line with a dot: from here on the server may have accepted it.
+    Accept,
+    /// `QUIT`.
+    Quit,
+}
+
+impl Stage {
+    /// Whether no message is concerned yet.
+    pub(crate) fn is_setup(self) -> bool {
+        matches!(self, Self::Connect | Self::Greeting | Self::Hello | Self::StartTls | Self::Auth | Self::Quit)
+    }
+}
+
+/// As it stands in a sentence: `MAIL FROM`, `the greeting`.
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepare => "the preparation",
+            Self::Connect => "the connection",
+            Self::Greeting => "the greeting",
+            Self::Hello => "EHLO",
+            Self::StartTls => "STARTTLS",
+            Self::Auth => "AUTH",
+            Self::Mail => "MAIL FROM",
+            Self::Recipient => "RCPT TO",
+            Self::Data => "DATA",
+            Self::Body => "the message",
+            Self::Accept => "the end of the message",
+            Self::Quit => "QUIT",
+        })
+    }
+}
+
+/// What happened at a stage.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// A reply that refuses.
+    Refused(Reply),
+    /// A reply that does not fit the command.
+    OutOfTurn(Reply),
+    /// Something that is no reply.
+    Malformed(&'static str),
+    /// The connection broke.
+    Io(io::Error),
+    /// TLS could not be agreed upon; a certificate that does not hold is one reason.
+    Handshake(io::Error),
+    /// The server closed the connection.
+    Closed,
+    /// The stage took longer than its limit.
+    Timeout(Duration),
+    /// What is configured does not fit the server.
+    Misconfigured(&'static str),
+    /// The message does not fit.
+    Unfit(Cow<'static, str>),
+    /// The message exceeds what the server says it takes.
+    TooLarge { size: usize, limit: usize },
+}
+
+/// A message did not go out by SMTP, or perhaps did: see [`in_doubt`](Classify::in_doubt). It becomes a
+/// [`Failure`](postrider_transport::Failure), from which [`downcast_ref`](postrider_transport::Failure::downcast_ref) gets it
+/// back.
+///
+/// `Display` names the stage and the server's words, with addresses masked.
+pub struct SmtpError {
+    stage: Stage,
+    fault: Fault,
+    meaning: Meaning,
+}
+
+impl SmtpError {
+    /// An error before the end of the message went out.
+    pub(crate) fn new(stage: Stage, fault: Fault) -> Self {
+        Self::with_end(stage, fault, false)
+    }
+
+    /// An error that knows whether the end of the message went out.
+    pub(crate) fn with_end(stage: Stage, fault: Fault, message_ended: bool) -> Self {
+        let meaning = match &fault {
+            Fault::Refused(reply) => classify::of_reply(stage, reply),
+            Fault::Misconfigured(_) => classify::MISCONFIGURED,
+            Fault::Unfit(_) | Fault::TooLarge { .. } => classify::NEVER,
+            Fault::OutOfTurn(_)
+            | Fault::Malformed(_)
+            | Fault::Io(_)
+            | Fault::Handshake(_)
+            | Fault::Closed
+            | Fault::Timeout(_) => classify::of_silence(message_ended),
+        };
+        Self { stage, fault, meaning }
+    }
+
+    /// Overrides what the fault means by itself.
+    pub(crate) fn meaning(mut self, meaning: Meaning) -> Self {
+        self.meaning = meaning;
+        self
+    }
+
+    /// How far the call had come.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The code of the server's reply, such as 550, where there is one.
+    pub fn code(&self) -> Option<u16> {
+        self.server_reply().map(Reply::code)
+    }
+
+    /// Whether the stage took longer than its [limit](crate::Timeouts).
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.fault, Fault::Timeout(_))
+    }
+
+    fn server_reply(&self) -> Option<&Reply> {
+        match &self.fault {
+            Fault::Refused(reply) | Fault::OutOfTurn(reply) => Some(reply),
+            _ => None,
+        }
+    }
+}
+
+impl Classify for SmtpError {
+    fn class(&self) -> Class {
+        self.meaning.class
+    }
+
+    fn blame(&self) -> Blame {
+        self.meaning.blame
+    }
+
+    fn in_doubt(&self) -> bool {
+        self.meaning.in_doubt
+    }
+
+    fn reply(&self) -> Option<Cow<'_, str>> {
+        self.server_reply().map(|reply| reply.verbatim().into())
+    }
+}
+
+impl fmt::Display for SmtpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = self.stage;
+        match &self.fault {
+            Fault::Refused(reply) => write!(f, "{stage} was refused: {}", mask_addresses(&reply.to_string()))?,
+            Fault::OutOfTurn(reply) => {
+                write!(f, "{stage} was answered out of turn: {}", mask_addresses(&reply.to_string()))?;
+            }
+            Fault::Malformed(what) => write!(f, "{stage} was answered by {what}, which is no SMTP reply")?,
+            Fault::Io(error) => write!(f, "{stage} failed: {error}")?,
+            Fault::Handshake(error) => write!(f, "TLS could not be set up: {error}")?,
+            Fault::Closed => write!(f, "the server closed the connection at {stage}")?,
+            Fault::Timeout(limit) => write!(f, "{stage} took longer than {limit:?}")?,
+            Fault::Misconfigured(what) => f.write_str(what)?,
+            Fault::Unfit(what) => f.write_str(what)?,
+            Fault::TooLarge { size, limit } => {
+                write!(f, "the mail has {size} octets, and the server takes at most {limit}")?;
+            }
+        }
+        if self.meaning.in_doubt {
+            f.write_str("; the message may have been accepted all the same")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SmtpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SmtpError")
+            .field("stage", &self.stage)
+            .field("class", &self.meaning.class)
+            .field("blame", &self.meaning.blame)
+            .field("in_doubt", &self.meaning.in_doubt)
+            .field("text", &self.to_string())
+            .finish()
+    }
+}
+
+impl Error for SmtpError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.fault {
+            Fault::Io(error) | Fault::Handshake(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! One message, made ready to be spoken.
+
+use lettre::Address as EnvelopeAddress;
+use lettre::transport::smtp::commands::{Mail, Rcpt};
+use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
+use postrider_transport::{Address, Email, Failure, Mime, Outgoing, Recipient, Unsupported};
+
+use crate::error::{Fault, SmtpError, Stage};
+use crate::session::Offers;
+
+/// One message with its envelope.
+pub(crate) struct Job {
+    from: Option<EnvelopeAddress>,
+    /// Each recipient with its command.
+    pub(crate) recipients: Vec<(Recipient, String)>,
+    /// The message as it travels: dots doubled, its end included.
+    pub(crate) body: Vec<u8>,
+    /// Its size in the sense of RFC 1870 section 5: without doubled dots and without the end.
+    size: usize,
+    eight_bit: bool,
+    utf8: bool,
+}
+
+impl Job {
+    pub(crate) fn new(mime: &Mime, outgoing: &Outgoing<Email>) -> Result<Self, Failure> {
+        let email = outgoing.message();
+        let from = email.reverse_path().map(envelope_address).transpose()?;
+        let mut utf8 = from.as_ref().is_some_and(|address| !is_ascii(address));
+        let mut recipients = Vec::with_capacity(outgoing.recipients().len());
+        for recipient in outgoing.recipients() {
+            let address = recipient.as_str().parse::<Address>().map_err(|error| unfit(error.to_string()))?;
+            let address = envelope_address(&address)?;
+            utf8 |= !is_ascii(&address);
+            recipients.push((recipient.clone(), Rcpt::new(address, Vec::new()).to_string()));
+        }
+        if recipients.is_empty() {
+            return Err(unfit("the mail has no recipient left").into());
+        }
+        let message = mime.render(outgoing)?;
+        let header = message.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(message.len());
+        utf8 |= !message[..header].is_ascii();
+        let eight_bit = !message.is_ascii();
+        Ok(Self { from, recipients, size: message.len(), body: stuff(&message), eight_bit, utf8 })
+    }
+
+    /// MAIL FROM with the parameters that the message needs of this server.
+    pub(crate) fn mail_command(&self, offers: &Offers) -> Result<String, Failure> {
+        let mut parameters = Vec::new();
+        if let Some(limit) = offers.size {
+            if let Some(limit) = limit.filter(|limit| self.size > *limit) {
+                return Err(SmtpError::new(Stage::Prepare, Fault::TooLarge { size: self.size, limit }).into());
+            }
+            parameters.push(MailParameter::Size(self.size));
+        }
+        if self.utf8 {
+            if !offers.utf8 {
+                return Err(Unsupported::new("addresses outside ASCII: the server does not offer SMTPUTF8").into());
+            }
+            parameters.push(MailParameter::SmtpUtfEight);
+        }
+        if self.eight_bit {
+            if !offers.eight_bit {
+                return Err(Unsupported::new("a message outside ASCII: the server does not offer 8BITMIME").into());
+            }
+            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+        }
+        Ok(Mail::new(self.from.clone(), parameters).to_string())
+    }
+}
+
+/// What can be said of a message without a server and without writing it out.
+pub(crate) fn check(email: &Email) -> Result<(), Failure> {
+    for address in email.recipient_addresses().into_iter().chain(email.reverse_path()) {
+        envelope_address(address)?;
+    }
+    Ok(())
+}
+
+fn envelope_address(address: &Address) -> Result<EnvelopeAddress, SmtpError> {
+    EnvelopeAddress::new(address.local_part(), address.domain())
+        .map_err(|_| unfit("the mail has an address that SMTP cannot carry"))
+}
+
+fn unfit(what: impl Into<std::borrow::Cow<'static, str>>) -> SmtpError {
+    SmtpError::new(Stage::Prepare, Fault::Unfit(what.into()))
+}
+
+fn is_ascii(address: &EnvelopeAddress) -> bool {
+    let text: &str = address.as_ref();
+    text.is_ascii()
+}
+
+/// Doubles the dot that begins a line, and ends the message with a line of one dot (RFC 5321 section 4.5.2).
+fn stuff(message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() + 8);
+    for line in message.split_inclusive(|byte| *byte == b'\n') {
+        if line.first() == Some(&b'.') {
+            out.push(b'.');
+        }
+        out.extend_from_slice(line);
+    }
+    if !message.is_empty() && !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b".\r\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stuff;
+
+    #[test]
+    fn doubles_dots_and_ends_once() {
+        for (message, wire) in [
+            ("", ".\r\n"),
+            ("a\r\n", "a\r\n.\r\n"),
+            ("a", "a\r\n.\r\n"),
+            (".\r\n", "..\r\n.\r\n"),
+            (".a\r\n..b\r\nc.\r\n", "..a\r\n...b\r\nc.\r\n.\r\n"),
+            ("\r\n.\r\nQUIT\r\n", "\r\n..\r\nQUIT\r\n.\r\n"),
+        ] {
+            assert_eq!(stuff(message.as_bytes()), wire.as_bytes(), "{message:?}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The table of URLs.
+
+use std::error::Error;
+
+use super::UrlError;
+use crate::{Smtp, SmtpConfigError};
+
+fn read(url: &str) -> Result<String, SmtpConfigError> {
+    Smtp::from_url(url).map(|smtp| smtp.redacted_url())
+}
+
+#[test]
+fn forms_that_are_read() {
+    for (url, meant) in [
+        ("smtp://mx.example.com", "smtp://mx.example.com:25?tls=required"),
+        ("smtp://mx.example.com/", "smtp://mx.example.com:25?tls=required"),
+        ("smtp://ada:pw@mx.example.com", "smtp://ada:***@mx.example.com:587?tls=required"),
+        ("smtp://ada:pw@mx.example.com:2525", "smtp://ada:***@mx.example.com:2525?tls=required"),
+        ("smtps://ada:pw@mx.example.com", "smtps://ada:***@mx.example.com:465"),
+        ("smtps://mx.example.com:4465?pool=3", "smtps://mx.example.com:4465"),
+        ("smtp://mx.example.com?tls=opportunistic", "smtp://mx.example.com:25?tls=opportunistic"),
+        ("smtp://mx.example.com?tls=none", "smtp://mx.example.com:25?tls=none"),
+        ("smtp://localhost:1025", "smtp://localhost:1025?tls=opportunistic"),
+        ("smtp://mail.localhost", "smtp://mail.localhost:25?tls=opportunistic"),
+        ("smtp://127.0.0.9", "smtp://127.0.0.9:25?tls=opportunistic"),
+        ("smtp://[::1]:1025", "smtp://[::1]:1025?tls=opportunistic"),
+        ("smtp://[2001:db8::1]", "smtp://[2001:db8::1]:25?tls=required"),
+        ("smtp://localhost?tls=required", "smtp://localhost:25?tls=required"),
+        ("smtp://b%C3%BCcher.example", "smtp://xn--bcher-kva.example:25?tls=required"),
+        (
+            "smtp://ada%40example.com:p%40ss%2F@mx.example.com",
+            "smtp://a***%40example.com:***@mx.example.com:587?tls=required",
+        ),
+        (
+            "smtp://a:b@mx.example.com?auth=login&helo=out.example.com&pool=4&tls=none",
+            "smtp://a:***@mx.example.com:587?tls=none",
+        ),
+    ] {
+        assert_eq!(read(url).as_deref(), Ok(meant), "{url}");
+    }
+}
+
+#[test]
+fn credentials_are_decoded() {
+    let smtp = Smtp::from_url("smtp://a%40b:p%40s%3As%2Fw%25@localhost").unwrap();
+    let credentials = smtp.pool_config().credentials.as_ref().unwrap();
+    assert_eq!((credentials.username.as_str(), credentials.secret.as_str()), ("a@b", "p@s:s/w%"));
+}
+
+#[test]
+fn forms_that_are_refused_say_why_and_repeat_nothing() {
+    use UrlError::*;
+    for (url, error) in [
+        ("hunter2", Malformed),
+        ("http://ada:hunter2@mx.example.com", Scheme),
+        ("smtp://ada:hunter2@", NoHost),
+        ("smtp://:25", NoHost),
+        ("smtp:///hunter2", NoHost),
+        ("smtp://ada:hunter2@mx.example.com:99999", Port),
+        ("smtp://ada:hunter2@mx.example.com:0", Port),
+        ("smtp://ada:hunter2/x@mx.example.com", Port),
+        ("smtp://ada:hunter2?x@mx.example.com", Port),
+        ("smtp://ada:hunter2#x@mx.example.com", Port),
+        ("smtp://ada:12?hunter2@mx.example.com", UnknownKey),
+        ("smtp://ada:12#hunter2@mx.example.com", Path),
+        ("smtp://ada:12/hunter2@mx.example.com", Path),
+        ("smtp://ada:hunter2@mx.example.com/inbox", Path),
+        ("smtp://:hunter2@mx.example.com", NoUsername),
+        ("smtp://ada:hunter2%FF@mx.example.com", Credentials),
+        ("smtp://ada:hunter2%0D%0A@mx.example.com", Credentials),
+        ("smtp://mx.example.com?hunter2=1", UnknownKey),
+        ("smtp://mx.example.com?TLS=none", UnknownKey),
+        ("smtp://mx.example.com?tls=hunter2", Value { key: "tls" }),
+        ("smtp://mx.example.com?pool=hunter2", Value { key: "pool" }),
+        ("smtp://mx.example.com?auth=hunter2", Value { key: "auth" }),
+        ("smtp://mx.example.com?tls=none&tls=required", Twice { key: "tls" }),
+        ("smtps://mx.example.com?tls=none", TlsForSmtps),
+    ] {
+        let found = read(url).unwrap_err();
+        assert_eq!(found, SmtpConfigError::Url(error), "{url}");
+        let shown = format!("{found} {found:?} {:?}", found.source());
+        assert!(!shown.contains("hunter2") && !shown.contains("ada"), "{shown}");
+    }
+    for (url, error) in [
+        ("smtp://mx.example.com?pool=0", SmtpConfigError::Zero { what: "the number of connections" }),
+        ("smtp://mx.example.com?helo=a%20b", SmtpConfigError::HelloName),
+        ("smtp://mx.example.com?helo=a%0D%0AQUIT", SmtpConfigError::HelloName),
+        ("smtp://mx.example.com?auth=plain", SmtpConfigError::NoCredentials),
+        ("smtp://a%20b.example", SmtpConfigError::Host),
+        (
+            "smtp://mx.example.com?ca=/no/such/file.pem",
+            SmtpConfigError::RootCertificateFile(std::io::ErrorKind::NotFound),
+        ),
+    ] {
+        assert_eq!(read(url).unwrap_err(), error, "{url}");
+    }
+}
+
+#[test]
+fn nothing_shows_the_password() {
+    let builder = Smtp::builder_from_url("smtp://ada:hunter2@localhost").unwrap();
+    let builder_shown = format!("{builder:?}");
+    let smtp = builder.build().unwrap();
+    let shown = format!("{builder_shown} {smtp:?} {} {:?}", smtp.redacted_url(), smtp.pool_config());
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
