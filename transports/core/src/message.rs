@@ -52,13 +52,25 @@ impl fmt::Debug for Encoded {
 #[derive(Debug)]
 pub struct CodecError {
     text: String,
+    unknown_format: bool,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl CodecError {
     /// Says what is wrong. The text is stored and logged: leave the message's own words out of it.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), source: None }
+        Self { text: text.into(), unknown_format: false, source: None }
+    }
+
+    /// The stored format is not known here. During an upgrade a newer program may know it, so such a delivery is tried again
+    /// before it is given up.
+    pub fn unknown_format(format: &str) -> Self {
+        Self { unknown_format: true, ..Self::new(format!("the stored format {format:?} is not known here")) }
+    }
+
+    /// Whether the text is of a format that is not known here, rather than damaged.
+    pub fn is_unknown_format(&self) -> bool {
+        self.unknown_format
     }
 
     /// Adds the error underneath. Its text is not shown, but can be reached by [`Error::source`].

@@ -139,10 +139,7 @@ fn encode_attachment(attachment: &Attachment) -> StoredAttachment {
 
 pub(super) fn decode(encoded: &Encoded) -> Result<Email, CodecError> {
     if encoded.format != FORMAT {
-        return Err(CodecError::new(format!(
-            "the stored format is {:?}, and only {FORMAT:?} is known here",
-            encoded.format
-        )));
+        return Err(CodecError::unknown_format(&encoded.format));
     }
     // serde's own message may quote the mail, so it stays in the source.
     let stored: Stored = serde_json::from_str(&encoded.body).map_err(|error| {

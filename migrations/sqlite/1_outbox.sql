@@ -1,0 +1,87 @@
+-- The outbox, version 1.
+--
+-- Times are milliseconds since 1970-01-01 00:00:00 UTC. What is written once lies apart from what changes: a claim or a
+-- settlement touches the narrow row of the queue and never rewrites a mail.
+
+-- One row for each delivery, written once. To enqueue is to insert a row here; the trigger below does the rest.
+CREATE TABLE postrider_deliveries (
+    id            TEXT    NOT NULL PRIMARY KEY,             -- UUID, version 7
+    created_at    INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
+    format        TEXT    NOT NULL,                         -- 'email/1'
+    body          TEXT    NOT NULL,                         -- the message, in that format
+    recipients    TEXT    NOT NULL CHECK (json_array_length(recipients) > 0), -- a JSON array of addresses
+    template_id   TEXT,
+    key           TEXT    UNIQUE,                           -- the caller's idempotency key
+    priority      INTEGER NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
+    when_in_doubt TEXT    NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
+    send_at       INTEGER,                                  -- not before; NULL: at once
+    expires_at    INTEGER                                   -- not after; NULL: as long as the relay's policy says
+) STRICT;
+
+-- What is pending or leased. A delivery that is neither here nor in postrider_ended has been sent.
+CREATE TABLE postrider_queue (
+    delivery_id      TEXT    NOT NULL PRIMARY KEY REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
+    priority         INTEGER NOT NULL,
+    due_at           INTEGER NOT NULL,                      -- when it can next be claimed; of a leased one, the end of the lease
+    leased_at        INTEGER,                               -- set while a relay holds it
+    token            INTEGER NOT NULL DEFAULT 0,            -- grows with each claim
+    attempts         INTEGER NOT NULL DEFAULT 0,            -- made over its life
+    cycle            INTEGER NOT NULL DEFAULT 1,
+    spent            INTEGER NOT NULL DEFAULT 0,            -- of this cycle's budget
+    cycle_started_at INTEGER NOT NULL,
+    expires_at       INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
+    INSERT INTO postrider_queue (delivery_id, priority, due_at, cycle_started_at, expires_at)
+    VALUES (new.id, new.priority, coalesce(new.send_at, new.created_at),
+            max(coalesce(new.send_at, new.created_at), new.created_at), new.expires_at);
+END;
+
+CREATE INDEX postrider_queue_due ON postrider_queue (priority, due_at);
+
+-- Deliveries that ended otherwise than sent.
+CREATE TABLE postrider_ended (
+    delivery_id TEXT    NOT NULL PRIMARY KEY REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
+    state       TEXT    NOT NULL CHECK (state IN ('dead', 'in_doubt', 'cancelled')),
+    reason      TEXT,
+    ended_at    INTEGER NOT NULL,
+    token       INTEGER NOT NULL,                           -- the last one, so that a resend goes on counting
+    attempts    INTEGER NOT NULL,
+    cycle       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX postrider_ended_state ON postrider_ended (state);
+
+-- Every call of a transport.
+CREATE TABLE postrider_attempts (
+    delivery_id     TEXT    NOT NULL REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
+    number          INTEGER NOT NULL,                       -- over the delivery's life, from 1
+    cycle           INTEGER NOT NULL,
+    token           INTEGER NOT NULL,
+    started_at      INTEGER NOT NULL,
+    finished_at     INTEGER NOT NULL,
+    outcome         TEXT    NOT NULL CHECK (outcome IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost')),
+    transport_fault INTEGER NOT NULL DEFAULT 0,
+    error           TEXT,
+    reply           TEXT,
+    provider_id     TEXT,
+    PRIMARY KEY (delivery_id, number)
+) STRICT, WITHOUT ROWID;
+
+-- Recipients whose outcome differs from the delivery's.
+CREATE TABLE postrider_recipients (
+    delivery_id TEXT NOT NULL REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
+    address     TEXT NOT NULL,
+    outcome     TEXT NOT NULL CHECK (outcome IN ('sent', 'refused')),
+    reply       TEXT,
+    PRIMARY KEY (delivery_id, address)
+) STRICT, WITHOUT ROWID;
+
+-- What running relays tell of themselves.
+CREATE TABLE postrider_relays (
+    id        TEXT    NOT NULL PRIMARY KEY,
+    seen_at   INTEGER NOT NULL,
+    in_flight INTEGER NOT NULL,
+    paused    TEXT
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,321 @@
+//! What operators see and do.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use postrider_transport::{DeliveryId, Recipient, mask_addresses};
+
+use crate::delivery::{Attempt, Priority, RecipientState, State, WhenInDoubt};
+use crate::store::{AdminStore, StoreError};
+use crate::Outbox;
+
+/// One delivery, with all that is known of it but the message itself.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Delivery {
+    /// Its name.
+    pub id: DeliveryId,
+    /// Where it stands.
+    pub state: State,
+    /// What it was made from.
+    pub template_id: Option<String>,
+    /// The caller's idempotency key.
+    pub key: Option<String>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// What to do in doubt.
+    pub when_in_doubt: WhenInDoubt,
+    /// When it was enqueued.
+    pub created_at: SystemTime,
+    /// When it is due, or its lease runs out; `None` once it is finished.
+    pub due_at: Option<SystemTime>,
+    /// When it is no longer worth sending.
+    pub expires_at: Option<SystemTime>,
+    /// Which cycle it is in, from 1 on; a resend begins a new one.
+    pub cycle: u32,
+    /// Why it was given up or is held.
+    pub reason: Option<String>,
+    /// Everyone it is for, and how it stands with each.
+    pub recipients: Vec<RecipientStatus>,
+    /// Its history, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// How it stands with one recipient.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecipientStatus {
+    /// Who.
+    pub recipient: Recipient,
+    /// How it stands.
+    pub state: RecipientState,
+    /// What the next hop answered last, where it answered.
+    pub reply: Option<String>,
+}
+
+impl RecipientStatus {
+    /// A recipient with its state, for stores of your own.
+    pub fn new(recipient: Recipient, state: RecipientState, reply: Option<String>) -> Self {
+        Self { recipient, state, reply }
+    }
+}
+
+impl fmt::Debug for RecipientStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reply = self.reply.as_deref().map(mask_addresses);
+        write!(f, "{:?}: {} ({reply:?})", self.recipient, self.state)
+    }
+}
+
+/// One line of a list.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Where it stands.
+    pub state: State,
+    /// What it was made from.
+    pub template_id: Option<String>,
+    /// How many attempts its history holds.
+    pub attempts: u32,
+    /// When it was enqueued.
+    pub created_at: SystemTime,
+    /// When it is due, or its lease runs out; `None` once it is finished.
+    pub due_at: Option<SystemTime>,
+    /// Why it was given up or is held, or else what went wrong last.
+    pub last_error: Option<String>,
+}
+
+/// Which deliveries to list.
+///
+/// ```
+/// use postrider::{Filter, State};
+///
+/// let dead_letters = Filter::new().state(State::Dead).limit(50);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Filter {
+    /// Only those in this state.
+    pub state: Option<State>,
+    /// Only those made from this.
+    pub template_id: Option<String>,
+    /// Only those after this one, to turn pages.
+    pub after: Option<DeliveryId>,
+    /// How many at the most.
+    pub limit: u32,
+}
+
+impl Filter {
+    /// The oldest hundred.
+    pub fn new() -> Self {
+        Self { state: None, template_id: None, after: None, limit: 100 }
+    }
+
+    /// Only those in this state.
+    #[must_use]
+    pub fn state(mut self, state: State) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// Only those made from this.
+    #[must_use]
+    pub fn template_id(mut self, id: impl Into<String>) -> Self {
+        self.template_id = Some(id.into());
+        self
+    }
+
+    /// Only those after this one: give the last id of a page to get the next.
+    #[must_use]
+    pub fn after(mut self, id: DeliveryId) -> Self {
+        self.after = Some(id);
+        self
+    }
+
+    /// How many at the most.
+    #[must_use]
+    pub fn limit(mut self, limit: u32) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The outbox in numbers.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// To be sent, now or later.
+    pub pending: u64,
+    /// In the hands of a relay.
+    pub leased: u64,
+    /// Accepted by the next hop.
+    pub sent: u64,
+    /// Given up.
+    pub dead: u64,
+    /// Held, since they may have been accepted.
+    pub in_doubt: u64,
+    /// Taken back.
+    pub cancelled: u64,
+    /// For how long the oldest delivery has been due that no relay holds; `None` if nothing is due. A number that grows means
+    /// that nobody sends.
+    pub oldest_due: Option<Duration>,
+    /// Every relay that has reported and not said good-bye.
+    pub relays: Vec<RelayStatus>,
+}
+
+impl Stats {
+    /// The count of one state, to be added to while counting.
+    pub fn count_mut(&mut self, state: State) -> &mut u64 {
+        match state {
+            State::Pending => &mut self.pending,
+            State::Leased => &mut self.leased,
+            State::Sent => &mut self.sent,
+            State::Dead => &mut self.dead,
+            State::InDoubt => &mut self.in_doubt,
+            State::Cancelled => &mut self.cancelled,
+        }
+    }
+}
+
+/// What a relay last told of itself.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RelayStatus {
+    /// Which relay: its name changes at each start.
+    pub id: String,
+    /// How long ago it told. A running relay tells every few seconds.
+    pub seen_ago: Duration,
+    /// How many deliveries it held.
+    pub in_flight: u64,
+    /// Why its transport is paused, if it is.
+    pub paused: Option<String>,
+}
+
+impl RelayStatus {
+    /// For stores of your own.
+    pub fn new(id: String, seen_ago: Duration, in_flight: u64, paused: Option<String>) -> Self {
+        Self { id, seen_ago, in_flight, paused }
+    }
+}
+
+/// What came of an operator's wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "the delivery may have been left as it was"]
+pub enum Changed {
+    /// It was done.
+    Done,
+    /// The delivery is in a state in which it cannot be done, and was left as it was.
+    LeftAs(State),
+    /// There is no such delivery.
+    NotFound,
+}
+
+/// What to delete. Without a wish, nothing.
+///
+/// ```
+/// use std::time::Duration;
+/// use postrider::{Prune, State};
+///
+/// let month = Duration::from_secs(30 * 24 * 3600);
+/// let prune = Prune::older_than(month).state(State::Sent).state(State::Cancelled);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Prune {
+    /// Only deliveries enqueued longer ago than this, by the database's clock.
+    pub older_than: Duration,
+    /// Only finished deliveries in these states; pending and leased ones are never deleted.
+    pub states: Vec<State>,
+    /// Only the attempts, all but the last of each delivery, and keep the deliveries.
+    pub history_only: bool,
+}
+
+impl Prune {
+    /// Of the states that are named next, what was enqueued longer ago than this.
+    pub fn older_than(age: Duration) -> Self {
+        Self { older_than: age, states: Vec::new(), history_only: false }
+    }
+
+    /// In this state as well. `Pending` and `Leased` are ignored.
+    #[must_use]
+    pub fn state(mut self, state: State) -> Self {
+        self.states.push(state);
+        self
+    }
+
+    /// Deletes the attempts, all but the last of each delivery, and keeps the deliveries.
+    #[must_use]
+    pub fn history_only(mut self) -> Self {
+        self.history_only = true;
+        self
+    }
+}
+
+/// The operator's side. It works without a transport as well.
+impl<S: AdminStore, T> Outbox<S, T> {
+    /// Creates or upgrades the outbox's tables. Call it at each start, before all else; several processes may do so at once.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        self.store().migrate().await
+    }
+
+    /// One delivery with its recipients and its history; `None` if there is none by that name.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.store().get(id).await
+    }
+
+    /// A page of deliveries, oldest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
+        self.store().list(filter).await
+    }
+
+    /// Sends a dead, held, sent or cancelled delivery again, with a fresh budget and without its expiry. Attempts go on
+    /// counting. Who already has the mail is not mailed again, unless everybody has it: then all are.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+        self.store().resend(id).await
+    }
+
+    /// Takes a pending delivery back. A leased one may be on the wire, and is left alone.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+        self.store().cancel(id).await
+    }
+
+    /// The outbox in numbers, and the relays at work.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn stats(&self) -> Result<Stats, StoreError> {
+        self.store().stats().await
+    }
+
+    /// Deletes what is finished and old, and returns how many deliveries were affected. A deleted delivery's idempotency key
+    /// is free again.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
+        self.store().prune(prune).await
+    }
+}

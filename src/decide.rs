@@ -1,0 +1,217 @@
+//! What to do with a result. Pure: no clock, no randomness, no I/O of its own.
+//!
+//! | Class | Blame | Then |
+//! |---|---|---|
+//! | Permanent | Message | dead letter now |
+//! | Transient | Message | retry by policy, or as the next hop asks; the budget shrinks by one |
+//! | any | Transport | give back unspent; pause the transport; never a dead letter |
+//! | in doubt | any | `Resend`: retry, the budget shrinks by one. `Hold`: the state `in_doubt` |
+//!
+//! Recipients are settled one by one: who took it is never mailed again, who refused for good is recorded, who refused for
+//! now is retried alone. The delivery ends `sent`, its refusals listed, if anybody took it.
+
+use std::time::{Duration, SystemTime};
+
+use postrider_transport::{Blame, Class, Failure, Receipt, Recipient, Refusal, mask_addresses};
+
+use crate::delivery::{Lease, Next, Outcome, RecipientOutcome, RecipientState, WhenInDoubt};
+use crate::retry::RetryPolicy;
+
+/// What follows from one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// How the attempt is written down.
+    pub(crate) outcome: Outcome,
+    pub(crate) next: Next,
+    pub(crate) charge: bool,
+    pub(crate) recipients: Vec<RecipientOutcome>,
+}
+
+/// What the rules look at besides the result.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Circumstances<'a> {
+    pub(crate) lease: &'a Lease,
+    pub(crate) policy: &'a RetryPolicy,
+    /// When the attempt ended, by the database's clock.
+    pub(crate) now: SystemTime,
+    /// From -1 to 1, for the jitter.
+    pub(crate) random: f64,
+    /// How long a delivery given back unspent keeps away, so that others may prove the transport.
+    pub(crate) pause: Duration,
+}
+
+/// Decides about a delivery whose transport was called.
+pub(crate) fn decide(result: &Result<Receipt, Failure>, at: Circumstances<'_>) -> Decision {
+    match result {
+        Ok(receipt) => accepted(receipt, at),
+        Err(failure) => failed(failure, at),
+    }
+}
+
+/// Decides about a delivery that has just been claimed, before the transport is called: `None` if it may be sent.
+pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<Next> {
+    let lease = at.lease;
+    if lease.lost && lease.when_in_doubt == WhenInDoubt::Hold {
+        let reason = format!("in doubt: the relay that held attempt {} vanished", lease.attempts);
+        return Some(Next::InDoubt { reason });
+    }
+    if lease.recipients.is_empty() {
+        return Some(given_up(lease, "nobody is left to be mailed".to_owned()));
+    }
+    if lease.spent >= at.policy.max_attempts() {
+        let last = if lease.lost { ": the last one was lost with its relay" } else { "" };
+        return Some(given_up(lease, format!("budget: {} attempts spent{last}", lease.spent)));
+    }
+    if at.now >= deadline(lease, at.policy) {
+        return Some(given_up(lease, "expired: it was not sent in time".to_owned()));
+    }
+    None
+}
+
+fn accepted(receipt: &Receipt, at: Circumstances<'_>) -> Decision {
+    let sorted = sort(&receipt.refused, &at.lease.recipients);
+    if sorted.unnamed.is_empty() && !at.lease.recipients.is_empty() {
+        // Accepted for nobody: the transport broke its contract, and its refusals are what really happened.
+        let all_permanent = sorted.transient.is_empty();
+        let class = if all_permanent { Class::Permanent } else { Class::Transient };
+        let error = "every recipient was refused";
+        let failure = match class {
+            Class::Permanent => Failure::permanent(error),
+            Class::Transient => Failure::transient(error),
+        };
+        return failed(&failure.with_refused(receipt.refused.clone()), at);
+    }
+    let mut recipients = refused(&sorted.permanent);
+    let next = if sorted.transient.is_empty() {
+        Next::Sent
+    } else {
+        match retry(at, None) {
+            Ok(next) => {
+                recipients.extend(sorted.unnamed.iter().map(|recipient| RecipientOutcome {
+                    recipient: (*recipient).clone(),
+                    state: RecipientState::Sent,
+                    reply: receipt.reply.clone(),
+                }));
+                next
+            }
+            Err(_) => {
+                recipients.extend(refused(&sorted.transient));
+                Next::Sent
+            }
+        }
+    };
+    Decision { outcome: Outcome::Sent, next, charge: true, recipients }
+}
+
+fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
+    let lease = at.lease;
+    let sorted = sort(failure.refused(), &lease.recipients);
+    let mut recipients = refused(&sorted.permanent);
+    let retriable = sorted.transient.len() + sorted.unnamed.len();
+    let nobody_left = retriable == 0 && !lease.recipients.is_empty();
+
+    if failure.in_doubt() && !nobody_left {
+        let error = failure.to_string();
+        let next = match lease.when_in_doubt {
+            WhenInDoubt::Hold => Next::InDoubt { reason: format!("in doubt: {error}") },
+            WhenInDoubt::Resend => retry(at, failure.retry_after())
+                .unwrap_or_else(|why| given_up(lease, format!("{why}; it may have been accepted: {error}"))),
+        };
+        return Decision { outcome: Outcome::InDoubt, next, charge: true, recipients };
+    }
+    let outcome = match failure.class() {
+        Class::Permanent => Outcome::Permanent,
+        Class::Transient => Outcome::Transient,
+    };
+    if failure.blame() == Blame::Transport && !nobody_left {
+        let pending = Next::Pending { after: failure.retry_after().unwrap_or(at.pause) };
+        let next = if at.now >= deadline(lease, at.policy) {
+            given_up(lease, format!("expired: {failure}"))
+        } else {
+            pending
+        };
+        return Decision { outcome, next, charge: false, recipients };
+    }
+    // A permanent failure speaks for the recipients that it does not name; those refused only for now are retried.
+    let unnamed_is_over = failure.class() == Class::Permanent;
+    let retry_some = !sorted.transient.is_empty() || (!unnamed_is_over && !sorted.unnamed.is_empty());
+    let next = if retry_some {
+        if unnamed_is_over {
+            recipients.extend(sorted.unnamed.iter().map(|r| refusal_of(r, failure)));
+        }
+        match retry(at, failure.retry_after()) {
+            Ok(next) => next,
+            Err(why) => {
+                recipients.extend(refused(&sorted.transient));
+                given_up(lease, format!("{why}: {failure}"))
+            }
+        }
+    } else {
+        if lease.taken {
+            recipients.extend(sorted.unnamed.iter().map(|r| refusal_of(r, failure)));
+        }
+        given_up(lease, format!("permanent: {failure}"))
+    };
+    Decision { outcome, next, charge: true, recipients }
+}
+
+/// The next try, or why there is none.
+fn retry(at: Circumstances<'_>, asked: Option<Duration>) -> Result<Next, String> {
+    let spent = at.lease.spent.saturating_add(1);
+    if spent >= at.policy.max_attempts() {
+        return Err(format!("budget: {spent} attempts spent"));
+    }
+    let after = at.policy.delay(spent, asked, at.random);
+    match at.now.checked_add(after) {
+        Some(due) if due < deadline(at.lease, at.policy) => Ok(Next::Pending { after }),
+        _ => Err("expired: the next attempt would come too late".to_owned()),
+    }
+}
+
+/// The end of a delivery that can go no further: `sent` if somebody took it.
+fn given_up(lease: &Lease, reason: String) -> Next {
+    if lease.taken { Next::Sent } else { Next::Dead { reason } }
+}
+
+fn deadline(lease: &Lease, policy: &RetryPolicy) -> SystemTime {
+    // Beyond what a clock can show means never; the budget still ends it.
+    let never = || lease.claimed_at + Duration::from_secs(100 * 365 * 24 * 3600);
+    let oldest = lease.cycle_started_at.checked_add(policy.longest()).unwrap_or_else(never);
+    lease.expires_at.map_or(oldest, |expires| expires.min(oldest))
+}
+
+/// The recipients of a lease by what the next hop said of them.
+struct Sorted<'a> {
+    permanent: Vec<&'a Refusal>,
+    transient: Vec<&'a Refusal>,
+    unnamed: Vec<&'a Recipient>,
+}
+
+fn sort<'a>(refusals: &'a [Refusal], recipients: &'a [Recipient]) -> Sorted<'a> {
+    let mut sorted = Sorted { permanent: Vec::new(), transient: Vec::new(), unnamed: Vec::new() };
+    for recipient in recipients {
+        match refusals.iter().find(|refusal| refusal.recipient == *recipient) {
+            Some(refusal) if refusal.class == Class::Permanent => sorted.permanent.push(refusal),
+            Some(refusal) => sorted.transient.push(refusal),
+            None => sorted.unnamed.push(recipient),
+        }
+    }
+    sorted
+}
+
+fn refused(refusals: &[&Refusal]) -> Vec<RecipientOutcome> {
+    let outcome = |refusal: &&Refusal| RecipientOutcome {
+        recipient: refusal.recipient.clone(),
+        state: RecipientState::Refused,
+        reply: Some(refusal.reply.clone()),
+    };
+    refusals.iter().map(outcome).collect()
+}
+
+fn refusal_of(recipient: &Recipient, failure: &Failure) -> RecipientOutcome {
+    let reply = failure.reply().map_or_else(|| mask_addresses(&failure.to_string()).into_owned(), str::to_owned);
+    RecipientOutcome { recipient: recipient.clone(), state: RecipientState::Refused, reply: Some(reply) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+use std::time::UNIX_EPOCH;
+
+use postrider_transport::{DeliveryId, Encoded};
+
+use super::*;
+use crate::delivery::LeaseKey;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn lease(recipients: &[&str]) -> Lease {
+    let key = LeaseKey { id: DeliveryId::new(), token: 1 };
+    let message = Encoded { format: "test/1".into(), body: String::new() };
+    let recipients = recipients.iter().map(|r| Recipient::new(*r)).collect();
+    Lease::new(key, UNIX_EPOCH + SECOND * 1000, message, recipients)
+}
+
+fn policy() -> RetryPolicy {
+    RetryPolicy::default().attempts(3).backoff(SECOND, SECOND * 100).jitter(0.0).max_age(SECOND * 1000)
+}
+
+fn at<'a>(lease: &'a Lease, policy: &'a RetryPolicy) -> Circumstances<'a> {
+    Circumstances { lease, policy, now: lease.claimed_at, random: 0.0, pause: SECOND * 7 }
+}
+
+fn after(decision: &Decision) -> Duration {
+    match decision.next {
+        Next::Pending { after } => after,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+fn reason(next: &Next) -> &str {
+    match next {
+        Next::Dead { reason } | Next::InDoubt { reason } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn states(decision: &Decision) -> Vec<(&str, RecipientState)> {
+    decision.recipients.iter().map(|r| (r.recipient.as_str(), r.state)).collect()
+}
+
+fn no(recipient: &str, class: Class) -> Refusal {
+    Refusal::new(recipient, class, format!("no to {recipient}"))
+}
+
+#[test]
+fn accepted_is_sent_and_records_nothing_that_does_not_differ() {
+    let (lease, policy) = (lease(&["a", "b"]), policy());
+    let decision = decide(&Ok(Receipt::new()), at(&lease, &policy));
+    assert_eq!((decision.outcome, &decision.next), (Outcome::Sent, &Next::Sent));
+    assert!(decision.recipients.is_empty());
+}
+
+#[test]
+fn a_permanent_fault_of_the_message_is_a_dead_letter_at_once() {
+    let (lease, policy) = (lease(&["a"]), policy());
+    let decision = decide(&Err(Failure::permanent("too large")), at(&lease, &policy));
+    assert_eq!(reason(&decision.next), "permanent: too large");
+    assert!(decision.charge);
+}
+
+#[test]
+fn a_transient_fault_of_the_message_is_retried_until_the_budget_is_spent() {
+    let (mut lease, policy) = (lease(&["a"]), policy());
+    let mut waits = Vec::new();
+    loop {
+        let decision = decide(&Err(Failure::transient("busy")), at(&lease, &policy));
+        assert!(decision.charge);
+        lease.spent += 1;
+        if let Next::Dead { reason } = &decision.next {
+            assert_eq!(reason, "budget: 3 attempts spent: busy");
+            break;
+        }
+        waits.push(after(&decision).as_secs());
+    }
+    assert_eq!(waits, [1, 2]);
+}
+
+#[test]
+fn what_the_next_hop_asks_to_wait_is_waited() {
+    let (lease, policy) = (lease(&["a"]), policy());
+    let failure = Failure::transient("greylisted").with_retry_after(SECOND * 300);
+    assert_eq!(after(&decide(&Err(failure), at(&lease, &policy))), SECOND * 300);
+}
+
+#[test]
+fn the_transports_fault_costs_nothing_and_kills_nothing() {
+    let (mut lease, policy) = (lease(&["a"]), policy());
+    lease.spent = 2;
+    for failure in [Failure::permanent("535 wrong password"), Failure::transient("connection refused")] {
+        let decision = decide(&Err(failure.with_blame(Blame::Transport)), at(&lease, &policy));
+        assert_eq!((decision.charge, after(&decision)), (false, SECOND * 7));
+    }
+    let asked = Failure::transient("429").with_blame(Blame::Transport).with_retry_after(SECOND * 60);
+    assert_eq!(after(&decide(&Err(asked), at(&lease, &policy))), SECOND * 60);
+}
+
+#[test]
+fn doubt_follows_the_deliverys_wish_whoever_is_to_blame() {
+    let (mut lease, policy) = (lease(&["a"]), policy());
+    for blame in [Blame::Message, Blame::Transport] {
+        let doubt = || Err(Failure::transient("no reply").with_doubt().with_blame(blame));
+        lease.when_in_doubt = WhenInDoubt::Resend;
+        let decision = decide(&doubt(), at(&lease, &policy));
+        assert_eq!((decision.outcome, decision.charge, after(&decision)), (Outcome::InDoubt, true, SECOND));
+        lease.when_in_doubt = WhenInDoubt::Hold;
+        assert_eq!(reason(&decide(&doubt(), at(&lease, &policy)).next), "in doubt: no reply");
+    }
+    lease.when_in_doubt = WhenInDoubt::Resend;
+    lease.spent = 2;
+    let last = decide(&Err(Failure::transient("no reply").with_doubt()), at(&lease, &policy));
+    assert_eq!(reason(&last.next), "budget: 3 attempts spent; it may have been accepted: no reply");
+}
+
+#[test]
+fn recipients_are_settled_one_by_one() {
+    let (lease, policy) = (lease(&["a", "b", "c"]), policy());
+    let receipt = Receipt::new().with_refused(vec![no("b", Class::Permanent), no("c", Class::Transient)]);
+    let decision = decide(&Ok(receipt), at(&lease, &policy));
+    assert_eq!(after(&decision), SECOND);
+    assert_eq!(states(&decision), [("b", RecipientState::Refused), ("a", RecipientState::Sent)]);
+}
+
+#[test]
+fn who_took_it_makes_the_delivery_sent_even_when_the_rest_never_does() {
+    let (mut lease, policy) = (lease(&["c"]), policy());
+    (lease.taken, lease.spent) = (true, 2);
+    let refused = Failure::transient("busy").with_refused(vec![no("c", Class::Transient)]);
+    let decision = decide(&Err(refused), at(&lease, &policy));
+    assert_eq!(decision.next, Next::Sent);
+    assert_eq!(states(&decision), [("c", RecipientState::Refused)]);
+    let unnamed = decide(&Err(Failure::permanent("gone")), at(&lease, &policy));
+    assert_eq!((states(&unnamed), unnamed.next.clone()), (vec![("c", RecipientState::Refused)], Next::Sent));
+}
+
+#[test]
+fn a_partly_accepted_delivery_whose_budget_ends_now_is_sent_with_all_refusals() {
+    let (mut lease, policy) = (lease(&["a", "b"]), policy());
+    lease.spent = 2;
+    let receipt = Receipt::new().with_refused(vec![no("b", Class::Transient)]);
+    let decision = decide(&Ok(receipt), at(&lease, &policy));
+    assert_eq!((states(&decision), decision.next.clone()), (vec![("b", RecipientState::Refused)], Next::Sent));
+}
+
+#[test]
+fn nobody_took_it() {
+    let (lease, policy) = (lease(&["a", "b"]), policy());
+    let all = |class_of_b| vec![no("a", Class::Permanent), no("b", class_of_b)];
+    let dead = decide(&Err(Failure::permanent("none").with_refused(all(Class::Permanent))), at(&lease, &policy));
+    assert_eq!(reason(&dead.next), "permanent: none");
+    assert_eq!(dead.recipients.len(), 2);
+    let again = decide(&Err(Failure::transient("none").with_refused(all(Class::Transient))), at(&lease, &policy));
+    assert_eq!((after(&again), states(&again)), (SECOND, vec![("a", RecipientState::Refused)]));
+    // A receipt that accepted nobody is a failure, whatever the transport called it.
+    let lying = decide(&Ok(Receipt::new().with_refused(all(Class::Permanent))), at(&lease, &policy));
+    assert!(matches!(lying.next, Next::Dead { .. }));
+    // One was refused for now, and the failure as a whole is for good: the one is retried.
+    let one = Failure::permanent("none").with_refused(vec![no("b", Class::Transient)]);
+    let some = decide(&Err(one), at(&lease, &policy));
+    assert_eq!((after(&some), states(&some)), (SECOND, vec![("a", RecipientState::Refused)]));
+}
+
+#[test]
+fn time_runs_out() {
+    let (mut lease, policy) = (lease(&["a"]), policy());
+    lease.expires_at = Some(lease.claimed_at + SECOND);
+    let late = decide(&Err(Failure::transient("busy")), at(&lease, &policy));
+    assert_eq!(reason(&late.next), "expired: the next attempt would come too late: busy");
+    lease.expires_at = None;
+    lease.cycle_started_at = lease.claimed_at - SECOND * 1000;
+    let old = decide_before_sending(at(&lease, &policy)).unwrap();
+    assert_eq!(reason(&old), "expired: it was not sent in time");
+    let blamed = Failure::transient("down").with_blame(Blame::Transport);
+    assert_eq!(reason(&decide(&Err(blamed), at(&lease, &policy)).next), "expired: down");
+}
+
+#[test]
+fn a_lost_attempt_holds_what_wants_to_be_held_and_ends_what_is_spent() {
+    let (mut lease, policy) = (lease(&["a"]), policy());
+    (lease.lost, lease.attempts, lease.spent) = (true, 1, 1);
+    assert_eq!(decide_before_sending(at(&lease, &policy)), None);
+    lease.spent = 3;
+    assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap()).starts_with("budget: 3 attempts spent"));
+    lease.when_in_doubt = WhenInDoubt::Hold;
+    assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap()).starts_with("in doubt: "));
+}

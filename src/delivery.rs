@@ -1,0 +1,403 @@
+//! The words of a delivery's life: states, outcomes, leases, settlements.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use postrider_transport::{DeliveryId, Encoded, Recipient};
+
+/// Where a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// To be sent, now or later.
+    Pending,
+    /// A relay holds the right to send it.
+    Leased,
+    /// The next hop accepted it, for one recipient at least.
+    Sent,
+    /// Given up, with a reason. [`resend`](crate::Outbox::resend) takes it up again.
+    Dead,
+    /// It may have been accepted, nobody knows, and its sender asked not to risk a second copy.
+    InDoubt,
+    /// Taken back before it was sent.
+    Cancelled,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 6] =
+        [State::Pending, State::Leased, State::Sent, State::Dead, State::InDoubt, State::Cancelled];
+
+    /// The word used in the database, in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Pending => "pending",
+            State::Leased => "leased",
+            State::Sent => "sent",
+            State::Dead => "dead",
+            State::InDoubt => "in_doubt",
+            State::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What one call of the transport came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Accepted, for one recipient at least.
+    Sent,
+    /// Not now.
+    Transient,
+    /// Never.
+    Permanent,
+    /// Nobody knows.
+    InDoubt,
+    /// The relay vanished with the delivery in its hands; whether it was sent, nobody knows.
+    Lost,
+}
+
+impl Outcome {
+    /// The word used in the database and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Sent => "sent",
+            Outcome::Transient => "transient",
+            Outcome::Permanent => "permanent",
+            Outcome::InDoubt => "in_doubt",
+            Outcome::Lost => "lost",
+        }
+    }
+}
+
+/// How it stands with one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecipientState {
+    /// Still to be mailed.
+    Pending,
+    /// The next hop took the message for this recipient, who is never mailed again in this cycle.
+    Sent,
+    /// The next hop refused this recipient.
+    Refused,
+    /// The next hop may have taken the message for this recipient.
+    InDoubt,
+    /// Given up with the whole delivery.
+    Dead,
+    /// Taken back with the whole delivery.
+    Cancelled,
+}
+
+impl RecipientState {
+    /// The word used in the database and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RecipientState::Pending => "pending",
+            RecipientState::Sent => "sent",
+            RecipientState::Refused => "refused",
+            RecipientState::InDoubt => "in_doubt",
+            RecipientState::Dead => "dead",
+            RecipientState::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A stored word that is none of those known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownWord(pub(crate) String);
+
+impl fmt::Display for UnknownWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not a known word here", self.0)
+    }
+}
+
+impl std::error::Error for UnknownWord {}
+
+macro_rules! words {
+    ($type:ident: $($variant:ident),*) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = UnknownWord;
+
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                [$($type::$variant),*]
+                    .into_iter()
+                    .find(|word| word.as_str() == text)
+                    .ok_or_else(|| UnknownWord(text.to_owned()))
+            }
+        }
+    };
+}
+
+words!(State: Pending, Leased, Sent, Dead, InDoubt, Cancelled);
+words!(Outcome: Sent, Transient, Permanent, InDoubt, Lost);
+words!(RecipientState: Pending, Sent, Refused, InDoubt, Dead, Cancelled);
+words!(WhenInDoubt: Resend, Hold);
+
+/// What to do when a message may have been accepted and nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WhenInDoubt {
+    /// Send it again: at least once. Receivers drop a second copy by its Message-ID, if they look.
+    #[default]
+    Resend,
+    /// Do not: at most once. The delivery waits in [`State::InDoubt`] until somebody decides.
+    Hold,
+}
+
+impl WhenInDoubt {
+    /// The word used in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WhenInDoubt::Resend => "resend",
+            WhenInDoubt::Hold => "hold",
+        }
+    }
+}
+
+/// How urgent a delivery is: 0 to 9, higher first, 5 unless said otherwise. Among equals, the one that has been due longest
+/// goes first. Nothing of a lower priority is claimed while something higher is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// What people wait for, such as a code to log in: 8.
+    pub const URGENT: Priority = Priority(8);
+    /// The default: 5.
+    pub const NORMAL: Priority = Priority(5);
+    /// What may wait behind all else, such as a newsletter: 2.
+    pub const BULK: Priority = Priority(2);
+
+    /// A priority from 0 to 9; `None` for any other number.
+    pub const fn new(level: u8) -> Option<Self> {
+        if level <= 9 { Some(Self(level)) } else { None }
+    }
+
+    /// The number.
+    pub const fn level(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self::NORMAL
+    }
+}
+
+/// A moment, absolute or counted from the database's now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// At this time.
+    At(SystemTime),
+    /// So long after the moment at which the database sees it.
+    After(Duration),
+}
+
+/// One row to be inserted: what a [`Store`](crate::Store) is given for each new delivery.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NewRow {
+    /// The delivery's name.
+    pub id: DeliveryId,
+    /// The message.
+    pub message: Encoded,
+    /// Everyone it is for.
+    pub recipients: Vec<Recipient>,
+    /// What it was made from.
+    pub template_id: Option<String>,
+    /// The caller's idempotency key.
+    pub key: Option<String>,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// When it is due; now, if not given.
+    pub due: Option<When>,
+    /// When it is no longer worth sending.
+    pub expires: Option<When>,
+    /// What to do in doubt.
+    pub when_in_doubt: WhenInDoubt,
+}
+
+/// The right to settle one delivery: its id, and the number that proves that no other relay took it over since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseKey {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Grows with every claim of the delivery, over its whole life.
+    pub token: i64,
+}
+
+/// One claimed delivery, with all that is needed to send it and to decide what follows.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Lease {
+    /// The right to settle.
+    pub key: LeaseKey,
+    /// When it was claimed, by the database's clock.
+    pub claimed_at: SystemTime,
+    /// When it was enqueued.
+    pub created_at: SystemTime,
+    /// The message.
+    pub message: Encoded,
+    /// Everyone who still wants it: neither mailed nor refused for good in this cycle.
+    pub recipients: Vec<Recipient>,
+    /// Whether somebody took it in an earlier attempt of this cycle.
+    pub taken: bool,
+    /// What it was made from.
+    pub template_id: Option<String>,
+    /// How many attempts were made over its life, a lost one included that this claim has just recorded.
+    pub attempts: u32,
+    /// Which cycle this is, from 1 on; a resend begins a new one.
+    pub cycle: u32,
+    /// How many attempts of this cycle count against the budget.
+    pub spent: u32,
+    /// When the cycle began: when the delivery first became due, or was resent.
+    pub cycle_started_at: SystemTime,
+    /// When it is no longer worth sending.
+    pub expires_at: Option<SystemTime>,
+    /// What to do in doubt.
+    pub when_in_doubt: WhenInDoubt,
+    /// The relay that held it before vanished; this claim has recorded its attempt as lost.
+    pub lost: bool,
+}
+
+impl Lease {
+    /// A lease as a store would hand it out for a first attempt; the rest can be set field by field.
+    pub fn new(key: LeaseKey, claimed_at: SystemTime, message: Encoded, recipients: Vec<Recipient>) -> Self {
+        Self {
+            key,
+            claimed_at,
+            created_at: claimed_at,
+            message,
+            recipients,
+            taken: false,
+            template_id: None,
+            attempts: 0,
+            cycle: 1,
+            spent: 0,
+            cycle_started_at: claimed_at,
+            expires_at: None,
+            when_in_doubt: WhenInDoubt::default(),
+            lost: false,
+        }
+    }
+}
+
+/// One call of a transport, as history keeps it.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Counts over the delivery's whole life, from 1 on.
+    pub number: u32,
+    /// The cycle it belongs to.
+    pub cycle: u32,
+    /// When the transport was called; for a lost attempt, when the delivery was claimed.
+    pub started_at: SystemTime,
+    /// When it answered; for a lost attempt, when the loss was noticed.
+    pub finished_at: SystemTime,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whether the transport, rather than the message, was to blame: such an attempt costs no budget.
+    pub transport_fault: bool,
+    /// What went wrong, with addresses masked.
+    pub error: Option<String>,
+    /// What the next hop answered, to the letter.
+    pub reply: Option<String>,
+    /// The next hop's name for the message.
+    pub provider_id: Option<String>,
+}
+
+impl Attempt {
+    /// An attempt of which no more is known than this.
+    pub fn new(number: u32, cycle: u32, started_at: SystemTime, finished_at: SystemTime, outcome: Outcome) -> Self {
+        Self {
+            number,
+            cycle,
+            started_at,
+            finished_at,
+            outcome,
+            transport_fault: false,
+            error: None,
+            reply: None,
+            provider_id: None,
+        }
+    }
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt")
+            .field("number", &self.number)
+            .field("cycle", &self.cycle)
+            .field("outcome", &self.outcome)
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How an attempt ended for one recipient who is through with it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RecipientOutcome {
+    /// Who.
+    pub recipient: Recipient,
+    /// [`Sent`](RecipientState::Sent) or [`Refused`](RecipientState::Refused).
+    pub state: RecipientState,
+    /// What the next hop answered for this recipient.
+    pub reply: Option<String>,
+}
+
+impl fmt::Debug for RecipientOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.recipient, self.state)
+    }
+}
+
+/// Where a settled delivery goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Done.
+    Sent,
+    /// Due again after this long, by the database's clock.
+    Pending {
+        /// From the moment of the settlement; at least a millisecond.
+        after: Duration,
+    },
+    /// Given up.
+    Dead {
+        /// Why, for the operator.
+        reason: String,
+    },
+    /// Held, since it may have been accepted.
+    InDoubt {
+        /// Why, for the operator.
+        reason: String,
+    },
+}
+
+/// All that one attempt changes, to be written in one transaction, and only if the lease still holds.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// The right to do so.
+    pub key: LeaseKey,
+    /// The attempt, if the transport was called.
+    pub attempt: Option<Attempt>,
+    /// Whether the attempt counts against the budget.
+    pub charge: bool,
+    /// The recipients who are through, where their outcome differs from the delivery's.
+    pub recipients: Vec<RecipientOutcome>,
+    /// What the delivery becomes.
+    pub next: Next,
+}
+
+/// What came of one settlement or renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a lost lease means that nothing was written"]
+pub enum Settled {
+    /// Written.
+    Done,
+    /// The lease had passed to somebody else, or the delivery was settled before: nothing was changed.
+    LeaseLost,
+}

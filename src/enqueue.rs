@@ -1,0 +1,174 @@
+//! What is put in, and how.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use postrider_transport::{CodecError, DeliveryId, Failure, Message};
+
+use crate::delivery::{NewRow, Priority, When, WhenInDoubt};
+use crate::store::StoreError;
+
+/// A message with the wishes that go with it. A bare message is one without wishes.
+///
+/// ```
+/// use std::time::Duration;
+/// use postrider::{Email, NewDelivery, Priority, WhenInDoubt};
+///
+/// # fn demo() -> Result<(), postrider::EmailError> {
+/// let email = Email::builder().from("bank@example.com").to("ada@example.com").text("Your code is 123456").build()?;
+/// let delivery = NewDelivery::new(email)
+///     .key("login-code-8f14e45f")
+///     .expires_in(Duration::from_secs(600))
+///     .priority(Priority::URGENT)
+///     .when_in_doubt(WhenInDoubt::Hold);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct NewDelivery<M> {
+    pub(crate) message: M,
+    key: Option<String>,
+    priority: Priority,
+    due: Option<When>,
+    expires: Option<When>,
+    when_in_doubt: WhenInDoubt,
+}
+
+impl<M: Message> NewDelivery<M> {
+    /// A message without wishes: due now, never expiring but by the relay's policy, of normal priority, sent again in doubt.
+    pub fn new(message: M) -> Self {
+        Self {
+            message,
+            key: None,
+            priority: Priority::default(),
+            due: None,
+            expires: None,
+            when_in_doubt: WhenInDoubt::default(),
+        }
+    }
+
+    /// A key of the caller's choice: as long as a delivery with this key is kept, another with the same key is not added, and
+    /// enqueueing it returns the id of the first. 1 to 255 characters. Unique over the whole outbox.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Not before this time, by the database's clock.
+    #[must_use]
+    pub fn send_at(mut self, time: SystemTime) -> Self {
+        self.due = Some(When::At(time));
+        self
+    }
+
+    /// Not before so long from the enqueueing.
+    #[must_use]
+    pub fn send_in(mut self, wait: Duration) -> Self {
+        self.due = Some(When::After(wait));
+        self
+    }
+
+    /// Not after this time: what was not sent by then becomes a dead letter.
+    #[must_use]
+    pub fn expires_at(mut self, time: SystemTime) -> Self {
+        self.expires = Some(When::At(time));
+        self
+    }
+
+    /// Not after so long from the enqueueing.
+    #[must_use]
+    pub fn expires_in(mut self, age: Duration) -> Self {
+        self.expires = Some(When::After(age));
+        self
+    }
+
+    /// How urgent it is.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// What to do when it may have been accepted and nobody knows.
+    #[must_use]
+    pub fn when_in_doubt(mut self, policy: WhenInDoubt) -> Self {
+        self.when_in_doubt = policy;
+        self
+    }
+
+    /// The row that the store inserts.
+    pub(crate) fn into_row(self) -> Result<NewRow, EnqueueError> {
+        if let Some(key) = &self.key {
+            let length = key.chars().count();
+            if length == 0 || length > 255 || key.contains('\0') {
+                return Err(EnqueueError::Key);
+            }
+        }
+        let recipients = self.message.recipients();
+        if recipients.is_empty() {
+            return Err(EnqueueError::NoRecipient);
+        }
+        Ok(NewRow {
+            id: DeliveryId::new(),
+            message: self.message.encode().map_err(EnqueueError::Encode)?,
+            recipients,
+            template_id: self.message.template_id().map(str::to_owned),
+            key: self.key,
+            priority: self.priority,
+            due: self.due,
+            expires: self.expires,
+            when_in_doubt: self.when_in_doubt,
+        })
+    }
+}
+
+impl<M: Message> From<M> for NewDelivery<M> {
+    fn from(message: M) -> Self {
+        Self::new(message)
+    }
+}
+
+/// A message was not enqueued; nothing of the call was.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EnqueueError {
+    /// The transport cannot carry such a message, whatever it tries. Change the message.
+    Unsupported(Failure),
+    /// The message has no stored form. Change the message.
+    Encode(CodecError),
+    /// The message names nobody.
+    NoRecipient,
+    /// The idempotency key is empty or longer than 255 characters.
+    Key,
+    /// The database failed. Inside a transaction of yours, roll it back.
+    Store(StoreError),
+}
+
+impl fmt::Display for EnqueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsupported(failure) => write!(f, "the transport cannot carry this message: {failure}"),
+            Self::Encode(error) => write!(f, "the message cannot be stored: {error}"),
+            Self::NoRecipient => f.write_str("the message has no recipient"),
+            Self::Key => f.write_str("an idempotency key must have 1 to 255 characters"),
+            Self::Store(error) => write!(f, "the outbox did not take the message: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for EnqueueError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unsupported(error) => Some(error),
+            Self::Encode(error) => Some(error),
+            Self::Store(error) => Some(error),
+            Self::NoRecipient | Self::Key => None,
+        }
+    }
+}
+
+impl From<StoreError> for EnqueueError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

@@ -1,0 +1,43 @@
+#![doc = include_str!("lib.md")]
+
+mod admin;
+mod breaker;
+mod clock;
+mod decide;
+mod delivery;
+mod enqueue;
+mod observe;
+mod outbox;
+mod relay;
+mod retry;
+mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+
+pub use admin::{Changed, Delivery, Filter, Prune, RecipientStatus, RelayStatus, Stats, Summary};
+pub use clock::TestClock;
+pub use delivery::{
+    Attempt, Lease, LeaseKey, NewRow, Next, Outcome, Priority, RecipientOutcome, RecipientState, Settled, Settlement,
+    State, UnknownWord, When, WhenInDoubt,
+};
+pub use enqueue::{EnqueueError, NewDelivery};
+pub use observe::{Event, Observer};
+pub use outbox::{Accept, EnqueueOnly, Outbox};
+pub use relay::{Pass, Pause, Relay};
+pub use retry::{Backoff, RetryPolicy};
+pub use store::{
+    AdminStore, Claim, MemoryStore, MemoryTransaction, RelayId, RelayReport, Store, StoreError, StoreErrorKind,
+};
+#[cfg(feature = "sqlite")]
+pub use store::SqliteStore;
+
+#[doc(no_inline)]
+pub use postrider_transport::{
+    Address, AddressError, Attachment, Blame, BoxTransport, Class, Classify, CodecError, DeliveryId, Email, EmailBuilder,
+    EmailError, Encoded, Failure, IntoMailbox, ListUnsubscribe, Mailbox, Message, Outgoing, Receipt, Recipient, Refusal,
+    Transport, Unsupported,
+};
+
+/// Mail over SMTP.
+#[cfg(feature = "smtp")]
+pub use postrider_smtp as smtp;

@@ -1,0 +1,211 @@
+//! The outbox: a store, and what carries its messages.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use postrider_transport::{DeliveryId, Email, Failure, Message, Transport};
+
+use crate::enqueue::{EnqueueError, NewDelivery};
+use crate::relay::Relay;
+use crate::store::Store;
+
+/// What says which messages an outbox takes: a [`Transport`], or [`EnqueueOnly`] where another process sends. Sealed.
+pub trait Accept: sealed::Sealed + Send + Sync + 'static {
+    /// The type of the messages.
+    type Message: Message;
+
+    /// Whether this message can be carried at all.
+    #[doc(hidden)]
+    fn accepts(&self, message: &Self::Message) -> Result<(), Failure>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<T: Transport> sealed::Sealed for T {}
+
+impl<T: Transport> Accept for T {
+    type Message = T::Message;
+
+    fn accepts(&self, message: &Self::Message) -> Result<(), Failure> {
+        self.check(message)
+    }
+}
+
+/// In the transport's place where a process only enqueues, and another one sends.
+pub struct EnqueueOnly<M = Email>(PhantomData<fn(M)>);
+
+impl<M> EnqueueOnly<M> {
+    /// For messages of type `M`.
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<M> Default for EnqueueOnly<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M> fmt::Debug for EnqueueOnly<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EnqueueOnly")
+    }
+}
+
+impl<M: Message> sealed::Sealed for EnqueueOnly<M> {}
+
+impl<M: Message> Accept for EnqueueOnly<M> {
+    type Message = M;
+
+    fn accepts(&self, _: &M) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A transactional outbox over a store `S`, whose messages a transport `T` carries.
+///
+/// Cheap to clone; clones share the store and the transport.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use postrider::{Email, MemoryStore, Outbox};
+///
+/// let store = MemoryStore::new();
+/// let outbox = Outbox::enqueue_only(store.clone());
+///
+/// let mut tx = store.begin();
+/// let email = Email::builder().from("hello@example.com").to("ada@example.com").text("Welcome!").build()?;
+/// let id = outbox.enqueue_in(&mut tx, email).await?;
+/// assert!(outbox.get(id).await?.is_none(), "nothing is there before the commit");
+/// tx.commit();
+/// assert!(outbox.get(id).await?.is_some());
+/// # Ok(()) }
+/// ```
+pub struct Outbox<S, T = EnqueueOnly<Email>> {
+    store: S,
+    transport: Arc<T>,
+}
+
+impl<S: Store> Outbox<S> {
+    /// An outbox for mail that this process does not send itself.
+    pub fn enqueue_only(store: S) -> Self {
+        Self::new(store, EnqueueOnly::new())
+    }
+}
+
+impl<S: Store, T: Accept> Outbox<S, T> {
+    /// An outbox over a store and a transport.
+    pub fn new(store: S, transport: T) -> Self {
+        Self { store, transport: Arc::new(transport) }
+    }
+
+    /// Puts a message into the outbox, in a transaction of its own. To commit it together with data of yours, use
+    /// [`enqueue_in`](Self::enqueue_in).
+    ///
+    /// # Errors
+    /// When the message cannot be carried or stored, or the database fails. Then nothing was added.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the message was added wholly or not at all. With an idempotency key, call again to know.
+    pub async fn enqueue(&self, delivery: impl Into<NewDelivery<T::Message>>) -> Result<DeliveryId, EnqueueError> {
+        let row = self.row(delivery.into())?;
+        let id = row.id;
+        let ids = self.store.insert(vec![row]).await?;
+        Ok(ids.first().copied().unwrap_or(id))
+    }
+
+    /// Puts a message into the outbox in the caller's transaction: it exists if and only if that commits.
+    ///
+    /// `connection` is what the store names: for a `SqliteStore`, `&mut tx` of an sqlx transaction. A relay of this process
+    /// looks for the mail soon after; [`wake`](Self::wake) after the commit makes that at once.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue). After an error of the database, roll the transaction back.
+    ///
+    /// # Cancel safety
+    /// As that of a statement on the same transaction: if the future is dropped, roll back.
+    pub async fn enqueue_in(
+        &self,
+        connection: &mut S::Connection,
+        delivery: impl Into<NewDelivery<T::Message>>,
+    ) -> Result<DeliveryId, EnqueueError> {
+        let row = self.row(delivery.into())?;
+        let id = row.id;
+        let ids = self.store.insert_in(connection, vec![row]).await?;
+        Ok(ids.first().copied().unwrap_or(id))
+    }
+
+    /// Puts many messages into the outbox, all or none, and much faster than one by one. Returns their ids in their order.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue), for the first message that cannot be taken.
+    pub async fn enqueue_all<I>(&self, deliveries: I) -> Result<Vec<DeliveryId>, EnqueueError>
+    where
+        I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
+    {
+        let rows: Vec<_> = deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
+        Ok(self.store.insert(rows).await?)
+    }
+
+    /// Puts many messages into the outbox in the caller's transaction.
+    ///
+    /// # Errors
+    /// As [`enqueue_in`](Self::enqueue_in), for the first message that cannot be taken.
+    pub async fn enqueue_all_in<I>(
+        &self,
+        connection: &mut S::Connection,
+        deliveries: I,
+    ) -> Result<Vec<DeliveryId>, EnqueueError>
+    where
+        I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
+    {
+        let rows: Vec<_> = deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
+        Ok(self.store.insert_in(connection, rows).await?)
+    }
+
+    /// Tells the relays of this process that something may be due.
+    pub fn wake(&self) {
+        self.store.wake();
+    }
+
+    fn row(&self, delivery: NewDelivery<T::Message>) -> Result<crate::delivery::NewRow, EnqueueError> {
+        self.transport.accepts(&delivery.message).map_err(EnqueueError::Unsupported)?;
+        delivery.into_row()
+    }
+}
+
+impl<S: Store, T: Transport> Outbox<S, T> {
+    /// A relay that carries this outbox's messages, to be configured and run. Each call makes another one; any number may run
+    /// at once, in any number of processes.
+    pub fn relay(&self) -> Relay<S, T> {
+        Relay::new(self.store.clone(), Arc::clone(&self.transport))
+    }
+}
+
+impl<S, T> Outbox<S, T> {
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The transport.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+}
+
+impl<S: Clone, T> Clone for Outbox<S, T> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), transport: Arc::clone(&self.transport) }
+    }
+}
+
+impl<S, T> fmt::Debug for Outbox<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").finish_non_exhaustive()
+    }
+}

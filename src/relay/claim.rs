@@ -1,0 +1,270 @@
+//! The driver: finds room, claims, hands out, waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use postrider_transport::Transport;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::send::{Claimed, send};
+use super::settle::{Finished, settle};
+use super::shared::{Shared, random};
+use super::{Pass, outage};
+use crate::breaker::Admit;
+use crate::observe::Event;
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// When the work is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// When the token says so.
+    Stopped,
+    /// When all that was due at the start is settled, or the transport is paused.
+    Drained,
+    /// When one claim is settled.
+    Claimed,
+}
+
+/// How long results may wait for the database in a pass that is to end by itself.
+const PASS_PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) async fn work<S: Store, T: Transport>(
+    shared: &Arc<Shared<S, T>>,
+    until: Until,
+    shutdown: CancellationToken,
+) -> Result<Pass, StoreError> {
+    let (sender, receiver) = mpsc::channel(shared.settings.concurrency);
+    let patience = if until == Until::Stopped { Duration::MAX } else { PASS_PATIENCE };
+    let mut settling = JoinSet::new();
+    settling.spawn(settle(Arc::clone(shared), receiver, patience));
+
+    let mut driver = Driver {
+        shared,
+        until,
+        room: Arc::new(Semaphore::new(shared.settings.concurrency)),
+        sends: JoinSet::new(),
+        finished: sender,
+        horizon: None,
+        hints: Hints::default(),
+    };
+    let claiming = driver.drive(&shutdown).await;
+    let Driver { sends, finished, .. } = driver;
+    drop(finished);
+    wait_for(shared, sends).await;
+
+    let settled = finish_settling(shared, &mut settling, until).await;
+    claiming.and(settled)?;
+    Ok(shared.pass())
+}
+
+/// Waits for the calls under way: in a stopping relay, as long as its grace lasts, and then for them to be dropped.
+async fn wait_for<S: Store, T: Transport>(shared: &Shared<S, T>, mut sends: JoinSet<()>) {
+    let all = async { while sends.join_next().await.is_some() {} };
+    if tokio::time::timeout(shared.settings.grace, all).await.is_err() {
+        tracing::warn!("messages are still being sent at the end of the grace; their outcome is unknown");
+        shared.settings.abandon.cancel();
+        while sends.join_next().await.is_some() {}
+    }
+}
+
+async fn finish_settling<S: Store, T: Transport>(
+    shared: &Shared<S, T>,
+    settling: &mut JoinSet<Result<(), StoreError>>,
+    until: Until,
+) -> Result<(), StoreError> {
+    // A relay that is told to stop does not wait for ever for a database that does not come back.
+    let limit = if until == Until::Stopped { shared.settings.grace } else { PASS_PATIENCE * 2 };
+    match tokio::time::timeout(limit, settling.join_next()).await {
+        Ok(Some(Ok(result))) => result,
+        Ok(Some(Err(_)) | None) => Ok(()),
+        Err(_) => Err(StoreError::new(StoreErrorKind::Unavailable, "the last results could not be written in time")),
+    }
+}
+
+struct Driver<'a, S, T> {
+    shared: &'a Arc<Shared<S, T>>,
+    until: Until,
+    room: Arc<Semaphore>,
+    sends: JoinSet<()>,
+    finished: mpsc::Sender<Finished>,
+    /// Of a pass that ends by itself: when it began, by the database's clock.
+    horizon: Option<SystemTime>,
+    hints: Hints,
+}
+
+impl<S: Store, T: Transport> Driver<'_, S, T> {
+    async fn drive(&mut self, shutdown: &CancellationToken) -> Result<(), StoreError> {
+        let mut failures = 0;
+        loop {
+            if shutdown.is_cancelled() {
+                return Ok(());
+            }
+            let wait = match self.turn().await {
+                Ok(Turn::Over) => return Ok(()),
+                Ok(Turn::Again) => continue,
+                Ok(Turn::Wait(wait)) => {
+                    failures = 0;
+                    wait
+                }
+                Err(error) if self.until != Until::Stopped || error.kind() != StoreErrorKind::Unavailable => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.shared.store_failed(&error);
+                    failures += 1;
+                    Wait::For(outage::wait(failures))
+                }
+            };
+            self.wait(wait, shutdown).await;
+        }
+    }
+
+    /// Claims once, if there is room and the transport is up to it.
+    async fn turn(&mut self) -> Result<Turn, StoreError> {
+        let admit = self.shared.breaker().admit(Instant::now());
+        let room = self.room.available_permits();
+        let limit = match admit {
+            Admit::All => room,
+            Admit::One => room.min(1),
+            Admit::NotBefore(_) | Admit::Probing if self.until != Until::Stopped => return Ok(self.when_idle(Turn::Over)),
+            Admit::NotBefore(time) => {
+                return Ok(Turn::Wait(Wait::For(time.saturating_duration_since(Instant::now()))));
+            }
+            Admit::Probing => return Ok(Turn::Wait(Wait::ForRoom)),
+        };
+        if limit == 0 {
+            return Ok(Turn::Wait(Wait::ForRoom));
+        }
+        let claimed = self.claim(limit, admit == Admit::One).await?;
+        self.shared.store_answered();
+        match self.until {
+            Until::Claimed => Ok(Turn::Over),
+            Until::Drained if claimed == 0 => Ok(Turn::Over),
+            _ if claimed == limit => Ok(Turn::Again),
+            Until::Drained => Ok(Turn::Again),
+            Until::Stopped => Ok(Turn::Wait(self.next_look(claimed).await?)),
+        }
+    }
+
+    /// In a pass that ends by itself, a pause ends it only once the calls under way have shown whether it lasts.
+    fn when_idle(&self, turn: Turn) -> Turn {
+        if self.sends.is_empty() { turn } else { Turn::Wait(Wait::ForRoom) }
+    }
+
+    async fn claim(&mut self, limit: usize, probe: bool) -> Result<usize, StoreError> {
+        let shared = self.shared;
+        let mut claim = shared.settings.claim(limit);
+        if self.until != Until::Stopped {
+            let horizon = match self.horizon {
+                Some(horizon) => horizon,
+                None => *self.horizon.insert(shared.store.now().await?),
+            };
+            claim = claim.due_by(horizon);
+        }
+        let asked = Instant::now();
+        let leases = shared.store.claim(claim).await?;
+        let count = leases.len();
+        if count == 0 {
+            return Ok(0);
+        }
+        if probe {
+            shared.breaker().probe_started();
+        }
+        for lease in &leases {
+            shared.hold(lease.key);
+        }
+        shared.tell(&Event::Claimed { count });
+        let mut claims = Vec::with_capacity(count);
+        for lease in leases {
+            match Arc::clone(&self.room).try_acquire_owned() {
+                Ok(permit) => claims.push(Claimed { lease, asked, permit }),
+                // A store that hands out more than was asked for; what is too much runs out.
+                Err(_) => shared.let_go(lease.key),
+            }
+        }
+        let size = shared.transport.max_batch().max(1);
+        let mut claims = claims.into_iter();
+        loop {
+            let group: Vec<_> = claims.by_ref().take(size).collect();
+            if group.is_empty() {
+                return Ok(count);
+            }
+            self.sends.spawn(send(Arc::clone(shared), group, self.finished.clone()));
+        }
+    }
+
+    /// How long until it is worth looking again, when less was due than there is room for.
+    async fn next_look(&mut self, claimed: usize) -> Result<Wait, StoreError> {
+        let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * random());
+        let due = self.shared.store.next_due().await?;
+        // What is due at once and was not claimed is in other hands at the moment.
+        let due = due.map_or(poll, |due| due.max(Duration::from_millis(10)));
+        Ok(Wait::For(poll.min(due).min(self.hints.next(claimed > 0))))
+    }
+
+    async fn wait(&mut self, wait: Wait, shutdown: &CancellationToken) {
+        let room = Arc::clone(&self.room);
+        let timer = async {
+            match wait {
+                Wait::For(time) => tokio::time::sleep(time).await,
+                Wait::ForRoom => std::future::pending().await,
+            }
+        };
+        let joined = async {
+            match self.sends.join_next().await {
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = timer => {}
+            () = joined, if matches!(wait, Wait::ForRoom) || room.available_permits() == 0 => {}
+            () = self.shared.store.woken(), if !matches!(wait, Wait::ForRoom) => self.hints.given(),
+        }
+        while self.sends.try_join_next().is_some() {}
+    }
+}
+
+enum Turn {
+    Over,
+    Again,
+    Wait(Wait),
+}
+
+#[derive(Clone, Copy)]
+enum Wait {
+    For(Duration),
+    /// Until a call under way has ended.
+    ForRoom,
+}
+
+/// A hint may come before the commit that it speaks of. So for a while after one, the relay looks more often.
+#[derive(Debug, Default)]
+struct Hints {
+    looks_left: u32,
+}
+
+impl Hints {
+    const LOOKS: u32 = 6;
+
+    fn given(&mut self) {
+        self.looks_left = Self::LOOKS;
+    }
+
+    /// When to look again on account of the last hint: after 2, 6, 18, 54 … milliseconds.
+    fn next(&mut self, found: bool) -> Duration {
+        if found {
+            self.looks_left = 0;
+        }
+        match self.looks_left {
+            0 => Duration::MAX,
+            left => {
+                self.looks_left = left - 1;
+                Duration::from_millis(2 * 3_u64.pow(Self::LOOKS - left))
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The worker: claim, send, decide, settle.
+
+mod claim;
+mod outage;
+mod pass;
+mod renew;
+mod send;
+mod settle;
+mod shared;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_transport::Transport;
+use tokio_util::sync::CancellationToken;
+
+pub use pass::{Pass, Pause};
+
+use crate::observe::{Event, Observer};
+use crate::retry::{Backoff, RetryPolicy};
+use crate::store::{Claim, Store, StoreError};
+use claim::Until;
+use shared::Shared;
+
+/// Carries messages from the store to the transport, until it is told to stop.
+///
+/// Get one from [`Outbox::relay`](crate::Outbox::relay), set what should differ from the defaults, and run it. Any number of
+/// relays may run on one outbox, in one process or in many.
+///
+/// ```no_run
+/// # async fn demo<S: postrider::Store, T: postrider::Transport>(outbox: postrider::Outbox<S, T>) -> Result<(), postrider::StoreError> {
+/// use postrider::RetryPolicy;
+/// use tokio_util::sync::CancellationToken;
+///
+/// let shutdown = CancellationToken::new();
+/// let relay = outbox.relay().concurrency(64).retry(RetryPolicy::default().attempts(10));
+/// let worker = tokio::spawn(relay.run(shutdown.clone()));
+/// // … until the service stops:
+/// shutdown.cancel();
+/// worker.await.expect("the relay does not panic")?;
+/// # Ok(()) }
+/// ```
+#[must_use = "a relay does nothing until it is run"]
+pub struct Relay<S, T> {
+    store: S,
+    transport: Arc<T>,
+    settings: Settings,
+}
+
+/// What can be set.
+struct Settings {
+    concurrency: usize,
+    lease: Duration,
+    poll: Duration,
+    retry: RetryPolicy,
+    pause: Backoff,
+    send_timeout: Duration,
+    grace: Duration,
+    abandon: CancellationToken,
+    observers: Vec<Arc<dyn Observer>>,
+}
+
+impl<S: Store, T: Transport> Relay<S, T> {
+    pub(crate) fn new(store: S, transport: Arc<T>) -> Self {
+        let settings = Settings {
+            concurrency: 32,
+            lease: Duration::from_secs(60),
+            poll: Duration::from_secs(1),
+            retry: RetryPolicy::default(),
+            pause: Backoff::new(Duration::from_secs(1), Duration::from_secs(300)),
+            send_timeout: Duration::from_secs(30 * 60),
+            grace: Duration::from_secs(25),
+            abandon: CancellationToken::new(),
+            observers: Vec::new(),
+        };
+        Self { store, transport, settings }
+    }
+
+    /// How many messages are sent at once, at the most; 0 counts as 1. Default: 32. So many deliveries are claimed together, and no
+    /// more than this are in doubt when the process is killed.
+    pub fn concurrency(mut self, messages: usize) -> Self {
+        self.settings.concurrency = messages.max(1);
+        self
+    }
+
+    /// For how long a delivery belongs to this relay once it is claimed; at least 100 ms. Default: 60 s. The lease of a message
+    /// that takes longer is renewed as long as this relay lives, so this is how soon others take over when it dies.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease.max(Duration::from_millis(100));
+        self
+    }
+
+    /// How often to look for due deliveries when no signal comes, ± 20 %; at least 1 ms. Default: 1 s. What falls due by itself is
+    /// met on time whatever the poll.
+    pub fn poll(mut self, interval: Duration) -> Self {
+        self.settings.poll = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// When to try again, and when to give up.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.settings.retry = policy;
+        self
+    }
+
+    /// How long the transport is paused after a failure that it is itself to blame for, and then after each probe that fares no
+    /// better. Default: from 1 s to 5 minutes.
+    pub fn pause(mut self, backoff: Backoff) -> Self {
+        self.settings.pause = backoff;
+        self
+    }
+
+    /// How long one call of the transport may take. One that takes longer is dropped, and its message is in doubt. Default: 30
+    /// minutes, a last resort: a transport has shorter limits of its own.
+    pub fn send_timeout(mut self, limit: Duration) -> Self {
+        self.settings.send_timeout = limit;
+        self
+    }
+
+    /// How long a stopping relay waits for messages that are being sent. Then their calls are dropped, and they are in doubt.
+    /// Default: 25 s, within the half minute that service managers usually grant.
+    pub fn grace(mut self, wait: Duration) -> Self {
+        self.settings.grace = wait;
+        self
+    }
+
+    /// A second signal: when this token is cancelled, a stopping relay waits no longer, as if its grace were over.
+    pub fn abandon_on(mut self, token: CancellationToken) -> Self {
+        self.settings.abandon = token;
+        self
+    }
+
+    /// Adds a listener.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.settings.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Calls back for each dead letter, once, after it is committed. The event is always an [`Event::DeadLettered`].
+    pub fn on_dead_letter(self, callback: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        struct DeadLetters<F>(F);
+        impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for DeadLetters<F> {
+            fn on_event(&self, event: &Event<'_>) {
+                if matches!(event, Event::DeadLettered { .. }) {
+                    (self.0)(event);
+                }
+            }
+        }
+        self.observer(DeadLetters(callback))
+    }
+
+    /// Works until `shutdown` is cancelled: first through all that is due, then on what comes.
+    ///
+    /// On shutdown it stops claiming, waits for what is being sent (see [`grace`](Self::grace)), settles it, and returns what it
+    /// did. A database that does not answer is waited for.
+    ///
+    /// # Errors
+    /// When the outbox's tables are missing.
+    ///
+    /// # Cancel safety
+    /// Prefer the token. If the future is dropped, calls under way are dropped with it, and their deliveries are taken over when
+    /// their leases run out, each with a `lost` attempt.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<Pass, StoreError> {
+        self.work(Until::Stopped, shutdown).await
+    }
+
+    /// One round for tests and cron: claims once, up to [`concurrency`](Self::concurrency), and returns when all of it is settled.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tick(self) -> Result<Pass, StoreError> {
+        self.work(Until::Claimed, CancellationToken::new()).await
+    }
+
+    /// Sends all that was due when it began, then returns. A delivery that fails is not tried again in the same pass, and one that
+    /// is enqueued meanwhile waits for the next. It ends early when the transport is paused: [`Pass::paused`] says why.
+    ///
+    /// # Errors
+    /// When the database does not answer. What was being sent is settled as far as possible.
+    pub async fn drain(self) -> Result<Pass, StoreError> {
+        self.drain_until(CancellationToken::new()).await
+    }
+
+    /// [`drain`](Self::drain) that a token can stop, as it does [`run`](Self::run).
+    ///
+    /// # Errors
+    /// As [`drain`](Self::drain).
+    pub async fn drain_until(self, shutdown: CancellationToken) -> Result<Pass, StoreError> {
+        self.work(Until::Drained, shutdown).await
+    }
+
+    async fn work(self, until: Until, shutdown: CancellationToken) -> Result<Pass, StoreError> {
+        let shared = Arc::new(Shared::new(self.store, self.transport, self.settings));
+        let background = renew::start(&shared);
+        let result = claim::work(&shared, until, shutdown).await;
+        background.stop().await;
+        result
+    }
+}
+
+impl Settings {
+    fn claim(&self, limit: usize) -> Claim {
+        Claim::new(limit, self.lease)
+    }
+}
+
+impl<S, T> fmt::Debug for Relay<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay")
+            .field("concurrency", &self.settings.concurrency)
+            .field("lease", &self.settings.lease)
+            .field("poll", &self.settings.poll)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,31 @@
+//! What a relay did, in numbers.
+
+/// What a relay did from its start to its end. Everything counted is committed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pass {
+    /// Deliveries that the next hop accepted.
+    pub sent: u64,
+    /// Attempts after which a delivery waits for another.
+    pub retried: u64,
+    /// Deliveries given back without a charge, since the transport could not send for anybody.
+    pub released: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Deliveries held because they may have been accepted.
+    pub in_doubt: u64,
+    /// Deliveries that another relay took over while this one was sending them.
+    pub lease_lost: u64,
+    /// Why the transport was paused at the end, if it was.
+    pub paused: Option<Pause>,
+}
+
+/// A transport that cannot send for anybody at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pause {
+    /// Its name.
+    pub transport: String,
+    /// What it said.
+    pub reason: String,
+}

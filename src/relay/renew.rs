@@ -1,0 +1,97 @@
+//! Keeping leases while messages are being sent, and telling other processes that this relay lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_transport::Transport;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::shared::Shared;
+use crate::delivery::Settled;
+use crate::store::Store;
+
+/// How often a relay tells that it lives.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// The tasks beside the work itself. Dropped, they stop at once.
+pub(super) struct Background {
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Stops them in good order.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        for task in std::mem::take(&mut self.tasks) {
+            // A task that panicked has nothing left to stop.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+pub(super) fn start<S: Store, T: Transport>(shared: &Arc<Shared<S, T>>) -> Background {
+    let stop = CancellationToken::new();
+    let tasks = vec![
+        tokio::spawn(renew(Arc::clone(shared), stop.clone())),
+        tokio::spawn(report(Arc::clone(shared), stop.clone())),
+    ];
+    Background { stop, tasks }
+}
+
+/// Renews at a third of the lease, so that two renewals may fail before a lease is lost.
+async fn renew<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: CancellationToken) {
+    let mut beat = interval(shared.settings.lease / 3);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = beat.tick() => {}
+        }
+        let held = shared.holding();
+        if held.is_empty() {
+            continue;
+        }
+        match shared.store.renew(&held, shared.settings.lease).await {
+            Ok(results) => {
+                shared.store_answered();
+                // A lease may also be gone because its delivery was settled a moment ago; the settlement itself reports a true loss.
+                let gone = results.iter().filter(|result| **result == Settled::LeaseLost).count();
+                tracing::trace!(renewed = results.len() - gone, gone, "renewed leases");
+            }
+            Err(error) => shared.store_failed(&error),
+        }
+    }
+}
+
+async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: CancellationToken) {
+    loop {
+        match shared.store.report(&shared.report()).await {
+            Ok(()) => shared.store_answered(),
+            Err(error) => shared.store_failed(&error),
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(REPORT) => {}
+            () = shared.breaker_changed.notified() => {}
+        }
+    }
+    // A paused transport stays on view after the relay has ended, so that an operator finds out why nothing was sent.
+    let farewell = match shared.report().paused {
+        None => shared.store.retire(shared.id).await,
+        Some(_) => shared.store.report(&shared.report()).await,
+    };
+    if let Err(error) = farewell {
+        tracing::debug!(error = &error as &dyn std::error::Error, "could not say good-bye");
+    }
+}

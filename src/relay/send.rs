@@ -1,0 +1,217 @@
+//! Calling the transport, and deciding what follows.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::FutureExt;
+use postrider_transport::{Class, Classify, Failure, Message, Outgoing, Receipt, Transport};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tracing::Instrument;
+
+use super::settle::Finished;
+use super::shared::{Shared, random};
+use crate::decide::{Circumstances, decide, decide_before_sending};
+use crate::delivery::{Attempt, Lease, Settlement};
+use crate::observe::Event;
+use crate::store::Store;
+
+/// A lease, and when this process asked for it. The database's time is its own, so that this relay counts on from the moment of
+/// the claim instead of comparing clocks.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) lease: Lease,
+    pub(super) asked: Instant,
+    /// Room for one message, given back when the result is on its way to the database.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Claimed {
+    /// Now, by the database's clock.
+    fn now(&self) -> SystemTime {
+        self.lease.claimed_at + self.asked.elapsed()
+    }
+}
+
+/// Sends a group of deliveries, no larger than the transport's batch, and passes the results on.
+pub(super) async fn send<S: Store, T: Transport>(
+    shared: Arc<Shared<S, T>>,
+    group: Vec<Claimed>,
+    finished: mpsc::Sender<Finished>,
+) {
+    let mut batch = Vec::with_capacity(group.len());
+    for claimed in group {
+        match prepare(&shared, &claimed) {
+            Prepared::Send(outgoing) => batch.push((claimed, outgoing)),
+            Prepared::Settle(settlement) => pass_on(&finished, claimed, settlement).await,
+            Prepared::Expired => {
+                // The claim took longer than the lease: somebody else may hold the delivery by now.
+                tracing::warn!(id = %claimed.lease.key.id, "the lease ran out before the message could be sent");
+                shared.let_go(claimed.lease.key);
+            }
+        }
+    }
+    if batch.is_empty() {
+        shared.breaker().probe_unused();
+        return;
+    }
+    let (claims, messages): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    let starts: Vec<_> = claims.iter().map(|claimed| (claimed.now(), Instant::now())).collect();
+    let results = call(&shared, &claims, &messages).await;
+    for ((claimed, (started_at, started)), result) in claims.into_iter().zip(starts).zip(results) {
+        shared.judge(&result);
+        let settlement = conclude(&shared, &claimed, started_at, started.elapsed(), &result);
+        pass_on(&finished, claimed, settlement).await;
+    }
+}
+
+async fn pass_on(finished: &mpsc::Sender<Finished>, claimed: Claimed, settlement: Settlement) {
+    let Claimed { lease, permit, .. } = claimed;
+    // The receiver outlives all senders; if it is gone all the same, the lease runs out.
+    let _ = finished.send(Finished { settlement, template_id: lease.template_id }).await;
+    drop(permit);
+}
+
+enum Prepared<M> {
+    Send(Outgoing<M>),
+    Settle(Settlement),
+    Expired,
+}
+
+fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &Claimed) -> Prepared<T::Message> {
+    let lease = &claimed.lease;
+    if claimed.asked.elapsed() >= shared.settings.lease {
+        return Prepared::Expired;
+    }
+    if let Some(next) = decide_before_sending(circumstances(shared, claimed, Duration::ZERO)) {
+        return Prepared::Settle(Settlement { key: lease.key, attempt: None, charge: false, recipients: Vec::new(), next });
+    }
+    match T::Message::decode(&lease.message) {
+        Ok(message) => Prepared::Send(
+            Outgoing::new(lease.key.id, lease.created_at, message)
+                .with_recipients(lease.recipients.clone())
+                .with_attempt(lease.attempts + 1, lease.cycle),
+        ),
+        Err(error) => {
+            let failure = if error.is_unknown_format() { Failure::transient(error) } else { Failure::permanent(error) };
+            Prepared::Settle(conclude(shared, claimed, claimed.now(), Duration::ZERO, &Err(failure)))
+        }
+    }
+}
+
+fn circumstances<'a, S: Store, T: Transport>(
+    shared: &'a Shared<S, T>,
+    claimed: &'a Claimed,
+    pause: Duration,
+) -> Circumstances<'a> {
+    let (lease, policy) = (&claimed.lease, &shared.settings.retry);
+    Circumstances { lease, policy, now: claimed.now(), random: random(), pause }
+}
+
+/// One call of the transport for the whole group, with one result for each message whatever happens.
+async fn call<S: Store, T: Transport>(
+    shared: &Shared<S, T>,
+    claims: &[Claimed],
+    messages: &[Outgoing<T::Message>],
+) -> Vec<Result<Receipt, Failure>> {
+    let lease = &claims[0].lease;
+    let span = tracing::info_span!(
+        "delivery",
+        id = %lease.key.id,
+        template_id = lease.template_id.as_deref(),
+        attempt = lease.attempts + 1,
+        cycle_attempt = lease.spent + 1,
+        batch = messages.len(),
+    );
+    let transport = &shared.transport;
+    let sending = async {
+        match messages {
+            [one] => vec![transport.send(one).await],
+            many => transport.send_batch(many).await,
+        }
+    };
+    let sending = AssertUnwindSafe(sending.instrument(span.clone())).catch_unwind();
+    let outcome = tokio::select! {
+        biased;
+        outcome = tokio::time::timeout(shared.settings.send_timeout, sending) => match outcome {
+            Ok(Ok(results)) => Ok(results),
+            Ok(Err(_)) => Err(Interrupted::Panicked),
+            Err(_) => Err(Interrupted::TimedOut),
+        },
+        () = shared.settings.abandon.cancelled() => Err(Interrupted::Stopped),
+    };
+    let interrupted = |why: Interrupted| (0..messages.len()).map(|_| Err(why.into())).collect();
+    match outcome {
+        Ok(results) if results.len() == messages.len() => results,
+        Ok(_) => interrupted(Interrupted::Miscounted),
+        Err(why) => {
+            span.in_scope(|| tracing::error!("{why}"));
+            interrupted(why)
+        }
+    }
+}
+
+fn conclude<S: Store, T: Transport>(
+    shared: &Shared<S, T>,
+    claimed: &Claimed,
+    started_at: SystemTime,
+    took: Duration,
+    result: &Result<Receipt, Failure>,
+) -> Settlement {
+    let lease = &claimed.lease;
+    let pause = shared.breaker().remaining(Instant::now());
+    let decision = decide(result, circumstances(shared, claimed, pause));
+    let number = lease.attempts + 1;
+    let mut attempt = Attempt::new(number, lease.cycle, started_at, started_at + took, decision.outcome);
+    match result {
+        Ok(receipt) => {
+            attempt.reply.clone_from(&receipt.reply);
+            attempt.provider_id.clone_from(&receipt.provider_id);
+        }
+        Err(failure) => {
+            attempt.transport_fault = !decision.charge;
+            attempt.error = Some(failure.to_string());
+            attempt.reply = failure.reply().map(str::to_owned);
+        }
+    }
+    shared.tell(&Event::AttemptFinished { id: lease.key.id, number, outcome: decision.outcome, result, took });
+    Settlement {
+        key: lease.key,
+        attempt: Some(attempt),
+        charge: decision.charge,
+        recipients: decision.recipients,
+        next: decision.next,
+    }
+}
+
+/// A call that ended without an answer. The message may have been accepted.
+#[derive(Debug, Clone, Copy)]
+enum Interrupted {
+    Panicked,
+    TimedOut,
+    Stopped,
+    Miscounted,
+}
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Panicked => "the transport panicked",
+            Self::TimedOut => "the transport did not answer within the relay's time limit",
+            Self::Stopped => "the relay was stopped while the message was being sent",
+            Self::Miscounted => "the transport did not answer for each message of a batch",
+        })
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+impl Classify for Interrupted {
+    fn class(&self) -> Class {
+        Class::Transient
+    }
+
+    fn in_doubt(&self) -> bool {
+        true
+    }
+}

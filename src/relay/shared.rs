@@ -1,0 +1,137 @@
+//! What the tasks of one relay share.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use postrider_transport::{Blame, DeliveryId, Failure, Receipt, Transport};
+use tokio::sync::Notify;
+
+use super::outage::Outage;
+use super::{Pass, Pause, Settings};
+use crate::breaker::{Breaker, Change};
+use crate::delivery::LeaseKey;
+use crate::observe::Event;
+use crate::store::{RelayId, RelayReport, StoreError};
+
+pub(super) struct Shared<S, T> {
+    pub(super) id: RelayId,
+    pub(super) store: S,
+    pub(super) transport: Arc<T>,
+    pub(super) settings: Settings,
+    pub(super) outage: Outage,
+    breaker: Mutex<Breaker>,
+    /// Rung when the breaker opens or closes, so that the change is reported.
+    pub(super) breaker_changed: Notify,
+    /// What this relay holds: claimed and not yet settled.
+    held: Mutex<HashMap<DeliveryId, i64>>,
+    pass: Mutex<Pass>,
+}
+
+impl<S, T: Transport> Shared<S, T> {
+    pub(super) fn new(store: S, transport: Arc<T>, settings: Settings) -> Self {
+        Self {
+            id: RelayId::new(),
+            store,
+            transport,
+            outage: Outage::default(),
+            breaker: Mutex::new(Breaker::new(settings.pause)),
+            breaker_changed: Notify::new(),
+            held: Mutex::default(),
+            pass: Mutex::default(),
+            settings,
+        }
+    }
+
+    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<DeliveryId, i64>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn hold(&self, key: LeaseKey) {
+        self.held().insert(key.id, key.token);
+    }
+
+    pub(super) fn let_go(&self, key: LeaseKey) {
+        self.held().remove(&key.id);
+    }
+
+    pub(super) fn holding(&self) -> Vec<LeaseKey> {
+        self.held().iter().map(|(id, token)| LeaseKey { id: *id, token: *token }).collect()
+    }
+
+    pub(super) fn count(&self, add: impl FnOnce(&mut Pass)) {
+        add(&mut self.pass.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The numbers so far.
+    pub(super) fn pass(&self) -> Pass {
+        let mut pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let transport = self.transport.name().to_owned();
+        pass.paused = self.breaker().reason().map(|reason| Pause { transport, reason: reason.to_owned() });
+        pass
+    }
+
+    pub(super) fn report(&self) -> RelayReport {
+        let paused = self.breaker().reason().map(|reason| format!("{}: {reason}", self.transport.name()));
+        RelayReport::new(self.id, self.held().len(), paused)
+    }
+
+    /// Tells the breaker what a call came to, and everybody what the breaker made of it.
+    pub(super) fn judge(&self, result: &Result<Receipt, Failure>) {
+        let change = match result {
+            Err(failure) if failure.blame() == Blame::Transport => {
+                let reason = failure.to_string();
+                self.breaker().failed(reason, failure.retry_after(), random(), Instant::now())
+            }
+            _ => self.breaker().worked(),
+        };
+        let transport = self.transport.name();
+        match change {
+            Change::None => return,
+            Change::Paused(pause) => {
+                let reason = self.breaker().reason().unwrap_or_default().to_owned();
+                tracing::warn!(transport, reason, pause_ms = millis(pause), "the transport cannot send; pausing");
+                self.tell(&Event::TransportPaused { transport, reason: &reason, pause });
+            }
+            Change::Resumed => {
+                tracing::info!(transport, "the transport works again");
+                self.tell(&Event::TransportResumed { transport });
+            }
+        }
+        self.breaker_changed.notify_one();
+    }
+
+    pub(super) fn store_failed(&self, error: &StoreError) {
+        if self.outage.began(error) {
+            self.tell(&Event::StoreUnavailable { error });
+        }
+    }
+
+    pub(super) fn store_answered(&self) {
+        if self.outage.ended() {
+            self.tell(&Event::StoreRecovered);
+        }
+    }
+
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        for observer in &self.settings.observers {
+            if catch_unwind(AssertUnwindSafe(|| observer.on_event(event))).is_err() {
+                tracing::error!("an observer panicked; it goes on being told");
+            }
+        }
+    }
+}
+
+/// From -1 to 1, for jitter.
+pub(super) fn random() -> f64 {
+    rand::random_range(-1.0..=1.0)
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

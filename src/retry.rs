@@ -1,0 +1,162 @@
+//! When to try again.
+
+use std::time::Duration;
+
+/// How long to wait between attempts: growing by a factor, within bounds, a little at random.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Backoff {
+    /// The first wait, and the shortest. No jitter goes below it.
+    pub base: Duration,
+    /// By how much each wait is longer than the one before; at least 1.
+    pub factor: f64,
+    /// The longest wait. No jitter goes above it.
+    pub cap: Duration,
+    /// How far a wait strays to either side, as a part of itself: 0.2 is ± 20 %. Deliveries that failed together then do not
+    /// come back together. From 0 to 1.
+    pub jitter: f64,
+}
+
+impl Backoff {
+    /// A wait that starts at `base`, doubles, ends at `cap` and strays by a fifth.
+    pub const fn new(base: Duration, cap: Duration) -> Self {
+        Self { base, factor: 2.0, cap, jitter: 0.2 }
+    }
+
+    /// The wait after the `failures`th failure in a row, from 1 on. `random` is a number from -1 to 1.
+    pub fn delay(&self, failures: u32, random: f64) -> Duration {
+        let base = self.base.as_secs_f64();
+        let cap = self.cap.as_secs_f64().max(base);
+        let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
+        let grown = (base * self.factor.max(1.0).powi(exponent)).min(cap);
+        let strayed = grown * (1.0 + self.jitter.clamp(0.0, 1.0) * random.clamp(-1.0, 1.0));
+        // Not a number, or a cap beyond what a Duration can be made from: the longest wait is the safe answer.
+        Duration::try_from_secs_f64(strayed.clamp(base, cap)).unwrap_or(self.cap.max(self.base))
+    }
+}
+
+/// How often and how long a delivery is tried.
+///
+/// ```
+/// use std::time::Duration;
+/// use postrider::RetryPolicy;
+///
+/// let policy = RetryPolicy::default().attempts(5).backoff(Duration::from_secs(30), Duration::from_secs(3600));
+/// assert_eq!(policy.max_attempts(), 5);
+/// ```
+///
+/// The default: waits from 15 seconds to 6 hours, doubling, ± 20 %; 20 attempts, which reach over two and a half days; and
+/// no more than 5 days in all (RFC 5321 section 4.5.4.1 advises to give up after four to five days).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryPolicy {
+    backoff: Backoff,
+    attempts: u32,
+    max_age: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        const HOUR: u64 = 3600;
+        Self {
+            backoff: Backoff::new(Duration::from_secs(15), Duration::from_secs(6 * HOUR)),
+            attempts: 20,
+            max_age: Duration::from_secs(5 * 24 * HOUR),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The shortest and the longest wait between two attempts.
+    #[must_use]
+    pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
+        (self.backoff.base, self.backoff.cap) = (base, cap);
+        self
+    }
+
+    /// By how much each wait is longer than the one before. Less than 1 counts as 1.
+    #[must_use]
+    pub fn factor(mut self, factor: f64) -> Self {
+        self.backoff.factor = factor;
+        self
+    }
+
+    /// How far a wait strays to either side, from 0 to 1 of itself.
+    #[must_use]
+    pub fn jitter(mut self, jitter: f64) -> Self {
+        self.backoff.jitter = jitter;
+        self
+    }
+
+    /// How many attempts a cycle has; 0 counts as 1. Attempts that failed by the transport's fault do not count.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// How long a cycle lasts at the most, from the time at which the delivery was first due, or was resent.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
+    }
+
+    /// The attempts of a cycle.
+    pub fn max_attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The longest that a cycle lasts.
+    pub fn longest(&self) -> Duration {
+        self.max_age
+    }
+
+    /// The wait after the `failures`th failure that counts, from 1 on. `asked` is what the next hop asked for: it is
+    /// granted, but never shorter than the base. `random` is a number from -1 to 1.
+    pub fn delay(&self, failures: u32, asked: Option<Duration>, random: f64) -> Duration {
+        match asked {
+            Some(asked) => asked.max(self.backoff.base),
+            None => self.backoff.delay(failures, random),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn waits_double_from_the_base_to_the_cap() {
+        let backoff = Backoff { jitter: 0.0, ..Backoff::new(SECOND, SECOND * 10) };
+        let waits: Vec<u64> = (1..=6).map(|n| backoff.delay(n, 0.7).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
+        assert_eq!(backoff.delay(u32::MAX, 0.0), SECOND * 10);
+    }
+
+    #[test]
+    fn jitter_is_symmetric_and_stays_within_floor_and_cap() {
+        let backoff = Backoff { jitter: 0.5, ..Backoff::new(SECOND, SECOND * 10) };
+        assert_eq!(backoff.delay(3, -1.0), SECOND * 2);
+        assert_eq!(backoff.delay(3, 1.0), SECOND * 6);
+        assert_eq!(backoff.delay(1, -1.0), SECOND, "below the floor");
+        assert_eq!(backoff.delay(9, 1.0), SECOND * 10, "above the cap");
+    }
+
+    #[test]
+    fn odd_settings_do_no_harm() {
+        let backoff = Backoff { factor: f64::NAN, jitter: f64::NAN, ..Backoff::new(SECOND * 5, SECOND) };
+        assert_eq!(backoff.delay(7, f64::NAN), SECOND * 5);
+        let endless = Backoff::new(SECOND, Duration::MAX);
+        assert_eq!(endless.delay(5_000, 1.0), Duration::MAX);
+        assert_eq!(RetryPolicy::default().attempts(0).max_attempts(), 1);
+    }
+
+    #[test]
+    fn what_the_next_hop_asks_is_granted_above_the_floor() {
+        let policy = RetryPolicy::default().backoff(SECOND * 5, SECOND * 10);
+        assert_eq!(policy.delay(1, Some(SECOND * 90), 0.0), SECOND * 90);
+        assert_eq!(policy.delay(9, Some(SECOND), 0.0), SECOND * 5);
+    }
+}

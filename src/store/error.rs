@@ -1,0 +1,62 @@
+//! What can go wrong with a database.
+
+use std::error::Error;
+use std::fmt;
+
+/// What kind of trouble a store has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The database does not answer, is locked, or broke the connection. It may do better later; a relay waits and goes on.
+    Unavailable,
+    /// The tables are missing: call [`migrate`](crate::Outbox::migrate) first.
+    NotMigrated,
+    /// The database refuses the data.
+    Rejected,
+    /// What is stored cannot be understood.
+    Corrupt,
+}
+
+/// A call to a store failed; nothing of it was written.
+pub struct StoreError {
+    kind: StoreErrorKind,
+    text: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// An error of a kind, in words that hold nothing secret.
+    pub fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), source: None }
+    }
+
+    /// Adds the database's own error.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind it is.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreError({:?}, {:?})", self.kind, self.text)
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

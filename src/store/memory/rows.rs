@@ -1,0 +1,248 @@
+//! The tables, as maps. Times are milliseconds since the Unix epoch.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use postrider_transport::{DeliveryId, Encoded, Recipient};
+
+use crate::clock::{from_millis, millis, to_millis};
+use crate::delivery::{
+    Attempt, Lease, LeaseKey, NewRow, Next, Outcome, Priority, RecipientOutcome, Settled, Settlement, State, When,
+    WhenInDoubt,
+};
+use crate::store::recipients::remaining;
+use crate::store::{RelayId, RelayReport, StoreError, StoreErrorKind};
+
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) deliveries: BTreeMap<DeliveryId, Row>,
+    /// For each priority, what is pending or leased, by the time at which it can next be claimed.
+    queue: [BTreeSet<(i64, DeliveryId)>; 10],
+    /// Taken keys; a key without an id belongs to a transaction that is still open.
+    keys: HashMap<String, Option<DeliveryId>>,
+    pub(super) relays: HashMap<RelayId, (i64, RelayReport)>,
+}
+
+pub(super) struct Row {
+    pub(super) message: Encoded,
+    pub(super) recipients: Vec<Recipient>,
+    pub(super) recorded: Vec<RecipientOutcome>,
+    pub(super) template_id: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) priority: Priority,
+    pub(super) when_in_doubt: WhenInDoubt,
+    pub(super) created: i64,
+    pub(super) due: i64,
+    pub(super) expires: Option<i64>,
+    pub(super) token: i64,
+    pub(super) leased: Option<i64>,
+    /// `Pending` stands for leased as well, as long as `leased` is set.
+    pub(super) state: State,
+    pub(super) reason: Option<String>,
+    pub(super) cycle: u32,
+    pub(super) cycle_started: i64,
+    pub(super) spent: u32,
+    pub(super) made: u32,
+    pub(super) attempts: Vec<Attempt>,
+}
+
+impl Row {
+    pub(super) fn shown_state(&self) -> State {
+        if self.state == State::Pending && self.leased.is_some() { State::Leased } else { self.state }
+    }
+}
+
+fn resolve(when: When, now: i64) -> i64 {
+    match when {
+        When::At(time) => to_millis(time),
+        When::After(wait) => now.saturating_add(millis(wait)),
+    }
+}
+
+impl Rows {
+    /// The delivery that has the key, or `None`, and then the key is the caller's to add or release.
+    pub(super) fn reserve_key(&mut self, key: &str) -> Result<Option<DeliveryId>, StoreError> {
+        match self.keys.get(key) {
+            Some(Some(id)) => Ok(Some(*id)),
+            Some(None) => Err(StoreError::new(
+                StoreErrorKind::Unavailable,
+                "the idempotency key is in use by another transaction that is still open",
+            )),
+            None => {
+                self.keys.insert(key.to_owned(), None);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) fn release_key(&mut self, key: &str) {
+        if self.keys.get(key) == Some(&None) {
+            self.keys.remove(key);
+        }
+    }
+
+    pub(super) fn add(&mut self, new: NewRow, now: i64) {
+        let due = new.due.map_or(now, |when| resolve(when, now));
+        if let Some(key) = &new.key {
+            self.keys.insert(key.clone(), Some(new.id));
+        }
+        self.level(new.priority).insert((due, new.id));
+        let row = Row {
+            message: new.message,
+            recipients: new.recipients,
+            recorded: Vec::new(),
+            template_id: new.template_id,
+            key: new.key,
+            priority: new.priority,
+            when_in_doubt: new.when_in_doubt,
+            created: now,
+            due,
+            expires: new.expires.map(|when| resolve(when, now)),
+            token: 0,
+            leased: None,
+            state: State::Pending,
+            reason: None,
+            cycle: 1,
+            cycle_started: due.max(now),
+            spent: 0,
+            made: 0,
+            attempts: Vec::new(),
+        };
+        self.deliveries.insert(new.id, row);
+    }
+
+    fn level(&mut self, priority: Priority) -> &mut BTreeSet<(i64, DeliveryId)> {
+        &mut self.queue[usize::from(priority.level())]
+    }
+
+    pub(super) fn claim(&mut self, limit: usize, now: i64, due_by: i64, until: i64) -> Vec<Lease> {
+        let due: Vec<DeliveryId> = self
+            .queue
+            .iter()
+            .rev()
+            .flat_map(|level| level.iter().take_while(|(due, _)| *due <= due_by))
+            .take(limit)
+            .map(|(_, id)| *id)
+            .collect();
+        due.into_iter().filter_map(|id| self.lease(id, now, until)).collect()
+    }
+
+    fn lease(&mut self, id: DeliveryId, now: i64, until: i64) -> Option<Lease> {
+        self.move_in_queue(id, until);
+        let row = self.deliveries.get_mut(&id)?;
+        let lost = row.leased.replace(now);
+        row.token += 1;
+        if let Some(since) = lost {
+            row.made += 1;
+            row.spent += 1;
+            row.attempts.push(Attempt::new(
+                row.made,
+                row.cycle,
+                from_millis(since),
+                from_millis(now),
+                Outcome::Lost,
+            ));
+        }
+        let (recipients, taken) = remaining(row.recipients.clone(), &row.recorded);
+        let key = LeaseKey { id, token: row.token };
+        Some(Lease {
+            taken,
+            created_at: from_millis(row.created),
+            template_id: row.template_id.clone(),
+            attempts: row.made,
+            cycle: row.cycle,
+            spent: row.spent,
+            cycle_started_at: from_millis(row.cycle_started),
+            expires_at: row.expires.map(from_millis),
+            when_in_doubt: row.when_in_doubt,
+            lost: lost.is_some(),
+            ..Lease::new(key, from_millis(now), row.message.clone(), recipients)
+        })
+    }
+
+    fn move_in_queue(&mut self, id: DeliveryId, due: i64) {
+        if let Some(row) = self.deliveries.get_mut(&id) {
+            let (was, priority) = (std::mem::replace(&mut row.due, due), row.priority);
+            self.level(priority).remove(&(was, id));
+            self.level(priority).insert((due, id));
+        }
+    }
+
+    fn leave_queue(&mut self, id: DeliveryId) {
+        if let Some(row) = self.deliveries.get(&id) {
+            let (due, priority) = (row.due, row.priority);
+            self.level(priority).remove(&(due, id));
+        }
+    }
+
+    /// The delivery, if the key is that of its present lease.
+    fn held(&mut self, key: LeaseKey) -> Option<&mut Row> {
+        self.deliveries
+            .get_mut(&key.id)
+            .filter(|row| row.state == State::Pending && row.leased.is_some() && row.token == key.token)
+    }
+
+    pub(super) fn settle(&mut self, settlement: &Settlement, now: i64) -> Settled {
+        let id = settlement.key.id;
+        let Some(row) = self.held(settlement.key) else {
+            return Settled::LeaseLost;
+        };
+        row.leased = None;
+        row.recorded.extend(settlement.recipients.iter().cloned());
+        if let Some(attempt) = &settlement.attempt {
+            row.made = attempt.number;
+            row.attempts.push(attempt.clone());
+        }
+        row.spent += u32::from(settlement.charge);
+        let (state, reason) = match &settlement.next {
+            Next::Pending { after } => {
+                let due = now.saturating_add(millis(*after).max(1));
+                self.move_in_queue(id, due);
+                return Settled::Done;
+            }
+            Next::Sent => (State::Sent, None),
+            Next::Dead { reason } => (State::Dead, Some(reason.clone())),
+            Next::InDoubt { reason } => (State::InDoubt, Some(reason.clone())),
+        };
+        (row.state, row.reason) = (state, reason);
+        self.leave_queue(id);
+        Settled::Done
+    }
+
+    pub(super) fn renew(&mut self, key: LeaseKey, until: i64) -> Settled {
+        if self.held(key).is_none() {
+            return Settled::LeaseLost;
+        }
+        self.move_in_queue(key.id, until);
+        Settled::Done
+    }
+
+    pub(super) fn first_due(&self) -> Option<i64> {
+        self.queue.iter().filter_map(|level| level.first()).map(|(due, _)| *due).min()
+    }
+
+    /// The first due time among what no relay holds, or whose lease ran out.
+    pub(super) fn oldest_due(&self, now: i64) -> Option<i64> {
+        self.first_due().filter(|due| *due <= now)
+    }
+
+    pub(super) fn requeue(&mut self, id: DeliveryId, now: i64) {
+        if let Some(row) = self.deliveries.get_mut(&id) {
+            row.due = now;
+            let priority = row.priority;
+            self.level(priority).insert((now, id));
+        }
+    }
+
+    pub(super) fn cancel(&mut self, id: DeliveryId) {
+        if let Some(row) = self.deliveries.get_mut(&id) {
+            row.state = State::Cancelled;
+            self.leave_queue(id);
+        }
+    }
+
+    pub(super) fn delete(&mut self, id: DeliveryId) {
+        if let Some(key) = self.deliveries.remove(&id).and_then(|row| row.key) {
+            self.keys.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Where deliveries are kept.
+
+mod error;
+mod memory;
+mod recipients;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::fmt;
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use postrider_transport::{DeliveryId, Encoded};
+use uuid::Uuid;
+
+pub use error::{StoreError, StoreErrorKind};
+pub use memory::{MemoryStore, MemoryTransaction};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
+
+use crate::admin::{Changed, Delivery, Filter, Prune, Stats, Summary};
+use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
+
+/// The name of one running relay: new at each start, so that a restarted process is never taken for its former self.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RelayId(Uuid);
+
+impl RelayId {
+    /// A new name.
+    #[allow(clippy::new_without_default, reason = "a default that differs each time would surprise")]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for RelayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a relay asks for.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Claim {
+    /// How many deliveries at the most.
+    pub limit: usize,
+    /// How long the lease is to hold.
+    pub lease: Duration,
+    /// Only what was due by then; what is due now, if not given. A pass that ends asks by the time at which it began, so
+    /// that it does not meet again what it has just put off.
+    pub due_by: Option<SystemTime>,
+}
+
+impl Claim {
+    /// Up to `limit` of what is due now.
+    pub fn new(limit: usize, lease: Duration) -> Self {
+        Self { limit, lease, due_by: None }
+    }
+
+    /// Only what was due by then.
+    #[must_use]
+    pub fn due_by(mut self, time: SystemTime) -> Self {
+        self.due_by = Some(time);
+        self
+    }
+}
+
+/// What a relay tells of itself, kept so that another process can show it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RelayReport {
+    /// Who.
+    pub id: RelayId,
+    /// How many deliveries it holds.
+    pub in_flight: usize,
+    /// Why its transport is paused, if it is.
+    pub paused: Option<String>,
+}
+
+impl RelayReport {
+    /// What the relay has to say.
+    pub fn new(id: RelayId, in_flight: usize, paused: Option<String>) -> Self {
+        Self { id, in_flight, paused }
+    }
+}
+
+/// A database that keeps deliveries: the side that enqueues and the side that sends.
+///
+/// The stores of this crate are [`MemoryStore`], and behind features of their names `SqliteStore`. A store of your own
+/// implements this trait and [`AdminStore`], and runs the suite in [`testkit`](crate::testkit) to know that it keeps the
+/// promises below.
+///
+/// - What is inserted through a connection's transaction exists if and only if that transaction commits.
+/// - A delivery is leased to one holder at a time. The token grows with each claim; a settlement or renewal with any other
+///   token changes nothing and says so.
+/// - Claiming a delivery whose lease ran out records the vanished holder's attempt as `lost`, and charges it, in the same
+///   transaction.
+/// - No transaction stays open between two calls.
+/// - Times that decide are taken from the database's clock.
+///
+/// # Cancel safety
+/// Each call is one transaction, or joins the caller's: dropped before it returns, it has happened wholly or not at all. A
+/// claim that was dropped after it committed leaves its deliveries leased until the lease runs out.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// The connection that an open transaction of the caller's derefs to.
+    type Connection: ?Sized + Send;
+
+    /// Inserts all rows, or none, in a transaction of its own, and wakes relays of this process. Returns the id of each row, in
+    /// their order: where a row's key is taken, that of the delivery that has it.
+    fn insert(&self, rows: Vec<NewRow>) -> impl Future<Output = Result<Vec<DeliveryId>, StoreError>> + Send;
+
+    /// Inserts through the caller's connection and so in its transaction.
+    fn insert_in(
+        &self,
+        connection: &mut Self::Connection,
+        rows: Vec<NewRow>,
+    ) -> impl Future<Output = Result<Vec<DeliveryId>, StoreError>> + Send;
+
+    /// Leases what is due, most urgent first.
+    fn claim(&self, claim: Claim) -> impl Future<Output = Result<Vec<Lease>, StoreError>> + Send;
+
+    /// Writes what became of leased deliveries. The result has one entry for each settlement, in their order.
+    fn settle(&self, settlements: &[Settlement]) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
+
+    /// Extends leases to `lease` from now. The result has one entry for each key, in their order.
+    fn renew(
+        &self,
+        keys: &[LeaseKey],
+        lease: Duration,
+    ) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
+
+    /// How long until something is due, expired leases included: zero if something is already; `None` if nothing waits.
+    fn next_due(&self) -> impl Future<Output = Result<Option<Duration>, StoreError>> + Send;
+
+    /// The database's clock.
+    fn now(&self) -> impl Future<Output = Result<SystemTime, StoreError>> + Send;
+
+    /// Keeps what a relay tells of itself, in place of what it told before.
+    fn report(&self, report: &RelayReport) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Forgets a relay that has stopped.
+    fn retire(&self, id: RelayId) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Says to relays of this process that something may be due.
+    fn wake(&self);
+
+    /// Returns when something may have become due since the last call: by [`wake`](Self::wake), or by whatever signal the
+    /// database gives. It may return for nothing, and it may miss: relays poll as well.
+    fn woken(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// The side of a store for operators.
+pub trait AdminStore: Store {
+    /// Creates or upgrades the tables. Safe to call at each start and from several processes at once.
+    fn migrate(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// One delivery with its recipients and its history.
+    fn get(&self, id: DeliveryId) -> impl Future<Output = Result<Option<Delivery>, StoreError>> + Send;
+
+    /// The stored message of one delivery.
+    fn message(&self, id: DeliveryId) -> impl Future<Output = Result<Option<Encoded>, StoreError>> + Send;
+
+    /// A page of deliveries, in the order of their ids, which is that of enqueueing.
+    fn list(&self, filter: &Filter) -> impl Future<Output = Result<Vec<Summary>, StoreError>> + Send;
+
+    /// Takes a dead, held, sent or cancelled delivery back to pending, with a fresh budget and no expiry.
+    fn resend(&self, id: DeliveryId) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// Cancels a pending delivery.
+    fn cancel(&self, id: DeliveryId) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+
+    /// Counts by state, and the relays.
+    fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;
+
+    /// Deletes finished deliveries, or only their history, and returns how many deliveries were affected.
+    fn prune(&self, prune: &Prune) -> impl Future<Output = Result<u64, StoreError>> + Send;
+}

@@ -1,0 +1,69 @@
+//! Recipients, as they follow from a delivery's state and the few outcomes that differ from it.
+
+use postrider_transport::Recipient;
+
+use crate::admin::RecipientStatus;
+use crate::delivery::{RecipientOutcome, RecipientState, State};
+
+/// How it stands with each recipient. `recorded` are the outcomes that were written down; `reply` is the next hop's answer to
+/// the last attempt.
+pub(super) fn statuses(
+    state: State,
+    recipients: Vec<Recipient>,
+    recorded: &[RecipientOutcome],
+    reply: Option<&str>,
+) -> Vec<RecipientStatus> {
+    let common = match state {
+        State::Pending | State::Leased => RecipientState::Pending,
+        State::Sent => RecipientState::Sent,
+        State::Dead => RecipientState::Dead,
+        State::InDoubt => RecipientState::InDoubt,
+        State::Cancelled => RecipientState::Cancelled,
+    };
+    recipients
+        .into_iter()
+        .map(|recipient| match recorded.iter().find(|outcome| outcome.recipient == recipient) {
+            Some(outcome) => {
+                RecipientStatus { recipient, state: outcome.state, reply: outcome.reply.clone() }
+            }
+            None => RecipientStatus { recipient, state: common, reply: reply.map(str::to_owned) },
+        })
+        .collect()
+}
+
+/// Who still wants the message, and whether somebody took it already.
+pub(super) fn remaining(recipients: Vec<Recipient>, recorded: &[RecipientOutcome]) -> (Vec<Recipient>, bool) {
+    let taken = recorded.iter().any(|outcome| outcome.state == RecipientState::Sent);
+    let open = |recipient: &Recipient| !recorded.iter().any(|outcome| outcome.recipient == *recipient);
+    (recipients.into_iter().filter(open).collect(), taken)
+}
+
+/// The outcomes that stay recorded when a delivery in `state` is resent: those who have the mail, unless everybody has it,
+/// when all are mailed anew.
+pub(super) fn kept_on_resend(
+    state: State,
+    recipients: &[Recipient],
+    recorded: &[RecipientOutcome],
+) -> Vec<RecipientOutcome> {
+    let has_it = |recipient: &&Recipient| {
+        match recorded.iter().find(|outcome| outcome.recipient == **recipient) {
+            Some(outcome) => outcome.state == RecipientState::Sent,
+            None => state == State::Sent,
+        }
+    };
+    let having: Vec<_> = recipients.iter().filter(has_it).collect();
+    if having.len() == recipients.len() {
+        return Vec::new();
+    }
+    having
+        .into_iter()
+        .map(|recipient| RecipientOutcome {
+            recipient: recipient.clone(),
+            state: RecipientState::Sent,
+            reply: recorded
+                .iter()
+                .find(|outcome| outcome.recipient == *recipient)
+                .and_then(|outcome| outcome.reply.clone()),
+        })
+        .collect()
+}

@@ -1,0 +1,331 @@
+//! The operator's side.
+
+use std::time::Duration;
+
+use postrider_transport::{DeliveryId, Encoded};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row};
+
+use super::SqliteStore;
+use super::rows::{corrupt, count, id, recipients, recorded, word};
+use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
+use crate::clock::{from_millis, millis};
+use crate::delivery::{Attempt, Priority, State};
+use crate::store::recipients::{kept_on_resend, statuses};
+use crate::store::{AdminStore, StoreError};
+
+/// Every delivery with its state. What stands in neither table has been sent.
+const WITH_STATE: &str = "
+    SELECT d.id, d.created_at, d.template_id, d.key, d.priority, d.when_in_doubt, d.recipients, q.due_at,
+           coalesce(q.expires_at, d.expires_at) AS expires_at, e.reason,
+           coalesce(q.cycle, e.cycle) AS cycle,
+           CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
+                ELSE coalesce(e.state, 'sent') END AS state
+    FROM postrider_deliveries d
+    LEFT JOIN postrider_queue q ON q.delivery_id = d.id
+    LEFT JOIN postrider_ended e ON e.delivery_id = d.id";
+
+fn since(now: i64, then: i64) -> Duration {
+    Duration::from_millis(u64::try_from(now.saturating_sub(then)).unwrap_or(0))
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// What narrows a list to one state, beginning with the smallest table that knows it.
+fn where_state(state: Option<State>) -> &'static str {
+    match state {
+        None => "true",
+        Some(State::Pending) => "d.id IN (SELECT delivery_id FROM postrider_queue WHERE leased_at IS NULL)",
+        Some(State::Leased) => "d.id IN (SELECT delivery_id FROM postrider_queue WHERE leased_at IS NOT NULL)",
+        Some(State::Sent) => "q.delivery_id IS NULL AND e.delivery_id IS NULL",
+        Some(State::Dead) => "d.id IN (SELECT delivery_id FROM postrider_ended WHERE state = 'dead')",
+        Some(State::InDoubt) => "d.id IN (SELECT delivery_id FROM postrider_ended WHERE state = 'in_doubt')",
+        Some(State::Cancelled) => "d.id IN (SELECT delivery_id FROM postrider_ended WHERE state = 'cancelled')",
+    }
+}
+
+fn attempt(row: &SqliteRow) -> Result<Attempt, StoreError> {
+    let (started, finished) = (from_millis(row.try_get("started_at")?), from_millis(row.try_get("finished_at")?));
+    let mut attempt =
+        Attempt::new(count(row, "number")?, count(row, "cycle")?, started, finished, word(row, "outcome")?);
+    attempt.transport_fault = row.try_get("transport_fault")?;
+    attempt.error = row.try_get("error")?;
+    attempt.reply = row.try_get("reply")?;
+    attempt.provider_id = row.try_get("provider_id")?;
+    Ok(attempt)
+}
+
+fn summary(row: &SqliteRow) -> Result<Summary, StoreError> {
+    Ok(Summary {
+        id: id(row, "id")?,
+        state: word(row, "state")?,
+        template_id: row.try_get("template_id")?,
+        attempts: count(row, "attempts")?,
+        created_at: from_millis(row.try_get("created_at")?),
+        due_at: row.try_get::<Option<i64>, _>("due_at")?.map(from_millis),
+        last_error: row.try_get::<Option<String>, _>("reason")?.or(row.try_get("last_error")?),
+    })
+}
+
+impl AdminStore for SqliteStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        super::migrate::migrate(&self.pool).await
+    }
+
+    async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        // One snapshot: the state and the history must be of the same moment.
+        let mut tx = self.pool.begin().await?;
+        let text = id.to_string();
+        let found = sqlx::query(AssertSqlSafe(format!("{WITH_STATE} WHERE d.id = ?1")))
+            .bind(&text)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(row) = found else {
+            return Ok(None);
+        };
+        let attempts = sqlx::query("SELECT * FROM postrider_attempts WHERE delivery_id = ?1 ORDER BY number")
+            .bind(&text)
+            .fetch_all(&mut *tx)
+            .await?;
+        let attempts = attempts.iter().map(attempt).collect::<Result<Vec<_>, _>>()?;
+        let outcomes = recorded(&mut tx, &text).await?;
+        let state = word(&row, "state")?;
+        let reply = attempts.last().and_then(|attempt| attempt.reply.as_deref());
+        let level = u8::try_from(count(&row, "priority")?).ok().and_then(Priority::new);
+        let cycle = match row.try_get::<Option<i64>, _>("cycle")? {
+            Some(_) => count(&row, "cycle")?,
+            None => attempts.last().map_or(1, |attempt| attempt.cycle),
+        };
+        Ok(Some(Delivery {
+            id,
+            state,
+            template_id: row.try_get("template_id")?,
+            key: row.try_get("key")?,
+            priority: level.ok_or_else(|| corrupt("a priority is out of range"))?,
+            when_in_doubt: word(&row, "when_in_doubt")?,
+            created_at: from_millis(row.try_get("created_at")?),
+            due_at: row.try_get::<Option<i64>, _>("due_at")?.map(from_millis),
+            expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(from_millis),
+            cycle,
+            reason: row.try_get("reason")?,
+            recipients: statuses(state, recipients(&row)?, &outcomes, reply),
+            attempts,
+        }))
+    }
+
+    async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
+        let row = sqlx::query("SELECT format, body FROM postrider_deliveries WHERE id = ?1")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| Ok(Encoded { format: row.try_get("format")?, body: row.try_get("body")? })).transpose()
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
+        let sql = format!(
+            "SELECT s.*,
+                 (SELECT count(*) FROM postrider_attempts a WHERE a.delivery_id = s.id) AS attempts,
+                 (SELECT a.error FROM postrider_attempts a WHERE a.delivery_id = s.id ORDER BY number DESC LIMIT 1) AS last_error
+             FROM ({WITH_STATE} WHERE {} AND (?1 IS NULL OR d.id > ?1) AND (?2 IS NULL OR d.template_id = ?2)
+                   ORDER BY d.id LIMIT ?3) s
+             ORDER BY s.id",
+            where_state(filter.state)
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(filter.after.map(|id| id.to_string()))
+            .bind(&filter.template_id)
+            .bind(i64::from(filter.limit))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(summary).collect()
+    }
+
+    async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+        let text = id.to_string();
+        let now = self.clock.now_millis();
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let found = sqlx::query(AssertSqlSafe(format!("{WITH_STATE} WHERE d.id = ?1")))
+            .bind(&text)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(row) = found else {
+            return Ok(Changed::NotFound);
+        };
+        let state: State = word(&row, "state")?;
+        if matches!(state, State::Pending | State::Leased) {
+            return Ok(Changed::LeftAs(state));
+        }
+        keep_on_resend(&mut tx, state, &row, &text).await?;
+        // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt.
+        sqlx::query(
+            "INSERT INTO postrider_queue (delivery_id, priority, due_at, token, attempts, cycle, cycle_started_at)
+             SELECT d.id, d.priority, ?2,
+                    max(coalesce(e.token, 0), coalesce(a.token, 0)),
+                    max(coalesce(e.attempts, 0), coalesce(a.number, 0)),
+                    max(coalesce(e.cycle, 1), coalesce(a.cycle, 1)) + 1, ?2
+             FROM postrider_deliveries d
+             LEFT JOIN postrider_ended e ON e.delivery_id = d.id
+             LEFT JOIN postrider_attempts a ON a.delivery_id = d.id
+                  AND a.number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = d.id)
+             WHERE d.id = ?1",
+        )
+        .bind(&text)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("DELETE FROM postrider_ended WHERE delivery_id = ?1").bind(&text).execute(&mut *tx).await?;
+        tx.commit().await?;
+        self.bell.notify_one();
+        Ok(Changed::Done)
+    }
+
+    async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+        let text = id.to_string();
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let found = sqlx::query(AssertSqlSafe(format!("{WITH_STATE} WHERE d.id = ?1")))
+            .bind(&text)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(row) = found else {
+            return Ok(Changed::NotFound);
+        };
+        let state: State = word(&row, "state")?;
+        if state != State::Pending {
+            return Ok(Changed::LeftAs(state));
+        }
+        sqlx::query(
+            "INSERT INTO postrider_ended (delivery_id, state, ended_at, token, attempts, cycle)
+             SELECT delivery_id, 'cancelled', ?2, token, attempts, cycle FROM postrider_queue WHERE delivery_id = ?1",
+        )
+        .bind(&text)
+        .bind(self.clock.now_millis())
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("DELETE FROM postrider_queue WHERE delivery_id = ?1").bind(&text).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(Changed::Done)
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        let now = self.clock.now_millis();
+        let mut tx = self.pool.begin().await?;
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM postrider_deliveries) AS everything,
+                    (SELECT count(*) FROM postrider_queue) AS queued,
+                    (SELECT count(*) FROM postrider_queue WHERE leased_at IS NOT NULL) AS leased",
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let (everything, queued, leased) =
+            (row.try_get::<i64, _>("everything")?, row.try_get::<i64, _>("queued")?, row.try_get::<i64, _>("leased")?);
+        let mut stats = Stats { pending: unsigned(queued - leased), leased: unsigned(leased), ..Stats::default() };
+        let ended = sqlx::query("SELECT state, count(*) AS deliveries FROM postrider_ended GROUP BY state")
+            .fetch_all(&mut *tx)
+            .await?;
+        let mut rest = everything - queued;
+        for row in &ended {
+            let deliveries = row.try_get::<i64, _>("deliveries")?;
+            rest -= deliveries;
+            *stats.count_mut(word(row, "state")?) = unsigned(deliveries);
+        }
+        stats.sent = unsigned(rest);
+        stats.relays = relays(&mut tx, now).await?;
+        drop(tx);
+        stats.oldest_due =
+            super::claim::first_due(&self.pool).await?.filter(|due| *due <= now).map(|due| since(now, due));
+        Ok(stats)
+    }
+
+    async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
+        let before = self.clock.now_millis().saturating_sub(millis(prune.older_than));
+        let mut affected = 0;
+        for state in prune.states.iter().filter(|state| !matches!(state, State::Pending | State::Leased)) {
+            affected += self.prune_state(*state, before, prune.history_only).await?;
+        }
+        Ok(affected)
+    }
+}
+
+/// Of the outcomes recorded so far, leaves those that hold beyond a resend.
+async fn keep_on_resend(
+    connection: &mut SqliteConnection,
+    state: State,
+    row: &SqliteRow,
+    id: &str,
+) -> Result<(), StoreError> {
+    let outcomes = recorded(connection, id).await?;
+    let kept = kept_on_resend(state, &recipients(row)?, &outcomes);
+    sqlx::query("DELETE FROM postrider_recipients WHERE delivery_id = ?1").bind(id).execute(&mut *connection).await?;
+    for outcome in kept {
+        sqlx::query("INSERT INTO postrider_recipients (delivery_id, address, outcome, reply) VALUES (?1, ?2, ?3, ?4)")
+            .bind(id)
+            .bind(outcome.recipient.as_str())
+            .bind(outcome.state.as_str())
+            .bind(outcome.reply)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn relays(connection: &mut SqliteConnection, now: i64) -> Result<Vec<RelayStatus>, StoreError> {
+    let rows = sqlx::query("SELECT id, seen_at, in_flight, paused FROM postrider_relays ORDER BY id")
+        .fetch_all(connection)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let seen_ago = since(now, row.try_get("seen_at")?);
+            Ok(RelayStatus::new(
+                row.try_get("id")?,
+                seen_ago,
+                unsigned(row.try_get("in_flight")?),
+                row.try_get("paused")?,
+            ))
+        })
+        .collect()
+}
+
+impl SqliteStore {
+    /// Deletes in portions, so that other writers get their turn in between.
+    async fn prune_state(&self, state: State, before: i64, history_only: bool) -> Result<u64, StoreError> {
+        let old = format!(
+            "SELECT d.id FROM postrider_deliveries d
+             LEFT JOIN postrider_queue q ON q.delivery_id = d.id LEFT JOIN postrider_ended e ON e.delivery_id = d.id
+             WHERE {} AND q.delivery_id IS NULL AND d.created_at < ?1",
+            where_state(Some(state))
+        );
+        // The last attempt stays: the numbers of a resend go on from it.
+        let earlier = "SELECT 1 FROM postrider_attempts a, postrider_attempts later
+                       WHERE a.delivery_id = d.id AND later.delivery_id = d.id AND later.number > a.number";
+        let narrowed = if history_only { format!("{old} AND EXISTS ({earlier})") } else { old };
+        let portion = format!("{narrowed} LIMIT 1000");
+        let mut affected = 0;
+        loop {
+            let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let ids: Vec<String> =
+                sqlx::query_scalar(AssertSqlSafe(portion.clone())).bind(before).fetch_all(&mut *tx).await?;
+            if ids.is_empty() {
+                return Ok(affected);
+            }
+            affected += u64::try_from(ids.len()).unwrap_or(0);
+            let ids = serde_json::Value::from(ids).to_string();
+            let statements: &[&str] = if history_only {
+                &["DELETE FROM postrider_attempts WHERE delivery_id IN (SELECT value FROM json_each(?1))
+                   AND number < (SELECT max(number) FROM postrider_attempts l WHERE l.delivery_id = postrider_attempts.delivery_id)"]
+            } else {
+                &[
+                    "DELETE FROM postrider_attempts WHERE delivery_id IN (SELECT value FROM json_each(?1))",
+                    "DELETE FROM postrider_recipients WHERE delivery_id IN (SELECT value FROM json_each(?1))",
+                    "DELETE FROM postrider_ended WHERE delivery_id IN (SELECT value FROM json_each(?1))",
+                    "DELETE FROM postrider_deliveries WHERE id IN (SELECT value FROM json_each(?1))",
+                ]
+            };
+            for statement in statements {
+                sqlx::query(AssertSqlSafe(*statement)).bind(&ids).execute(&mut *tx).await?;
+            }
+            tx.commit().await?;
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Inserting. One statement for each delivery, so that even outside a transaction a row is there wholly or not at all.
+
+use postrider_transport::{DeliveryId, Recipient};
+use sqlx::sqlite::SqliteConnection;
+
+use super::rows::corrupt;
+use crate::clock::{millis, to_millis};
+use crate::delivery::{NewRow, When};
+use crate::store::StoreError;
+
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    rows: &[NewRow],
+    now: i64,
+) -> Result<Vec<DeliveryId>, StoreError> {
+    let mut ids = Vec::with_capacity(rows.len());
+    for row in rows {
+        ids.push(insert_one(connection, row, now).await?);
+    }
+    Ok(ids)
+}
+
+async fn insert_one(connection: &mut SqliteConnection, row: &NewRow, now: i64) -> Result<DeliveryId, StoreError> {
+    let resolve = |when: When| match when {
+        When::At(time) => to_millis(time),
+        When::After(wait) => now.saturating_add(millis(wait)),
+    };
+    let addresses: Vec<&str> = row.recipients.iter().map(Recipient::as_str).collect();
+    let addresses = serde_json::to_string(&addresses).map_err(|_| corrupt("the recipients cannot be written"))?;
+    let inserted = sqlx::query(
+        "INSERT INTO postrider_deliveries
+             (id, created_at, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (key) DO NOTHING",
+    )
+    .bind(row.id.to_string())
+    .bind(now)
+    .bind(&row.message.format)
+    .bind(&row.message.body)
+    .bind(addresses)
+    .bind(&row.template_id)
+    .bind(&row.key)
+    .bind(i64::from(row.priority.level()))
+    .bind(row.when_in_doubt.as_str())
+    .bind(row.due.map(resolve))
+    .bind(row.expires.map(resolve))
+    .execute(&mut *connection)
+    .await?;
+    if inserted.rows_affected() > 0 {
+        return Ok(row.id);
+    }
+    let first: String = sqlx::query_scalar("SELECT id FROM postrider_deliveries WHERE key = ?1")
+        .bind(&row.key)
+        .fetch_one(connection)
+        .await?;
+    first.parse().map_err(|_| corrupt("an id is no UUID"))
+}

@@ -1,0 +1,43 @@
+//! Making and upgrading the tables, with a ledger of our own: the one that sqlx keeps belongs to the caller's migrations.
+
+use sqlx::{AssertSqlSafe, Connection, SqlitePool};
+
+use crate::store::{StoreError, StoreErrorKind};
+
+/// The first version, which is also the whole schema so far.
+pub(super) const SCHEMA: &str = include_str!("../../../migrations/sqlite/1_outbox.sql");
+
+/// Each version's statements, the first being version 1.
+const VERSIONS: [&str; 1] = [SCHEMA];
+
+pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    let mut connection = pool.acquire().await?;
+    // Outside a transaction, and remembered by the file.
+    sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await?;
+    // One process migrates; the others wait here and then find the work done.
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::raw_sql(
+        "CREATE TABLE IF NOT EXISTS postrider_migrations (
+             version    INTEGER NOT NULL PRIMARY KEY,
+             applied_at TEXT    NOT NULL DEFAULT (datetime('now'))
+         ) STRICT",
+    )
+    .execute(&mut *tx)
+    .await?;
+    let applied: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM postrider_migrations").fetch_one(&mut *tx).await?;
+    let applied = usize::try_from(applied).unwrap_or(0);
+    if applied > VERSIONS.len() {
+        let text = format!("the outbox's tables are of version {applied}, and this program knows only {}", VERSIONS.len());
+        return Err(StoreError::new(StoreErrorKind::Rejected, text));
+    }
+    for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {
+        sqlx::raw_sql(AssertSqlSafe(*statements)).execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO postrider_migrations (version) VALUES (?1)")
+            .bind(i64::try_from(index + 1).unwrap_or(i64::MAX))
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! A store in an SQLite database.
+
+mod admin;
+mod claim;
+mod enqueue;
+mod migrate;
+mod rows;
+mod settle;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use postrider_transport::DeliveryId;
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, TestClock, from_millis, millis};
+use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
+use crate::store::{Claim, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
+
+/// Deliveries in an SQLite database (3.38 or later), beside the caller's own tables.
+///
+/// Give it the pool that the rest of the program uses, and enqueue in that pool's transactions:
+///
+/// ```no_run
+/// # async fn demo(email: postrider::Email) -> Result<(), Box<dyn std::error::Error>> {
+/// use postrider::{Outbox, SqliteStore};
+/// use sqlx::sqlite::SqlitePool;
+///
+/// let pool = SqlitePool::connect("sqlite://shop.db").await?;
+/// let outbox = Outbox::enqueue_only(SqliteStore::new(pool.clone()));
+/// outbox.migrate().await?;
+///
+/// let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+/// sqlx::query("INSERT INTO users (name) VALUES ('Ada')").execute(&mut *tx).await?;
+/// outbox.enqueue_in(&mut tx, email).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+///
+/// [`migrate`](crate::Outbox::migrate) switches the database to write-ahead logging, so that a relay and the program's readers do
+/// not block each other. SQLite has one writer at a time: a transaction that begins by reading and writes later may be refused at once
+/// (`SQLITE_BUSY_SNAPSHOT`), so begin those that write with `BEGIN IMMEDIATE`. How durable a commit is, is the pool's to say
+/// (`PRAGMA synchronous`).
+///
+/// Other processes' commits are noticed by polling. A database in memory needs a pool of one connection.
+#[derive(Clone)]
+pub struct SqliteStore {
+    pool: SqlitePool,
+    clock: Clock,
+    bell: Arc<Notify>,
+}
+
+impl SqliteStore {
+    /// A store over the caller's pool.
+    pub fn new(pool: SqlitePool) -> Self {
+        Self { pool, clock: Clock::default(), bell: Arc::new(Notify::new()) }
+    }
+
+    /// Opens a database by itself, creating the file if there is none: `sqlite://outbox.db`, `sqlite:///var/lib/app/outbox.db`. It is
+    /// in write-ahead logging mode and flushes at each commit.
+    ///
+    /// # Errors
+    /// When the URL is malformed or the file cannot be opened.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|error| StoreError::new(StoreErrorKind::Rejected, "this is no SQLite URL").with_source(error))?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        Ok(Self::new(pool))
+    }
+
+    /// The same store with a clock that a test moves.
+    #[must_use]
+    pub fn with_test_clock(mut self, clock: TestClock) -> Self {
+        self.clock = Clock::test(clock);
+        self
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
+    /// The statements that make the outbox's tables, for those who run their migrations themselves. In that case
+    /// [`migrate`](crate::Outbox::migrate) need not be called.
+    pub fn schema() -> &'static str {
+        migrate::SCHEMA
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").finish_non_exhaustive()
+    }
+}
+
+impl Store for SqliteStore {
+    type Connection = SqliteConnection;
+
+    async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let ids = enqueue::insert(&mut tx, &rows, self.clock.now_millis()).await?;
+        tx.commit().await?;
+        self.bell.notify_one();
+        Ok(ids)
+    }
+
+    async fn insert_in(
+        &self,
+        connection: &mut SqliteConnection,
+        rows: Vec<NewRow>,
+    ) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids = enqueue::insert(connection, &rows, self.clock.now_millis()).await?;
+        // The commit is still to come: the relay looks several times after a hint.
+        self.bell.notify_one();
+        Ok(ids)
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
+        claim::claim(&self.pool, claim, self.clock.now_millis()).await
+    }
+
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+        settle::settle(&self.pool, settlements, self.clock.now_millis()).await
+    }
+
+    async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
+        settle::renew(&self.pool, keys, self.clock.now_millis().saturating_add(millis(lease))).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        let now = self.clock.now_millis();
+        let due = claim::first_due(&self.pool).await?;
+        Ok(due.map(|due| Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(0))))
+    }
+
+    async fn now(&self) -> Result<SystemTime, StoreError> {
+        // SQLite runs in this process: its clock is this one.
+        Ok(from_millis(self.clock.now_millis()))
+    }
+
+    async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO postrider_relays (id, seen_at, in_flight, paused) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO UPDATE SET seen_at = ?2, in_flight = ?3, paused = ?4",
+        )
+        .bind(report.id.to_string())
+        .bind(self.clock.now_millis())
+        .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
+        .bind(&report.paused)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM postrider_relays WHERE id = ?1").bind(id.to_string()).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    fn wake(&self) {
+        self.bell.notify_one();
+    }
+
+    async fn woken(&self) {
+        self.bell.notified().await;
+    }
+}

@@ -1,0 +1,162 @@
+//! Writing what became of leased deliveries. Every change asks for the token first.
+
+use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteConnection;
+
+use crate::clock::{millis, to_millis};
+use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement, State};
+use crate::store::StoreError;
+
+pub(super) async fn settle(
+    pool: &SqlitePool,
+    settlements: &[Settlement],
+    now: i64,
+) -> Result<Vec<Settled>, StoreError> {
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let mut results = Vec::with_capacity(settlements.len());
+    for settlement in settlements {
+        results.push(settle_one(&mut tx, settlement, now).await?);
+    }
+    tx.commit().await?;
+    Ok(results)
+}
+
+async fn settle_one(
+    connection: &mut SqliteConnection,
+    settlement: &Settlement,
+    now: i64,
+) -> Result<Settled, StoreError> {
+    let key = settlement.key;
+    let id = key.id.to_string();
+    let held = match &settlement.next {
+        Next::Pending { after } => give_back(connection, settlement, now.saturating_add(millis(*after).max(1))).await?,
+        Next::Sent => end(connection, key, None, now).await?,
+        Next::Dead { reason } => end(connection, key, Some((State::Dead, reason)), now).await?,
+        Next::InDoubt { reason } => end(connection, key, Some((State::InDoubt, reason)), now).await?,
+    };
+    if !held {
+        return Ok(Settled::LeaseLost);
+    }
+    match &settlement.attempt {
+        Some(attempt) => record(connection, &id, key.token, attempt).await?,
+        // A delivery that ended without a call keeps its last token where a resend looks for it.
+        None => {
+            sqlx::query(
+                "UPDATE postrider_attempts SET token = ?2 WHERE delivery_id = ?1
+                 AND number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = ?1)",
+            )
+            .bind(&id)
+            .bind(key.token)
+            .execute(&mut *connection)
+            .await?;
+        }
+    }
+    for outcome in &settlement.recipients {
+        sqlx::query(
+            "INSERT INTO postrider_recipients (delivery_id, address, outcome, reply) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (delivery_id, address) DO UPDATE SET outcome = ?3, reply = ?4",
+        )
+        .bind(&id)
+        .bind(outcome.recipient.as_str())
+        .bind(outcome.state.as_str())
+        .bind(&outcome.reply)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(Settled::Done)
+}
+
+async fn give_back(
+    connection: &mut SqliteConnection,
+    settlement: &Settlement,
+    due: i64,
+) -> Result<bool, StoreError> {
+    let updated = sqlx::query(
+        "UPDATE postrider_queue SET leased_at = NULL, due_at = ?3, attempts = attempts + ?4, spent = spent + ?5
+         WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL",
+    )
+    .bind(settlement.key.id.to_string())
+    .bind(settlement.key.token)
+    .bind(due)
+    .bind(i64::from(settlement.attempt.is_some()))
+    .bind(i64::from(settlement.charge))
+    .execute(connection)
+    .await?;
+    Ok(updated.rows_affected() > 0)
+}
+
+/// Takes a delivery out of the queue, and notes how it ended unless it was sent.
+async fn end(
+    connection: &mut SqliteConnection,
+    key: LeaseKey,
+    state: Option<(State, &String)>,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let id = key.id.to_string();
+    if let Some((state, reason)) = state {
+        sqlx::query(
+            "INSERT INTO postrider_ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
+             SELECT delivery_id, ?3, ?4, ?5, token, attempts, cycle FROM postrider_queue
+             WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL",
+        )
+        .bind(&id)
+        .bind(key.token)
+        .bind(state.as_str())
+        .bind(reason)
+        .bind(now)
+        .execute(&mut *connection)
+        .await?;
+    }
+    let deleted =
+        sqlx::query("DELETE FROM postrider_queue WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL")
+            .bind(&id)
+            .bind(key.token)
+            .execute(connection)
+            .await?;
+    Ok(deleted.rows_affected() > 0)
+}
+
+async fn record(
+    connection: &mut SqliteConnection,
+    id: &str,
+    token: i64,
+    attempt: &Attempt,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO postrider_attempts
+             (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )
+    .bind(id)
+    .bind(i64::from(attempt.number))
+    .bind(i64::from(attempt.cycle))
+    .bind(token)
+    .bind(to_millis(attempt.started_at))
+    .bind(to_millis(attempt.finished_at))
+    .bind(attempt.outcome.as_str())
+    .bind(attempt.transport_fault)
+    .bind(&attempt.error)
+    .bind(&attempt.reply)
+    .bind(&attempt.provider_id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn renew(pool: &SqlitePool, keys: &[LeaseKey], until: i64) -> Result<Vec<Settled>, StoreError> {
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let mut results = Vec::with_capacity(keys.len());
+    for key in keys {
+        let renewed = sqlx::query(
+            "UPDATE postrider_queue SET due_at = ?3 WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL",
+        )
+        .bind(key.id.to_string())
+        .bind(key.token)
+        .bind(until)
+        .execute(&mut *tx)
+        .await?;
+        results.push(if renewed.rows_affected() > 0 { Settled::Done } else { Settled::LeaseLost });
+    }
+    tx.commit().await?;
+    Ok(results)
+}
