@@ -1,0 +1,102 @@
+//! Credentials: shown in the way that the server understands, and to nobody else.
+
+use postrider_smtp::{AuthMechanism, Credentials, Smtp, SmtpBuilder, SmtpError, Stage, Tls};
+use postrider_transport::Class::{Permanent, Transient};
+use postrider_transport::{Blame, Transport};
+
+use crate::support::{Act, At, Peer, assert_carried, mail, patient};
+
+const SECRET: &str = "hunter2-and-more";
+
+fn to(peer: &Peer, secret: &str) -> SmtpBuilder {
+    let credentials = Credentials::new("ada@example.com", secret);
+    Smtp::builder("127.0.0.1").port(peer.port()).tls(Tls::None).credentials(credentials).timeouts(patient())
+}
+
+async fn peer(offer: &'static str) -> Peer {
+    Peer::builder().offer(offer).password(SECRET).start().await
+}
+
+#[tokio::test]
+async fn the_best_mechanism_that_both_know() {
+    for (offer, asked, used) in [
+        ("AUTH PLAIN LOGIN", None, "AUTH PLAIN "),
+        ("AUTH LOGIN PLAIN XOAUTH2", None, "AUTH PLAIN "),
+        ("AUTH LOGIN", None, "AUTH LOGIN"),
+        ("AUTH=LOGIN", None, "AUTH LOGIN"),
+        ("AUTH PLAIN LOGIN", Some(AuthMechanism::Login), "AUTH LOGIN"),
+        ("AUTH PLAIN XOAUTH2", Some(AuthMechanism::XOAuth2), "AUTH XOAUTH2 "),
+    ] {
+        let peer = peer(offer).await;
+        let mut builder = to(&peer, SECRET);
+        if let Some(mechanism) = asked {
+            builder = builder.auth_mechanism(mechanism);
+        }
+        let smtp = builder.build().unwrap();
+        let mail = mail();
+        let receipt = smtp.send(&mail).await.unwrap();
+        assert_carried(&peer, &mail, &receipt, &["bob@example.org"]);
+        assert!(peer.heard_any(used), "{offer}: {:?}", peer.heard());
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_the_transports_fault_and_is_not_repeated() {
+    let wrong = "wrong-hunter2-password";
+    for (offer, asked) in [
+        ("AUTH PLAIN", AuthMechanism::Plain),
+        ("AUTH LOGIN", AuthMechanism::Login),
+        ("AUTH XOAUTH2", AuthMechanism::XOAuth2),
+    ] {
+        // The peer wants another one, and repeats in its answer what it was told.
+        let peer = peer(offer).await;
+        let smtp = to(&peer, wrong).auth_mechanism(asked).build().unwrap();
+        let failure = smtp.send(&mail()).await.unwrap_err();
+        assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Permanent, Blame::Transport, false));
+        let error = failure.downcast_ref::<SmtpError>().unwrap();
+        assert_eq!((error.stage(), error.code()), (Stage::Auth, Some(535)));
+        let shown = format!("{failure} {failure:?} {error} {error:?} {:?} {smtp:?}", failure.reply());
+        assert!(!shown.contains(wrong), "{shown}");
+        for word in shown.split([' ', '"', '(', ')', '\n']) {
+            assert!(!crate::support::decode(word).contains(wrong), "{word} in {shown}");
+        }
+        assert!(!peer.heard_any("MAIL"));
+    }
+}
+
+#[tokio::test]
+async fn no_mechanism_in_common() {
+    for (offer, asked) in [
+        ("AUTH CRAM-MD5 XOAUTH2", None),
+        ("SIZE 1000000", None),
+        ("AUTH PLAIN", Some(AuthMechanism::XOAuth2)),
+        ("AUTH LOGIN", Some(AuthMechanism::Plain)),
+    ] {
+        let peer = peer(offer).await;
+        let mut builder = to(&peer, SECRET);
+        if let Some(mechanism) = asked {
+            builder = builder.auth_mechanism(mechanism);
+        }
+        let failure = builder.build().unwrap().send(&mail()).await.unwrap_err();
+        assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Transport), "{offer}");
+        assert!(!peer.heard_any("AUTH") && !peer.heard_any("MAIL"));
+    }
+}
+
+#[tokio::test]
+async fn temporary_trouble_with_the_directory_is_temporary() {
+    for say in ["454 4.7.0 no directory", "432 4.7.12 change the password first", "451 4.3.0 later"] {
+        let peer = peer("AUTH PLAIN").await;
+        let smtp = to(&peer, SECRET).build().unwrap();
+        peer.once(At::Auth, Act::Say(say));
+        let failure = smtp.send(&mail()).await.unwrap_err();
+        assert_eq!((failure.class(), failure.blame()), (Transient, Blame::Transport), "{say}");
+        smtp.send(&mail()).await.unwrap();
+    }
+}
+
+#[test]
+fn credentials_show_nothing() {
+    let shown = format!("{:?}", Credentials::new("ada@example.com", SECRET));
+    assert!(!shown.contains("ada") && !shown.contains("hunter2"), "{shown}");
+}

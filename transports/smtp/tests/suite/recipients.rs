@@ -1,0 +1,157 @@
+//! Each recipient has an answer of its own.
+
+use postrider_transport::Class::{Permanent, Transient};
+use postrider_transport::{Blame, Class, Recipient, Refusal, Transport};
+
+use crate::support::{Act, At, Peer, assert_carried, copies, email, mail, mail_to, outgoing, smtp};
+
+fn seen(refused: &[Refusal]) -> Vec<(&str, Class, &str)> {
+    refused.iter().map(|refusal| (refusal.recipient.as_str(), refusal.class, refusal.reply.as_str())).collect()
+}
+
+#[tokio::test]
+async fn one_refusal_does_not_cost_the_others_their_mail() {
+    for pipelining in [false, true] {
+        for (say, class) in [
+            ("550 5.1.1 unknown", Permanent),
+            ("450 4.2.0 greylisted", Transient),
+            ("452 4.5.3 too many", Transient),
+            ("552 too many", Transient),
+            ("552 5.2.2 full", Permanent),
+            ("530 5.7.0 not from you", Transient),
+        ] {
+            let peer = Peer::start(pipelining).await;
+            let smtp = smtp(&peer);
+            peer.once(At::RcptNo(1), Act::Say(say));
+            let mail = mail_to(3);
+            let receipt = smtp.send(&mail).await.unwrap();
+            assert_eq!(seen(&receipt.refused), [("r1@example.org", class, say)]);
+            assert_carried(&peer, &mail, &receipt, &["r0@example.org", "r2@example.org"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn too_many_recipients_leaves_the_rest_for_later() {
+    let peer = Peer::start(true).await;
+    let smtp = smtp(&peer);
+    for number in 100..250 {
+        peer.once(At::RcptNo(number), Act::Say("452 4.5.3 too many recipients"));
+    }
+    let mail = mail_to(250);
+    let receipt = smtp.send(&mail).await.unwrap();
+    assert_eq!(receipt.refused.len(), 150);
+    assert!(receipt.refused.iter().all(|refusal| refusal.class == Transient));
+    let accepted = peer.accepted();
+    assert_eq!(accepted[0].recipients.len(), 100);
+    let rest: Vec<Recipient> = receipt.refused.into_iter().map(|refusal| refusal.recipient).collect();
+    let rest = mail.with_recipients(rest);
+    smtp.send(&rest).await.unwrap();
+    assert_eq!(peer.accepted()[1].recipients.len(), 150);
+}
+
+#[tokio::test]
+async fn nobody_is_taken() {
+    for pipelining in [false, true] {
+        for (first, second, class, blame) in [
+            ("550 5.1.1 a", "550 5.1.1 b", Permanent, Blame::Message),
+            ("550 5.1.1 a", "450 4.2.0 b", Transient, Blame::Message),
+            ("450 4.2.0 a", "550 5.1.1 b", Transient, Blame::Message),
+            ("530 5.7.0 a", "530 5.7.0 b", Permanent, Blame::Transport),
+            ("454 4.7.0 a", "454 4.7.0 b", Transient, Blame::Transport),
+            ("530 5.7.0 a", "550 5.1.1 b", Transient, Blame::Message),
+        ] {
+            let peer = Peer::start(pipelining).await;
+            let smtp = smtp(&peer);
+            peer.once(At::RcptNo(0), Act::Say(first));
+            peer.once(At::RcptNo(1), Act::Say(second));
+            let failure = smtp.send(&mail_to(2)).await.unwrap_err();
+            assert_eq!(
+                (failure.class(), failure.blame(), failure.in_doubt()),
+                (class, blame, false),
+                "{first} {second}"
+            );
+            let replies: Vec<_> = failure.refused().iter().map(|refusal| refusal.reply.as_str()).collect();
+            assert_eq!(replies, [first, second]);
+            assert!(failure.refused().iter().zip([first, second]).all(|(refusal, said)| {
+                refusal.class == if said.starts_with("550") { Permanent } else { Transient }
+            }));
+            // And the transaction that nobody was left in is put away.
+            let next = mail();
+            let receipt = smtp.send(&next).await.unwrap();
+            assert_carried(&peer, &next, &receipt, &["bob@example.org"]);
+            assert_eq!(peer.connections(), 1);
+        }
+    }
+}
+
+/// RFC 2920 section 3.1: a server may ask for the message although it took no recipient.
+#[tokio::test]
+async fn nobody_is_taken_and_the_message_is_wanted_all_the_same() {
+    for (dot, connections) in [(None, 1), (Some(Act::Say("250 2.0.0 Ok")), 1), (Some(Act::Close), 2)] {
+        let peer = Peer::start(true).await;
+        let smtp = smtp(&peer);
+        peer.once(At::Rcpt, Act::Say("550 5.1.1 unknown"));
+        peer.once(At::Data, Act::Say("354 go ahead"));
+        if let Some(act) = dot {
+            peer.once(At::Dot, act);
+        }
+        let first = mail();
+        let failure = smtp.send(&first).await.unwrap_err();
+        assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Permanent, Blame::Message, false));
+        assert_eq!(seen(failure.refused()), [("bob@example.org", Permanent, "550 5.1.1 unknown")]);
+        assert_eq!(copies(&peer, &first), 0);
+        let next = mail();
+        let receipt = smtp.send(&next).await.unwrap();
+        assert_carried(&peer, &next, &receipt, &["bob@example.org"]);
+        assert_eq!(peer.connections(), connections);
+    }
+}
+
+#[tokio::test]
+async fn who_was_taken_and_then_refused_is_named_beside_the_others() {
+    for at in [At::Data, At::Dot] {
+        for (rcpt, end, class) in [
+            ("450 4.2.0 greylisted", "550 5.7.1 spam", Transient),
+            ("550 5.1.1 unknown", "451 4.3.0 later", Transient),
+            ("550 5.1.1 unknown", "550 5.7.1 spam", Permanent),
+        ] {
+            let peer = Peer::start(true).await;
+            let smtp = smtp(&peer);
+            peer.once(At::RcptNo(0), Act::Say(rcpt));
+            peer.once(at, Act::Say(end));
+            let failure = smtp.send(&mail_to(2)).await.unwrap_err();
+            assert_eq!((failure.class(), failure.blame()), (class, Blame::Message));
+            assert_eq!(failure.reply(), Some(end));
+            let of = |said: &str| if said.starts_with('5') { Permanent } else { Transient };
+            let expected = [("r0@example.org", of(rcpt), rcpt), ("r1@example.org", of(end), end)];
+            assert_eq!(seen(failure.refused()), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_envelope_goes_by_who_is_left_and_the_null_sender_is_kept() {
+    let peer = Peer::start(true).await;
+    let smtp = smtp(&peer);
+    let built = email().to("r0@example.org").cc("r1@example.org").bcc("r2@example.org").null_envelope_from();
+    let mail = outgoing(built.build().unwrap()).with_recipients(vec![Recipient::new("r2@example.org")]);
+    let receipt = smtp.send(&mail).await.unwrap();
+    assert_carried(&peer, &mail, &receipt, &["r2@example.org"]);
+    let accepted = peer.accepted().remove(0);
+    assert_eq!(accepted.mail_from.split(' ').next_back(), Some("FROM:<>"));
+    assert!(!String::from_utf8(accepted.data).unwrap().contains("r2@"), "bcc was shown");
+}
+
+#[tokio::test]
+async fn a_recipient_that_would_be_a_command_is_not_sent() {
+    let peer = Peer::start(true).await;
+    let smtp = smtp(&peer);
+    for bad in ["bob@example.org>\r\nRCPT TO:<eve@example.org", "bob", "", "<bob@example.org>"] {
+        let mail = mail().with_recipients(vec![Recipient::new(bad)]);
+        let failure = smtp.send(&mail).await.unwrap_err();
+        assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Message));
+    }
+    assert!(smtp.send(&mail().with_recipients(Vec::new())).await.is_err());
+    assert_eq!(peer.connections(), 0);
+}
