@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use postrider_transport::{DeliveryId, Recipient, mask_addresses};
 
+use crate::Outbox;
 use crate::delivery::{Attempt, Priority, RecipientState, State, WhenInDoubt};
 use crate::store::{AdminStore, StoreError};
-use crate::Outbox;
 
 /// One delivery, with all that is known of it but the message itself.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct Delivery {
     pub created_at: SystemTime,
     /// When it is due, or its lease runs out; `None` once it is finished.
     pub due_at: Option<SystemTime>,
-    /// When it is no longer worth sending.
+    /// When it is no longer worth sending; `None` if it never expires, and once it is finished.
     pub expires_at: Option<SystemTime>,
     /// Which cycle it is in, from 1 on; a resend begins a new one.
     pub cycle: u32,

@@ -125,11 +125,8 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
     };
     if failure.blame() == Blame::Transport && !nobody_left {
         let pending = Next::Pending { after: failure.retry_after().unwrap_or(at.pause) };
-        let next = if at.now >= deadline(lease, at.policy) {
-            given_up(lease, format!("expired: {failure}"))
-        } else {
-            pending
-        };
+        let next =
+            if at.now >= deadline(lease, at.policy) { given_up(lease, format!("expired: {failure}")) } else { pending };
         return Decision { outcome, next, charge: false, recipients };
     }
     // A permanent failure speaks for the recipients that it does not name; those refused only for now are retried.

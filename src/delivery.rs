@@ -221,6 +221,23 @@ pub struct NewRow {
     pub when_in_doubt: WhenInDoubt,
 }
 
+impl NewRow {
+    /// A row due now, with nothing else wished for; the rest can be set field by field.
+    pub fn new(id: DeliveryId, message: Encoded, recipients: Vec<Recipient>) -> Self {
+        Self {
+            id,
+            message,
+            recipients,
+            template_id: None,
+            key: None,
+            priority: Priority::default(),
+            due: None,
+            expires: None,
+            when_in_doubt: WhenInDoubt::default(),
+        }
+    }
+}
+
 /// The right to settle one delivery: its id, and the number that proves that no other relay took it over since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseKey {

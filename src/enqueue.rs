@@ -108,16 +108,16 @@ impl<M: Message> NewDelivery<M> {
         if recipients.is_empty() {
             return Err(EnqueueError::NoRecipient);
         }
+        let template_id = self.message.template_id().map(str::to_owned);
+        let message = self.message.encode().map_err(EnqueueError::Encode)?;
         Ok(NewRow {
-            id: DeliveryId::new(),
-            message: self.message.encode().map_err(EnqueueError::Encode)?,
-            recipients,
-            template_id: self.message.template_id().map(str::to_owned),
+            template_id,
             key: self.key,
             priority: self.priority,
             due: self.due,
             expires: self.expires,
             when_in_doubt: self.when_in_doubt,
+            ..NewRow::new(DeliveryId::new(), message, recipients)
         })
     }
 }

@@ -25,17 +25,17 @@ pub use observe::{Event, Observer};
 pub use outbox::{Accept, EnqueueOnly, Outbox};
 pub use relay::{Pass, Pause, Relay};
 pub use retry::{Backoff, RetryPolicy};
+#[cfg(feature = "sqlite")]
+pub use store::SqliteStore;
 pub use store::{
     AdminStore, Claim, MemoryStore, MemoryTransaction, RelayId, RelayReport, Store, StoreError, StoreErrorKind,
 };
-#[cfg(feature = "sqlite")]
-pub use store::SqliteStore;
 
 #[doc(no_inline)]
 pub use postrider_transport::{
-    Address, AddressError, Attachment, Blame, BoxTransport, Class, Classify, CodecError, DeliveryId, Email, EmailBuilder,
-    EmailError, Encoded, Failure, IntoMailbox, ListUnsubscribe, Mailbox, Message, Outgoing, Receipt, Recipient, Refusal,
-    Transport, Unsupported,
+    Address, AddressError, Attachment, Blame, BoxTransport, Class, Classify, CodecError, DeliveryId, Email,
+    EmailBuilder, EmailError, Encoded, Failure, IntoMailbox, ListUnsubscribe, Mailbox, Message, Outgoing, Receipt,
+    Recipient, Refusal, Transport, Unsupported,
 };
 
 /// Mail over SMTP.

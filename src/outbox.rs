@@ -147,7 +147,8 @@ impl<S: Store, T: Accept> Outbox<S, T> {
     where
         I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
     {
-        let rows: Vec<_> = deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
+        let rows: Vec<_> =
+            deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
         Ok(self.store.insert(rows).await?)
     }
 
@@ -163,7 +164,8 @@ impl<S: Store, T: Accept> Outbox<S, T> {
     where
         I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
     {
-        let rows: Vec<_> = deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
+        let rows: Vec<_> =
+            deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
         Ok(self.store.insert_in(connection, rows).await?)
     }
 

@@ -18,7 +18,7 @@ CREATE TABLE postrider_deliveries (
     expires_at    INTEGER                                   -- not after; NULL: as long as the relay's policy says
 ) STRICT;
 
--- What is pending or leased. A delivery that is neither here nor in postrider_ended has been sent.
+-- What is pending or leased. A delivery that is neither here nor in postrider_ended was sent by its last attempt.
 CREATE TABLE postrider_queue (
     delivery_id      TEXT    NOT NULL PRIMARY KEY REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
     priority         INTEGER NOT NULL,
@@ -40,10 +40,10 @@ END;
 
 CREATE INDEX postrider_queue_due ON postrider_queue (priority, due_at);
 
--- Deliveries that ended otherwise than sent.
+-- Deliveries that ended otherwise than with the attempt that sent them.
 CREATE TABLE postrider_ended (
     delivery_id TEXT    NOT NULL PRIMARY KEY REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
-    state       TEXT    NOT NULL CHECK (state IN ('dead', 'in_doubt', 'cancelled')),
+    state       TEXT    NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
     reason      TEXT,
     ended_at    INTEGER NOT NULL,
     token       INTEGER NOT NULL,                           -- the last one, so that a resend goes on counting

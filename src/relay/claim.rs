@@ -128,7 +128,9 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         let limit = match admit {
             Admit::All => room,
             Admit::One => room.min(1),
-            Admit::NotBefore(_) | Admit::Probing if self.until != Until::Stopped => return Ok(self.when_idle(Turn::Over)),
+            Admit::NotBefore(_) | Admit::Probing if self.until != Until::Stopped => {
+                return Ok(self.when_idle(Turn::Over));
+            }
             Admit::NotBefore(time) => {
                 return Ok(Turn::Wait(Wait::For(time.saturating_duration_since(Instant::now()))));
             }

@@ -84,7 +84,13 @@ fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &Claimed) -> 
         return Prepared::Expired;
     }
     if let Some(next) = decide_before_sending(circumstances(shared, claimed, Duration::ZERO)) {
-        return Prepared::Settle(Settlement { key: lease.key, attempt: None, charge: false, recipients: Vec::new(), next });
+        return Prepared::Settle(Settlement {
+            key: lease.key,
+            attempt: None,
+            charge: false,
+            recipients: Vec::new(),
+            next,
+        });
     }
     match T::Message::decode(&lease.message) {
         Ok(message) => Prepared::Send(

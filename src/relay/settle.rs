@@ -35,7 +35,11 @@ pub(super) async fn settle<S: Store, T: Transport>(
     while finished.recv_many(&mut batch, BATCH).await > 0 {
         if let Err(error) = settle_batch(&shared, &batch, patience).await {
             // Their leases run out, and whoever takes them over records a lost attempt: nothing is lost but the knowledge.
-            tracing::error!(error = &error as &dyn std::error::Error, count = batch.len(), "results could not be written");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                count = batch.len(),
+                "results could not be written"
+            );
             outcome = Err(error);
         }
         for done in batch.drain(..) {

@@ -122,9 +122,10 @@ impl Store for MemoryStore {
         let mut inner = self.lock();
         let mut ids = Vec::with_capacity(rows.len());
         for row in rows {
-            let staged = row.key.as_deref().and_then(|key| {
-                tx.staged.iter().find(|other| other.key.as_deref() == Some(key)).map(|other| other.id)
-            });
+            let staged = row
+                .key
+                .as_deref()
+                .and_then(|key| tx.staged.iter().find(|other| other.key.as_deref() == Some(key)).map(|other| other.id));
             let first = match (staged, row.key.as_deref()) {
                 (Some(id), _) => Some(id),
                 (None, Some(key)) => inner.reserve_key(key)?,

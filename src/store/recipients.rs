@@ -23,9 +23,7 @@ pub(super) fn statuses(
     recipients
         .into_iter()
         .map(|recipient| match recorded.iter().find(|outcome| outcome.recipient == recipient) {
-            Some(outcome) => {
-                RecipientStatus { recipient, state: outcome.state, reply: outcome.reply.clone() }
-            }
+            Some(outcome) => RecipientStatus { recipient, state: outcome.state, reply: outcome.reply.clone() },
             None => RecipientStatus { recipient, state: common, reply: reply.map(str::to_owned) },
         })
         .collect()
@@ -45,11 +43,9 @@ pub(super) fn kept_on_resend(
     recipients: &[Recipient],
     recorded: &[RecipientOutcome],
 ) -> Vec<RecipientOutcome> {
-    let has_it = |recipient: &&Recipient| {
-        match recorded.iter().find(|outcome| outcome.recipient == **recipient) {
-            Some(outcome) => outcome.state == RecipientState::Sent,
-            None => state == State::Sent,
-        }
+    let has_it = |recipient: &&Recipient| match recorded.iter().find(|outcome| outcome.recipient == **recipient) {
+        Some(outcome) => outcome.state == RecipientState::Sent,
+        None => state == State::Sent,
     };
     let having: Vec<_> = recipients.iter().filter(has_it).collect();
     if having.len() == recipients.len() {

@@ -50,7 +50,7 @@ impl AdminStore for MemoryStore {
                 when_in_doubt: row.when_in_doubt,
                 created_at: from_millis(row.created),
                 due_at: due_at(row),
-                expires_at: row.expires.map(from_millis),
+                expires_at: row.expires.filter(|_| row.state == State::Pending).map(from_millis),
                 cycle: row.cycle,
                 reason: row.reason.clone(),
                 recipients: statuses(row.state, row.recipients.clone(), &row.recorded, reply),

@@ -134,13 +134,7 @@ impl Rows {
         if let Some(since) = lost {
             row.made += 1;
             row.spent += 1;
-            row.attempts.push(Attempt::new(
-                row.made,
-                row.cycle,
-                from_millis(since),
-                from_millis(now),
-                Outcome::Lost,
-            ));
+            row.attempts.push(Attempt::new(row.made, row.cycle, from_millis(since), from_millis(now), Outcome::Lost));
         }
         let (recipients, taken) = remaining(row.recipients.clone(), &row.recorded);
         let key = LeaseKey { id, token: row.token };

@@ -17,7 +17,7 @@ use crate::store::{AdminStore, StoreError};
 /// Every delivery with its state. What stands in neither table has been sent.
 const WITH_STATE: &str = "
     SELECT d.id, d.created_at, d.template_id, d.key, d.priority, d.when_in_doubt, d.recipients, q.due_at,
-           coalesce(q.expires_at, d.expires_at) AS expires_at, e.reason,
+           q.expires_at, e.reason,
            coalesce(q.cycle, e.cycle) AS cycle,
            CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE coalesce(e.state, 'sent') END AS state
@@ -39,7 +39,7 @@ fn where_state(state: Option<State>) -> &'static str {
         None => "true",
         Some(State::Pending) => "d.id IN (SELECT delivery_id FROM postrider_queue WHERE leased_at IS NULL)",
         Some(State::Leased) => "d.id IN (SELECT delivery_id FROM postrider_queue WHERE leased_at IS NOT NULL)",
-        Some(State::Sent) => "q.delivery_id IS NULL AND e.delivery_id IS NULL",
+        Some(State::Sent) => "q.delivery_id IS NULL AND coalesce(e.state, 'sent') = 'sent'",
         Some(State::Dead) => "d.id IN (SELECT delivery_id FROM postrider_ended WHERE state = 'dead')",
         Some(State::InDoubt) => "d.id IN (SELECT delivery_id FROM postrider_ended WHERE state = 'in_doubt')",
         Some(State::Cancelled) => "d.id IN (SELECT delivery_id FROM postrider_ended WHERE state = 'cancelled')",
@@ -230,7 +230,7 @@ impl AdminStore for SqliteStore {
             rest -= deliveries;
             *stats.count_mut(word(row, "state")?) = unsigned(deliveries);
         }
-        stats.sent = unsigned(rest);
+        stats.sent += unsigned(rest);
         stats.relays = relays(&mut tx, now).await?;
         drop(tx);
         stats.oldest_due =

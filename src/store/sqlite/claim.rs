@@ -25,7 +25,7 @@ const DUE: &str = "
            EXISTS (SELECT 1 FROM postrider_recipients r WHERE r.delivery_id = q.delivery_id) AS partial
     FROM postrider_queue q JOIN postrider_deliveries d ON d.id = q.delivery_id
     WHERE q.priority = ?1 AND q.due_at <= ?2
-    ORDER BY q.due_at LIMIT ?3";
+    ORDER BY q.due_at, q.delivery_id LIMIT ?3";
 
 pub(super) async fn claim(pool: &SqlitePool, claim: Claim, now: i64) -> Result<Vec<Lease>, StoreError> {
     let due_by = claim.due_by.map_or(now, |time| to_millis(time).min(now));
@@ -86,11 +86,8 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
     let lost = row.try_get::<Option<i64>, _>("leased_at")?.is_some();
     let key = LeaseKey { id: id(row, "delivery_id")?, token: row.try_get::<i64, _>("token")? + 1 };
     let message = postrider_transport::Encoded { format: row.try_get("format")?, body: row.try_get("body")? };
-    let outcomes = if row.try_get("partial")? {
-        recorded(connection, row.try_get("delivery_id")?).await?
-    } else {
-        Vec::new()
-    };
+    let outcomes =
+        if row.try_get("partial")? { recorded(connection, row.try_get("delivery_id")?).await? } else { Vec::new() };
     let (open, taken) = remaining(recipients(row)?, &outcomes);
     Ok(Lease {
         taken,

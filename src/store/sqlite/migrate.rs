@@ -28,7 +28,8 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
         sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM postrider_migrations").fetch_one(&mut *tx).await?;
     let applied = usize::try_from(applied).unwrap_or(0);
     if applied > VERSIONS.len() {
-        let text = format!("the outbox's tables are of version {applied}, and this program knows only {}", VERSIONS.len());
+        let text =
+            format!("the outbox's tables are of version {applied}, and this program knows only {}", VERSIONS.len());
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
     for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {

@@ -65,10 +65,7 @@ pub(super) fn recipients(row: &SqliteRow) -> Result<Vec<Recipient>, StoreError> 
 }
 
 /// The outcomes that differ from the delivery's.
-pub(super) async fn recorded(
-    connection: &mut SqliteConnection,
-    id: &str,
-) -> Result<Vec<RecipientOutcome>, StoreError> {
+pub(super) async fn recorded(connection: &mut SqliteConnection, id: &str) -> Result<Vec<RecipientOutcome>, StoreError> {
     let rows = sqlx::query("SELECT address, outcome, reply FROM postrider_recipients WHERE delivery_id = ?1")
         .bind(id)
         .fetch_all(connection)

@@ -30,26 +30,17 @@ async fn settle_one(
     let id = key.id.to_string();
     let held = match &settlement.next {
         Next::Pending { after } => give_back(connection, settlement, now.saturating_add(millis(*after).max(1))).await?,
-        Next::Sent => end(connection, key, None, now).await?,
-        Next::Dead { reason } => end(connection, key, Some((State::Dead, reason)), now).await?,
-        Next::InDoubt { reason } => end(connection, key, Some((State::InDoubt, reason)), now).await?,
+        // The attempt's own row is all that a sent delivery needs to be known by.
+        Next::Sent if settlement.attempt.is_some() => end(connection, key, None, now).await?,
+        Next::Sent => end(connection, key, Some((State::Sent, None)), now).await?,
+        Next::Dead { reason } => end(connection, key, Some((State::Dead, Some(reason))), now).await?,
+        Next::InDoubt { reason } => end(connection, key, Some((State::InDoubt, Some(reason))), now).await?,
     };
     if !held {
         return Ok(Settled::LeaseLost);
     }
-    match &settlement.attempt {
-        Some(attempt) => record(connection, &id, key.token, attempt).await?,
-        // A delivery that ended without a call keeps its last token where a resend looks for it.
-        None => {
-            sqlx::query(
-                "UPDATE postrider_attempts SET token = ?2 WHERE delivery_id = ?1
-                 AND number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = ?1)",
-            )
-            .bind(&id)
-            .bind(key.token)
-            .execute(&mut *connection)
-            .await?;
-        }
+    if let Some(attempt) = &settlement.attempt {
+        record(connection, &id, key.token, attempt).await?;
     }
     for outcome in &settlement.recipients {
         sqlx::query(
@@ -66,11 +57,7 @@ async fn settle_one(
     Ok(Settled::Done)
 }
 
-async fn give_back(
-    connection: &mut SqliteConnection,
-    settlement: &Settlement,
-    due: i64,
-) -> Result<bool, StoreError> {
+async fn give_back(connection: &mut SqliteConnection, settlement: &Settlement, due: i64) -> Result<bool, StoreError> {
     let updated = sqlx::query(
         "UPDATE postrider_queue SET leased_at = NULL, due_at = ?3, attempts = attempts + ?4, spent = spent + ?5
          WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL",
@@ -85,11 +72,11 @@ async fn give_back(
     Ok(updated.rows_affected() > 0)
 }
 
-/// Takes a delivery out of the queue, and notes how it ended unless it was sent.
+/// Takes a delivery out of the queue, and notes how it ended, if given.
 async fn end(
     connection: &mut SqliteConnection,
     key: LeaseKey,
-    state: Option<(State, &String)>,
+    state: Option<(State, Option<&String>)>,
     now: i64,
 ) -> Result<bool, StoreError> {
     let id = key.id.to_string();
@@ -116,12 +103,7 @@ async fn end(
     Ok(deleted.rows_affected() > 0)
 }
 
-async fn record(
-    connection: &mut SqliteConnection,
-    id: &str,
-    token: i64,
-    attempt: &Attempt,
-) -> Result<(), StoreError> {
+async fn record(connection: &mut SqliteConnection, id: &str, token: i64, attempt: &Attempt) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO postrider_attempts
              (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id)

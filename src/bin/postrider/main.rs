@@ -1,0 +1,72 @@
+//! The operator's tool: makes the outbox's tables, enqueues, sends, and shows and mends what became of it.
+#![cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "without a store, the tool can only say what it lacks"))]
+
+mod args;
+mod change;
+mod database;
+mod enqueue;
+mod fail;
+mod logs;
+mod output;
+mod progress;
+mod schemes;
+mod show;
+mod signals;
+mod transport;
+mod words;
+mod work;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use postrider::AdminStore;
+
+use args::{Args, Command};
+use database::{Database, Missing};
+use fail::Fail;
+use output::Out;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return fail::usage(&error),
+    };
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fail::runtime(format!("the program cannot start: {error}")))
+        .and_then(|runtime| runtime.block_on(run(args)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fail) => fail.tell(),
+    }
+}
+
+async fn run(args: Args) -> Result<(), Fail> {
+    if let Command::Migrate { print: true } = args.command {
+        let mut out = Out::stdout();
+        out.text(database::schema(args.database.as_deref())?)?;
+        return out.finish();
+    }
+    let missing = if matches!(args.command, Command::Migrate { .. }) { Missing::Create } else { Missing::Refuse };
+    match database::open(args.database.as_deref(), missing).await? {
+        #[cfg(feature = "sqlite")]
+        Database::Sqlite(store) => obey(args.command, store).await,
+    }
+}
+
+/// Any store will do.
+async fn obey<S: AdminStore>(command: Command, store: S) -> Result<(), Fail> {
+    let mut out = Out::stdout();
+    match command {
+        Command::Migrate { .. } => store.migrate().await?,
+        Command::Enqueue(mail) => enqueue::run(*mail, store, &mut out).await?,
+        Command::Work(how) => work::run(how, store, &mut out).await?,
+        Command::List(which) => show::list(&which, &store, &mut out).await?,
+        Command::Show { id, json } => show::one(id, json, &store, &mut out).await?,
+        Command::Resend { ids } => change::resend(&ids, &store, &mut out).await?,
+        Command::Cancel { ids } => change::cancel(&ids, &store, &mut out).await?,
+        Command::Stats { json } => show::stats(json, &store, &mut out).await?,
+    }
+    out.finish()
+}

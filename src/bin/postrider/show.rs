@@ -1,0 +1,208 @@
+//! Showing what is in the outbox, to people and to scripts. The names in the JSON are a promise.
+
+use std::time::Duration;
+
+use postrider::{AdminStore, Attempt, Delivery, DeliveryId, Filter, RelayStatus, Stats, Summary};
+use serde_json::{Value, json};
+
+use crate::args::List;
+use crate::fail::Fail;
+use crate::output::{Out, printable};
+use crate::words::time;
+
+const PAGE: u32 = 500;
+
+pub(crate) async fn list<S: AdminStore>(which: &List, store: &S, out: &mut Out) -> Result<(), Fail> {
+    let mut left = which.limit.unwrap_or(u32::MAX);
+    let mut filter = Filter::new();
+    filter.state = which.state;
+    filter.after = which.after;
+    if !which.json {
+        out.line(format_args!(
+            "{:36}  {:9}  {:>8}  {:24}  {:16}  LAST ERROR",
+            "ID", "STATE", "ATTEMPTS", "DUE", "TEMPLATE"
+        ))?;
+    }
+    while left > 0 && !out.closed() {
+        filter.limit = left.min(PAGE);
+        let page = store.list(&filter).await?;
+        for summary in &page {
+            if which.json { out.line(summary_json(summary))? } else { out.line(summary_line(summary))? }
+        }
+        out.finish()?;
+        let found = u32::try_from(page.len()).unwrap_or(u32::MAX);
+        left = left.saturating_sub(found);
+        match page.last() {
+            Some(last) if found == filter.limit => filter.after = Some(last.id),
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+fn summary_json(summary: &Summary) -> Value {
+    json!({
+        "id": summary.id.to_string(),
+        "state": summary.state.as_str(),
+        "template_id": summary.template_id,
+        "attempts": summary.attempts,
+        "created_at": time(summary.created_at),
+        "due_at": summary.due_at.map(time),
+        "last_error": summary.last_error,
+    })
+}
+
+fn summary_line(summary: &Summary) -> String {
+    let Summary { id, state, attempts, .. } = summary;
+    let due = or_dash(summary.due_at.map(time));
+    let template = or_dash(summary.template_id.clone());
+    let error = summary.last_error.as_deref().map(printable).unwrap_or_default();
+    format!("{id}  {state:9}  {attempts:>8}  {due:24}  {template:16}  {error}").trim_end().to_owned()
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
+pub(crate) async fn one<S: AdminStore>(id: DeliveryId, json: bool, store: &S, out: &mut Out) -> Result<(), Fail> {
+    let delivery = store.get(id).await?.ok_or_else(|| Fail::runtime(format!("there is no delivery {id}")))?;
+    if json { out.line(delivery_json(&delivery)) } else { delivery_lines(&delivery, out) }
+}
+
+fn delivery_json(delivery: &Delivery) -> Value {
+    let recipients = delivery.recipients.iter().map(|status| {
+        json!({ "address": status.recipient.as_str(), "outcome": status.state.as_str(), "reply": status.reply })
+    });
+    json!({
+        "id": delivery.id.to_string(),
+        "state": delivery.state.as_str(),
+        "reason": delivery.reason,
+        "template_id": delivery.template_id,
+        "key": delivery.key,
+        "priority": delivery.priority.level(),
+        "when_in_doubt": delivery.when_in_doubt.as_str(),
+        "created_at": time(delivery.created_at),
+        "due_at": delivery.due_at.map(time),
+        "expires_at": delivery.expires_at.map(time),
+        "cycle": delivery.cycle,
+        "recipients": recipients.collect::<Vec<_>>(),
+        "attempts": delivery.attempts.iter().map(attempt_json).collect::<Vec<_>>(),
+    })
+}
+
+fn attempt_json(attempt: &Attempt) -> Value {
+    json!({
+        "number": attempt.number,
+        "cycle": attempt.cycle,
+        "started_at": time(attempt.started_at),
+        "finished_at": time(attempt.finished_at),
+        "outcome": attempt.outcome.as_str(),
+        "transport_fault": attempt.transport_fault,
+        "error": attempt.error,
+        "reply": attempt.reply,
+        "provider_id": attempt.provider_id,
+    })
+}
+
+fn delivery_lines(delivery: &Delivery, out: &mut Out) -> Result<(), Fail> {
+    let mut line = |name: &str, value: Option<String>| match value {
+        Some(value) => out.line(format_args!("{name:<12}{}", printable(&value))),
+        None => Ok(()),
+    };
+    line("id", Some(delivery.id.to_string()))?;
+    line("state", Some(delivery.state.to_string()))?;
+    line("why", delivery.reason.clone())?;
+    line("template", delivery.template_id.clone())?;
+    line("key", delivery.key.clone())?;
+    line("priority", Some(delivery.priority.level().to_string()))?;
+    line("in doubt", Some(delivery.when_in_doubt.to_string()))?;
+    line("created", Some(time(delivery.created_at)))?;
+    line("due", delivery.due_at.map(time))?;
+    line("expires", delivery.expires_at.map(time))?;
+    line("cycle", Some(delivery.cycle.to_string()))?;
+    out.line("recipients")?;
+    for status in &delivery.recipients {
+        let reply = status.reply.as_deref().map(printable).unwrap_or_default();
+        let line = format!("  {:<9} {}  {reply}", status.state, printable(status.recipient.as_str()));
+        out.line(line.trim_end())?;
+    }
+    out.line(if delivery.attempts.is_empty() { "no attempts so far" } else { "attempts" })?;
+    for attempt in &delivery.attempts {
+        attempt_lines(attempt, out)?;
+    }
+    Ok(())
+}
+
+fn attempt_lines(attempt: &Attempt, out: &mut Out) -> Result<(), Fail> {
+    let Attempt { number, cycle, outcome, .. } = attempt;
+    let took = attempt.finished_at.duration_since(attempt.started_at).unwrap_or_default();
+    let fault = if attempt.transport_fault { ", the transport's fault" } else { "" };
+    let started = time(attempt.started_at);
+    out.line(format_args!("  {number} (cycle {cycle})  {started}  {} ms  {outcome}{fault}", took.as_millis()))?;
+    for (name, text) in [("error", &attempt.error), ("reply", &attempt.reply), ("provider id", &attempt.provider_id)] {
+        if let Some(text) = text {
+            out.line(format_args!("      {name}: {}", printable(text)))?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn stats<S: AdminStore>(json: bool, store: &S, out: &mut Out) -> Result<(), Fail> {
+    let stats = store.stats().await?;
+    if json {
+        return out.line(stats_json(&stats));
+    }
+    let Stats { pending, leased, sent, dead, in_doubt, cancelled, .. } = stats;
+    let counts = [
+        ("pending", pending),
+        ("leased", leased),
+        ("sent", sent),
+        ("dead", dead),
+        ("in doubt", in_doubt),
+        ("cancelled", cancelled),
+    ];
+    for (name, count) in counts {
+        out.line(format_args!("{name:<12}{count}"))?;
+    }
+    match stats.oldest_due {
+        Some(age) => out.line(format_args!("oldest due  {} ago", humantime::format_duration(whole_seconds(age))))?,
+        None => out.line("oldest due  nothing is due")?,
+    }
+    for relay in &stats.relays {
+        let RelayStatus { id, in_flight, .. } = relay;
+        let seen = humantime::format_duration(whole_seconds(relay.seen_ago));
+        let paused = relay.paused.as_deref().map(|why| format!(", paused: {}", printable(why))).unwrap_or_default();
+        out.line(format_args!("relay       {id}  seen {seen} ago, {in_flight} in flight{paused}"))?;
+    }
+    Ok(())
+}
+
+fn stats_json(stats: &Stats) -> Value {
+    let relays = stats.relays.iter().map(|relay| {
+        json!({
+            "id": relay.id,
+            "seen_s_ago": seconds(relay.seen_ago),
+            "in_flight": relay.in_flight,
+            "paused": relay.paused,
+        })
+    });
+    json!({
+        "pending": stats.pending,
+        "leased": stats.leased,
+        "sent": stats.sent,
+        "dead": stats.dead,
+        "in_doubt": stats.in_doubt,
+        "cancelled": stats.cancelled,
+        "oldest_due_s": stats.oldest_due.map(seconds),
+        "relays": relays.collect::<Vec<_>>(),
+    })
+}
+
+/// With milliseconds and no more.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
+}
+
+fn whole_seconds(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs())
+}

@@ -1,0 +1,46 @@
+//! Making the transport that a URL names, with what this build knows.
+
+use postrider::{BoxTransport, Email};
+
+use crate::fail::Fail;
+use crate::schemes::{self, Scheme};
+
+const SCHEMES: &[Scheme] = &[
+    Scheme::new("smtp", "smtp", cfg!(feature = "smtp")),
+    Scheme::new("smtps", "smtp", cfg!(feature = "smtp")),
+    Scheme::new("ses", "ses", false),
+    Scheme::new("sendgrid", "sendgrid", false),
+    Scheme::new("mailgun", "mailgun", false),
+    Scheme::new("postmark", "postmark", false),
+    Scheme::new("resend", "resend", false),
+    Scheme::new("brevo", "brevo", false),
+    Scheme::new("mailjet", "mailjet", false),
+    Scheme::new("sparkpost", "sparkpost", false),
+    Scheme::new("mailersend", "mailersend", false),
+    Scheme::new("mailtrap", "mailtrap", false),
+];
+
+/// The transport for `url`, for so many messages at once.
+#[cfg_attr(not(feature = "smtp"), allow(unused_variables, reason = "there is nothing to open"))]
+pub(crate) fn open(url: Option<&str>, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
+    let (scheme, url) = schemes::find("transport", "--transport URL, or set TRANSPORT_URL", SCHEMES, url)?;
+    match scheme.feature {
+        #[cfg(feature = "smtp")]
+        "smtp" => smtp(url, concurrency),
+        _ => Err(scheme.lacking()),
+    }
+}
+
+#[cfg(feature = "smtp")]
+fn smtp(url: &str, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
+    use postrider::smtp::{Smtp, SmtpConfigError};
+
+    let wrong = |error: SmtpConfigError| Fail::usage(format!("the transport: {}", crate::fail::chain(&error)));
+    // A connection for each message that is sent at once, unless the URL wants it otherwise.
+    let pool = url.split_once('?').is_some_and(|(_, query)| query.split('&').any(|pair| pair.starts_with("pool=")));
+    let mut builder = Smtp::builder_from_url(url).map_err(wrong)?;
+    if !pool {
+        builder = builder.max_connections(concurrency);
+    }
+    Ok(BoxTransport::new(builder.build().map_err(wrong)?))
+}

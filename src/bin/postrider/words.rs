@@ -1,0 +1,116 @@
+//! Reading single words of the command line, and writing times.
+
+use std::time::{Duration, SystemTime};
+
+use postrider::{DeliveryId, State};
+
+pub(crate) fn delivery_id(text: &str) -> Result<DeliveryId, &'static str> {
+    text.parse().map_err(|_| "a delivery's id is a UUID, as enqueue and list print it")
+}
+
+pub(crate) fn state(text: &str) -> Result<State, String> {
+    text.parse().map_err(|_| format!("the states are {}", State::ALL.map(State::as_str).join(", ")))
+}
+
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; durations are written 500ms, 5s, 2h, 1h30m, 5d"))
+}
+
+pub(crate) fn positive(text: &str) -> Result<Duration, String> {
+    at_least(text, Duration::from_millis(1))
+}
+
+pub(crate) fn lease(text: &str) -> Result<Duration, String> {
+    at_least(text, Duration::from_millis(100))
+}
+
+fn at_least(text: &str, shortest: Duration) -> Result<Duration, String> {
+    match duration(text)? {
+        long if long >= shortest => Ok(long),
+        _ => Err(format!("it must be at least {}", humantime::format_duration(shortest))),
+    }
+}
+
+pub(crate) fn factor(text: &str) -> Result<f64, &'static str> {
+    number(text).filter(|factor| *factor >= 1.0).ok_or("it must be a number from 1 on")
+}
+
+pub(crate) fn jitter(text: &str) -> Result<f64, &'static str> {
+    number(text).filter(|jitter| (0.0..=1.0).contains(jitter)).ok_or("it must be a number from 0 to 1")
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// A time with its zone (RFC 3339 section 5.6): in UTC, or with an offset.
+pub(crate) fn rfc3339(text: &str) -> Result<SystemTime, &'static str> {
+    const FORM: &str = "a time is written 2030-12-31T18:00:00Z or 2030-12-31T18:00:00+02:00";
+    let utc = |text: &str| humantime::parse_rfc3339(&text.to_ascii_uppercase()).map_err(|_| FORM);
+    let Some(at) = text.rfind(['+', '-']).filter(|at| *at > "2030-12-31".len()) else {
+        return utc(text);
+    };
+    let (local, offset) = text.split_at(at);
+    let (hours, minutes) = offset[1..].split_once(':').ok_or(FORM)?;
+    let two_digits = |text: &str, below: u64| match text.parse::<u64>() {
+        Ok(number) if text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit()) && number < below => Ok(number),
+        _ => Err(FORM),
+    };
+    let offset_by = Duration::from_secs(60 * (60 * two_digits(hours, 24)? + two_digits(minutes, 60)?));
+    let local = utc(&format!("{local}Z"))?;
+    let time = if offset.starts_with('+') { local.checked_sub(offset_by) } else { local.checked_add(offset_by) };
+    time.ok_or(FORM)
+}
+
+/// A time as scripts read it: in UTC, with milliseconds.
+pub(crate) fn time(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_with_an_offset_is_the_same_moment() {
+        let utc = rfc3339("2030-12-31T18:00:00Z").unwrap();
+        for same in [
+            "2030-12-31T20:00:00+02:00",
+            "2030-12-31T12:30:00-05:30",
+            "2030-12-31t18:00:00.000z",
+            "2031-01-01T00:00:00+06:00",
+        ] {
+            assert_eq!(rfc3339(same), Ok(utc), "{same}");
+        }
+        assert_eq!(time(utc), "2030-12-31T18:00:00.000Z");
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for bad in [
+            "",
+            "now",
+            "2030-12-31",
+            "2030-12-31T18:00:00",
+            "2030-12-31T18:00:00+2:00",
+            "2030-12-31T18:00:00+0200",
+            "2030-12-31T18:00:00+02:60",
+            "2030-12-31T18:00:00++2:00",
+            "2030-12-31T18:00:00Z+02:00",
+            "2030-13-31T18:00:00Z",
+            "1969-12-31T23:00:00Z",
+            "2030-12-31T18:00:00+é:00",
+        ] {
+            assert!(rfc3339(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_keep_their_bounds() {
+        assert_eq!(factor("1"), Ok(1.0));
+        assert!(["0.9", "NaN", "inf", "x", "-1"].iter().all(|bad| factor(bad).is_err()));
+        assert!(["-0.1", "1.1", "NaN"].iter().all(|bad| jitter(bad).is_err()));
+        assert!(lease("99ms").is_err() && lease("100ms").is_ok());
+        assert!(positive("0s").is_err() && duration("0s").is_ok());
+    }
+}

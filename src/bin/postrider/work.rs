@@ -1,0 +1,96 @@
+//! Sending.
+
+use postrider::{AdminStore, Outbox, Pass, RetryPolicy};
+use serde_json::json;
+
+use crate::args::Work;
+use crate::fail::{Fail, warn};
+use crate::output::Out;
+use crate::progress::Progress;
+use crate::{logs, signals, transport};
+
+pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Result<(), Fail> {
+    if how.retry_base > how.retry_cap {
+        return Err(Fail::usage("--retry-base must not be longer than --retry-cap"));
+    }
+    let transport = transport::open(how.transport.as_deref(), how.concurrency.get())?;
+    // Asked first, so that missing tables are one clear line before the work begins.
+    store.next_due().await?;
+    let progress = Progress::on_terminal();
+    logs::start(progress.as_ref())?;
+    let stop = signals::listen()?;
+
+    let retry = RetryPolicy::default()
+        .backoff(how.retry_base, how.retry_cap)
+        .factor(how.factor)
+        .jitter(how.jitter)
+        .attempts(how.attempts)
+        .max_age(how.max_age);
+    let mut relay = Outbox::new(store, transport)
+        .relay()
+        .concurrency(how.concurrency.get())
+        .lease(how.lease)
+        .poll(how.poll)
+        .retry(retry)
+        .abandon_on(stop.abandon);
+    let drawing = progress.clone().map(|progress| tokio::spawn(progress.draw()));
+    if let Some(progress) = &progress {
+        relay = relay.observer(progress.clone());
+    }
+    let stopping = stop.graceful.clone();
+    let pass = if how.drain { relay.drain_until(stop.graceful).await } else { relay.run(stop.graceful).await };
+    if let Some(drawing) = drawing {
+        drawing.abort();
+    }
+    drop(progress.as_ref().map(Progress::hide));
+    let pass = pass?;
+
+    if how.json {
+        out.line(summary_json(&pass))?
+    } else {
+        out.line(summary(&pass))?
+    }
+    out.finish()?;
+    let stopped = stopping.is_cancelled();
+    match &pass.paused {
+        Some(pause) => {
+            let (transport, reason) = (&pause.transport, &pause.reason);
+            let line = format!("the transport {transport} is paused: {reason}; what was not sent is still pending");
+            // A service that is told to stop did as it was told.
+            if stopped {
+                warn(&line);
+                return Ok(());
+            }
+            Err(Fail::paused(line))
+        }
+        None => {
+            if stopped && how.drain {
+                warn("stopped by a signal; what was not sent is still pending");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn summary_json(pass: &Pass) -> serde_json::Value {
+    json!({
+        "sent": pass.sent,
+        "retried": pass.retried,
+        "released": pass.released,
+        "dead": pass.dead,
+        "in_doubt": pass.in_doubt,
+        "lease_lost": pass.lease_lost,
+        "paused": pass.paused.as_ref().map(|pause| format!("{}: {}", pause.transport, pause.reason)),
+    })
+}
+
+fn summary(pass: &Pass) -> String {
+    let Pass { sent, retried, dead, in_doubt, .. } = pass;
+    let mut line = format!("sent {sent}, retried {retried}, dead {dead}, in doubt {in_doubt}");
+    for (name, count) in [("given back", pass.released), ("lease lost", pass.lease_lost)] {
+        if count > 0 {
+            line = format!("{line}, {name} {count}");
+        }
+    }
+    line
+}

@@ -1,0 +1,107 @@
+//! Putting in.
+
+use postrider_transport::Encoded;
+
+use super::{StoreUnderTest, claim_one, dead, get, insert_one, row, row_for, settle};
+use crate::delivery::{NewRow, Priority, When, WhenInDoubt};
+use crate::{AdminStore, Prune, Settled, State, Store, TestClock};
+
+/// A delivery exists if and only if the transaction that enqueued it commits.
+pub async fn a_commit_brings_it_and_a_rollback_does_not<F: StoreUnderTest>(fixture: &F) {
+    let store = fixture.fresh(TestClock::new()).await;
+    let gone = fixture.insert_in_transaction(&store, vec![row(), row()], false).await;
+    let here = fixture.insert_in_transaction(&store, vec![row(), row()], true).await;
+    for id in gone {
+        assert!(store.get(id).await.expect("getting works").is_none(), "it came through a rollback");
+    }
+    for id in &here {
+        assert_eq!(get(&store, *id).await.state, State::Pending);
+    }
+    let claimed = super::claim(&store, 10).await;
+    assert_eq!(claimed.len(), here.len());
+}
+
+/// Nothing of a message or of the wishes with it changes on the way.
+pub async fn a_message_comes_back_as_it_went_in<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let body = format!("{{\"text\":\"quotes ' \\\" \\\\ ✓ 𝄞 \\u0000 {}\"}}", "long ".repeat(200_000));
+    let new = NewRow {
+        message: Encoded { format: "test/7".to_owned(), body },
+        template_id: Some("wel'come ✓".to_owned()),
+        key: Some("a key '✓'".to_owned()),
+        priority: Priority::URGENT,
+        due: Some(When::At(clock.now())),
+        expires: Some(When::After(super::LEASE * 10)),
+        when_in_doubt: WhenInDoubt::Hold,
+        ..row_for(&["ada@example.com", "\"b o'b\"@example.com", "пошта@example.com"])
+    };
+    let id = insert_one(&store, new.clone()).await;
+    let lease = claim_one(&store).await;
+    assert_eq!(lease.key.id, id);
+    assert_eq!(id, new.id);
+    assert_eq!(lease.message, new.message);
+    assert_eq!(lease.recipients, new.recipients);
+    assert_eq!(lease.template_id, new.template_id);
+    assert_eq!(lease.when_in_doubt, WhenInDoubt::Hold);
+    assert_eq!(lease.created_at, clock.now());
+    assert_eq!(lease.expires_at, Some(clock.now() + super::LEASE * 10));
+    assert_eq!((lease.attempts, lease.cycle, lease.spent, lease.lost, lease.taken), (0, 1, 0, false, false));
+    assert_eq!(store.message(id).await.expect("reading works"), Some(new.message));
+    let shown = get(&store, id).await;
+    assert_eq!((shown.key, shown.priority), (new.key, Priority::URGENT));
+    assert_eq!(shown.template_id, new.template_id);
+}
+
+/// While a delivery with a key is kept, whatever its state, another is not added and the first one's id comes back.
+pub async fn a_key_adds_one_delivery<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let keyed = || NewRow { key: Some("order-1".to_owned()), ..row() };
+    let together = store.insert(vec![keyed(), row(), keyed()]).await.expect("inserting works");
+    assert_eq!(together[0], together[2]);
+    assert_ne!(together[0], together[1]);
+    assert_eq!(insert_one(&store, keyed()).await, together[0]);
+    let in_transaction = fixture.insert_in_transaction(&store, vec![keyed()], true).await;
+    assert_eq!(in_transaction, [together[0]]);
+    assert_eq!(super::claim(&store, 10).await.len(), 2, "only two deliveries were added");
+
+    // A finished delivery keeps its key, until it is deleted.
+    clock.advance(super::LEASE * 2);
+    for lease in super::claim(&store, 10).await {
+        assert_eq!(settle(&store, dead(&lease)).await, Settled::Done);
+    }
+    assert_eq!(insert_one(&store, keyed()).await, together[0]);
+    clock.advance(super::SECOND);
+    let prune = Prune::older_than(std::time::Duration::ZERO).state(State::Dead);
+    assert_eq!(store.prune(&prune).await.expect("pruning works"), 2);
+    assert_ne!(insert_one(&store, keyed()).await, together[0], "the key was not free");
+}
+
+/// A key that a transaction took and gave up can be taken.
+pub async fn a_key_is_free_again_after_a_rollback<F: StoreUnderTest>(fixture: &F) {
+    let store = fixture.fresh(TestClock::new()).await;
+    let keyed = || NewRow { key: Some("order-1".to_owned()), ..row() };
+    let first = fixture.insert_in_transaction(&store, vec![keyed()], false).await;
+    let second = insert_one(&store, keyed()).await;
+    assert_ne!(first[0], second);
+    assert_eq!(get(&store, second).await.state, State::Pending);
+}
+
+/// `send_at` and `send_in` are kept, and `next_due` tells how long it takes.
+pub async fn what_is_scheduled_waits_for_its_time<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    assert_eq!(store.next_due().await.expect("asking works"), None);
+    let later = NewRow { due: Some(When::After(super::LEASE)), ..row() };
+    let latest = NewRow { due: Some(When::At(clock.now() + super::LEASE * 3)), priority: Priority::URGENT, ..row() };
+    let ids = store.insert(vec![later, latest]).await.expect("inserting works");
+    assert!(super::claim(&store, 10).await.is_empty(), "it came before its time");
+    assert_eq!(store.next_due().await.expect("asking works"), Some(super::LEASE));
+    clock.advance(super::LEASE);
+    assert_eq!(store.next_due().await.expect("asking works"), Some(std::time::Duration::ZERO));
+    let lease = claim_one(&store).await;
+    assert_eq!(lease.key.id, ids[0]);
+    assert_eq!(lease.cycle_started_at, clock.now(), "the cycle begins when it is due");
+    assert!(super::claim(&store, 10).await.is_empty());
+}

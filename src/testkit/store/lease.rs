@@ -1,0 +1,165 @@
+//! Claiming, renewing, losing.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::{LEASE, SECOND, StoreUnderTest, claim, claim_one, get, insert_one, retry, row, sent, settle};
+use crate::delivery::{LeaseKey, NewRow, Outcome, Priority, When};
+use crate::{Claim, Settled, State, Store, TestClock};
+
+/// The most urgent first; among equals, what has been due longest.
+pub async fn claims_go_by_priority_and_then_by_age<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let due = |ago: u64, priority: u8| NewRow {
+        due: Some(When::At(clock.now() - Duration::from_secs(ago))),
+        priority: Priority::new(priority).expect("a priority"),
+        ..row()
+    };
+    let rows = vec![due(5, 0), due(1, 9), due(9, 5), due(3, 9), due(7, 5)];
+    let ids = store.insert(rows).await.expect("inserting works");
+    let mut order = Vec::new();
+    loop {
+        let leases = claim(&store, 1).await;
+        match leases.first() {
+            Some(lease) => order.push(lease.key.id),
+            None => break,
+        }
+    }
+    assert_eq!(order, [ids[3], ids[1], ids[2], ids[4], ids[0]]);
+}
+
+/// The limit holds, over priorities as well, and what one claim took the next does not.
+pub async fn a_claim_takes_no_more_than_it_asks_for<F: StoreUnderTest>(fixture: &F) {
+    let store = fixture.fresh(TestClock::new()).await;
+    let urgent = || NewRow { priority: Priority::URGENT, ..row() };
+    let rows = vec![row(), urgent(), row(), urgent(), row()];
+    store.insert(rows).await.expect("inserting works");
+    let sizes = [claim(&store, 0).await.len(), claim(&store, 3).await.len(), claim(&store, 3).await.len()];
+    assert_eq!(sizes, [0, 3, 2]);
+    assert!(claim(&store, 3).await.is_empty());
+}
+
+/// A claim by the time at which a pass began leaves alone what the pass has put off, however soon that is due again.
+pub async fn a_pass_does_not_meet_what_it_put_off<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    insert_one(&store, row()).await;
+    let horizon = store.now().await.expect("the clock works");
+    let pass = Claim::new(10, LEASE).due_by(horizon);
+    let leases = store.claim(pass).await.expect("claiming works");
+    assert_eq!(settle(&store, retry(&leases[0], Duration::ZERO)).await, Settled::Done);
+    clock.advance(SECOND);
+    assert!(store.claim(pass).await.expect("claiming works").is_empty(), "it was met again in the same pass");
+    assert_eq!(claim(&store, 10).await.len(), 1);
+}
+
+/// However many claim at once, a delivery has one holder.
+pub async fn many_claimers_never_share_a_delivery<F: StoreUnderTest>(fixture: &F) {
+    let store = fixture.fresh(TestClock::new()).await;
+    let ids = store.insert((0..200).map(|_| row()).collect()).await.expect("inserting works");
+    let claimers: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut mine = Vec::new();
+                let mut empty = 0;
+                // A claimer may come away empty-handed while others hold the rows it looked at.
+                while empty < 3 {
+                    match store.claim(Claim::new(7, LEASE)).await {
+                        Ok(leases) if leases.is_empty() => empty += 1,
+                        Ok(leases) => mine.extend(leases.into_iter().map(|lease| lease.key.id)),
+                        Err(error) if error.kind() == crate::StoreErrorKind::Unavailable => {}
+                        Err(error) => panic!("claiming failed: {error}"),
+                    }
+                }
+                mine
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for claimer in claimers {
+        all.extend(claimer.await.expect("a claimer does not panic"));
+    }
+    let distinct: HashSet<_> = all.iter().copied().collect();
+    assert_eq!(all.len(), distinct.len(), "a delivery was claimed twice");
+    assert_eq!(distinct, ids.into_iter().collect());
+}
+
+/// Settling and renewing with any but the present token change nothing and say so; so does settling twice.
+pub async fn only_the_present_token_settles<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let id = insert_one(&store, row()).await;
+    let never_claimed = LeaseKey { id, token: 0 };
+    assert_eq!(store.renew(&[never_claimed], LEASE).await.expect("renewing works"), [Settled::LeaseLost]);
+
+    let first = claim_one(&store).await;
+    clock.advance(LEASE * 2);
+    let second = claim_one(&store).await;
+    assert!(second.key.token > first.key.token, "the token did not grow");
+    let before = format!("{:?}", get(&store, id).await);
+    for stale in [sent(&first), retry(&first, SECOND), super::dead(&first)] {
+        assert_eq!(settle(&store, stale).await, Settled::LeaseLost);
+    }
+    let future = LeaseKey { id, token: second.key.token + 1 };
+    assert_eq!(
+        store.renew(&[first.key, future], LEASE).await.expect("renewing works"),
+        [Settled::LeaseLost, Settled::LeaseLost]
+    );
+    assert_eq!(format!("{:?}", get(&store, id).await), before, "a stale token changed something");
+
+    assert_eq!(settle(&store, sent(&second)).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&second)).await, Settled::LeaseLost, "it was settled twice");
+    assert_eq!(store.renew(&[second.key], LEASE).await.expect("renewing works"), [Settled::LeaseLost]);
+    assert_eq!(get(&store, id).await.state, State::Sent);
+}
+
+/// Who takes over from a vanished holder finds its attempt recorded as lost and charged, and the old holder is shut out.
+pub async fn a_vanished_holder_leaves_a_lost_attempt<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let id = insert_one(&store, row()).await;
+    let claimed_at = clock.now();
+    let vanished = claim_one(&store).await;
+    clock.advance(LEASE - SECOND);
+    assert!(claim(&store, 1).await.is_empty(), "the lease was not respected");
+    clock.advance(SECOND * 2);
+    let heir = claim_one(&store).await;
+    assert!(heir.lost);
+    assert_eq!((heir.attempts, heir.spent), (1, 1));
+    let history = get(&store, id).await.attempts;
+    assert_eq!(history.len(), 1);
+    assert_eq!((history[0].number, history[0].outcome), (1, Outcome::Lost));
+    assert_eq!((history[0].started_at, history[0].finished_at), (claimed_at, clock.now()));
+    assert_eq!(settle(&store, sent(&vanished)).await, Settled::LeaseLost);
+    assert_eq!(settle(&store, sent(&heir)).await, Settled::Done);
+    let numbers: Vec<_> = get(&store, id).await.attempts.iter().map(|a| (a.number, a.outcome)).collect();
+    assert_eq!(numbers, [(1, Outcome::Lost), (2, Outcome::Sent)]);
+}
+
+/// Renewing keeps others away for a whole lease from then.
+pub async fn a_renewed_lease_is_not_taken_over<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    insert_one(&store, row()).await;
+    let lease = claim_one(&store).await;
+    for _ in 0..3 {
+        clock.advance(LEASE - SECOND);
+        assert_eq!(store.renew(&[lease.key], LEASE).await.expect("renewing works"), [Settled::Done]);
+        assert!(claim(&store, 1).await.is_empty());
+    }
+    assert_eq!(settle(&store, sent(&lease)).await, Settled::Done);
+}
+
+/// A lease that ran out is not lost before somebody takes it: the holder's result still counts.
+pub async fn a_slow_holder_may_settle_while_nobody_took_over<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let id = insert_one(&store, row()).await;
+    let lease = claim_one(&store).await;
+    clock.advance(LEASE * 5);
+    assert_eq!(settle(&store, sent(&lease)).await, Settled::Done);
+    let shown = get(&store, id).await;
+    assert_eq!((shown.state, shown.attempts.len()), (State::Sent, 1));
+}

@@ -1,0 +1,140 @@
+//! Writing down results.
+
+use super::{
+    LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, retry, row, row_for, sent, settle,
+    settlement, states, through,
+};
+use crate::delivery::{Next, Outcome, RecipientState, Settlement};
+use crate::{AdminStore, Filter, Settled, State, Store, TestClock};
+
+/// A retry is due after its wait and no earlier, and the attempt counts in history and budget.
+pub async fn a_retry_waits_and_counts<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let id = insert_one(&store, row()).await;
+    for n in 0..3 {
+        let lease = claim_one(&store).await;
+        assert_eq!((lease.attempts, lease.spent, lease.lost), (n, n, false));
+        assert_eq!(settle(&store, retry(&lease, SECOND * 30)).await, Settled::Done);
+        assert_eq!(get(&store, id).await.state, State::Pending);
+        clock.advance(SECOND * 29);
+        assert!(claim(&store, 1).await.is_empty(), "it was due too early");
+        clock.advance(SECOND);
+    }
+    let history = get(&store, id).await.attempts;
+    let numbers: Vec<_> = history.iter().map(|a| (a.number, a.cycle, a.outcome)).collect();
+    assert_eq!(numbers, [1, 2, 3].map(|n| (n, 1, Outcome::Transient)));
+    assert_eq!(history[1].error.as_deref(), Some("error 2"));
+    assert_eq!(history[1].reply.as_deref(), Some("reply 2"));
+    assert_eq!(history[1].finished_at.duration_since(history[1].started_at).ok(), Some(SECOND));
+}
+
+/// An attempt that failed by the transport's fault is in the history and not in the budget.
+pub async fn what_is_given_back_costs_nothing<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let id = insert_one(&store, row()).await;
+    let lease = claim_one(&store).await;
+    let mut unspent = Settlement { charge: false, ..retry(&lease, SECOND) };
+    if let Some(attempt) = unspent.attempt.as_mut() {
+        attempt.transport_fault = true;
+    }
+    assert_eq!(settle(&store, unspent).await, Settled::Done);
+    clock.advance(SECOND);
+    let again = claim_one(&store).await;
+    assert_eq!((again.attempts, again.spent), (1, 0));
+    assert!(get(&store, id).await.attempts[0].transport_fault);
+    // Given back without any call: no attempt at all.
+    let untouched = Settlement { attempt: None, charge: false, ..retry(&again, SECOND) };
+    assert_eq!(settle(&store, untouched).await, Settled::Done);
+    clock.advance(SECOND);
+    assert_eq!((claim_one(&store).await.attempts, get(&store, id).await.attempts.len()), (1, 1));
+}
+
+/// Sent, dead and in doubt are ends: nothing is due any more, and the reason is there to be read.
+pub async fn every_end_is_kept_with_its_reason<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    store.insert(vec![row(), row(), row()]).await.expect("inserting works");
+    let leases = claim(&store, 3).await;
+    let doubt = Next::InDoubt { reason: "in doubt: no answer".to_owned() };
+    let mut first = sent(&leases[0]);
+    if let Some(attempt) = first.attempt.as_mut() {
+        attempt.provider_id = Some("queue-id-1".to_owned());
+    }
+    let settlements = [first, dead(&leases[1]), settlement(&leases[2], Outcome::InDoubt, doubt)];
+    let results = store.settle(&settlements).await.expect("settling works");
+    assert_eq!(results, [Settled::Done; 3]);
+    clock.advance(LEASE * 100);
+    assert!(claim(&store, 3).await.is_empty(), "an ended delivery was claimed");
+    assert_eq!(store.next_due().await.expect("asking works"), None);
+
+    let expected = [
+        (State::Sent, None, RecipientState::Sent),
+        (State::Dead, Some("permanent: no"), RecipientState::Dead),
+        (State::InDoubt, Some("in doubt: no answer"), RecipientState::InDoubt),
+    ];
+    for (lease, (state, reason, recipient)) in leases.iter().zip(expected) {
+        let shown = get(&store, lease.key.id).await;
+        assert_eq!((shown.state, shown.reason.as_deref()), (state, reason));
+        assert_eq!((shown.due_at, shown.recipients[0].state), (None, recipient));
+        assert_eq!(shown.recipients[0].reply.as_deref(), Some("reply 1"));
+        let listed = store.list(&Filter::new().state(state)).await.expect("listing works");
+        assert_eq!(listed.len(), 1);
+        assert_eq!((listed[0].id, listed[0].attempts), (lease.key.id, 1));
+        assert_eq!(listed[0].last_error.as_deref(), reason);
+    }
+    assert_eq!(get(&store, leases[0].key.id).await.attempts[0].provider_id.as_deref(), Some("queue-id-1"));
+}
+
+/// Who took the mail and who refused it is remembered, and the next claim names only the rest.
+pub async fn recipients_are_settled_one_by_one<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let id = insert_one(&store, row_for(&["a@example.com", "b@example.com", "c@example.com"])).await;
+    let lease = claim_one(&store).await;
+    let outcomes =
+        vec![through("a@example.com", RecipientState::Sent), through("b@example.com", RecipientState::Refused)];
+    let partly = Settlement { recipients: outcomes, ..retry(&lease, SECOND) };
+    assert_eq!(settle(&store, partly).await, Settled::Done);
+    clock.advance(SECOND);
+    let rest = claim_one(&store).await;
+    assert!(rest.taken, "somebody took it");
+    assert_eq!(rest.recipients.iter().map(|r| r.as_str()).collect::<Vec<_>>(), ["c@example.com"]);
+    let while_leased = get(&store, id).await;
+    assert_eq!(
+        states(&while_leased),
+        [
+            ("a@example.com", RecipientState::Sent),
+            ("b@example.com", RecipientState::Refused),
+            ("c@example.com", RecipientState::Pending)
+        ]
+    );
+    assert_eq!(while_leased.recipients[1].reply.as_deref(), Some("reply to b@example.com"));
+    assert_eq!(settle(&store, sent(&rest)).await, Settled::Done);
+    let done = get(&store, id).await;
+    assert_eq!(done.state, State::Sent);
+    assert_eq!(
+        states(&done)[1..],
+        [("b@example.com", RecipientState::Refused), ("c@example.com", RecipientState::Sent)]
+    );
+}
+
+/// In a batch, each settlement stands for itself.
+pub async fn one_lost_lease_spoils_no_other<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    store.insert(vec![row(), row(), row()]).await.expect("inserting works");
+    let old = claim(&store, 1).await.remove(0);
+    clock.advance(LEASE + SECOND);
+    let leases = claim(&store, 3).await;
+    assert_eq!(leases.len(), 3);
+    let mut settlements: Vec<_> = leases.iter().map(sent).collect();
+    let place = leases.iter().position(|lease| lease.key.id == old.key.id).expect("it was taken over");
+    settlements[place] = sent(&old);
+    let mut expected = [Settled::Done; 3];
+    expected[place] = Settled::LeaseLost;
+    assert_eq!(store.settle(&settlements).await.expect("settling works"), expected);
+    assert_eq!(get(&store, old.key.id).await.state, State::Leased);
+    assert!(store.settle(&[]).await.expect("settling nothing works").is_empty());
+}

@@ -1,0 +1,116 @@
+//! A transport that cannot send for anybody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use postrider::testkit::ScriptedTransport;
+use postrider::{Backoff, Blame, Email, Failure, Receipt, State};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Diary, ada, eager, get, outbox, until};
+
+fn wrong_password() -> Failure {
+    Failure::permanent("535 5.7.8 wrong password").with_blame(Blame::Transport)
+}
+
+/// Fails by its own fault for as long as it is told to.
+fn broken() -> (Arc<AtomicBool>, ScriptedTransport<Email>) {
+    let broken = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&broken);
+    let transport = ScriptedTransport::new().answering(move |_| {
+        let fails = flag.load(Ordering::SeqCst);
+        async move { if fails { Err(wrong_password()) } else { Ok(Receipt::new()) } }
+    });
+    (broken, transport)
+}
+
+#[tokio::test]
+async fn a_wrong_password_kills_no_message_and_ends_a_drain() {
+    let (_, transport) = broken();
+    let outbox = outbox(transport.clone());
+    let ids = outbox.enqueue_all((0..50).map(|_| ada())).await.unwrap();
+    let diary = Diary::default();
+    let relay = outbox.relay().concurrency(4).retry(eager()).observer(diary.clone());
+    let pass = relay.drain().await.unwrap();
+    assert!(transport.calls().len() <= 4, "it went on trying");
+    assert_eq!((pass.sent, pass.dead, pass.retried), (0, 0, 0));
+    let pause = pass.paused.expect("the pass says that the transport is paused");
+    assert_eq!((pause.transport.as_str(), pause.reason.as_str()), ("scripted", "535 5.7.8 wrong password"));
+    assert_eq!(diary.count("paused"), 1);
+    let stats = outbox.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.dead), (50, 0));
+    assert_eq!(stats.relays[0].paused.as_deref(), Some("scripted: 535 5.7.8 wrong password"));
+    for id in ids {
+        for attempt in get(&outbox, id).await.attempts {
+            assert!(attempt.transport_fault, "an attempt was charged to the message");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pause_probes_with_one_message_and_ends_by_itself() {
+    let (broken, transport) = broken();
+    let outbox = outbox(transport.clone());
+    let ids = outbox.enqueue_all((0..30).map(|_| ada())).await.unwrap();
+    let diary = Diary::default();
+    let pause = Backoff::new(Duration::from_millis(20), Duration::from_millis(40));
+    let relay = outbox.relay().concurrency(4).retry(eager()).pause(pause).observer(diary.clone());
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    // The first four fail together; after that each pause is followed by one probe.
+    until("some probes failed", || async { diary.count("paused") >= 5 }).await;
+    let calls = transport.calls().len();
+    assert!(calls <= 4 + diary.count("paused"), "{calls} calls for {} pauses", diary.count("paused"));
+    assert_eq!(outbox.stats().await.unwrap().relays[0].paused.as_deref(), Some("scripted: 535 5.7.8 wrong password"));
+
+    broken.store(false, Ordering::SeqCst);
+    until("all are sent", || async { outbox.stats().await.unwrap().sent == 30 }).await;
+    shutdown.cancel();
+    let pass = worker.await.unwrap().unwrap();
+    assert_eq!((pass.sent, pass.dead, pass.retried, pass.paused), (30, 0, 0, None));
+    assert_eq!(diary.count("resumed"), 1);
+    for id in ids {
+        assert_eq!(get(&outbox, id).await.state, State::Sent);
+    }
+}
+
+#[tokio::test]
+async fn one_message_that_upsets_the_transport_does_not_block_the_others() {
+    let transport = ScriptedTransport::new().answering(|call| {
+        let upsets = call.recipients[0].as_str() == "upsetting@example.com";
+        async move {
+            if upsets {
+                Err(Failure::transient("connection reset").with_blame(Blame::Transport))
+            } else {
+                Ok(Receipt::new())
+            }
+        }
+    });
+    let outbox = outbox(transport);
+    outbox.enqueue(crate::support::email(&["upsetting@example.com"])).await.unwrap();
+    outbox.enqueue_all((0..20).map(|_| ada())).await.unwrap();
+    let pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(10));
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(outbox.relay().concurrency(2).pause(pause).run(shutdown.clone()));
+    until("the others are sent", || async { outbox.stats().await.unwrap().sent == 20 }).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+    assert_eq!(outbox.stats().await.unwrap().dead, 0);
+}
+
+#[tokio::test]
+async fn the_next_hop_says_how_long_the_pause_is() {
+    let rate =
+        Failure::transient("429 slow down").with_blame(Blame::Transport).with_retry_after(Duration::from_millis(60));
+    let outbox = outbox(ScriptedTransport::new().then(Err(rate)));
+    let id = outbox.enqueue(ada()).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let hours = Backoff::new(Duration::from_secs(3_600), Duration::from_secs(3_600));
+    let worker = tokio::spawn(outbox.relay().pause(hours).run(shutdown.clone()));
+    until("it is sent", || async { get(&outbox, id).await.state == State::Sent }).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+    let history = get(&outbox, id).await.attempts;
+    assert_eq!((history.len(), history[0].transport_fault, history[1].transport_fault), (2, true, false));
+}

@@ -1,0 +1,79 @@
+//! What reaches the logs: enough to find a delivery, nothing of what it says or of whom it is for.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use postrider::testkit::ScriptedTransport;
+use postrider::{Blame, Class, Email, Failure, MemoryStore, NewDelivery, Outbox, Receipt, Refusal, WhenInDoubt};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::eager;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Log;
+    fn make_writer(&self) -> Log {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn logs_name_the_delivery_and_hide_the_mail() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+        .with_writer(log.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+
+    let answer = "550 5.1.1 <secret-person@example.com>: unknown";
+    let refusal = || vec![Refusal::new("secret-person@example.com", Class::Transient, answer)];
+    let transport = ScriptedTransport::new()
+        .then(Err(Failure::permanent(answer).with_reply(answer)))
+        .then(Err(Failure::transient(answer).with_refused(refusal())))
+        .then(Err(Failure::transient(answer).with_doubt()))
+        .then(Ok(Receipt::new().with_reply(answer)))
+        .then(Err(Failure::permanent(answer).with_blame(Blame::Transport)));
+    let outbox = Outbox::new(MemoryStore::new(), transport);
+    let email = Email::builder()
+        .from("secret-sender@example.com")
+        .to("Secret Name <secret-person@example.com>")
+        .subject("Secret subject")
+        .text("Secret body")
+        .template_id("password-reset")
+        .build()
+        .unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let delivery = NewDelivery::new(email.clone()).when_in_doubt(WhenInDoubt::Hold).key("secret-key");
+        ids.push(outbox.enqueue(NewDelivery::new(email.clone()).when_in_doubt(WhenInDoubt::Hold)).await.unwrap());
+        let _ = format!("{delivery:?} {:?}", outbox.get(ids[0]).await.unwrap());
+    }
+    let pass = outbox.relay().concurrency(1).retry(eager()).drain().await.unwrap();
+    assert_eq!((pass.dead, pass.retried, pass.in_doubt, pass.sent, pass.released), (1, 1, 1, 1, 1));
+    drop(guard);
+
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for id in ids {
+        assert!(text.contains(&id.to_string()), "the log does not name a delivery");
+    }
+    for word in ["template_id=\"password-reset\"", "attempt=1", "cycle_attempt=1", "dead letter", "s***@example.com"] {
+        assert!(text.contains(word), "{word} is not in the log:\n{text}");
+    }
+    for secret in ["secret-", "Secret", "subject", "body"] {
+        assert!(!text.contains(secret), "{secret} is in the log:\n{text}");
+    }
+}

@@ -1,0 +1,155 @@
+//! A database that does not answer for a while.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use postrider::testkit::ScriptedTransport;
+use postrider::{
+    Claim, DeliveryId, Email, Lease, LeaseKey, MemoryStore, MemoryTransaction, NewRow, Outbox, Receipt, RelayId,
+    RelayReport, Settled, Settlement, Store, StoreError, StoreErrorKind,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Diary, ada, until};
+
+/// The store in memory behind a line that can be cut.
+#[derive(Clone, Default)]
+struct Unreliable {
+    store: MemoryStore,
+    down: Arc<AtomicBool>,
+    refused: Arc<AtomicUsize>,
+}
+
+impl Unreliable {
+    fn up(&self) -> Result<(), StoreError> {
+        if self.down.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "connection refused"));
+        }
+        Ok(())
+    }
+}
+
+impl Store for Unreliable {
+    type Connection = MemoryTransaction;
+
+    async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
+        self.up()?;
+        self.store.insert(rows).await
+    }
+    async fn insert_in(&self, tx: &mut MemoryTransaction, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
+        self.up()?;
+        self.store.insert_in(tx, rows).await
+    }
+    async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
+        self.up()?;
+        self.store.claim(claim).await
+    }
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+        self.up()?;
+        self.store.settle(settlements).await
+    }
+    async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
+        self.up()?;
+        self.store.renew(keys, lease).await
+    }
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        self.up()?;
+        self.store.next_due().await
+    }
+    async fn now(&self) -> Result<SystemTime, StoreError> {
+        self.up()?;
+        self.store.now().await
+    }
+    async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
+        self.up()?;
+        self.store.report(report).await
+    }
+    async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
+        self.up()?;
+        self.store.retire(id).await
+    }
+    fn wake(&self) {
+        self.store.wake();
+    }
+    async fn woken(&self) {
+        self.store.woken().await;
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_told_of_once_and_work_resumes_by_itself() {
+    let store = Unreliable::default();
+    let transport = ScriptedTransport::<Email>::new();
+    let outbox = Outbox::new(store.clone(), transport.clone());
+    let diary = Diary::default();
+    let shutdown = CancellationToken::new();
+    let relay = outbox.relay().poll(Duration::from_millis(5)).observer(diary.clone());
+    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    for outage in 1..=2 {
+        outbox.enqueue(ada()).await.unwrap();
+        until("it is sent", || async { transport.calls().len() == outage }).await;
+        let before = store.refused.load(Ordering::SeqCst);
+        store.down.store(true, Ordering::SeqCst);
+        until("it asks in vain", || async { store.refused.load(Ordering::SeqCst) >= before + 4 }).await;
+        store.down.store(false, Ordering::SeqCst);
+        until("it recovers", || async { diary.count("store recovered") == outage }).await;
+    }
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+    assert_eq!((diary.count("store unavailable"), diary.count("store recovered")), (2, 2));
+}
+
+#[tokio::test]
+async fn results_wait_for_the_database_and_are_not_lost() {
+    let store = Unreliable::default();
+    let cut = Arc::clone(&store.down);
+    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+        // The mail is accepted, and at this moment the database goes away.
+        cut.store(true, Ordering::SeqCst);
+        async { Ok(Receipt::new()) }
+    });
+    let outbox = Outbox::new(store.clone(), transport.clone());
+    outbox.enqueue_all((0..8).map(|_| ada())).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(outbox.relay().concurrency(8).run(shutdown.clone()));
+    until("settling fails", || async { store.refused.load(Ordering::SeqCst) >= 3 }).await;
+    store.down.store(false, Ordering::SeqCst);
+    let counted = Outbox::enqueue_only(store.store.clone());
+    until("all are settled", || async { counted.stats().await.unwrap().sent == 8 }).await;
+    shutdown.cancel();
+    assert_eq!(worker.await.unwrap().unwrap().sent, 8);
+    assert_eq!(transport.calls().len(), 8, "a message was sent twice");
+}
+
+#[tokio::test]
+async fn a_pass_without_a_database_is_an_error() {
+    let store = Unreliable::default();
+    let outbox = Outbox::new(store.clone(), ScriptedTransport::<Email>::new());
+    outbox.enqueue(ada()).await.unwrap();
+    store.down.store(true, Ordering::SeqCst);
+    let error = outbox.relay().drain().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert_eq!(
+        outbox.enqueue(ada()).await.unwrap_err().to_string(),
+        "the outbox did not take the message: connection refused"
+    );
+}
+
+#[tokio::test]
+async fn an_observer_that_panics_is_told_again_and_harms_nobody() {
+    struct Nervous(Arc<AtomicUsize>);
+    impl postrider::Observer for Nervous {
+        fn on_event(&self, _: &postrider::Event<'_>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            panic!("an observer panics");
+        }
+    }
+    let told = Arc::new(AtomicUsize::new(0));
+    let outbox = Outbox::new(MemoryStore::new(), ScriptedTransport::<Email>::new());
+    outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();
+    let pass = outbox.relay().observer(Nervous(Arc::clone(&told))).drain().await.unwrap();
+    assert_eq!(pass.sent, 3);
+    assert_eq!(told.load(Ordering::SeqCst), 7, "one claim, three attempts, three results");
+}

@@ -1,0 +1,196 @@
+//! Failures, budgets, doubt.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postrider::testkit::ScriptedTransport;
+use postrider::{
+    Changed, Class, Email, Event, Failure, MemoryStore, NewDelivery, Outbox, Outcome, Receipt, RecipientState, Refusal,
+    RetryPolicy, State, TestClock, WhenInDoubt,
+};
+
+use crate::support::{Diary, SECOND, ada, eager, email, get, outbox};
+
+fn timed(transport: ScriptedTransport<Email>) -> (TestClock, crate::support::TestOutbox) {
+    let clock = TestClock::new();
+    (clock.clone(), Outbox::new(MemoryStore::with_test_clock(clock), transport))
+}
+
+#[tokio::test]
+async fn a_failure_is_not_tried_again_in_the_same_pass() {
+    let transport = ScriptedTransport::new().answering(|_| async { Err(Failure::transient("busy")) });
+    let outbox = outbox(transport.clone());
+    outbox.enqueue_all((0..20).map(|_| ada())).await.unwrap();
+    let pass = outbox.relay().concurrency(3).retry(eager()).drain().await.unwrap();
+    assert_eq!((pass.retried, transport.calls().len()), (20, 20));
+}
+
+#[tokio::test]
+async fn waits_grow_until_the_budget_is_spent_and_the_reason_is_kept() {
+    let (clock, outbox) = timed(ScriptedTransport::new().answering(|_| async { Err(Failure::transient("busy")) }));
+    let policy = RetryPolicy::default().attempts(3).backoff(SECOND * 10, SECOND * 60).jitter(0.0);
+    let id = outbox.enqueue(ada()).await.unwrap();
+    for wait in [10, 20] {
+        assert_eq!(outbox.relay().retry(policy).tick().await.unwrap().retried, 1);
+        clock.advance(SECOND * wait - Duration::from_millis(1));
+        assert_eq!(outbox.relay().retry(policy).tick().await.unwrap().retried, 0, "it was due too early");
+        clock.advance(Duration::from_millis(1));
+    }
+    assert_eq!(outbox.relay().retry(policy).tick().await.unwrap().dead, 1);
+    let shown = get(&outbox, id).await;
+    assert_eq!(shown.reason.as_deref(), Some("budget: 3 attempts spent: busy"));
+    let history: Vec<_> = shown.attempts.iter().map(|a| (a.number, a.outcome, a.error.as_deref())).collect();
+    assert_eq!(history, [1, 2, 3].map(|n| (n, Outcome::Transient, Some("busy"))));
+}
+
+#[tokio::test]
+async fn the_next_hop_may_ask_for_more_time() {
+    let later = Failure::transient("greylisted").with_retry_after(SECOND * 1_800);
+    let (clock, outbox) = timed(ScriptedTransport::new().then(Err(later)));
+    let id = outbox.enqueue(ada()).await.unwrap();
+    outbox.relay().tick().await.unwrap();
+    clock.advance(SECOND * 1_799);
+    assert_eq!(outbox.relay().tick().await.unwrap().sent, 0);
+    clock.advance(SECOND);
+    assert_eq!(outbox.relay().tick().await.unwrap().sent, 1);
+    assert_eq!(get(&outbox, id).await.attempts.len(), 2);
+}
+
+#[tokio::test]
+async fn a_permanent_failure_is_a_dead_letter_and_its_hook_runs_once_after_the_commit() {
+    let outbox = outbox(ScriptedTransport::new().then(Err(Failure::permanent("550 no such user"))));
+    let id = outbox.enqueue(ada()).await.unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (record, inspect) = (Arc::clone(&seen), outbox.clone());
+    let relay = outbox.relay().on_dead_letter(move |event| {
+        if let Event::DeadLettered { id, template_id, reason } = event {
+            // The store in memory answers at once, so that its future can be polled on the spot.
+            let state = futures_util::FutureExt::now_or_never(inspect.get(*id)).unwrap().unwrap().unwrap().state;
+            record.lock().unwrap().push((*id, template_id.map(str::to_owned), (*reason).to_owned(), state));
+        }
+    });
+    assert_eq!(relay.drain().await.unwrap().dead, 1);
+    outbox.relay().drain().await.unwrap();
+    let expected = (id, Some("hello".to_owned()), "permanent: 550 no such user".to_owned(), State::Dead);
+    assert_eq!(*seen.lock().unwrap(), [expected]);
+    let shown = get(&outbox, id).await;
+    assert_eq!((shown.attempts.len(), shown.attempts[0].outcome), (1, Outcome::Permanent));
+}
+
+#[tokio::test]
+async fn age_ends_a_delivery_as_well() {
+    let transport = ScriptedTransport::new().answering(|_| async { Err(Failure::transient("busy")) });
+    let (clock, outbox) = timed(transport.clone());
+    let by_policy = outbox.enqueue(ada()).await.unwrap();
+    let by_wish = outbox.enqueue(NewDelivery::new(ada()).expires_in(SECOND * 30)).await.unwrap();
+    let policy = RetryPolicy::default().max_age(SECOND * 100).backoff(SECOND, SECOND);
+    clock.advance(SECOND * 31);
+    let pass = outbox.relay().retry(policy).tick().await.unwrap();
+    assert_eq!((pass.dead, pass.retried), (1, 1));
+    let expired = get(&outbox, by_wish).await;
+    assert_eq!((expired.state, expired.attempts.len()), (State::Dead, 0));
+    assert!(expired.reason.unwrap().starts_with("expired: "));
+    clock.advance(SECOND * 70);
+    assert_eq!(outbox.relay().retry(policy).tick().await.unwrap().dead, 1);
+    assert!(get(&outbox, by_policy).await.reason.unwrap().starts_with("expired: "));
+    assert_eq!(transport.calls().len(), 1, "an expired message was sent");
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_message_one_attempt_and_nothing_else() {
+    let transport = ScriptedTransport::new().answering(|call| {
+        let recipients = call.recipients.clone();
+        async move {
+            assert_ne!(recipients[0].as_str(), "bad@example.com", "a panic in a transport");
+            Ok(Receipt::new())
+        }
+    });
+    let outbox = outbox(transport);
+    let bad = outbox.enqueue(email(&["bad@example.com"])).await.unwrap();
+    outbox.enqueue_all((0..10).map(|_| ada())).await.unwrap();
+    let pass = outbox.relay().retry(eager()).drain().await.unwrap();
+    assert_eq!((pass.sent, pass.retried), (10, 1));
+    let shown = get(&outbox, bad).await;
+    assert_eq!(shown.attempts[0].outcome, Outcome::InDoubt);
+    assert_eq!(shown.attempts[0].error.as_deref(), Some("the transport panicked"));
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        outbox.relay().retry(eager()).drain().await.unwrap();
+    }
+    let shown = get(&outbox, bad).await;
+    assert_eq!((shown.state, shown.attempts.len()), (State::Dead, 3));
+}
+
+#[tokio::test]
+async fn in_doubt_is_sent_again_or_held_as_its_sender_wished() {
+    let doubt = || Err(Failure::transient("no answer").with_doubt());
+    let outbox = outbox(ScriptedTransport::new().then(doubt()).then(doubt()));
+    let diary = Diary::default();
+    let hold = NewDelivery::new(ada()).when_in_doubt(WhenInDoubt::Hold);
+    let held = outbox.enqueue(hold).await.unwrap();
+    let again = outbox.enqueue(ada()).await.unwrap();
+    let relay = || outbox.relay().concurrency(1).retry(eager()).observer(diary.clone());
+    let pass = relay().drain().await.unwrap();
+    assert_eq!((pass.in_doubt, pass.retried), (1, 1));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    relay().drain().await.unwrap();
+    let shown = get(&outbox, held).await;
+    assert_eq!((shown.state, shown.reason.as_deref()), (State::InDoubt, Some("in doubt: no answer")));
+    assert_eq!(diary.count("held"), 1);
+    assert_eq!(get(&outbox, again).await.state, State::Sent);
+    assert_eq!(outbox.resend(held).await.unwrap(), Changed::Done);
+    relay().drain().await.unwrap();
+    assert_eq!(get(&outbox, held).await.state, State::Sent);
+}
+
+#[tokio::test]
+async fn each_recipient_gets_one_copy_and_the_refused_are_on_record() {
+    let refused = vec![
+        Refusal::new("b@example.com", Class::Permanent, "550 no such user"),
+        Refusal::new("c@example.com", Class::Transient, "450 busy"),
+    ];
+    let transport = ScriptedTransport::new().then(Ok(Receipt::new().with_reply("250 ok").with_refused(refused)));
+    let outbox = outbox(transport.clone());
+    let id = outbox.enqueue(email(&["a@example.com", "b@example.com", "c@example.com"])).await.unwrap();
+    outbox.relay().retry(eager()).drain().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    outbox.relay().retry(eager()).drain().await.unwrap();
+    let calls = transport.calls();
+    let mailed: Vec<Vec<&str>> =
+        calls.iter().map(|call| call.recipients.iter().map(|r| r.as_str()).collect()).collect();
+    assert_eq!(mailed, [vec!["a@example.com", "b@example.com", "c@example.com"], vec!["c@example.com"]]);
+    assert_ne!(calls[0].idempotency_key, calls[1].idempotency_key, "another request needs another key");
+    let shown = get(&outbox, id).await;
+    assert_eq!(shown.state, State::Sent);
+    let states: Vec<_> = shown.recipients.iter().map(|r| (r.state, r.reply.as_deref())).collect();
+    assert_eq!(states[0], (RecipientState::Sent, Some("250 ok")));
+    assert_eq!(states[1], (RecipientState::Refused, Some("550 no such user")));
+    assert_eq!(states[2].0, RecipientState::Sent);
+}
+
+#[tokio::test]
+async fn a_resend_has_a_fresh_budget_and_another_idempotency_key() {
+    let transport = ScriptedTransport::new().then(Err(Failure::permanent("no")));
+    let outbox = outbox(transport.clone());
+    let id = outbox.enqueue(ada()).await.unwrap();
+    outbox.relay().drain().await.unwrap();
+    assert_eq!(get(&outbox, id).await.state, State::Dead);
+    assert_eq!(outbox.resend(id).await.unwrap(), Changed::Done);
+    outbox.relay().drain().await.unwrap();
+    let shown = get(&outbox, id).await;
+    let history: Vec<_> = shown.attempts.iter().map(|a| (a.number, a.cycle, a.outcome)).collect();
+    assert_eq!(history, [(1, 1, Outcome::Permanent), (2, 2, Outcome::Sent)]);
+    let calls = transport.calls();
+    assert_eq!(calls[1].attempt, 2);
+    assert_ne!(calls[0].idempotency_key, calls[1].idempotency_key);
+}
+
+#[tokio::test]
+async fn a_call_that_never_ends_is_ended_and_in_doubt() {
+    let transport = ScriptedTransport::new().answering(|_| std::future::pending());
+    let outbox = outbox(transport);
+    let id = outbox.enqueue(NewDelivery::new(ada()).when_in_doubt(WhenInDoubt::Hold)).await.unwrap();
+    let pass = outbox.relay().send_timeout(Duration::from_millis(20)).drain().await.unwrap();
+    assert_eq!(pass.in_doubt, 1);
+    assert_eq!(get(&outbox, id).await.attempts[0].outcome, Outcome::InDoubt);
+}
