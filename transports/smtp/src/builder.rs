@@ -139,6 +139,12 @@ impl SmtpBuilder {
         if self.mechanism.is_some() && self.credentials.is_none() {
             return Err(SmtpConfigError::NoCredentials);
         }
+        if let Some(Credentials { username, secret }) = &self.credentials {
+            // RFC 4616 section 2 parts the fields of PLAIN by NUL, XOAUTH2 parts its own by another control character.
+            if username.is_empty() || username.chars().chain(secret.chars()).any(char::is_control) {
+                return Err(SmtpConfigError::Credentials);
+            }
+        }
         let host = host(&self.host)?;
         let tls = self.tls.unwrap_or(if is_loopback(&host) { Tls::Opportunistic } else { Tls::Required });
         let client = match tls {

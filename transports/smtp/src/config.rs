@@ -167,6 +167,8 @@ pub enum SmtpConfigError {
     },
     /// A mechanism for credentials is asked for, and there are none.
     NoCredentials,
+    /// The user name is empty, or the user name or password holds a control character, which the mechanisms use as a mark.
+    Credentials,
 }
 
 impl fmt::Display for SmtpConfigError {
@@ -179,6 +181,9 @@ impl fmt::Display for SmtpConfigError {
             Self::RootCertificateFile(kind) => write!(f, "the file of the root certificate cannot be read: {kind}"),
             Self::Trust(reason) => write!(f, "the root certificates of this machine cannot be used: {reason}"),
             Self::Zero { what } => write!(f, "{what} must be at least 1"),
+            Self::Credentials => {
+                f.write_str("the user name is empty, or there is a control character in the credentials")
+            }
             Self::NoCredentials => f.write_str("an AUTH mechanism is asked for, but there are no credentials"),
         }
     }

@@ -77,7 +77,7 @@ impl Session {
     async fn introduce(&mut self, job: &Job, mail: String, timeouts: &Timeouts) -> Result<Answers, Rejected> {
         let mut commands = Vec::with_capacity(job.recipients.len() + 3);
         if mem::take(&mut self.needs_reset) {
-            commands.push((Stage::Hello, Rset.to_string()));
+            commands.push((Stage::Reset, Rset.to_string()));
         }
         commands.push((Stage::Mail, mail));
         commands.extend(job.recipients.iter().map(|(_, command)| (Stage::Recipient, command.clone())));
@@ -95,7 +95,7 @@ impl Session {
             written.map_err(|fault| cut_off(stage, fault, unheard))?;
             for (stage, _) in group {
                 let limit = match stage {
-                    Stage::Hello => timeouts.hello,
+                    Stage::Reset => timeouts.hello,
                     Stage::Mail => timeouts.mail,
                     Stage::Recipient => timeouts.rcpt,
                     _ => timeouts.data,
@@ -104,7 +104,7 @@ impl Session {
                 if reply.code() == 421 {
                     return Err(cut_off(*stage, Fault::Refused(reply), unheard));
                 }
-                if *stage == Stage::Hello {
+                if *stage == Stage::Reset {
                     // What became of an earlier message does not stand in the way of this one.
                     if !reply.is_positive() {
                         return Err(Rejected {

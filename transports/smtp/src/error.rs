@@ -28,6 +28,8 @@ pub enum Stage {
     StartTls,
     /// `AUTH`.
     Auth,
+    /// `RSET`, where an earlier message left a transaction open.
+    Reset,
     /// `MAIL FROM`.
     Mail,
     /// `RCPT TO`.
@@ -45,7 +47,8 @@ pub enum Stage {
 impl Stage {
     /// Whether no message is concerned yet.
     pub(crate) fn is_setup(self) -> bool {
-        matches!(self, Self::Connect | Self::Greeting | Self::Hello | Self::StartTls | Self::Auth | Self::Quit)
+        use Stage::{Auth, Connect, Greeting, Hello, Quit, Reset, StartTls};
+        matches!(self, Connect | Greeting | Hello | StartTls | Auth | Reset | Quit)
     }
 }
 
@@ -59,6 +62,7 @@ impl fmt::Display for Stage {
             Self::Hello => "EHLO",
             Self::StartTls => "STARTTLS",
             Self::Auth => "AUTH",
+            Self::Reset => "RSET",
             Self::Mail => "MAIL FROM",
             Self::Recipient => "RCPT TO",
             Self::Data => "DATA",

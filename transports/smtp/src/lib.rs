@@ -1,7 +1,7 @@
 //! SMTP for [postrider](https://docs.rs/postrider).
 //!
-//! [`Smtp`] carries mail to one server, a relay or a provider's submission host, over connections that it keeps. It speaks to
-//! each recipient's name on its own, says what every answer means, and tells "certainly not sent" from "nobody knows".
+//! [`Smtp`] carries mail to one server, a relay or a provider's submission host, over connections that it keeps. It has a
+//! result for each recipient, knows what every answer means, and tells "certainly not sent" from "nobody knows".
 //!
 //! ```no_run
 //! use postrider_smtp::Smtp;

@@ -47,7 +47,7 @@ impl Pool {
             if !session.wire.is_silent() {
                 debug!("an idle connection had ended");
             } else if since.elapsed() >= self.config.limits.idle || self.is_used_up(&session) {
-                self.dismiss(session, None);
+                session.leave().await;
             } else {
                 return Ok(Lease { session, reused: true, permit, pool: Arc::clone(self) });
             }
@@ -96,7 +96,7 @@ impl Pool {
         }
     }
 
-    /// Says goodbye without making anybody wait. The permit, where given, is kept until the connection is gone.
+    /// Says goodbye without making anybody wait. The permit is kept until the connection is gone.
     fn dismiss(self: &Arc<Self>, session: Session, permit: Option<OwnedSemaphorePermit>) {
         let pool = Arc::clone(self);
         tokio::spawn(async move {
@@ -105,8 +105,9 @@ impl Pool {
         });
     }
 
-    /// Those that have waited too long. `None` when nobody waits any more.
-    fn overdue(&self) -> Option<Vec<Session>> {
+    /// Those that have waited too long, each with a permit of its own, without which it would not be counted while it says
+    /// goodbye. `None` when nobody waits any more.
+    fn overdue(&self) -> Option<Vec<(Session, OwnedSemaphorePermit)>> {
         let mut idle = self.lock();
         if idle.stack.is_empty() {
             return None;
@@ -114,7 +115,9 @@ impl Pool {
         let (overdue, waiting) =
             idle.stack.drain(..).partition(|(since, _): &(Instant, _)| since.elapsed() >= self.config.limits.idle);
         idle.stack = waiting;
-        Some(overdue.into_iter().map(|(_, session)| session).collect())
+        // Where every permit is in use, there is nobody to wait for a goodbye: the connection is closed by being dropped.
+        let with_permit = |(_, session)| Some((session, Arc::clone(&self.permits).try_acquire_owned().ok()?));
+        Some(overdue.into_iter().filter_map(with_permit).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
@@ -149,8 +152,9 @@ async fn sweep(sweeping: Sweeping, idle: Duration) {
         tokio::time::sleep(idle.max(Duration::from_millis(10))).await;
         let Some(pool) = sweeping.0.upgrade() else { return };
         let Some(overdue) = pool.overdue() else { return };
-        for session in overdue {
+        for (session, permit) in overdue {
             let _ = session.quit(&pool.config).await;
+            drop(permit);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One connection, from the greeting until it is ready for a message.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
 use lettre::transport::smtp::extension::ClientId;
@@ -16,6 +16,10 @@ use crate::stream::Wire;
 use crate::{Tls, classify};
 
 /// A connection that is ready for a message.
+///
+/// The commands and the forms of AUTH are lettre's. Its connection is not used: it cannot begin with TLS over a socket that is
+/// given to it, keeps what it has read in clear when it turns to TLS, drops the line structure of a refusal, takes one that is
+/// not UTF-8 for a broken connection, and does not tell whether the end of a message has left.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) wire: Wire,
@@ -111,6 +115,12 @@ impl Session {
         let (encrypted, pipelining) = (wire.is_encrypted(), offers.pipelining);
         debug!(host = config.host, port = config.port, encrypted, pipelining, "connected");
         Ok(Self { wire, offers, clean: true, needs_reset: false, messages: 0, born: Instant::now() })
+    }
+
+    /// Says goodbye and closes the connection without waiting for the answer.
+    pub(crate) async fn leave(mut self) {
+        // A few octets on a connection that was silent: if the socket does not take them at once, nobody is there to read them.
+        let _ = self.wire.command(&Quit.to_string(), Duration::from_millis(10)).await;
     }
 
     /// Says goodbye and waits for the answer, where the connection is still in step.

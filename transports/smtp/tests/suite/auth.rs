@@ -1,6 +1,6 @@
 //! Credentials: shown in the way that the server understands, and to nobody else.
 
-use postrider_smtp::{AuthMechanism, Credentials, Smtp, SmtpBuilder, SmtpError, Stage, Tls};
+use postrider_smtp::{AuthMechanism, Credentials, Smtp, SmtpBuilder, SmtpConfigError, SmtpError, Stage, Tls};
 use postrider_transport::Class::{Permanent, Transient};
 use postrider_transport::{Blame, Transport};
 
@@ -92,6 +92,14 @@ async fn temporary_trouble_with_the_directory_is_temporary() {
         let failure = smtp.send(&mail()).await.unwrap_err();
         assert_eq!((failure.class(), failure.blame()), (Transient, Blame::Transport), "{say}");
         smtp.send(&mail()).await.unwrap();
+    }
+}
+
+#[test]
+fn marks_of_the_mechanisms_are_not_taken_for_credentials() {
+    for (username, secret) in [("", "b"), ("a\0b", "c"), ("a", "b\0c"), ("a", "b\u{1}auth=Bearer c"), ("a\r\n", "b")] {
+        let built = Smtp::builder("localhost").credentials(Credentials::new(username, secret)).build();
+        assert_eq!(built.map(|_| ()), Err(SmtpConfigError::Credentials));
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod auth;
 mod cancel;
+#[cfg(feature = "dkim")]
+mod dkim;
 mod extensions;
 mod faults;
 mod pool;

@@ -37,6 +37,7 @@ async fn the_message_arrives_to_the_octet() {
 async fn with_pipelining_the_envelope_travels_together() {
     let peer = Peer::start(true).await;
     smtp(&peer).send(&mail_to(5)).await.unwrap();
+    assert!(peer.accepted()[0].in_one, "the end of the message came after the message");
     for heard in peer.heard() {
         let together = heard.line.starts_with("MAIL") || heard.line.starts_with("RCPT");
         assert_eq!(heard.with_more, together, "{heard:?}");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -22,6 +22,8 @@ pub(crate) struct Accepted {
     pub(crate) recipients: Vec<String>,
     /// Without doubled dots and without the end.
     pub(crate) data: Vec<u8>,
+    /// Whether the first that came of it was all of it, its end included.
+    pub(crate) in_one: bool,
     pub(crate) queue_id: String,
 }
 
@@ -327,7 +329,7 @@ impl<'a> Dialogue<'a> {
         if self.answer(&[At::Data], usual).await? != 354 {
             return Ok(());
         }
-        self.stream.fill_buf().await?;
+        let in_one = self.stream.fill_buf().await?.ends_with(b"\r\n.\r\n");
         if let Some(act) = self.act(&[At::Body]) {
             self.perform(act, "").await?;
         }
@@ -352,6 +354,7 @@ impl<'a> Dialogue<'a> {
             mail_from: self.mail_from.take().unwrap_or_default(),
             recipients: std::mem::take(&mut self.recipients),
             data,
+            in_one,
             queue_id,
         };
         if self.answer(&[At::Dot], &usual).await? == 250 && !empty {
@@ -442,8 +445,7 @@ impl<'a> Dialogue<'a> {
 
     /// Reads until the client closes, for a moment at most.
     async fn read_out(&mut self) {
-        let mut sink = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.stream.read_to_end(&mut sink)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), async { while self.line().await.is_ok() {} }).await;
     }
 
     fn act(&self, at: &[At]) -> Option<Act> {
