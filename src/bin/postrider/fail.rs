@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use postrider::{EmailError, EnqueueError, StoreError, StoreErrorKind};
 use postrider_transport::mask_addresses;
 
@@ -53,6 +54,9 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(fail) => fail.tell(),
         };
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Fail::usage("no command is given (see --help)").tell();
     }
     // What follows the first empty line is advice on the form of the command.
     let matter = text.split("\n\n").next().unwrap_or_default();

@@ -22,7 +22,7 @@ use clap::Parser;
 use postrider::AdminStore;
 
 use args::{Args, Command};
-use database::{Database, Missing};
+use database::Missing;
 use fail::Fail;
 use output::Out;
 
@@ -51,7 +51,7 @@ async fn run(args: Args) -> Result<(), Fail> {
     let missing = if matches!(args.command, Command::Migrate { .. }) { Missing::Create } else { Missing::Refuse };
     match database::open(args.database.as_deref(), missing).await? {
         #[cfg(feature = "sqlite")]
-        Database::Sqlite(store) => obey(args.command, store).await,
+        database::Database::Sqlite(store) => obey(args.command, store).await,
     }
 }
 

@@ -166,7 +166,7 @@ pub(crate) async fn stats<S: AdminStore>(json: bool, store: &S, out: &mut Out) -
     }
     match stats.oldest_due {
         Some(age) => out.line(format_args!("oldest due  {} ago", humantime::format_duration(whole_seconds(age))))?,
-        None => out.line("oldest due  nothing is due")?,
+        None => out.line("oldest due  -")?,
     }
     for relay in &stats.relays {
         let RelayStatus { id, in_flight, .. } = relay;

@@ -46,7 +46,12 @@ fn number(text: &str) -> Option<f64> {
 /// A time with its zone (RFC 3339 section 5.6): in UTC, or with an offset.
 pub(crate) fn rfc3339(text: &str) -> Result<SystemTime, &'static str> {
     const FORM: &str = "a time is written 2030-12-31T18:00:00Z or 2030-12-31T18:00:00+02:00";
-    let utc = |text: &str| humantime::parse_rfc3339(&text.to_ascii_uppercase()).map_err(|_| FORM);
+    let utc = |text: &str| {
+        let text = text.to_ascii_uppercase();
+        // The parser overlooks what follows a first Z.
+        let once = text.strip_suffix('Z').is_some_and(|rest| !rest.contains('Z'));
+        humantime::parse_rfc3339(&text).ok().filter(|_| once).ok_or(FORM)
+    };
     let Some(at) = text.rfind(['+', '-']).filter(|at| *at > "2030-12-31".len()) else {
         return utc(text);
     };
