@@ -111,6 +111,29 @@ async fn a_certificate_must_be_trusted_and_be_for_the_host() {
     }
 }
 
+/// Without any setting, the roots are those of the platform, which do not know the tests' own. A machine that has none at all
+/// says so when the transport is built.
+#[tokio::test]
+async fn an_unknown_root_is_not_trusted_by_default() {
+    for (tls, with_credentials) in [(Tls::Implicit, false), (Tls::Required, false), (Tls::Opportunistic, true)] {
+        let acceptor = Authority::new().acceptor("localhost");
+        let peer = if tls == Tls::Implicit { peer().implicit_tls(acceptor) } else { peer().starttls(acceptor) };
+        let peer = peer.start().await;
+        let mut builder = to(&peer, tls);
+        if with_credentials {
+            builder = builder.credentials(credentials());
+        }
+        match builder.build() {
+            Ok(smtp) => {
+                let failure = smtp.send(&mail()).await.unwrap_err();
+                assert!(failure.to_string().contains("certificate"), "{failure}");
+            }
+            Err(error) => assert!(matches!(error, SmtpConfigError::Trust(_)), "{error}"),
+        }
+        assert!(!peer.heard_any("AUTH") && !peer.heard_any("MAIL"), "{tls:?}");
+    }
+}
+
 #[tokio::test]
 async fn without_an_offer_nothing_is_sent_that_needs_one() {
     for (tls, with_credentials) in [(Tls::Required, false), (Tls::Required, true), (Tls::Opportunistic, true)] {

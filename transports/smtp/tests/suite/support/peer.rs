@@ -1,5 +1,6 @@
 //! A mail server that listens on loopback, does as its script says, and keeps a record.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ struct Record {
     accepted: Vec<Accepted>,
     heard: Vec<Heard>,
     connections: usize,
-    open: usize,
+    open: HashSet<usize>,
     most_open: usize,
 }
 
@@ -101,15 +102,16 @@ impl PeerBuilder {
                 let connection = {
                     let mut record = shared.record.lock().unwrap();
                     record.connections += 1;
-                    record.open += 1;
-                    record.most_open = record.most_open.max(record.open);
-                    record.connections
+                    let connection = record.connections;
+                    record.open.insert(connection);
+                    record.most_open = record.most_open.max(record.open.len());
+                    connection
                 };
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
                     // Whatever breaks here was broken by the client, or by the script.
                     let _ = Dialogue::run(&shared, connection, tcp).await;
-                    shared.record.lock().unwrap().open -= 1;
+                    shared.record.lock().unwrap().open.remove(&connection);
                 });
             }
         });
@@ -178,7 +180,7 @@ impl Peer {
     }
 
     pub(crate) fn open(&self) -> usize {
-        self.record.lock().unwrap().open
+        self.record.lock().unwrap().open.len()
     }
 
     pub(crate) fn most_open(&self) -> usize {
@@ -312,6 +314,8 @@ impl<'a> Dialogue<'a> {
             }
             "NOOP" => self.say("250 2.0.0 Ok").await?,
             "QUIT" => {
+                // Before the answer: the client may connect anew the moment it has it.
+                self.shared.record.lock().unwrap().open.remove(&self.connection);
                 self.answer(&[At::Quit], "221 2.0.0 Bye").await?;
                 return Err(Over);
             }
