@@ -1,8 +1,11 @@
 //! Writing what became of leased deliveries. Every change asks for the token first.
 
-use sqlx::SqlitePool;
-use sqlx::sqlite::SqliteConnection;
+use std::collections::HashSet;
 
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row, SqlitePool};
+
+use super::rows::id;
 use crate::clock::{millis, to_millis};
 use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement, State};
 use crate::store::StoreError;
@@ -13,12 +16,82 @@ pub(super) async fn settle(
     now: i64,
 ) -> Result<Vec<Settled>, StoreError> {
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    // Nearly all are plainly sent, and go in two statements however many they are.
+    let mut done = settle_plain(&mut tx, settlements).await?;
     let mut results = Vec::with_capacity(settlements.len());
     for settlement in settlements {
-        results.push(settle_one(&mut tx, settlement, now).await?);
+        results.push(match is_plain(settlement) {
+            // Removed, so that a second settlement of the same delivery finds nothing left.
+            true if done.remove(&settlement.key) => Settled::Done,
+            true => Settled::LeaseLost,
+            false => settle_one(&mut tx, settlement, now).await?,
+        });
     }
     tx.commit().await?;
     Ok(results)
+}
+
+/// Sent to everybody, by the attempt that it brings.
+fn is_plain(settlement: &Settlement) -> bool {
+    settlement.next == Next::Sent && settlement.attempt.is_some() && settlement.recipients.is_empty()
+}
+
+/// The rows of the queue that are held under the given keys. The cross join makes SQLite look each key up in the queue, rather
+/// than walk through the queue.
+const HELD: &str = "
+    delivery_id IN (
+        SELECT q.delivery_id FROM json_each(?1) k CROSS JOIN postrider_queue q ON q.delivery_id = k.value ->> 0
+        WHERE q.token = k.value ->> 1 AND q.leased_at IS NOT NULL)
+    RETURNING delivery_id, token";
+
+fn keys_of(rows: &[SqliteRow]) -> Result<HashSet<LeaseKey>, StoreError> {
+    rows.iter().map(|row| Ok(LeaseKey { id: id(row, "delivery_id")?, token: row.try_get("token")? })).collect()
+}
+
+fn keys_as_json<'a>(keys: impl Iterator<Item = &'a LeaseKey>) -> String {
+    serde_json::Value::from_iter(keys.map(|key| serde_json::json!([key.id.to_string(), key.token]))).to_string()
+}
+
+async fn settle_plain(
+    connection: &mut SqliteConnection,
+    settlements: &[Settlement],
+) -> Result<HashSet<LeaseKey>, StoreError> {
+    let plain = || settlements.iter().filter(|settlement| is_plain(settlement));
+    if plain().next().is_none() {
+        return Ok(HashSet::new());
+    }
+    let deleted = sqlx::query(AssertSqlSafe(format!("DELETE FROM postrider_queue WHERE {HELD}")))
+        .bind(keys_as_json(plain().map(|settlement| &settlement.key)))
+        .fetch_all(&mut *connection)
+        .await?;
+    let done = keys_of(&deleted)?;
+    let mut recorded = HashSet::new();
+    let attempts = plain().filter(|settlement| done.contains(&settlement.key) && recorded.insert(settlement.key));
+    let attempts = attempts.filter_map(|settlement| {
+        let attempt = settlement.attempt.as_ref()?;
+        Some(serde_json::json!([
+            settlement.key.id.to_string(),
+            attempt.number,
+            attempt.cycle,
+            settlement.key.token,
+            to_millis(attempt.started_at),
+            to_millis(attempt.finished_at),
+            attempt.outcome.as_str(),
+            attempt.reply,
+            attempt.provider_id,
+        ]))
+    });
+    sqlx::query(
+        "INSERT INTO postrider_attempts
+             (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id)
+         SELECT a.value ->> 0, a.value ->> 1, a.value ->> 2, a.value ->> 3, a.value ->> 4, a.value ->> 5, a.value ->> 6,
+                a.value ->> 7, a.value ->> 8
+         FROM json_each(?1) a",
+    )
+    .bind(serde_json::Value::from_iter(attempts).to_string())
+    .execute(connection)
+    .await?;
+    Ok(done)
 }
 
 async fn settle_one(
@@ -126,19 +199,11 @@ async fn record(connection: &mut SqliteConnection, id: &str, token: i64, attempt
 }
 
 pub(super) async fn renew(pool: &SqlitePool, keys: &[LeaseKey], until: i64) -> Result<Vec<Settled>, StoreError> {
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let mut results = Vec::with_capacity(keys.len());
-    for key in keys {
-        let renewed = sqlx::query(
-            "UPDATE postrider_queue SET due_at = ?3 WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL",
-        )
-        .bind(key.id.to_string())
-        .bind(key.token)
+    let renewed = sqlx::query(AssertSqlSafe(format!("UPDATE postrider_queue SET due_at = ?2 WHERE {HELD}")))
+        .bind(keys_as_json(keys.iter()))
         .bind(until)
-        .execute(&mut *tx)
+        .fetch_all(pool)
         .await?;
-        results.push(if renewed.rows_affected() > 0 { Settled::Done } else { Settled::LeaseLost });
-    }
-    tx.commit().await?;
-    Ok(results)
+    let renewed = keys_of(&renewed)?;
+    Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Done } else { Settled::LeaseLost }).collect())
 }
