@@ -179,13 +179,21 @@ async fn a_wrong_password_pauses_and_an_untrusted_certificate_too() {
 #[ignore = "needs a mail server: run scripts/test"]
 async fn a_url_over_implicit_tls_carries_many_over_few_connections() {
     let escape = |text: &str| {
-        text.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>()
+        text.bytes()
+            .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+            .collect::<String>()
     };
     let (user, password) = (escape(&var("USER")), escape(&var("PASSWORD")));
     let url = format!("smtps://{user}:{password}@{}:{}?ca={}&pool=3", var("HOST"), var("TLS_PORT"), var("CA"));
     let outbox = outbox(Smtp::from_url(&url).unwrap()).await;
     let mails = (0..60).map(|n| {
-        Email::builder().from("zoe@example.test").to("hal@example.test").subject(format!("{n}")).text(".\n").build().unwrap()
+        Email::builder()
+            .from("zoe@example.test")
+            .to("hal@example.test")
+            .subject(format!("{n}"))
+            .text(".\n")
+            .build()
+            .unwrap()
     });
     let ids = outbox.enqueue_all(mails).await.unwrap();
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 60);

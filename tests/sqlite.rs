@@ -1,0 +1,180 @@
+//! What is particular to the SQLite store: the caller's pool and transactions, other programs, missing tables.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use postrider::testkit::ScriptedTransport;
+use postrider::{AdminStore, DeliveryId, Email, Outbox, SqliteStore, State, Store, StoreErrorKind};
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+use tokio_util::sync::CancellationToken;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ada() -> Email {
+    Email::builder().from("shop@example.com").to("ada@example.com").text("Hello").build().unwrap()
+}
+
+/// The pool of a program that has tables of its own.
+async fn pool() -> SqlitePool {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
+    let options = SqliteConnectOptions::new().filename(directory.join("shop.db")).create_if_missing(true);
+    let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.unwrap();
+    sqlx::query("CREATE TABLE users (name TEXT PRIMARY KEY)").execute(&pool).await.unwrap();
+    pool
+}
+
+async fn outbox(pool: &SqlitePool) -> Outbox<SqliteStore, ScriptedTransport<Email>> {
+    let outbox = Outbox::new(SqliteStore::new(pool.clone()), ScriptedTransport::new());
+    outbox.migrate().await.unwrap();
+    outbox
+}
+
+#[tokio::test]
+async fn the_mail_and_the_data_share_their_fate() {
+    let pool = pool().await;
+    let outbox = outbox(&pool).await;
+    for (name, commit) in [("Ada", true), ("Bob", false)] {
+        let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        sqlx::query("INSERT INTO users VALUES (?1)").bind(name).execute(&mut *tx).await.unwrap();
+        outbox.enqueue_in(&mut tx, ada()).await.unwrap();
+        if commit { tx.commit().await.unwrap() } else { tx.rollback().await.unwrap() }
+    }
+    // A savepoint that is rolled back takes its mail with it, and leaves the rest.
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let kept = outbox.enqueue_in(&mut tx, ada()).await.unwrap();
+    let mut inner = sqlx::Acquire::begin(&mut *tx).await.unwrap();
+    let gone = outbox.enqueue_in(&mut inner, ada()).await.unwrap();
+    inner.rollback().await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(outbox.get(kept).await.unwrap().is_some() && outbox.get(gone).await.unwrap().is_none());
+    // A transaction that fails later takes its mail with it as well.
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    outbox.enqueue_in(&mut tx, ada()).await.unwrap();
+    assert!(sqlx::query("INSERT INTO users VALUES ('Ada')").execute(&mut *tx).await.is_err());
+    drop(tx);
+    let users: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&pool).await.unwrap();
+    assert_eq!((users, outbox.relay().drain().await.unwrap().sent), (1, 2));
+}
+
+#[tokio::test]
+async fn it_can_be_enqueued_from_a_spawned_task_and_a_pooled_connection() {
+    let pool = pool().await;
+    let outbox = outbox(&pool).await;
+    let task = {
+        let (outbox, pool) = (outbox.clone(), pool.clone());
+        tokio::spawn(async move {
+            let mut connection = pool.acquire().await.unwrap();
+            outbox.enqueue_in(&mut connection, ada()).await.unwrap()
+        })
+    };
+    let id = task.await.unwrap();
+    assert_eq!(outbox.get(id).await.unwrap().unwrap().state, State::Pending);
+}
+
+#[tokio::test]
+async fn a_relay_finds_what_is_committed_after_the_signal() {
+    let pool = pool().await;
+    let outbox = outbox(&pool).await;
+    let shutdown = CancellationToken::new();
+    // The poll would come too late for this test.
+    let worker = tokio::spawn(outbox.relay().poll(SECOND * 10_000).run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let id = outbox.enqueue_in(&mut tx, ada()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    tx.commit().await.unwrap();
+    let sent = async {
+        while outbox.get(id).await.unwrap().unwrap().state != State::Sent {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SECOND * 20, sent).await.is_ok(), "the relay did not look again");
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn another_program_enqueues_with_one_statement() {
+    let pool = pool().await;
+    let outbox = outbox(&pool).await;
+    let id = DeliveryId::new();
+    sqlx::query(
+        "INSERT INTO postrider_deliveries (id, format, body, recipients, template_id)
+         VALUES (?1, 'email/1',
+                 '{\"from\": \"Shop <shop@example.com>\", \"to\": [\"ada@example.com\"], \"subject\": \"Hi\", \"text\": \"Hello\"}',
+                 '[\"ada@example.com\"]', 'welcome')",
+    )
+    .bind(id.to_string())
+    .execute(&pool)
+    .await
+    .unwrap();
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
+    let shown = outbox.get(id).await.unwrap().unwrap();
+    assert_eq!((shown.state, shown.template_id.as_deref()), (State::Sent, Some("welcome")));
+    assert!(shown.attempts[0].started_at >= shown.created_at, "the database's clock is off");
+    let nobody = "INSERT INTO postrider_deliveries (id, format, body, recipients) VALUES ('x', 'email/1', '{}', '[]')";
+    assert!(sqlx::query(nobody).execute(&pool).await.is_err(), "a delivery for nobody was taken");
+}
+
+#[tokio::test]
+async fn the_schema_as_plain_sql_is_what_migrate_makes() {
+    let (by_hand, by_migrate) = (pool().await, pool().await);
+    sqlx::raw_sql(SqliteStore::schema()).execute(&by_hand).await.unwrap();
+    outbox(&by_migrate).await;
+    let sql = "SELECT type, name, sql FROM sqlite_schema WHERE name LIKE 'postrider%' AND name <> 'postrider_migrations' ORDER BY name";
+    let by_hand: Vec<(String, String, String)> = sqlx::query_as(sql).fetch_all(&by_hand).await.unwrap();
+    let by_migrate: Vec<(String, String, String)> = sqlx::query_as(sql).fetch_all(&by_migrate).await.unwrap();
+    assert!(by_hand.len() > 8);
+    assert_eq!(by_hand, by_migrate);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_database_is_said_in_kind() {
+    let pool = pool().await;
+    let store = SqliteStore::new(pool.clone());
+    let outbox = Outbox::new(store.clone(), ScriptedTransport::<Email>::new());
+    assert_eq!(outbox.stats().await.unwrap_err().kind(), StoreErrorKind::NotMigrated);
+    let run = outbox.relay().run(CancellationToken::new());
+    let error = tokio::time::timeout(SECOND * 20, run).await.expect("it does not wait for tables").unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::NotMigrated);
+
+    outbox.migrate().await.unwrap();
+    sqlx::query("INSERT INTO postrider_migrations (version) VALUES (99)").execute(&pool).await.unwrap();
+    let newer = outbox.migrate().await.unwrap_err();
+    assert_eq!(newer.kind(), StoreErrorKind::Rejected);
+    assert!(newer.to_string().contains("version 99"), "{newer}");
+
+    pool.close().await;
+    assert_eq!(store.next_due().await.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    assert!(SqliteStore::open("postgres://localhost/x").await.is_err());
+    assert!(SqliteStore::open("sqlite:///no/such/directory/outbox.db").await.is_err());
+}
+
+#[tokio::test]
+async fn a_writer_that_holds_the_database_is_waited_for() {
+    let pool = pool().await;
+    let store = SqliteStore::new(pool.clone());
+    store.migrate().await.unwrap();
+    let hurried: SqliteConnectOptions = pool.connect_options().as_ref().clone().busy_timeout(Duration::from_millis(20));
+    let hurried = SqlitePoolOptions::new().max_connections(2).connect_with(hurried).await.unwrap();
+    let outbox = Outbox::new(SqliteStore::new(hurried), ScriptedTransport::<Email>::new());
+    let id = outbox.enqueue(ada()).await.unwrap();
+    let blocking = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let locked = outbox.enqueue(ada()).await.unwrap_err().to_string();
+    assert!(locked.contains("locked"), "{locked}");
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(outbox.relay().run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(store.get(id).await.unwrap().unwrap().state, State::Pending);
+    drop(blocking);
+    let sent = async {
+        while store.get(id).await.unwrap().unwrap().state != State::Sent {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SECOND * 20, sent).await.is_ok(), "the relay did not resume");
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+}
