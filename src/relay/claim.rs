@@ -76,12 +76,23 @@ async fn finish_settling<S: Store, T: Transport>(
 ) -> Result<(), StoreError> {
     // A relay that is told to stop does not wait for ever for a database that does not come back.
     let limit = if until == Until::Stopped { shared.settings.grace } else { PASS_PATIENCE * 2 };
-    match tokio::time::timeout(limit, settling.join_next()).await {
-        Ok(Some(Ok(result))) => result,
-        Ok(Some(Err(_)) | None) => Ok(()),
-        Err(_) => Err(StoreError::new(StoreErrorKind::Unavailable, "the last results could not be written in time")),
+    let hurried = async {
+        tokio::select! {
+            () = tokio::time::sleep(limit) => {}
+            () = stopped_for(&shared.settings.abandon, LAST_MOMENT) => {}
+        }
+    };
+    tokio::select! {
+        joined = settling.join_next() => match joined {
+            Some(Ok(result)) => result,
+            Some(Err(_)) | None => Ok(()),
+        },
+        () = hurried => Err(StoreError::new(StoreErrorKind::Unavailable, "the last results could not be written in time")),
     }
 }
+
+/// How long the last results have to be written once the relay was told to wait no longer.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 struct Driver<'a, S, T> {
     shared: &'a Arc<Shared<S, T>>,
@@ -101,7 +112,13 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
             if shutdown.is_cancelled() {
                 return Ok(());
             }
-            let wait = match self.turn().await {
+            let grace = self.shared.settings.grace;
+            let turn = tokio::select! {
+                turn = self.turn() => turn,
+                // To drop a claim may leave deliveries leased, so that it gets its time; but a stop does not wait for ever.
+                () = stopped_for(shutdown, grace) => return Ok(()),
+            };
+            let wait = match turn {
                 Ok(Turn::Over) => return Ok(()),
                 Ok(Turn::Again) => continue,
                 Ok(Turn::Wait(wait)) => {
@@ -228,6 +245,12 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         }
         while self.sends.try_join_next().is_some() {}
     }
+}
+
+/// Returns a while after the token was cancelled.
+async fn stopped_for(shutdown: &CancellationToken, wait: Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(wait).await;
 }
 
 enum Turn {

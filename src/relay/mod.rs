@@ -127,7 +127,8 @@ impl<S: Store, T: Transport> Relay<S, T> {
 
     /// A second signal: when this token is cancelled, a stopping relay waits no longer, as if its grace were over.
     pub fn abandon_on(mut self, token: CancellationToken) -> Self {
-        self.settings.abandon = token;
+        // A child: the end of the grace must not cancel the caller's own token.
+        self.settings.abandon = token.child_token();
         self
     }
 

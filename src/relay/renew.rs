@@ -15,6 +15,9 @@ use crate::store::Store;
 /// How often a relay tells that it lives.
 const REPORT: Duration = Duration::from_secs(5);
 
+/// How long a relay waits to say that it ends.
+const GOOD_BYE: Duration = Duration::from_secs(5);
+
 /// The tasks beside the work itself. Dropped, they stop at once.
 pub(super) struct Background {
     stop: CancellationToken,
@@ -22,12 +25,17 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Stops them in good order.
+    /// Stops them in good order, unless the database keeps them waiting.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();
-        for task in std::mem::take(&mut self.tasks) {
-            // A task that panicked has nothing left to stop.
-            let _ = task.await;
+        let all = async {
+            for task in &mut self.tasks {
+                // A task that panicked has nothing left to stop.
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(GOOD_BYE, all).await.is_err() {
+            tracing::debug!("the database kept the relay from saying good-bye");
         }
     }
 }

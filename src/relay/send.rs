@@ -1,11 +1,11 @@
 //! Calling the transport, and deciding what follows.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use postrider_transport::{Class, Classify, Failure, Message, Outgoing, Receipt, Transport};
+use postrider_transport::{Class, Classify, CodecError, Failure, Message, Outgoing, Receipt, Transport};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::Instrument;
 
@@ -92,17 +92,24 @@ fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &Claimed) -> 
             next,
         });
     }
-    match T::Message::decode(&lease.message) {
-        Ok(message) => Prepared::Send(
-            Outgoing::new(lease.key.id, lease.created_at, message)
-                .with_recipients(lease.recipients.clone())
-                .with_attempt(lease.attempts + 1, lease.cycle),
-        ),
-        Err(error) => {
-            let failure = if error.is_unknown_format() { Failure::transient(error) } else { Failure::permanent(error) };
-            Prepared::Settle(conclude(shared, claimed, claimed.now(), Duration::ZERO, &Err(failure)))
-        }
-    }
+    // Messages may be of a type that is not ours, and reading one must not take the relay down.
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        let message = T::Message::decode(&lease.message)?;
+        Ok(Outgoing::new(lease.key.id, lease.created_at, message)
+            .with_recipients(lease.recipients.clone())
+            .with_attempt(lease.attempts + 1, lease.cycle))
+    }));
+    let failure = match read {
+        Ok(Ok(outgoing)) => return Prepared::Send(outgoing),
+        Ok(Err(error)) => unreadable(error),
+        Err(_) => Failure::transient("reading the stored message panicked"),
+    };
+    Prepared::Settle(conclude(shared, claimed, claimed.now(), Duration::ZERO, &Err(failure)))
+}
+
+/// During an upgrade a newer relay may know the format, so that an unknown one has its whole budget.
+fn unreadable(error: CodecError) -> Failure {
+    if error.is_unknown_format() { Failure::transient(error) } else { Failure::permanent(error) }
 }
 
 fn circumstances<'a, S: Store, T: Transport>(

@@ -271,3 +271,32 @@ async fn a_transport_that_cannot_express_a_message_refuses_it_at_once() {
     assert!(matches!(error, postrider::EnqueueError::Unsupported(_)), "{error:?}");
     assert_eq!(outbox.store().stats().await.unwrap().pending, 0);
 }
+
+#[tokio::test]
+async fn a_message_type_that_panics_ends_as_a_dead_letter_and_stops_nobody() {
+    #[derive(Clone)]
+    struct Poison(bool);
+    impl postrider::Message for Poison {
+        fn encode(&self) -> Result<Encoded, postrider::CodecError> {
+            Ok(Encoded { format: "poison/1".into(), body: self.0.to_string() })
+        }
+        fn decode(encoded: &Encoded) -> Result<Self, postrider::CodecError> {
+            assert_ne!(encoded.body, "true", "a panic in a message");
+            Ok(Poison(false))
+        }
+        fn recipients(&self) -> Vec<Recipient> {
+            vec![Recipient::new("somebody")]
+        }
+    }
+    let transport = ScriptedTransport::<Poison>::new();
+    let outbox = Outbox::new(MemoryStore::new(), transport);
+    let bad = outbox.enqueue(Poison(true)).await.unwrap();
+    outbox.enqueue_all((0..5).map(|_| Poison(false))).await.unwrap();
+    let mut sent = 0;
+    for _ in 0..3 {
+        sent += outbox.relay().retry(eager()).drain().await.unwrap().sent;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let shown = outbox.get(bad).await.unwrap().unwrap();
+    assert_eq!((sent, shown.state, shown.attempts.len()), (5, State::Dead, 3));
+}
