@@ -1,9 +1,11 @@
 //! One message, made ready to be spoken.
 
+use std::time::SystemTime;
+
 use lettre::Address as EnvelopeAddress;
 use lettre::transport::smtp::commands::{Mail, Rcpt};
 use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
-use postrider_transport::{Address, Email, Failure, Mime, Outgoing, Recipient, Unsupported};
+use postrider_transport::{Address, DeliveryId, Email, Failure, Mime, Outgoing, Recipient, Unsupported};
 
 use crate::error::{Fault, SmtpError, Stage};
 use crate::session::Offers;
@@ -68,10 +70,18 @@ impl Job {
     }
 }
 
-/// What can be said of a message without a server and without writing it out.
+/// Above this, in octets, attachments are too large to write a mail out only to see whether it can be done. They are encoded,
+/// so that what they hold is never the reason that it cannot.
+const CHECKED: usize = 256 * 1024;
+
+/// What can be said of a message without a server.
 pub(crate) fn check(email: &Email) -> Result<(), Failure> {
     for address in email.recipient_addresses().into_iter().chain(email.reverse_path()) {
         envelope_address(address)?;
+    }
+    let attached: usize = email.attachments().iter().map(|attachment| attachment.content().len()).sum();
+    if attached <= CHECKED {
+        Mime::new().render(&Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email.clone()))?;
     }
     Ok(())
 }

@@ -87,4 +87,7 @@ fn what_can_be_checked_without_a_server_is() {
     let smtp = postrider_smtp::Smtp::builder("localhost").build().unwrap();
     assert_eq!(smtp.name(), "smtp");
     smtp.check(&email().to("bob@example.org").build().unwrap()).unwrap();
+    let endless = email().to("bob@example.org").header("X-Endless", "x".repeat(2_000)).build().unwrap();
+    let failure = smtp.check(&endless).unwrap_err();
+    assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Message));
 }

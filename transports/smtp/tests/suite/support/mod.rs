@@ -1,5 +1,6 @@
 //! What the tests share: a scripted peer, mails, and transports to it.
 
+mod dialogue;
 mod peer;
 mod script;
 
@@ -8,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use postrider_smtp::{Smtp, SmtpBuilder, Timeouts};
 use postrider_transport::{DeliveryId, Email, EmailBuilder, Mime, Outgoing, Receipt};
 
-pub(crate) use peer::{Peer, PeerBuilder, decode};
+pub(crate) use dialogue::decode;
+pub(crate) use peer::{Peer, PeerBuilder};
 pub(crate) use script::{Act, At};
 
 /// Far above what anything here takes, so that only a test that wants a time-out meets one.
