@@ -1,0 +1,137 @@
+//! What is printed, and for whom.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::server::{Answer, Ask, Server};
+use crate::tool::Tool;
+
+fn keys(object: &Value) -> BTreeSet<&str> {
+    object.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn has_keys(object: &Value, wanted: &[&str]) {
+    let keys = keys(object);
+    for key in wanted {
+        assert!(keys.contains(key), "{key} is missing in {object}");
+    }
+}
+
+/// RFC 3339, in UTC, with milliseconds.
+fn is_time(value: &Value) -> bool {
+    let text = value.as_str().unwrap();
+    let form = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect::<String>();
+    form == "0000-00-00T00:00:00.000Z"
+}
+
+#[test]
+fn scripts_find_the_names_that_they_were_promised() {
+    let server = Server::with(|ask| match ask {
+        Ask::Recipient("bob@example.com") => Answer::Say("550 5.1.1 no"),
+        _ => Answer::Yes,
+    });
+    let tool = Tool::new();
+    let dead = tool.enqueue(&["--template-id", "welcome"]);
+    let summary = tool.drain(&server.url());
+    has_keys(&summary, &["sent", "retried", "dead", "in_doubt", "released", "lease_lost", "paused"]);
+    let pending = tool.enqueue(&[]);
+
+    let shown = tool.show(&dead);
+    has_keys(&shown, &["id", "state", "template_id", "created_at", "due_at", "recipients", "attempts"]);
+    has_keys(&shown["recipients"][0], &["address", "outcome", "reply"]);
+    let attempt = &shown["attempts"][0];
+    has_keys(attempt, &["number", "cycle", "started_at", "finished_at", "outcome", "error", "reply", "provider_id"]);
+    assert_eq!((&shown["id"], &shown["template_id"]), (&json!(dead), &json!("welcome")));
+    assert_eq!(shown["due_at"], json!(null), "what is finished is never due");
+    assert_eq!(
+        (&attempt["number"], &attempt["cycle"], &attempt["outcome"]),
+        (&json!(1), &json!(1), &json!("permanent"))
+    );
+    assert!(attempt["error"].as_str().unwrap().contains("550"));
+    for time in [&shown["created_at"], &attempt["started_at"], &attempt["finished_at"], &tool.show(&pending)["due_at"]]
+    {
+        assert!(is_time(time), "{time}");
+    }
+
+    let listed = tool.list(&[]);
+    assert_eq!(listed.len(), 2);
+    for line in &listed {
+        has_keys(line, &["id", "state", "attempts", "due_at", "last_error"]);
+    }
+    assert_eq!((&listed[0]["state"], &listed[0]["attempts"]), (&json!("dead"), &json!(1)));
+    assert!(listed[0]["last_error"].as_str().unwrap().contains("550"));
+    assert_eq!((&listed[1]["last_error"], &listed[1]["attempts"]), (&json!(null), &json!(0)));
+
+    let stats = tool.stats();
+    has_keys(&stats, &["pending", "leased", "sent", "dead", "in_doubt", "cancelled", "oldest_due_s", "relays"]);
+    assert_eq!((&stats["pending"], &stats["dead"], &stats["sent"]), (&json!(1), &json!(1), &json!(0)));
+    assert!(stats["oldest_due_s"].is_number());
+}
+
+#[test]
+fn people_get_a_table_that_no_server_can_draw_on() {
+    let server = Server::with(|ask| match ask {
+        Ask::Content => Answer::Say("554 5.7.1 \x1b[2Jgone \x07"),
+        _ => Answer::Yes,
+    });
+    let tool = Tool::new();
+    let id = tool.enqueue(&["--subject", "x"]);
+    assert_eq!(tool.drain(&server.url())["dead"], 1);
+    let table = tool.ok(&["list"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].starts_with("ID ") && lines.len() == 2, "{table}");
+    assert!(lines[1].starts_with(&id) && lines[1].contains("dead") && lines[1].contains("554"), "{table}");
+    let shown = tool.ok(&["show", &id]);
+    assert!(shown.contains("gone"));
+    assert!(!table.contains(['\x1b', '\x07']) && !shown.contains(['\x1b', '\x07']));
+    assert!(tool.ok(&["stats"]).lines().any(|line| line.split_whitespace().eq(["dead", "1"])));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let tool = Tool::new();
+    tool.ok(&["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", "2000"]);
+    for args in [&["list"][..], &["list", "--json"], &["stats"], &["--help"], &["migrate", "--print"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_postrider"))
+            .args(args)
+            .current_dir(tool.directory())
+            .env("DATABASE_URL", "sqlite://outbox.db")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{args:?}: {}", ended.status);
+        assert!(ended.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    }
+}
+
+#[test]
+fn the_printed_statements_make_the_tables() {
+    let tool = Tool::bare();
+    let statements = tool.ok(&["migrate", "--print"]);
+    assert!(!tool.directory().join("outbox.db").exists(), "printing makes nothing");
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(tool.directory().join("outbox.db"));
+        let pool = sqlx::SqlitePool::connect_with(options.create_if_missing(true)).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&pool).await.unwrap();
+        pool.close().await;
+    });
+    tool.enqueue(&[]);
+    assert_eq!(tool.stats()["pending"], 1);
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let tool = Tool::bare();
+    for args in [&["--help"][..], &["-h"], &["--version"], &["work", "--help"], &["help", "enqueue"]] {
+        let ran =
+            tool.run_with(&[("TRANSPORT_URL", "smtp://ada:h0rse@localhost"), ("DATABASE_URL", "x://a:h0rse@h")], args);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{args:?}");
+        assert!(!ran.stdout.is_empty() && !ran.stdout.contains("h0rse"), "{args:?}");
+    }
+    assert!(tool.ok(&["--help"]).contains("3  the transport is paused"), "the exit codes are in the help");
+}
