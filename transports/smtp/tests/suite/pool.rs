@@ -1,8 +1,10 @@
 //! Connections are used again, and not too often.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_transport::{Blame, Class, Transport};
+use tokio::sync::Notify;
 
 use crate::support::{Act, At, Peer, assert_carried, builder, mail, smtp};
 
@@ -182,6 +184,27 @@ async fn close_says_goodbye_to_those_who_wait_and_a_later_call_connects_again() 
     peer.until_open(0).await;
     smtp.send(&mail()).await.unwrap();
     assert_eq!(peer.connections(), 2);
+}
+
+/// A check is one of the connections allowed, and waits for its turn.
+#[tokio::test]
+async fn checking_the_connection_keeps_to_the_bound() {
+    let peer = Peer::start(true).await;
+    let smtp = builder(&peer).max_connections(1).build().unwrap();
+    smtp.send(&mail()).await.unwrap();
+    smtp.check_connection().await.unwrap();
+    let release = Arc::new(Notify::new());
+    peer.once(At::Dot, Act::Hold(Arc::clone(&release)));
+    let sending = tokio::spawn({
+        let smtp = smtp.clone();
+        async move { smtp.send(&mail()).await }
+    });
+    peer.until(|peer| peer.rules_left() == 0).await;
+    assert!(tokio::time::timeout(Duration::from_millis(50), smtp.check_connection()).await.is_err());
+    release.notify_one();
+    sending.await.unwrap().unwrap();
+    smtp.check_connection().await.unwrap();
+    assert_eq!(peer.most_open(), 1);
 }
 
 #[tokio::test]

@@ -157,8 +157,19 @@ impl<'a> Dialogue<'a> {
             in_one,
             queue_id,
         };
-        if self.answer(&[At::Dot], &usual).await? == 250 && !empty {
+        let act = self.act(&[At::Dot]);
+        let accepts = match &act {
+            None | Some(Act::Hold(_) | Act::AlsoSay(_)) => !empty,
+            Some(Act::Say(text)) => !empty && text.starts_with("250 "),
+            Some(_) => false,
+        };
+        if accepts {
+            // Before the answer: the test may look the moment the client has it.
             self.shared.record.lock().unwrap().accepted.push(accepted);
+        }
+        match act {
+            Some(act) => drop(self.perform(act, &usual).await?),
+            None => self.say(&usual).await?,
         }
         Ok(())
     }
