@@ -1,6 +1,5 @@
 //! What can be asked for on the command line.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -144,8 +143,8 @@ pub(crate) struct Work {
     #[arg(long)]
     pub(crate) json: bool,
     /// How many messages to send at once
-    #[arg(long, value_name = "N", default_value = "32")]
-    pub(crate) concurrency: NonZeroUsize,
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) concurrency: u16,
     /// How long a delivery belongs to a relay that has died; from 100ms
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = words::lease)]
     pub(crate) lease: Duration,

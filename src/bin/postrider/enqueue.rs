@@ -1,7 +1,7 @@
 //! Making a mail of the command line, and putting it into the outbox.
 
-use std::fs;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use postrider::{AddressError, AdminStore, Attachment, Email, Mailbox, NewDelivery, Outbox, Priority, WhenInDoubt};
@@ -99,27 +99,31 @@ fn mailbox(option: &str, number: usize, text: &str) -> Result<Mailbox, Fail> {
 
 /// The text itself, `@FILE` or `-`.
 fn body(option: &str, text: &str) -> Result<String, Fail> {
-    let unreadable =
-        |what: &str, error: std::io::Error| Fail::runtime(format!("{option}: {what} cannot be read: {error}"));
-    if text == "-" {
-        let mut read = String::new();
-        std::io::stdin().read_to_string(&mut read).map_err(|error| unreadable("the standard input", error))?;
-        return Ok(read);
-    }
-    match text.strip_prefix('@') {
-        Some(path) => fs::read_to_string(path).map_err(|error| unreadable(path, error)),
-        None => Ok(text.to_owned()),
-    }
+    let (what, octets) = match (text, text.strip_prefix('@')) {
+        ("-", _) => ("the standard input", read(io::stdin())),
+        (_, Some(path)) => (path, File::open(path).and_then(read)),
+        _ => return Ok(text.to_owned()),
+    };
+    let octets = octets.map_err(|error| Fail::runtime(format!("{option}: {what} cannot be read: {error}")))?;
+    String::from_utf8(octets).map_err(|_| Fail::usage(format!("{option}: {what} is no UTF-8 text")))
 }
 
 fn attachment(path: &Path) -> Result<Attachment, Fail> {
     let shown = path.display();
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| Fail::usage(format!("--attach: {shown} has no name that could be sent")))?;
-    let content =
-        fs::read(path).map_err(|error| Fail::runtime(format!("--attach: {shown} cannot be read: {error}")))?;
+    let content = File::open(path).and_then(read);
+    let content = content.map_err(|error| Fail::runtime(format!("--attach: {shown} cannot be read: {error}")))?;
     let kind = mime_guess::from_path(path).first_or_octet_stream();
     Ok(Attachment::new(name, kind.essence_str(), content)?)
+}
+
+/// No more than what is too much for a mail anyway: some files have no end.
+fn read(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    let limit = u64::try_from(Email::DEFAULT_SIZE_LIMIT).unwrap_or(u64::MAX);
+    from.take(limit.saturating_add(1)).read_to_end(&mut octets)?;
+    Ok(octets)
 }
 
 /// About how much a stored copy takes.

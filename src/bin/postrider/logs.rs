@@ -15,7 +15,8 @@ pub(crate) fn start(progress: Option<&Progress>) -> Result<(), Fail> {
     let default = if progress.is_some() { "postrider=error" } else { "postrider=info" };
     let filter = EnvFilter::try_new(wish.as_deref().unwrap_or(default))
         .map_err(|error| Fail::usage(format!("RUST_LOG cannot be read: {error}")))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(progress.is_some());
+    let colour = progress.is_some() && std::env::var_os("NO_COLOR").is_none();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colour);
     let started = logs.with_writer(Lines(progress.cloned())).try_init();
     started.map_err(|error| Fail::runtime(format!("the logs cannot be written: {error}")))
 }

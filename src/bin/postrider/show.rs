@@ -11,21 +11,21 @@ use crate::output::{Out, printable};
 use crate::words::time;
 
 const PAGE: u32 = 500;
+const HEAD: &str =
+    "ID                                    STATE      ATTEMPTS  DUE                       TEMPLATE          LAST ERROR";
 
 pub(crate) async fn list<S: AdminStore>(which: &List, store: &S, out: &mut Out) -> Result<(), Fail> {
     let mut left = which.limit.unwrap_or(u32::MAX);
     let mut filter = Filter::new();
     filter.state = which.state;
     filter.after = which.after;
-    if !which.json {
-        out.line(format_args!(
-            "{:36}  {:9}  {:>8}  {:24}  {:16}  LAST ERROR",
-            "ID", "STATE", "ATTEMPTS", "DUE", "TEMPLATE"
-        ))?;
-    }
+    let mut has_head = which.json;
     while left > 0 && !out.closed() {
         filter.limit = left.min(PAGE);
         let page = store.list(&filter).await?;
+        if !std::mem::replace(&mut has_head, true) {
+            out.line(HEAD)?;
+        }
         for summary in &page {
             if which.json { out.line(summary_json(summary))? } else { out.line(summary_line(summary))? }
         }

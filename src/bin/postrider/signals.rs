@@ -5,6 +5,7 @@ use std::process;
 use tokio_util::sync::CancellationToken;
 
 use crate::fail::{Fail, warn};
+use crate::progress::Progress;
 
 /// What stops the work.
 #[derive(Debug, Clone)]
@@ -15,17 +16,21 @@ pub(crate) struct Stop {
     pub(crate) abandon: CancellationToken,
 }
 
-/// Listens from now on.
-pub(crate) fn listen() -> Result<Stop, Fail> {
+/// Listens from now on. What it says stands above the progress line, where there is one.
+pub(crate) fn listen(progress: Option<Progress>) -> Result<Stop, Fail> {
     let stop = Stop { graceful: CancellationToken::new(), abandon: CancellationToken::new() };
     let mut signals = Signals::new().map_err(|error| Fail::runtime(format!("signals cannot be caught: {error}")))?;
     let stopping = stop.clone();
+    let say = move |line: &str| {
+        drop(progress.as_ref().map(Progress::hide));
+        warn(line);
+    };
     tokio::spawn(async move {
         signals.next().await;
-        warn("stopping once what is being sent is finished; a second signal waits no longer");
+        say("stopping once what is being sent is finished; a second signal waits no longer");
         stopping.graceful.cancel();
         signals.next().await;
-        warn("waiting no longer; what is being sent is in doubt");
+        say("waiting no longer; what is being sent is in doubt");
         stopping.abandon.cancel();
         signals.next().await;
         // Like a crash, from which the outbox recovers: leases run out, and their attempts are written down as lost.

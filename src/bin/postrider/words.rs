@@ -1,6 +1,6 @@
 //! Reading single words of the command line, and writing times.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postrider::{DeliveryId, State};
 
@@ -13,7 +13,12 @@ pub(crate) fn state(text: &str) -> Result<State, String> {
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; durations are written 500ms, 5s, 2h, 1h30m, 5d"))
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= CENTURY => Ok(duration),
+        Ok(_) => Err("it is longer than a hundred years".to_owned()),
+        Err(error) => Err(format!("{error}; durations are written 500ms, 5s, 2h, 1h30m, 5d")),
+    }
 }
 
 pub(crate) fn positive(text: &str) -> Result<Duration, String> {
@@ -67,9 +72,12 @@ pub(crate) fn rfc3339(text: &str) -> Result<SystemTime, &'static str> {
     time.ok_or(FORM)
 }
 
-/// A time as scripts read it: in UTC, with milliseconds.
+/// A time as scripts read it: in UTC, with milliseconds. Another program may have stored one that no calendar of four digits
+/// can show; such a time is shown as the first or the last that can be.
 pub(crate) fn time(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
 #[cfg(test)]
@@ -117,5 +125,13 @@ mod tests {
         assert!(["-0.1", "1.1", "NaN"].iter().all(|bad| jitter(bad).is_err()));
         assert!(lease("99ms").is_err() && lease("100ms").is_ok());
         assert!(positive("0s").is_err() && duration("0s").is_ok());
+        assert!(duration("99years").is_ok() && duration("101years").is_err() && duration("500000000000years").is_err());
+    }
+
+    #[test]
+    fn every_time_can_be_shown() {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        assert_eq!(time(UNIX_EPOCH - DAY), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time(UNIX_EPOCH + DAY * 365 * 10_000), "9999-12-31T23:59:59.999Z");
     }
 }

@@ -13,12 +13,13 @@ pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Re
     if how.retry_base > how.retry_cap {
         return Err(Fail::usage("--retry-base must not be longer than --retry-cap"));
     }
-    let transport = transport::open(how.transport.as_deref(), how.concurrency.get())?;
+    let concurrency = usize::from(how.concurrency);
+    let transport = transport::open(how.transport.as_deref(), concurrency)?;
     // Asked first, so that missing tables are one clear line before the work begins.
     store.next_due().await?;
     let progress = Progress::on_terminal();
     logs::start(progress.as_ref())?;
-    let stop = signals::listen()?;
+    let stop = signals::listen(progress.clone())?;
 
     let retry = RetryPolicy::default()
         .backoff(how.retry_base, how.retry_cap)
@@ -28,7 +29,7 @@ pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Re
         .max_age(how.max_age);
     let mut relay = Outbox::new(store, transport)
         .relay()
-        .concurrency(how.concurrency.get())
+        .concurrency(concurrency)
         .lease(how.lease)
         .poll(how.poll)
         .retry(retry)
