@@ -25,6 +25,14 @@ pub(crate) struct Rejected {
     pub(crate) unheard: bool,
 }
 
+impl Rejected {
+    /// Names those who had been refused before. What they were told stands, whatever became of the others.
+    fn beside(mut self, refused: Vec<Refusal>) -> Self {
+        self.failure = self.failure.with_refused(refused);
+        self
+    }
+}
+
 impl<F: Into<Failure>> From<F> for Rejected {
     fn from(failure: F) -> Self {
         Self { failure: failure.into(), unheard: false }
@@ -48,7 +56,17 @@ impl Session {
         let mail = job.mail_command(&self.offers)?;
         self.clean = false;
         self.messages += 1;
-        let answers = self.introduce(job, mail, timeouts).await?;
+        let mut answers = Answers::default();
+        let introduced = self.introduce(job, mail, timeouts, &mut answers).await;
+        introduced.map_err(|rejected| rejected.beside(refusals(job, &answers.recipients)))?;
+        let in_step = !answers.recipients.iter().any(|reply| classify::ends_connection(reply.code()));
+        let result = self.conclude(job, answers, timeouts).await;
+        self.clean &= in_step;
+        result
+    }
+
+    /// What follows from the answers to the envelope.
+    async fn conclude(&mut self, job: &Job, answers: Answers, timeouts: &Timeouts) -> Result<Receipt, Rejected> {
         if let Some(refusal) = answers.mail {
             let open = answers.data.is_some_and(|data| !data.is_negative());
             self.settle(refusal.code(), !open);
@@ -67,14 +85,22 @@ impl Session {
                 let error = SmtpError::new(Stage::Data, Fault::Refused(data));
                 return Err(everybody(job, error, refused, &answers.recipients));
             }
-            Some(data) => return Err(SmtpError::new(Stage::Data, Fault::OutOfTurn(data)).into()),
-            None => return Err(SmtpError::new(Stage::Data, Fault::Closed).into()),
+            other => {
+                let fault = other.map_or(Fault::Closed, Fault::OutOfTurn);
+                return Err(Rejected::from(SmtpError::new(Stage::Data, fault)).beside(refused));
+            }
         }
         self.hand_over(job, refused, &answers.recipients, timeouts).await
     }
 
     /// Everything up to the reply to DATA: in one go where the server offers that (RFC 2920), else word by word.
-    async fn introduce(&mut self, job: &Job, mail: String, timeouts: &Timeouts) -> Result<Answers, Rejected> {
+    async fn introduce(
+        &mut self,
+        job: &Job,
+        mail: String,
+        timeouts: &Timeouts,
+        answers: &mut Answers,
+    ) -> Result<(), Rejected> {
         let mut commands = Vec::with_capacity(job.recipients.len() + 3);
         if mem::take(&mut self.needs_reset) {
             commands.push((Stage::Reset, Rset.to_string()));
@@ -83,7 +109,6 @@ impl Session {
         commands.extend(job.recipients.iter().map(|(_, command)| (Stage::Recipient, command.clone())));
         commands.push((Stage::Data, Data.to_string()));
 
-        let mut answers = Answers::default();
         let mut unheard = true;
         for group in commands.chunks(if self.offers.pipelining { GROUP } else { 1 }) {
             if matches!(group, [(Stage::Data, _)]) && !answers.recipients.iter().any(Reply::is_positive) {
@@ -129,7 +154,7 @@ impl Session {
                 break;
             }
         }
-        Ok(answers)
+        Ok(())
     }
 
     /// Ends a transaction that no recipient is left in.
@@ -168,7 +193,7 @@ impl Session {
     ) -> Result<Receipt, Rejected> {
         if !self.wire.is_drained() {
             let fault = Fault::Malformed("more than one answer");
-            return Err(SmtpError::new(Stage::Data, fault).into());
+            return Err(Rejected::from(SmtpError::new(Stage::Data, fault)).beside(refused));
         }
         // The message and its end go out together: apart, they would be two segments and, with a busy network, two waits.
         let mut taken = 0;
@@ -195,12 +220,14 @@ impl Session {
                 let error = SmtpError::new(stage, Fault::Refused(reply));
                 Err(everybody(job, error, refused, recipients))
             }
-            Ok(reply) => Err(SmtpError::with_end(stage, Fault::OutOfTurn(reply), ended).into()),
             Err(Fault::Refused(reply)) => {
                 let error = SmtpError::new(stage, Fault::Refused(reply));
                 Err(everybody(job, error, refused, recipients))
             }
-            Err(fault) => Err(SmtpError::with_end(stage, fault, ended).into()),
+            Ok(reply) => {
+                Err(Rejected::from(SmtpError::with_end(stage, Fault::OutOfTurn(reply), ended)).beside(refused))
+            }
+            Err(fault) => Err(Rejected::from(SmtpError::with_end(stage, fault, ended)).beside(refused)),
         }
     }
 
@@ -257,7 +284,7 @@ fn nobody(job: &Job, replies: Vec<Reply>) -> Rejected {
 /// they may differ in class.
 fn everybody(job: &Job, error: SmtpError, mut refused: Vec<Refusal>, replies: &[Reply]) -> Rejected {
     if error.blame() == Blame::Transport || refused.is_empty() {
-        return error.into();
+        return Rejected::from(error).beside(refused);
     }
     let reply = error.reply().unwrap_or_default().into_owned();
     let taken = job.recipients.iter().zip(replies).filter(|(_, reply)| reply.is_positive());

@@ -65,8 +65,8 @@
 //!
 //! An enhanced code (RFC 3463) whose class contradicts the code proper is ignored. An answer to `RCPT TO` concerns that
 //! recipient, unless it is 421; the message goes out to those who were taken. When nobody was, the failure is transient if
-//! one refusal is, and [`Failure::refused`](postrider_transport::Failure::refused) has each with its own class. A failure that
-//! is blamed on the transport names nobody, since everybody is to be tried again.
+//! one refusal is, and [`Failure::refused`](postrider_transport::Failure::refused) has each with its own class. What
+//! goes wrong later leaves those refusals standing: the failure names them too, and speaks for whoever it does not name.
 //!
 //! A failure in doubt is blamed on the message although the network caused it: each attempt may deliver one more copy, and the
 //! budget is what bounds them.

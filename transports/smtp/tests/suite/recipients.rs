@@ -130,6 +130,43 @@ async fn who_was_taken_and_then_refused_is_named_beside_the_others() {
     }
 }
 
+/// What was said to one recipient stands, whatever becomes of the others.
+#[tokio::test]
+async fn a_refusal_outlives_what_goes_wrong_later() {
+    for pipelining in [false, true] {
+        for (at, act, blame, in_doubt) in [
+            (At::RcptNo(1), Act::Close, Blame::Transport, false),
+            (At::Data, Act::SayAndClose("421 4.3.2 closing"), Blame::Transport, false),
+            (At::Data, Act::Close, Blame::Transport, false),
+            (At::Data, Act::Say("250 what"), Blame::Transport, false),
+            (At::Dot, Act::Say("454 4.7.0 too fast"), Blame::Transport, false),
+            (At::Dot, Act::Close, Blame::Message, true),
+            (At::Dot, Act::Say("354 what"), Blame::Message, true),
+        ] {
+            let peer = Peer::start(pipelining).await;
+            let smtp = smtp(&peer);
+            peer.once(At::RcptNo(0), Act::Say("550 5.1.1 unknown"));
+            peer.once(at, act);
+            let failure = smtp.send(&mail_to(2)).await.unwrap_err();
+            assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Transient, blame, in_doubt), "{at:?}");
+            assert_eq!(seen(failure.refused()), [("r0@example.org", Permanent, "550 5.1.1 unknown")], "{at:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn out_of_step_at_one_recipient_costs_the_connection_but_not_the_mail() {
+    let peer = Peer::start(true).await;
+    let smtp = smtp(&peer);
+    peer.once(At::RcptNo(0), Act::Say("503 5.5.1 out of step"));
+    let first = mail_to(2);
+    let receipt = smtp.send(&first).await.unwrap();
+    assert_eq!(seen(&receipt.refused), [("r0@example.org", Transient, "503 5.5.1 out of step")]);
+    assert_carried(&peer, &first, &receipt, &["r1@example.org"]);
+    smtp.send(&mail()).await.unwrap();
+    assert_eq!(peer.connections(), 2);
+}
+
 #[tokio::test]
 async fn the_envelope_goes_by_who_is_left_and_the_null_sender_is_kept() {
     let peer = Peer::start(true).await;
