@@ -37,6 +37,30 @@ impl TestClock {
     }
 }
 
+/// Microseconds since the Unix epoch; times out of range become the nearest in range.
+#[cfg(feature = "postgres")]
+pub(crate) fn to_micros(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
+    }
+}
+
+/// The time of a number of microseconds since the Unix epoch; out of range, the epoch itself.
+#[cfg(feature = "postgres")]
+pub(crate) fn from_micros(micros: i64) -> SystemTime {
+    let distance = Duration::from_micros(micros.unsigned_abs());
+    let time = if micros < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
+/// A duration in microseconds, rounded up, and no longer than databases can add to a date.
+#[cfg(feature = "postgres")]
+pub(crate) fn micros(duration: Duration) -> i64 {
+    const THOUSAND_YEARS: i64 = 1_000 * 366 * 24 * 3_600 * 1_000_000;
+    i64::try_from(duration.as_nanos().div_ceil(1_000)).unwrap_or(THOUSAND_YEARS).min(THOUSAND_YEARS)
+}
+
 /// The clock of a store that lives in this process: the system's, or a test's.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Clock(Option<TestClock>);
@@ -44,6 +68,12 @@ pub(crate) struct Clock(Option<TestClock>);
 impl Clock {
     pub(crate) fn test(clock: TestClock) -> Self {
         Self(Some(clock))
+    }
+
+    /// What a test's clock shows, in microseconds; `None` leaves it to the database.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn test_micros(&self) -> Option<i64> {
+        self.0.as_ref().map(|clock| to_micros(clock.now()))
     }
 
     /// Now, in milliseconds since the Unix epoch, the unit in which stores keep time.

@@ -409,6 +409,14 @@ pub struct Settlement {
     pub next: Next,
 }
 
+impl Settlement {
+    /// Sent to everybody, by the attempt that it brings: what nearly all settlements are, and what a store may write in a
+    /// shorter way.
+    pub fn is_plainly_sent(&self) -> bool {
+        self.next == Next::Sent && self.attempt.is_some() && self.recipients.is_empty()
+    }
+}
+
 /// What came of one settlement or renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a lost lease means that nothing was written"]

@@ -65,3 +65,42 @@ mod sqlite {
 
     postrider::store_tests!(Sqlite);
 }
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+    use postrider::{AdminStore, PgStore};
+    use sqlx::postgres::PgPoolOptions;
+
+    struct Postgres;
+
+    impl StoreUnderTest for Postgres {
+        type Store = PgStore;
+
+        async fn fresh(&self, clock: TestClock) -> PgStore {
+            let url =
+                std::env::var("POSTRIDER_TEST_PG_URL").expect("POSTRIDER_TEST_PG_URL is not set: run scripts/test");
+            let pool = PgPoolOptions::new().max_connections(8).connect(&url).await.unwrap();
+            let schema = format!("t_{}", DeliveryId::new().as_uuid().simple());
+            let store = PgStore::in_schema(pool, &schema).unwrap().with_test_clock(clock);
+            store.migrate().await.unwrap();
+            store
+        }
+
+        async fn insert_in_transaction(&self, store: &PgStore, rows: Vec<NewRow>, commit: bool) -> Vec<DeliveryId> {
+            let mut tx = store.pool().begin().await.unwrap();
+            let ids = store.insert_in(&mut tx, rows).await.expect("inserting works");
+            if commit {
+                tx.commit().await.unwrap()
+            } else {
+                tx.rollback().await.unwrap()
+            }
+            ids
+        }
+    }
+
+    postrider::store_tests!(
+        #[ignore = "needs PostgreSQL: run scripts/test"]
+        Postgres
+    );
+}

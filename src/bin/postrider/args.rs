@@ -29,6 +29,15 @@ Exit codes:
   2  the command line is wrong
   3  the transport is paused: nothing is lost, what was not sent is still pending";
 
+const SIGNALS: &str = "\
+SIGINT and SIGTERM: claims no more, finishes what is being sent, and ends with 0.
+A second one: waits no longer. A third: ends at once, with 1.
+
+When the transport is paused at the end, the exit code is 3: nothing is lost, what was
+not sent is still pending, and the standard error says why.
+
+Logs go to the standard error; RUST_LOG says which. Durations are written 500ms, 5s, 2h.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create or upgrade the outbox's tables, and an SQLite database's file
@@ -40,10 +49,7 @@ pub(crate) enum Command {
     /// Put a mail into the outbox, and print the delivery's id
     Enqueue(Box<Enqueue>),
     /// Send what is due, until a signal comes
-    ///
-    /// SIGINT or SIGTERM: claims no more, finishes what is being sent, and ends. A second one: waits no longer. A third: ends at
-    /// once. Logs go to the standard error; RUST_LOG says which.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = SIGNALS)]
     Work(Work),
     /// List deliveries, oldest first
     List(List),

@@ -7,11 +7,12 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::SqliteStore;
-use super::rows::{corrupt, count, id, recipients, recorded, word};
+use super::rows::{id, recorded};
 use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
 use crate::clock::{from_millis, millis};
 use crate::delivery::{Attempt, Priority, State};
 use crate::store::recipients::{kept_on_resend, statuses};
+use crate::store::sql::{between, corrupt, count, recipients, unsigned, word};
 use crate::store::{AdminStore, StoreError};
 
 /// Every delivery with its state. What stands in neither table has been sent.
@@ -24,14 +25,6 @@ const WITH_STATE: &str = "
     FROM postrider_deliveries d
     LEFT JOIN postrider_queue q ON q.delivery_id = d.id
     LEFT JOIN postrider_ended e ON e.delivery_id = d.id";
-
-fn since(now: i64, then: i64) -> Duration {
-    Duration::from_millis(u64::try_from(now.saturating_sub(then)).unwrap_or(0))
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
 
 /// What narrows a list to one state, beginning with the smallest table that knows it.
 fn where_state(state: Option<State>) -> &'static str {
@@ -233,8 +226,10 @@ impl AdminStore for SqliteStore {
         stats.sent += unsigned(rest);
         stats.relays = relays(&mut tx, now).await?;
         drop(tx);
-        stats.oldest_due =
-            super::claim::first_due(&self.pool).await?.filter(|due| *due <= now).map(|due| since(now, due));
+        stats.oldest_due = super::claim::first_due(&self.pool)
+            .await?
+            .filter(|due| *due <= now)
+            .map(|due| between(due, now, Duration::from_millis));
         Ok(stats)
     }
 
@@ -276,7 +271,7 @@ async fn relays(connection: &mut SqliteConnection, now: i64) -> Result<Vec<Relay
         .await?;
     rows.iter()
         .map(|row| {
-            let seen_ago = since(now, row.try_get("seen_at")?);
+            let seen_ago = between(row.try_get("seen_at")?, now, Duration::from_millis);
             Ok(RelayStatus::new(
                 row.try_get("id")?,
                 seen_ago,

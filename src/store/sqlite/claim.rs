@@ -3,10 +3,11 @@
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Row, SqlitePool};
 
-use super::rows::{count, id, recipients, recorded, word};
+use super::rows::{id, recorded};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::{Lease, LeaseKey};
 use crate::store::recipients::remaining;
+use crate::store::sql::{count, recipients, word};
 use crate::store::{Claim, StoreError};
 
 /// The priorities that have something due, most urgent first. Each costs one look at the index, so that rows scheduled for later

@@ -1,12 +1,12 @@
 //! Inserting. One statement for each delivery, so that even outside a transaction a row is there wholly or not at all.
 
-use postrider_transport::{DeliveryId, Recipient};
+use postrider_transport::DeliveryId;
 use sqlx::sqlite::SqliteConnection;
 
-use super::rows::corrupt;
 use crate::clock::{millis, to_millis};
 use crate::delivery::{NewRow, When};
 use crate::store::StoreError;
+use crate::store::sql::{corrupt, recipients_json};
 
 pub(super) async fn insert(
     connection: &mut SqliteConnection,
@@ -25,8 +25,6 @@ async fn insert_one(connection: &mut SqliteConnection, row: &NewRow, now: i64) -
         When::At(time) => to_millis(time),
         When::After(wait) => now.saturating_add(millis(wait)),
     };
-    let addresses: Vec<&str> = row.recipients.iter().map(Recipient::as_str).collect();
-    let addresses = serde_json::to_string(&addresses).map_err(|_| corrupt("the recipients cannot be written"))?;
     let inserted = sqlx::query(
         "INSERT INTO postrider_deliveries
              (id, created_at, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
@@ -37,7 +35,7 @@ async fn insert_one(connection: &mut SqliteConnection, row: &NewRow, now: i64) -
     .bind(now)
     .bind(&row.message.format)
     .bind(&row.message.body)
-    .bind(addresses)
+    .bind(recipients_json(&row.recipients))
     .bind(&row.template_id)
     .bind(&row.key)
     .bind(i64::from(row.priority.level()))

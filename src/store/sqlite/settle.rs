@@ -20,7 +20,7 @@ pub(super) async fn settle(
     let mut done = settle_plain(&mut tx, settlements).await?;
     let mut results = Vec::with_capacity(settlements.len());
     for settlement in settlements {
-        results.push(match is_plain(settlement) {
+        results.push(match settlement.is_plainly_sent() {
             // Removed, so that a second settlement of the same delivery finds nothing left.
             true if done.remove(&settlement.key) => Settled::Done,
             true => Settled::LeaseLost,
@@ -29,11 +29,6 @@ pub(super) async fn settle(
     }
     tx.commit().await?;
     Ok(results)
-}
-
-/// Sent to everybody, by the attempt that it brings.
-fn is_plain(settlement: &Settlement) -> bool {
-    settlement.next == Next::Sent && settlement.attempt.is_some() && settlement.recipients.is_empty()
 }
 
 /// The rows of the queue that are held under the given keys. The cross join makes SQLite look each key up in the queue, rather
@@ -56,7 +51,7 @@ async fn settle_plain(
     connection: &mut SqliteConnection,
     settlements: &[Settlement],
 ) -> Result<HashSet<LeaseKey>, StoreError> {
-    let plain = || settlements.iter().filter(|settlement| is_plain(settlement));
+    let plain = || settlements.iter().filter(|settlement| settlement.is_plainly_sent());
     if plain().next().is_none() {
         return Ok(HashSet::new());
     }

@@ -64,12 +64,15 @@ pub trait StoreUnderTest: Send + Sync {
 }
 
 /// Stamps the whole suite on a store: one `#[tokio::test]` for each function in [`testkit::store`](crate::testkit::store). The
-/// argument is an expression that makes a [`StoreUnderTest`](crate::testkit::store::StoreUnderTest). Needs tokio's `macros` and
-/// `rt-multi-thread` features.
+/// argument is an expression that makes a [`StoreUnderTest`](crate::testkit::store::StoreUnderTest); an attribute before it, such as
+/// `#[ignore = "needs a server"]`, goes on each test. Needs tokio's `macros` and `rt-multi-thread` features.
 #[macro_export]
 macro_rules! store_tests {
-    ($fixture:expr) => {
-        $crate::store_tests! { @each $fixture;
+    (#[$attribute:meta] $fixture:expr) => {
+        $crate::store_tests! { @all [#[$attribute]] $fixture }
+    };
+    (@all $attributes:tt $fixture:expr) => {
+        $crate::store_tests! { @each $attributes $fixture;
             a_commit_brings_it_and_a_rollback_does_not
             a_message_comes_back_as_it_went_in
             a_key_adds_one_delivery
@@ -99,13 +102,18 @@ macro_rules! store_tests {
             it_does_what_the_memory_store_does
         }
     };
-    (@each $fixture:expr; $($name:ident)*) => {
-        $(
+    (@each $attributes:tt $fixture:expr; $($name:ident)*) => {
+        $($crate::store_tests! { @one $attributes $fixture; $name })*
+    };
+    (@one [$(#[$attribute:meta])*] $fixture:expr; $name:ident) => {
+            $(#[$attribute])*
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 $crate::testkit::store::$name(&$fixture).await;
             }
-        )*
+    };
+    ($fixture:expr) => {
+        $crate::store_tests! { @all [] $fixture }
     };
 }
 

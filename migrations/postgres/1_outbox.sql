@@ -1,0 +1,109 @@
+-- The outbox, version 1. It lives in a schema of its own; put your name for it in place of "postrider".
+--
+-- What is written once lies apart from what changes: a claim or a settlement touches the narrow row of the queue and never
+-- rewrites a mail.
+
+-- One row for each delivery, written once. To enqueue is to insert rows here; the trigger below does the rest.
+CREATE TABLE "postrider".deliveries (
+    id            uuid        NOT NULL PRIMARY KEY,         -- version 7
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    format        text        NOT NULL,                     -- 'email/1'
+    body          text        NOT NULL,                     -- the message, in that format
+    recipients    jsonb       NOT NULL CHECK (jsonb_array_length(recipients) > 0), -- an array of addresses
+    template_id   text,
+    key           text        UNIQUE,                       -- the caller's idempotency key
+    priority      smallint    NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
+    when_in_doubt text        NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
+    send_at       timestamptz,                              -- not before; NULL: at once
+    expires_at    timestamptz                               -- not after; NULL: as long as the relay's policy says
+);
+
+-- What is pending or leased. A delivery that is neither here nor in "ended" was sent by its last attempt.
+--
+-- A claim changes no indexed column, so that its update is heap-only; half-empty pages leave it the room.
+CREATE TABLE "postrider".queue (
+    delivery_id      uuid        NOT NULL PRIMARY KEY,
+    priority         smallint    NOT NULL,
+    due_at           timestamptz NOT NULL,
+    lease_until      timestamptz NOT NULL DEFAULT '-infinity', -- held by a relay until then
+    leased_at        timestamptz,                           -- set while a relay holds it
+    abandoned_at     timestamptz,                           -- leased_at of the holder before, if that one vanished
+    token            bigint      NOT NULL DEFAULT 0,        -- grows with each claim
+    attempts         integer     NOT NULL DEFAULT 0,        -- made over its life
+    cycle            integer     NOT NULL DEFAULT 1,
+    spent            integer     NOT NULL DEFAULT 0,        -- of this cycle's budget
+    cycle_started_at timestamptz NOT NULL,
+    expires_at       timestamptz,
+    partial          boolean     NOT NULL DEFAULT false     -- "recipients" has rows of it
+) WITH (fillfactor = 50);
+
+CREATE INDEX queue_due ON "postrider".queue (priority, due_at);
+
+-- Deliveries that ended otherwise than with the attempt that sent them.
+CREATE TABLE "postrider".ended (
+    delivery_id uuid        NOT NULL PRIMARY KEY,
+    state       text        NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
+    reason      text,
+    ended_at    timestamptz NOT NULL,
+    token       bigint      NOT NULL,                       -- the last one, so that a resend goes on counting
+    attempts    integer     NOT NULL,
+    cycle       integer     NOT NULL
+);
+
+CREATE INDEX ended_state ON "postrider".ended (state, delivery_id);
+
+-- Every call of a transport.
+CREATE TABLE "postrider".attempts (
+    delivery_id     uuid        NOT NULL,
+    number          integer     NOT NULL,                   -- over the delivery's life, from 1
+    cycle           integer     NOT NULL,
+    token           bigint      NOT NULL,
+    started_at      timestamptz NOT NULL,
+    finished_at     timestamptz NOT NULL,
+    outcome         text        NOT NULL CHECK (outcome IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost')),
+    transport_fault boolean     NOT NULL DEFAULT false,
+    error           text,
+    reply           text,
+    provider_id     text,
+    PRIMARY KEY (delivery_id, number)
+);
+
+-- Recipients whose outcome differs from the delivery's.
+CREATE TABLE "postrider".recipients (
+    delivery_id uuid NOT NULL,
+    address     text NOT NULL,
+    outcome     text NOT NULL CHECK (outcome IN ('sent', 'refused')),
+    reply       text,
+    PRIMARY KEY (delivery_id, address)
+);
+
+-- What running relays tell of themselves.
+CREATE TABLE "postrider".relays (
+    id        text        NOT NULL PRIMARY KEY,
+    seen_at   timestamptz NOT NULL,
+    in_flight bigint      NOT NULL,
+    paused    text
+);
+
+-- When relays were last rung for, in fiftieths of a second. A sequence, because it can be read and moved without a lock and
+-- outside the transaction.
+CREATE SEQUENCE "postrider".bell MINVALUE 0 START 0;
+
+-- Puts new deliveries into the queue and rings for relays, at most fifty times a second: notifications pass through one lock
+-- of the whole server at commit. A relay that is rung for looks again some times in the half second after, and so finds what
+-- was committed without a ring of its own.
+CREATE FUNCTION "postrider".take_in() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    present bigint := floor(extract(epoch FROM clock_timestamp()) * 50);
+BEGIN
+    INSERT INTO "postrider".queue (delivery_id, priority, due_at, cycle_started_at, expires_at)
+    SELECT id, priority, coalesce(send_at, created_at), greatest(send_at, created_at), expires_at FROM added;
+    IF (SELECT last_value FROM "postrider".bell) <> present THEN
+        PERFORM setval('"postrider".bell', present);
+        PERFORM pg_notify('postrider:postrider', '');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER take_in AFTER INSERT ON "postrider".deliveries
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_in();

@@ -1,0 +1,78 @@
+//! Inserting: one statement however many there are, in whatever transaction is open.
+
+use std::collections::{HashMap, HashSet};
+
+use postrider_transport::DeliveryId;
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::sql::Sql;
+use crate::clock::{micros, to_micros};
+use crate::delivery::{NewRow, When};
+use crate::store::StoreError;
+use crate::store::sql::{corrupt, recipients_json};
+
+/// A moment as two columns: whether it counts from now, and how many microseconds.
+fn moment(when: Option<When>) -> (bool, Option<i64>) {
+    match when {
+        None => (false, None),
+        Some(When::At(time)) => (false, Some(to_micros(time))),
+        Some(When::After(wait)) => (true, Some(micros(wait))),
+    }
+}
+
+pub(super) async fn insert(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    rows: &[NewRow],
+    now: Option<i64>,
+) -> Result<Vec<DeliveryId>, StoreError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (send_after, send): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.due)).unzip();
+    let (expire_after, expire): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.expires)).unzip();
+    let inserted = sql
+        .query(&sql.insert)
+        .bind(now)
+        .bind(rows.iter().map(|row| row.id.as_uuid()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.message.format.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.message.body.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| recipients_json(&row.recipients)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.template_id.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.key.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| i16::from(row.priority.level())).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.when_in_doubt.as_str()).collect::<Vec<_>>())
+        .bind(send_after)
+        .bind(send)
+        .bind(expire_after)
+        .bind(expire)
+        .fetch_all(&mut *connection)
+        .await?;
+    if inserted.len() == rows.len() {
+        return Ok(rows.iter().map(|row| row.id).collect());
+    }
+    let inserted: HashSet<Uuid> = inserted.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+    let first = first_of_keys(connection, sql, rows).await?;
+    rows.iter()
+        .map(|row| {
+            if inserted.contains(&row.id.as_uuid()) {
+                return Ok(row.id);
+            }
+            let taken = row.key.as_ref().and_then(|key| first.get(key));
+            taken.map(|id| (*id).into()).ok_or_else(|| corrupt("a key was taken, and its delivery cannot be seen"))
+        })
+        .collect()
+}
+
+/// The delivery that has each key.
+async fn first_of_keys(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    rows: &[NewRow],
+) -> Result<HashMap<String, Uuid>, StoreError> {
+    let keys: Vec<&str> = rows.iter().filter_map(|row| row.key.as_deref()).collect();
+    let found = sql.query(&sql.ids_of_keys).bind(keys).fetch_all(connection).await?;
+    found.iter().map(|row| Ok((row.try_get("key")?, row.try_get("id")?))).collect()
+}

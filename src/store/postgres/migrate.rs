@@ -1,0 +1,67 @@
+//! Making and upgrading the tables, with a ledger of our own: the one that sqlx keeps belongs to the caller's migrations.
+
+use sqlx::{AssertSqlSafe, PgPool};
+
+use super::sql::Sql;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// Each version's statements, the first being version 1, for a schema called `postrider`.
+const VERSIONS: [&str; 1] = [include_str!("../../../migrations/postgres/1_outbox.sql")];
+
+/// One version's statements for another schema. The name stands in double quotes wherever it names the schema, and once in that of
+/// the channel.
+fn renamed(statements: &str, schema: &str) -> String {
+    statements
+        .replace("\"postrider\"", &format!("\"{schema}\""))
+        .replace("'postrider:postrider'", &format!("'postrider:{schema}'"))
+}
+
+/// All of it, to be run by hand.
+pub(super) fn schema(schema: &str) -> String {
+    let tables: String = VERSIONS.iter().map(|statements| renamed(statements, schema)).collect();
+    format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\";\n\n{tables}")
+}
+
+pub(super) async fn migrate(pool: &PgPool, sql: &Sql) -> Result<(), StoreError> {
+    let schema = sql.schema();
+    let mut tx = pool.begin().await?;
+    // One process migrates; the others wait here and then find the work done.
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "SELECT pg_advisory_xact_lock(hashtextextended('postrider migrate {schema}', 0))"
+    )))
+    .execute(&mut *tx)
+    .await?;
+    // To create what is there needs a right that a service may not have, so look first.
+    let ledger = format!("\"{schema}\".migrations");
+    let exists: bool = scalar(&mut tx, sql, format!("SELECT to_regclass('{ledger}') IS NOT NULL")).await?;
+    if !exists {
+        sqlx::raw_sql(AssertSqlSafe(format!(
+            "CREATE SCHEMA IF NOT EXISTS \"{schema}\";
+             CREATE TABLE {ledger} (version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+        )))
+        .execute(&mut *tx)
+        .await?;
+    }
+    let applied: i64 = scalar(&mut tx, sql, format!("SELECT coalesce(max(version), 0) FROM {ledger}")).await?;
+    let applied = usize::try_from(applied).unwrap_or(0);
+    if applied > VERSIONS.len() {
+        let text =
+            format!("the outbox's tables are of version {applied}, and this program knows only {}", VERSIONS.len());
+        return Err(StoreError::new(StoreErrorKind::Rejected, text));
+    }
+    for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {
+        let version = index + 1;
+        let statements = renamed(statements, schema);
+        let statements = format!("{statements};\nINSERT INTO {ledger} (version) VALUES ({version})");
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn scalar<T>(connection: &mut sqlx::PgConnection, sql: &Sql, text: String) -> Result<T, StoreError>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+{
+    Ok(sql.scalar(&text.into()).fetch_one(connection).await?)
+}

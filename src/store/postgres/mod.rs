@@ -1,0 +1,259 @@
+//! A store in a PostgreSQL database.
+
+mod admin;
+mod bell;
+mod claim;
+mod enqueue;
+mod migrate;
+mod rows;
+mod settle;
+mod sql;
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use postrider_transport::DeliveryId;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgConnection;
+use sqlx::{PgPool, Postgres, Transaction};
+
+use bell::Bell;
+use sql::Sql;
+
+use crate::clock::{Clock, TestClock, from_micros};
+use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
+use crate::store::sql::unsigned;
+use crate::store::{Claim, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
+
+/// Deliveries in a PostgreSQL database (13 or later), in a schema of their own beside the caller's tables.
+///
+/// Give it the pool that the rest of the program uses, and enqueue in that pool's transactions:
+///
+/// ```no_run
+/// # async fn demo(email: postrider::Email) -> Result<(), Box<dyn std::error::Error>> {
+/// use postrider::{Outbox, PgStore};
+/// use sqlx::postgres::PgPool;
+///
+/// let pool = PgPool::connect("postgres://localhost/shop").await?;
+/// let outbox = Outbox::enqueue_only(PgStore::new(pool.clone()));
+/// outbox.migrate().await?;
+///
+/// let mut tx = pool.begin().await?;
+/// sqlx::query("INSERT INTO users (name) VALUES ('Ada')").execute(&mut *tx).await?;
+/// outbox.enqueue_in(&mut tx, email).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+///
+/// A relay is woken by `LISTEN`, on one connection of the pool, and polls as well. Any isolation level will do for the caller's
+/// transactions; under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again.
+///
+/// # PgBouncer
+/// In transaction mode `LISTEN` does not work and prepared statements may not: turn both off with
+/// [`without_listen`](Self::without_listen) and [`without_prepared_statements`](Self::without_prepared_statements).
+#[derive(Clone)]
+pub struct PgStore {
+    pool: PgPool,
+    sql: Arc<Sql>,
+    clock: Clock,
+    bell: Arc<Bell>,
+}
+
+impl PgStore {
+    /// A store over the caller's pool, in the schema `postrider`.
+    pub fn new(pool: PgPool) -> Self {
+        let sql = Sql::new("postrider");
+        let bell = Bell::listening(pool.clone(), sql.channel());
+        Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::new(bell) }
+    }
+
+    /// A store in another schema: 1 to 48 letters, digits and underscores, not beginning with a digit. Several outboxes can live
+    /// in one database, each in its schema.
+    ///
+    /// # Errors
+    /// When the name is not of that form.
+    pub fn in_schema(pool: PgPool, schema: &str) -> Result<Self, StoreError> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if schema.is_empty() || schema.len() > 48 || !schema.bytes().all(plain) || schema.as_bytes()[0].is_ascii_digit()
+        {
+            let text = "a schema's name must be 1 to 48 letters, digits and underscores, not beginning with a digit";
+            return Err(StoreError::new(StoreErrorKind::Rejected, text));
+        }
+        let sql = Sql::new(schema);
+        let bell = Bell::listening(pool.clone(), sql.channel());
+        Ok(Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::new(bell) })
+    }
+
+    /// Leaves waking to polling and to signals within this process.
+    #[must_use]
+    pub fn without_listen(mut self) -> Self {
+        self.bell = Arc::new(Bell::silent());
+        self
+    }
+
+    /// Sends every statement unprepared, and each call in a transaction of its own, as a pooler in transaction mode needs. It
+    /// costs two round trips for each call.
+    #[must_use]
+    pub fn without_prepared_statements(mut self) -> Self {
+        self.sql = Arc::new(self.sql.unprepared());
+        self
+    }
+
+    /// The same store with a clock that a test moves.
+    #[must_use]
+    pub fn with_test_clock(mut self, clock: TestClock) -> Self {
+        self.clock = Clock::test(clock);
+        self
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// The statements that make the outbox's schema and tables, for those who run their migrations themselves. In that case
+    /// [`migrate`](crate::Outbox::migrate) need not be called.
+    pub fn schema(&self) -> String {
+        migrate::schema(self.sql.schema())
+    }
+}
+
+impl fmt::Debug for PgStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgStore").field("schema", &self.sql.schema()).finish_non_exhaustive()
+    }
+}
+
+/// A connection for one call: bare, or in a transaction where a pooler might put its statements on different servers.
+enum Session {
+    Bare(PoolConnection<Postgres>),
+    Transaction(Transaction<'static, Postgres>),
+}
+
+impl Session {
+    async fn finish(self) -> Result<(), StoreError> {
+        match self {
+            Session::Bare(_) => Ok(()),
+            Session::Transaction(tx) => Ok(tx.commit().await?),
+        }
+    }
+}
+
+impl Deref for Session {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Session::Bare(connection) => connection,
+            Session::Transaction(tx) => tx,
+        }
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Session::Bare(connection) => connection,
+            Session::Transaction(tx) => tx,
+        }
+    }
+}
+
+impl PgStore {
+    async fn session(&self) -> Result<Session, StoreError> {
+        Ok(if self.sql.is_prepared() {
+            Session::Bare(self.pool.acquire().await?)
+        } else {
+            Session::Transaction(self.pool.begin().await?)
+        })
+    }
+}
+
+impl Store for PgStore {
+    type Connection = PgConnection;
+
+    async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
+        let mut session = self.session().await?;
+        let ids = enqueue::insert(&mut session, &self.sql, &rows, self.clock.test_micros()).await?;
+        session.finish().await?;
+        self.bell.ring();
+        Ok(ids)
+    }
+
+    async fn insert_in(&self, connection: &mut PgConnection, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids = enqueue::insert(connection, &self.sql, &rows, self.clock.test_micros()).await?;
+        if !self.bell.is_listening() {
+            // Nothing else will tell of the commit, which is still to come: the relay looks several times after a hint.
+            self.bell.ring();
+        }
+        Ok(ids)
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
+        if claim.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut session = self.session().await?;
+        let leases = claim::claim(&mut session, &self.sql, claim, self.clock.test_micros()).await?;
+        session.finish().await?;
+        Ok(leases)
+    }
+
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+        if settlements.is_empty() {
+            return Ok(Vec::new());
+        }
+        settle::settle(&self.pool, &self.sql, settlements, self.clock.test_micros()).await
+    }
+
+    async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
+        let mut session = self.session().await?;
+        let results = settle::renew(&mut session, &self.sql, keys, lease, self.clock.test_micros()).await?;
+        session.finish().await?;
+        Ok(results)
+    }
+
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        let mut session = self.session().await?;
+        let wait: Option<i64> =
+            self.sql.scalar(&self.sql.next_due).bind(self.clock.test_micros()).fetch_one(&mut *session).await?;
+        session.finish().await?;
+        Ok(wait.map(|wait| Duration::from_micros(unsigned(wait))))
+    }
+
+    async fn now(&self) -> Result<SystemTime, StoreError> {
+        let mut session = self.session().await?;
+        let now: i64 = self.sql.scalar(&self.sql.now).bind(self.clock.test_micros()).fetch_one(&mut *session).await?;
+        session.finish().await?;
+        Ok(from_micros(now))
+    }
+
+    async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
+        let mut session = self.session().await?;
+        self.sql
+            .query(&self.sql.report)
+            .bind(self.clock.test_micros())
+            .bind(report.id.to_string())
+            .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
+            .bind(&report.paused)
+            .execute(&mut *session)
+            .await?;
+        session.finish().await
+    }
+
+    async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
+        let mut session = self.session().await?;
+        self.sql.query(&self.sql.retire).bind(id.to_string()).execute(&mut *session).await?;
+        session.finish().await
+    }
+
+    fn wake(&self) {
+        self.bell.ring();
+    }
+
+    async fn woken(&self) {
+        self.bell.rung().await;
+    }
+}

@@ -1,0 +1,173 @@
+//! Writing what became of leased deliveries. Every change asks for the token first, and a batch is one or two statements.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{PgPool, Row};
+use uuid::Uuid;
+
+use super::rows::id;
+use super::sql::Sql;
+use crate::clock::{micros, to_micros};
+use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
+use crate::store::StoreError;
+
+pub(super) async fn settle(
+    pool: &PgPool,
+    sql: &Sql,
+    settlements: &[Settlement],
+    now: Option<i64>,
+) -> Result<Vec<Settled>, StoreError> {
+    // A second settlement of the same delivery in one batch finds nothing left.
+    let mut seen = HashSet::new();
+    let firsts: Vec<&Settlement> = settlements.iter().filter(|settlement| seen.insert(settlement.key.id)).collect();
+    let (plain, rest): (Vec<&Settlement>, Vec<&Settlement>) = firsts.into_iter().partition(|s| s.is_plainly_sent());
+    let done = if rest.is_empty() && sql.is_prepared() {
+        // The usual case: one statement, which is its own transaction.
+        settle_sent(&mut *pool.acquire().await?, sql, &plain).await?
+    } else {
+        let mut tx = pool.begin().await?;
+        let mut done = settle_sent(&mut tx, sql, &plain).await?;
+        done.extend(settle_rest(&mut tx, sql, &rest, now).await?);
+        tx.commit().await?;
+        done
+    };
+    let mut done = done;
+    let result = |settlement: &Settlement| {
+        if done.remove(&settlement.key.id.as_uuid()) { Settled::Done } else { Settled::LeaseLost }
+    };
+    Ok(settlements.iter().map(result).collect())
+}
+
+fn ids(rows: &[PgRow]) -> Result<HashSet<Uuid>, StoreError> {
+    Ok(rows.iter().map(|row| row.try_get("delivery_id")).collect::<Result<_, _>>()?)
+}
+
+/// A column of all settlements.
+fn column<T>(settlements: &[&Settlement], of: impl Fn(&Settlement) -> T) -> Vec<T> {
+    settlements.iter().map(|settlement| of(settlement)).collect()
+}
+
+/// A column of their attempts; nothing for those without one.
+fn attempts<'a, T>(settlements: &[&'a Settlement], of: impl Fn(&'a Attempt) -> T) -> Vec<Option<T>> {
+    settlements.iter().map(|settlement| settlement.attempt.as_ref().map(&of)).collect()
+}
+
+fn number(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+async fn settle_sent(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    settlements: &[&Settlement],
+) -> Result<HashSet<Uuid>, StoreError> {
+    if settlements.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = sql
+        .query(&sql.settle_sent)
+        .bind(column(settlements, |s| s.key.id.as_uuid()))
+        .bind(column(settlements, |s| s.key.token))
+        .bind(attempts(settlements, |a| number(a.number)))
+        .bind(attempts(settlements, |a| number(a.cycle)))
+        .bind(attempts(settlements, |a| to_micros(a.started_at)))
+        .bind(attempts(settlements, |a| to_micros(a.finished_at)))
+        .bind(attempts(settlements, |a| a.reply.as_deref()))
+        .bind(attempts(settlements, |a| a.provider_id.as_deref()))
+        .fetch_all(connection)
+        .await?;
+    ids(&rows)
+}
+
+async fn settle_rest(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    settlements: &[&Settlement],
+    now: Option<i64>,
+) -> Result<HashSet<Uuid>, StoreError> {
+    if settlements.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (next, (after, reason)): (Vec<_>, (Vec<_>, Vec<_>)) = settlements
+        .iter()
+        .map(|settlement| match &settlement.next {
+            Next::Pending { after } => ("pending", (Some(micros(*after).max(1_000)), None)),
+            Next::Sent => ("sent", (None, None)),
+            Next::Dead { reason } => ("dead", (None, Some(reason.as_str()))),
+            Next::InDoubt { reason } => ("in_doubt", (None, Some(reason.as_str()))),
+        })
+        .unzip();
+    let rows = sql
+        .query(&sql.settle)
+        .bind(now)
+        .bind(column(settlements, |s| s.key.id.as_uuid()))
+        .bind(column(settlements, |s| s.key.token))
+        .bind(next)
+        .bind(after)
+        .bind(reason)
+        .bind(column(settlements, |s| s.charge))
+        .bind(column(settlements, |s| s.attempt.is_some()))
+        .bind(attempts(settlements, |a| number(a.number)))
+        .bind(attempts(settlements, |a| number(a.cycle)))
+        .bind(attempts(settlements, |a| to_micros(a.started_at)))
+        .bind(attempts(settlements, |a| to_micros(a.finished_at)))
+        .bind(attempts(settlements, |a| a.outcome.as_str()))
+        .bind(attempts(settlements, |a| a.transport_fault))
+        .bind(attempts(settlements, |a| a.error.as_deref()))
+        .bind(attempts(settlements, |a| a.reply.as_deref()))
+        .bind(attempts(settlements, |a| a.provider_id.as_deref()))
+        .bind(column(settlements, |s| !s.recipients.is_empty()))
+        .fetch_all(&mut *connection)
+        .await?;
+    let done = ids(&rows)?;
+    record_recipients(connection, sql, settlements, &done).await?;
+    Ok(done)
+}
+
+async fn record_recipients(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    settlements: &[&Settlement],
+    done: &HashSet<Uuid>,
+) -> Result<(), StoreError> {
+    let outcomes: Vec<_> = settlements
+        .iter()
+        .filter(|settlement| done.contains(&settlement.key.id.as_uuid()))
+        .flat_map(|settlement| settlement.recipients.iter().map(|outcome| (settlement.key.id.as_uuid(), outcome)))
+        .collect();
+    if outcomes.is_empty() {
+        return Ok(());
+    }
+    sql.query(&sql.record_recipients)
+        .bind(outcomes.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+        .bind(outcomes.iter().map(|(_, outcome)| outcome.recipient.as_str()).collect::<Vec<_>>())
+        .bind(outcomes.iter().map(|(_, outcome)| outcome.state.as_str()).collect::<Vec<_>>())
+        .bind(outcomes.iter().map(|(_, outcome)| outcome.reply.as_deref()).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn renew(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    keys: &[LeaseKey],
+    lease: Duration,
+    now: Option<i64>,
+) -> Result<Vec<Settled>, StoreError> {
+    let rows = sql
+        .query(&sql.renew)
+        .bind(now)
+        .bind(micros(lease))
+        .bind(keys.iter().map(|key| key.id.as_uuid()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.token).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    let renewed: HashSet<LeaseKey> = rows
+        .iter()
+        .map(|row| Ok(LeaseKey { id: id(row, "delivery_id")?, token: row.try_get("token")? }))
+        .collect::<Result<_, StoreError>>()?;
+    Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Done } else { Settled::LeaseLost }).collect())
+}

@@ -1,0 +1,239 @@
+//! The statements, with the schema's name in them. Each text is made once, since the driver keeps prepared statements by their
+//! text.
+//!
+//! Times are bound and read as microseconds since the Unix epoch. Where `$1` is a time, it stands for "now" if it is not null, so
+//! that a test's clock can take the place of the database's.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::{Query, QueryScalar};
+use sqlx::{AssertSqlSafe, Decode, Postgres, Type};
+
+/// Now: the time in `$1`, or else the database's.
+pub(super) const NOW: &str = "coalesce('epoch'::timestamptz + $1::bigint * interval '1 microsecond', now())";
+
+#[derive(Debug)]
+pub(super) struct Sql {
+    schema: String,
+    prepared: bool,
+    pub(super) insert: Arc<str>,
+    pub(super) ids_of_keys: Arc<str>,
+    claim: Arc<str>,
+    claims: Mutex<HashMap<usize, Arc<str>>>,
+    pub(super) settle_sent: Arc<str>,
+    pub(super) settle: Arc<str>,
+    pub(super) record_recipients: Arc<str>,
+    pub(super) recorded: Arc<str>,
+    pub(super) renew: Arc<str>,
+    pub(super) next_due: Arc<str>,
+    pub(super) now: Arc<str>,
+    pub(super) report: Arc<str>,
+    pub(super) retire: Arc<str>,
+}
+
+impl Sql {
+    pub(super) fn new(schema: &str) -> Self {
+        let fill = |text: &str| Arc::from(text.replace("{s}", schema).replace("{now}", NOW).as_str());
+        Self {
+            schema: schema.to_owned(),
+            prepared: true,
+            insert: fill(INSERT),
+            ids_of_keys: fill(IDS_OF_KEYS),
+            claim: fill(CLAIM),
+            claims: Mutex::default(),
+            settle_sent: fill(SETTLE_SENT),
+            settle: fill(SETTLE),
+            record_recipients: fill(RECORD_RECIPIENTS),
+            recorded: fill(RECORDED),
+            renew: fill(RENEW),
+            next_due: fill(NEXT_DUE),
+            now: fill("SELECT (extract(epoch FROM {now}) * 1000000)::bigint"),
+            report: fill(REPORT),
+            retire: fill(r#"DELETE FROM "{s}".relays WHERE id = $1"#),
+        }
+    }
+
+    pub(super) fn unprepared(&self) -> Self {
+        Self { prepared: false, ..Self::new(&self.schema) }
+    }
+
+    pub(super) fn is_prepared(&self) -> bool {
+        self.prepared
+    }
+
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    pub(super) fn channel(&self) -> String {
+        format!("postrider:{}", self.schema)
+    }
+
+    /// The schema's name put into a text that is used now and then.
+    pub(super) fn fill(&self, text: &str) -> String {
+        text.replace("{s}", &self.schema).replace("{now}", NOW)
+    }
+
+    pub(super) fn query(&self, text: &Arc<str>) -> Query<'static, Postgres, PgArguments> {
+        sqlx::query(AssertSqlSafe(Arc::clone(text))).persistent(self.prepared)
+    }
+
+    pub(super) fn scalar<T>(&self, text: &Arc<str>) -> QueryScalar<'static, Postgres, T, PgArguments>
+    where
+        T: for<'r> Decode<'r, Postgres> + Type<Postgres>,
+        (T,): for<'r> sqlx::FromRow<'r, PgRow>,
+    {
+        sqlx::query_scalar(AssertSqlSafe(Arc::clone(text))).persistent(self.prepared)
+    }
+
+    /// The claim of so many. The number stands in the text, because a plan made for any number would expect a tenth of the table and
+    /// might sort all of it; and only few numbers are used, so that few statements are prepared.
+    pub(super) fn claim(&self, limit: usize) -> Arc<str> {
+        let limit = round_down(limit);
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = claims
+            .entry(limit)
+            .or_insert_with(|| Arc::from(self.claim.replace("{limit}", &limit.to_string()).as_str()));
+        Arc::clone(text)
+    }
+}
+
+/// The next lower of 1, 2, 3, 4, 6, 8, 12, 16 … 1024: at least two thirds of what was asked for.
+fn round_down(limit: usize) -> usize {
+    let limit = limit.clamp(1, 1024);
+    let power = 1 << limit.ilog2();
+    let half_more = power + power / 2;
+    if limit >= half_more { half_more.max(1) } else { power }
+}
+
+const INSERT: &str = r#"
+    INSERT INTO "{s}".deliveries
+        (id, created_at, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
+    SELECT id, {now}, format, body, recipients::jsonb, template_id, key, priority, when_in_doubt,
+           CASE WHEN send_after THEN {now} ELSE 'epoch'::timestamptz END + send * interval '1 microsecond',
+           CASE WHEN expire_after THEN {now} ELSE 'epoch'::timestamptz END + expire * interval '1 microsecond'
+    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[],
+                $10::bool[], $11::bigint[], $12::bool[], $13::bigint[])
+         r (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire)
+    ON CONFLICT (key) DO NOTHING
+    RETURNING id"#;
+
+const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = ANY($1)"#;
+
+/// One look at the index for each priority, most urgent first, so that rows scheduled for later are never walked over. Leased rows
+/// keep their place in the index, and are passed by until their lease has run out.
+const CLAIM: &str = r#"
+    WITH claimed AS (
+        UPDATE "{s}".queue q
+        SET lease_until = {now} + $2 * interval '1 microsecond', leased_at = {now}, abandoned_at = leased_at,
+            token = token + 1, attempts = attempts + (leased_at IS NOT NULL)::int, spent = spent + (leased_at IS NOT NULL)::int
+        WHERE ctid = ANY (ARRAY (
+            SELECT due.ctid FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)
+            CROSS JOIN LATERAL (
+                SELECT ctid FROM "{s}".queue
+                WHERE priority = level.priority AND lease_until <= {now}
+                  AND due_at <= least({now}, 'epoch'::timestamptz + $3::bigint * interval '1 microsecond')
+                ORDER BY due_at LIMIT {limit} FOR UPDATE SKIP LOCKED) due
+            LIMIT {limit}))
+        RETURNING q.*),
+    lost AS (
+        INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
+        SELECT delivery_id, attempts, cycle, token - 1, abandoned_at, {now}, 'lost' FROM claimed WHERE abandoned_at IS NOT NULL)
+    SELECT c.delivery_id, c.token, c.attempts::bigint, c.cycle::bigint, c.spent::bigint, c.partial,
+           c.abandoned_at IS NOT NULL AS lost,
+           (extract(epoch FROM c.leased_at) * 1000000)::bigint AS claimed_at,
+           (extract(epoch FROM c.cycle_started_at) * 1000000)::bigint AS cycle_started_at,
+           (extract(epoch FROM c.expires_at) * 1000000)::bigint AS expires_at,
+           (extract(epoch FROM d.created_at) * 1000000)::bigint AS created_at,
+           d.format, d.body, d.recipients::text AS recipients, d.template_id, d.when_in_doubt
+    FROM claimed c JOIN "{s}".deliveries d ON d.id = c.delivery_id
+    ORDER BY c.priority DESC, c.due_at"#;
+
+/// What is plainly sent, which is nearly everything: out of the queue, into the history.
+const SETTLE_SENT: &str = r#"
+    WITH u AS MATERIALIZED (
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::bigint[], $6::bigint[], $7::text[], $8::text[])
+            u (id, token, number, cycle, started, finished, reply, provider_id)),
+    gone AS (
+        DELETE FROM "{s}".queue q USING u
+        WHERE q.delivery_id = u.id AND q.token = u.token AND q.leased_at IS NOT NULL
+        RETURNING u.*)
+    INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id)
+    SELECT id, number, cycle, token, 'epoch'::timestamptz + started * interval '1 microsecond',
+           'epoch'::timestamptz + finished * interval '1 microsecond', 'sent', reply, provider_id
+    FROM gone RETURNING delivery_id"#;
+
+/// Everything else that a settlement can be.
+const SETTLE: &str = r#"
+    WITH u AS MATERIALIZED (
+        SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bool[], $8::bool[], $9::int[],
+                             $10::int[], $11::bigint[], $12::bigint[], $13::text[], $14::bool[], $15::text[], $16::text[],
+                             $17::text[], $18::bool[])
+            u (id, token, next, after, reason, charge, called, number, cycle, started, finished, outcome, fault, error, reply,
+               provider_id, partial)),
+    gone AS (
+        DELETE FROM "{s}".queue q USING u
+        WHERE q.delivery_id = u.id AND q.token = u.token AND q.leased_at IS NOT NULL AND u.next <> 'pending'
+        RETURNING q.delivery_id, q.token, q.attempts, q.cycle, u.next, u.reason, u.called),
+    back AS (
+        UPDATE "{s}".queue q
+        SET leased_at = NULL, abandoned_at = NULL, lease_until = '-infinity', due_at = {now} + u.after * interval '1 microsecond',
+            attempts = q.attempts + u.called::int, spent = q.spent + u.charge::int, partial = q.partial OR u.partial
+        FROM u
+        WHERE q.delivery_id = u.id AND q.token = u.token AND q.leased_at IS NOT NULL AND u.next = 'pending'
+        RETURNING q.delivery_id),
+    done AS (SELECT delivery_id FROM gone UNION ALL SELECT delivery_id FROM back),
+    recorded AS (
+        INSERT INTO "{s}".attempts
+            (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id)
+        SELECT id, number, cycle, token, 'epoch'::timestamptz + started * interval '1 microsecond',
+               'epoch'::timestamptz + finished * interval '1 microsecond', outcome, fault, error, reply, provider_id
+        FROM u JOIN done ON done.delivery_id = u.id WHERE u.called),
+    ended AS (
+        INSERT INTO "{s}".ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
+        SELECT delivery_id, next, reason, {now}, token, attempts, cycle FROM gone WHERE next <> 'sent' OR NOT called)
+    SELECT delivery_id FROM done"#;
+
+const RECORD_RECIPIENTS: &str = r#"
+    INSERT INTO "{s}".recipients (delivery_id, address, outcome, reply)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
+    ON CONFLICT (delivery_id, address) DO UPDATE SET outcome = excluded.outcome, reply = excluded.reply"#;
+
+const RECORDED: &str =
+    r#"SELECT delivery_id, address, outcome, reply FROM "{s}".recipients WHERE delivery_id = ANY($1)"#;
+
+const RENEW: &str = r#"
+    UPDATE "{s}".queue q SET lease_until = {now} + $2 * interval '1 microsecond'
+    FROM unnest($3::uuid[], $4::bigint[]) u (id, token)
+    WHERE q.delivery_id = u.id AND q.token = u.token AND q.leased_at IS NOT NULL
+    RETURNING q.delivery_id, q.token"#;
+
+/// What is leased is due when its lease runs out. The first row of each priority is enough, unless it is leased: then the few that
+/// are leased are walked over.
+const NEXT_DUE: &str = r#"
+    SELECT (extract(epoch FROM min(first.due) - {now}) * 1000000)::bigint
+    FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)
+    CROSS JOIN LATERAL (
+        (SELECT due_at AS due FROM "{s}".queue WHERE priority = level.priority AND leased_at IS NULL ORDER BY due_at LIMIT 1)
+        UNION ALL
+        (SELECT min(lease_until) FROM "{s}".queue WHERE leased_at IS NOT NULL AND priority = level.priority AND due_at <= {now})
+    ) first"#;
+
+const REPORT: &str = r#"
+    INSERT INTO "{s}".relays (id, seen_at, in_flight, paused) VALUES ($2, {now}, $3, $4)
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, in_flight = excluded.in_flight, paused = excluded.paused"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_limits_are_used_and_none_is_much_smaller_than_asked() {
+        let rounded: std::collections::BTreeSet<_> = (1..=1024).map(round_down).collect();
+        assert!(rounded.len() <= 21, "{rounded:?}");
+        assert!((1..=1024).all(|limit| round_down(limit) <= limit && round_down(limit) * 3 >= limit * 2));
+        assert_eq!((round_down(0), round_down(5_000)), (1, 1024));
+    }
+}
