@@ -183,9 +183,11 @@ async fn opportunistic_takes_any_certificate_when_nothing_is_secret() {
 async fn in_clear_only_when_told_so() {
     let peer = peer().start().await;
     let url = format!("smtp://ada:hunter2@localhost:{}", peer.port());
-    assert!(
-        Smtp::from_url(&format!("{url}?tls=opportunistic&ca={}", scratch_root())).unwrap().send(&mail()).await.is_err()
-    );
+    let root = scratch_root();
+    let guarded = Smtp::from_url(&format!("{url}?tls=opportunistic&ca={root}")).unwrap();
+    std::fs::remove_file(root).unwrap();
+    let failure = guarded.send(&mail()).await.unwrap_err();
+    assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Transport));
     assert!(!peer.heard_any("AUTH"));
     let mail = mail();
     let receipt = Smtp::from_url(&format!("{url}?tls=none")).unwrap().send(&mail).await.unwrap();
