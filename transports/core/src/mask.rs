@@ -35,7 +35,9 @@ pub fn mask_addresses(text: &str) -> Cow<'_, str> {
 /// Where the local part that ends `before` begins.
 fn local_part_start(before: &str) -> usize {
     if let Some(inner) = before.strip_suffix('"') {
-        return inner.rfind('"').unwrap_or(0);
+        // A quote inside a quoted local part has a backslash before it (RFC 5322 section 3.2.4).
+        let opening = |(index, _): &(usize, &str)| !inner[..*index].ends_with('\\');
+        return inner.rmatch_indices('"').find(opening).map_or(0, |(index, _)| index);
     }
     before
         .char_indices()
@@ -56,6 +58,7 @@ mod tests {
         assert_eq!(mask_addresses("no address here"), "no address here");
         assert_eq!(mask_addresses("ada@a.example,bob@b.example"), "a***@a.example,b***@b.example");
         assert_eq!(mask_addresses("to:\"ada lovelace\"@a.example."), "to:a***@a.example.");
+        assert_eq!(mask_addresses(r#"<"ada \"the\" countess"@a.example>"#), "<a***@a.example>");
         assert_eq!(mask_addresses("пошта@a.example"), "п***@a.example");
         assert_eq!(mask_addresses("@ 5 @@"), "@ 5 @@");
     }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use lettre::message::header::{ContentType, HeaderName, HeaderValue, Headers};
-use lettre::message::{Attachment as LettreAttachment, Mailbox as LettreMailbox, MultiPart, SinglePart};
+use lettre::message::header::{self, ContentType, HeaderName, HeaderValue, Headers};
+use lettre::message::{Attachment as LettreAttachment, Mailbox as LettreMailbox, Mailboxes, MultiPart, SinglePart};
 
 use crate::{Address, Attachment, Class, Classify, Email, Mailbox, Outgoing};
 
@@ -67,19 +67,16 @@ fn message(outgoing: &Outgoing<Email>) -> Result<lettre::Message, MimeError> {
     if let Some(sender) = email.sender() {
         builder = builder.sender(mailbox(sender)?);
     }
-    for answer in email.reply_to() {
-        builder = builder.reply_to(mailbox(answer)?);
-    }
-    for to in email.to() {
-        builder = builder.to(mailbox(to)?);
-    }
-    for cc in email.cc() {
-        builder = builder.cc(mailbox(cc)?);
+    for (name, list) in [("Reply-To", email.reply_to()), ("To", email.to()), ("Cc", email.cc())] {
+        if !list.is_empty() {
+            builder = builder.raw_header(address_list(name, list)?);
+        }
     }
     if let Some(list) = email.list_unsubscribe() {
-        builder = builder.raw_header(header("List-Unsubscribe", list.header_value())?);
+        builder = builder.raw_header(header_value("List-Unsubscribe", list.header_value())?);
         if list.is_one_click() {
-            builder = builder.raw_header(header("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned())?);
+            builder =
+                builder.raw_header(header_value("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned())?);
         }
     }
     // The envelope is the transport's business; lettre wants one to build a message at all.
@@ -99,7 +96,7 @@ fn extra_headers(email: &Email) -> Result<String, MimeError> {
     let mut out = String::new();
     let mut add = |name: &str, value: &str| -> Result<(), MimeError> {
         let mut one = Headers::new();
-        one.insert_raw(header(name, value.to_owned())?);
+        one.insert_raw(header_value(name, value.to_owned())?);
         out.push_str(&one.to_string());
         Ok(())
     };
@@ -197,11 +194,28 @@ fn mailbox(mailbox: &Mailbox) -> Result<LettreMailbox, MimeError> {
     Ok(LettreMailbox::new(mailbox.name().map(str::to_owned), address(mailbox.address())?))
 }
 
+/// A list of mailboxes, one to a line: lettre folds at names only, and a long list of bare addresses would be one line.
+fn address_list(name: &'static str, list: &[Mailbox]) -> Result<HeaderValue, MimeError> {
+    let mut encoded = Vec::with_capacity(list.len());
+    for one in list {
+        let mut headers = Headers::new();
+        headers.set(header::To::from(Mailboxes::from(mailbox(one)?)));
+        let text = headers.to_string();
+        encoded.push(text.trim_start_matches("To: ").trim_end().to_owned());
+    }
+    // Nothing here comes from outside without having gone through lettre's encoder.
+    Ok(HeaderValue::dangerous_new_pre_encoded(
+        HeaderName::new_from_ascii_str(name),
+        encoded.join(", "),
+        encoded.join(",\r\n "),
+    ))
+}
+
 fn address(address: &Address) -> Result<lettre::Address, MimeError> {
     lettre::Address::new(address.local_part(), address.domain()).map_err(MimeError::because)
 }
 
-fn header(name: &str, value: String) -> Result<HeaderValue, MimeError> {
+fn header_value(name: &str, value: String) -> Result<HeaderValue, MimeError> {
     let name = HeaderName::new_from_ascii(name.to_owned()).map_err(MimeError::because)?;
     Ok(HeaderValue::new(name, value))
 }

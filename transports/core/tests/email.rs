@@ -221,6 +221,35 @@ mod mime {
     }
 
     #[test]
+    fn a_long_list_of_recipients_is_folded_and_reads_back() {
+        let mut builder = Email::builder().from("a@example.com").text("x");
+        for n in 0..300 {
+            builder = match n % 3 {
+                0 => builder.to(format!("recipient-number-{n}@example.com")),
+                1 => builder.to((format!("Näme, with \"comma\" {n}"), format!("named-{n}@example.com"))),
+                _ => builder.cc(format!("\"quoted local {n}\"@example.com")),
+            };
+        }
+        let outgoing = outgoing(builder.build().unwrap());
+        let bytes = Mime::new().render(&outgoing).unwrap();
+        let parsed = MessageParser::default().parse(&bytes).unwrap();
+        let read: Vec<_> = parsed
+            .to()
+            .unwrap()
+            .iter()
+            .map(|m| (m.name().map(str::to_owned), m.address().unwrap().to_owned()))
+            .collect();
+        let meant: Vec<_> = outgoing
+            .message()
+            .to()
+            .iter()
+            .map(|m| (m.name().map(str::to_owned), m.address().as_str().to_owned()))
+            .collect();
+        assert_eq!(read, meant);
+        assert_eq!(parsed.cc().unwrap().iter().count(), 100);
+    }
+
+    #[test]
     fn a_long_unsubscribe_link_arrives_whole() {
         let link = format!("https://example.com/leave?token={}", "a1B2-".repeat(60));
         let email = Email::builder()
