@@ -71,6 +71,8 @@ fn a_second_signal_waits_no_longer() {
 
     let ran = running.wait();
     assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("waiting no longer"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("end of the grace"), "it was the signal that ended it: {}", ran.stderr);
     let shown = tool.show(&id);
     assert_eq!(shown["state"], "in_doubt", "nobody knows whether it was accepted");
     assert_eq!(shown["attempts"][0]["outcome"], "in_doubt");
