@@ -1,12 +1,13 @@
 //! What the stores on sqlx share: errors, and the way from a column to a type.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use postrider_transport::Recipient;
-use sqlx::{ColumnIndex, Decode, Row, Type};
+use postrider_transport::{DeliveryId, Recipient};
 
-use crate::delivery::UnknownWord;
+use crate::admin::{Delivery, Stats, Summary};
+use crate::delivery::{Attempt, Priority, RecipientOutcome, UnknownWord};
+use crate::store::recipients::statuses;
 use crate::store::{StoreError, StoreErrorKind};
 
 impl From<sqlx::Error> for StoreError {
@@ -53,37 +54,137 @@ pub(super) fn corrupt(what: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, format!("a row cannot be read: {what}"))
 }
 
+/// A row of one of the outbox's queries, whatever the database: texts, whole numbers, flags.
+pub(super) trait Columns {
+    fn text(&self, column: &str) -> Result<&str, StoreError>;
+    fn text_or_null(&self, column: &str) -> Result<Option<String>, StoreError>;
+    fn number(&self, column: &str) -> Result<i64, StoreError>;
+    fn number_or_null(&self, column: &str) -> Result<Option<i64>, StoreError>;
+    fn flag(&self, column: &str) -> Result<bool, StoreError>;
+}
+
+macro_rules! columns {
+    ($row:ty) => {
+        impl Columns for $row {
+            fn text(&self, column: &str) -> Result<&str, StoreError> {
+                Ok(sqlx::Row::try_get(self, column)?)
+            }
+            fn text_or_null(&self, column: &str) -> Result<Option<String>, StoreError> {
+                Ok(sqlx::Row::try_get(self, column)?)
+            }
+            fn number(&self, column: &str) -> Result<i64, StoreError> {
+                Ok(sqlx::Row::try_get(self, column)?)
+            }
+            fn number_or_null(&self, column: &str) -> Result<Option<i64>, StoreError> {
+                Ok(sqlx::Row::try_get(self, column)?)
+            }
+            fn flag(&self, column: &str) -> Result<bool, StoreError> {
+                Ok(sqlx::Row::try_get(self, column)?)
+            }
+        }
+    };
+}
+
+#[cfg(feature = "postgres")]
+columns!(sqlx::postgres::PgRow);
+#[cfg(feature = "sqlite")]
+columns!(sqlx::sqlite::SqliteRow);
+
 /// A word of ours.
-pub(super) fn word<'r, T, R>(row: &'r R, column: &'static str) -> Result<T, StoreError>
-where
-    T: FromStr<Err = UnknownWord>,
-    R: Row,
-    &'r str: Decode<'r, R::Database> + Type<R::Database>,
-    &'static str: ColumnIndex<R>,
-{
-    row.try_get::<&str, _>(column)?.parse().map_err(|error: UnknownWord| corrupt(&error.to_string()))
+pub(super) fn word<T: FromStr<Err = UnknownWord>>(row: &impl Columns, column: &str) -> Result<T, StoreError> {
+    row.text(column)?.parse().map_err(|error: UnknownWord| corrupt(&error.to_string()))
 }
 
 /// A number that is never negative.
-pub(super) fn count<'r, R>(row: &'r R, column: &'static str) -> Result<u32, StoreError>
-where
-    R: Row,
-    i64: Decode<'r, R::Database> + Type<R::Database>,
-    &'static str: ColumnIndex<R>,
-{
-    u32::try_from(row.try_get::<i64, _>(column)?).map_err(|_| corrupt("a count is out of range"))
+pub(super) fn count(row: &impl Columns, column: &str) -> Result<u32, StoreError> {
+    u32::try_from(row.number(column)?).map_err(|_| corrupt("a count is out of range"))
 }
 
 /// The JSON array of all recipients.
-pub(super) fn recipients<'r, R>(row: &'r R) -> Result<Vec<Recipient>, StoreError>
-where
-    R: Row,
-    &'r str: Decode<'r, R::Database> + Type<R::Database>,
-    &'static str: ColumnIndex<R>,
-{
-    let addresses: Vec<String> = serde_json::from_str(row.try_get("recipients")?)
+pub(super) fn recipients(row: &impl Columns) -> Result<Vec<Recipient>, StoreError> {
+    let addresses: Vec<String> = serde_json::from_str(row.text("recipients")?)
         .map_err(|_| corrupt("the recipients are no JSON array of strings"))?;
     Ok(addresses.into_iter().map(Recipient::new).collect())
+}
+
+/// An outcome that differs from the delivery's.
+pub(super) fn outcome(row: &impl Columns) -> Result<RecipientOutcome, StoreError> {
+    Ok(RecipientOutcome {
+        recipient: Recipient::new(row.text("address")?),
+        state: word(row, "outcome")?,
+        reply: row.text_or_null("reply")?,
+    })
+}
+
+/// A row of the history. Its times are numbers in the store's own unit, as in all that follows.
+pub(super) fn attempt(row: &impl Columns, time: fn(i64) -> SystemTime) -> Result<Attempt, StoreError> {
+    let (started, finished) = (time(row.number("started_at")?), time(row.number("finished_at")?));
+    let mut attempt =
+        Attempt::new(count(row, "number")?, count(row, "cycle")?, started, finished, word(row, "outcome")?);
+    attempt.transport_fault = row.flag("transport_fault")?;
+    attempt.error = row.text_or_null("error")?;
+    attempt.reply = row.text_or_null("reply")?;
+    attempt.provider_id = row.text_or_null("provider_id")?;
+    Ok(attempt)
+}
+
+/// A row of a list.
+pub(super) fn summary(row: &impl Columns, id: DeliveryId, time: fn(i64) -> SystemTime) -> Result<Summary, StoreError> {
+    Ok(Summary {
+        id,
+        state: word(row, "state")?,
+        template_id: row.text_or_null("template_id")?,
+        attempts: count(row, "attempts")?,
+        created_at: time(row.number("created_at")?),
+        due_at: row.number_or_null("due_at")?.map(time),
+        last_error: row.text_or_null("reason")?.or(row.text_or_null("last_error")?),
+    })
+}
+
+/// A delivery, from its row, its history and the outcomes that differ.
+pub(super) fn delivery(
+    row: &impl Columns,
+    id: DeliveryId,
+    attempts: Vec<Attempt>,
+    outcomes: &[RecipientOutcome],
+    time: fn(i64) -> SystemTime,
+) -> Result<Delivery, StoreError> {
+    let state = word(row, "state")?;
+    let reply = attempts.last().and_then(|attempt| attempt.reply.as_deref());
+    let level = u8::try_from(count(row, "priority")?).ok().and_then(Priority::new);
+    let cycle = match row.number_or_null("cycle")? {
+        Some(_) => count(row, "cycle")?,
+        None => attempts.last().map_or(1, |attempt| attempt.cycle),
+    };
+    Ok(Delivery {
+        id,
+        state,
+        template_id: row.text_or_null("template_id")?,
+        key: row.text_or_null("key")?,
+        priority: level.ok_or_else(|| corrupt("a priority is out of range"))?,
+        when_in_doubt: word(row, "when_in_doubt")?,
+        created_at: time(row.number("created_at")?),
+        due_at: row.number_or_null("due_at")?.map(time),
+        expires_at: row.number_or_null("expires_at")?.map(time),
+        cycle,
+        reason: row.text_or_null("reason")?,
+        recipients: statuses(state, recipients(row)?, outcomes, reply),
+        attempts,
+    })
+}
+
+/// The counts, from how many deliveries there are, how many of them are queued and leased, and the rows that count those that
+/// ended. What is in none of these was sent.
+pub(super) fn stats<R: Columns>(everything: i64, queued: i64, leased: i64, ended: &[R]) -> Result<Stats, StoreError> {
+    let mut stats = Stats { pending: unsigned(queued - leased), leased: unsigned(leased), ..Stats::default() };
+    let mut rest = everything - queued;
+    for row in ended {
+        let deliveries = row.number("deliveries")?;
+        rest -= deliveries;
+        *stats.count_mut(word(row, "state")?) = unsigned(deliveries);
+    }
+    stats.sent += unsigned(rest);
+    Ok(stats)
 }
 
 /// All recipients as a JSON array.
@@ -94,11 +195,6 @@ pub(super) fn recipients_json(recipients: &[Recipient]) -> String {
 /// A count from the database.
 pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
-}
-
-/// How long from one moment to another, in a store's own unit; nothing, if it is the other way round.
-pub(super) fn between(then: i64, now: i64, unit: fn(u64) -> Duration) -> Duration {
-    unit(unsigned(now.saturating_sub(then)))
 }
 
 #[cfg(test)]

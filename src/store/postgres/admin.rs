@@ -13,9 +13,9 @@ use super::rows::{id, recorded};
 use super::sql::Sql;
 use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
 use crate::clock::{from_micros, micros};
-use crate::delivery::{Attempt, Priority, RecipientOutcome, State};
-use crate::store::recipients::{kept_on_resend, statuses};
-use crate::store::sql::{corrupt, count, recipients, unsigned, word};
+use crate::delivery::{RecipientOutcome, State};
+use crate::store::recipients::kept_on_resend;
+use crate::store::sql::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
 use crate::store::{AdminStore, StoreError};
 
 /// Every delivery with its state. What stands in neither table was sent by its last attempt.
@@ -42,29 +42,6 @@ fn where_state(state: Option<State>) -> &'static str {
         Some(State::InDoubt) => r#"d.id IN (SELECT delivery_id FROM "{s}".ended WHERE state = 'in_doubt')"#,
         Some(State::Cancelled) => r#"d.id IN (SELECT delivery_id FROM "{s}".ended WHERE state = 'cancelled')"#,
     }
-}
-
-fn attempt(row: &PgRow) -> Result<Attempt, StoreError> {
-    let (started, finished) = (from_micros(row.try_get("started")?), from_micros(row.try_get("finished")?));
-    let mut attempt =
-        Attempt::new(count(row, "number")?, count(row, "cycle")?, started, finished, word(row, "outcome")?);
-    attempt.transport_fault = row.try_get("transport_fault")?;
-    attempt.error = row.try_get("error")?;
-    attempt.reply = row.try_get("reply")?;
-    attempt.provider_id = row.try_get("provider_id")?;
-    Ok(attempt)
-}
-
-fn summary(row: &PgRow) -> Result<Summary, StoreError> {
-    Ok(Summary {
-        id: id(row, "id")?,
-        state: word(row, "state")?,
-        template_id: row.try_get("template_id")?,
-        attempts: count(row, "attempts")?,
-        created_at: from_micros(row.try_get("created_at")?),
-        due_at: row.try_get::<Option<i64>, _>("due_at")?.map(from_micros),
-        last_error: row.try_get::<Option<String>, _>("reason")?.or(row.try_get("last_error")?),
-    })
 }
 
 async fn outcomes(connection: &mut PgConnection, sql: &Sql, id: Uuid) -> Result<Vec<RecipientOutcome>, StoreError> {
@@ -165,35 +142,14 @@ impl AdminStore for PgStore {
         };
         let text = self.text(
             r#"SELECT number::bigint, cycle::bigint, outcome, transport_fault, error, reply, provider_id,
-                      (extract(epoch FROM started_at) * 1000000)::bigint AS started,
-                      (extract(epoch FROM finished_at) * 1000000)::bigint AS finished
+                      (extract(epoch FROM started_at) * 1000000)::bigint AS started_at,
+                      (extract(epoch FROM finished_at) * 1000000)::bigint AS finished_at
                FROM "{s}".attempts WHERE delivery_id = $1 ORDER BY number"#,
         );
         let attempts = self.sql.query(&text).bind(uuid).fetch_all(&mut *tx).await?;
-        let attempts = attempts.iter().map(attempt).collect::<Result<Vec<_>, _>>()?;
+        let attempts = attempts.iter().map(|row| attempt(row, from_micros)).collect::<Result<_, _>>()?;
         let outcomes = outcomes(&mut tx, &self.sql, uuid).await?;
-        let state = word(&row, "state")?;
-        let reply = attempts.last().and_then(|attempt| attempt.reply.as_deref());
-        let level = u8::try_from(count(&row, "priority")?).ok().and_then(Priority::new);
-        let cycle = match row.try_get::<Option<i64>, _>("cycle")? {
-            Some(_) => count(&row, "cycle")?,
-            None => attempts.last().map_or(1, |attempt| attempt.cycle),
-        };
-        Ok(Some(Delivery {
-            id,
-            state,
-            template_id: row.try_get("template_id")?,
-            key: row.try_get("key")?,
-            priority: level.ok_or_else(|| corrupt("a priority is out of range"))?,
-            when_in_doubt: word(&row, "when_in_doubt")?,
-            created_at: from_micros(row.try_get("created_at")?),
-            due_at: row.try_get::<Option<i64>, _>("due_at")?.map(from_micros),
-            expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(from_micros),
-            cycle,
-            reason: row.try_get("reason")?,
-            recipients: statuses(state, recipients(&row)?, &outcomes, reply),
-            attempts,
-        }))
+        delivery(&row, id, attempts, &outcomes, from_micros).map(Some)
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
@@ -223,7 +179,7 @@ impl AdminStore for PgStore {
             .fetch_all(&mut *session)
             .await?;
         session.finish().await?;
-        rows.iter().map(summary).collect()
+        rows.iter().map(|row| summary(row, id(row, "id")?, from_micros)).collect()
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
@@ -231,10 +187,13 @@ impl AdminStore for PgStore {
         let mut tx = self.pool.begin().await?;
         self.lock(&mut tx, uuid).await?;
         let Some(row) = self.find(&mut tx, uuid).await? else {
+            tx.rollback().await?;
             return Ok(Changed::NotFound);
         };
         let state: State = word(&row, "state")?;
         if matches!(state, State::Pending | State::Leased) {
+            // At once, not whenever the connection is next used: a claim passes by rows that are locked.
+            tx.rollback().await?;
             return Ok(Changed::LeftAs(state));
         }
         let outcomes = outcomes(&mut tx, &self.sql, uuid).await?;
@@ -281,10 +240,13 @@ impl AdminStore for PgStore {
         let mut tx = self.pool.begin().await?;
         self.lock(&mut tx, uuid).await?;
         let Some(row) = self.find(&mut tx, uuid).await? else {
+            tx.rollback().await?;
             return Ok(Changed::NotFound);
         };
         let state: State = word(&row, "state")?;
         if state != State::Pending {
+            // At once, not whenever the connection is next used: a claim passes by rows that are locked.
+            tx.rollback().await?;
             return Ok(Changed::LeftAs(state));
         }
         let text = self.text(
@@ -306,23 +268,12 @@ impl AdminStore for PgStore {
                FROM "{s}".queue"#,
         );
         let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
-        let (everything, queued, leased) =
-            (row.try_get::<i64, _>("everything")?, row.try_get::<i64, _>("queued")?, row.try_get::<i64, _>("leased")?);
-        let oldest_due = row.try_get::<Option<i64>, _>("oldest_due")?.filter(|due| *due >= 0);
-        let mut stats = Stats {
-            pending: unsigned(queued - leased),
-            leased: unsigned(leased),
-            oldest_due: oldest_due.map(|due| Duration::from_micros(unsigned(due))),
-            ..Stats::default()
-        };
         let text = self.text(r#"SELECT state, count(*) AS deliveries FROM "{s}".ended GROUP BY state"#);
-        let mut rest = everything - queued;
-        for row in &self.sql.query(&text).fetch_all(&mut *tx).await? {
-            let deliveries = row.try_get::<i64, _>("deliveries")?;
-            rest -= deliveries;
-            *stats.count_mut(word(row, "state")?) = unsigned(deliveries);
-        }
-        stats.sent += unsigned(rest);
+        let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
+        let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
+        let mut stats = stats(everything, queued, leased, &ended)?;
+        let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due >= 0);
+        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(unsigned(due)));
         stats.relays = self.relays(&mut tx).await?;
         Ok(stats)
     }

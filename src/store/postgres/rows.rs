@@ -1,6 +1,6 @@
 //! From rows to types.
 
-use postrider_transport::{DeliveryId, Recipient};
+use postrider_transport::DeliveryId;
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::sql::Sql;
 use crate::delivery::RecipientOutcome;
 use crate::store::StoreError;
-use crate::store::sql::word;
+use crate::store::sql::outcome;
 
 pub(super) fn id(row: &PgRow, column: &str) -> Result<DeliveryId, StoreError> {
     Ok(row.try_get::<Uuid, _>(column)?.into())
@@ -24,14 +24,5 @@ pub(super) async fn recorded(
         return Ok(Vec::new());
     }
     let rows = sql.query(&sql.recorded).bind(ids).fetch_all(connection).await?;
-    rows.iter()
-        .map(|row| {
-            let outcome = RecipientOutcome {
-                recipient: Recipient::new(row.try_get::<String, _>("address")?),
-                state: word(row, "outcome")?,
-                reply: row.try_get("reply")?,
-            };
-            Ok((row.try_get("delivery_id")?, outcome))
-        })
-        .collect()
+    rows.iter().map(|row| Ok((row.try_get("delivery_id")?, outcome(row)?))).collect()
 }

@@ -10,9 +10,9 @@ use super::SqliteStore;
 use super::rows::{id, recorded};
 use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
 use crate::clock::{from_millis, millis};
-use crate::delivery::{Attempt, Priority, State};
-use crate::store::recipients::{kept_on_resend, statuses};
-use crate::store::sql::{between, corrupt, count, recipients, unsigned, word};
+use crate::delivery::State;
+use crate::store::recipients::kept_on_resend;
+use crate::store::sql::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
 use crate::store::{AdminStore, StoreError};
 
 /// Every delivery with its state. What stands in neither table has been sent.
@@ -26,6 +26,10 @@ const WITH_STATE: &str = "
     LEFT JOIN postrider_queue q ON q.delivery_id = d.id
     LEFT JOIN postrider_ended e ON e.delivery_id = d.id";
 
+fn since(then: i64, now: i64) -> Duration {
+    Duration::from_millis(unsigned(now.saturating_sub(then)))
+}
+
 /// What narrows a list to one state, beginning with the smallest table that knows it.
 fn where_state(state: Option<State>) -> &'static str {
     match state {
@@ -37,29 +41,6 @@ fn where_state(state: Option<State>) -> &'static str {
         Some(State::InDoubt) => "d.id IN (SELECT delivery_id FROM postrider_ended WHERE state = 'in_doubt')",
         Some(State::Cancelled) => "d.id IN (SELECT delivery_id FROM postrider_ended WHERE state = 'cancelled')",
     }
-}
-
-fn attempt(row: &SqliteRow) -> Result<Attempt, StoreError> {
-    let (started, finished) = (from_millis(row.try_get("started_at")?), from_millis(row.try_get("finished_at")?));
-    let mut attempt =
-        Attempt::new(count(row, "number")?, count(row, "cycle")?, started, finished, word(row, "outcome")?);
-    attempt.transport_fault = row.try_get("transport_fault")?;
-    attempt.error = row.try_get("error")?;
-    attempt.reply = row.try_get("reply")?;
-    attempt.provider_id = row.try_get("provider_id")?;
-    Ok(attempt)
-}
-
-fn summary(row: &SqliteRow) -> Result<Summary, StoreError> {
-    Ok(Summary {
-        id: id(row, "id")?,
-        state: word(row, "state")?,
-        template_id: row.try_get("template_id")?,
-        attempts: count(row, "attempts")?,
-        created_at: from_millis(row.try_get("created_at")?),
-        due_at: row.try_get::<Option<i64>, _>("due_at")?.map(from_millis),
-        last_error: row.try_get::<Option<String>, _>("reason")?.or(row.try_get("last_error")?),
-    })
 }
 
 impl AdminStore for SqliteStore {
@@ -82,30 +63,9 @@ impl AdminStore for SqliteStore {
             .bind(&text)
             .fetch_all(&mut *tx)
             .await?;
-        let attempts = attempts.iter().map(attempt).collect::<Result<Vec<_>, _>>()?;
+        let attempts = attempts.iter().map(|row| attempt(row, from_millis)).collect::<Result<_, _>>()?;
         let outcomes = recorded(&mut tx, &text).await?;
-        let state = word(&row, "state")?;
-        let reply = attempts.last().and_then(|attempt| attempt.reply.as_deref());
-        let level = u8::try_from(count(&row, "priority")?).ok().and_then(Priority::new);
-        let cycle = match row.try_get::<Option<i64>, _>("cycle")? {
-            Some(_) => count(&row, "cycle")?,
-            None => attempts.last().map_or(1, |attempt| attempt.cycle),
-        };
-        Ok(Some(Delivery {
-            id,
-            state,
-            template_id: row.try_get("template_id")?,
-            key: row.try_get("key")?,
-            priority: level.ok_or_else(|| corrupt("a priority is out of range"))?,
-            when_in_doubt: word(&row, "when_in_doubt")?,
-            created_at: from_millis(row.try_get("created_at")?),
-            due_at: row.try_get::<Option<i64>, _>("due_at")?.map(from_millis),
-            expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(from_millis),
-            cycle,
-            reason: row.try_get("reason")?,
-            recipients: statuses(state, recipients(&row)?, &outcomes, reply),
-            attempts,
-        }))
+        delivery(&row, id, attempts, &outcomes, from_millis).map(Some)
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
@@ -132,7 +92,7 @@ impl AdminStore for SqliteStore {
             .bind(i64::from(filter.limit))
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(summary).collect()
+        rows.iter().map(|row| summary(row, id(row, "id")?, from_millis)).collect()
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
@@ -144,10 +104,13 @@ impl AdminStore for SqliteStore {
             .fetch_optional(&mut *tx)
             .await?;
         let Some(row) = found else {
+            tx.rollback().await?;
             return Ok(Changed::NotFound);
         };
         let state: State = word(&row, "state")?;
         if matches!(state, State::Pending | State::Leased) {
+            // At once, not whenever the connection is next used: other writers wait.
+            tx.rollback().await?;
             return Ok(Changed::LeftAs(state));
         }
         keep_on_resend(&mut tx, state, &row, &text).await?;
@@ -182,10 +145,13 @@ impl AdminStore for SqliteStore {
             .fetch_optional(&mut *tx)
             .await?;
         let Some(row) = found else {
+            tx.rollback().await?;
             return Ok(Changed::NotFound);
         };
         let state: State = word(&row, "state")?;
         if state != State::Pending {
+            // At once, not whenever the connection is next used: other writers wait.
+            tx.rollback().await?;
             return Ok(Changed::LeftAs(state));
         }
         sqlx::query(
@@ -211,25 +177,15 @@ impl AdminStore for SqliteStore {
         )
         .fetch_one(&mut *tx)
         .await?;
-        let (everything, queued, leased) =
-            (row.try_get::<i64, _>("everything")?, row.try_get::<i64, _>("queued")?, row.try_get::<i64, _>("leased")?);
-        let mut stats = Stats { pending: unsigned(queued - leased), leased: unsigned(leased), ..Stats::default() };
         let ended = sqlx::query("SELECT state, count(*) AS deliveries FROM postrider_ended GROUP BY state")
             .fetch_all(&mut *tx)
             .await?;
-        let mut rest = everything - queued;
-        for row in &ended {
-            let deliveries = row.try_get::<i64, _>("deliveries")?;
-            rest -= deliveries;
-            *stats.count_mut(word(row, "state")?) = unsigned(deliveries);
-        }
-        stats.sent += unsigned(rest);
+        let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
+        let mut stats = stats(everything, queued, leased, &ended)?;
         stats.relays = relays(&mut tx, now).await?;
         drop(tx);
-        stats.oldest_due = super::claim::first_due(&self.pool)
-            .await?
-            .filter(|due| *due <= now)
-            .map(|due| between(due, now, Duration::from_millis));
+        stats.oldest_due =
+            super::claim::first_due(&self.pool).await?.filter(|due| *due <= now).map(|due| since(due, now));
         Ok(stats)
     }
 
@@ -271,7 +227,7 @@ async fn relays(connection: &mut SqliteConnection, now: i64) -> Result<Vec<Relay
         .await?;
     rows.iter()
         .map(|row| {
-            let seen_ago = between(row.try_get("seen_at")?, now, Duration::from_millis);
+            let seen_ago = since(row.try_get("seen_at")?, now);
             Ok(RelayStatus::new(
                 row.try_get("id")?,
                 seen_ago,

@@ -1,12 +1,12 @@
 //! From rows to types.
 
-use postrider_transport::{DeliveryId, Recipient};
+use postrider_transport::DeliveryId;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::delivery::RecipientOutcome;
 use crate::store::StoreError;
-use crate::store::sql::{corrupt, word};
+use crate::store::sql::{corrupt, outcome};
 
 pub(super) fn id(row: &SqliteRow, column: &str) -> Result<DeliveryId, StoreError> {
     row.try_get::<&str, _>(column)?.parse().map_err(|_| corrupt("an id is no UUID"))
@@ -18,13 +18,5 @@ pub(super) async fn recorded(connection: &mut SqliteConnection, id: &str) -> Res
         .bind(id)
         .fetch_all(connection)
         .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(RecipientOutcome {
-                recipient: Recipient::new(row.try_get::<String, _>("address")?),
-                state: word(row, "outcome")?,
-                reply: row.try_get("reply")?,
-            })
-        })
-        .collect()
+    rows.iter().map(outcome).collect()
 }
