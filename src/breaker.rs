@@ -62,11 +62,6 @@ impl Breaker {
         self.probing = false;
     }
 
-    /// How long the pause still lasts.
-    pub(crate) fn remaining(&self, now: Instant) -> Duration {
-        self.until.saturating_duration_since(now)
-    }
-
     /// The transport failed by its own fault. Calls that were under way together count once.
     pub(crate) fn failed(&mut self, reason: String, asked: Option<Duration>, random: f64, now: Instant) -> Change {
         if self.failures > 0 && !self.probing {

@@ -36,8 +36,6 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) now: SystemTime,
     /// From -1 to 1, for the jitter.
     pub(crate) random: f64,
-    /// How long a delivery given back unspent keeps away, so that others may prove the transport.
-    pub(crate) pause: Duration,
 }
 
 /// Decides about a delivery whose transport was called.
@@ -124,7 +122,8 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
         Class::Transient => Outcome::Transient,
     };
     if failure.blame() == Blame::Transport && !nobody_left {
-        let pending = Next::Pending { after: failure.retry_after().unwrap_or(at.pause) };
+        // Due at once, and so behind all that has been due for longer: another message is the next to prove the transport.
+        let pending = Next::Pending { after: failure.retry_after().unwrap_or(Duration::ZERO) };
         let next =
             if at.now >= deadline(lease, at.policy) { given_up(lease, format!("expired: {failure}")) } else { pending };
         return Decision { outcome, next, charge: false, recipients };

@@ -169,7 +169,8 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
 
     /// In a pass that ends by itself, a pause ends it only once the calls under way have shown whether it lasts.
     fn when_idle(&self, turn: Turn) -> Turn {
-        if self.sends.is_empty() { turn } else { Turn::Wait(Wait::ForRoom) }
+        let idle = self.room.available_permits() == self.shared.settings.concurrency;
+        if idle { turn } else { Turn::Wait(Wait::ForRoom) }
     }
 
     async fn claim(&mut self, limit: usize, probe: bool) -> Result<usize, StoreError> {
@@ -224,24 +225,16 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
     }
 
     async fn wait(&mut self, wait: Wait, shutdown: &CancellationToken) {
-        let room = Arc::clone(&self.room);
-        let timer = async {
-            match wait {
-                Wait::For(time) => tokio::time::sleep(time).await,
-                Wait::ForRoom => std::future::pending().await,
-            }
-        };
-        let joined = async {
-            match self.sends.join_next().await {
-                Some(_) => {}
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = timer => {}
-            () = joined, if matches!(wait, Wait::ForRoom) || room.available_permits() == 0 => {}
-            () = self.shared.store.woken(), if !matches!(wait, Wait::ForRoom) => self.hints.given(),
+        match wait {
+            Wait::ForRoom => tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.shared.room_freed.notified() => {}
+            },
+            Wait::For(time) => tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(time) => {}
+                () = self.shared.store.woken() => self.hints.given(),
+            },
         }
         while self.sends.try_join_next().is_some() {}
     }
@@ -262,7 +255,7 @@ enum Turn {
 #[derive(Clone, Copy)]
 enum Wait {
     For(Duration),
-    /// Until a call under way has ended.
+    /// Until the result of a call under way is written.
     ForRoom,
 }
 

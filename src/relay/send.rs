@@ -22,7 +22,7 @@ use crate::store::Store;
 pub(super) struct Claimed {
     pub(super) lease: Lease,
     pub(super) asked: Instant,
-    /// Room for one message, given back when the result is on its way to the database.
+    /// Room for one message, given back when its result is written.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
@@ -48,6 +48,8 @@ pub(super) async fn send<S: Store, T: Transport>(
                 // The claim took longer than the lease: somebody else may hold the delivery by now.
                 tracing::warn!(id = %claimed.lease.key.id, "the lease ran out before the message could be sent");
                 shared.let_go(claimed.lease.key);
+                drop(claimed);
+                shared.room_freed.notify_one();
             }
         }
     }
@@ -68,8 +70,7 @@ pub(super) async fn send<S: Store, T: Transport>(
 async fn pass_on(finished: &mpsc::Sender<Finished>, claimed: Claimed, settlement: Settlement) {
     let Claimed { lease, permit, .. } = claimed;
     // The receiver outlives all senders; if it is gone all the same, the lease runs out.
-    let _ = finished.send(Finished { settlement, template_id: lease.template_id }).await;
-    drop(permit);
+    let _ = finished.send(Finished { settlement, template_id: lease.template_id, permit }).await;
 }
 
 enum Prepared<M> {
@@ -83,7 +84,7 @@ fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &Claimed) -> 
     if claimed.asked.elapsed() >= shared.settings.lease {
         return Prepared::Expired;
     }
-    if let Some(next) = decide_before_sending(circumstances(shared, claimed, Duration::ZERO)) {
+    if let Some(next) = decide_before_sending(circumstances(shared, claimed)) {
         return Prepared::Settle(Settlement {
             key: lease.key,
             attempt: None,
@@ -112,13 +113,9 @@ fn unreadable(error: CodecError) -> Failure {
     if error.is_unknown_format() { Failure::transient(error) } else { Failure::permanent(error) }
 }
 
-fn circumstances<'a, S: Store, T: Transport>(
-    shared: &'a Shared<S, T>,
-    claimed: &'a Claimed,
-    pause: Duration,
-) -> Circumstances<'a> {
+fn circumstances<'a, S: Store, T: Transport>(shared: &'a Shared<S, T>, claimed: &'a Claimed) -> Circumstances<'a> {
     let (lease, policy) = (&claimed.lease, &shared.settings.retry);
-    Circumstances { lease, policy, now: claimed.now(), random: random(), pause }
+    Circumstances { lease, policy, now: claimed.now(), random: random() }
 }
 
 /// One call of the transport for the whole group, with one result for each message whatever happens.
@@ -172,8 +169,7 @@ fn conclude<S: Store, T: Transport>(
     result: &Result<Receipt, Failure>,
 ) -> Settlement {
     let lease = &claimed.lease;
-    let pause = shared.breaker().remaining(Instant::now());
-    let decision = decide(result, circumstances(shared, claimed, pause));
+    let decision = decide(result, circumstances(shared, claimed));
     let number = lease.attempts + 1;
     let mut attempt = Attempt::new(number, lease.cycle, started_at, started_at + took, decision.outcome);
     match result {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postrider_transport::Transport;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::outage;
 use super::shared::Shared;
@@ -21,6 +21,8 @@ const BATCH: usize = 500;
 pub(super) struct Finished {
     pub(super) settlement: Settlement,
     pub(super) template_id: Option<String>,
+    /// Until the result is written, the message counts as being sent: what a crash leaves in doubt is bounded by the room.
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// Settles what comes until the last sender is gone. A database that does not answer is waited for, as long as `patience`
@@ -44,7 +46,9 @@ pub(super) async fn settle<S: Store, T: Transport>(
         }
         for done in batch.drain(..) {
             shared.let_go(done.settlement.key);
+            drop(done.permit);
         }
+        shared.room_freed.notify_one();
     }
     outcome
 }

@@ -24,6 +24,8 @@ pub(super) struct Shared<S, T> {
     breaker: Mutex<Breaker>,
     /// Rung when the breaker opens or closes, so that the change is reported.
     pub(super) breaker_changed: Notify,
+    /// Rung when there is room again for a message.
+    pub(super) room_freed: Notify,
     /// What this relay holds: claimed and not yet settled.
     held: Mutex<HashMap<DeliveryId, i64>>,
     pass: Mutex<Pass>,
@@ -38,6 +40,7 @@ impl<S, T: Transport> Shared<S, T> {
             outage: Outage::default(),
             breaker: Mutex::new(Breaker::new(settings.pause)),
             breaker_changed: Notify::new(),
+            room_freed: Notify::new(),
             held: Mutex::default(),
             pass: Mutex::default(),
             settings,

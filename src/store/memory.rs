@@ -14,7 +14,7 @@ use rows::Rows;
 
 use crate::clock::{Clock, TestClock, from_millis, millis, to_millis};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
-use crate::store::{Claim, RelayId, RelayReport, Store, StoreError};
+use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError};
 
 /// Deliveries in memory, with all the rules of a database and none of its durability. Clones share the deliveries.
 ///
@@ -169,7 +169,9 @@ impl Store for MemoryStore {
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
-        self.lock().relays.insert(report.id, (now, report.clone()));
+        let mut rows = self.lock();
+        rows.relays.retain(|_, (seen, _)| *seen >= now.saturating_sub(millis(SILENCE)));
+        rows.relays.insert(report.id, (now, report.clone()));
         Ok(())
     }
 

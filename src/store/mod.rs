@@ -45,6 +45,9 @@ impl fmt::Display for RelayId {
     }
 }
 
+/// After so long a silence a relay is forgotten: it tells of itself every few seconds.
+pub(crate) const SILENCE: Duration = Duration::from_secs(600);
+
 /// What a relay asks for.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -142,7 +145,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The database's clock.
     fn now(&self) -> impl Future<Output = Result<SystemTime, StoreError>> + Send;
 
-    /// Keeps what a relay tells of itself, in place of what it told before.
+    /// Keeps what a relay tells of itself, in place of what it told before, and forgets relays that have been silent for ten
+    /// minutes.
     fn report(&self, report: &RelayReport) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Forgets a relay that has stopped.

@@ -114,3 +114,15 @@ async fn the_next_hop_says_how_long_the_pause_is() {
     let history = get(&outbox, id).await.attempts;
     assert_eq!((history.len(), history[0].transport_fault, history[1].transport_fault), (2, true, false));
 }
+
+#[tokio::test]
+async fn a_pass_soon_after_a_pause_tries_for_itself() {
+    let (_, transport) = broken();
+    let outbox = outbox(transport.clone());
+    outbox.enqueue(ada()).await.unwrap();
+    for passes in 1..=3 {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        assert!(outbox.relay().drain().await.unwrap().paused.is_some());
+        assert_eq!(transport.calls().len(), passes);
+    }
+}

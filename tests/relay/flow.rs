@@ -300,3 +300,22 @@ async fn a_message_type_that_panics_ends_as_a_dead_letter_and_stops_nobody() {
     let shown = outbox.get(bad).await.unwrap().unwrap();
     assert_eq!((sent, shown.state, shown.attempts.len()), (5, State::Dead, 3));
 }
+
+#[tokio::test]
+async fn a_message_takes_room_until_its_result_is_written() {
+    let store = crate::outage::Unreliable::default();
+    let cut = store.clone();
+    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+        cut.cut();
+        async { Ok(Receipt::new()) }
+    });
+    let outbox = Outbox::new(store.clone(), transport.clone());
+    outbox.enqueue_all((0..20).map(|_| ada())).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(outbox.relay().concurrency(4).run(shutdown.clone()));
+    until("settling fails", || async { store.refusals() >= 5 }).await;
+    assert_eq!(transport.calls().len(), 4, "more was sent than may be in doubt");
+    store.mend();
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+}

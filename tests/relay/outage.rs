@@ -15,13 +15,26 @@ use crate::support::{Diary, ada, until};
 
 /// The store in memory behind a line that can be cut.
 #[derive(Clone, Default)]
-struct Unreliable {
+pub(crate) struct Unreliable {
     store: MemoryStore,
     down: Arc<AtomicBool>,
     refused: Arc<AtomicUsize>,
 }
 
 impl Unreliable {
+    pub(crate) fn cut(&self) {
+        self.down.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn mend(&self) {
+        self.down.store(false, Ordering::SeqCst);
+    }
+
+    /// How many calls found the line cut.
+    pub(crate) fn refusals(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
+    }
+
     fn up(&self) -> Result<(), StoreError> {
         if self.down.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);

@@ -22,10 +22,10 @@ use sqlx::{PgPool, Postgres, Transaction};
 use bell::Bell;
 use sql::Sql;
 
-use crate::clock::{Clock, TestClock, from_micros};
+use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::sql::unsigned;
-use crate::store::{Claim, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
+use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
 /// Deliveries in a PostgreSQL database (13 or later), in a schema of their own beside the caller's tables.
 ///
@@ -238,6 +238,7 @@ impl Store for PgStore {
             .bind(report.id.to_string())
             .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
             .bind(&report.paused)
+            .bind(micros(SILENCE))
             .execute(&mut *session)
             .await?;
         session.finish().await

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, TestClock, from_millis, millis};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
-use crate::store::{Claim, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
+use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
 /// Deliveries in an SQLite database (3.38 or later), beside the caller's own tables.
 ///
@@ -146,12 +146,17 @@ impl Store for SqliteStore {
     }
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
+        let now = self.clock.now_millis();
+        sqlx::query("DELETE FROM postrider_relays WHERE seen_at < ?1")
+            .bind(now.saturating_sub(millis(SILENCE)))
+            .execute(&self.pool)
+            .await?;
         sqlx::query(
             "INSERT INTO postrider_relays (id, seen_at, in_flight, paused) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (id) DO UPDATE SET seen_at = ?2, in_flight = ?3, paused = ?4",
         )
         .bind(report.id.to_string())
-        .bind(self.clock.now_millis())
+        .bind(now)
         .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
         .bind(&report.paused)
         .execute(&self.pool)

@@ -179,6 +179,14 @@ pub async fn relays_are_known_while_they_live<F: StoreUnderTest>(fixture: &F) {
     store.retire(other).await.expect("retiring works");
     let relays = store.stats().await.expect("counting works").relays;
     assert_eq!((relays.len(), relays[0].in_flight, relays[0].seen_ago), (1, 0, Duration::ZERO));
+    // One that vanished without a word is shown for a while, and forgotten when another one tells of itself.
+    clock.advance(SECOND * 500);
+    store.report(&RelayReport::new(other, 0, None)).await.expect("reporting works");
+    assert_eq!(store.stats().await.expect("counting works").relays.len(), 2);
+    clock.advance(SECOND * 500);
+    store.report(&RelayReport::new(other, 0, None)).await.expect("reporting works");
+    let relays = store.stats().await.expect("counting works").relays;
+    assert_eq!(relays.iter().map(|relay| relay.id.as_str()).collect::<Vec<_>>(), [other.to_string()]);
 }
 
 /// A signal reaches who waits, and one that came before the waiting is not missed.
