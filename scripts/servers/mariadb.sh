@@ -25,18 +25,17 @@ needs() {
     fi
 } 3>&1 >/dev/null 2>&1
 
-# The server works in its data directory, which no other instance shares: this
-# finds it, and the one that fills the directory at first, even where a start
-# failed before there was a pid file, or where somebody has removed DIR already.
+# The server, and what fills its data directory at first, work as its user in
+# two directories that no other instance shares: this finds them even where a
+# start failed before there was a pid file, or where somebody has removed DIR
+# already.
 instance_pids() {
-    local proc cwd exe
+    local proc cwd
     for proc in /proc/[0-9]*; do
         cwd=$(readlink "$proc/cwd" || true)
         cwd=${cwd% (deleted)}
         [ "$cwd" = "$data" ] || [ "$cwd" = "$dir/run" ] || continue
-        exe=$(readlink "$proc/exe" || true)
-        exe=${exe% (deleted)}
-        [ "${exe##*/}" != mariadbd ] || echo "${proc#/proc/}"
+        [ "$(stat -c %U "$proc" || true)" != "$os_user" ] || echo "${proc#/proc/}"
     done 2>/dev/null
 }
 

@@ -32,21 +32,19 @@ needs() {
     command -v pgbouncer >/dev/null || echo pgbouncer
 }
 
-# Every process of the two works in a directory that no other instance shares:
-# this finds them even where a start failed before it wrote a pid file, or where
-# somebody has removed DIR already. `$1` narrows it to one program.
+# Every process of the two works as their user in two directories that no other
+# instance shares: this finds them even where a start failed before it wrote a
+# pid file, or where somebody has removed DIR already. `$1` narrows it to one
+# program.
 instance_pids() {
     local proc cwd exe
     for proc in /proc/[0-9]*; do
         cwd=$(readlink "$proc/cwd" || true)
         cwd=${cwd% (deleted)}
         [ "$cwd" = "$data" ] || [ "$cwd" = "$dir/run" ] || continue
+        [ "$(stat -c %U "$proc" || true)" = "$os_user" ] || continue
         exe=$(readlink "$proc/exe" || true)
         exe=${exe% (deleted)}
-        case "${exe##*/}" in
-        postgres | pgbouncer | initdb | pg_ctl) ;;
-        *) continue ;;
-        esac
         [ -z "${1:-}" ] || [ "${exe##*/}" = "$1" ] || continue
         echo "${proc#/proc/}"
     done 2>/dev/null
