@@ -268,7 +268,7 @@ async fn ten_processes_migrate_at_once_and_plain_sql_does_the_same() {
     let (by_hand, pool) = (new_schema(), PgPool::connect(&url("PG")).await.unwrap());
     let store = PgStore::in_schema(pool.clone(), &by_hand).unwrap();
     assert_eq!(store.stats().await.unwrap_err().kind(), StoreErrorKind::NotMigrated);
-    run(&pool, &store.schema()).await;
+    run(&pool, &PgStore::schema(&by_hand).unwrap()).await;
     let columns = |schema: &str| {
         let sql = format!(
             "SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable FROM information_schema.columns

@@ -12,12 +12,23 @@ use crate::words;
 #[derive(Debug, Parser)]
 #[command(name = "postrider", version, propagate_version = true, subcommand_required = true, after_help = EXIT_CODES)]
 pub(crate) struct Args {
-    /// The database: sqlite://outbox.db, sqlite:///var/lib/app/outbox.db
-    #[arg(long, value_name = "URL", global = true, env = "DATABASE_URL", hide_env_values = true)]
-    pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) which: Which,
 
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Which outbox.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Which {
+    /// The database: sqlite://outbox.db, postgres://user:password@host/database
+    #[arg(long, value_name = "URL", global = true, env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database: Option<String>,
+
+    /// The schema that holds the outbox, in PostgreSQL
+    #[arg(long, value_name = "NAME", global = true, env = "POSTRIDER_SCHEMA", default_value = "postrider")]
+    pub(crate) schema: String,
 }
 
 const EXIT_CODES: &str = "\

@@ -1,5 +1,6 @@
 //! Opening the database that a URL names, with what this build knows.
 
+use crate::args::Which;
 use crate::fail::Fail;
 use crate::schemes::{self, Scheme};
 
@@ -7,6 +8,8 @@ use crate::schemes::{self, Scheme};
 pub(crate) enum Database {
     #[cfg(feature = "sqlite")]
     Sqlite(postrider::SqliteStore),
+    #[cfg(feature = "postgres")]
+    Postgres(postrider::PgStore),
 }
 
 /// What to do when there is no database yet.
@@ -18,30 +21,35 @@ pub(crate) enum Missing {
 
 const SCHEMES: &[Scheme] = &[
     Scheme::new("sqlite", "sqlite", cfg!(feature = "sqlite")),
-    Scheme::new("postgres", "postgres", false),
-    Scheme::new("postgresql", "postgres", false),
+    Scheme::new("postgres", "postgres", cfg!(feature = "postgres")),
+    Scheme::new("postgresql", "postgres", cfg!(feature = "postgres")),
     Scheme::new("mysql", "mysql", false),
     Scheme::new("mariadb", "mysql", false),
 ];
 
-fn scheme(url: Option<&str>) -> Result<(&'static Scheme, &str), Fail> {
-    schemes::find("database", "--database URL, or set DATABASE_URL", SCHEMES, url)
+fn scheme(which: &Which) -> Result<(&'static Scheme, &str), Fail> {
+    schemes::find("database", "--database URL, or set DATABASE_URL", SCHEMES, which.database.as_deref())
 }
 
 /// The statements that make the tables.
-pub(crate) fn schema(url: Option<&str>) -> Result<&'static str, Fail> {
-    let (scheme, _) = scheme(url)?;
+#[cfg_attr(not(feature = "postgres"), allow(unused_variables, reason = "only PostgreSQL has schemas"))]
+pub(crate) fn schema(which: &Which) -> Result<String, Fail> {
+    let (scheme, _) = scheme(which)?;
     match scheme.feature {
         #[cfg(feature = "sqlite")]
-        "sqlite" => Ok(postrider::SqliteStore::schema()),
+        "sqlite" => Ok(postrider::SqliteStore::schema().to_owned()),
+        #[cfg(feature = "postgres")]
+        "postgres" => postrider::PgStore::schema(&which.schema).map_err(|error| Fail::usage(error.to_string())),
         _ => Err(scheme.lacking()),
     }
 }
 
-#[cfg_attr(not(feature = "sqlite"), allow(unused_variables, reason = "there is nothing to open"))]
-pub(crate) async fn open(url: Option<&str>, missing: Missing) -> Result<Database, Fail> {
-    let (scheme, url) = scheme(url)?;
+#[cfg_attr(not(feature = "sqlite"), allow(unused_variables, reason = "only SQLite's databases are files"))]
+pub(crate) async fn open(which: &Which, missing: Missing) -> Result<Database, Fail> {
+    let (scheme, url) = scheme(which)?;
     match scheme.feature {
+        #[cfg(feature = "postgres")]
+        "postgres" => postgres(url, &which.schema).await.map(Database::Postgres),
         #[cfg(feature = "sqlite")]
         "sqlite" => sqlite(url, missing).await.map(Database::Sqlite),
         _ => Err(scheme.lacking()),
@@ -78,4 +86,28 @@ async fn sqlite(url: &str, missing: Missing) -> Result<postrider::SqliteStore, F
         Fail::runtime(format!("the database {} cannot be opened: {}", file.display(), StoreError::from(error)))
     })?;
     Ok(SqliteStore::new(pool))
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str, schema: &str) -> Result<postrider::PgStore, Fail> {
+    use std::str::FromStr;
+
+    use postrider::{PgStore, StoreError};
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use sqlx::{ConnectOptions, Connection};
+
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| {
+            Fail::usage("the database's URL is no PostgreSQL URL: postgres://user:password@host:5432/database")
+        })?
+        .application_name("postrider");
+    // Once without the pool, which would go on trying for a while and then not say what is wrong.
+    let first = options
+        .connect()
+        .await
+        .map_err(|error| Fail::runtime(format!("the database cannot be opened: {}", StoreError::from(error))))?;
+    // Whether or not the server hears of it, it sees that the connection ends.
+    let _ = first.close().await;
+    let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
+    PgStore::in_schema(pool, schema).map_err(|error| Fail::usage(error.to_string()))
 }

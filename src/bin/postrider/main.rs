@@ -1,5 +1,8 @@
 //! The operator's tool: makes the outbox's tables, enqueues, sends, and shows and mends what became of it.
-#![cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "without a store, the tool can only say what it lacks"))]
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    allow(dead_code, reason = "without a store, the tool can only say what it lacks")
+)]
 
 mod args;
 mod change;
@@ -45,13 +48,15 @@ fn main() -> ExitCode {
 async fn run(args: Args) -> Result<(), Fail> {
     if let Command::Migrate { print: true } = args.command {
         let mut out = Out::stdout();
-        out.text(database::schema(args.database.as_deref())?)?;
+        out.text(&database::schema(&args.which)?)?;
         return out.finish();
     }
     let missing = if matches!(args.command, Command::Migrate { .. }) { Missing::Create } else { Missing::Refuse };
-    match database::open(args.database.as_deref(), missing).await? {
+    match database::open(&args.which, missing).await? {
         #[cfg(feature = "sqlite")]
         database::Database::Sqlite(store) => obey(args.command, store).await,
+        #[cfg(feature = "postgres")]
+        database::Database::Postgres(store) => obey(args.command, store).await,
     }
 }
 

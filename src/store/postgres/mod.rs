@@ -64,9 +64,7 @@ pub struct PgStore {
 impl PgStore {
     /// A store over the caller's pool, in the schema `postrider`.
     pub fn new(pool: PgPool) -> Self {
-        let sql = Sql::new("postrider");
-        let bell = Bell::listening(pool.clone(), sql.channel());
-        Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::new(bell) }
+        Self::with_sql(pool, Sql::new(Self::DEFAULT_SCHEMA))
     }
 
     /// A store in another schema: 1 to 48 letters, digits and underscores, not beginning with a digit. Several outboxes can live
@@ -75,15 +73,24 @@ impl PgStore {
     /// # Errors
     /// When the name is not of that form.
     pub fn in_schema(pool: PgPool, schema: &str) -> Result<Self, StoreError> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        if schema.is_empty() || schema.len() > 48 || !schema.bytes().all(plain) || schema.as_bytes()[0].is_ascii_digit()
-        {
-            let text = "a schema's name must be 1 to 48 letters, digits and underscores, not beginning with a digit";
-            return Err(StoreError::new(StoreErrorKind::Rejected, text));
-        }
-        let sql = Sql::new(schema);
+        Ok(Self::with_sql(pool, Sql::new(checked(schema)?)))
+    }
+
+    fn with_sql(pool: PgPool, sql: Sql) -> Self {
         let bell = Bell::listening(pool.clone(), sql.channel());
-        Ok(Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::new(bell) })
+        Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::new(bell) }
+    }
+
+    /// The schema that [`new`](Self::new) uses.
+    pub const DEFAULT_SCHEMA: &str = "postrider";
+
+    /// The statements that make a schema and the outbox's tables in it, for those who run their migrations themselves. In that case
+    /// [`migrate`](crate::Outbox::migrate) need not be called.
+    ///
+    /// # Errors
+    /// As [`in_schema`](Self::in_schema).
+    pub fn schema(name: &str) -> Result<String, StoreError> {
+        Ok(migrate::schema(checked(name)?))
     }
 
     /// Leaves waking to polling and to signals within this process.
@@ -112,12 +119,17 @@ impl PgStore {
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
+}
 
-    /// The statements that make the outbox's schema and tables, for those who run their migrations themselves. In that case
-    /// [`migrate`](crate::Outbox::migrate) need not be called.
-    pub fn schema(&self) -> String {
-        migrate::schema(self.sql.schema())
+/// The name goes into SQL between double quotes, and into the name of a channel, which has at most 63 octets.
+fn checked(schema: &str) -> Result<&str, StoreError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let starts_with_digit = schema.as_bytes().first().is_none_or(u8::is_ascii_digit);
+    if starts_with_digit || schema.len() > 48 || !schema.bytes().all(plain) {
+        let text = "a schema's name must be 1 to 48 letters, digits and underscores, not beginning with a digit";
+        return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
+    Ok(schema)
 }
 
 impl fmt::Debug for PgStore {
