@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::retry::Backoff;
 
+/// No pause is longer, whatever the next hop asks for: somebody may have mended it meanwhile.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// How much may be claimed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admit {
@@ -68,11 +71,16 @@ impl Breaker {
             return Change::None;
         }
         self.failures += 1;
-        let pause = asked.unwrap_or_else(|| self.backoff.delay(self.failures, random));
+        let pause = asked.unwrap_or_else(|| self.backoff.delay(self.failures, random)).min(LONGEST);
         self.probing = false;
         self.until = now + pause;
         self.reason = Some(reason);
         Change::Paused(pause)
+    }
+
+    /// Nobody knows what became of the call: no proof that the transport works, and none that it does not.
+    pub(crate) fn unproven(&mut self, reason: String, random: f64, now: Instant) -> Change {
+        if self.probing { self.failed(reason, None, random, now) } else { Change::None }
     }
 
     /// The transport did its work, whatever became of the message.
@@ -131,6 +139,22 @@ mod tests {
     fn waits_as_long_as_it_is_told_to() {
         let (mut breaker, start) = (breaker(), Instant::now());
         assert_eq!(breaker.failed("429".into(), Some(SECOND * 600), 0.0, start), Change::Paused(SECOND * 600));
+    }
+
+    #[test]
+    fn doubt_neither_opens_nor_closes_but_fails_a_probe() {
+        let (mut breaker, start) = (breaker(), Instant::now());
+        assert_eq!(breaker.unproven("no answer".into(), 0.0, start), Change::None);
+        assert_eq!(breaker.admit(start), Admit::All);
+        let _ = breaker.failed("down".into(), None, 0.0, start);
+        breaker.probe_started();
+        assert_eq!(breaker.unproven("no answer".into(), 0.0, start), Change::Paused(SECOND * 2));
+    }
+
+    #[test]
+    fn no_pause_is_beyond_what_the_clock_can_count() {
+        let mut breaker = breaker();
+        assert_eq!(breaker.failed("429".into(), Some(Duration::MAX), 0.0, Instant::now()), Change::Paused(LONGEST));
     }
 
     #[test]

@@ -161,8 +161,9 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         match self.until {
             Until::Claimed => Ok(Turn::Over),
             Until::Drained if claimed == 0 => Ok(Turn::Over),
-            _ if claimed == limit => Ok(Turn::Again),
             Until::Drained => Ok(Turn::Again),
+            // A store may hand out somewhat less than was asked for; if it is much less, that was all.
+            Until::Stopped if claimed * 2 >= limit => Ok(Turn::Again),
             Until::Stopped => Ok(Turn::Wait(self.next_look(claimed).await?)),
         }
     }

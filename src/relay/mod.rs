@@ -48,6 +48,8 @@ pub struct Relay<S, T> {
     settings: Settings,
 }
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// What can be set.
 struct Settings {
     concurrency: usize,
@@ -84,17 +86,17 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self
     }
 
-    /// For how long a delivery belongs to this relay once it is claimed; at least 100 ms. Default: 60 s. The lease of a message
+    /// For how long a delivery belongs to this relay once it is claimed; from 100 ms to a day. Default: 60 s. The lease of a message
     /// that takes longer is renewed as long as this relay lives, so this is how soon others take over when it dies.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.settings.lease = lease.max(Duration::from_millis(100));
+        self.settings.lease = lease.clamp(Duration::from_millis(100), DAY);
         self
     }
 
-    /// How often to look for due deliveries when no signal comes, ± 20 %; at least 1 ms. Default: 1 s. What falls due by itself is
+    /// How often to look for due deliveries when no signal comes, ± 20 %; from 1 ms to a day. Default: 1 s. What falls due by itself is
     /// met on time whatever the poll.
     pub fn poll(mut self, interval: Duration) -> Self {
-        self.settings.poll = interval.max(Duration::from_millis(1));
+        self.settings.poll = interval.clamp(Duration::from_millis(1), DAY);
         self
     }
 

@@ -91,6 +91,9 @@ impl<S, T: Transport> Shared<S, T> {
                 let reason = failure.to_string();
                 self.breaker().failed(reason, failure.retry_after(), random(), Instant::now())
             }
+            Err(failure) if failure.in_doubt() => {
+                self.breaker().unproven(failure.to_string(), random(), Instant::now())
+            }
             _ => self.breaker().worked(),
         };
         let transport = self.transport.name();

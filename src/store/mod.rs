@@ -126,7 +126,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         rows: Vec<NewRow>,
     ) -> impl Future<Output = Result<Vec<DeliveryId>, StoreError>> + Send;
 
-    /// Leases what is due, most urgent first.
+    /// Leases what is due, most urgent first. It may lease somewhat less than was asked for while more is due, but not less than half.
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<Vec<Lease>, StoreError>> + Send;
 
     /// Writes what became of leased deliveries. The result has one entry for each settlement, in their order.

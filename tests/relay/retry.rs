@@ -194,3 +194,30 @@ async fn a_call_that_never_ends_is_ended_and_in_doubt() {
     assert_eq!(pass.in_doubt, 1);
     assert_eq!(get(&outbox, id).await.attempts[0].outcome, Outcome::InDoubt);
 }
+
+#[tokio::test]
+async fn no_setting_and_no_answer_is_too_large() {
+    let endless = || Failure::transient("later").with_retry_after(Duration::MAX);
+    let transport =
+        ScriptedTransport::new().then(Err(endless())).then(Err(endless().with_blame(postrider::Blame::Transport)));
+    let outbox = outbox(transport);
+    let never = NewDelivery::new(ada()).send_in(Duration::MAX).expires_in(Duration::MAX);
+    let never = outbox.enqueue(never).await.unwrap();
+    outbox.enqueue_all((0..2).map(|_| ada())).await.unwrap();
+    let policy = RetryPolicy::default()
+        .backoff(Duration::MAX, Duration::MAX)
+        .factor(f64::MAX)
+        .jitter(f64::INFINITY)
+        .attempts(u32::MAX)
+        .max_age(Duration::MAX);
+    let relay = outbox.relay().concurrency(1).retry(policy).lease(Duration::MAX).poll(Duration::MAX);
+    let relay = relay.grace(Duration::MAX).send_timeout(Duration::MAX);
+    let pass = relay.drain().await.unwrap();
+    assert_eq!((pass.sent, pass.paused.is_some()), (0, true));
+    assert_eq!(get(&outbox, never).await.state, State::Pending);
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let worker = tokio::spawn(outbox.relay().poll(Duration::MAX).run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+}
