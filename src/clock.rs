@@ -38,7 +38,7 @@ impl TestClock {
 }
 
 /// Microseconds since the Unix epoch; times out of range become the nearest in range.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn to_micros(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
@@ -47,7 +47,7 @@ pub(crate) fn to_micros(time: SystemTime) -> i64 {
 }
 
 /// The time of a number of microseconds since the Unix epoch; out of range, the epoch itself.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn from_micros(micros: i64) -> SystemTime {
     let distance = Duration::from_micros(micros.unsigned_abs());
     let time = if micros < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
@@ -55,7 +55,7 @@ pub(crate) fn from_micros(micros: i64) -> SystemTime {
 }
 
 /// A duration in microseconds, rounded up, and no longer than databases can add to a date.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn micros(duration: Duration) -> i64 {
     const THOUSAND_YEARS: i64 = 1_000 * 366 * 24 * 3_600 * 1_000_000;
     i64::try_from(duration.as_nanos().div_ceil(1_000)).unwrap_or(THOUSAND_YEARS).min(THOUSAND_YEARS)
@@ -71,7 +71,7 @@ impl Clock {
     }
 
     /// What a test's clock shows, in microseconds; `None` leaves it to the database.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn test_micros(&self) -> Option<i64> {
         self.0.as_ref().map(|clock| to_micros(clock.now()))
     }

@@ -25,6 +25,8 @@ pub use observe::{Event, Observer};
 pub use outbox::{Accept, EnqueueOnly, Outbox};
 pub use relay::{Pass, Pause, Relay};
 pub use retry::{Backoff, RetryPolicy};
+#[cfg(feature = "mysql")]
+pub use store::MySqlStore;
 #[cfg(feature = "postgres")]
 pub use store::PgStore;
 #[cfg(feature = "sqlite")]

@@ -104,3 +104,42 @@ mod postgres {
         Postgres
     );
 }
+
+#[cfg(feature = "mysql")]
+mod mysql {
+    use super::*;
+    use postrider::{AdminStore, MySqlStore};
+    use sqlx::mysql::MySqlPoolOptions;
+
+    struct MySql;
+
+    impl StoreUnderTest for MySql {
+        type Store = MySqlStore;
+
+        async fn fresh(&self, clock: TestClock) -> MySqlStore {
+            let url = std::env::var("POSTRIDER_TEST_MYSQL_URL")
+                .expect("POSTRIDER_TEST_MYSQL_URL is not set: run scripts/test");
+            let pool = MySqlPoolOptions::new().max_connections(8).connect(&url).await.unwrap();
+            let prefix = format!("t{}_", DeliveryId::new().as_uuid().simple());
+            let store = MySqlStore::with_table_prefix(pool, &prefix).unwrap().with_test_clock(clock);
+            store.migrate().await.unwrap();
+            store
+        }
+
+        async fn insert_in_transaction(&self, store: &MySqlStore, rows: Vec<NewRow>, commit: bool) -> Vec<DeliveryId> {
+            let mut tx = store.pool().begin().await.unwrap();
+            let ids = store.insert_in(&mut tx, rows).await.expect("inserting works");
+            if commit {
+                tx.commit().await.unwrap()
+            } else {
+                tx.rollback().await.unwrap()
+            }
+            ids
+        }
+    }
+
+    postrider::store_tests!(
+        #[ignore = "needs MariaDB: run scripts/test"]
+        MySql
+    );
+}

@@ -13,12 +13,14 @@ use crate::store::{StoreError, StoreErrorKind};
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let (kind, text) = match &error {
-            sqlx::Error::Database(database) => match kind(database.code().as_deref(), database.message()) {
-                StoreErrorKind::NotMigrated => {
-                    (StoreErrorKind::NotMigrated, "the outbox's tables are missing: migrate first".to_owned())
+            sqlx::Error::Database(database) => {
+                match kind(database.code().as_deref(), mysql_number(&error), database.message()) {
+                    StoreErrorKind::NotMigrated => {
+                        (StoreErrorKind::NotMigrated, "the outbox's tables are missing: migrate first".to_owned())
+                    }
+                    kind => (kind, format!("the database says: {}", database.message())),
                 }
-                kind => (kind, format!("the database says: {}", database.message())),
-            },
+            }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
                 (StoreErrorKind::Corrupt, format!("a row cannot be read: {error}"))
             }
@@ -30,8 +32,19 @@ impl From<sqlx::Error> for StoreError {
 
 /// What kind of trouble a database's code means. SQLite's codes are numbers of up to four digits, with the primary code in the low
 /// byte (sqlite.org/rescode.html); an SQLSTATE has five characters, of which the first two are the class (PostgreSQL manual,
-/// appendix A).
-fn kind(code: Option<&str>, message: &str) -> StoreErrorKind {
+/// appendix A), and which MySQL and MariaDB accompany by a number of their own (MySQL error reference, server errors).
+fn kind(code: Option<&str>, number: Option<u16>, message: &str) -> StoreErrorKind {
+    match number {
+        // A mail larger than the server takes: no wait helps, though the state is that of a lost connection.
+        Some(1153) => return StoreErrorKind::Rejected,
+        // Conflicts: a changed row, a wait for a lock. Resources: disk, table, locks, connections or queries of a user, transactions.
+        // The server's state: read only, stopping. A connection or a statement ended by an operator or by its time limit.
+        Some(
+            1020 | 1021 | 1028 | 1114 | 1203 | 1205 | 1206 | 1213 | 1226 | 1290 | 1317 | 1637 | 1836 | 1927 | 1969
+            | 3024 | 3572 | 4031,
+        ) => return StoreErrorKind::Unavailable,
+        _ => {}
+    }
     let Some(code) = code else { return StoreErrorKind::Rejected };
     if code.len() < 5 {
         return match code.parse::<u32>().map(|code| code & 0xff) {
@@ -48,6 +61,25 @@ fn kind(code: Option<&str>, message: &str) -> StoreErrorKind {
         ("08" | "53" | "57" | "58" | "40", _) | (_, "55P03" | "25006") => StoreErrorKind::Unavailable,
         _ => StoreErrorKind::Rejected,
     }
+}
+
+/// MySQL's and MariaDB's number for an error of theirs.
+#[cfg(feature = "mysql")]
+pub(super) fn mysql_number(error: &sqlx::Error) -> Option<u16> {
+    let database = error.as_database_error()?;
+    Some(database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?.number())
+}
+
+#[cfg(not(feature = "mysql"))]
+fn mysql_number(_: &sqlx::Error) -> Option<u16> {
+    None
+}
+
+/// Whether MySQL or MariaDB rolled the transaction back to resolve a deadlock.
+#[cfg(feature = "mysql")]
+pub(super) fn is_deadlock(error: &StoreError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<sqlx::Error>());
+    source.and_then(mysql_number) == Some(1213)
 }
 
 pub(super) fn corrupt(what: &str) -> StoreError {
@@ -85,6 +117,8 @@ macro_rules! columns {
     };
 }
 
+#[cfg(feature = "mysql")]
+columns!(sqlx::mysql::MySqlRow);
 #[cfg(feature = "postgres")]
 columns!(sqlx::postgres::PgRow);
 #[cfg(feature = "sqlite")]
@@ -215,7 +249,25 @@ mod tests {
             ("23505", "duplicate key", StoreErrorKind::Rejected),
         ];
         for (code, message, expected) in cases {
-            assert_eq!(kind(Some(code), message), expected, "{code}");
+            assert_eq!(kind(Some(code), None, message), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn numbers_tell_what_a_general_state_leaves_open() {
+        let cases = [
+            ("HY000", 1205, StoreErrorKind::Unavailable),
+            ("40001", 1213, StoreErrorKind::Unavailable),
+            ("70100", 1927, StoreErrorKind::Unavailable),
+            ("08S01", 1053, StoreErrorKind::Unavailable),
+            ("08S01", 1153, StoreErrorKind::Rejected),
+            ("42S02", 1146, StoreErrorKind::NotMigrated),
+            ("HY000", 1419, StoreErrorKind::Rejected),
+            ("42000", 1142, StoreErrorKind::Rejected),
+            ("23000", 1062, StoreErrorKind::Rejected),
+        ];
+        for (code, number, expected) in cases {
+            assert_eq!(kind(Some(code), Some(number), "no matter"), expected, "{number}");
         }
     }
 }

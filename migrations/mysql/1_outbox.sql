@@ -1,0 +1,93 @@
+-- The outbox, version 1. The names of all tables begin with a prefix; put your own in place of "postrider_".
+--
+-- Times are microseconds since 1970-01-01 00:00:00 UTC, so that no session's time zone can move them. Ids are UUIDs of version 7 as
+-- 16 octets, which sort by age. What is written once lies apart from what changes: a claim or a settlement touches the narrow row
+-- of the queue and never rewrites a mail.
+
+-- What is pending or leased. A delivery that is neither here nor in postrider_ended was sent by its last attempt.
+CREATE TABLE IF NOT EXISTS postrider_queue (
+    delivery_id      BINARY(16) NOT NULL PRIMARY KEY,
+    priority         TINYINT    NOT NULL,
+    due_at           BIGINT     NOT NULL,                   -- when it can next be claimed; of a leased one, the end of the lease
+    leased_at        BIGINT,                                -- set while a relay holds it
+    token            BIGINT     NOT NULL DEFAULT 0,         -- grows with each claim
+    attempts         INT        NOT NULL DEFAULT 0,         -- made over its life
+    cycle            INT        NOT NULL DEFAULT 1,
+    spent            INT        NOT NULL DEFAULT 0,         -- of this cycle's budget
+    cycle_started_at BIGINT     NOT NULL,
+    expires_at       BIGINT,
+    partial          BOOLEAN    NOT NULL DEFAULT FALSE,     -- postrider_recipients has rows of it
+    KEY queue_due (priority, due_at)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Deliveries that ended otherwise than with the attempt that sent them.
+CREATE TABLE IF NOT EXISTS postrider_ended (
+    delivery_id BINARY(16)  NOT NULL PRIMARY KEY,
+    state       VARCHAR(16) NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
+    reason      LONGTEXT,
+    ended_at    BIGINT      NOT NULL,
+    token       BIGINT      NOT NULL,                       -- the last one, so that a resend goes on counting
+    attempts    INT         NOT NULL,
+    cycle       INT         NOT NULL,
+    KEY ended_state (state, delivery_id)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Every call of a transport.
+CREATE TABLE IF NOT EXISTS postrider_attempts (
+    delivery_id     BINARY(16)  NOT NULL,
+    number          INT         NOT NULL,                   -- over the delivery's life, from 1
+    cycle           INT         NOT NULL,
+    token           BIGINT      NOT NULL,
+    started_at      BIGINT      NOT NULL,
+    finished_at     BIGINT      NOT NULL,
+    outcome         VARCHAR(16) NOT NULL CHECK (outcome IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost')),
+    transport_fault BOOLEAN     NOT NULL DEFAULT FALSE,
+    error           LONGTEXT,
+    reply           LONGTEXT,
+    provider_id     LONGTEXT,
+    PRIMARY KEY (delivery_id, number)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- Recipients whose outcome differs from the delivery's.
+CREATE TABLE IF NOT EXISTS postrider_recipients (
+    delivery_id BINARY(16)   NOT NULL,
+    address     VARCHAR(700) NOT NULL,
+    outcome     VARCHAR(16)  NOT NULL CHECK (outcome IN ('sent', 'refused', 'in_doubt', 'dead')),
+    reply       LONGTEXT,
+    PRIMARY KEY (delivery_id, address)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- What running relays tell of themselves.
+CREATE TABLE IF NOT EXISTS postrider_relays (
+    id        VARCHAR(36) NOT NULL PRIMARY KEY,
+    seen_at   BIGINT      NOT NULL,
+    in_flight BIGINT      NOT NULL,
+    paused    LONGTEXT
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- One row for each delivery, written once. To enqueue is to insert rows here; the trigger below does the rest. The table gets its
+-- name only when it has the trigger: a row that was inserted before would be found by no relay.
+--
+-- The key is kept as octets, because utf8mb4_bin takes "a" and "a " for the same.
+CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
+    id            BINARY(16)  NOT NULL PRIMARY KEY,
+    created_at    BIGINT      NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
+    format        VARCHAR(64) NOT NULL,                     -- 'email/1'
+    body          LONGTEXT    NOT NULL,                     -- the message, in that format
+    recipients    LONGTEXT    NOT NULL                      -- a JSON array of addresses
+        CHECK (JSON_VALID(recipients) AND JSON_TYPE(recipients) = 'ARRAY' AND JSON_LENGTH(recipients) > 0),
+    template_id   LONGTEXT,
+    `key`         VARBINARY(1020),                          -- the caller's idempotency key
+    priority      TINYINT     NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
+    when_in_doubt VARCHAR(16) NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
+    send_at       BIGINT,                                   -- not before; NULL: at once
+    expires_at    BIGINT,                                   -- not after; NULL: as long as the relay's policy says
+    UNIQUE KEY deliveries_key (`key`)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TRIGGER postrider_take_in AFTER INSERT ON postrider_deliveries_unready FOR EACH ROW
+    INSERT INTO postrider_queue (delivery_id, priority, due_at, cycle_started_at, expires_at)
+    VALUES (NEW.id, NEW.priority, COALESCE(NEW.send_at, NEW.created_at),
+            GREATEST(COALESCE(NEW.send_at, NEW.created_at), NEW.created_at), NEW.expires_at);
+
+RENAME TABLE postrider_deliveries_unready TO postrider_deliveries;

@@ -1,0 +1,129 @@
+//! Leasing what is due, in one short transaction that waits for nobody.
+
+use std::collections::HashMap;
+
+use postrider_transport::{DeliveryId, Encoded};
+use sqlx::mysql::MySqlRow;
+use sqlx::{MySqlPool, Row};
+
+use super::rows::{attempt_item, id, list, numbered, recorded};
+use super::sql::{BEGIN, Sql};
+use crate::clock::{from_micros, micros, to_micros};
+use crate::delivery::{Attempt, Lease, LeaseKey, Outcome, RecipientOutcome};
+use crate::store::recipients::remaining;
+use crate::store::sql::{Columns, count, recipients, word};
+use crate::store::{Claim, StoreError};
+
+pub(super) async fn claim(
+    pool: &MySqlPool,
+    sql: &Sql,
+    claim: Claim,
+    test_now: Option<i64>,
+) -> Result<Vec<Lease>, StoreError> {
+    // Looking takes no lock and no transaction: an idle relay costs the server little.
+    let firsts = sql.query(&sql.first_due).bind(test_now).fetch_all(pool).await?;
+    let Some(first) = firsts.first() else {
+        return Ok(Vec::new());
+    };
+    let now = first.number("now")?;
+    let due_by = claim.due_by.map_or(now, |time| to_micros(time).min(now));
+    let mut levels = Vec::new();
+    for first in &firsts {
+        if first.number("due_at")? <= due_by {
+            levels.push(first.number("priority")?);
+        }
+    }
+    if levels.is_empty() {
+        return Ok(Vec::new());
+    }
+
+    let mut tx = pool.begin_with(BEGIN).await?;
+    let mut rows = Vec::new();
+    for level in levels {
+        let room = i64::try_from(claim.limit - rows.len()).unwrap_or(i64::MAX);
+        rows.extend(sql.query(&sql.due).bind(level).bind(due_by).bind(room).fetch_all(&mut *tx).await?);
+        if rows.len() >= claim.limit {
+            break;
+        }
+    }
+    if rows.is_empty() {
+        tx.rollback().await?;
+        return Ok(Vec::new());
+    }
+    let mut ids = Vec::with_capacity(rows.len());
+    let mut lost = Vec::new();
+    let mut partial = Vec::new();
+    for row in &rows {
+        let id = id(row, "delivery_id")?;
+        ids.push((id, i64::from(is_leased(row)?)));
+        if row.flag("partial")? {
+            partial.push(id);
+        }
+        if let Some(item) = lost_item(row, id, now)? {
+            lost.push(item);
+        }
+    }
+    let ids = numbered(ids);
+    let found = sql.query(&sql.messages).bind(&ids).fetch_all(&mut *tx).await?;
+    let messages: HashMap<DeliveryId, MySqlRow> =
+        found.into_iter().map(|row| Ok((id(&row, "id")?, row))).collect::<Result<_, StoreError>>()?;
+    let mut outcomes: HashMap<DeliveryId, Vec<RecipientOutcome>> = HashMap::new();
+    for (id, outcome) in recorded(&mut tx, sql, &partial).await? {
+        outcomes.entry(id).or_default().push(outcome);
+    }
+    let mut leases = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let id = id(row, "delivery_id")?;
+        if let Some(message) = messages.get(&id) {
+            let recorded = outcomes.get(&id).map_or(&[][..], Vec::as_slice);
+            leases.push(lease(row, id, message, recorded, now)?);
+        }
+    }
+    if !lost.is_empty() {
+        sql.query(&sql.record_attempts).bind(list(lost)).execute(&mut *tx).await?;
+    }
+    sql.query(&sql.take).bind(ids).bind(now).bind(now.saturating_add(micros(claim.lease))).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(leases)
+}
+
+fn is_leased(row: &MySqlRow) -> Result<bool, StoreError> {
+    Ok(row.number_or_null("leased_at")?.is_some())
+}
+
+/// The attempt of a holder that vanished, which held the token that is still in the row.
+fn lost_item(row: &MySqlRow, id: DeliveryId, now: i64) -> Result<Option<serde_json::Value>, StoreError> {
+    let Some(leased_at) = row.number_or_null("leased_at")? else {
+        return Ok(None);
+    };
+    let (number, cycle) = (count(row, "attempts")? + 1, count(row, "cycle")?);
+    let attempt = Attempt::new(number, cycle, from_micros(leased_at), from_micros(now), Outcome::Lost);
+    Ok(Some(attempt_item(LeaseKey { id, token: row.number("token")? }, &attempt)))
+}
+
+/// The lease as it will be once the update is made.
+fn lease(
+    row: &MySqlRow,
+    id: DeliveryId,
+    message: &MySqlRow,
+    recorded: &[RecipientOutcome],
+    now: i64,
+) -> Result<Lease, StoreError> {
+    let lost = is_leased(row)?;
+    let key = LeaseKey { id, token: row.number("token")? + 1 };
+    let encoded = Encoded { format: message.try_get("format")?, body: message.try_get("body")? };
+    let (open, taken) = remaining(recipients(message)?, recorded);
+    Ok(Lease {
+        taken,
+        created_at: from_micros(message.number("created_at")?),
+        template_id: message.text_or_null("template_id")?,
+        attempts: count(row, "attempts")? + u32::from(lost),
+        cycle: count(row, "cycle")?,
+        spent: count(row, "spent")? + u32::from(lost),
+        cycle_started_at: from_micros(row.number("cycle_started_at")?),
+        expires_at: row.number_or_null("expires_at")?.map(from_micros),
+        when_in_doubt: word(message, "when_in_doubt")?,
+        lost,
+        ..Lease::new(key, from_micros(now), encoded, open)
+    })
+}

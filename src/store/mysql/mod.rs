@@ -1,0 +1,236 @@
+//! A store in a MySQL or MariaDB database.
+
+mod admin;
+mod claim;
+mod enqueue;
+mod migrate;
+mod rows;
+mod settle;
+mod sql;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use postrider_transport::DeliveryId;
+use sqlx::MySqlPool;
+use sqlx::mysql::MySqlConnection;
+use tokio::sync::Notify;
+
+use sql::Sql;
+
+use crate::clock::{Clock, TestClock, from_micros, micros};
+use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
+use crate::store::sql::{Columns, is_deadlock, unsigned};
+use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
+
+/// Deliveries in a MySQL (8.0.16 or later) or MariaDB (10.6 or later) database, in InnoDB tables beside the caller's own.
+///
+/// Give it the pool that the rest of the program uses, and enqueue in that pool's transactions:
+///
+/// ```no_run
+/// # async fn demo(email: postrider::Email) -> Result<(), Box<dyn std::error::Error>> {
+/// use postrider::{MySqlStore, Outbox};
+/// use sqlx::mysql::MySqlPool;
+///
+/// let pool = MySqlPool::connect("mysql://app@localhost/shop").await?;
+/// let outbox = Outbox::enqueue_only(MySqlStore::new(pool.clone()));
+/// outbox.migrate().await?;
+///
+/// let mut tx = pool.begin().await?;
+/// sqlx::query("INSERT INTO users (name) VALUES ('Ada')").execute(&mut *tx).await?;
+/// outbox.enqueue_in(&mut tx, email).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+///
+/// Any isolation level will do for the caller's transactions, and any time zone for its sessions. A transaction that the server
+/// ends because of a deadlock is gone as a whole, mail and data alike, and is to be tried again from its beginning. The caller's
+/// own tables must be in InnoDB as well: those of other engines do not roll back.
+///
+/// Other processes' commits are noticed by polling.
+///
+/// # Rights
+/// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys `SELECT` and `UPDATE` as
+/// well; a relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all of the outbox's tables. To migrate takes `CREATE`, `ALTER`,
+/// `DROP`, `INSERT`, `SELECT` and `TRIGGER`, and, where the server writes a binary log, either `SUPER` or the server's setting
+/// `log_bin_trust_function_creators = 1`. The trigger acts with the rights of the user who migrated: that user must stay. The binary
+/// log's format may be `ROW` or `MIXED`, not `STATEMENT`.
+///
+/// # Passwords
+/// MySQL's `caching_sha2_password` sends the password through TLS, so turn on one of sqlx's `tls-*` features. Without TLS it needs
+/// sqlx's feature `mysql-rsa`, which this crate leaves off; a program that needs it names it in its own dependency on sqlx.
+#[derive(Clone)]
+pub struct MySqlStore {
+    pool: MySqlPool,
+    sql: Arc<Sql>,
+    clock: Clock,
+    bell: Arc<Notify>,
+}
+
+impl MySqlStore {
+    /// What the names of the tables begin with that [`new`](Self::new) uses.
+    pub const DEFAULT_TABLE_PREFIX: &str = "postrider_";
+
+    /// A store over the caller's pool, in tables whose names begin with `postrider_`.
+    pub fn new(pool: MySqlPool) -> Self {
+        Self::with_sql(pool, Sql::new(Self::DEFAULT_TABLE_PREFIX))
+    }
+
+    /// A store in tables whose names begin with another prefix: 1 to 40 letters, digits and underscores, not beginning with a digit.
+    /// Several outboxes can live in one database, each with its prefix.
+    ///
+    /// # Errors
+    /// When the prefix is not of that form.
+    pub fn with_table_prefix(pool: MySqlPool, prefix: &str) -> Result<Self, StoreError> {
+        Ok(Self::with_sql(pool, Sql::new(checked(prefix)?)))
+    }
+
+    fn with_sql(pool: MySqlPool, sql: Sql) -> Self {
+        Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::default() }
+    }
+
+    /// The same store with a clock that a test moves.
+    #[must_use]
+    pub fn with_test_clock(mut self, clock: TestClock) -> Self {
+        self.clock = Clock::test(clock);
+        self
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &MySqlPool {
+        &self.pool
+    }
+
+    /// The statements that make the outbox's tables under a prefix, for those who run their migrations themselves. In that case
+    /// [`migrate`](crate::Outbox::migrate) need not be called.
+    ///
+    /// # Errors
+    /// As [`with_table_prefix`](Self::with_table_prefix).
+    pub fn schema(prefix: &str) -> Result<String, StoreError> {
+        Ok(migrate::schema(checked(prefix)?))
+    }
+}
+
+/// The prefix goes into SQL as it stands, and names have at most 64 characters.
+fn checked(prefix: &str) -> Result<&str, StoreError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if prefix.is_empty() || prefix.len() > 40 || !prefix.bytes().all(plain) || prefix.as_bytes()[0].is_ascii_digit() {
+        let text = "a table prefix must be 1 to 40 letters, digits and underscores, not beginning with a digit";
+        return Err(StoreError::new(StoreErrorKind::Rejected, text));
+    }
+    Ok(prefix)
+}
+
+impl fmt::Debug for MySqlStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlStore").field("table_prefix", &self.sql.prefix()).finish_non_exhaustive()
+    }
+}
+
+/// Runs one of our own transactions, and some times more where the server made it the victim of a deadlock. Nothing of it was written
+/// then.
+async fn undeadlocked<T, F>(run: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    for _ in 0..4 {
+        match run().await {
+            Err(error) if is_deadlock(&error) => tokio::task::yield_now().await,
+            result => return result,
+        }
+    }
+    run().await
+}
+
+impl Store for MySqlStore {
+    type Connection = MySqlConnection;
+
+    async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = self.clock.test_micros();
+        let ids = undeadlocked(|| enqueue::insert(&self.pool, &self.sql, &rows, now)).await?;
+        self.bell.notify_one();
+        Ok(ids)
+    }
+
+    async fn insert_in(
+        &self,
+        connection: &mut MySqlConnection,
+        rows: Vec<NewRow>,
+    ) -> Result<Vec<DeliveryId>, StoreError> {
+        let ids = enqueue::insert_in(connection, &self.sql, &rows, self.clock.test_micros()).await?;
+        // The commit is still to come: the relay looks several times after a hint.
+        self.bell.notify_one();
+        Ok(ids)
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
+        if claim.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let now = self.clock.test_micros();
+        undeadlocked(|| claim::claim(&self.pool, &self.sql, claim, now)).await
+    }
+
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+        if settlements.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = self.clock.test_micros();
+        undeadlocked(|| settle::settle(&self.pool, &self.sql, settlements, now)).await
+    }
+
+    async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = self.clock.test_micros();
+        undeadlocked(|| settle::renew(&self.pool, &self.sql, keys, lease, now)).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        let firsts = self.sql.query(&self.sql.first_due).bind(self.clock.test_micros()).fetch_all(&self.pool).await?;
+        let mut next: Option<i64> = None;
+        for first in &firsts {
+            let wait = first.number("due_at")?.saturating_sub(first.number("now")?);
+            next = Some(next.map_or(wait, |next| next.min(wait)));
+        }
+        Ok(next.map(|wait| Duration::from_micros(unsigned(wait))))
+    }
+
+    async fn now(&self) -> Result<SystemTime, StoreError> {
+        let now: i64 = self.sql.scalar(&self.sql.now).bind(self.clock.test_micros()).fetch_one(&self.pool).await?;
+        Ok(from_micros(now))
+    }
+
+    async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
+        let now = self.clock.test_micros();
+        self.sql
+            .query(&self.sql.report)
+            .bind(report.id.to_string())
+            .bind(now)
+            .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
+            .bind(report.paused.clone())
+            .execute(&self.pool)
+            .await?;
+        self.sql.query(&self.sql.forget).bind(now).bind(micros(SILENCE)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
+        self.sql.query(&self.sql.retire).bind(id.to_string()).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    fn wake(&self) {
+        self.bell.notify_one();
+    }
+
+    async fn woken(&self) {
+        self.bell.notified().await;
+    }
+}

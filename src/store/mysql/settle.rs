@@ -1,0 +1,111 @@
+//! Writing what became of leased deliveries. A batch first locks the rows whose tokens are the present ones, and then changes these
+//! rows and no others. What was changed is not read from the server's counts: they leave out, or not, rows that an update left as
+//! they were.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use sqlx::MySqlPool;
+use sqlx::mysql::MySqlConnection;
+
+use super::rows::{attempt_item, back_item, end_item, id, keys, list, numbered, outcome_item};
+use super::sql::{BEGIN, Sql};
+use crate::clock::micros;
+use crate::delivery::{LeaseKey, Next, Settled, Settlement, State};
+use crate::store::StoreError;
+use crate::store::sql::Columns;
+
+/// A row of the queue that is locked and held under the token that was given.
+struct Held {
+    attempts: i64,
+    cycle: i64,
+}
+
+/// Locks what is held under the given keys; with it comes the time.
+async fn hold<'a>(
+    connection: &mut MySqlConnection,
+    sql: &Sql,
+    wanted: impl Iterator<Item = &'a LeaseKey>,
+    test_now: Option<i64>,
+) -> Result<(HashMap<LeaseKey, Held>, i64), StoreError> {
+    let rows = sql.query(&sql.hold).bind(test_now).bind(keys(wanted)).fetch_all(connection).await?;
+    let now = rows.first().map_or(Ok(0), |row| row.number("now"))?;
+    let mut held = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let key = LeaseKey { id: id(row, "delivery_id")?, token: row.number("token")? };
+        held.insert(key, Held { attempts: row.number("attempts")?, cycle: row.number("cycle")? });
+    }
+    Ok((held, now))
+}
+
+pub(super) async fn settle(
+    pool: &MySqlPool,
+    sql: &Sql,
+    settlements: &[Settlement],
+    test_now: Option<i64>,
+) -> Result<Vec<Settled>, StoreError> {
+    let mut tx = pool.begin_with(BEGIN).await?;
+    let (held, now) = hold(&mut tx, sql, settlements.iter().map(|settlement| &settlement.key), test_now).await?;
+    // A second settlement of the same delivery in one batch finds nothing left.
+    let mut settled = HashSet::with_capacity(held.len());
+    let first: Vec<bool> = settlements.iter().map(|s| held.contains_key(&s.key) && settled.insert(s.key)).collect();
+    let done = || settlements.iter().zip(&first).filter_map(|(settlement, first)| first.then_some(settlement));
+    if settled.is_empty() {
+        tx.rollback().await?;
+        return Ok(vec![Settled::LeaseLost; settlements.len()]);
+    }
+
+    let gone = done().filter(|s| !matches!(s.next, Next::Pending { .. })).map(|s| (s.key.id, 0));
+    let mut back = Vec::new();
+    let mut ends = Vec::new();
+    for settlement in done() {
+        let counts = held.get(&settlement.key).map_or((0, 1), |held| (held.attempts, held.cycle));
+        let end = |state: State, reason| end_item(settlement.key, state.as_str(), reason, now, counts);
+        let (called, partial) = (settlement.attempt.is_some(), !settlement.recipients.is_empty());
+        match &settlement.next {
+            Next::Pending { after } => {
+                let due_at = now.saturating_add(micros(*after).max(1_000));
+                back.push(back_item(settlement.key.id, due_at, called, settlement.charge, partial));
+            }
+            // The attempt's own row is all that a sent delivery needs to be known by.
+            Next::Sent if called => {}
+            Next::Sent => ends.push(end(State::Sent, None)),
+            Next::Dead { reason } => ends.push(end(State::Dead, Some(reason.as_str()))),
+            Next::InDoubt { reason } => ends.push(end(State::InDoubt, Some(reason.as_str()))),
+        }
+    }
+    let attempts = done().filter_map(|s| Some(attempt_item(s.key, s.attempt.as_ref()?)));
+    let outcomes = done().flat_map(|s| s.recipients.iter().map(|outcome| outcome_item(s.key.id, outcome)));
+    let steps = [
+        (&sql.leave, numbered(gone)),
+        (&sql.give_back, list(back)),
+        (&sql.record_attempts, list(attempts)),
+        (&sql.record_ends, list(ends)),
+        (&sql.record_recipients, list(outcomes)),
+    ];
+    for (text, items) in steps {
+        if items != "[]" {
+            sql.query(text).bind(items).execute(&mut *tx).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(first.into_iter().map(|first| if first { Settled::Done } else { Settled::LeaseLost }).collect())
+}
+
+pub(super) async fn renew(
+    pool: &MySqlPool,
+    sql: &Sql,
+    wanted: &[LeaseKey],
+    lease: Duration,
+    test_now: Option<i64>,
+) -> Result<Vec<Settled>, StoreError> {
+    let mut tx = pool.begin_with(BEGIN).await?;
+    let (held, now) = hold(&mut tx, sql, wanted.iter(), test_now).await?;
+    if held.is_empty() {
+        tx.rollback().await?;
+        return Ok(vec![Settled::LeaseLost; wanted.len()]);
+    }
+    sql.query(&sql.renew).bind(keys(held.keys())).bind(now.saturating_add(micros(lease))).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(wanted.iter().map(|key| if held.contains_key(key) { Settled::Done } else { Settled::LeaseLost }).collect())
+}

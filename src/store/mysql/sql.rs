@@ -1,0 +1,200 @@
+//! The statements, with the tables' prefix in them. Each text is made once, since the driver keeps prepared statements by their
+//! text; for the same reason a list goes in as one JSON array and never as so many placeholders.
+//!
+//! Times are microseconds since the Unix epoch.
+
+use std::sync::Arc;
+
+use sqlx::mysql::{MySqlArguments, MySqlRow};
+use sqlx::query::{Query, QueryScalar};
+use sqlx::{AssertSqlSafe, Decode, MySql, Type};
+
+/// Now: the time that is bound here, or else the server's. It asks for UTC, because in a session's own time zone an hour may come
+/// twice.
+const NOW: &str = "COALESCE(?, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)))";
+
+/// A list of ids, each with a number. Joined straight to a table by its primary key, it makes the server look up and lock these
+/// rows, in this order, and no others.
+const KEYS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$[0]', n BIGINT PATH '$[1]')) k STRAIGHT_JOIN";
+
+/// How many rows one insert brings: few numbers, so that few statements are prepared.
+pub(super) const PORTIONS: [usize; 3] = [64, 8, 1];
+
+/// What begins a transaction that writes. The level holds for this one transaction and leaves the connection as it was. At the
+/// usual REPEATABLE READ, a claim would lock the gaps between the rows as well, and so keep programs from enqueueing.
+pub(super) const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION";
+
+/// What begins a transaction that reads one moment.
+pub(super) const BEGIN_SNAPSHOT: &str =
+    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+
+#[derive(Debug)]
+pub(super) struct Sql {
+    prefix: String,
+    pub(super) insert: [Arc<str>; 3],
+    pub(super) insert_keyed: [Arc<str>; 3],
+    pub(super) ids_of_keys: [Arc<str>; 3],
+    pub(super) first_due: Arc<str>,
+    pub(super) due: Arc<str>,
+    pub(super) messages: Arc<str>,
+    pub(super) take: Arc<str>,
+    pub(super) hold: Arc<str>,
+    pub(super) leave: Arc<str>,
+    pub(super) give_back: Arc<str>,
+    pub(super) renew: Arc<str>,
+    pub(super) record_attempts: Arc<str>,
+    pub(super) record_ends: Arc<str>,
+    pub(super) record_recipients: Arc<str>,
+    pub(super) recorded: Arc<str>,
+    pub(super) now: Arc<str>,
+    pub(super) report: Arc<str>,
+    pub(super) forget: Arc<str>,
+    pub(super) retire: Arc<str>,
+}
+
+impl Sql {
+    pub(super) fn new(prefix: &str) -> Self {
+        let fill = |text: &str| fill(prefix, text);
+        let insert = PORTIONS.map(|rows| format!("{INSERT} {}", [ROW].repeat(rows).join(", ")));
+        Self {
+            prefix: prefix.to_owned(),
+            insert_keyed: insert.each_ref().map(|text| fill(&format!("{text} ON DUPLICATE KEY UPDATE id = id"))),
+            insert: insert.map(|text| fill(&text)),
+            ids_of_keys: PORTIONS.map(|keys| fill(&IDS_OF_KEYS.replace("{keys_in}", &["?"].repeat(keys).join(", ")))),
+            first_due: fill(&first_due()),
+            due: fill(DUE),
+            messages: fill(MESSAGES),
+            take: fill(TAKE),
+            hold: fill(HOLD),
+            leave: fill(LEAVE),
+            give_back: fill(GIVE_BACK),
+            renew: fill(RENEW),
+            record_attempts: fill(RECORD_ATTEMPTS),
+            record_ends: fill(RECORD_ENDS),
+            record_recipients: fill(RECORD_RECIPIENTS),
+            recorded: fill(RECORDED),
+            now: fill("SELECT CAST({now} AS SIGNED)"),
+            report: fill("REPLACE INTO {p}relays (id, seen_at, in_flight, paused) VALUES (?, {now}, ?, ?)"),
+            forget: fill("DELETE FROM {p}relays WHERE seen_at < {now} - ?"),
+            retire: fill("DELETE FROM {p}relays WHERE id = ?"),
+        }
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The prefix put into a text that is used now and then.
+    pub(super) fn fill(&self, text: &str) -> Arc<str> {
+        fill(&self.prefix, text)
+    }
+
+    pub(super) fn query(&self, text: &Arc<str>) -> Query<'static, MySql, MySqlArguments> {
+        sqlx::query(AssertSqlSafe(Arc::clone(text)))
+    }
+
+    pub(super) fn scalar<T>(&self, text: &Arc<str>) -> QueryScalar<'static, MySql, T, MySqlArguments>
+    where
+        T: for<'r> Decode<'r, MySql> + Type<MySql>,
+        (T,): for<'r> sqlx::FromRow<'r, MySqlRow>,
+    {
+        sqlx::query_scalar(AssertSqlSafe(Arc::clone(text)))
+    }
+}
+
+fn fill(prefix: &str, text: &str) -> Arc<str> {
+    Arc::from(text.replace("{keys}", KEYS).replace("{now}", NOW).replace("{p}", prefix).as_str())
+}
+
+const INSERT: &str = "
+    INSERT INTO {p}deliveries
+        (id, created_at, format, body, recipients, template_id, `key`, priority, when_in_doubt, send_at, expires_at)
+    VALUES";
+
+/// The last two are each a flag that says whether the moment counts from now, and the moment.
+const ROW: &str = "(?, {now}, ?, ?, ?, ?, ?, ?, ?, IF(?, {now}, 0) + ?, IF(?, {now}, 0) + ?)";
+
+/// Locking, because a plain read in the caller's transaction would show the moment of its first read, when the key may not have
+/// been taken yet.
+const IDS_OF_KEYS: &str =
+    "SELECT id, `key` FROM {p}deliveries FORCE INDEX (deliveries_key) WHERE `key` IN ({keys_in}) FOR UPDATE";
+
+/// The first row of each priority, most urgent first, and the time. Each costs one look at the index, so that rows scheduled for later
+/// are never walked over.
+fn first_due() -> String {
+    let level = |priority: u8| {
+        format!(
+            "(SELECT priority, due_at FROM {{p}}queue FORCE INDEX (queue_due) WHERE priority = {priority} ORDER BY due_at LIMIT 1)"
+        )
+    };
+    let levels: Vec<String> = (0..=9).rev().map(level).collect();
+    format!(
+        "SELECT CAST({{now}} AS SIGNED) AS now, first.priority, first.due_at FROM ({}) first ORDER BY first.priority DESC",
+        levels.join(" UNION ALL ")
+    )
+}
+
+/// The index gives the order, so that no more rows are locked than are taken. The server plans anew at each execution, with the
+/// limit in hand.
+const DUE: &str = "
+    SELECT delivery_id, leased_at, token, attempts, cycle, spent, cycle_started_at, expires_at, partial
+    FROM {p}queue FORCE INDEX (queue_due)
+    WHERE priority = ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
+
+const MESSAGES: &str = "
+    SELECT d.id, d.created_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt
+    FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
+
+/// Here the number says whether a holder vanished.
+const TAKE: &str = "
+    UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
+    SET q.token = q.token + 1, q.attempts = q.attempts + k.n, q.spent = q.spent + k.n, q.leased_at = ?, q.due_at = ?";
+
+/// Locks what is held under the given tokens. All that is then done to these rows needs no further look at the token.
+const HOLD: &str = "
+    SELECT q.delivery_id, q.token, q.attempts, q.cycle, CAST({now} AS SIGNED) AS now
+    FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
+    WHERE q.token = k.n AND q.leased_at IS NOT NULL FOR UPDATE";
+
+const LEAVE: &str = "DELETE q FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)";
+
+const GIVE_BACK: &str = "
+    UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
+               id CHAR(32) PATH '$[0]', due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', charge BIGINT PATH '$[3]',
+               partial BIGINT PATH '$[4]')) k
+    STRAIGHT_JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
+    SET q.leased_at = NULL, q.due_at = k.due_at, q.attempts = q.attempts + k.called, q.spent = q.spent + k.charge,
+        q.partial = q.partial OR k.partial";
+
+const RENEW: &str = "
+    UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id) SET q.due_at = ?";
+
+const RECORD_ATTEMPTS: &str = "
+    INSERT INTO {p}attempts
+        (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id)
+    SELECT UNHEX(a.id), a.number, a.cycle, a.token, a.started_at, a.finished_at, a.outcome, a.fault, a.error, a.reply,
+           a.provider_id
+    FROM JSON_TABLE(?, '$[*]' COLUMNS (
+        id CHAR(32) PATH '$[0]', number BIGINT PATH '$[1]', cycle BIGINT PATH '$[2]', token BIGINT PATH '$[3]',
+        started_at BIGINT PATH '$[4]', finished_at BIGINT PATH '$[5]', outcome VARCHAR(16) PATH '$[6]', fault BIGINT PATH '$[7]',
+        error LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]', reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[9]',
+        provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[10]')) a";
+
+const RECORD_ENDS: &str = "
+    INSERT INTO {p}ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
+    SELECT UNHEX(e.id), e.state, e.reason, e.ended_at, e.token, e.attempts, e.cycle
+    FROM JSON_TABLE(?, '$[*]' COLUMNS (
+        id CHAR(32) PATH '$[0]', state VARCHAR(16) PATH '$[1]', reason LONGTEXT CHARACTER SET utf8mb4 PATH '$[2]',
+        ended_at BIGINT PATH '$[3]', token BIGINT PATH '$[4]', attempts BIGINT PATH '$[5]', cycle BIGINT PATH '$[6]')) e";
+
+const RECORD_RECIPIENTS: &str = "
+    INSERT INTO {p}recipients (delivery_id, address, outcome, reply)
+    SELECT UNHEX(r.id), r.address, r.outcome, r.reply
+    FROM JSON_TABLE(?, '$[*]' COLUMNS (
+        id CHAR(32) PATH '$[0]', address VARCHAR(700) CHARACTER SET utf8mb4 PATH '$[1]', outcome VARCHAR(16) PATH '$[2]',
+        reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[3]')) r
+    ON DUPLICATE KEY UPDATE outcome = r.outcome, reply = r.reply";
+
+const RECORDED: &str = "
+    SELECT r.delivery_id, r.address, r.outcome, r.reply
+    FROM {keys} {p}recipients r FORCE INDEX (PRIMARY) ON r.delivery_id = UNHEX(k.id)";
