@@ -36,6 +36,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) now: SystemTime,
     /// From -1 to 1, for the jitter.
     pub(crate) random: f64,
+    /// How long the transport is paused, where the relay goes on after the pause.
+    pub(crate) pause: Duration,
 }
 
 /// Decides about a delivery whose transport was called.
@@ -46,22 +48,38 @@ pub(crate) fn decide(result: &Result<Receipt, Failure>, at: Circumstances<'_>) -
     }
 }
 
+/// The end of a delivery that need not be sent any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) next: Next,
+    pub(crate) recipients: Vec<RecipientOutcome>,
+}
+
 /// Decides about a delivery that has just been claimed, before the transport is called: `None` if it may be sent.
-pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<Next> {
+pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
     let lease = at.lease;
+    let end = |state, reason| {
+        let mut recipients = Vec::new();
+        let next = given_up(lease, state, reason, &mut recipients);
+        Some(End { next, recipients })
+    };
     if lease.lost && lease.when_in_doubt == WhenInDoubt::Hold {
         let reason = format!("in doubt: the relay that held attempt {} vanished", lease.attempts);
-        return Some(Next::InDoubt { reason });
+        return Some(End { next: Next::InDoubt { reason }, recipients: Vec::new() });
     }
     if lease.recipients.is_empty() {
-        return Some(given_up(lease, "nobody is left to be mailed".to_owned()));
+        return end(RecipientState::Dead, "nobody is left to be mailed".to_owned());
     }
     if lease.spent >= at.policy.max_attempts() {
-        let last = if lease.lost { ": the last one was lost with its relay" } else { "" };
-        return Some(given_up(lease, format!("budget: {} attempts spent{last}", lease.spent)));
+        let (state, last) = if lease.lost {
+            (RecipientState::InDoubt, ": the last one was lost with its relay")
+        } else {
+            (RecipientState::Dead, "")
+        };
+        return end(state, format!("budget: {} attempts spent{last}", lease.spent));
     }
     if at.now >= deadline(lease, at.policy) {
-        return Some(given_up(lease, "expired: it was not sent in time".to_owned()));
+        return end(RecipientState::Dead, "expired: it was not sent in time".to_owned());
     }
     None
 }
@@ -112,8 +130,10 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
         let error = failure.to_string();
         let next = match lease.when_in_doubt {
             WhenInDoubt::Hold => Next::InDoubt { reason: format!("in doubt: {error}") },
-            WhenInDoubt::Resend => retry(at, failure.retry_after())
-                .unwrap_or_else(|why| given_up(lease, format!("{why}; it may have been accepted: {error}"))),
+            WhenInDoubt::Resend => retry(at, failure.retry_after()).unwrap_or_else(|why| {
+                let reason = format!("{why}; it may have been accepted: {error}");
+                given_up(lease, RecipientState::InDoubt, reason, &mut recipients)
+            }),
         };
         return Decision { outcome: Outcome::InDoubt, next, charge: true, recipients };
     }
@@ -122,10 +142,14 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
         Class::Transient => Outcome::Transient,
     };
     if failure.blame() == Blame::Transport && !nobody_left {
-        // Due at once, and so behind all that has been due for longer: another message is the next to prove the transport.
-        let pending = Next::Pending { after: failure.retry_after().unwrap_or(Duration::ZERO) };
-        let next =
-            if at.now >= deadline(lease, at.policy) { given_up(lease, format!("expired: {failure}")) } else { pending };
+        let left = deadline(lease, at.policy).duration_since(at.now).unwrap_or_default();
+        // Away for longer than the pause, so that another message is the next to prove the transport, however urgent this one is.
+        let away = failure.retry_after().unwrap_or_default().max(at.pause.saturating_mul(2));
+        let next = if left.is_zero() {
+            given_up(lease, RecipientState::Dead, format!("expired: {failure}"), &mut recipients)
+        } else {
+            Next::Pending { after: away.min(left) }
+        };
         return Decision { outcome, next, charge: false, recipients };
     }
     // A permanent failure speaks for the recipients that it does not name; those refused only for now are retried.
@@ -139,14 +163,14 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
             Ok(next) => next,
             Err(why) => {
                 recipients.extend(refused(&sorted.transient));
-                given_up(lease, format!("{why}: {failure}"))
+                given_up(lease, RecipientState::Dead, format!("{why}: {failure}"), &mut recipients)
             }
         }
     } else {
         if lease.taken {
             recipients.extend(sorted.unnamed.iter().map(|r| refusal_of(r, failure)));
         }
-        given_up(lease, format!("permanent: {failure}"))
+        given_up(lease, RecipientState::Dead, format!("permanent: {failure}"), &mut recipients)
     };
     Decision { outcome, next, charge: true, recipients }
 }
@@ -164,9 +188,20 @@ fn retry(at: Circumstances<'_>, asked: Option<Duration>) -> Result<Next, String>
     }
 }
 
-/// The end of a delivery that can go no further: `sent` if somebody took it.
-fn given_up(lease: &Lease, reason: String) -> Next {
-    if lease.taken { Next::Sent } else { Next::Dead { reason } }
+/// The end of a delivery that can go no further. If somebody took it, it ends `sent`, and everybody who is still open goes on
+/// record in the given state: who is not on record counts as having it.
+fn given_up(lease: &Lease, state: RecipientState, reason: String, recipients: &mut Vec<RecipientOutcome>) -> Next {
+    if !lease.taken {
+        return Next::Dead { reason };
+    }
+    let open = |recipient: &&Recipient| !recipients.iter().any(|outcome| outcome.recipient == **recipient);
+    let open: Vec<_> = lease.recipients.iter().filter(open).cloned().collect();
+    recipients.extend(open.into_iter().map(|recipient| RecipientOutcome {
+        recipient,
+        state,
+        reply: Some(reason.clone()),
+    }));
+    Next::Sent
 }
 
 fn deadline(lease: &Lease, policy: &RetryPolicy) -> SystemTime {

@@ -279,6 +279,8 @@ pub struct Lease {
     pub when_in_doubt: WhenInDoubt,
     /// The relay that held it before vanished; this claim has recorded its attempt as lost.
     pub lost: bool,
+    /// Why the stored row makes no sense, if it does not: such a delivery becomes a dead letter, and others go on.
+    pub unreadable: Option<String>,
 }
 
 impl Lease {
@@ -299,7 +301,14 @@ impl Lease {
             expires_at: None,
             when_in_doubt: WhenInDoubt::default(),
             lost: false,
+            unreadable: None,
         }
+    }
+
+    /// A lease on a row of which no more can be understood than its key.
+    pub fn unreadable(key: LeaseKey, claimed_at: SystemTime, why: impl Into<String>) -> Self {
+        let message = Encoded { format: String::new(), body: String::new() };
+        Self { unreadable: Some(why.into()), ..Self::new(key, claimed_at, message, Vec::new()) }
     }
 }
 
@@ -360,9 +369,10 @@ impl fmt::Debug for Attempt {
 pub struct RecipientOutcome {
     /// Who.
     pub recipient: Recipient,
-    /// [`Sent`](RecipientState::Sent) or [`Refused`](RecipientState::Refused).
+    /// [`Sent`](RecipientState::Sent), [`Refused`](RecipientState::Refused), or, where others have it and this one was given up,
+    /// [`InDoubt`](RecipientState::InDoubt) or [`Dead`](RecipientState::Dead).
     pub state: RecipientState,
-    /// What the next hop answered for this recipient.
+    /// What the next hop answered for this recipient, or why it was given up.
     pub reply: Option<String>,
 }
 
@@ -410,6 +420,19 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// Takes NUL characters out of every text: PostgreSQL cannot store them, and a result must not be lost for what a server
+    /// put into its answer.
+    pub(crate) fn make_storable(&mut self) {
+        let clean = |text: &mut String| text.retain(|c| c != '\0');
+        if let Next::Dead { reason } | Next::InDoubt { reason } = &mut self.next {
+            clean(reason);
+        }
+        if let Some(attempt) = &mut self.attempt {
+            [&mut attempt.error, &mut attempt.reply, &mut attempt.provider_id].into_iter().flatten().for_each(clean);
+        }
+        self.recipients.iter_mut().filter_map(|outcome| outcome.reply.as_mut()).for_each(clean);
+    }
+
     /// Sent to everybody, by the attempt that it brings: what nearly all settlements are, and what a store may write in a
     /// shorter way.
     pub fn is_plainly_sent(&self) -> bool {

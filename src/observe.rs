@@ -55,7 +55,7 @@ pub enum Event<'a> {
     Sent {
         /// The delivery.
         id: DeliveryId,
-        /// How many recipients were refused all the same.
+        /// How many recipients did not get it all the same.
         refused: usize,
     },
     /// A delivery will be tried again, and that is committed.

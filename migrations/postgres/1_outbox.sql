@@ -72,7 +72,7 @@ CREATE TABLE "postrider".attempts (
 CREATE TABLE "postrider".recipients (
     delivery_id uuid NOT NULL,
     address     text NOT NULL,
-    outcome     text NOT NULL CHECK (outcome IN ('sent', 'refused')),
+    outcome     text NOT NULL CHECK (outcome IN ('sent', 'refused', 'in_doubt', 'dead')),
     reply       text,
     PRIMARY KEY (delivery_id, address)
 );

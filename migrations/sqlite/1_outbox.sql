@@ -73,7 +73,7 @@ CREATE TABLE postrider_attempts (
 CREATE TABLE postrider_recipients (
     delivery_id TEXT NOT NULL REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
     address     TEXT NOT NULL,
-    outcome     TEXT NOT NULL CHECK (outcome IN ('sent', 'refused')),
+    outcome     TEXT NOT NULL CHECK (outcome IN ('sent', 'refused', 'in_doubt', 'dead')),
     reply       TEXT,
     PRIMARY KEY (delivery_id, address)
 ) STRICT, WITHOUT ROWID;

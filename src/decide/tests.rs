@@ -19,7 +19,7 @@ fn policy() -> RetryPolicy {
 }
 
 fn at<'a>(lease: &'a Lease, policy: &'a RetryPolicy) -> Circumstances<'a> {
-    Circumstances { lease, policy, now: lease.claimed_at, random: 0.0 }
+    Circumstances { lease, policy, now: lease.claimed_at, random: 0.0, pause: SECOND * 7 }
 }
 
 fn after(decision: &Decision) -> Duration {
@@ -90,7 +90,7 @@ fn the_transports_fault_costs_nothing_and_kills_nothing() {
     lease.spent = 2;
     for failure in [Failure::permanent("535 wrong password"), Failure::transient("connection refused")] {
         let decision = decide(&Err(failure.with_blame(Blame::Transport)), at(&lease, &policy));
-        assert_eq!((decision.charge, after(&decision)), (false, Duration::ZERO));
+        assert_eq!((decision.charge, after(&decision)), (false, SECOND * 14));
     }
     let asked = Failure::transient("429").with_blame(Blame::Transport).with_retry_after(SECOND * 60);
     assert_eq!(after(&decide(&Err(asked), at(&lease, &policy))), SECOND * 60);
@@ -170,7 +170,7 @@ fn time_runs_out() {
     lease.expires_at = None;
     lease.cycle_started_at = lease.claimed_at - SECOND * 1000;
     let old = decide_before_sending(at(&lease, &policy)).unwrap();
-    assert_eq!(reason(&old), "expired: it was not sent in time");
+    assert_eq!(reason(&old.next), "expired: it was not sent in time");
     let blamed = Failure::transient("down").with_blame(Blame::Transport);
     assert_eq!(reason(&decide(&Err(blamed), at(&lease, &policy)).next), "expired: down");
 }
@@ -181,7 +181,31 @@ fn a_lost_attempt_holds_what_wants_to_be_held_and_ends_what_is_spent() {
     (lease.lost, lease.attempts, lease.spent) = (true, 1, 1);
     assert_eq!(decide_before_sending(at(&lease, &policy)), None);
     lease.spent = 3;
-    assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap()).starts_with("budget: 3 attempts spent"));
+    assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap().next).starts_with("budget: 3 attempts spent"));
     lease.when_in_doubt = WhenInDoubt::Hold;
-    assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap()).starts_with("in doubt: "));
+    assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap().next).starts_with("in doubt: "));
+}
+
+#[test]
+fn who_was_never_mailed_is_on_record_when_others_have_it() {
+    let (mut lease, policy) = (lease(&["b", "c"]), policy());
+    (lease.taken, lease.spent) = (true, 2);
+    let spent = decide(&Err(Failure::transient("busy")), at(&lease, &policy));
+    assert_eq!(spent.next, Next::Sent);
+    assert_eq!(states(&spent), [("b", RecipientState::Dead), ("c", RecipientState::Dead)]);
+    let doubt = decide(&Err(Failure::transient("no reply").with_doubt()), at(&lease, &policy));
+    assert_eq!(states(&doubt), [("b", RecipientState::InDoubt), ("c", RecipientState::InDoubt)]);
+    let mixed = Failure::transient("busy").with_refused(vec![no("c", Class::Permanent)]);
+    let mixed = decide(&Err(mixed), at(&lease, &policy));
+    assert_eq!(states(&mixed), [("c", RecipientState::Refused), ("b", RecipientState::Dead)]);
+    lease.cycle_started_at = lease.claimed_at - SECOND * 1000;
+    let old = decide_before_sending(at(&lease, &policy)).unwrap();
+    assert_eq!((old.next, old.recipients.len()), (Next::Sent, 2));
+}
+
+#[test]
+fn the_transports_fault_puts_nothing_off_beyond_its_time() {
+    let (lease, policy) = (lease(&["a"]), policy());
+    let asked = Failure::transient("429").with_blame(Blame::Transport).with_retry_after(Duration::MAX);
+    assert_eq!(after(&decide(&Err(asked), at(&lease, &policy))), SECOND * 1000);
 }

@@ -1,6 +1,7 @@
 //! The driver: finds room, claims, hands out, waits.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use postrider_transport::Transport;
@@ -27,6 +28,9 @@ pub(super) enum Until {
     Claimed,
 }
 
+/// How long to leave the claiming alone while results wait for the database.
+const UNSETTLED: Duration = Duration::from_millis(50);
+
 /// How long results may wait for the database in a pass that is to end by itself.
 const PASS_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -49,46 +53,58 @@ pub(super) async fn work<S: Store, T: Transport>(
         horizon: None,
         hints: Hints::default(),
     };
-    let claiming = driver.drive(&shutdown).await;
-    let Driver { sends, finished, .. } = driver;
-    drop(finished);
-    wait_for(shared, sends).await;
-
-    let settled = finish_settling(shared, &mut settling, until).await;
-    claiming.and(settled)?;
+    // One deadline for the whole of a stop, from the moment at which it is asked for.
+    let stopping = end_of_grace(shared, &shutdown);
+    let work = async {
+        let claiming = driver.drive(&shutdown).await;
+        let Driver { mut sends, finished, .. } = driver;
+        drop(finished);
+        while sends.join_next().await.is_some() {}
+        let settled = finish_settling(shared, &mut settling, until).await;
+        claiming.and(settled)
+    };
+    tokio::pin!(stopping, work);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            () = &mut stopping, if !shared.settings.abandon.is_cancelled() => shared.settings.abandon.cancel(),
+        }
+    };
+    done?;
     Ok(shared.pass())
 }
 
-/// Waits for the calls under way: in a stopping relay, as long as its grace lasts, and then for them to be dropped.
-async fn wait_for<S: Store, T: Transport>(shared: &Shared<S, T>, mut sends: JoinSet<()>) {
-    let all = async { while sends.join_next().await.is_some() {} };
-    if tokio::time::timeout(shared.settings.grace, all).await.is_err() {
-        tracing::warn!("messages are still being sent at the end of the grace; their outcome is unknown");
-        shared.settings.abandon.cancel();
-        while sends.join_next().await.is_some() {}
-    }
+/// Returns when a relay that was told to stop has had its grace.
+async fn end_of_grace<S: Store, T: Transport>(shared: &Shared<S, T>, shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(shared.settings.grace).await;
+    tracing::warn!("the grace is over; what is still being sent is in doubt");
 }
 
+/// Waits for the last results. Once the relay was told to wait no longer, they have a last moment; in a pass, as long as patience
+/// lasts.
 async fn finish_settling<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     settling: &mut JoinSet<Result<(), StoreError>>,
     until: Until,
 ) -> Result<(), StoreError> {
-    // A relay that is told to stop does not wait for ever for a database that does not come back.
-    let limit = if until == Until::Stopped { shared.settings.grace } else { PASS_PATIENCE * 2 };
     let hurried = async {
         tokio::select! {
-            () = tokio::time::sleep(limit) => {}
-            () = stopped_for(&shared.settings.abandon, LAST_MOMENT) => {}
+            () = tokio::time::sleep(PASS_PATIENCE * 2), if until != Until::Stopped => {}
+            () = shared.settings.abandon.cancelled() => tokio::time::sleep(LAST_MOMENT).await,
         }
     };
     tokio::select! {
         joined = settling.join_next() => match joined {
             Some(Ok(result)) => result,
-            Some(Err(_)) | None => Ok(()),
+            Some(Err(_)) | None => Err(unwritten("the task that writes results has died")),
         },
-        () = hurried => Err(StoreError::new(StoreErrorKind::Unavailable, "the last results could not be written in time")),
+        () = hurried => Err(unwritten("the last results could not be written in time")),
     }
+}
+
+fn unwritten(why: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, why)
 }
 
 /// How long the last results have to be written once the relay was told to wait no longer.
@@ -112,11 +128,11 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
             if shutdown.is_cancelled() {
                 return Ok(());
             }
-            let grace = self.shared.settings.grace;
+            let abandon = self.shared.settings.abandon.clone();
             let turn = tokio::select! {
                 turn = self.turn() => turn,
-                // To drop a claim may leave deliveries leased, so that it gets its time; but a stop does not wait for ever.
-                () = stopped_for(shutdown, grace) => return Ok(()),
+                // To drop a claim may leave deliveries leased, so that it has until the end of the grace.
+                () = abandon.cancelled() => return Ok(()),
             };
             let wait = match turn {
                 Ok(Turn::Over) => return Ok(()),
@@ -125,9 +141,7 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
                     failures = 0;
                     wait
                 }
-                Err(error) if self.until != Until::Stopped || error.kind() != StoreErrorKind::Unavailable => {
-                    return Err(error);
-                }
+                Err(error) if self.until != Until::Stopped || error.kind().is_final() => return Err(error),
                 Err(error) => {
                     self.shared.store_failed(&error);
                     failures += 1;
@@ -140,6 +154,12 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
 
     /// Claims once, if there is room and the transport is up to it.
     async fn turn(&mut self) -> Result<Turn, StoreError> {
+        if self.finished.is_closed() {
+            return Err(StoreError::new(StoreErrorKind::Closed, "the task that writes results has died"));
+        }
+        if self.shared.unsettled.load(Ordering::SeqCst) {
+            return Ok(Turn::Wait(Wait::For(UNSETTLED)));
+        }
         let admit = self.shared.breaker().admit(Instant::now());
         let room = self.room.available_permits();
         let limit = match admit {
@@ -162,9 +182,8 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
             Until::Claimed => Ok(Turn::Over),
             Until::Drained if claimed == 0 => Ok(Turn::Over),
             Until::Drained => Ok(Turn::Again),
-            // A store may hand out somewhat less than was asked for; if it is much less, that was all.
-            Until::Stopped if claimed * 2 >= limit => Ok(Turn::Again),
-            Until::Stopped => Ok(Turn::Wait(self.next_look(claimed).await?)),
+            Until::Stopped if claimed > 0 => Ok(Turn::Again),
+            Until::Stopped => Ok(Turn::Wait(self.next_look().await?)),
         }
     }
 
@@ -186,6 +205,7 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         }
         let asked = Instant::now();
         let leases = shared.store.claim(claim).await?;
+        let answered = Instant::now();
         let count = leases.len();
         if count == 0 {
             return Ok(0);
@@ -200,7 +220,7 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         let mut claims = Vec::with_capacity(count);
         for lease in leases {
             match Arc::clone(&self.room).try_acquire_owned() {
-                Ok(permit) => claims.push(Claimed { lease, asked, permit }),
+                Ok(permit) => claims.push(Claimed { lease, asked, answered, permit }),
                 // A store that hands out more than was asked for; what is too much runs out.
                 Err(_) => shared.let_go(lease.key),
             }
@@ -212,17 +232,17 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
             if group.is_empty() {
                 return Ok(count);
             }
-            self.sends.spawn(send(Arc::clone(shared), group, self.finished.clone()));
+            self.sends.spawn(send(Arc::clone(shared), group, probe, self.finished.clone()));
         }
     }
 
-    /// How long until it is worth looking again, when less was due than there is room for.
-    async fn next_look(&mut self, claimed: usize) -> Result<Wait, StoreError> {
+    /// How long until it is worth looking again, when nothing was due.
+    async fn next_look(&mut self) -> Result<Wait, StoreError> {
         let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * random());
         let due = self.shared.store.next_due().await?;
         // What is due at once and was not claimed is in other hands at the moment.
         let due = due.map_or(poll, |due| due.max(Duration::from_millis(10)));
-        Ok(Wait::For(poll.min(due).min(self.hints.next(claimed > 0))))
+        Ok(Wait::For(poll.min(due).min(self.hints.next())))
     }
 
     async fn wait(&mut self, wait: Wait, shutdown: &CancellationToken) {
@@ -239,12 +259,6 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         }
         while self.sends.try_join_next().is_some() {}
     }
-}
-
-/// Returns a while after the token was cancelled.
-async fn stopped_for(shutdown: &CancellationToken, wait: Duration) {
-    shutdown.cancelled().await;
-    tokio::time::sleep(wait).await;
 }
 
 enum Turn {
@@ -274,10 +288,7 @@ impl Hints {
     }
 
     /// When to look again on account of the last hint: after 2, 6, 18, 54 … milliseconds.
-    fn next(&mut self, found: bool) -> Duration {
-        if found {
-            self.looks_left = 0;
-        }
+    fn next(&mut self) -> Duration {
         match self.looks_left {
             0 => Duration::MAX,
             left => {

@@ -60,6 +60,8 @@ struct Settings {
     send_timeout: Duration,
     grace: Duration,
     abandon: CancellationToken,
+    /// Whether this is a pass, and not a relay that goes on.
+    ends_by_itself: bool,
     observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -74,15 +76,16 @@ impl<S: Store, T: Transport> Relay<S, T> {
             send_timeout: Duration::from_secs(30 * 60),
             grace: Duration::from_secs(25),
             abandon: CancellationToken::new(),
+            ends_by_itself: false,
             observers: Vec::new(),
         };
         Self { store, transport, settings }
     }
 
-    /// How many messages are sent at once, at the most; 0 counts as 1. Default: 32. So many deliveries are claimed together, and no
+    /// How many messages are sent at once, at the most: from 1 to 65,536. Default: 32. So many deliveries are claimed together, and no
     /// more than this are in doubt when the process is killed.
     pub fn concurrency(mut self, messages: usize) -> Self {
-        self.settings.concurrency = messages.max(1);
+        self.settings.concurrency = messages.clamp(1, 65_536);
         self
     }
 
@@ -159,7 +162,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// did. A database that does not answer is waited for.
     ///
     /// # Errors
-    /// When the outbox's tables are missing.
+    /// When the outbox's tables are missing or the pool is closed ([`StoreErrorKind::is_final`](crate::StoreErrorKind::is_final)).
     ///
     /// # Cancel safety
     /// Prefer the token. If the future is dropped, calls under way are dropped with it, and their deliveries are taken over when
@@ -193,7 +196,8 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self.work(Until::Drained, shutdown).await
     }
 
-    async fn work(self, until: Until, shutdown: CancellationToken) -> Result<Pass, StoreError> {
+    async fn work(mut self, until: Until, shutdown: CancellationToken) -> Result<Pass, StoreError> {
+        self.settings.ends_by_itself = until != Until::Stopped;
         let shared = Arc::new(Shared::new(self.store, self.transport, self.settings));
         let background = renew::start(&shared);
         let result = claim::work(&shared, until, shutdown).await;

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::settle::Finished;
 use super::shared::{Shared, random};
 use crate::decide::{Circumstances, decide, decide_before_sending};
-use crate::delivery::{Attempt, Lease, Settlement};
+use crate::delivery::{Attempt, Lease, LeaseKey, Next, Settlement};
 use crate::observe::Event;
 use crate::store::Store;
 
@@ -22,6 +22,8 @@ use crate::store::Store;
 pub(super) struct Claimed {
     pub(super) lease: Lease,
     pub(super) asked: Instant,
+    /// When the answer came. The database's time in the lease is from a moment before this.
+    pub(super) answered: Instant,
     /// Room for one message, given back when its result is written.
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -29,7 +31,7 @@ pub(super) struct Claimed {
 impl Claimed {
     /// Now, by the database's clock.
     fn now(&self) -> SystemTime {
-        self.lease.claimed_at + self.asked.elapsed()
+        self.lease.claimed_at + self.answered.elapsed()
     }
 }
 
@@ -37,61 +39,87 @@ impl Claimed {
 pub(super) async fn send<S: Store, T: Transport>(
     shared: Arc<Shared<S, T>>,
     group: Vec<Claimed>,
+    probe: bool,
     finished: mpsc::Sender<Finished>,
 ) {
+    let keys = group.iter().map(|claimed| claimed.lease.key).collect();
+    let mut desk = Desk { shared: &shared, finished, keys, probe };
     let mut batch = Vec::with_capacity(group.len());
     for claimed in group {
         match prepare(&shared, &claimed) {
             Prepared::Send(outgoing) => batch.push((claimed, outgoing)),
-            Prepared::Settle(settlement) => pass_on(&finished, claimed, settlement).await,
-            Prepared::Expired => {
-                // The claim took longer than the lease: somebody else may hold the delivery by now.
-                tracing::warn!(id = %claimed.lease.key.id, "the lease ran out before the message could be sent");
-                shared.let_go(claimed.lease.key);
-                drop(claimed);
-                shared.room_freed.notify_one();
-            }
+            Prepared::Settle(settlement) => desk.pass_on(claimed, settlement).await,
         }
     }
     if batch.is_empty() {
-        shared.breaker().probe_unused();
         return;
     }
     let (claims, messages): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-    let starts: Vec<_> = claims.iter().map(|claimed| (claimed.now(), Instant::now())).collect();
+    let (started_at, began): (Vec<_>, _) = (claims.iter().map(Claimed::now).collect(), Instant::now());
     let results = call(&shared, &claims, &messages).await;
-    for ((claimed, (started_at, started)), result) in claims.into_iter().zip(starts).zip(results) {
-        shared.judge(&result);
-        let settlement = conclude(&shared, &claimed, started_at, started.elapsed(), &result);
-        pass_on(&finished, claimed, settlement).await;
+    for ((claimed, started_at), result) in claims.into_iter().zip(started_at).zip(results) {
+        shared.judge(&result, began);
+        desk.probe = false;
+        let settlement = conclude(&shared, &claimed, started_at, began.elapsed(), &result);
+        desk.pass_on(claimed, settlement).await;
     }
 }
 
-async fn pass_on(finished: &mpsc::Sender<Finished>, claimed: Claimed, settlement: Settlement) {
-    let Claimed { lease, permit, .. } = claimed;
-    // The receiver outlives all senders; if it is gone all the same, the lease runs out.
-    let _ = finished.send(Finished { settlement, template_id: lease.template_id, permit }).await;
+/// Sees to it that a group leaves nothing behind, however its task ends: no lease that is renewed for ever, no probe that is waited
+/// for in vain, nobody waiting for room who is not told.
+struct Desk<'a, S: Store, T: Transport> {
+    shared: &'a Shared<S, T>,
+    finished: mpsc::Sender<Finished>,
+    /// The leases that are not passed on yet.
+    keys: Vec<LeaseKey>,
+    /// Whether this is a probe whose call has not answered yet.
+    probe: bool,
+}
+
+impl<S: Store, T: Transport> Desk<'_, S, T> {
+    async fn pass_on(&mut self, claimed: Claimed, mut settlement: Settlement) {
+        let Claimed { lease, permit, .. } = claimed;
+        settlement.make_storable();
+        self.keys.retain(|key| *key != lease.key);
+        let finished = Finished { settlement, template_id: lease.template_id, permit };
+        // When nobody receives any more, the driver ends the relay, and the lease runs out.
+        let _ = self.finished.send(finished).await;
+    }
+}
+
+impl<S: Store, T: Transport> Drop for Desk<'_, S, T> {
+    fn drop(&mut self) {
+        for key in &self.keys {
+            self.shared.let_go(*key);
+        }
+        if self.probe {
+            self.shared.breaker().probe_unused();
+        }
+        self.shared.room_freed.notify_one();
+    }
 }
 
 enum Prepared<M> {
     Send(Outgoing<M>),
     Settle(Settlement),
-    Expired,
 }
 
 fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &Claimed) -> Prepared<T::Message> {
     let lease = &claimed.lease;
+    let unsent = |next, recipients| {
+        Prepared::Settle(Settlement { key: lease.key, attempt: None, charge: false, recipients, next })
+    };
     if claimed.asked.elapsed() >= shared.settings.lease {
-        return Prepared::Expired;
+        // The claim took longer than the lease: somebody else may hold the delivery by now. If not, it is given back.
+        tracing::warn!(id = %lease.key.id, "the lease ran out before the message could be sent");
+        return unsent(Next::Pending { after: Duration::ZERO }, Vec::new());
     }
-    if let Some(next) = decide_before_sending(circumstances(shared, claimed)) {
-        return Prepared::Settle(Settlement {
-            key: lease.key,
-            attempt: None,
-            charge: false,
-            recipients: Vec::new(),
-            next,
-        });
+    if let Some(why) = &lease.unreadable {
+        let failure = Failure::permanent(format!("the stored row cannot be read: {why}"));
+        return Prepared::Settle(conclude(shared, claimed, claimed.now(), Duration::ZERO, &Err(failure)));
+    }
+    if let Some(end) = decide_before_sending(circumstances(shared, claimed)) {
+        return unsent(end.next, end.recipients);
     }
     // Messages may be of a type that is not ours, and reading one must not take the relay down.
     let read = catch_unwind(AssertUnwindSafe(|| {
@@ -115,7 +143,10 @@ fn unreadable(error: CodecError) -> Failure {
 
 fn circumstances<'a, S: Store, T: Transport>(shared: &'a Shared<S, T>, claimed: &'a Claimed) -> Circumstances<'a> {
     let (lease, policy) = (&claimed.lease, &shared.settings.retry);
-    Circumstances { lease, policy, now: claimed.now(), random: random() }
+    // A pass ends with the pause; what it gives back is there for the next pass at once.
+    let pause =
+        if shared.settings.ends_by_itself { Duration::ZERO } else { shared.breaker().remaining(Instant::now()) };
+    Circumstances { lease, policy, now: claimed.now(), random: random(), pause }
 }
 
 /// One call of the transport for the whole group, with one result for each message whatever happens.

@@ -2,6 +2,7 @@
 //! the next. Nothing waits for a timer.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use postrider_transport::Transport;
@@ -91,15 +92,20 @@ async fn with_patience<S: Store, T: Transport>(
     loop {
         match shared.store.settle(settlements).await {
             Ok(results) => {
+                shared.unsettled.store(false, Ordering::SeqCst);
                 shared.store_answered();
                 return Ok(results);
             }
             Err(error) if error.kind() == StoreErrorKind::Unavailable && started.elapsed() < patience => {
+                shared.unsettled.store(true, Ordering::SeqCst);
                 shared.store_failed(&error);
                 failures += 1;
                 tokio::time::sleep(outage::wait(failures)).await;
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                shared.unsettled.store(false, Ordering::SeqCst);
+                return Err(error);
+            }
         }
     }
 }
@@ -114,8 +120,8 @@ fn announce<S: Store, T: Transport>(shared: &Shared<S, T>, done: &Finished, resu
     }
     match &done.settlement.next {
         Next::Sent => {
-            let is_refused = |state| state == RecipientState::Refused;
-            let refused = done.settlement.recipients.iter().filter(|r| is_refused(r.state)).count();
+            let without = |state| state != RecipientState::Sent;
+            let refused = done.settlement.recipients.iter().filter(|r| without(r.state)).count();
             tracing::debug!(%id, refused, "sent");
             shared.count(|pass| pass.sent += 1);
             shared.tell(&Event::Sent { id, refused });

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::outage::Outage;
 use super::{Pass, Pause, Settings};
-use crate::breaker::{Breaker, Change};
+use crate::breaker::{Breaker, Call, Change};
 use crate::delivery::LeaseKey;
 use crate::observe::Event;
 use crate::store::{RelayId, RelayReport, StoreError};
@@ -21,6 +22,9 @@ pub(super) struct Shared<S, T> {
     pub(super) transport: Arc<T>,
     pub(super) settings: Settings,
     pub(super) outage: Outage,
+    /// Whether results wait for a database that does not take them. Until it does, nothing is claimed: this relay would take its
+    /// own deliveries over.
+    pub(super) unsettled: AtomicBool,
     breaker: Mutex<Breaker>,
     /// Rung when the breaker opens or closes, so that the change is reported.
     pub(super) breaker_changed: Notify,
@@ -38,6 +42,7 @@ impl<S, T: Transport> Shared<S, T> {
             store,
             transport,
             outage: Outage::default(),
+            unsettled: AtomicBool::new(false),
             breaker: Mutex::new(Breaker::new(settings.pause)),
             breaker_changed: Notify::new(),
             room_freed: Notify::new(),
@@ -59,12 +64,19 @@ impl<S, T: Transport> Shared<S, T> {
         self.held().insert(key.id, key.token);
     }
 
+    /// Forgets a lease, unless this relay has claimed the delivery anew meanwhile.
     pub(super) fn let_go(&self, key: LeaseKey) {
-        self.held().remove(&key.id);
+        let mut held = self.held();
+        if held.get(&key.id) == Some(&key.token) {
+            held.remove(&key.id);
+        }
     }
 
     pub(super) fn holding(&self) -> Vec<LeaseKey> {
-        self.held().iter().map(|(id, token)| LeaseKey { id: *id, token: *token }).collect()
+        let mut keys: Vec<_> = self.held().iter().map(|(id, token)| LeaseKey { id: *id, token: *token }).collect();
+        // In one order everywhere, so that no two transactions wait for each other.
+        keys.sort_unstable_by_key(|key| key.id);
+        keys
     }
 
     pub(super) fn count(&self, add: impl FnOnce(&mut Pass)) {
@@ -85,16 +97,15 @@ impl<S, T: Transport> Shared<S, T> {
     }
 
     /// Tells the breaker what a call came to, and everybody what the breaker made of it.
-    pub(super) fn judge(&self, result: &Result<Receipt, Failure>) {
+    pub(super) fn judge(&self, result: &Result<Receipt, Failure>, began: Instant) {
+        let call = Call { began, ended: Instant::now() };
         let change = match result {
             Err(failure) if failure.blame() == Blame::Transport => {
                 let reason = failure.to_string();
-                self.breaker().failed(reason, failure.retry_after(), random(), Instant::now())
+                self.breaker().failed(reason, failure.retry_after(), random(), call)
             }
-            Err(failure) if failure.in_doubt() => {
-                self.breaker().unproven(failure.to_string(), random(), Instant::now())
-            }
-            _ => self.breaker().worked(),
+            Err(failure) if failure.in_doubt() => self.breaker().unproven(failure.to_string(), random(), call),
+            _ => self.breaker().worked(call),
         };
         let transport = self.transport.name();
         match change {

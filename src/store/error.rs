@@ -15,6 +15,16 @@ pub enum StoreErrorKind {
     Rejected,
     /// What is stored cannot be understood.
     Corrupt,
+    /// The pool was closed: this program is done with the database.
+    Closed,
+}
+
+impl StoreErrorKind {
+    /// Whether waiting cannot help: the tables are missing, or the pool is closed. A relay then ends; after any other error it goes
+    /// on by and by.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::NotMigrated | Self::Closed)
+    }
 }
 
 /// A call to a store failed; nothing of it was written.
