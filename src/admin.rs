@@ -10,7 +10,7 @@ use crate::delivery::{Attempt, Priority, RecipientState, State, WhenInDoubt};
 use crate::store::{AdminStore, StoreError};
 
 /// One delivery, with all that is known of it but the message itself.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Delivery {
     /// Its name.
@@ -39,6 +39,26 @@ pub struct Delivery {
     pub recipients: Vec<RecipientStatus>,
     /// Its history, oldest first.
     pub attempts: Vec<Attempt>,
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("id", &self.id)
+            .field("state", &self.state)
+            .field("template_id", &self.template_id)
+            .field("key", &self.key.as_deref().map(mask_addresses))
+            .field("priority", &self.priority)
+            .field("when_in_doubt", &self.when_in_doubt)
+            .field("created_at", &self.created_at)
+            .field("due_at", &self.due_at)
+            .field("expires_at", &self.expires_at)
+            .field("cycle", &self.cycle)
+            .field("reason", &self.reason)
+            .field("recipients", &self.recipients)
+            .field("attempts", &self.attempts)
+            .finish()
+    }
 }
 
 /// How it stands with one recipient.

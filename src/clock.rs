@@ -37,12 +37,13 @@ impl TestClock {
     }
 }
 
-/// Microseconds since the Unix epoch; times out of range become the nearest in range.
+/// Microseconds since the Unix epoch; times beyond what databases can date become the nearest that they can.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn to_micros(time: SystemTime) -> i64 {
+    const DAWN: i64 = -6_000 * 365 * 24 * 3_600 * 1_000_000;
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(DAWN, |micros| DAWN.max(-micros)),
     }
 }
 

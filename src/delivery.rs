@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded, Recipient};
+use postrider_transport::{DeliveryId, Encoded, Recipient, mask_addresses};
 
 /// Where a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -198,7 +198,7 @@ pub enum When {
 }
 
 /// One row to be inserted: what a [`Store`](crate::Store) is given for each new delivery.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct NewRow {
     /// The delivery's name.
@@ -219,6 +219,16 @@ pub struct NewRow {
     pub expires: Option<When>,
     /// What to do in doubt.
     pub when_in_doubt: WhenInDoubt,
+}
+
+impl fmt::Debug for NewRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewRow")
+            .field("id", &self.id)
+            .field("message", &self.message)
+            .field("key", &self.key.as_deref().map(mask_addresses))
+            .finish_non_exhaustive()
+    }
 }
 
 impl NewRow {
@@ -303,12 +313,6 @@ impl Lease {
             lost: false,
             unreadable: None,
         }
-    }
-
-    /// A lease on a row of which no more can be understood than its key.
-    pub fn unreadable(key: LeaseKey, claimed_at: SystemTime, why: impl Into<String>) -> Self {
-        let message = Encoded { format: String::new(), body: String::new() };
-        Self { unreadable: Some(why.into()), ..Self::new(key, claimed_at, message, Vec::new()) }
     }
 }
 

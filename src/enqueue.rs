@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{CodecError, DeliveryId, Failure, Message};
+use postrider_transport::{CodecError, DeliveryId, Failure, Message, mask_addresses};
 
 use crate::delivery::{NewRow, Priority, When, WhenInDoubt};
 use crate::store::StoreError;
@@ -23,7 +23,7 @@ use crate::store::StoreError;
 ///     .when_in_doubt(WhenInDoubt::Hold);
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewDelivery<M> {
     pub(crate) message: M,
     key: Option<String>,
@@ -119,6 +119,19 @@ impl<M: Message> NewDelivery<M> {
             when_in_doubt: self.when_in_doubt,
             ..NewRow::new(DeliveryId::new(), message, recipients)
         })
+    }
+}
+
+impl<M: fmt::Debug> fmt::Debug for NewDelivery<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewDelivery")
+            .field("message", &self.message)
+            .field("key", &self.key.as_deref().map(mask_addresses))
+            .field("priority", &self.priority)
+            .field("due", &self.due)
+            .field("expires", &self.expires)
+            .field("when_in_doubt", &self.when_in_doubt)
+            .finish()
     }
 }
 

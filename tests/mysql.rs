@@ -1,1 +1,264 @@
-//! What is particular to the MySQL store.
+//! What is particular to the MySQL store: the caller's transactions, keys, rights, prefixes, plain SQL, odd sessions, what a claim
+//! touches, and connections that go away.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "mysql/operation.rs"]
+mod operation;
+
+use std::time::Duration;
+
+use postrider::testkit::ScriptedTransport;
+use postrider::{
+    AdminStore, Claim, DeliveryId, Email, Encoded, MySqlStore, NewDelivery, NewRow, Outbox, Recipient, Store,
+    StoreErrorKind,
+};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type TestOutbox = Outbox<MySqlStore, ScriptedTransport<Email>>;
+
+fn options() -> MySqlConnectOptions {
+    let url = std::env::var("POSTRIDER_TEST_MYSQL_URL").expect("POSTRIDER_TEST_MYSQL_URL is not set: run scripts/test");
+    url.parse().unwrap()
+}
+
+async fn pool(options: MySqlConnectOptions, connections: u32) -> MySqlPool {
+    MySqlPoolOptions::new().max_connections(connections).connect_with(options).await.unwrap()
+}
+
+fn ada() -> Email {
+    Email::builder().from("shop@example.com").to("ada@example.com").text("Hello").build().unwrap()
+}
+
+fn row() -> NewRow {
+    let message = Encoded { format: "test/1".to_owned(), body: "{}".to_owned() };
+    NewRow::new(DeliveryId::new(), message, vec![Recipient::new("ada@example.com")])
+}
+
+fn keyed(key: &str) -> NewRow {
+    let mut row = row();
+    row.key = Some(key.to_owned());
+    row
+}
+
+fn row_for(recipients: Vec<Recipient>) -> NewRow {
+    let mut row = row();
+    row.recipients = recipients;
+    row
+}
+
+fn new_prefix() -> String {
+    format!("t{}_", DeliveryId::new().as_uuid().simple())
+}
+
+/// An outbox with a prefix of its own, and a table of the program's beside it.
+async fn outbox() -> (String, MySqlPool, TestOutbox) {
+    let prefix = new_prefix();
+    let pool = pool(options(), 6).await;
+    let store = MySqlStore::with_table_prefix(pool.clone(), &prefix).unwrap();
+    let outbox = Outbox::new(store, ScriptedTransport::new());
+    outbox.migrate().await.unwrap();
+    run(&pool, &format!("CREATE TABLE {prefix}users (name VARCHAR(40) PRIMARY KEY, age INT) ENGINE = InnoDB")).await;
+    (prefix, pool, outbox)
+}
+
+async fn run(pool: &MySqlPool, sql: &str) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(pool).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn the_mail_and_the_data_share_their_fate() {
+    let (prefix, pool, outbox) = outbox().await;
+    let add = |name: &str| sqlx::AssertSqlSafe(format!("INSERT INTO {prefix}users (name) VALUES ('{name}')"));
+    for (name, commit) in [("Ada", true), ("Bob", false)] {
+        let mut tx = pool.begin().await.unwrap();
+        sqlx::query(add(name)).execute(&mut *tx).await.unwrap();
+        outbox.enqueue_in(&mut tx, ada()).await.unwrap();
+        if commit { tx.commit().await.unwrap() } else { tx.rollback().await.unwrap() }
+    }
+    // A savepoint that is rolled back takes its mail with it, and leaves the rest.
+    let mut tx = pool.begin().await.unwrap();
+    let kept = outbox.enqueue_in(&mut tx, ada()).await.unwrap();
+    let mut inner = sqlx::Acquire::begin(&mut *tx).await.unwrap();
+    let gone = outbox.enqueue_in(&mut inner, ada()).await.unwrap();
+    inner.rollback().await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(outbox.get(kept).await.unwrap().is_some() && outbox.get(gone).await.unwrap().is_none());
+    // A statement that fails later leaves the decision to the caller: here, not to commit.
+    let mut tx = pool.begin().await.unwrap();
+    outbox.enqueue_in(&mut tx, ada()).await.unwrap();
+    assert!(sqlx::query(add("Ada")).execute(&mut *tx).await.is_err());
+    drop(tx);
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 2);
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn the_victim_of_a_deadlock_leaves_no_mail() {
+    let (prefix, pool, outbox) = outbox().await;
+    run(&pool, &format!("INSERT INTO {prefix}users VALUES ('Ada', 1), ('Bob', 1)")).await;
+    let older =
+        |name: &str| sqlx::AssertSqlSafe(format!("UPDATE {prefix}users SET age = age + 1 WHERE name = '{name}'"));
+    let (mut one, mut other) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
+    let ids = [outbox.enqueue_in(&mut one, ada()).await.unwrap(), outbox.enqueue_in(&mut other, ada()).await.unwrap()];
+    sqlx::query(older("Ada")).execute(&mut *one).await.unwrap();
+    sqlx::query(older("Bob")).execute(&mut *other).await.unwrap();
+    let (first, second) =
+        tokio::join!(sqlx::query(older("Bob")).execute(&mut *one), sqlx::query(older("Ada")).execute(&mut *other));
+    assert!(first.is_ok() != second.is_ok(), "the server made {first:?} of one and {second:?} of the other");
+    let survives = first.is_ok();
+    let error = postrider::StoreError::from(if survives { second } else { first }.unwrap_err());
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+    one.commit().await.unwrap();
+    other.commit().await.unwrap();
+    let (kept, gone) = if survives { (ids[0], ids[1]) } else { (ids[1], ids[0]) };
+    assert!(outbox.get(kept).await.unwrap().is_some() && outbox.get(gone).await.unwrap().is_none());
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn a_key_that_another_transaction_holds_is_waited_for() {
+    let (_, pool, outbox) = outbox().await;
+    let keyed = || NewDelivery::new(ada()).key("order-1");
+    for commit in [false, true] {
+        let mut first = pool.begin().await.unwrap();
+        let first_id = outbox.enqueue_in(&mut first, keyed()).await.unwrap();
+        let waiting = tokio::spawn({
+            let outbox = outbox.clone();
+            async move { outbox.enqueue(keyed()).await.unwrap() }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!waiting.is_finished(), "it did not wait for the key");
+        if commit {
+            first.commit().await.unwrap();
+            assert_eq!(waiting.await.unwrap(), first_id);
+        } else {
+            first.rollback().await.unwrap();
+            assert_ne!(waiting.await.unwrap(), first_id);
+        }
+    }
+    assert_eq!(outbox.stats().await.unwrap().pending, 1);
+}
+
+/// A transaction at REPEATABLE READ goes on seeing the moment of its first read; who has the key is to be known all the same.
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn a_key_taken_since_the_transaction_began_is_found() {
+    let (prefix, pool, outbox) = outbox().await;
+    let keyed = || NewDelivery::new(ada()).key("order-1");
+    let count = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {prefix}deliveries"));
+    let mut tx = pool.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.unwrap();
+    let first = outbox.enqueue(keyed()).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *tx).await.unwrap(), 0, "the snapshot is younger");
+    assert_eq!(outbox.enqueue_in(&mut tx, keyed()).await.unwrap(), first);
+    tx.commit().await.unwrap();
+    assert_eq!(outbox.stats().await.unwrap().pending, 1);
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn keys_are_the_same_only_to_the_letter() {
+    let (_, _, outbox) = outbox().await;
+    let store = outbox.store();
+    let keys = ["a", "A", "a ", "ä", "a\u{308}", "𝄞", &"k".repeat(255), &"𝄞".repeat(255)];
+    let rows = || keys.iter().map(|key| keyed(key)).collect::<Vec<_>>();
+    let ids = store.insert(rows()).await.unwrap();
+    let distinct: std::collections::HashSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), keys.len());
+    assert_eq!(store.insert(rows()).await.unwrap(), ids);
+    for (id, key) in ids.iter().zip(keys) {
+        assert_eq!(store.get(*id).await.unwrap().unwrap().key.as_deref(), Some(key));
+    }
+}
+
+/// More rows than one statement takes, some too large to travel together, with and without keys.
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn many_rows_go_in_portions_and_come_back_in_their_order() {
+    let (_, _, outbox) = outbox().await;
+    let store = outbox.store();
+    let rows: Vec<NewRow> = (0..300)
+        .map(|n| {
+            let mut row = row();
+            row.key = (n % 3 == 0).then(|| format!("key-{}", n % 100));
+            row.message.body = if n % 40 == 0 { "x".repeat(1 << 20) } else { n.to_string() };
+            row
+        })
+        .collect();
+    let ids = store.insert(rows.clone()).await.unwrap();
+    assert_eq!(ids.len(), 300);
+    for (n, (row, id)) in rows.iter().zip(&ids).enumerate() {
+        match rows[..n].iter().position(|earlier| row.key.is_some() && earlier.key == row.key) {
+            None => assert_eq!(*id, row.id),
+            Some(first) => assert_eq!(*id, ids[first]),
+        }
+    }
+    let distinct: std::collections::HashSet<_> = ids.iter().collect();
+    let leases = store.claim(Claim::new(1_000, SECOND * 60)).await.unwrap();
+    assert_eq!(leases.len(), distinct.len());
+    for lease in leases {
+        assert!(rows.iter().any(|row| row.id == lease.key.id && row.message == lease.message));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn what_cannot_all_be_inserted_is_not_inserted_at_all() {
+    let (_, _, outbox) = outbox().await;
+    let store = outbox.store();
+    let mut twice: Vec<NewRow> = (0..200).map(|_| row()).collect();
+    twice[199].id = twice[0].id;
+    let long = Recipient::new(format!("{}@example.com", "a".repeat(800)));
+    for rows in [twice, vec![row(), row_for(vec![long])], vec![row(), row_for(Vec::new())]] {
+        let error = store.insert(rows).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Rejected, "{error}");
+        assert!(!error.to_string().contains("aaaa"), "an address is in the error");
+    }
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.sent), (0, 0));
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn another_program_enqueues_with_one_statement() {
+    let (prefix, pool, outbox) = outbox().await;
+    let id = DeliveryId::new();
+    let sql = format!(
+        r#"INSERT INTO {prefix}deliveries (id, format, body, recipients, template_id) VALUES
+           (UNHEX(REPLACE('{id}', '-', '')), 'email/1',
+            '{{"from": "Shop <shop@example.com>", "to": ["ada@example.com"], "subject": "Hi", "text": "Hello"}}',
+            '["ada@example.com"]', 'welcome')"#
+    );
+    run(&pool, &sql).await;
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
+    let shown = outbox.get(id).await.unwrap().unwrap();
+    assert_eq!((shown.state, shown.template_id.as_deref()), (postrider::State::Sent, Some("welcome")));
+    for nobody in ["[]", "{}", "x", "\"ada@example.com\""] {
+        let sql = format!(
+            "INSERT INTO {prefix}deliveries (id, format, body, recipients) VALUES (UNHEX(MD5('1')), 'email/1', '{{}}', '{nobody}')"
+        );
+        let inserted = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await;
+        assert!(inserted.is_err(), "a delivery for {nobody} was taken");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn outboxes_under_two_prefixes_do_not_meet_and_odd_prefixes_are_refused() {
+    let (_, pool, one) = outbox().await;
+    let (_, _, other) = outbox().await;
+    one.enqueue(ada()).await.unwrap();
+    assert_eq!(other.relay().drain().await.unwrap().sent, 0);
+    assert_eq!(one.relay().drain().await.unwrap().sent, 1);
+    for bad in ["", "1st", "a-b", "a`b", "a b", "ü", "a.b", &"x".repeat(41)] {
+        let error = MySqlStore::with_table_prefix(pool.clone(), bad).unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Rejected, "{bad}");
+        assert!(MySqlStore::schema(bad).is_err(), "{bad}");
+    }
+    let longest = format!("p{}", &new_prefix().repeat(2)[..39]);
+    MySqlStore::with_table_prefix(pool, &longest).unwrap().migrate().await.unwrap();
+}

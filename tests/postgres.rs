@@ -279,6 +279,8 @@ async fn ten_processes_migrate_at_once_and_plain_sql_does_the_same() {
     let (one, other) = (columns(&schema).await.unwrap(), columns(&by_hand).await.unwrap());
     assert!(one.len() > 40);
     assert_eq!(one, other);
+    // Tables made by hand are not made again.
+    store.migrate().await.unwrap();
     let outbox = Outbox::new(store, ScriptedTransport::<Email>::new());
     outbox.enqueue(ada()).await.unwrap();
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
@@ -352,4 +354,41 @@ async fn read_all(pool: &PgPool, schema: &str) -> i64 {
          WHERE schemaname = '{schema}' AND relname = 'queue'"
     );
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn rows_that_make_no_sense_stop_nobody_and_deleted_ones_leave_nothing() {
+    let (schema, pool, outbox) = outbox().await;
+    let odd = format!(
+        "INSERT INTO \"{schema}\".deliveries (id, format, body, recipients) VALUES (gen_random_uuid(), 'email/1', '{{}}', '[{{\"a\": 1}}]')"
+    );
+    run(&pool, &odd).await;
+    outbox.enqueue(ada()).await.unwrap();
+    let pass = outbox.relay().drain().await.unwrap();
+    assert_eq!((pass.sent, pass.dead), (1, 1));
+    let endless = format!(
+        "INSERT INTO \"{schema}\".deliveries (id, format, body, recipients, expires_at) VALUES (gen_random_uuid(), 'email/1', '{{}}', '[\"a\"]', 'infinity')"
+    );
+    assert!(sqlx::raw_sql(sqlx::AssertSqlSafe(endless)).execute(&pool).await.is_err());
+    outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();
+    run(&pool, &format!("DELETE FROM \"{schema}\".deliveries")).await;
+    assert_eq!(outbox.store().next_due().await.unwrap(), None);
+    let left = format!("SELECT count(*) FROM \"{schema}\".attempts");
+    let left: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(left)).fetch_one(&pool).await.unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_pool_of_one_connection_is_enough() {
+    let (schema, _, _) = outbox().await;
+    let pool = PgPoolOptions::new().max_connections(1).connect(&url("PG")).await.unwrap();
+    let outbox = Outbox::new(PgStore::in_schema(pool, &schema).unwrap(), ScriptedTransport::<Email>::new());
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(outbox.relay().run(shutdown.clone()));
+    let id = outbox.enqueue(ada()).await.unwrap();
+    until_sent(&outbox, id).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
 }

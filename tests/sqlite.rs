@@ -121,9 +121,9 @@ async fn another_program_enqueues_with_one_statement() {
 #[tokio::test]
 async fn the_schema_as_plain_sql_is_what_migrate_makes() {
     let (by_hand, by_migrate) = (pool().await, pool().await);
-    sqlx::raw_sql(SqliteStore::schema()).execute(&by_hand).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(SqliteStore::schema())).execute(&by_hand).await.unwrap();
     outbox(&by_migrate).await;
-    let sql = "SELECT type, name, sql FROM sqlite_schema WHERE name LIKE 'postrider%' AND name <> 'postrider_migrations' ORDER BY name";
+    let sql = "SELECT type, name, sql FROM sqlite_schema WHERE name LIKE 'postrider%' ORDER BY name";
     let by_hand: Vec<(String, String, String)> = sqlx::query_as(sql).fetch_all(&by_hand).await.unwrap();
     let by_migrate: Vec<(String, String, String)> = sqlx::query_as(sql).fetch_all(&by_migrate).await.unwrap();
     assert!(by_hand.len() > 8);
@@ -147,7 +147,7 @@ async fn what_is_wrong_with_the_database_is_said_in_kind() {
     assert!(newer.to_string().contains("version 99"), "{newer}");
 
     pool.close().await;
-    assert_eq!(store.next_due().await.unwrap_err().kind(), StoreErrorKind::Unavailable);
+    assert_eq!(store.next_due().await.unwrap_err().kind(), StoreErrorKind::Closed);
     assert!(SqliteStore::open("postgres://localhost/x").await.is_err());
     assert!(SqliteStore::open("sqlite:///no/such/directory/outbox.db").await.is_err());
 }
@@ -177,4 +177,52 @@ async fn a_writer_that_holds_the_database_is_waited_for() {
     assert!(tokio::time::timeout(SECOND * 20, sent).await.is_ok(), "the relay did not resume");
     shutdown.cancel();
     worker.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_row_that_makes_no_sense_becomes_a_dead_letter_and_stops_nobody() {
+    let pool = pool().await;
+    let outbox = outbox(&pool).await;
+    let add = "INSERT INTO postrider_deliveries (id, format, body, recipients) VALUES (?1, 'email/1', '{}', ?2)";
+    let odd = DeliveryId::new();
+    sqlx::query(add).bind(odd.to_string()).bind("[{\"a\": 1}]").execute(&pool).await.unwrap();
+    let good = outbox.enqueue(ada()).await.unwrap();
+    let pass = outbox.relay().drain().await.unwrap();
+    assert_eq!((pass.sent, pass.dead), (1, 1));
+    assert_eq!(outbox.get(good).await.unwrap().unwrap().state, State::Sent);
+    let dead = outbox.list(&postrider::Filter::new().state(State::Dead)).await.unwrap();
+    assert_eq!((dead[0].id, dead[0].attempts), (odd, 1));
+    assert!(dead[0].last_error.as_deref().unwrap().contains("the stored row cannot be read"));
+    for bad in ["0198C0DE-0000-7000-8000-000000000000", "no id", ""] {
+        assert!(
+            sqlx::query(add).bind(bad).bind("[\"a\"]").execute(&pool).await.is_err(),
+            "{bad:?} was taken for an id"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_deleted_by_hand_leaves_nothing_to_trip_over() {
+    let pool = pool().await;
+    let outbox = outbox(&pool).await;
+    outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();
+    sqlx::query("DELETE FROM postrider_deliveries").execute(&pool).await.unwrap();
+    assert_eq!(outbox.store().next_due().await.unwrap(), None);
+    assert_eq!(outbox.stats().await.unwrap().pending, 0);
+}
+
+#[tokio::test]
+async fn a_database_in_memory_works_and_tables_made_by_hand_are_not_made_again() {
+    let store = SqliteStore::open("sqlite::memory:").await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(SqliteStore::schema())).execute(store.pool()).await.unwrap();
+    let outbox = Outbox::new(store, ScriptedTransport::<Email>::new());
+    outbox.migrate().await.unwrap();
+    let tasks = (0..20).map(|_| {
+        let outbox = outbox.clone();
+        tokio::spawn(async move { outbox.enqueue(ada()).await.unwrap() })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 20);
 }

@@ -14,8 +14,8 @@ CREATE TABLE "postrider".deliveries (
     key           text        UNIQUE,                       -- the caller's idempotency key
     priority      smallint    NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt text        NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
-    send_at       timestamptz,                              -- not before; NULL: at once
-    expires_at    timestamptz                               -- not after; NULL: as long as the relay's policy says
+    send_at       timestamptz CHECK (isfinite(send_at)),    -- not before; NULL: at once
+    expires_at    timestamptz CHECK (isfinite(expires_at))  -- not after; NULL: as long as the relay's policy says
 );
 
 -- What is pending or leased. A delivery that is neither here nor in "ended" was sent by its last attempt.
@@ -104,6 +104,20 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+
+-- A delivery that is deleted takes all that is known of it along. (Foreign keys would do that too, and cost a lock for each row
+-- that is enqueued.)
+CREATE FUNCTION "postrider".take_out() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM "postrider".queue WHERE delivery_id IN (SELECT id FROM gone);
+    DELETE FROM "postrider".ended WHERE delivery_id IN (SELECT id FROM gone);
+    DELETE FROM "postrider".attempts WHERE delivery_id IN (SELECT id FROM gone);
+    DELETE FROM "postrider".recipients WHERE delivery_id IN (SELECT id FROM gone);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER take_out AFTER DELETE ON "postrider".deliveries
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_out();
 
 CREATE TRIGGER take_in AFTER INSERT ON "postrider".deliveries
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_in();

@@ -5,7 +5,8 @@
 
 -- One row for each delivery, written once. To enqueue is to insert a row here; the trigger below does the rest.
 CREATE TABLE postrider_deliveries (
-    id            TEXT    NOT NULL PRIMARY KEY,             -- UUID, version 7
+    id            TEXT    NOT NULL PRIMARY KEY              -- UUID, version 7, in lower case
+                  CHECK (id GLOB '????????-????-????-????-????????????' AND id = lower(id)),
     created_at    INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
     format        TEXT    NOT NULL,                         -- 'email/1'
     body          TEXT    NOT NULL,                         -- the message, in that format
@@ -20,7 +21,7 @@ CREATE TABLE postrider_deliveries (
 
 -- What is pending or leased. A delivery that is neither here nor in postrider_ended was sent by its last attempt.
 CREATE TABLE postrider_queue (
-    delivery_id      TEXT    NOT NULL PRIMARY KEY REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
+    delivery_id      TEXT    NOT NULL PRIMARY KEY,
     priority         INTEGER NOT NULL,
     due_at           INTEGER NOT NULL,                      -- when it can next be claimed; of a leased one, the end of the lease
     leased_at        INTEGER,                               -- set while a relay holds it
@@ -38,11 +39,19 @@ CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
             max(coalesce(new.send_at, new.created_at), new.created_at), new.expires_at);
 END;
 
+-- A delivery that is deleted takes all that is known of it along.
+CREATE TRIGGER postrider_delete AFTER DELETE ON postrider_deliveries BEGIN
+    DELETE FROM postrider_queue WHERE delivery_id = old.id;
+    DELETE FROM postrider_ended WHERE delivery_id = old.id;
+    DELETE FROM postrider_attempts WHERE delivery_id = old.id;
+    DELETE FROM postrider_recipients WHERE delivery_id = old.id;
+END;
+
 CREATE INDEX postrider_queue_due ON postrider_queue (priority, due_at);
 
 -- Deliveries that ended otherwise than with the attempt that sent them.
 CREATE TABLE postrider_ended (
-    delivery_id TEXT    NOT NULL PRIMARY KEY REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
+    delivery_id TEXT    NOT NULL PRIMARY KEY,
     state       TEXT    NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
     reason      TEXT,
     ended_at    INTEGER NOT NULL,
@@ -55,7 +64,7 @@ CREATE INDEX postrider_ended_state ON postrider_ended (state);
 
 -- Every call of a transport.
 CREATE TABLE postrider_attempts (
-    delivery_id     TEXT    NOT NULL REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
+    delivery_id     TEXT    NOT NULL,
     number          INTEGER NOT NULL,                       -- over the delivery's life, from 1
     cycle           INTEGER NOT NULL,
     token           INTEGER NOT NULL,
@@ -71,7 +80,7 @@ CREATE TABLE postrider_attempts (
 
 -- Recipients whose outcome differs from the delivery's.
 CREATE TABLE postrider_recipients (
-    delivery_id TEXT NOT NULL REFERENCES postrider_deliveries (id) ON DELETE CASCADE,
+    delivery_id TEXT NOT NULL,
     address     TEXT NOT NULL,
     outcome     TEXT NOT NULL CHECK (outcome IN ('sent', 'refused', 'in_doubt', 'dead')),
     reply       TEXT,

@@ -14,7 +14,7 @@ use rows::Rows;
 
 use crate::clock::{Clock, TestClock, from_millis, millis, to_millis};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
-use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError};
+use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, ring};
 
 /// Deliveries in memory, with all the rules of a database and none of its durability. Clones share the deliveries.
 ///
@@ -83,8 +83,7 @@ impl MemoryTransaction {
             rows.add(row, now);
         }
         drop(rows);
-        self.store.bell.notify_waiters();
-        self.store.bell.notify_one();
+        ring(&self.store.bell);
     }
 
     /// Forgets what was enqueued.
@@ -181,8 +180,7 @@ impl Store for MemoryStore {
     }
 
     fn wake(&self) {
-        self.bell.notify_waiters();
-        self.bell.notify_one();
+        ring(&self.bell);
     }
 
     async fn woken(&self) {

@@ -49,6 +49,12 @@ impl fmt::Display for RelayId {
     }
 }
 
+/// Tells every relay of this process, and the next one that begins to wait. One alone might be the one whose transport is paused.
+pub(crate) fn ring(bell: &tokio::sync::Notify) {
+    bell.notify_waiters();
+    bell.notify_one();
+}
+
 /// After so long a silence a relay is forgotten: it tells of itself every few seconds.
 pub(crate) const SILENCE: Duration = Duration::from_secs(600);
 
@@ -136,7 +142,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Writes what became of leased deliveries. The result has one entry for each settlement, in their order.
     fn settle(&self, settlements: &[Settlement]) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
 
-    /// Extends leases to `lease` from now. The result has one entry for each key, in their order.
+    /// Extends leases to `lease` from now. The result has one entry for each key, in their order. A delivery that is being settled at
+    /// this moment may be passed by, and then counts as lost.
     fn renew(
         &self,
         keys: &[LeaseKey],

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use postrider_transport::{DeliveryId, Recipient};
 
 use crate::admin::{Delivery, Stats, Summary};
-use crate::delivery::{Attempt, Priority, RecipientOutcome, UnknownWord};
-use crate::store::recipients::statuses;
+use crate::delivery::{Attempt, Lease, Priority, RecipientOutcome, UnknownWord};
+use crate::store::recipients::{remaining, statuses};
 use crate::store::{StoreError, StoreErrorKind};
 
 impl From<sqlx::Error> for StoreError {
@@ -23,6 +23,10 @@ impl From<sqlx::Error> for StoreError {
             }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
                 (StoreErrorKind::Corrupt, format!("a row cannot be read: {error}"))
+            }
+            sqlx::Error::PoolClosed => (StoreErrorKind::Closed, "the pool of connections is closed".to_owned()),
+            sqlx::Error::Encode(_) | sqlx::Error::RowNotFound | sqlx::Error::Configuration(_) => {
+                (StoreErrorKind::Rejected, format!("the database cannot be asked: {error}"))
             }
             _ => (StoreErrorKind::Unavailable, format!("the database does not answer: {error}")),
         };
@@ -139,6 +143,19 @@ pub(super) fn recipients(row: &impl Columns) -> Result<Vec<Recipient>, StoreErro
     let addresses: Vec<String> = serde_json::from_str(row.text("recipients")?)
         .map_err(|_| corrupt("the recipients are no JSON array of strings"))?;
     Ok(addresses.into_iter().map(Recipient::new).collect())
+}
+
+/// Puts into a lease what its delivery's row says in words. Words that make no sense must not keep other deliveries from being
+/// claimed, so they make the lease unreadable, and no error.
+pub(super) fn addressed(lease: Lease, row: &impl Columns, recorded: &[RecipientOutcome]) -> Lease {
+    let words = recipients(row).and_then(|recipients| Ok((recipients, word(row, "when_in_doubt")?)));
+    match words {
+        Ok((all, when_in_doubt)) => {
+            let (recipients, taken) = remaining(all, recorded);
+            Lease { recipients, taken, when_in_doubt, ..lease }
+        }
+        Err(error) => Lease { unreadable: Some(error.to_string()), ..lease },
+    }
 }
 
 /// An outcome that differs from the delivery's.

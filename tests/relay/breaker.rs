@@ -126,3 +126,44 @@ async fn a_pass_soon_after_a_pause_tries_for_itself() {
         assert_eq!(transport.calls().len(), passes);
     }
 }
+
+#[tokio::test]
+async fn a_probe_that_comes_to_no_call_is_followed_by_another() {
+    let (broken, transport) = broken();
+    let clock = postrider::TestClock::new();
+    let store = postrider::MemoryStore::with_test_clock(clock.clone());
+    let outbox = postrider::Outbox::new(store, transport.clone());
+    outbox.enqueue(ada()).await.unwrap();
+    let pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(10));
+    let shutdown = CancellationToken::new();
+    let relay = outbox.relay().concurrency(2).pause(pause).poll(Duration::from_millis(5));
+    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    until("it is paused", || async { !transport.calls().is_empty() }).await;
+    // What the probes find has all expired, so that none of them comes to a call.
+    let expired = postrider::NewDelivery::new(ada()).expires_at(clock.now());
+    outbox.enqueue_all((0..200).map(|_| expired.clone())).await.unwrap();
+    until("the expired ones are given up", || async { outbox.stats().await.unwrap().dead == 200 }).await;
+    broken.store(false, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(60));
+    until("the rest is sent", || async { outbox.stats().await.unwrap().sent == 1 }).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_urgent_message_that_upsets_the_transport_blocks_nobody_either() {
+    let transport = ScriptedTransport::new().answering(|call| {
+        let upsets = call.recipients[0].as_str() == "upsetting@example.com";
+        async move { if upsets { Err(wrong_password()) } else { Ok(Receipt::new()) } }
+    });
+    let outbox = outbox(transport);
+    let urgent = postrider::NewDelivery::new(crate::support::email(&["upsetting@example.com"]));
+    outbox.enqueue(urgent.priority(postrider::Priority::URGENT)).await.unwrap();
+    outbox.enqueue_all((0..10).map(|_| ada())).await.unwrap();
+    let pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(10));
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(outbox.relay().concurrency(1).pause(pause).run(shutdown.clone()));
+    until("the others are sent", || async { outbox.stats().await.unwrap().sent == 10 }).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+}

@@ -319,3 +319,28 @@ async fn a_message_takes_room_until_its_result_is_written() {
     shutdown.cancel();
     worker.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn an_answer_that_no_database_can_store_is_stored_without_what_it_cannot() {
+    let answer = Receipt::new().with_reply("250 o\0k").with_provider_id("a\0b");
+    let outbox = outbox(ScriptedTransport::new().then(Ok(answer)).then(Err(Failure::permanent("n\0o"))));
+    let ids = outbox.enqueue_all((0..2).map(|_| ada())).await.unwrap();
+    outbox.relay().concurrency(1).drain().await.unwrap();
+    let sent = get(&outbox, ids[0]).await;
+    assert_eq!(sent.attempts[0].reply.as_deref(), Some("250 ok"));
+    assert_eq!(sent.attempts[0].provider_id.as_deref(), Some("ab"));
+    assert_eq!(get(&outbox, ids[1]).await.reason.as_deref(), Some("permanent: no"));
+}
+
+#[tokio::test]
+async fn a_pass_waits_for_its_sends_however_long_the_grace_of_a_stop_is() {
+    let transport = ScriptedTransport::new().answering(|_| async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        Ok(Receipt::new())
+    });
+    let outbox = outbox(transport);
+    outbox.enqueue(ada()).await.unwrap();
+    assert_eq!(outbox.relay().grace(Duration::from_millis(10)).drain().await.unwrap().sent, 1);
+    outbox.enqueue(ada()).await.unwrap();
+    assert_eq!(outbox.relay().grace(Duration::from_millis(10)).tick().await.unwrap().sent, 1);
+}

@@ -37,7 +37,7 @@ pub(crate) fn schema(which: &Which) -> Result<String, Fail> {
     let (scheme, _) = scheme(which)?;
     match scheme.feature {
         #[cfg(feature = "sqlite")]
-        "sqlite" => Ok(postrider::SqliteStore::schema().to_owned()),
+        "sqlite" => Ok(postrider::SqliteStore::schema()),
         #[cfg(feature = "postgres")]
         "postgres" => postrider::PgStore::schema(&which.schema).map_err(|error| Fail::usage(error.to_string())),
         _ => Err(scheme.lacking()),

@@ -92,7 +92,7 @@ impl AdminStore for MemoryStore {
         row.spent = 0;
         rows.requeue(id, now);
         drop(rows);
-        self.bell.notify_one();
+        crate::store::ring(&self.bell);
         Ok(Changed::Done)
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use postrider_transport::{DeliveryId, Encoded};
-use sqlx::Row;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{Connection, Row};
 
 use super::MySqlStore;
 use super::rows::{id, list, numbered, outcome_item, recorded};
@@ -83,15 +83,11 @@ impl MySqlStore {
 
     /// Deletes in portions, so that no transaction grows long.
     async fn prune_state(&self, state: State, age: Duration, history_only: bool) -> Result<u64, StoreError> {
-        // The last attempt stays with a delivery that stays: the numbers of a resend go on from it. So the number beside an id is
-        // that of the first attempt to stay.
+        // The last attempt stays with a delivery that stays: the numbers of a resend go on from it.
         let numbers = "(SELECT {what}(a.number) FROM {p}attempts a WHERE a.delivery_id = d.id)";
         let (first, last) = (numbers.replace("{what}", "MIN"), numbers.replace("{what}", "MAX"));
-        let (narrowed, stays) = if history_only {
-            (format!("{first} < {last}"), last)
-        } else {
-            ("TRUE".to_owned(), i64::from(i32::MAX).to_string())
-        };
+        let (narrowed, stays) =
+            if history_only { (format!("{first} < {last}"), last) } else { ("TRUE".to_owned(), "0".to_owned()) };
         let old = format!(
             "LEFT JOIN {{p}}queue q ON q.delivery_id = d.id LEFT JOIN {{p}}ended e ON e.delivery_id = d.id
              WHERE {} AND q.delivery_id IS NULL AND d.created_at < {{now}} - ? AND {narrowed} LIMIT 1000",
@@ -101,19 +97,16 @@ impl MySqlStore {
         let own = "{keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
         let lock = self.sql.fill(&format!("SELECT d.id, 0 AS stays FROM {own} FOR UPDATE SKIP LOCKED"));
         let check = self.sql.fill(&format!("SELECT d.id, CAST({stays} AS SIGNED) AS stays FROM {own} {old}"));
-        let attempts = "DELETE a FROM {keys} {p}attempts a FORCE INDEX (PRIMARY) ON a.delivery_id = UNHEX(k.id) AND a.number < k.n";
-        let mut deletes = vec![attempts.to_owned()];
-        if !history_only {
-            for (table, id) in [("recipients", "delivery_id"), ("ended", "delivery_id"), ("deliveries", "id")] {
-                deletes.push(format!(
-                    "DELETE x FROM {{keys}} {{p}}{table} x FORCE INDEX (PRIMARY) ON x.{id} = UNHEX(k.id)"
-                ));
-            }
-        }
+        let delete = self.sql.fill(if history_only {
+            "DELETE a FROM {keys} {p}attempts a FORCE INDEX (PRIMARY) ON a.delivery_id = UNHEX(k.id) AND a.number < k.n"
+        } else {
+            "DELETE d FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)"
+        });
         let (now, age) = (self.clock.test_micros(), micros(age));
         let mut affected = 0;
         loop {
-            let mut tx = self.pool.begin_with(BEGIN).await?;
+            let mut session = self.session().await?;
+            let mut tx = session.begin_with(BEGIN).await?;
             // Found without locks, then locked, then looked at again: an operator may have resent one of them meanwhile.
             let found = self.sql.query(&find).bind(now).bind(age).fetch_all(&mut *tx).await?;
             let found = self.sql.query(&lock).bind(with_numbers(&found)?).fetch_all(&mut *tx).await?;
@@ -121,12 +114,11 @@ impl MySqlStore {
             let found = query.fetch_all(&mut *tx).await?;
             if found.is_empty() {
                 tx.rollback().await?;
-                return Ok(affected);
+                return session.finish(Ok(affected));
             }
-            for delete in &deletes {
-                self.sql.query(&self.sql.fill(delete)).bind(with_numbers(&found)?).execute(&mut *tx).await?;
-            }
+            self.sql.query(&delete).bind(with_numbers(&found)?).execute(&mut *tx).await?;
             tx.commit().await?;
+            session.finish(Ok(()))?;
             affected += u64::try_from(found.len()).unwrap_or(0);
         }
     }
@@ -149,22 +141,25 @@ impl AdminStore for MySqlStore {
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         // One snapshot: the state and the history must be of the same moment.
-        let mut tx = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
         let Some(row) = self.find(&mut tx, id).await? else {
             tx.rollback().await?;
-            return Ok(None);
+            return session.finish(Ok(None));
         };
         let text = self.sql.fill("SELECT * FROM {p}attempts WHERE delivery_id = ? ORDER BY number");
         let attempts = self.sql.query(&text).bind(id.as_uuid()).fetch_all(&mut *tx).await?;
         let attempts = attempts.iter().map(|row| attempt(row, from_micros)).collect::<Result<_, _>>()?;
         let outcomes = self.outcomes(&mut tx, id).await?;
         tx.rollback().await?;
-        delivery(&row, id, attempts, &outcomes, from_micros).map(Some)
+        session.finish(delivery(&row, id, attempts, &outcomes, from_micros).map(Some))
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
         let text = self.sql.fill("SELECT format, body FROM {p}deliveries WHERE id = ?");
-        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&self.pool).await?;
+        let mut session = self.session().await?;
+        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *session).await?;
+        session.finish(Ok(()))?;
         row.map(|row| Ok(Encoded { format: row.try_get("format")?, body: row.try_get("body")? })).transpose()
     }
 
@@ -178,6 +173,7 @@ impl AdminStore for MySqlStore {
             where_state(filter.state)
         ));
         let after = filter.after.map(|id| id.as_uuid());
+        let mut session = self.session().await?;
         let rows = self
             .sql
             .query(&text)
@@ -186,23 +182,25 @@ impl AdminStore for MySqlStore {
             .bind(filter.template_id.clone())
             .bind(filter.template_id.clone())
             .bind(i64::from(filter.limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *session)
             .await?;
+        session.finish(Ok(()))?;
         rows.iter().map(|row| summary(row, id(row, "id")?, from_micros)).collect()
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN).await?;
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN).await?;
         self.lock(&mut tx, id).await?;
         let Some(row) = self.find(&mut tx, id).await? else {
             tx.rollback().await?;
-            return Ok(Changed::NotFound);
+            return session.finish(Ok(Changed::NotFound));
         };
         let state: State = word(&row, "state")?;
         if matches!(state, State::Pending | State::Leased) {
             // At once, not whenever the connection is next used: a claim passes by rows that are locked.
             tx.rollback().await?;
-            return Ok(Changed::LeftAs(state));
+            return session.finish(Ok(Changed::LeftAs(state)));
         }
         let outcomes = self.outcomes(&mut tx, id).await?;
         let kept = kept_on_resend(state, &recipients(&row)?, &outcomes);
@@ -228,21 +226,22 @@ impl AdminStore for MySqlStore {
         query.execute(&mut *tx).await?;
         self.about(&mut tx, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await?;
         tx.commit().await?;
-        self.bell.notify_one();
-        Ok(Changed::Done)
+        crate::store::ring(&self.bell);
+        session.finish(Ok(Changed::Done))
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN).await?;
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN).await?;
         self.lock(&mut tx, id).await?;
         let Some(row) = self.find(&mut tx, id).await? else {
             tx.rollback().await?;
-            return Ok(Changed::NotFound);
+            return session.finish(Ok(Changed::NotFound));
         };
         let state: State = word(&row, "state")?;
         if state != State::Pending {
             tx.rollback().await?;
-            return Ok(Changed::LeftAs(state));
+            return session.finish(Ok(Changed::LeftAs(state)));
         }
         let text = self.sql.fill(
             "INSERT INTO {p}ended (delivery_id, state, ended_at, token, attempts, cycle)
@@ -251,11 +250,12 @@ impl AdminStore for MySqlStore {
         self.sql.query(&text).bind(self.clock.test_micros()).bind(id.as_uuid()).execute(&mut *tx).await?;
         self.about(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
         tx.commit().await?;
-        Ok(Changed::Done)
+        session.finish(Ok(Changed::Done))
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
         let text = self.sql.fill(
             "SELECT (SELECT COUNT(*) FROM {p}deliveries) AS everything, COUNT(*) AS queued, COUNT(leased_at) AS leased,
                     CAST({now} - MIN(due_at) AS SIGNED) AS oldest_due
@@ -270,7 +270,7 @@ impl AdminStore for MySqlStore {
         stats.oldest_due = oldest_due.map(|due| Duration::from_micros(unsigned(due)));
         stats.relays = self.relays(&mut tx).await?;
         tx.rollback().await?;
-        Ok(stats)
+        session.finish(Ok(stats))
     }
 
     async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {

@@ -3,25 +3,24 @@
 use std::collections::HashMap;
 
 use postrider_transport::{DeliveryId, Encoded};
-use sqlx::mysql::MySqlRow;
-use sqlx::{MySqlPool, Row};
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::{Connection, Row};
 
 use super::rows::{attempt_item, id, list, numbered, recorded};
 use super::sql::{BEGIN, Sql};
 use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::{Attempt, Lease, LeaseKey, Outcome, RecipientOutcome};
-use crate::store::recipients::remaining;
-use crate::store::sql::{Columns, count, recipients, word};
+use crate::store::sql::{Columns, addressed, count};
 use crate::store::{Claim, StoreError};
 
 pub(super) async fn claim(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     sql: &Sql,
     claim: Claim,
     test_now: Option<i64>,
 ) -> Result<Vec<Lease>, StoreError> {
     // Looking takes no lock and no transaction: an idle relay costs the server little.
-    let firsts = sql.query(&sql.first_due).bind(test_now).fetch_all(pool).await?;
+    let firsts = sql.query(&sql.first_due).bind(test_now).fetch_all(&mut *connection).await?;
     let Some(first) = firsts.first() else {
         return Ok(Vec::new());
     };
@@ -37,7 +36,7 @@ pub(super) async fn claim(
         return Ok(Vec::new());
     }
 
-    let mut tx = pool.begin_with(BEGIN).await?;
+    let mut tx = connection.begin_with(BEGIN).await?;
     let mut rows = Vec::new();
     for level in levels {
         let room = i64::try_from(claim.limit - rows.len()).unwrap_or(i64::MAX);
@@ -112,9 +111,7 @@ fn lease(
     let lost = is_leased(row)?;
     let key = LeaseKey { id, token: row.number("token")? + 1 };
     let encoded = Encoded { format: message.try_get("format")?, body: message.try_get("body")? };
-    let (open, taken) = remaining(recipients(message)?, recorded);
-    Ok(Lease {
-        taken,
+    let lease = Lease {
         created_at: from_micros(message.number("created_at")?),
         template_id: message.text_or_null("template_id")?,
         attempts: count(row, "attempts")? + u32::from(lost),
@@ -122,8 +119,8 @@ fn lease(
         spent: count(row, "spent")? + u32::from(lost),
         cycle_started_at: from_micros(row.number("cycle_started_at")?),
         expires_at: row.number_or_null("expires_at")?.map(from_micros),
-        when_in_doubt: word(message, "when_in_doubt")?,
         lost,
-        ..Lease::new(key, from_micros(now), encoded, open)
-    })
+        ..Lease::new(key, from_micros(now), encoded, Vec::new())
+    };
+    Ok(addressed(lease, message, recorded))
 }

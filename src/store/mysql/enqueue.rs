@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use postrider_transport::DeliveryId;
 use sqlx::mysql::MySqlConnection;
-use sqlx::{MySqlPool, Row};
+use sqlx::{Connection, Row};
 
 use super::rows::id;
 use super::sql::{BEGIN, PORTIONS, Sql};
@@ -47,7 +47,7 @@ fn portions<'a>(mut rows: &'a [&'a NewRow]) -> Vec<(usize, &'a [&'a NewRow])> {
 
 /// Inserts in a transaction of its own, or, where one statement does it, in that.
 pub(super) async fn insert(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     sql: &Sql,
     rows: &[NewRow],
     now: Option<i64>,
@@ -55,9 +55,9 @@ pub(super) async fn insert(
     if let [row] = rows
         && row.key.is_none()
     {
-        return insert_in(&mut *pool.acquire().await?, sql, rows, now).await;
+        return insert_in(connection, sql, rows, now).await;
     }
-    let mut tx = pool.begin_with(BEGIN).await?;
+    let mut tx = connection.begin_with(BEGIN).await?;
     let ids = insert_in(&mut tx, sql, rows, now).await?;
     tx.commit().await?;
     Ok(ids)

@@ -16,13 +16,26 @@ const VERSIONS: [&str; 1] = [include_str!("../../../migrations/mysql/1_outbox.sq
 /// How long, in seconds, to wait for another process that migrates.
 const PATIENCE: i64 = 300;
 
-fn renamed(statements: &str, prefix: &str) -> String {
-    statements.replace("postrider_", prefix)
-}
-
 /// All of it, to be run by hand.
 pub(super) fn schema(prefix: &str) -> String {
-    VERSIONS.iter().map(|statements| renamed(statements, prefix)).collect()
+    let versions = VERSIONS.iter().enumerate().map(|(index, statements)| version(prefix, index, statements));
+    format!("{};\n\n{}", ledger(prefix), versions.collect::<String>())
+}
+
+/// Where the applied versions are kept.
+fn ledger(prefix: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {prefix}migrations (
+    version    BIGINT   NOT NULL PRIMARY KEY,
+    applied_at DATETIME NOT NULL DEFAULT (UTC_TIMESTAMP())
+) ENGINE = InnoDB"
+    )
+}
+
+/// One version's statements, the entry in the ledger last.
+fn version(prefix: &str, index: usize, statements: &str) -> String {
+    let statements = statements.replace("postrider_", prefix);
+    format!("{statements}\nINSERT INTO {prefix}migrations (version) VALUES ({});\n", index + 1)
 }
 
 pub(super) async fn migrate(pool: &MySqlPool, sql: &Sql) -> Result<(), StoreError> {
@@ -49,13 +62,7 @@ async fn migrate_alone(connection: &mut MySqlConnection, sql: &Sql) -> Result<()
     let exists: i64 =
         sqlx::query_scalar(exists).bind(format!("{}migrations", sql.prefix())).fetch_one(&mut *connection).await?;
     if exists == 0 {
-        let ledger = sql.fill(
-            "CREATE TABLE IF NOT EXISTS {p}migrations (
-                 version    BIGINT   NOT NULL PRIMARY KEY,
-                 applied_at DATETIME NOT NULL DEFAULT (UTC_TIMESTAMP())
-             ) ENGINE = InnoDB",
-        );
-        run(connection, &ledger).await?;
+        run(connection, &ledger(sql.prefix())).await?;
     }
     let applied = sql.fill("SELECT COALESCE(MAX(version), 0) FROM {p}migrations");
     let applied: i64 = sql.scalar(&applied).fetch_one(&mut *connection).await?;
@@ -66,13 +73,13 @@ async fn migrate_alone(connection: &mut MySqlConnection, sql: &Sql) -> Result<()
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
     for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {
-        for statement in renamed(statements, sql.prefix()).split(";\n") {
+        for statement in version(sql.prefix(), index, statements).split(";\n") {
             run(connection, statement).await?;
         }
-        // Left over where the tables had been made by hand.
+    }
+    if applied == 0 {
+        // Left over where an earlier start had got past giving the table its name.
         run(connection, &sql.fill("DROP TABLE IF EXISTS {p}deliveries_unready")).await?;
-        let done = sql.fill("INSERT INTO {p}migrations (version) VALUES (?)");
-        sql.query(&done).bind(i64::try_from(index + 1).unwrap_or(i64::MAX)).execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -5,11 +5,11 @@ mod claim;
 mod enqueue;
 mod migrate;
 mod rows;
+mod session;
 mod settle;
 mod sql;
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,11 +18,12 @@ use sqlx::MySqlPool;
 use sqlx::mysql::MySqlConnection;
 use tokio::sync::Notify;
 
+use session::{Session, undeadlocked};
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
-use crate::store::sql::{Columns, is_deadlock, unsigned};
+use crate::store::sql::{Columns, unsigned};
 use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
 /// Deliveries in a MySQL (8.0.16 or later) or MariaDB (10.6 or later) database, in InnoDB tables beside the caller's own.
@@ -46,8 +47,9 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 /// ```
 ///
 /// Any isolation level will do for the caller's transactions, and any time zone for its sessions. A transaction that the server
-/// ends because of a deadlock is gone as a whole, mail and data alike, and is to be tried again from its beginning. The caller's
-/// own tables must be in InnoDB as well: those of other engines do not roll back.
+/// ends because of a deadlock is gone as a whole, mail and data alike, and is to be tried again from its beginning. A transaction that
+/// enqueues with an idempotency key keeps others with the same key waiting until it ends. The caller's own tables must be in InnoDB as
+/// well: those of other engines do not roll back.
 ///
 /// Other processes' commits are noticed by polling.
 ///
@@ -129,19 +131,10 @@ impl fmt::Debug for MySqlStore {
     }
 }
 
-/// Runs one of our own transactions, and some times more where the server made it the victim of a deadlock. Nothing of it was written
-/// then.
-async fn undeadlocked<T, F>(run: impl Fn() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
-    for _ in 0..4 {
-        match run().await {
-            Err(error) if is_deadlock(&error) => tokio::task::yield_now().await,
-            result => return result,
-        }
+impl MySqlStore {
+    async fn session(&self) -> Result<Session, StoreError> {
+        Session::of(&self.pool).await
     }
-    run().await
 }
 
 impl Store for MySqlStore {
@@ -152,8 +145,13 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        let ids = undeadlocked(|| enqueue::insert(&self.pool, &self.sql, &rows, now)).await?;
-        self.bell.notify_one();
+        let ids = undeadlocked(|| async {
+            let mut session = self.session().await?;
+            let ids = enqueue::insert(&mut session, &self.sql, &rows, now).await;
+            session.finish(ids)
+        });
+        let ids = ids.await?;
+        crate::store::ring(&self.bell);
         Ok(ids)
     }
 
@@ -164,7 +162,7 @@ impl Store for MySqlStore {
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let ids = enqueue::insert_in(connection, &self.sql, &rows, self.clock.test_micros()).await?;
         // The commit is still to come: the relay looks several times after a hint.
-        self.bell.notify_one();
+        crate::store::ring(&self.bell);
         Ok(ids)
     }
 
@@ -173,7 +171,12 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        undeadlocked(|| claim::claim(&self.pool, &self.sql, claim, now)).await
+        let leases = undeadlocked(|| async {
+            let mut session = self.session().await?;
+            let leases = claim::claim(&mut session, &self.sql, claim, now).await;
+            session.finish(leases)
+        });
+        leases.await
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
@@ -181,7 +184,12 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        undeadlocked(|| settle::settle(&self.pool, &self.sql, settlements, now)).await
+        let settled = undeadlocked(|| async {
+            let mut session = self.session().await?;
+            let settled = settle::settle(&mut session, &self.sql, settlements, now).await;
+            session.finish(settled)
+        });
+        settled.await
     }
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
@@ -189,11 +197,19 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        undeadlocked(|| settle::renew(&self.pool, &self.sql, keys, lease, now)).await
+        let renewed = undeadlocked(|| async {
+            let mut session = self.session().await?;
+            let renewed = settle::renew(&mut session, &self.sql, keys, lease, now).await;
+            session.finish(renewed)
+        });
+        renewed.await
     }
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
-        let firsts = self.sql.query(&self.sql.first_due).bind(self.clock.test_micros()).fetch_all(&self.pool).await?;
+        let mut session = self.session().await?;
+        let query = self.sql.query(&self.sql.first_due).bind(self.clock.test_micros());
+        let firsts = query.fetch_all(&mut *session).await?;
+        session.finish(Ok(()))?;
         let mut next: Option<i64> = None;
         for first in &firsts {
             let wait = first.number("due_at")?.saturating_sub(first.number("now")?);
@@ -203,31 +219,36 @@ impl Store for MySqlStore {
     }
 
     async fn now(&self) -> Result<SystemTime, StoreError> {
-        let now: i64 = self.sql.scalar(&self.sql.now).bind(self.clock.test_micros()).fetch_one(&self.pool).await?;
-        Ok(from_micros(now))
+        let mut session = self.session().await?;
+        let query = self.sql.scalar(&self.sql.now).bind(self.clock.test_micros());
+        let now: i64 = query.fetch_one(&mut *session).await?;
+        session.finish(Ok(from_micros(now)))
     }
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         let now = self.clock.test_micros();
-        self.sql
+        let mut session = self.session().await?;
+        let told = self
+            .sql
             .query(&self.sql.report)
             .bind(report.id.to_string())
             .bind(now)
             .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
-            .bind(report.paused.clone())
-            .execute(&self.pool)
-            .await?;
-        self.sql.query(&self.sql.forget).bind(now).bind(micros(SILENCE)).execute(&self.pool).await?;
-        Ok(())
+            .bind(report.paused.clone());
+        told.execute(&mut *session).await?;
+        let forget = self.sql.query(&self.sql.forget).bind(now).bind(micros(SILENCE));
+        forget.execute(&mut *session).await?;
+        session.finish(Ok(()))
     }
 
     async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
-        self.sql.query(&self.sql.retire).bind(id.to_string()).execute(&self.pool).await?;
-        Ok(())
+        let mut session = self.session().await?;
+        self.sql.query(&self.sql.retire).bind(id.to_string()).execute(&mut *session).await?;
+        session.finish(Ok(()))
     }
 
     fn wake(&self) {
-        self.bell.notify_one();
+        crate::store::ring(&self.bell);
     }
 
     async fn woken(&self) {

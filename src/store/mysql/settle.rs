@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use sqlx::MySqlPool;
+use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
 
 use super::rows::{attempt_item, back_item, end_item, id, keys, list, numbered, outcome_item};
@@ -39,12 +39,12 @@ async fn hold<'a>(
 }
 
 pub(super) async fn settle(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     sql: &Sql,
     settlements: &[Settlement],
     test_now: Option<i64>,
 ) -> Result<Vec<Settled>, StoreError> {
-    let mut tx = pool.begin_with(BEGIN).await?;
+    let mut tx = connection.begin_with(BEGIN).await?;
     let (held, now) = hold(&mut tx, sql, settlements.iter().map(|settlement| &settlement.key), test_now).await?;
     // A second settlement of the same delivery in one batch finds nothing left.
     let mut settled = HashSet::with_capacity(held.len());
@@ -93,13 +93,13 @@ pub(super) async fn settle(
 }
 
 pub(super) async fn renew(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     sql: &Sql,
     wanted: &[LeaseKey],
     lease: Duration,
     test_now: Option<i64>,
 ) -> Result<Vec<Settled>, StoreError> {
-    let mut tx = pool.begin_with(BEGIN).await?;
+    let mut tx = connection.begin_with(BEGIN).await?;
     let (held, now) = hold(&mut tx, sql, wanted.iter(), test_now).await?;
     if held.is_empty() {
         tx.rollback().await?;

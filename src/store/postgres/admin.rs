@@ -85,28 +85,28 @@ impl PgStore {
         );
         let portion = self.text(&portion);
         // The last attempt stays with a delivery that stays: the numbers of a resend go on from it.
-        let statements: &[&str] = if history_only {
-            &[r#"DELETE FROM "{s}".attempts a WHERE delivery_id = ANY($1)
-                 AND number < (SELECT max(number) FROM "{s}".attempts l WHERE l.delivery_id = a.delivery_id)"#]
+        // Asked again under the locks: a resend may have come between the first look and the lock.
+        let finished = self.text(
+            r#"SELECT id FROM "{s}".deliveries d
+               WHERE id = ANY($1) AND NOT EXISTS (SELECT 1 FROM "{s}".queue WHERE delivery_id = d.id)"#,
+        );
+        let delete = self.text(if history_only {
+            // The last attempt stays with a delivery that stays: the numbers of a resend go on from it.
+            r#"DELETE FROM "{s}".attempts a WHERE delivery_id = ANY($1)
+               AND number < (SELECT max(number) FROM "{s}".attempts l WHERE l.delivery_id = a.delivery_id)"#
         } else {
-            &[
-                r#"DELETE FROM "{s}".attempts WHERE delivery_id = ANY($1)"#,
-                r#"DELETE FROM "{s}".recipients WHERE delivery_id = ANY($1)"#,
-                r#"DELETE FROM "{s}".ended WHERE delivery_id = ANY($1)"#,
-                r#"DELETE FROM "{s}".deliveries WHERE id = ANY($1)"#,
-            ]
-        };
+            r#"DELETE FROM "{s}".deliveries WHERE id = ANY($1)"#
+        });
         let mut affected = 0;
         loop {
             let mut tx = self.pool.begin().await?;
-            let ids: Vec<Uuid> =
-                self.sql.scalar(&portion).bind(self.clock.test_micros()).bind(micros(age)).fetch_all(&mut *tx).await?;
+            let (now, age) = (self.clock.test_micros(), micros(age));
+            let ids: Vec<Uuid> = self.sql.scalar(&portion).bind(now).bind(age).fetch_all(&mut *tx).await?;
             if ids.is_empty() {
                 return Ok(affected);
             }
-            for statement in statements {
-                self.sql.query(&self.text(statement)).bind(&ids).execute(&mut *tx).await?;
-            }
+            let ids: Vec<Uuid> = self.sql.scalar(&finished).bind(ids).fetch_all(&mut *tx).await?;
+            self.sql.query(&delete).bind(&ids).execute(&mut *tx).await?;
             tx.commit().await?;
             affected += u64::try_from(ids.len()).unwrap_or(0);
         }

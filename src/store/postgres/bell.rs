@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::retry::Backoff;
+use crate::store::ring;
 
 pub(super) struct Bell {
     signal: Arc<Notify>,
@@ -18,7 +19,11 @@ pub(super) struct Bell {
 }
 
 impl Bell {
+    /// A listener keeps a connection to itself, so that a pool of one does without.
     pub(super) fn listening(pool: PgPool, channel: String) -> Self {
+        if pool.options().get_max_connections() < 2 {
+            return Self::silent();
+        }
         Self { signal: Arc::default(), source: Some((pool, channel)), listening: OnceLock::new() }
     }
 
@@ -31,7 +36,7 @@ impl Bell {
     }
 
     pub(super) fn ring(&self) {
-        self.signal.notify_one();
+        ring(&self.signal);
     }
 
     pub(super) async fn rung(&self) {
@@ -76,9 +81,9 @@ async fn listen_once(pool: &PgPool, channel: &str, signal: &Notify) -> Result<()
     listener.ignore_pool_close_event(false);
     listener.listen(channel).await?;
     // What was committed while nobody listened rang for nobody.
-    signal.notify_one();
+    ring(signal);
     while let Ok(Some(_)) = listener.try_recv().await {
-        signal.notify_one();
+        ring(signal);
     }
     Ok(())
 }

@@ -11,8 +11,7 @@ use super::rows::{id, recorded};
 use super::sql::Sql;
 use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::{Lease, LeaseKey, RecipientOutcome};
-use crate::store::recipients::remaining;
-use crate::store::sql::{count, recipients, word};
+use crate::store::sql::{addressed, count};
 use crate::store::{Claim, StoreError};
 
 pub(super) async fn claim(
@@ -41,9 +40,7 @@ fn lease(row: &PgRow, outcomes: &HashMap<Uuid, Vec<RecipientOutcome>>) -> Result
     let key = LeaseKey { id: id(row, "delivery_id")?, token: row.try_get("token")? };
     let message = Encoded { format: row.try_get("format")?, body: row.try_get("body")? };
     let recorded = outcomes.get(&key.id.as_uuid()).map_or(&[][..], Vec::as_slice);
-    let (open, taken) = remaining(recipients(row)?, recorded);
-    Ok(Lease {
-        taken,
+    let lease = Lease {
         created_at: from_micros(row.try_get("created_at")?),
         template_id: row.try_get("template_id")?,
         attempts: count(row, "attempts")?,
@@ -51,8 +48,8 @@ fn lease(row: &PgRow, outcomes: &HashMap<Uuid, Vec<RecipientOutcome>>) -> Result
         spent: count(row, "spent")?,
         cycle_started_at: from_micros(row.try_get("cycle_started_at")?),
         expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(from_micros),
-        when_in_doubt: word(row, "when_in_doubt")?,
         lost: row.try_get("lost")?,
-        ..Lease::new(key, from_micros(row.try_get("claimed_at")?), message, open)
-    })
+        ..Lease::new(key, from_micros(row.try_get("claimed_at")?), message, Vec::new())
+    };
+    Ok(addressed(lease, row, recorded))
 }

@@ -18,8 +18,22 @@ fn renamed(statements: &str, schema: &str) -> String {
 
 /// All of it, to be run by hand.
 pub(super) fn schema(schema: &str) -> String {
-    let tables: String = VERSIONS.iter().map(|statements| renamed(statements, schema)).collect();
-    format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\";\n\n{tables}")
+    let versions = VERSIONS.iter().enumerate().map(|(index, statements)| version(schema, index, statements));
+    format!("{};\n\n{}", ledger(schema), versions.collect::<String>())
+}
+
+/// Where the applied versions are kept.
+fn ledger(schema: &str) -> String {
+    format!(
+        "CREATE SCHEMA IF NOT EXISTS \"{schema}\";
+CREATE TABLE \"{schema}\".migrations (version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+}
+
+/// One version's statements, with its entry in the ledger.
+fn version(schema: &str, index: usize, statements: &str) -> String {
+    let statements = renamed(statements, schema);
+    format!("{statements}\nINSERT INTO \"{schema}\".migrations (version) VALUES ({});\n", index + 1)
 }
 
 pub(super) async fn migrate(pool: &PgPool, sql: &Sql) -> Result<(), StoreError> {
@@ -35,12 +49,7 @@ pub(super) async fn migrate(pool: &PgPool, sql: &Sql) -> Result<(), StoreError> 
     let ledger = format!("\"{schema}\".migrations");
     let exists: bool = scalar(&mut tx, sql, format!("SELECT to_regclass('{ledger}') IS NOT NULL")).await?;
     if !exists {
-        sqlx::raw_sql(AssertSqlSafe(format!(
-            "CREATE SCHEMA IF NOT EXISTS \"{schema}\";
-             CREATE TABLE {ledger} (version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
-        )))
-        .execute(&mut *tx)
-        .await?;
+        sqlx::raw_sql(AssertSqlSafe(self::ledger(schema))).execute(&mut *tx).await?;
     }
     let applied: i64 = scalar(&mut tx, sql, format!("SELECT coalesce(max(version), 0) FROM {ledger}")).await?;
     let applied = usize::try_from(applied).unwrap_or(0);
@@ -50,10 +59,7 @@ pub(super) async fn migrate(pool: &PgPool, sql: &Sql) -> Result<(), StoreError> 
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
     for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {
-        let version = index + 1;
-        let statements = renamed(statements, schema);
-        let statements = format!("{statements};\nINSERT INTO {ledger} (version) VALUES ({version})");
-        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *tx).await?;
+        sqlx::raw_sql(AssertSqlSafe(version(schema, index, statements))).execute(&mut *tx).await?;
     }
     tx.commit().await?;
     Ok(())

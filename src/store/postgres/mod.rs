@@ -47,8 +47,9 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 /// # Ok(()) }
 /// ```
 ///
-/// A relay is woken by `LISTEN`, on one connection of the pool, and polls as well. Any isolation level will do for the caller's
-/// transactions; under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again.
+/// A relay is woken by `LISTEN`, on one connection of the pool if it has at least two, and polls as well. The outbox's own
+/// transactions expect the server's default isolation, `READ COMMITTED`; any isolation level will do for the caller's.
+/// Under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again.
 ///
 /// # PgBouncer
 /// In transaction mode `LISTEN` does not work and prepared statements may not: turn both off with

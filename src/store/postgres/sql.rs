@@ -117,6 +117,7 @@ const INSERT: &str = r#"
     FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[],
                 $10::bool[], $11::bigint[], $12::bool[], $13::bigint[])
          r (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire)
+    ORDER BY key
     ON CONFLICT (key) DO NOTHING
     RETURNING id"#;
 
@@ -204,10 +205,13 @@ const RECORD_RECIPIENTS: &str = r#"
 const RECORDED: &str =
     r#"SELECT delivery_id, address, outcome, reply FROM "{s}".recipients WHERE delivery_id = ANY($1)"#;
 
+/// What is being settled at this moment is passed by, and needs no longer lease.
 const RENEW: &str = r#"
     UPDATE "{s}".queue q SET lease_until = {now} + $2 * interval '1 microsecond'
-    FROM unnest($3::uuid[], $4::bigint[]) u (id, token)
-    WHERE q.delivery_id = u.id AND q.token = u.token AND q.leased_at IS NOT NULL
+    WHERE ctid = ANY (ARRAY (
+        SELECT h.ctid FROM "{s}".queue h JOIN unnest($3::uuid[], $4::bigint[]) u (id, token)
+            ON h.delivery_id = u.id AND h.token = u.token
+        WHERE h.leased_at IS NOT NULL FOR UPDATE OF h SKIP LOCKED))
     RETURNING q.delivery_id, q.token"#;
 
 /// What is leased is due when its lease runs out. The first row of each priority is enough, unless it is leased: then the few that

@@ -133,7 +133,7 @@ impl AdminStore for SqliteStore {
         .await?;
         sqlx::query("DELETE FROM postrider_ended WHERE delivery_id = ?1").bind(&text).execute(&mut *tx).await?;
         tx.commit().await?;
-        self.bell.notify_one();
+        crate::store::ring(&self.bell);
         Ok(Changed::Done)
     }
 
@@ -266,12 +266,8 @@ impl SqliteStore {
                 &["DELETE FROM postrider_attempts WHERE delivery_id IN (SELECT value FROM json_each(?1))
                    AND number < (SELECT max(number) FROM postrider_attempts l WHERE l.delivery_id = postrider_attempts.delivery_id)"]
             } else {
-                &[
-                    "DELETE FROM postrider_attempts WHERE delivery_id IN (SELECT value FROM json_each(?1))",
-                    "DELETE FROM postrider_recipients WHERE delivery_id IN (SELECT value FROM json_each(?1))",
-                    "DELETE FROM postrider_ended WHERE delivery_id IN (SELECT value FROM json_each(?1))",
-                    "DELETE FROM postrider_deliveries WHERE id IN (SELECT value FROM json_each(?1))",
-                ]
+                // A trigger takes the rest along.
+                &["DELETE FROM postrider_deliveries WHERE id IN (SELECT value FROM json_each(?1))"]
             };
             for statement in statements {
                 sqlx::query(AssertSqlSafe(*statement)).bind(&ids).execute(&mut *tx).await?;

@@ -6,8 +6,7 @@ use sqlx::{Row, SqlitePool};
 use super::rows::{id, recorded};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::{Lease, LeaseKey};
-use crate::store::recipients::remaining;
-use crate::store::sql::{count, recipients, word};
+use crate::store::sql::{addressed, count};
 use crate::store::{Claim, StoreError};
 
 /// The priorities that have something due, most urgent first. Each costs one look at the index, so that rows scheduled for later
@@ -89,9 +88,7 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
     let message = postrider_transport::Encoded { format: row.try_get("format")?, body: row.try_get("body")? };
     let outcomes =
         if row.try_get("partial")? { recorded(connection, row.try_get("delivery_id")?).await? } else { Vec::new() };
-    let (open, taken) = remaining(recipients(row)?, &outcomes);
-    Ok(Lease {
-        taken,
+    let lease = Lease {
         created_at: from_millis(row.try_get("created_at")?),
         template_id: row.try_get("template_id")?,
         attempts: count(row, "attempts")? + u32::from(lost),
@@ -99,10 +96,10 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
         spent: count(row, "spent")? + u32::from(lost),
         cycle_started_at: from_millis(row.try_get("cycle_started_at")?),
         expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(from_millis),
-        when_in_doubt: word(row, "when_in_doubt")?,
         lost,
-        ..Lease::new(key, from_millis(now), message, open)
-    })
+        ..Lease::new(key, from_millis(now), message, Vec::new())
+    };
+    Ok(addressed(lease, row, &outcomes))
 }
 
 pub(super) async fn first_due(pool: &SqlitePool) -> Result<Option<i64>, StoreError> {

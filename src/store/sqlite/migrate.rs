@@ -4,11 +4,26 @@ use sqlx::{AssertSqlSafe, Connection, SqlitePool};
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// The first version, which is also the whole schema so far.
-pub(super) const SCHEMA: &str = include_str!("../../../migrations/sqlite/1_outbox.sql");
-
 /// Each version's statements, the first being version 1.
-const VERSIONS: [&str; 1] = [SCHEMA];
+const VERSIONS: [&str; 1] = [include_str!("../../../migrations/sqlite/1_outbox.sql")];
+
+/// Where the applied versions are kept.
+const LEDGER: &str = "CREATE TABLE IF NOT EXISTS postrider_migrations (
+    version    INTEGER NOT NULL PRIMARY KEY,
+    applied_at TEXT    NOT NULL DEFAULT (datetime('now'))
+) STRICT;
+";
+
+/// One version's statements, with its entry in the ledger.
+fn version(index: usize, statements: &str) -> String {
+    format!("{statements}\nINSERT INTO postrider_migrations (version) VALUES ({});\n", index + 1)
+}
+
+/// All of it, to be run by hand.
+pub(super) fn schema() -> String {
+    let versions = VERSIONS.iter().enumerate().map(|(index, statements)| version(index, statements));
+    format!("{LEDGER}\n{}", versions.collect::<String>())
+}
 
 pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     let mut connection = pool.acquire().await?;
@@ -16,14 +31,7 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await?;
     // One process migrates; the others wait here and then find the work done.
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::raw_sql(
-        "CREATE TABLE IF NOT EXISTS postrider_migrations (
-             version    INTEGER NOT NULL PRIMARY KEY,
-             applied_at TEXT    NOT NULL DEFAULT (datetime('now'))
-         ) STRICT",
-    )
-    .execute(&mut *tx)
-    .await?;
+    sqlx::raw_sql(LEDGER).execute(&mut *tx).await?;
     let applied: i64 =
         sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM postrider_migrations").fetch_one(&mut *tx).await?;
     let applied = usize::try_from(applied).unwrap_or(0);
@@ -33,11 +41,7 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
     for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {
-        sqlx::raw_sql(AssertSqlSafe(*statements)).execute(&mut *tx).await?;
-        sqlx::query("INSERT INTO postrider_migrations (version) VALUES (?1)")
-            .bind(i64::try_from(index + 1).unwrap_or(i64::MAX))
-            .execute(&mut *tx)
-            .await?;
+        sqlx::raw_sql(AssertSqlSafe(version(index, statements))).execute(&mut *tx).await?;
     }
     tx.commit().await?;
     Ok(())

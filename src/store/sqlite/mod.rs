@@ -46,7 +46,8 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 /// (`SQLITE_BUSY_SNAPSHOT`), so begin those that write with `BEGIN IMMEDIATE`. How durable a commit is, is the pool's to say
 /// (`PRAGMA synchronous`).
 ///
-/// Other processes' commits are noticed by polling. A database in memory needs a pool of one connection.
+/// Other processes' commits are noticed by polling. A database in memory needs a pool of one connection that is never closed, by
+/// idle time or age.
 #[derive(Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,
@@ -66,12 +67,19 @@ impl SqliteStore {
     /// # Errors
     /// When the URL is malformed or the file cannot be opened.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|error| StoreError::new(StoreErrorKind::Rejected, "this is no SQLite URL").with_source(error))?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        let pool = if in_memory {
+            // Such a database belongs to its connection, and ends with it.
+            SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None)
+        } else {
+            SqlitePoolOptions::new().max_connections(4)
+        };
+        let pool = pool.connect_with(options).await?;
         Ok(Self::new(pool))
     }
 
@@ -89,8 +97,8 @@ impl SqliteStore {
 
     /// The statements that make the outbox's tables, for those who run their migrations themselves. In that case
     /// [`migrate`](crate::Outbox::migrate) need not be called.
-    pub fn schema() -> &'static str {
-        migrate::SCHEMA
+    pub fn schema() -> String {
+        migrate::schema()
     }
 }
 
@@ -107,7 +115,7 @@ impl Store for SqliteStore {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let ids = enqueue::insert(&mut tx, &rows, self.clock.now_millis()).await?;
         tx.commit().await?;
-        self.bell.notify_one();
+        crate::store::ring(&self.bell);
         Ok(ids)
     }
 
@@ -118,7 +126,7 @@ impl Store for SqliteStore {
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let ids = enqueue::insert(connection, &rows, self.clock.now_millis()).await?;
         // The commit is still to come: the relay looks several times after a hint.
-        self.bell.notify_one();
+        crate::store::ring(&self.bell);
         Ok(ids)
     }
 
@@ -170,7 +178,7 @@ impl Store for SqliteStore {
     }
 
     fn wake(&self) {
-        self.bell.notify_one();
+        crate::store::ring(&self.bell);
     }
 
     async fn woken(&self) {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// Replaces the local part of everything in `text` that looks like a mail address: `ada@example.com` becomes
-/// `a***@example.com`. Servers repeat addresses in their replies; this goes over a reply before it is logged.
+/// `a***@example.com`, `jo@example.com` `***@example.com`. Servers repeat addresses in their replies; this goes over a reply before it is logged.
 ///
 /// ```
 /// use postrider_transport::mask_addresses;
@@ -21,8 +21,12 @@ pub fn mask_addresses(text: &str) -> Cow<'_, str> {
         let start = local_part_start(before);
         let local = &before[start..];
         out.push_str(&before[..start]);
-        if let Some(first) = local.chars().find(|c| *c != '"') {
-            out.push(first);
+        // The first letter helps to tell two apart, unless it is nearly all there is.
+        let mut letters = local.chars().filter(|c| *c != '"');
+        if let Some(first) = letters.next() {
+            if letters.nth(1).is_some() {
+                out.push(first);
+            }
             out.push_str("***");
         }
         out.push('@');
@@ -60,6 +64,7 @@ mod tests {
         assert_eq!(mask_addresses("to:\"ada lovelace\"@a.example."), "to:a***@a.example.");
         assert_eq!(mask_addresses(r#"<"ada \"the\" countess"@a.example>"#), "<a***@a.example>");
         assert_eq!(mask_addresses("пошта@a.example"), "п***@a.example");
+        assert_eq!(mask_addresses("x@a.example jo@a.example"), "***@a.example ***@a.example");
         assert_eq!(mask_addresses("@ 5 @@"), "@ 5 @@");
     }
 }

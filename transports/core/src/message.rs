@@ -49,17 +49,18 @@ impl fmt::Debug for Encoded {
 }
 
 /// A message could not be written down, or not be read back.
-#[derive(Debug)]
+///
+/// It keeps no error underneath: what a parser says of a message usually quotes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodecError {
     text: String,
     unknown_format: bool,
-    source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl CodecError {
     /// Says what is wrong. The text is stored and logged: leave the message's own words out of it.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), unknown_format: false, source: None }
+        Self { text: text.into(), unknown_format: false }
     }
 
     /// The stored format is not known here. During an upgrade a newer program may know it, so such a delivery is tried again
@@ -72,13 +73,6 @@ impl CodecError {
     pub fn is_unknown_format(&self) -> bool {
         self.unknown_format
     }
-
-    /// Adds the error underneath. Its text is not shown, but can be reached by [`Error::source`].
-    #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
-        self
-    }
 }
 
 impl fmt::Display for CodecError {
@@ -87,8 +81,4 @@ impl fmt::Display for CodecError {
     }
 }
 
-impl Error for CodecError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
-}
+impl Error for CodecError {}

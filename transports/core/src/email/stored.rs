@@ -123,8 +123,7 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
             ReversePath::Address(address) => address.as_str().to_owned(),
         }),
     };
-    let body = serde_json::to_string(&stored)
-        .map_err(|error| CodecError::new("the mail could not be written as JSON").with_source(error))?;
+    let body = serde_json::to_string(&stored).map_err(|_| CodecError::new("the mail could not be written as JSON"))?;
     Ok(Encoded { format: FORMAT.to_owned(), body })
 }
 
@@ -141,12 +140,12 @@ pub(super) fn decode(encoded: &Encoded) -> Result<Email, CodecError> {
     if encoded.format != FORMAT {
         return Err(CodecError::unknown_format(&encoded.format));
     }
-    // serde's own message may quote the mail, so it stays in the source.
+    // serde's own message may quote the mail, so that only the place is told.
     let stored: Stored = serde_json::from_str(&encoded.body).map_err(|error| {
         let place = format!("the stored mail is damaged at line {}, column {}", error.line(), error.column());
-        CodecError::new(place).with_source(error)
+        CodecError::new(place)
     })?;
-    build(stored).map_err(|error| CodecError::new(format!("the stored mail is not valid: {error}")).with_source(error))
+    build(stored).map_err(|error| CodecError::new(format!("the stored mail is not valid: {error}")))
 }
 
 fn build(stored: Stored) -> Result<Email, super::EmailError> {

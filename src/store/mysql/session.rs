@@ -1,0 +1,69 @@
+//! A connection of the pool for one call.
+
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::pool::PoolConnection;
+use sqlx::{MySql, MySqlPool};
+
+use crate::store::StoreError;
+use crate::store::sql::is_deadlock;
+
+/// A connection that goes back into the pool when the call is over, and is closed when the call is dropped before.
+///
+/// The driver does not know where in its exchange with the server it was dropped: the next statement would take what is left of the
+/// last answer for its own, and a transaction that had just begun would stay open. With the connection goes whatever was begun.
+pub(super) struct Session {
+    connection: PoolConnection<MySql>,
+    over: bool,
+}
+
+impl Session {
+    pub(super) async fn of(pool: &MySqlPool) -> Result<Self, StoreError> {
+        Ok(Self { connection: pool.acquire().await?, over: false })
+    }
+
+    /// The call came to its end, in whatever way.
+    pub(super) fn finish<T>(mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.over = true;
+        result
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.over {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Deref for Session {
+    type Target = MySqlConnection;
+
+    fn deref(&self) -> &MySqlConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut MySqlConnection {
+        &mut self.connection
+    }
+}
+
+/// Runs one of our own transactions, and some times more where the server made it the victim of a deadlock. Nothing of it was written
+/// then.
+pub(super) async fn undeadlocked<T, F>(run: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    for _ in 0..4 {
+        match run().await {
+            Err(error) if is_deadlock(&error) => tokio::task::yield_now().await,
+            result => return result,
+        }
+    }
+    run().await
+}
