@@ -134,7 +134,8 @@ async fn a_lacking_right_is_told_by_name_and_few_rights_are_enough() {
     let store = MySqlStore::with_table_prefix(pool(poor, 2).await, &new_prefix()).unwrap();
     let error = store.migrate().await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Rejected);
-    assert!(error.to_string().contains("TRIGGER"), "{error}");
+    // With a binary log, the server names another right first.
+    assert!(error.to_string().contains("TRIGGER") || error.to_string().contains("SUPER"), "{error}");
     assert_eq!(store.insert(vec![row()]).await.unwrap_err().kind(), StoreErrorKind::NotMigrated);
     // A program that enqueues cannot so much as read what it wrote.
     let (_, writer) = user(&root, &[("INSERT", &format!("postrider.{prefix}deliveries"))]).await;
