@@ -7,7 +7,7 @@ use postrider_transport::{DeliveryId, Recipient, mask_addresses};
 
 use crate::Outbox;
 use crate::delivery::{Attempt, Priority, RecipientState, State, WhenInDoubt};
-use crate::store::{AdminStore, StoreError};
+use crate::store::{AdminStore, SILENCE, StoreError};
 
 /// One delivery, with all that is known of it but the message itself.
 #[derive(Clone)]
@@ -327,7 +327,10 @@ impl<S: AdminStore, T> Outbox<S, T> {
     /// # Errors
     /// When the database does not answer.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
-        self.store().stats().await
+        let mut stats = self.store().stats().await?;
+        // Who has been silent for so long is gone, also where no other relay is there to forget it.
+        stats.relays.retain(|relay| relay.seen_ago <= SILENCE);
+        Ok(stats)
     }
 
     /// Deletes what is finished and old, and returns how many deliveries were affected. A deleted delivery's idempotency key

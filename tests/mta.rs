@@ -2,7 +2,7 @@
 //!
 //! `scripts/test` starts the server and says where it is; by hand, see `scripts/servers/README.md`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

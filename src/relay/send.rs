@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use postrider_transport::{Class, Classify, CodecError, Failure, Message, Outgoing, Receipt, Transport};
+use postrider_transport::{
+    Class, Classify, CodecError, Failure, Message, Outgoing, Receipt, Refusal, Transport, mask_addresses,
+};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::Instrument;
 
@@ -205,6 +207,7 @@ fn conclude<S: Store, T: Transport>(
     let mut attempt = Attempt::new(number, lease.cycle, started_at, started_at + took, decision.outcome);
     match result {
         Ok(receipt) => {
+            attempt.error = refusals(&receipt.refused);
             attempt.reply.clone_from(&receipt.reply);
             attempt.provider_id.clone_from(&receipt.provider_id);
         }
@@ -222,6 +225,13 @@ fn conclude<S: Store, T: Transport>(
         recipients: decision.recipients,
         next: decision.next,
     }
+}
+
+/// What the next hop said of the recipients that it did not take, with addresses masked.
+fn refusals(refused: &[Refusal]) -> Option<String> {
+    let said = refused.iter().map(|refusal| format!("{:?}: {}", refusal.recipient, mask_addresses(&refusal.reply)));
+    let said: Vec<_> = said.collect();
+    (!said.is_empty()).then(|| format!("not taken for {}", said.join("; ")))
 }
 
 /// A call that ended without an answer. The message may have been accepted.

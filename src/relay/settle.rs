@@ -128,7 +128,8 @@ fn announce<S: Store, T: Transport>(shared: &Shared<S, T>, done: &Finished, resu
         }
         Next::Pending { after } => {
             let charged = done.settlement.charge;
-            tracing::info!(%id, after_s = after.as_secs_f64(), charged, "to be tried again");
+            let error = done.settlement.attempt.as_ref().and_then(|attempt| attempt.error.as_deref());
+            tracing::info!(%id, after_s = after.as_secs_f64(), charged, error, "to be tried again");
             shared.count(|pass| if charged { pass.retried += 1 } else { pass.released += 1 });
             shared.tell(&Event::RetryScheduled { id, after: *after, charged });
         }

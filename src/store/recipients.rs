@@ -24,7 +24,11 @@ pub(super) fn statuses(
         .into_iter()
         .map(|recipient| match recorded.iter().find(|outcome| outcome.recipient == recipient) {
             Some(outcome) => RecipientStatus { recipient, state: outcome.state, reply: outcome.reply.clone() },
-            None => RecipientStatus { recipient, state: common, reply: reply.map(str::to_owned) },
+            // Who is still to be mailed was not the one to whom the last answer went.
+            None => {
+                let reply = reply.filter(|_| common != RecipientState::Pending).map(str::to_owned);
+                RecipientStatus { recipient, state: common, reply }
+            }
         })
         .collect()
 }

@@ -34,6 +34,7 @@ async fn logs_name_the_delivery_and_hide_the_mail() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
         .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
         .with_writer(log.clone())
         .finish();

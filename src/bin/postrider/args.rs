@@ -22,7 +22,7 @@ pub(crate) struct Args {
 /// Which outbox.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Which {
-    /// The database: sqlite://outbox.db, postgres://user:password@host/database
+    /// The database: sqlite://outbox.db, postgres://user:password@host/database, mysql://…
     #[arg(long, value_name = "URL", global = true, env = "DATABASE_URL", hide_env_values = true)]
     pub(crate) database: Option<String>,
 

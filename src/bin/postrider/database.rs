@@ -10,6 +10,8 @@ pub(crate) enum Database {
     Sqlite(postrider::SqliteStore),
     #[cfg(feature = "postgres")]
     Postgres(postrider::PgStore),
+    #[cfg(feature = "mysql")]
+    MySql(postrider::MySqlStore),
 }
 
 /// What to do when there is no database yet.
@@ -23,8 +25,8 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("sqlite", "sqlite", cfg!(feature = "sqlite")),
     Scheme::new("postgres", "postgres", cfg!(feature = "postgres")),
     Scheme::new("postgresql", "postgres", cfg!(feature = "postgres")),
-    Scheme::new("mysql", "mysql", false),
-    Scheme::new("mariadb", "mysql", false),
+    Scheme::new("mysql", "mysql", cfg!(feature = "mysql")),
+    Scheme::new("mariadb", "mysql", cfg!(feature = "mysql")),
 ];
 
 fn scheme(which: &Which) -> Result<(&'static Scheme, &str), Fail> {
@@ -40,6 +42,9 @@ pub(crate) fn schema(which: &Which) -> Result<String, Fail> {
         "sqlite" => Ok(postrider::SqliteStore::schema()),
         #[cfg(feature = "postgres")]
         "postgres" => postrider::PgStore::schema(&which.schema).map_err(|error| Fail::usage(error.to_string())),
+        #[cfg(feature = "mysql")]
+        "mysql" => postrider::MySqlStore::schema(postrider::MySqlStore::DEFAULT_TABLE_PREFIX)
+            .map_err(|error| Fail::usage(error.to_string())),
         _ => Err(scheme.lacking()),
     }
 }
@@ -50,6 +55,8 @@ pub(crate) async fn open(which: &Which, missing: Missing) -> Result<Database, Fa
     match scheme.feature {
         #[cfg(feature = "postgres")]
         "postgres" => postgres(url, &which.schema).await.map(Database::Postgres),
+        #[cfg(feature = "mysql")]
+        "mysql" => mysql(url).await.map(Database::MySql),
         #[cfg(feature = "sqlite")]
         "sqlite" => sqlite(url, missing).await.map(Database::Sqlite),
         _ => Err(scheme.lacking()),
@@ -110,4 +117,24 @@ async fn postgres(url: &str, schema: &str) -> Result<postrider::PgStore, Fail> {
     let _ = first.close().await;
     let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
     PgStore::in_schema(pool, schema).map_err(|error| Fail::usage(error.to_string()))
+}
+
+#[cfg(feature = "mysql")]
+async fn mysql(url: &str) -> Result<postrider::MySqlStore, Fail> {
+    use std::str::FromStr;
+
+    use postrider::{MySqlStore, StoreError};
+    use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+    use sqlx::{ConnectOptions, Connection};
+
+    let options = MySqlConnectOptions::from_str(url)
+        .map_err(|_| Fail::usage("the database's URL is no MySQL URL: mysql://user:password@host:3306/database"))?;
+    // Once without the pool, which would go on trying for a while and then not say what is wrong.
+    let first = options
+        .connect()
+        .await
+        .map_err(|error| Fail::runtime(format!("the database cannot be opened: {}", StoreError::from(error))))?;
+    // Whether or not the server hears of it, it sees that the connection ends.
+    let _ = first.close().await;
+    Ok(MySqlStore::new(MySqlPoolOptions::new().max_connections(8).connect_lazy_with(options)))
 }

@@ -1,6 +1,6 @@
 //! The operator's tool: makes the outbox's tables, enqueues, sends, and shows and mends what became of it.
 #![cfg_attr(
-    not(any(feature = "sqlite", feature = "postgres")),
+    not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
     allow(dead_code, reason = "without a store, the tool can only say what it lacks")
 )]
 
@@ -57,6 +57,8 @@ async fn run(args: Args) -> Result<(), Fail> {
         database::Database::Sqlite(store) => obey(args.command, store).await,
         #[cfg(feature = "postgres")]
         database::Database::Postgres(store) => obey(args.command, store).await,
+        #[cfg(feature = "mysql")]
+        database::Database::MySql(store) => obey(args.command, store).await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider::{AdminStore, Attempt, Delivery, DeliveryId, Filter, RelayStatus, Stats, Summary};
+use postrider::{AdminStore, Attempt, Delivery, DeliveryId, Filter, Outbox, RelayStatus, Stats, Summary};
 use serde_json::{Value, json};
 
 use crate::args::List;
@@ -148,7 +148,7 @@ fn attempt_lines(attempt: &Attempt, out: &mut Out) -> Result<(), Fail> {
 }
 
 pub(crate) async fn stats<S: AdminStore>(json: bool, store: &S, out: &mut Out) -> Result<(), Fail> {
-    let stats = store.stats().await?;
+    let stats = Outbox::enqueue_only(store.clone()).stats().await?;
     if json {
         return out.line(stats_json(&stats));
     }

@@ -184,6 +184,10 @@ impl FromStr for Mailbox {
         let name = name.trim();
         let name = match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
             Some(quoted) => unescape(quoted),
+            // Without quotes these never belong to a name (RFC 5322 section 3.2.3): it is a list of mailboxes.
+            None if name.contains(['<', '>', '@', ',', '"']) => {
+                return Err(AddressError::new("is more than one mailbox, or its name needs quotes"));
+            }
             None => name.to_owned(),
         };
         Mailbox::new(name, address.trim().parse()?)
@@ -332,6 +336,11 @@ mod tests {
         assert_eq!(quoted.name(), Some(r#"Lovelace, "Ada""#));
         let bare: Mailbox = "<ada@example.com>".parse().unwrap();
         assert_eq!(bare.name(), None);
+        for list in
+            ["Ada <a@b.example>, Bob <b@c.example>", "a@b.example, Bob <b@c.example>", "Lovelace, Ada <a@b.example>"]
+        {
+            assert!(list.parse::<Mailbox>().is_err(), "{list} was taken for one mailbox");
+        }
         assert!("Ada ada@example.com>".parse::<Mailbox>().is_err());
         assert!("Ada\r\nBcc: x <ada@example.com>".parse::<Mailbox>().is_err());
     }

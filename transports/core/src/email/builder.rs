@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::{Address, AddressError, IntoMailbox, Mailbox};
 
+use super::parts::can_be_folded;
 use super::{Attachment, Email, Header, ListUnsubscribe, ReversePath};
 
 /// Collects a mail. Nothing is checked away silently: the first thing that is wrong comes out of [`build`](Self::build).
@@ -52,7 +53,11 @@ impl EmailBuilder {
 
     fn mailbox(self, field: &'static str, mailbox: impl IntoMailbox, put: impl FnOnce(&mut Parts, Mailbox)) -> Self {
         self.step(|parts| {
-            put(parts, mailbox.into_mailbox().map_err(|source| EmailError::Address { field, source })?);
+            let mailbox = mailbox.into_mailbox().map_err(|source| EmailError::Address { field, source })?;
+            if !mailbox.name().is_none_or(can_be_folded) {
+                return Err(EmailError::LongWord { field: field.to_owned() });
+            }
+            put(parts, mailbox);
             Ok(())
         })
     }
@@ -93,6 +98,9 @@ impl EmailBuilder {
         self.step(|parts| {
             if subject.chars().any(|c| c.is_control() && c != '\t') {
                 return Err(EmailError::Subject);
+            }
+            if !can_be_folded(&subject) {
+                return Err(EmailError::LongWord { field: "subject".to_owned() });
             }
             parts.subject = subject;
             Ok(())
@@ -144,6 +152,9 @@ impl EmailBuilder {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             if key.is_empty() || key.len() > 64 || !key.bytes().all(plain) || value.chars().any(char::is_control) {
                 return Err(EmailError::Metadata);
+            }
+            if !can_be_folded(&value) {
+                return Err(EmailError::LongWord { field: "metadata".to_owned() });
             }
             parts.metadata.insert(key, value);
             Ok(())
@@ -282,6 +293,11 @@ pub enum EmailError {
         /// The header.
         name: String,
     },
+    /// A header would hold a word that is longer than a line of a message may be.
+    LongWord {
+        /// The header, or the field that it is made from.
+        field: String,
+    },
     /// The header is one that the mail writes itself, from its own fields or from the delivery.
     OwnHeader {
         /// The header.
@@ -324,6 +340,9 @@ impl fmt::Display for EmailError {
             Self::HeaderName => f.write_str("a header name must be 1 to 76 printable ASCII characters without a colon"),
             Self::HeaderValue { name } => {
                 write!(f, "header {name}: the value has a line break or another control character")
+            }
+            Self::LongWord { field } => {
+                write!(f, "{field}: a word of it is longer than 900 octets, and no line may be")
             }
             Self::OwnHeader { name } => {
                 write!(f, "header {name} is written by the mail itself and cannot be set by hand")

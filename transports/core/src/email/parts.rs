@@ -139,6 +139,9 @@ impl Header {
         if value.chars().any(|c| c.is_control() && c != '\t') {
             return Err(EmailError::HeaderValue { name });
         }
+        if !can_be_folded(&value) {
+            return Err(EmailError::LongWord { field: name });
+        }
         Ok(Self { name, value })
     }
 
@@ -159,6 +162,11 @@ impl fmt::Debug for Header {
     }
 }
 
+/// Whether a header's value fits into lines of 998 octets (RFC 5322 section 2.1.1), which can be broken at spaces only.
+pub(super) fn can_be_folded(value: &str) -> bool {
+    value.split([' ', '\t']).all(|word| word.len() <= 900)
+}
+
 /// How a reader leaves a mailing list: the `List-Unsubscribe` header (RFC 2369 section 3.2), and with one click where the
 /// mail program offers it (RFC 8058).
 #[derive(Clone, PartialEq, Eq)]
@@ -175,6 +183,7 @@ impl ListUnsubscribe {
     pub fn uri(uri: impl Into<String>) -> Result<Self, EmailError> {
         let uri = uri.into();
         let clean = uri.bytes().all(|b| b.is_ascii_graphic() && !b"<>,".contains(&b));
+        let clean = clean && can_be_folded(&uri);
         let scheme = ["https://", "http://", "mailto:"].iter().any(|scheme| starts_with_ignore_case(&uri, scheme));
         if !clean || !scheme {
             return Err(EmailError::ListUnsubscribe);
