@@ -53,6 +53,11 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 ///
 /// Other processes' commits are noticed by polling.
 ///
+/// # Cancel safety
+/// A call that is dropped half-way closes its connection and so undoes what it had begun. In the caller's transaction that is for the
+/// caller to do: the driver cannot go on with a connection on which a statement was dropped
+/// ([`close_on_drop`](sqlx::pool::PoolConnection::close_on_drop)).
+///
 /// # Rights
 /// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys `SELECT` and `UPDATE` as
 /// well; a relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all of the outbox's tables. To migrate takes `CREATE`, `ALTER`,
