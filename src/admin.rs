@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use postrider_transport::{DeliveryId, Recipient, mask_addresses};
 
 use crate::Outbox;
-use crate::delivery::{Attempt, Priority, RecipientState, State, WhenInDoubt};
+use crate::delivery::Attempt;
+use crate::state::{Priority, RecipientState, State, WhenInDoubt};
 use crate::store::{AdminStore, SILENCE, StoreError};
 
 /// One delivery, with all that is known of it but the message itself.

@@ -14,8 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use postrider_transport::{Blame, Class, Failure, Receipt, Recipient, Refusal, mask_addresses};
 
-use crate::delivery::{Lease, Next, Outcome, RecipientOutcome, RecipientState, WhenInDoubt};
+use crate::delivery::{Lease, Next, RecipientOutcome};
 use crate::retry::RetryPolicy;
+use crate::state::{Outcome, RecipientState, WhenInDoubt};
 
 /// What follows from one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,21 +10,20 @@ mod observe;
 mod outbox;
 mod relay;
 mod retry;
+mod state;
 mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
 pub use admin::{Changed, Delivery, Filter, Prune, RecipientStatus, RelayStatus, Stats, Summary};
 pub use clock::TestClock;
-pub use delivery::{
-    Attempt, Lease, LeaseKey, NewRow, Next, Outcome, Priority, RecipientOutcome, RecipientState, Settled, Settlement,
-    State, UnknownWord, When, WhenInDoubt,
-};
+pub use delivery::{Attempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
 pub use enqueue::{EnqueueError, NewDelivery};
 pub use observe::{Event, Observer};
 pub use outbox::{Accept, EnqueueOnly, Outbox};
 pub use relay::{Pass, Pause, Relay};
 pub use retry::{Backoff, RetryPolicy};
+pub use state::{Outcome, Priority, RecipientState, State, UnknownWord, WhenInDoubt};
 #[cfg(feature = "mysql")]
 pub use store::MySqlStore;
 #[cfg(feature = "postgres")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider_transport::{DeliveryId, Failure, Receipt};
 
-use crate::delivery::Outcome;
+use crate::state::Outcome;
 
 /// Listens to a relay: for metrics, alarms, tests.
 ///

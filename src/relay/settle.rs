@@ -10,8 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::outage;
 use super::shared::Shared;
-use crate::delivery::{Next, RecipientState, Settled, Settlement};
+use crate::delivery::{Next, Settled, Settlement};
 use crate::observe::Event;
+use crate::state::RecipientState;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The most that is written in one transaction.

@@ -3,7 +3,8 @@
 use postrider_transport::Recipient;
 
 use crate::admin::RecipientStatus;
-use crate::delivery::{RecipientOutcome, RecipientState, State};
+use crate::delivery::RecipientOutcome;
+use crate::state::{RecipientState, State};
 
 /// How it stands with each recipient. `recorded` are the outcomes that were written down; `reply` is the next hop's answer to
 /// the last attempt.

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use postrider_transport::{DeliveryId, Recipient};
 
 use crate::admin::{Delivery, Stats, Summary};
-use crate::delivery::{Attempt, Lease, Priority, RecipientOutcome, UnknownWord};
+use crate::delivery::{Attempt, Lease, RecipientOutcome};
+use crate::state::{Priority, UnknownWord};
 use crate::store::recipients::{remaining, statuses};
 use crate::store::{StoreError, StoreErrorKind};
 

@@ -8,7 +8,7 @@ use super::MemoryStore;
 use super::rows::Row;
 use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
 use crate::clock::{from_millis, millis};
-use crate::delivery::State;
+use crate::state::State;
 use crate::store::recipients::{kept_on_resend, statuses};
 use crate::store::{AdminStore, StoreError};
 

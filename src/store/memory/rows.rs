@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 use crate::clock::{from_millis, millis, to_millis};
-use crate::delivery::{
-    Attempt, Lease, LeaseKey, NewRow, Next, Outcome, Priority, RecipientOutcome, Settled, Settlement, State, When,
-    WhenInDoubt,
-};
+use crate::delivery::{Attempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
+use crate::state::{Outcome, Priority, State, WhenInDoubt};
 use crate::store::recipients::remaining;
 use crate::store::{RelayId, RelayReport, StoreError, StoreErrorKind};
 

@@ -9,7 +9,8 @@ use sqlx::{Connection, Row};
 use super::rows::{attempt_item, id, list, numbered, recorded};
 use super::sql::{BEGIN, Sql};
 use crate::clock::{from_micros, micros, to_micros};
-use crate::delivery::{Attempt, Lease, LeaseKey, Outcome, RecipientOutcome};
+use crate::delivery::{Attempt, Lease, LeaseKey, RecipientOutcome};
+use crate::state::Outcome;
 use crate::store::sql::{Columns, addressed, count};
 use crate::store::{Claim, StoreError};
 

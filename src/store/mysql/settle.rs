@@ -11,7 +11,8 @@ use sqlx::mysql::MySqlConnection;
 use super::rows::{attempt_item, back_item, end_item, id, keys, list, numbered, outcome_item};
 use super::sql::{BEGIN, Sql};
 use crate::clock::micros;
-use crate::delivery::{LeaseKey, Next, Settled, Settlement, State};
+use crate::delivery::{LeaseKey, Next, Settled, Settlement};
+use crate::state::State;
 use crate::store::StoreError;
 use crate::store::sql::Columns;
 

@@ -10,7 +10,7 @@ use super::SqliteStore;
 use super::rows::{id, recorded};
 use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
 use crate::clock::{from_millis, millis};
-use crate::delivery::State;
+use crate::state::State;
 use crate::store::recipients::kept_on_resend;
 use crate::store::sql::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
 use crate::store::{AdminStore, StoreError};

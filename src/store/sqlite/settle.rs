@@ -7,7 +7,8 @@ use sqlx::{AssertSqlSafe, Row, SqlitePool};
 
 use super::rows::id;
 use crate::clock::{millis, to_millis};
-use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement, State};
+use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
+use crate::state::State;
 use crate::store::StoreError;
 
 pub(super) async fn settle(

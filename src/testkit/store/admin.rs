@@ -8,7 +8,8 @@ use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, retry, row, row_for, sent, settle, states,
     through,
 };
-use crate::delivery::{NewRow, Next, RecipientState, Settlement, When};
+use crate::delivery::{NewRow, Next, Settlement, When};
+use crate::state::RecipientState;
 use crate::{AdminStore, Changed, Filter, Prune, RelayId, RelayReport, Settled, State, Store, TestClock};
 
 /// Whatever had ended is pending again, with a fresh budget, a new cycle and no expiry, and numbers and tokens go on.

@@ -3,7 +3,8 @@
 use postrider_transport::Encoded;
 
 use super::{StoreUnderTest, claim_one, dead, get, insert_one, row, row_for, settle};
-use crate::delivery::{NewRow, Priority, When, WhenInDoubt};
+use crate::delivery::{NewRow, When};
+use crate::state::{Priority, WhenInDoubt};
 use crate::{AdminStore, Prune, Settled, State, Store, TestClock};
 
 /// A delivery exists if and only if the transaction that enqueued it commits.

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::{LEASE, SECOND, StoreUnderTest, claim, claim_one, get, insert_one, retry, row, sent, settle};
-use crate::delivery::{LeaseKey, NewRow, Outcome, Priority, When};
+use crate::delivery::{LeaseKey, NewRow, When};
+use crate::state::{Outcome, Priority};
 use crate::{Claim, Settled, State, Store, TestClock};
 
 /// The most urgent first; among equals, what has been due longest.

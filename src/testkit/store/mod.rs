@@ -36,7 +36,8 @@ use std::time::Duration;
 
 use postrider_transport::{DeliveryId, Encoded, Recipient};
 
-use crate::delivery::{Attempt, Lease, NewRow, Next, Outcome, RecipientOutcome, RecipientState, Settlement};
+use crate::delivery::{Attempt, Lease, NewRow, Next, RecipientOutcome, Settlement};
+use crate::state::{Outcome, RecipientState};
 use crate::{AdminStore, Claim, Delivery, Settled, TestClock};
 
 pub use admin::*;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use postrider_transport::DeliveryId;
 
 use super::{LEASE, SECOND, StoreUnderTest, row_for, settlement, through};
-use crate::delivery::{Lease, LeaseKey, NewRow, Next, Outcome, Priority, RecipientState, Settlement, When};
+use crate::delivery::{Lease, LeaseKey, NewRow, Next, Settlement, When};
+use crate::state::{Outcome, Priority, RecipientState};
 use crate::{AdminStore, Claim, Filter, MemoryStore, State, Store, TestClock};
 
 /// A small generator (splitmix64), so that a failing walk can be walked again.

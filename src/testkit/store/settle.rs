@@ -4,7 +4,8 @@ use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, retry, row, row_for, sent, settle,
     settlement, states, through,
 };
-use crate::delivery::{Next, Outcome, RecipientState, Settlement};
+use crate::delivery::{Next, Settlement};
+use crate::state::{Outcome, RecipientState};
 use crate::{AdminStore, Filter, Settled, State, Store, TestClock};
 
 /// A retry is due after its wait and no earlier, and the attempt counts in history and budget.
