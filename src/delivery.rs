@@ -84,8 +84,8 @@ pub struct Lease {
     pub key: LeaseKey,
     /// When it was claimed, by the database's clock.
     pub claimed_at: SystemTime,
-    /// When it was enqueued.
-    pub created_at: SystemTime,
+    /// What the mail's Date says: when it was enqueued, or, if it was scheduled for later, when it was first to be sent.
+    pub dated_at: SystemTime,
     /// The message.
     pub message: Encoded,
     /// Everyone who still wants it: neither mailed nor refused for good in this cycle.
@@ -118,7 +118,7 @@ impl Lease {
         Self {
             key,
             claimed_at,
-            created_at: claimed_at,
+            dated_at: claimed_at,
             message,
             recipients,
             taken: false,

@@ -126,7 +126,7 @@ fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &Claimed) -> 
     // Messages may be of a type that is not ours, and reading one must not take the relay down.
     let read = catch_unwind(AssertUnwindSafe(|| {
         let message = T::Message::decode(&lease.message)?;
-        Ok(Outgoing::new(lease.key.id, lease.created_at, message)
+        Ok(Outgoing::new(lease.key.id, lease.dated_at, message)
             .with_recipients(lease.recipients.clone())
             .with_attempt(lease.attempts + 1, lease.cycle))
     }));

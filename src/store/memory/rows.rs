@@ -29,6 +29,8 @@ pub(super) struct Row {
     pub(super) priority: Priority,
     pub(super) when_in_doubt: WhenInDoubt,
     pub(super) created: i64,
+    /// When it was first to be sent, which is what the mail's Date says.
+    pub(super) dated: i64,
     pub(super) due: i64,
     pub(super) expires: Option<i64>,
     pub(super) token: i64,
@@ -93,6 +95,7 @@ impl Rows {
             priority: new.priority,
             when_in_doubt: new.when_in_doubt,
             created: now,
+            dated: due.max(now),
             due,
             expires: new.expires.map(|when| resolve(when, now)),
             token: 0,
@@ -138,7 +141,7 @@ impl Rows {
         let key = LeaseKey { id, token: row.token };
         Some(Lease {
             taken,
-            created_at: from_millis(row.created),
+            dated_at: from_millis(row.dated),
             template_id: row.template_id.clone(),
             attempts: row.made,
             cycle: row.cycle,

@@ -113,7 +113,7 @@ fn lease(
     let key = LeaseKey { id, token: row.number("token")? + 1 };
     let encoded = Encoded { format: message.try_get("format")?, body: message.try_get("body")? };
     let lease = Lease {
-        created_at: from_micros(message.number("created_at")?),
+        dated_at: from_micros(message.number("dated_at")?),
         template_id: message.text_or_null("template_id")?,
         attempts: count(row, "attempts")? + u32::from(lost),
         cycle: count(row, "cycle")?,

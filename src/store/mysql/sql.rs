@@ -142,7 +142,7 @@ const DUE: &str = "
     WHERE priority = ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
 
 const MESSAGES: &str = "
-    SELECT d.id, d.created_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt
+    SELECT d.id, GREATEST(d.created_at, COALESCE(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt
     FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
 
 /// Here the number says whether a holder vanished.

@@ -41,7 +41,7 @@ fn lease(row: &PgRow, outcomes: &HashMap<Uuid, Vec<RecipientOutcome>>) -> Result
     let message = Encoded { format: row.try_get("format")?, body: row.try_get("body")? };
     let recorded = outcomes.get(&key.id.as_uuid()).map_or(&[][..], Vec::as_slice);
     let lease = Lease {
-        created_at: from_micros(row.try_get("created_at")?),
+        dated_at: from_micros(row.try_get("dated_at")?),
         template_id: row.try_get("template_id")?,
         attempts: count(row, "attempts")?,
         cycle: count(row, "cycle")?,

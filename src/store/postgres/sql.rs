@@ -147,7 +147,7 @@ const CLAIM: &str = r#"
            (extract(epoch FROM c.leased_at) * 1000000)::bigint AS claimed_at,
            (extract(epoch FROM c.cycle_started_at) * 1000000)::bigint AS cycle_started_at,
            (extract(epoch FROM c.expires_at) * 1000000)::bigint AS expires_at,
-           (extract(epoch FROM d.created_at) * 1000000)::bigint AS created_at,
+           (extract(epoch FROM greatest(d.created_at, d.send_at)) * 1000000)::bigint AS dated_at,
            d.format, d.body, d.recipients::text AS recipients, d.template_id, d.when_in_doubt
     FROM claimed c JOIN "{s}".deliveries d ON d.id = c.delivery_id
     ORDER BY c.priority DESC, c.due_at"#;

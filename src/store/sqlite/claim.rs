@@ -21,7 +21,7 @@ const FIRST_DUE: &str = "
 
 const DUE: &str = "
     SELECT q.delivery_id, q.leased_at, q.token, q.attempts, q.cycle, q.spent, q.cycle_started_at, q.expires_at,
-           d.created_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt,
+           max(d.created_at, coalesce(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt,
            EXISTS (SELECT 1 FROM postrider_recipients r WHERE r.delivery_id = q.delivery_id) AS partial
     FROM postrider_queue q JOIN postrider_deliveries d ON d.id = q.delivery_id
     WHERE q.priority = ?1 AND q.due_at <= ?2
@@ -89,7 +89,7 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
     let outcomes =
         if row.try_get("partial")? { recorded(connection, row.try_get("delivery_id")?).await? } else { Vec::new() };
     let lease = Lease {
-        created_at: from_millis(row.try_get("created_at")?),
+        dated_at: from_millis(row.try_get("dated_at")?),
         template_id: row.try_get("template_id")?,
         attempts: count(row, "attempts")? + u32::from(lost),
         cycle: count(row, "cycle")?,

@@ -45,7 +45,7 @@ pub async fn a_message_comes_back_as_it_went_in<F: StoreUnderTest>(fixture: &F) 
     assert_eq!(lease.recipients, new.recipients);
     assert_eq!(lease.template_id, new.template_id);
     assert_eq!(lease.when_in_doubt, WhenInDoubt::Hold);
-    assert_eq!(lease.created_at, clock.now());
+    assert_eq!(lease.dated_at, clock.now());
     assert_eq!(lease.expires_at, Some(clock.now() + super::LEASE * 10));
     assert_eq!((lease.attempts, lease.cycle, lease.spent, lease.lost, lease.taken), (0, 1, 0, false, false));
     assert_eq!(store.message(id).await.expect("reading works"), Some(new.message));
@@ -104,5 +104,6 @@ pub async fn what_is_scheduled_waits_for_its_time<F: StoreUnderTest>(fixture: &F
     let lease = claim_one(&store).await;
     assert_eq!(lease.key.id, ids[0]);
     assert_eq!(lease.cycle_started_at, clock.now(), "the cycle begins when it is due");
+    assert_eq!(lease.dated_at, clock.now(), "the mail is dated when it is due");
     assert!(super::claim(&store, 10).await.is_empty());
 }

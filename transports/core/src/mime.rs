@@ -14,8 +14,8 @@ pub use dkim::{Dkim, DkimError};
 
 /// Renders mails.
 ///
-/// The same delivery renders to the same bytes each time: Message-ID and boundaries come from its id, Date from the time it was
-/// enqueued. (A DKIM signature names the second in which it was made, so that one header differs between attempts.)
+/// The same delivery renders to the same bytes each time: Message-ID and boundaries come from its id, Date from the time
+/// at which it was first to be sent. (A DKIM signature names the second in which it was made, so that one header differs between attempts.)
 ///
 /// Tags and metadata, for which mail has no standard header, travel as `X-Tag` and `X-Metadata-KEY`; `bcc` travels not at all.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +61,7 @@ fn message(outgoing: &Outgoing<Email>) -> Result<lettre::Message, MimeError> {
     let email = outgoing.message();
     let mut builder = lettre::Message::builder()
         .from(mailbox(email.from())?)
-        .date(outgoing.created_at())
+        .date(outgoing.dated_at())
         .message_id(Some(format!("<{}@{}>", outgoing.id(), email.from().address().domain())))
         .subject(email.subject());
     if let Some(sender) = email.sender() {

@@ -55,12 +55,12 @@ impl fmt::Debug for DeliveryId {
 
 /// One message for one call of a transport.
 ///
-/// The same delivery yields the same bytes at each attempt: [`id`](Self::id) and [`created_at`](Self::created_at) never
+/// The same delivery yields the same bytes at each attempt: [`id`](Self::id) and [`dated_at`](Self::dated_at) never
 /// change, and everything that identifies the message (Message-ID, Date, MIME boundaries, idempotency keys) derives from them.
 #[derive(Clone)]
 pub struct Outgoing<M> {
     id: DeliveryId,
-    created_at: SystemTime,
+    dated_at: SystemTime,
     attempt: u32,
     cycle: u32,
     recipients: Vec<Recipient>,
@@ -70,8 +70,8 @@ pub struct Outgoing<M> {
 
 impl<M: Message> Outgoing<M> {
     /// A first attempt at a message, for everyone it names.
-    pub fn new(id: DeliveryId, created_at: SystemTime, message: M) -> Self {
-        Self { id, created_at, attempt: 1, cycle: 1, recipients: message.recipients(), partial: false, message }
+    pub fn new(id: DeliveryId, dated_at: SystemTime, message: M) -> Self {
+        Self { id, dated_at, attempt: 1, cycle: 1, recipients: message.recipients(), partial: false, message }
     }
 
     /// Narrows the message to the recipients that still want it. Those who took it in an earlier attempt are not in the list.
@@ -96,9 +96,10 @@ impl<M> Outgoing<M> {
         self.id
     }
 
-    /// When the delivery was enqueued, to the millisecond, by the database's clock.
-    pub fn created_at(&self) -> SystemTime {
-        self.created_at
+    /// What the message's Date says: when the delivery was enqueued, or, if it was scheduled for later, when it was first to be
+    /// sent; by the database's clock.
+    pub fn dated_at(&self) -> SystemTime {
+        self.dated_at
     }
 
     /// Which attempt over the delivery's life this is, from 1 on.
@@ -125,7 +126,7 @@ impl<M> Outgoing<M> {
     pub fn map<N>(self, rewrite: impl FnOnce(M) -> N) -> Outgoing<N> {
         Outgoing {
             id: self.id,
-            created_at: self.created_at,
+            dated_at: self.dated_at,
             attempt: self.attempt,
             cycle: self.cycle,
             recipients: self.recipients,
@@ -147,9 +148,9 @@ impl<M> Outgoing<M> {
         key
     }
 
-    /// Seconds since the Unix epoch at which the delivery was enqueued.
-    pub fn created_unix(&self) -> u64 {
-        self.created_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    /// [`dated_at`](Self::dated_at) in seconds since the Unix epoch.
+    pub fn dated_unix(&self) -> u64 {
+        self.dated_at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 }
 
