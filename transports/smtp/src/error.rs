@@ -131,6 +131,16 @@ impl SmtpError {
         Self { stage, fault, meaning }
     }
 
+    /// The same answer, for somebody who waited for it too; `None` where it is no answer of the server's.
+    pub(crate) fn repeated(&self) -> Option<Self> {
+        let Self { stage, meaning, .. } = *self;
+        match &self.fault {
+            Fault::Refused(reply) => Some(Self { stage, fault: Fault::Refused(reply.clone()), meaning }),
+            Fault::Misconfigured(what) => Some(Self { stage, fault: Fault::Misconfigured(what), meaning }),
+            _ => None,
+        }
+    }
+
     /// Overrides what the fault means by itself.
     pub(crate) fn meaning(mut self, meaning: Meaning) -> Self {
         self.meaning = meaning;

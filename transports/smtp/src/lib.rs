@@ -72,6 +72,9 @@
 //! budget is what bounds them.
 //!
 //! # Connections
+//! Until the server has accepted the credentials once, one connection tries them while the others wait, and a refusal is shared
+//! by all that waited: many messages do not make many wrong passwords.
+//!
 //! A call takes a connection that waits, or opens one while there are fewer than
 //! [`max_connections`](SmtpBuilder::max_connections), or waits for one. Before a connection is used again it is looked at, without
 //! asking the server: if it has ended, or anything unasked came, it is closed. Should it end just as it is used again, before the
@@ -93,6 +96,7 @@ mod config;
 mod dialogue;
 mod error;
 mod job;
+mod login;
 mod pool;
 mod reply;
 mod session;

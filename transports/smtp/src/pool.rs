@@ -9,6 +9,7 @@ use tracing::debug;
 
 use crate::config::Config;
 use crate::error::SmtpError;
+use crate::login::Login;
 use crate::session::Session;
 
 /// Connections to one server, at most as many as configured.
@@ -18,6 +19,7 @@ pub(crate) struct Pool {
     config: Config,
     permits: Arc<Semaphore>,
     idle: Mutex<Idle>,
+    login: Login,
 }
 
 /// The connections that wait for a message. The one used last is used next, so that those not needed grow old.
@@ -30,7 +32,7 @@ struct Idle {
 impl Pool {
     pub(crate) fn new(config: Config) -> Self {
         let permits = config.limits.connections.min(Semaphore::MAX_PERMITS);
-        Self { config, permits: Arc::new(Semaphore::new(permits)), idle: Mutex::default() }
+        Self { config, permits: Arc::new(Semaphore::new(permits)), idle: Mutex::default(), login: Login::default() }
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -52,7 +54,7 @@ impl Pool {
                 return Ok(Lease { session, reused: true, permit, pool: Arc::clone(self) });
             }
         }
-        let session = Session::open(&self.config).await?;
+        let session = self.login.open(&self.config).await?;
         Ok(Lease { session, reused: false, permit, pool: Arc::clone(self) })
     }
 
@@ -64,7 +66,7 @@ impl Pool {
         if let Some((_, session)) = idle {
             let _ = session.quit(&self.config).await;
         }
-        let session = Session::open(&self.config).await?;
+        let session = self.login.open(&self.config).await?;
         session.quit(&self.config).await
     }
 
@@ -173,7 +175,7 @@ impl Lease {
     pub(crate) async fn renew(self) -> Result<Self, SmtpError> {
         let Self { session, permit, pool, .. } = self;
         drop(session);
-        let session = Session::open(&pool.config).await?;
+        let session = pool.login.open(&pool.config).await?;
         Ok(Self { session, reused: false, permit, pool })
     }
 

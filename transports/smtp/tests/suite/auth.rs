@@ -65,6 +65,29 @@ async fn a_wrong_password_is_the_transports_fault_and_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn many_messages_do_not_make_many_wrong_passwords() {
+    let peer = peer("AUTH PLAIN").await;
+    let logins = |peer: &Peer| peer.heard().iter().filter(|heard| heard.line.starts_with("AUTH")).count();
+    let wrong = to(&peer, "wrong-hunter2-password").build().unwrap();
+    for round in 1..=2 {
+        let mails: Vec<_> = (0..20).map(|_| mail()).collect();
+        let sends = futures_util::future::join_all(mails.iter().map(|mail| wrong.send(mail))).await;
+        for failure in sends.into_iter().map(Result::unwrap_err) {
+            assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Transport));
+            assert_eq!(failure.downcast_ref::<SmtpError>().unwrap().code(), Some(535));
+        }
+        assert_eq!(logins(&peer), round, "each round of messages tries the password once");
+    }
+    // The right one is tried by one as well, and then by as many as there are.
+    let right = to(&peer, SECRET).max_connections(4).build().unwrap();
+    let mails: Vec<_> = (0..20).map(|_| mail()).collect();
+    for sent in futures_util::future::join_all(mails.iter().map(|mail| right.send(mail))).await {
+        sent.unwrap();
+    }
+    assert!(logins(&peer) <= 2 + 4);
+}
+
+#[tokio::test]
 async fn no_mechanism_in_common() {
     for (offer, asked) in [
         ("AUTH CRAM-MD5 XOAUTH2", None),
