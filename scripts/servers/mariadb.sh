@@ -17,6 +17,8 @@ PATH=$PATH:/usr/sbin:/sbin
 os_user=mysql
 
 say() { echo "mariadb.sh: $*" >&2; }
+# shellcheck source=scripts/lib/ports.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/ports.sh"
 
 needs() {
     if ! command -v mariadbd || ! command -v mariadb-install-db || ! command -v mariadb ||
@@ -37,19 +39,6 @@ instance_pids() {
         [ "$cwd" = "$data" ] || [ "$cwd" = "$dir/run" ] || continue
         [ "$(stat -c %U "$proc" || true)" != "$os_user" ] || echo "${proc#/proc/}"
     done 2>/dev/null
-}
-
-# Below the ports that the kernel hands out by itself, so that a client's or a
-# test's own socket does not take the port between this look and the bind, nor
-# between a crash and the restart.
-free_port() {
-    local port
-    for _ in {1..200}; do
-        port=$((10000 + RANDOM % 20000))
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-    done
-    say "found no free port on 127.0.0.1"
-    return 1
 }
 
 create_tables() {
@@ -114,6 +103,7 @@ start() {
     fi
     create_tables || { last_words "MariaDB made no database"; return 1; }
     for _ in 1 2 3; do
+        # shellcheck disable=SC2119 # there is no other port to avoid
         free_port >"$dir/port"
         if launch; then
             client 'CREATE DATABASE postrider' >&2

@@ -19,6 +19,8 @@ user=ada@example.test
 password='s3cret:@/%+?#&='
 
 say() { echo "postfix.sh: $*" >&2; }
+# shellcheck source=scripts/lib/ports.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/ports.sh"
 
 needs() {
     command -v postfix >/dev/null || echo postfix
@@ -42,19 +44,6 @@ instance_pids() {
             echo "${proc#/proc/}"
         fi
     done 2>/dev/null
-}
-
-# Below the ports that the kernel hands out by itself, so that a client's or a
-# test's own socket does not take the port between this look and the bind.
-free_port() {
-    local port
-    for _ in {1..200}; do
-        port=$((10000 + RANDOM % 20000))
-        [ "$port" = "${1:-}" ] && continue
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-    done
-    say "found no free port on 127.0.0.1"
-    return 1
 }
 
 certificates() {

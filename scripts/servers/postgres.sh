@@ -17,6 +17,8 @@ PATH=$PATH:/usr/sbin:/sbin
 os_user=postgres
 
 say() { echo "postgres.sh: $*" >&2; }
+# shellcheck source=scripts/lib/ports.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/ports.sh"
 
 # The programs of the newest version; a directory with a client alone is none.
 newest_bin() {
@@ -48,20 +50,6 @@ instance_pids() {
         [ -z "${1:-}" ] || [ "${exe##*/}" = "$1" ] || continue
         echo "${proc#/proc/}"
     done 2>/dev/null
-}
-
-# Below the ports that the kernel hands out by itself, so that a client's or a
-# test's own socket does not take the port between this look and the bind, nor
-# between a crash and the restart.
-free_port() {
-    local port
-    for _ in {1..200}; do
-        port=$((10000 + RANDOM % 20000))
-        [ "$port" = "${1:-}" ] && continue
-        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-    done
-    say "found no free port on 127.0.0.1"
-    return 1
 }
 
 create_cluster() {

@@ -106,7 +106,7 @@ impl RelayReport {
 
 /// A database that keeps deliveries: the side that enqueues and the side that sends.
 ///
-/// The stores of this crate are [`MemoryStore`], and behind features of their names `SqliteStore`. A store of your own
+/// The stores of this crate are [`MemoryStore`], and behind features, `SqliteStore`, `PgStore` and `MySqlStore`. A store of your own
 /// implements this trait and [`AdminStore`], and runs the suite in [`testkit`](crate::testkit) to know that it keeps the
 /// promises below.
 ///

@@ -43,6 +43,12 @@ fn where_state(state: Option<State>) -> &'static str {
     }
 }
 
+/// The row of one delivery with its state.
+async fn find(connection: &mut SqliteConnection, id: &str) -> Result<Option<SqliteRow>, StoreError> {
+    let sql = format!("{WITH_STATE} WHERE d.id = ?1");
+    Ok(sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(connection).await?)
+}
+
 impl AdminStore for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         super::migrate::migrate(&self.pool).await
@@ -52,11 +58,7 @@ impl AdminStore for SqliteStore {
         // One snapshot: the state and the history must be of the same moment.
         let mut tx = self.pool.begin().await?;
         let text = id.to_string();
-        let found = sqlx::query(AssertSqlSafe(format!("{WITH_STATE} WHERE d.id = ?1")))
-            .bind(&text)
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(row) = found else {
+        let Some(row) = find(&mut tx, &text).await? else {
             return Ok(None);
         };
         let attempts = sqlx::query("SELECT * FROM postrider_attempts WHERE delivery_id = ?1 ORDER BY number")
@@ -99,11 +101,7 @@ impl AdminStore for SqliteStore {
         let text = id.to_string();
         let now = self.clock.now_millis();
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let found = sqlx::query(AssertSqlSafe(format!("{WITH_STATE} WHERE d.id = ?1")))
-            .bind(&text)
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(row) = found else {
+        let Some(row) = find(&mut tx, &text).await? else {
             tx.rollback().await?;
             return Ok(Changed::NotFound);
         };
@@ -140,11 +138,7 @@ impl AdminStore for SqliteStore {
     async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
         let text = id.to_string();
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let found = sqlx::query(AssertSqlSafe(format!("{WITH_STATE} WHERE d.id = ?1")))
-            .bind(&text)
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(row) = found else {
+        let Some(row) = find(&mut tx, &text).await? else {
             tx.rollback().await?;
             return Ok(Changed::NotFound);
         };
