@@ -41,6 +41,9 @@ pub use postrider_transport::{
     Recipient, Refusal, Transport, Unsupported,
 };
 
+/// Mail by a provider's HTTP API.
+#[cfg(feature = "http")]
+pub use postrider_http as http;
 /// Mail over SMTP.
 #[cfg(feature = "smtp")]
 pub use postrider_smtp as smtp;

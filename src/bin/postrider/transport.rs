@@ -9,7 +9,7 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("smtp", "smtp", cfg!(feature = "smtp")),
     Scheme::new("smtps", "smtp", cfg!(feature = "smtp")),
     Scheme::new("ses", "ses", false),
-    Scheme::new("sendgrid", "sendgrid", false),
+    Scheme::new("sendgrid", "sendgrid", cfg!(feature = "sendgrid")),
     Scheme::new("mailgun", "mailgun", false),
     Scheme::new("postmark", "postmark", false),
     Scheme::new("resend", "resend", false),
@@ -21,12 +21,14 @@ const SCHEMES: &[Scheme] = &[
 ];
 
 /// The transport for `url`, for so many messages at once.
-#[cfg_attr(not(feature = "smtp"), allow(unused_variables, reason = "there is nothing to open"))]
+#[cfg_attr(not(feature = "smtp"), allow(unused_variables, reason = "only SMTP has connections to count"))]
 pub(crate) fn open(url: Option<&str>, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
     let (scheme, url) = schemes::find("transport", "--transport URL, or set TRANSPORT_URL", SCHEMES, url)?;
     match scheme.feature {
         #[cfg(feature = "smtp")]
         "smtp" => smtp(url, concurrency),
+        #[cfg(feature = "sendgrid")]
+        "sendgrid" => http::<postrider::http::SendGrid>(url),
         _ => Err(scheme.lacking()),
     }
 }
@@ -43,4 +45,11 @@ fn smtp(url: &str, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
         builder = builder.max_connections(concurrency);
     }
     Ok(BoxTransport::new(builder.build().map_err(wrong)?))
+}
+
+#[cfg(feature = "http")]
+fn http<P: postrider::http::Provider>(url: &str) -> Result<BoxTransport<Email>, Fail> {
+    let transport = postrider::http::Http::<P>::from_url(url);
+    let wrong = |error| Fail::usage(format!("the transport: {}", crate::fail::chain(&error)));
+    Ok(BoxTransport::new(transport.map_err(wrong)?))
 }

@@ -62,7 +62,7 @@ fn message(outgoing: &Outgoing<Email>) -> Result<lettre::Message, MimeError> {
     let mut builder = lettre::Message::builder()
         .from(mailbox(email.from())?)
         .date(outgoing.dated_at())
-        .message_id(Some(format!("<{}@{}>", outgoing.id(), email.from().address().domain())))
+        .message_id(Some(outgoing.message_id()))
         .subject(email.subject());
     if let Some(sender) = email.sender() {
         builder = builder.sender(mailbox(sender)?);

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Message, Recipient};
+use crate::{Email, Message, Recipient};
 
 /// The name of a delivery, for its whole life: a UUID of version 7 (RFC 9562), so that ids sort by the time of enqueueing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +80,13 @@ impl<M: Message> Outgoing<M> {
         self.partial = recipients.len() != self.message.recipients().len();
         self.recipients = recipients;
         self
+    }
+}
+
+impl Outgoing<Email> {
+    /// The mail's Message-ID (RFC 5322 section 3.6.4), with its angle brackets: the delivery's id at the sender's domain.
+    pub fn message_id(&self) -> String {
+        format!("<{}@{}>", self.id, self.message.from().address().domain())
     }
 }
 

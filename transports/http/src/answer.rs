@@ -1,0 +1,163 @@
+//! What a provider answered, and what it means where the provider has not said otherwise.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::error::{HttpError, HttpErrorKind};
+
+/// A whole answer, or as much of it as came.
+#[derive(Debug)]
+pub struct Answer {
+    pub(crate) provider: &'static str,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+    /// Why the body ends before its end, if it does.
+    pub(crate) cut: Option<Cut>,
+}
+
+/// Why a body is not whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The connection broke.
+    Broken,
+    /// It took too long.
+    TimedOut,
+    /// It is longer than any answer can be.
+    TooLong,
+}
+
+/// How much of an answer is kept for the operator.
+const REPLY: usize = 4096;
+
+impl Answer {
+    /// The status.
+    pub fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// A header's value, if it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as text, what is not UTF-8 replaced; at most 4 KiB of it.
+    pub fn text(&self) -> String {
+        let end = self.body.len().min(REPLY);
+        String::from_utf8_lossy(&self.body[..end]).trim().to_owned()
+    }
+
+    /// The body read as JSON.
+    ///
+    /// # Errors
+    /// When it is not whole, or is something else. After a status that promises success this means that the message is **in
+    /// doubt**: [`Failure::in_doubt`](postrider_transport::Failure::in_doubt) is what the error says.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
+        let what = match self.cut {
+            Some(Cut::Broken) => "the answer broke off",
+            Some(Cut::TimedOut) => "the answer did not come to its end in time",
+            Some(Cut::TooLong) => "the answer is longer than any answer of this provider",
+            None => match serde_json::from_slice(&self.body) {
+                Ok(value) => return Ok(value),
+                // What the parser says may quote the answer.
+                Err(_) => "the answer is not what this provider answers",
+            },
+        };
+        Err(self.error(HttpErrorKind::NoAnswer, what))
+    }
+
+    /// An error of this meaning, with the answer's status, its text for the operator, and how long it asks to wait.
+    pub fn error(&self, kind: HttpErrorKind, text: impl Into<Cow<'static, str>>) -> HttpError {
+        let wait = match kind {
+            HttpErrorKind::Message | HttpErrorKind::Recipient | HttpErrorKind::Account => None,
+            _ => self.retry_after(),
+        };
+        HttpError::new(kind, self.provider, text).with_answer(self.status(), self.text()).with_retry_after(wait)
+    }
+
+    /// What a status means by itself (RFC 9110 section 15), for answers that the provider's documentation says nothing of.
+    ///
+    /// A refusal whose form is not the provider's own may come from anything in between. It therefore never condemns the
+    /// message, unless the message is too large (413).
+    pub fn refusal(&self) -> HttpError {
+        use HttpErrorKind::{Account, Message, NoAnswer, Rate, Unavailable};
+        let (kind, text) = match self.status() {
+            413 => (Message, "the request is too large"),
+            429 => (Rate, "too many requests"),
+            408 | 425 | 503 => (Unavailable, "it cannot serve at present"),
+            500 => (HttpErrorKind::Busy, "it failed inside"),
+            300..400 => (Account, "it points elsewhere; the base URL may be wrong"),
+            401 | 403 | 407 => (Account, "it does not let this account send"),
+            402 => (Account, "it asks for payment"),
+            400..500 | 501 | 505 => (Account, "it refused in a form that is not its own"),
+            // A gateway that lost what is behind it, and whatever nobody has documented.
+            _ => (NoAnswer, "it gave no answer of its own"),
+        };
+        self.error(kind, text)
+    }
+
+    /// How long the answer asks to wait: `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3).
+    pub fn retry_after(&self) -> Option<Duration> {
+        let value = self.header("retry-after")?.trim();
+        if let Ok(seconds) = value.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let until = httpdate::parse_http_date(value).ok()?;
+        Some(until.duration_since(self.now()).unwrap_or_default())
+    }
+
+    /// How long until the time that a provider's own header names, in seconds since the Unix epoch.
+    pub fn reset_at(&self, header: &str) -> Option<Duration> {
+        let until = UNIX_EPOCH.checked_add(Duration::from_secs(self.header(header)?.trim().parse().ok()?))?;
+        Some(until.duration_since(self.now()).unwrap_or_default())
+    }
+
+    /// By the clock that wrote the answer, where it says what it shows.
+    fn now(&self) -> SystemTime {
+        let date = self.header("date").and_then(|date| httpdate::parse_http_date(date).ok());
+        date.unwrap_or_else(SystemTime::now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postrider_transport::{Blame, Class, Classify};
+
+    fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
+        let headers = headers.iter().map(|(name, value)| {
+            (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).expect("a value"))
+        });
+        Answer {
+            provider: "test",
+            status: StatusCode::from_u16(status).expect("a status"),
+            headers: headers.collect(),
+            body: Vec::new(),
+            cut: None,
+        }
+    }
+
+    #[test]
+    fn no_refusal_in_another_form_condemns_a_message_unless_it_is_too_large() {
+        for status in 300..600 {
+            let error = answer(status, &[]).refusal();
+            let condemned = error.class() == Class::Permanent && error.blame() == Blame::Message;
+            assert_eq!(condemned, status == 413, "{status}");
+        }
+    }
+
+    #[test]
+    fn reads_both_forms_of_retry_after() {
+        let wait = |headers: &[(&'static str, &str)]| answer(429, headers).retry_after();
+        assert_eq!(wait(&[("retry-after", "120")]), Some(Duration::from_secs(120)));
+        let date = ("date", "Tue, 24 Nov 2026 10:00:00 GMT");
+        let until = ("retry-after", "Tue, 24 Nov 2026 10:01:30 GMT");
+        assert_eq!(wait(&[date, until]), Some(Duration::from_secs(90)));
+        assert_eq!(wait(&[("date", until.1), ("retry-after", date.1)]), Some(Duration::ZERO));
+        assert_eq!(wait(&[("retry-after", "soon")]), None);
+        assert_eq!(wait(&[("retry-after", "-5")]), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! One request and its answer.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderName, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::Notify;
+use url::Url;
+
+use crate::answer::{Answer, Cut};
+use crate::error::{HttpError, HttpErrorKind};
+use crate::provider::Request;
+use crate::{Secret, Timeouts};
+
+/// No provider's answer is longer.
+const LONGEST_ANSWER: usize = 1024 * 1024;
+
+/// How much of a body is handed to the connection at once.
+const BLOCK: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) provider: &'static str,
+    pub(crate) client: reqwest::Client,
+    pub(crate) base: Url,
+    pub(crate) timeouts: Timeouts,
+}
+
+impl Exchange {
+    /// Asks once. Any answer is `Ok`, whatever its status.
+    pub(crate) async fn post(
+        &self,
+        authorization: (HeaderName, &Secret),
+        request: Request,
+    ) -> Result<Answer, HttpError> {
+        let url = self.base.join(&request.path).map_err(|_| self.unavailable("the request's path is no path"))?;
+        let handed_over = Arc::new(HandedOver::default());
+        let mut post = self.client.post(url).header(authorization.0, authorization.1.header());
+        for (name, value) in request.headers {
+            post = post.header(name, value);
+        }
+        let length = HeaderValue::from(request.body.len());
+        let body = TrackedBody { rest: request.body, handed_over: Arc::clone(&handed_over) };
+        let post = post.header(CONTENT_LENGTH, length).body(reqwest::Body::wrap(body));
+
+        let call = post.send();
+        tokio::pin!(call);
+        let answered = tokio::select! {
+            biased;
+            answered = &mut call => answered,
+            () = handed_over.wait() => match tokio::time::timeout(self.timeouts.answer, &mut call).await {
+                Ok(answered) => answered,
+                Err(_) => return Err(self.no_answer("no answer came in time")),
+            },
+            () = tokio::time::sleep(self.timeouts.request) => {
+                return Err(self.unavailable("the request could not be written in time"));
+            }
+        };
+        match answered {
+            Ok(response) => Ok(self.read(response).await),
+            Err(error) => Err(self.broken(error, handed_over.is_done())),
+        }
+    }
+
+    async fn read(&self, mut response: reqwest::Response) -> Answer {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = Vec::new();
+        let whole = async {
+            loop {
+                match response.chunk().await {
+                    Ok(Some(chunk)) if body.len() + chunk.len() > LONGEST_ANSWER => break Some(Cut::TooLong),
+                    Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                    Ok(None) => break None,
+                    Err(_) => break Some(Cut::Broken),
+                }
+            }
+        };
+        let cut = tokio::time::timeout(self.timeouts.answer, whole).await.unwrap_or(Some(Cut::TimedOut));
+        Answer { provider: self.provider, status, headers, body, cut }
+    }
+
+    /// No answer. What was not handed to the connection wholly cannot have been accepted; what was, may have been.
+    fn broken(&self, error: reqwest::Error, handed_over: bool) -> HttpError {
+        // The client's own text names the URL, which is the operator's business and not this message's.
+        let error = error.without_url();
+        let failure = if handed_over {
+            self.no_answer("the connection broke before an answer came")
+        } else if error.is_connect() {
+            self.unavailable("cannot connect")
+        } else {
+            self.unavailable("the connection broke before the request was written")
+        };
+        failure.with_source(error)
+    }
+
+    fn unavailable(&self, text: &'static str) -> HttpError {
+        HttpError::new(HttpErrorKind::Unavailable, self.provider, text)
+    }
+
+    pub(crate) fn no_answer(&self, text: &'static str) -> HttpError {
+        HttpError::new(HttpErrorKind::NoAnswer, self.provider, text)
+    }
+}
+
+/// Whether the connection has been given the whole of a request.
+#[derive(Debug, Default)]
+struct HandedOver {
+    done: AtomicBool,
+    notify: Notify,
+}
+
+impl HandedOver {
+    fn set(&self) {
+        self.done.store(true, Ordering::SeqCst);
+        self.notify.notify_one();
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    async fn wait(&self) {
+        self.notify.notified().await;
+    }
+}
+
+/// A body that tells when its last block was taken. The connection takes it when it is about to write it.
+struct TrackedBody {
+    rest: Bytes,
+    handed_over: Arc<HandedOver>,
+}
+
+impl Body for TrackedBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            self.handed_over.set();
+            return Poll::Ready(None);
+        }
+        let block = self.rest.len().min(BLOCK);
+        let block = self.rest.split_to(block);
+        if self.rest.is_empty() {
+            self.handed_over.set();
+        }
+        Poll::Ready(Some(Ok(Frame::data(block))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}

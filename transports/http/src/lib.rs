@@ -1,0 +1,71 @@
+//! Mail providers' HTTP APIs for [postrider](https://docs.rs/postrider).
+//!
+//! [`Http`] carries mail by one provider's API. The provider is a value with its key and its own settings; each is behind a feature of
+//! its name.
+//!
+//! ```no_run
+//! # #[cfg(feature = "sendgrid")]
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use postrider_http::{Http, SendGrid};
+//! use postrider_transport::{DeliveryId, Email, Outgoing, Transport};
+//!
+//! let sendgrid = Http::new(SendGrid::new("SG.key")?)?;
+//! let email = Email::builder().from("ada@example.com").to("bob@example.org").subject("Hello").text("Hi!").build()?;
+//! let receipt = sendgrid.send(&Outgoing::new(DeliveryId::new(), std::time::SystemTime::now(), email)).await?;
+//! println!("{:?}", receipt.provider_id);
+//! # Ok(()) }
+//! ```
+//!
+//! # Providers
+//! | Feature | Provider | URL |
+//! |---|---|---|
+//! | `sendgrid` | `SendGrid` | `sendgrid://KEY@default?region=eu` |
+//!
+//! # URLs
+//! A provider's URL is `NAME://KEY@default`, with settings after a `?`. In a key, every character that is not a letter, a digit, `-`, `.`, `_` or
+//! `~` is percent-encoded. Another host in place of `default` is where the API is instead, over `https`, or over `http` on this very
+//! machine.
+//!
+//! # What an answer means
+//! | [`HttpErrorKind`] | Class | Blame | In doubt |
+//! |---|---|---|---|
+//! | `Message`, `Recipient` | permanent | message | no |
+//! | `Busy` | transient | message | no |
+//! | `Account` | permanent | transport | no |
+//! | `Quota`, `Rate`, `Unavailable` | transient | transport | no |
+//! | `NoAnswer` | transient | transport | **yes** |
+//!
+//! What a provider says in its own documented form is read as its documentation says; the table stands in the provider's manual. For anything
+//! else, see [`Answer::refusal`]: a proxy's page never condemns a message.
+//!
+//! No answer means that the whole request was handed to the connection, and that no answer came, or none that could be read, or that a
+//! gateway answered in the provider's place (502, 504). Before that point the message is certainly not sent.
+//!
+//! # What is not expressed
+//! Nothing is dropped silently. What an API has no word for is an [`Unsupported`](postrider_transport::Unsupported), at enqueue time already. No
+//! API here takes an envelope sender of its own, unless its manual says so.
+//!
+//! # Batches
+//! Where a provider has a batch call, a relay fills it from what it has claimed, within the provider's limits. Each message has a result of its
+//! own.
+
+mod answer;
+mod config;
+mod error;
+mod exchange;
+mod fields;
+mod provider;
+mod secret;
+mod transport;
+mod url;
+
+pub use answer::Answer;
+pub use config::{HttpBuilder, HttpConfigError, Timeouts};
+pub use error::{HttpError, HttpErrorKind};
+pub use fields::Fields;
+#[cfg(feature = "sendgrid")]
+pub use provider::SendGrid;
+pub use provider::{BatchLimits, BatchOutcome, Provider, Request};
+pub use secret::Secret;
+pub use transport::Http;
+pub use url::ProviderUrl;

@@ -1,0 +1,250 @@
+//! SendGrid: <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send>.
+
+use std::collections::BTreeMap;
+
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsupported};
+use serde::{Deserialize, Serialize};
+
+use super::json::{Person, base64};
+use crate::config::env;
+use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+
+/// SendGrid, by its Web API v3.
+///
+/// Tags become categories and metadata custom arguments. The answer has no word on single recipients; those on a suppression list are
+/// dropped later, which its event webhook tells.
+///
+/// | Answer | Means |
+/// |---|---|
+/// | 202; 200 in the sandbox | accepted; the id is in `X-Message-Id` |
+/// | 400, 413 | [`Message`](HttpErrorKind::Message) |
+/// | 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
+/// | 429 | [`Rate`](HttpErrorKind::Rate), until `X-RateLimit-Reset` |
+#[derive(Debug, Clone)]
+pub struct SendGrid {
+    key: Secret,
+    eu: bool,
+    sandbox: bool,
+}
+
+impl SendGrid {
+    /// With an API key that may send mail.
+    ///
+    /// # Errors
+    /// When the key is empty or has characters that no key has.
+    pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
+        Ok(Self { key: Secret::bearer(key.as_ref())?, eu: false, sandbox: false })
+    }
+
+    /// With the key in the environment variable `SENDGRID_API_KEY`.
+    ///
+    /// # Errors
+    /// When it is not set, and as [`new`](Self::new).
+    pub fn from_env() -> Result<Self, HttpConfigError> {
+        Self::new(env("SENDGRID_API_KEY")?)
+    }
+
+    /// By the servers in the European Union, for subusers of that region. In a URL: `region=eu`.
+    #[must_use]
+    pub fn eu(mut self) -> Self {
+        self.eu = true;
+        self
+    }
+
+    /// Checks requests without sending anything. In a URL: `sandbox=true`.
+    #[must_use]
+    pub fn sandbox(mut self) -> Self {
+        self.sandbox = true;
+        self
+    }
+}
+
+/// As many recipients as one request may have, in all its fields.
+const MAX_RECIPIENTS: usize = 1000;
+
+/// As many categories as one request may have.
+const MAX_CATEGORIES: usize = 10;
+
+/// How long all custom arguments together may be, in octets.
+const MAX_CUSTOM_ARGS: usize = 10_000;
+
+/// Headers that the API refuses, beside those that no [`Email`] can have.
+const RESERVED: [&str; 3] = ["x-sg-id", "x-sg-eid", "received"];
+
+impl Provider for SendGrid {
+    const NAME: &'static str = "sendgrid";
+
+    fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
+        let mut sendgrid = Self::new(url.key()?)?;
+        sendgrid.eu = match url.setting("region").as_deref() {
+            None | Some("global") => false,
+            Some("eu") => true,
+            Some(_) => return Err(HttpConfigError::Value { setting: "region" }),
+        };
+        sendgrid.sandbox = url.flag("sandbox")?;
+        Ok(sendgrid)
+    }
+
+    fn base_url(&self) -> &str {
+        if self.eu { "https://api.eu.sendgrid.com" } else { "https://api.sendgrid.com" }
+    }
+
+    fn authorization(&self) -> (HeaderName, &Secret) {
+        (AUTHORIZATION, &self.key)
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Unsupported> {
+        Fields::check_with_unique_headers(email)?;
+        if email.recipient_addresses().len() > MAX_RECIPIENTS {
+            return Err(Unsupported::new("more than 1000 recipients"));
+        }
+        if email.tags().len() > MAX_CATEGORIES {
+            return Err(Unsupported::new("more than 10 tags"));
+        }
+        if email.metadata().iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= MAX_CUSTOM_ARGS {
+            return Err(Unsupported::new("metadata of 10000 octets"));
+        }
+        for header in email.headers() {
+            if RESERVED.contains(&header.name().to_ascii_lowercase().as_str()) {
+                return Err(Unsupported::new(format!("the header {}", header.name())));
+            }
+            if !header.value().is_ascii() {
+                return Err(Unsupported::new(format!("a value outside ASCII in the header {}", header.name())));
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+        let email = outgoing.message();
+        let fields = Fields::of(outgoing)?;
+        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let mut headers: BTreeMap<&str, String> = fields.headers.into_iter().collect();
+        headers.insert("Message-ID", outgoing.message_id());
+        let mail = Mail {
+            personalizations: [Personalization {
+                to: people(fields.to),
+                cc: people(fields.cc),
+                bcc: people(fields.bcc),
+                // Not at the top, where the specification types them as one string.
+                custom_args: email.metadata(),
+            }],
+            from: Person::from(email.from()),
+            reply_to_list: email.reply_to().iter().map(Person::from).collect(),
+            subject: email.subject(),
+            // Plain text must come first.
+            content: [("text/plain", email.text()), ("text/html", email.html())]
+                .into_iter()
+                .filter_map(|(kind, value)| Some(Content { kind, value: value? }))
+                .collect(),
+            attachments: email.attachments().iter().map(File::from).collect(),
+            headers,
+            categories: email.tags(),
+            mail_settings: self.sandbox.then_some(MailSettings { sandbox_mode: Enable { enable: true } }),
+        };
+        Request::of_json("/v3/mail/send", &mail)
+    }
+
+    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
+        if matches!(answer.status(), 200 | 202) {
+            let mut receipt = Receipt::new();
+            receipt.provider_id = answer.header("x-message-id").map(str::to_owned);
+            return Ok(receipt);
+        }
+        Err(refusal(answer).into())
+    }
+}
+
+fn refusal(answer: &Answer) -> HttpError {
+    let kind = match answer.status() {
+        400 | 413 => HttpErrorKind::Message,
+        401 | 403 | 404 | 405 => HttpErrorKind::Account,
+        429 => HttpErrorKind::Rate,
+        _ => return answer.refusal(),
+    };
+    let Ok(Errors { errors }) = answer.json() else {
+        return answer.refusal();
+    };
+    let said: Vec<_> = errors.into_iter().map(|error| error.message).collect();
+    answer.error(kind, said.join("; ")).with_retry_after(answer.reset_at("x-ratelimit-reset"))
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    errors: Vec<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Mail<'a> {
+    personalizations: [Personalization<'a>; 1],
+    from: Person<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reply_to_list: Vec<Person<'a>>,
+    subject: &'a str,
+    content: Vec<Content<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<File<'a>>,
+    headers: BTreeMap<&'a str, String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    categories: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mail_settings: Option<MailSettings>,
+}
+
+#[derive(Serialize)]
+struct Personalization<'a> {
+    to: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cc: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bcc: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    custom_args: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Content<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    value: &'a str,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    content: String,
+    filename: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    disposition: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_id: Option<&'a str>,
+}
+
+impl<'a> From<&'a Attachment> for File<'a> {
+    fn from(attachment: &'a Attachment) -> Self {
+        Self {
+            content: base64(attachment.content()),
+            filename: attachment.file_name(),
+            kind: attachment.content_type(),
+            disposition: if attachment.content_id().is_some() { "inline" } else { "attachment" },
+            content_id: attachment.content_id(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct MailSettings {
+    sandbox_mode: Enable,
+}
+
+#[derive(Serialize)]
+struct Enable {
+    enable: bool,
+}

@@ -1,0 +1,183 @@
+//! The transport.
+
+use std::fmt;
+use std::sync::Arc;
+
+use postrider_transport::{Email, Failure, Outgoing, Receipt, Transport};
+
+use crate::error::HttpError;
+use crate::exchange::Exchange;
+use crate::provider::{BatchLimits, BatchOutcome, Provider, Request};
+use crate::{HttpBuilder, HttpConfigError, ProviderUrl};
+
+/// Carries mail by a provider's HTTP API. Cheap to clone; clones share the connections.
+///
+/// # Cancel safety
+/// The future of any method may be dropped at any time. The connection that it used is then closed, and never used again.
+pub struct Http<P>(Arc<Inner<P>>);
+
+struct Inner<P> {
+    provider: P,
+    exchange: Exchange,
+}
+
+impl<P: Provider> Http<P> {
+    /// The provider at its own address, with the usual time limits.
+    ///
+    /// # Errors
+    /// When this machine's root certificates cannot be read.
+    pub fn new(provider: P) -> Result<Self, HttpConfigError> {
+        Self::builder(provider).build()
+    }
+
+    /// For more than [`new`](Self::new).
+    pub fn builder(provider: P) -> HttpBuilder<P> {
+        HttpBuilder::new(provider)
+    }
+
+    /// Reads everything from a URL; the [crate's manual](crate#urls) has the forms.
+    ///
+    /// # Errors
+    /// When the URL cannot be read, and as [`HttpBuilder::build`].
+    pub fn from_url(url: &str) -> Result<Self, HttpConfigError> {
+        let mut url = ProviderUrl::parse(P::NAME, url)?;
+        let mut builder = Self::builder(P::from_url(&mut url)?);
+        if let Some(base) = url.finish()? {
+            builder = builder.base_url(base);
+        }
+        builder.build()
+    }
+
+    pub(crate) fn from_parts(provider: P, exchange: Exchange) -> Self {
+        Self(Arc::new(Inner { provider, exchange }))
+    }
+
+    async fn post(&self, request: Request) -> Result<crate::Answer, HttpError> {
+        let answer = self.0.exchange.post(self.0.provider.authorization(), request).await?;
+        tracing::debug!(provider = P::NAME, status = answer.status(), "answered");
+        Ok(answer)
+    }
+
+    async fn one(&self, outgoing: &Outgoing<Email>, request: Request) -> Result<Receipt, Failure> {
+        let answer = self.post(request).await?;
+        self.0.provider.receipt(outgoing, &answer)
+    }
+
+    /// Messages that go out together, by their places in `batch`. The result has one entry for each.
+    async fn together(&self, batch: &[(&Outgoing<Email>, Request)]) -> Vec<Result<Receipt, Failure>> {
+        if let [(outgoing, request)] = batch {
+            return vec![self.one(outgoing, request.clone()).await];
+        }
+        let answer = match self.post(self.0.provider.batch_request(batch)).await {
+            Ok(answer) => answer,
+            Err(error) => return batch.iter().map(|_| Err(error.repeated().into())).collect(),
+        };
+        let outgoing: Vec<_> = batch.iter().map(|(outgoing, _)| *outgoing).collect();
+        match self.0.provider.batch_receipts(&outgoing, &answer) {
+            BatchOutcome::Each(results) => results,
+            BatchOutcome::OneByOne => {
+                let mut results = Vec::with_capacity(batch.len());
+                for (outgoing, request) in batch {
+                    results.push(self.one(outgoing, request.clone()).await);
+                }
+                results
+            }
+        }
+    }
+
+    /// The request for a message, when all of it can be expressed.
+    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+        self.0.provider.check(outgoing.message())?;
+        self.0.provider.request(outgoing)
+    }
+}
+
+impl<P: Provider> Transport for Http<P> {
+    type Message = Email;
+
+    fn name(&self) -> &str {
+        P::NAME
+    }
+
+    async fn send(&self, outgoing: &Outgoing<Email>) -> Result<Receipt, Failure> {
+        self.one(outgoing, self.request(outgoing)?).await
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Failure> {
+        Ok(self.0.provider.check(email)?)
+    }
+
+    fn max_batch(&self) -> usize {
+        self.0.provider.batch_limits().map_or(1, |limits| limits.messages)
+    }
+
+    async fn send_batch(&self, batch: &[Outgoing<Email>]) -> Vec<Result<Receipt, Failure>> {
+        let alone = BatchLimits { messages: 1, octets: 0 };
+        let limits = self.0.provider.batch_limits().unwrap_or(alone);
+        let mut results: Vec<Option<Result<Receipt, Failure>>> = batch.iter().map(|_| None).collect();
+        let mut packs: Vec<Pack<'_>> = Vec::new();
+        for (place, outgoing) in batch.iter().enumerate() {
+            match self.request(outgoing) {
+                Err(failure) => results[place] = Some(Err(failure)),
+                Ok(request) => {
+                    let joins = self.0.provider.is_batchable(outgoing);
+                    match packs.last_mut().filter(|pack| joins && pack.takes(&request, limits)) {
+                        Some(pack) => pack.add(place, outgoing, request),
+                        None => packs.push(Pack::of(place, outgoing, request, joins)),
+                    }
+                }
+            }
+        }
+        for pack in packs {
+            let answers = self.together(&pack.requests).await;
+            for (place, answer) in pack.places.into_iter().zip(answers) {
+                results[place] = Some(answer);
+            }
+        }
+        let missing = || Err(self.0.exchange.no_answer("it did not answer for each message of a batch").into());
+        results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
+    }
+}
+
+/// What goes into one call.
+struct Pack<'a> {
+    places: Vec<usize>,
+    requests: Vec<(&'a Outgoing<Email>, Request)>,
+    octets: usize,
+    open: bool,
+}
+
+/// What surrounds a message in a batch, with room to spare.
+const ENVELOPE: usize = 256;
+
+impl<'a> Pack<'a> {
+    fn of(place: usize, outgoing: &'a Outgoing<Email>, request: Request, open: bool) -> Self {
+        let octets = request.body.len() + 2 * ENVELOPE;
+        Self { places: vec![place], requests: vec![(outgoing, request)], octets, open }
+    }
+
+    fn takes(&self, request: &Request, limits: BatchLimits) -> bool {
+        let fits = self.octets + request.body.len() + ENVELOPE <= limits.octets;
+        self.open && fits && self.places.len() < limits.messages
+    }
+
+    fn add(&mut self, place: usize, outgoing: &'a Outgoing<Email>, request: Request) {
+        self.octets += request.body.len() + ENVELOPE;
+        self.places.push(place);
+        self.requests.push((outgoing, request));
+    }
+}
+
+impl<P> Clone for Http<P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Shows the provider's name and where its API is.
+impl<P: Provider> fmt::Debug for Http<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = self.0.exchange.base.as_str();
+        f.debug_struct("Http").field("provider", &P::NAME).field("base_url", &base).finish_non_exhaustive()
+    }
+}

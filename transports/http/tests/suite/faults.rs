@@ -1,0 +1,188 @@
+//! What can go wrong between here and a provider, for every provider.
+
+use std::time::Duration;
+
+use postrider_http::{HttpErrorKind, Provider};
+use postrider_transport::{Attachment, Failure, Transport};
+
+use crate::peer::{Peer, Reply};
+use crate::support::{KEY, another, assert_discreet, check_table, connect, outgoing, plain};
+
+/// A provider in these tests: how it is made, and how it accepts one message.
+pub(crate) trait Case {
+    type Provider: Provider;
+
+    fn provider() -> Self::Provider;
+
+    fn accepted() -> Reply;
+}
+
+fn http(status: u16, content_type: &str, body: &str) -> Reply {
+    Reply::http(status, &[("content-type", content_type)], body)
+}
+
+fn kind(failure: &Failure) -> HttpErrorKind {
+    failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError").kind()
+}
+
+/// A proxy's pages, a captive portal, a redirect: none of them condemns a message, none is taken for an acceptance.
+pub(crate) async fn what_is_not_the_providers_own<C: Case>() {
+    let page = "<html><body>nginx</body></html>";
+    use HttpErrorKind::{Account, Message, NoAnswer, Rate, Unavailable};
+    let line = |status, kind| crate::support::Line { reply: http(status, "text/html", page), kind, retry_after: None };
+    let mut table = vec![
+        line(301, Account),
+        line(307, Account),
+        line(400, Account),
+        line(401, Account),
+        line(403, Account),
+        line(404, Account),
+        line(407, Account),
+        line(413, Message),
+        line(422, Account),
+        line(429, Rate),
+        line(502, NoAnswer),
+        line(503, Unavailable),
+        line(504, NoAnswer),
+        line(520, NoAnswer),
+    ];
+    let redirect = Reply::http(302, &[("location", "https://elsewhere.example/")], "");
+    table.push(crate::support::Line { reply: redirect, kind: Account, retry_after: None });
+    let busy = Reply::http(503, &[("retry-after", "7")], page);
+    table.push(crate::support::Line { reply: busy, kind: Unavailable, retry_after: Some(7) });
+    check_table(C::provider, table).await;
+}
+
+/// An acceptance that cannot be read to its end is in doubt, unless the status alone says all.
+pub(crate) async fn a_success_that_cannot_be_read<C: Case>(status_says_all: bool) {
+    let Reply::Http { status, headers, body } = C::accepted() else { panic!("an acceptance is an answer") };
+    let mut fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    fields.push_str("\r\n");
+    let cut = &body[..body.len() / 2];
+    let broken = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{fields}", body.len() + 10);
+    let long = vec![b' '; 2 * 1024 * 1024];
+    let page = b"<html>Welcome to the lounge</html>".to_vec();
+    let of = |body| Reply::Http { status, headers: headers.clone(), body };
+    for reply in [Reply::Raw([broken.as_bytes(), cut].concat()), of(long), of(page), of(cut.to_vec())] {
+        let peer = Peer::start([reply]).await;
+        let transport = connect(C::provider(), &peer);
+        match transport.send(&outgoing(plain())).await {
+            Ok(_) => assert!(status_says_all),
+            Err(failure) => {
+                assert!(!status_says_all, "{failure}");
+                assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{failure}");
+                assert_discreet(&failure);
+            }
+        }
+        assert_eq!(peer.seen().len(), 1, "one call is one request");
+        peer.then(C::accepted());
+        transport.send(&another(plain())).await.expect("the next message goes through");
+    }
+}
+
+/// The whole request went out, and no answer came.
+pub(crate) async fn no_answer_is_in_doubt<C: Case>() {
+    let start = b"HTTP/1.1 20".to_vec();
+    for reply in [Reply::Close, Reply::Hang, Reply::Raw(start), Reply::Raw(b"220 smtp.example ESMTP\r\n".to_vec())] {
+        let peer = Peer::start([reply.clone()]).await;
+        let transport = connect(C::provider(), &peer);
+        let failure = transport.send(&outgoing(plain())).await.expect_err("no answer came");
+        assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{reply:?}: {failure}");
+        assert_discreet(&failure);
+        assert_eq!(peer.seen().len(), 1, "one call is one request, whatever becomes of it");
+        peer.then(C::accepted());
+        transport.send(&another(plain())).await.expect("the next message goes through");
+        assert_eq!(peer.seen().len(), 2);
+    }
+}
+
+/// Nobody can have accepted what was not written.
+pub(crate) async fn what_was_not_written_is_not_in_doubt<C: Case>() {
+    let peer = Peer::start([]).await;
+    let transport = connect(C::provider(), &peer);
+    let gone = {
+        let peer = Peer::start([]).await;
+        connect(C::provider(), &peer)
+    };
+    let failure = gone.send(&outgoing(plain())).await.expect_err("nobody is there");
+    assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
+    assert_discreet(&failure);
+
+    // More than the sockets hold, so that the reset comes before the end is written.
+    peer.then(Reply::ResetUnread);
+    let large = vec![b'x'; 12 * 1024 * 1024];
+    let large = Attachment::new("large.txt", "text/plain", large).expect("an attachment");
+    if transport.check(&plain().attach(large.clone()).build().expect("a mail")).is_ok() {
+        let failure = transport.send(&outgoing(plain().attach(large))).await.expect_err("it was reset");
+        assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
+        assert_discreet(&failure);
+    }
+    peer.then(C::accepted());
+    transport.send(&another(plain())).await.expect("the next message goes through");
+}
+
+/// A dropped call leaves nothing that is taken for another's answer.
+pub(crate) async fn a_dropped_call_leaves_no_trace<C: Case>() {
+    let peer = Peer::start([Reply::Hang]).await;
+    let transport = connect(C::provider(), &peer);
+    for millis in [0, 1, 5, 20, 100] {
+        let mail = outgoing(plain());
+        let call = transport.send(&mail);
+        let _ = tokio::time::timeout(Duration::from_millis(millis), call).await;
+    }
+    let calls = peer.seen().len();
+    peer.then(C::accepted());
+    transport.send(&another(plain())).await.expect("the next message goes through");
+    assert!(peer.seen().len() > calls, "it was asked for anew");
+}
+
+/// The same delivery is the same request, octet for octet, and shows its key to the provider only.
+pub(crate) async fn requests_are_repeatable_and_discreet<C: Case>() {
+    let peer = Peer::start([C::accepted()]).await;
+    let transport = connect(C::provider(), &peer);
+    for attempt in 1..=2 {
+        transport.send(&outgoing(plain()).with_attempt(attempt, 1)).await.expect("it is accepted");
+    }
+    let seen = peer.seen();
+    assert_eq!((&seen[0].path, &seen[0].body), (&seen[1].path, &seen[1].body));
+    assert_eq!(seen[0].headers, seen[1].headers);
+    assert_eq!(seen[0].method, "POST");
+    let debug = format!("{transport:?} {:?}", transport.name());
+    assert!(!debug.contains(KEY), "{debug}");
+}
+
+/// Stamps the tests on a provider.
+macro_rules! fault_tests {
+    ($case:ty, status_says_all: $status:expr) => {
+        #[tokio::test]
+        async fn what_is_not_the_providers_own() {
+            crate::faults::what_is_not_the_providers_own::<$case>().await;
+        }
+
+        #[tokio::test]
+        async fn a_success_that_cannot_be_read() {
+            crate::faults::a_success_that_cannot_be_read::<$case>($status).await;
+        }
+
+        #[tokio::test]
+        async fn no_answer_is_in_doubt() {
+            crate::faults::no_answer_is_in_doubt::<$case>().await;
+        }
+
+        #[tokio::test]
+        async fn what_was_not_written_is_not_in_doubt() {
+            crate::faults::what_was_not_written_is_not_in_doubt::<$case>().await;
+        }
+
+        #[tokio::test]
+        async fn a_dropped_call_leaves_no_trace() {
+            crate::faults::a_dropped_call_leaves_no_trace::<$case>().await;
+        }
+
+        #[tokio::test]
+        async fn requests_are_repeatable_and_discreet() {
+            crate::faults::requests_are_repeatable_and_discreet::<$case>().await;
+        }
+    };
+}
+pub(crate) use fault_tests;

@@ -1,0 +1,9 @@
+//! The transports against a server that does as it is told.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod faults;
+mod peer;
+mod support;
+
+mod sendgrid;

@@ -1,0 +1,146 @@
+//! SendGrid. Answers are those of its manual, unless a line says otherwise:
+//! <https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors>.
+
+use postrider_http::{Http, HttpConfigError, HttpErrorKind, SendGrid};
+use postrider_transport::{Email, Recipient, Transport, Unsupported};
+use serde_json::json;
+
+use crate::faults::{Case, fault_tests};
+use crate::peer::{Peer, Reply};
+use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
+
+struct Sendgrid;
+
+impl Case for Sendgrid {
+    type Provider = SendGrid;
+
+    fn provider() -> SendGrid {
+        SendGrid::new(KEY).expect("a key")
+    }
+
+    fn accepted() -> Reply {
+        Reply::http(202, &[("x-message-id", "14c5d75ce93.dfd.64b469")], "")
+    }
+}
+
+fault_tests!(Sendgrid, status_says_all: true);
+
+#[tokio::test]
+async fn the_whole_mail_is_in_the_request() {
+    let peer = Peer::start([Sendgrid::accepted()]).await;
+    let mail = outgoing(rich().reply_to("more@example.com"));
+    let receipt = connect(Sendgrid::provider(), &peer).send(&mail).await.expect("it is accepted");
+    assert_eq!(receipt.provider_id.as_deref(), Some("14c5d75ce93.dfd.64b469"));
+    let seen = &peer.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v3/mail/send"));
+    assert_eq!(seen.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    let expected = json!({
+        "personalizations": [{
+            "to": [{"email": "ada@example.org"}, {"email": "bob@example.org", "name": "Bob"}],
+            "cc": [{"email": "carol@example.org", "name": "Carol"}],
+            "bcc": [{"email": "dave@example.org"}],
+            "custom_args": {"order": "42"}
+        }],
+        "from": {"email": "shop@example.com", "name": "Shop"},
+        "reply_to_list": [{"email": "help@example.com", "name": "Help"}, {"email": "more@example.com"}],
+        "subject": "Hello",
+        "content": [
+            {"type": "text/plain", "value": "body-of-the-mail"},
+            {"type": "text/html", "value": "<p>body-of-the-mail <img src=\"cid:logo\"></p>"}
+        ],
+        "attachments": [
+            {"content": "dGVybXM=", "filename": "terms.txt", "type": "text/plain", "disposition": "attachment"},
+            {"content": "iVBORw==", "filename": "logo.png", "type": "image/png", "disposition": "inline", "content_id": "logo"}
+        ],
+        "headers": {
+            "X-Order": "42",
+            "List-Unsubscribe": "<https://example.com/u/1>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+            "Message-ID": mail.message_id()
+        },
+        "categories": ["welcome"]
+    });
+    assert_eq!(seen.json(), expected);
+}
+
+#[tokio::test]
+async fn only_the_recipients_of_the_attempt_are_named() {
+    let peer = Peer::start([Sendgrid::accepted()]).await;
+    let mail = outgoing(rich()).with_recipients(vec![Recipient::new("carol@example.org")]);
+    connect(Sendgrid::provider(), &peer).send(&mail).await.expect("it is accepted");
+    let seen = peer.seen()[0].json();
+    assert_eq!(seen["personalizations"][0]["to"], json!([{"email": "carol@example.org", "name": "Carol"}]));
+    assert_eq!((seen["personalizations"][0].get("cc"), seen["personalizations"][0].get("bcc")), (None, None));
+}
+
+#[tokio::test]
+async fn the_sandbox_answers_200() {
+    let peer = Peer::start([Reply::json(200, "{}")]).await;
+    let transport = connect(Sendgrid::provider().sandbox(), &peer);
+    transport.send(&outgoing(plain())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].json()["mail_settings"], json!({"sandbox_mode": {"enable": true}}));
+}
+
+#[tokio::test]
+async fn answers() {
+    use HttpErrorKind::{Account, Busy, Message, Rate, Unavailable};
+    let errors = |text: &str| format!(r#"{{"errors":[{{"message":"{text}","field":null,"help":null}}]}}"#);
+    let limited = [("date", "Tue, 24 Nov 2026 10:00:00 GMT"), ("x-ratelimit-reset", "1795514430")];
+    let table = vec![
+        line(400, &errors("Does not contain a valid address. ada@example.org"), Message),
+        line(413, &errors("payload too large"), Message),
+        line(401, &errors("The provided authorization grant is invalid, expired, or revoked"), Account),
+        line(401, &errors("Maximum credits exceeded"), Account),
+        line(403, &errors("The from address does not match a verified Sender Identity."), Account),
+        line(404, &errors("not found"), Account),
+        line(405, &errors("method not allowed"), Account),
+        line(500, &errors("error"), Busy),
+        line(503, &errors("error"), Unavailable),
+        line(429, &errors("too many requests"), Rate),
+        Line { reply: Reply::http(429, &limited, &errors("too many requests")), kind: Rate, retry_after: Some(30) },
+    ];
+    check_table(Sendgrid::provider, table).await;
+}
+
+#[tokio::test]
+async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+    let peer = Peer::start([Sendgrid::accepted()]).await;
+    let transport = connect(Sendgrid::provider(), &peer);
+    let tags = (0..11).fold(plain(), |email, number| email.tag(number.to_string()));
+    let crowd = (0..1000).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
+    for email in [
+        Email::builder().from("a@example.com").bcc("b@example.com").text("x"),
+        plain().sender("b@example.com"),
+        plain().null_envelope_from(),
+        plain().header("X-A", "1").header("x-a", "2"),
+        plain().header("X-SG-EID", "1"),
+        plain().header("X-A", "é"),
+        plain()
+            .metadata("long", "x".repeat(899) + " " + &"y".repeat(899))
+            .metadata("longer", vec!["z"; 5000].join(" ")),
+        tags,
+        crowd,
+    ] {
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
+        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
+    }
+    assert_eq!(peer.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn reads_its_url() {
+    let peer = Peer::start([Sendgrid::accepted()]).await;
+    let transport =
+        Http::<SendGrid>::from_url(&format!("sendgrid://{KEY}@{}?sandbox=true", peer.host())).expect("a URL");
+    transport.send(&outgoing(plain())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+
+    let eu = Http::<SendGrid>::from_url("sendgrid://K@default?region=eu").expect("a URL");
+    assert!(format!("{eu:?}").contains("https://api.eu.sendgrid.com/"), "{eu:?}");
+    let error = |url| Http::<SendGrid>::from_url(url).err();
+    assert_eq!(error("sendgrid://K@default?region=mars"), Some(HttpConfigError::Value { setting: "region" }));
+    assert_eq!(error("sendgrid://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
+}

@@ -1,0 +1,113 @@
+//! Mails, and what the tests of all providers ask for.
+
+use std::time::{Duration, SystemTime};
+
+use postrider_http::{Http, HttpErrorKind, Provider, Timeouts};
+use postrider_transport::{
+    Attachment, Blame, Class, DeliveryId, Email, EmailBuilder, Failure, ListUnsubscribe, Outgoing, Receipt, Transport,
+};
+
+use crate::peer::{Peer, Reply};
+
+/// What no error and no `Debug` may show.
+pub(crate) const KEY: &str = "KEY-that-nobody-may-see";
+
+/// A mail that says little.
+pub(crate) fn plain() -> EmailBuilder {
+    Email::builder().from("Shop <shop@example.com>").to("ada@example.org").subject("Hello").text("body-of-the-mail")
+}
+
+/// A mail that has everything that an API has a field for, with one Reply-To and one tag.
+pub(crate) fn rich() -> EmailBuilder {
+    plain()
+        .to("Bob <bob@example.org>")
+        .cc("Carol <carol@example.org>")
+        .bcc("dave@example.org")
+        .reply_to("Help <help@example.com>")
+        .html("<p>body-of-the-mail <img src=\"cid:logo\"></p>")
+        .attach(Attachment::new("terms.txt", "text/plain", *b"terms").expect("an attachment"))
+        .attach(Attachment::inline("logo", "logo.png", "image/png", *b"\x89PNG").expect("an image"))
+        .header("X-Order", "42")
+        .tag("welcome")
+        .metadata("order", "42")
+        .list_unsubscribe(ListUnsubscribe::one_click("https://example.com/u/1").expect("a link"))
+}
+
+/// The same delivery each time.
+pub(crate) fn outgoing(email: EmailBuilder) -> Outgoing<Email> {
+    let id: DeliveryId = "0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00".parse().expect("an id");
+    let dated_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    Outgoing::new(id, dated_at, email.build().expect("a mail"))
+}
+
+/// One more delivery.
+pub(crate) fn another(email: EmailBuilder) -> Outgoing<Email> {
+    Outgoing::new(DeliveryId::new(), SystemTime::now(), email.build().expect("a mail"))
+}
+
+/// Short enough for a test to wait for, and far longer than anything on this machine takes.
+pub(crate) fn connect<P: Provider>(provider: P, peer: &Peer) -> Http<P> {
+    let mut timeouts = Timeouts::default();
+    timeouts.connect = Duration::from_secs(5);
+    timeouts.request = Duration::from_secs(5);
+    timeouts.answer = Duration::from_secs(2);
+    Http::builder(provider).base_url(peer.url()).timeouts(timeouts).build().expect("a transport")
+}
+
+/// What a provider makes of one answer.
+pub(crate) async fn ask<P: Provider>(provider: P, email: EmailBuilder, reply: Reply) -> Result<Receipt, Failure> {
+    let peer = Peer::start([reply]).await;
+    let result = connect(provider, &peer).send(&outgoing(email)).await;
+    assert_eq!(peer.seen().len(), 1, "one call is one request");
+    result
+}
+
+/// One line of a provider's table of answers.
+pub(crate) struct Line {
+    pub(crate) reply: Reply,
+    pub(crate) kind: HttpErrorKind,
+    pub(crate) retry_after: Option<u64>,
+}
+
+/// A refusal in JSON.
+pub(crate) fn line(status: u16, body: &str, kind: HttpErrorKind) -> Line {
+    Line { reply: Reply::json(status, body), kind, retry_after: None }
+}
+
+/// Each answer means what the table says, and shows nothing that is nobody's business.
+pub(crate) async fn check_table<P: Provider>(provider: impl Fn() -> P, table: Vec<Line>) {
+    for Line { reply, kind, retry_after } in table {
+        let failure = ask(provider(), plain(), reply.clone()).await.expect_err("it is a refusal");
+        let error = failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError");
+        assert_eq!(error.kind(), kind, "{reply:?}: {failure}");
+        assert_eq!(failure.retry_after(), retry_after.map(Duration::from_secs), "{reply:?}");
+        assert_classified(&failure, kind);
+        assert_discreet(&failure);
+    }
+}
+
+fn assert_classified(failure: &Failure, kind: HttpErrorKind) {
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
+    let expected = match kind {
+        Message | Recipient => (Class::Permanent, Blame::Message, false),
+        Busy => (Class::Transient, Blame::Message, false),
+        Account => (Class::Permanent, Blame::Transport, false),
+        Quota | Rate | Unavailable => (Class::Transient, Blame::Transport, false),
+        NoAnswer => (Class::Transient, Blame::Transport, true),
+        _ => panic!("a kind that this test does not know"),
+    };
+    assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), expected, "{failure}");
+}
+
+/// Neither key nor body nor whole address in anything that is logged.
+pub(crate) fn assert_discreet(failure: &Failure) {
+    let mut shown = format!("{failure} {failure:?}");
+    let mut source = std::error::Error::source(failure);
+    while let Some(error) = source {
+        shown.push_str(&format!(" {error} {error:?}"));
+        source = error.source();
+    }
+    for secret in [KEY, "body-of-the-mail", "ada@", "bob@"] {
+        assert!(!shown.contains(secret), "{secret} is in {shown}");
+    }
+}
