@@ -11,8 +11,8 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("ses", "ses", false),
     Scheme::new("sendgrid", "sendgrid", cfg!(feature = "sendgrid")),
     Scheme::new("mailgun", "mailgun", false),
-    Scheme::new("postmark", "postmark", false),
-    Scheme::new("resend", "resend", false),
+    Scheme::new("postmark", "postmark", cfg!(feature = "postmark")),
+    Scheme::new("resend", "resend", cfg!(feature = "resend")),
     Scheme::new("brevo", "brevo", false),
     Scheme::new("mailjet", "mailjet", false),
     Scheme::new("sparkpost", "sparkpost", false),
@@ -27,6 +27,10 @@ pub(crate) fn open(url: Option<&str>, concurrency: usize) -> Result<BoxTransport
     match scheme.feature {
         #[cfg(feature = "smtp")]
         "smtp" => smtp(url, concurrency),
+        #[cfg(feature = "postmark")]
+        "postmark" => http::<postrider::http::Postmark>(url),
+        #[cfg(feature = "resend")]
+        "resend" => http::<postrider::http::Resend>(url),
         #[cfg(feature = "sendgrid")]
         "sendgrid" => http::<postrider::http::SendGrid>(url),
         _ => Err(scheme.lacking()),

@@ -19,6 +19,8 @@
 //! # Providers
 //! | Feature | Provider | URL |
 //! |---|---|---|
+//! | `postmark` | `Postmark` | `postmark://TOKEN@default?stream=outbound` |
+//! | `resend` | `Resend` | `resend://KEY@default?batches=false` |
 //! | `sendgrid` | `SendGrid` | `sendgrid://KEY@default?region=eu` |
 //!
 //! # URLs
@@ -63,6 +65,10 @@ pub use answer::Answer;
 pub use config::{HttpBuilder, HttpConfigError, Timeouts};
 pub use error::{HttpError, HttpErrorKind};
 pub use fields::Fields;
+#[cfg(feature = "postmark")]
+pub use provider::Postmark;
+#[cfg(feature = "resend")]
+pub use provider::Resend;
 #[cfg(feature = "sendgrid")]
 pub use provider::SendGrid;
 pub use provider::{BatchLimits, BatchOutcome, Provider, Request};

@@ -73,16 +73,20 @@ impl<P: Provider> Http<P> {
             Err(error) => return batch.iter().map(|_| Err(error.repeated().into())).collect(),
         };
         let outgoing: Vec<_> = batch.iter().map(|(outgoing, _)| *outgoing).collect();
-        match self.0.provider.batch_receipts(&outgoing, &answer) {
-            BatchOutcome::Each(results) => results,
-            BatchOutcome::OneByOne => {
-                let mut results = Vec::with_capacity(batch.len());
-                for (outgoing, request) in batch {
-                    results.push(self.one(outgoing, request.clone()).await);
-                }
-                results
-            }
+        let taken = match self.0.provider.batch_receipts(&outgoing, &answer) {
+            BatchOutcome::Each(results) => return results,
+            BatchOutcome::OneByOne => Vec::new(),
+            BatchOutcome::Taken(receipts) => receipts,
+        };
+        let mut taken = taken.into_iter();
+        let mut results = Vec::with_capacity(batch.len());
+        for (outgoing, request) in batch {
+            results.push(match taken.next().flatten() {
+                Some(receipt) => Ok(receipt),
+                None => self.one(outgoing, request.clone()).await,
+            });
         }
+        results
     }
 
     /// The request for a message, when all of it can be expressed.
@@ -121,7 +125,8 @@ impl<P: Provider> Transport for Http<P> {
                 Err(failure) => results[place] = Some(Err(failure)),
                 Ok(request) => {
                     let joins = self.0.provider.is_batchable(outgoing);
-                    match packs.last_mut().filter(|pack| joins && pack.takes(&request, limits)) {
+                    // The first that has room, since one message that goes alone must not end a batch.
+                    match packs.iter_mut().find(|pack| joins && pack.takes(&request, limits)) {
                         Some(pack) => pack.add(place, outgoing, request),
                         None => packs.push(Pack::of(place, outgoing, request, joins)),
                     }

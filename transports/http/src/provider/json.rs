@@ -2,8 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use postrider_transport::Mailbox;
+use postrider_transport::{Email, Mailbox, Outgoing};
 use serde::Serialize;
+
+use crate::Request;
 
 /// A mailbox as `{"email": …, "name": …}`.
 #[derive(Serialize)]
@@ -22,4 +24,56 @@ impl<'a> From<&'a Mailbox> for Person<'a> {
 /// Content for a text, in the one form that all of them take.
 pub(super) fn base64(content: &[u8]) -> String {
     STANDARD.encode(content)
+}
+
+/// A mailbox as one text, `Name <address>`. A name that could be read as something else is in quotes (RFC 5322 section 3.2.4).
+pub(super) fn written(mailbox: &Mailbox) -> String {
+    let address = mailbox.address().as_str();
+    let plain = |c: char| c.is_alphanumeric() || " -_'".contains(c);
+    match mailbox.name() {
+        None => address.to_owned(),
+        Some(name) if name.chars().all(plain) => format!("{name} <{address}>"),
+        Some(name) => format!("\"{}\" <{address}>", name.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
+/// The bodies of a batch as one array.
+pub(super) fn array(batch: &[(&Outgoing<Email>, Request)]) -> Vec<u8> {
+    let mut array = Vec::with_capacity(batch.iter().map(|(_, request)| request.body().len() + 1).sum::<usize>() + 1);
+    for (place, (_, request)) in batch.iter().enumerate() {
+        array.push(if place == 0 { b'[' } else { b',' });
+        array.extend_from_slice(request.body());
+    }
+    array.push(b']');
+    array
+}
+
+/// How long the bodies and the attachments of a mail are together, these in base64: the least that a request has.
+pub(super) fn size(email: &Email) -> usize {
+    let bodies = email.text().map_or(0, str::len) + email.html().map_or(0, str::len);
+    bodies + email.attachments().iter().map(|file| file.content().len().div_ceil(3) * 4).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_transport::AddressError;
+
+    use super::*;
+
+    #[test]
+    fn a_name_stays_one_name() -> Result<(), AddressError> {
+        for (name, expected) in [
+            ("", "a@x.example"),
+            ("Ada Lovelace", "Ada Lovelace <a@x.example>"),
+            ("Zoë O'Hara-Li", "Zoë O'Hara-Li <a@x.example>"),
+            ("Lovelace, Ada", r#""Lovelace, Ada" <a@x.example>"#),
+            (r#"The "\" of <x>"#, r#""The \"\\\" of <x>" <a@x.example>"#),
+            ("=?utf-8?q?x?=", r#""=?utf-8?q?x?=" <a@x.example>"#),
+        ] {
+            let mailbox = Mailbox::new(name, "a@x.example".parse()?)?;
+            assert_eq!(written(&mailbox), expected);
+            assert_eq!(written(&mailbox).parse::<Mailbox>()?, mailbox);
+        }
+        Ok(())
+    }
 }

@@ -2,6 +2,10 @@
 
 #[allow(dead_code, reason = "which of it is used depends on the providers that are built")]
 mod json;
+#[cfg(feature = "postmark")]
+mod postmark;
+#[cfg(feature = "resend")]
+mod resend;
 #[cfg(feature = "sendgrid")]
 mod sendgrid;
 
@@ -12,10 +16,14 @@ use http::{HeaderName, HeaderValue};
 use postrider_transport::{Email, Failure, Outgoing, Receipt, Unsupported};
 use serde::Serialize;
 
+#[cfg(feature = "postmark")]
+pub use postmark::Postmark;
+#[cfg(feature = "resend")]
+pub use resend::Resend;
 #[cfg(feature = "sendgrid")]
 pub use sendgrid::SendGrid;
 
-use crate::{Answer, HttpConfigError, ProviderUrl, Secret};
+use crate::{Answer, HttpConfigError, HttpError, ProviderUrl, Secret};
 
 /// A mail provider's API: how a message is asked for, and what the answers mean.
 ///
@@ -103,6 +111,16 @@ pub enum BatchOutcome {
     Each(Vec<Result<Receipt, Failure>>),
     /// The provider took none of them because of one of them: each is to be asked for alone.
     OneByOne,
+    /// The provider took some of them, whose receipts stand at their places. It refused the others, without saying what that
+    /// means: each of these is to be asked for alone.
+    Taken(Vec<Option<Receipt>>),
+}
+
+impl BatchOutcome {
+    /// The same error for each of so many messages.
+    pub fn all(messages: usize, error: &HttpError) -> Self {
+        Self::Each((0..messages).map(|_| Err(error.repeated().into())).collect())
+    }
 }
 
 /// One `POST`.

@@ -21,7 +21,7 @@ fn http(status: u16, content_type: &str, body: &str) -> Reply {
     Reply::http(status, &[("content-type", content_type)], body)
 }
 
-fn kind(failure: &Failure) -> HttpErrorKind {
+pub(crate) fn kind(failure: &Failure) -> HttpErrorKind {
     failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError").kind()
 }
 

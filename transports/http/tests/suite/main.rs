@@ -6,4 +6,8 @@ mod faults;
 mod peer;
 mod support;
 
+#[cfg(feature = "postmark")]
+mod postmark;
+#[cfg(feature = "resend")]
+mod resend;
 mod sendgrid;

@@ -1,0 +1,326 @@
+//! Resend: <https://resend.com/docs/api-reference/emails/send-email>.
+
+use std::collections::{BTreeMap, HashSet};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
+use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsupported};
+use serde::{Deserialize, Serialize};
+
+use super::json::{array, base64, size, written};
+use super::{BatchLimits, BatchOutcome};
+use crate::config::env;
+use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+
+/// Resend, by its REST API.
+///
+/// Resend's tags are pairs. Metadata become such pairs, and a tag becomes one whose value is `true`. Resend writes the Message-ID
+/// itself; what makes a retry known as such is the idempotency key, for 24 hours.
+///
+/// | Answer | Means |
+/// |---|---|
+/// | 2xx with an `id` | accepted |
+/// | 400, 422: `validation_error`, `missing_required_field`, `invalid_` … `attachment`, `from_address`, `parameter` | [`Message`](HttpErrorKind::Message) |
+/// | 451: `security_error` | [`Message`](HttpErrorKind::Message) |
+/// | `invalid_idempotent_request`: the key was used with another content | [`Message`](HttpErrorKind::Message) |
+/// | `concurrent_idempotent_requests`: the same request is under way | [`NoAnswer`](HttpErrorKind::NoAnswer) |
+/// | 401, 403 (a domain that is not verified, too), 404, 405 | [`Account`](HttpErrorKind::Account) |
+/// | `daily_quota_exceeded`, `monthly_quota_exceeded` | [`Quota`](HttpErrorKind::Quota) |
+/// | `rate_limit_exceeded` | [`Rate`](HttpErrorKind::Rate) |
+/// | 500 | [`Busy`](HttpErrorKind::Busy) |
+///
+/// The names are those of <https://resend.com/docs/api-reference/errors>.
+///
+/// # Batches
+/// Up to 100 messages without attachments go out in one call. One that Resend finds fault with does not hold the others back: it is
+/// asked for once more, alone, since the answer to a batch does not say what kind of fault it is.
+///
+/// A batch has one idempotency key for all of its messages, so that Resend knows a retry only if the very same messages meet again,
+/// which they hardly ever do. When a batch is in doubt, so are all of its messages, and sending them again may send them twice.
+/// [Without batches](Self::without_batches) each message has a key of its own, and a retry within 24 hours never sends it twice.
+#[derive(Debug, Clone)]
+pub struct Resend {
+    key: Secret,
+    batches: bool,
+}
+
+impl Resend {
+    /// With an API key that may send mail.
+    ///
+    /// # Errors
+    /// When the key is empty or has characters that no key has.
+    pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
+        Ok(Self { key: Secret::bearer(key.as_ref())?, batches: true })
+    }
+
+    /// With the key in the environment variable `RESEND_API_KEY`.
+    ///
+    /// # Errors
+    /// When it is not set, and as [`new`](Self::new).
+    pub fn from_env() -> Result<Self, HttpConfigError> {
+        Self::new(env("RESEND_API_KEY")?)
+    }
+
+    /// Asks for each message alone, under a key of its own: slower, since Resend counts requests, and safe to try again. In a URL:
+    /// `batches=false`.
+    #[must_use]
+    pub fn without_batches(mut self) -> Self {
+        self.batches = false;
+        self
+    }
+}
+
+/// As many `to` recipients as a mail may have.
+const MAX_TO: usize = 50;
+
+/// How long a mail may be, its attachments in base64: <https://resend.com/docs/dashboard/emails/attachments>. A larger one is surely too
+/// large, whichever megabyte is meant.
+const MAX_SIZE: usize = 40 * 1024 * 1024;
+
+/// How long a tag's name and its value may be, each.
+const MAX_TAG: usize = 256;
+
+/// What a tag has for its value.
+const SET: &str = "true";
+
+impl Provider for Resend {
+    const NAME: &'static str = "resend";
+
+    fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
+        let mut resend = Self::new(url.key()?)?;
+        resend.batches = match url.setting("batches").as_deref() {
+            None | Some("true") => true,
+            Some("false") => false,
+            Some(_) => return Err(HttpConfigError::Value { setting: "batches" }),
+        };
+        Ok(resend)
+    }
+
+    fn base_url(&self) -> &str {
+        "https://api.resend.com"
+    }
+
+    fn authorization(&self) -> (HeaderName, &Secret) {
+        (AUTHORIZATION, &self.key)
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Unsupported> {
+        Fields::check_with_unique_headers(email)?;
+        if email.to().len() > MAX_TO {
+            return Err(Unsupported::new("more than 50 To recipients"));
+        }
+        let mut names = HashSet::new();
+        for Tag { name, value } in tags(email) {
+            if !is_tag(name) || !is_tag(value) {
+                let what = "a tag or metadata with anything but 1 to 256 ASCII letters, digits, - and _";
+                return Err(Unsupported::new(what));
+            }
+            if !names.insert(name) {
+                return Err(Unsupported::new("two tags, or a tag and a key of metadata, of the same name"));
+            }
+        }
+        if size(email) > MAX_SIZE {
+            return Err(Unsupported::new("a mail of more than 40 MB"));
+        }
+        Ok(())
+    }
+
+    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+        let email = outgoing.message();
+        let fields = Fields::of(outgoing)?;
+        let mail = Mail {
+            from: written(email.from()),
+            to: fields.to.into_iter().map(written).collect(),
+            cc: fields.cc.into_iter().map(written).collect(),
+            bcc: fields.bcc.into_iter().map(written).collect(),
+            reply_to: email.reply_to().iter().map(written).collect(),
+            subject: email.subject(),
+            html: email.html(),
+            // Where it is missing, Resend makes one out of the HTML.
+            text: email.text().unwrap_or_default(),
+            headers: fields.headers.into_iter().collect(),
+            attachments: email.attachments().iter().map(File::from).collect(),
+            tags: tags(email).collect(),
+        };
+        Ok(keyed(Request::of_json("/emails", &mail)?, &outgoing.idempotency_key()))
+    }
+
+    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
+        if (200..300).contains(&answer.status()) {
+            let Accepted { id } = answer.json()?;
+            return Ok(Receipt::new().with_provider_id(id));
+        }
+        Err(refusal(answer).into())
+    }
+
+    fn batch_limits(&self) -> Option<BatchLimits> {
+        // No limit of size is documented; this is what any gateway takes.
+        self.batches.then_some(BatchLimits { messages: 100, octets: 4_000_000 })
+    }
+
+    fn is_batchable(&self, outgoing: &Outgoing<Email>) -> bool {
+        outgoing.message().attachments().is_empty()
+    }
+
+    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+        let request = keyed(Request::json("/emails/batch", array(batch)), &batch_key(batch));
+        request.with_header(HeaderName::from_static("x-batch-validation"), HeaderValue::from_static("permissive"))
+    }
+
+    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
+        use HttpErrorKind::{Busy, Message, NoAnswer};
+        if !(200..300).contains(&answer.status()) {
+            let error = refusal(answer);
+            return match (answer.status(), error.kind()) {
+                // An earlier request of the same messages is under way, or was taken.
+                (409, _) => BatchOutcome::all(batch.len(), &answer.error(NoAnswer, "the batch was asked for before")),
+                (_, Message) => BatchOutcome::OneByOne,
+                // It may have come to some of them before.
+                (_, Busy) => BatchOutcome::all(batch.len(), &answer.error(NoAnswer, "it failed amid a batch")),
+                _ => BatchOutcome::all(batch.len(), &error),
+            };
+        }
+        match answer.json::<Batch>().map(|answered| answered.by_place(batch.len())) {
+            Ok(Some(receipts)) => BatchOutcome::Taken(receipts),
+            Ok(None) => {
+                let error = answer.error(NoAnswer, "it did not answer for each message of a batch");
+                BatchOutcome::all(batch.len(), &error)
+            }
+            Err(error) => BatchOutcome::all(batch.len(), &error),
+        }
+    }
+}
+
+fn refusal(answer: &Answer) -> HttpError {
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate};
+    let Ok(Said { name, message }) = answer.json() else {
+        return answer.refusal();
+    };
+    let kind = match (answer.status(), name.as_str()) {
+        (400 | 422, "validation_error" | "invalid_attachment" | "invalid_from_address") => Message,
+        (400 | 422, "invalid_parameter" | "missing_required_field") => Message,
+        (451, "security_error") => Message,
+        (409, "invalid_idempotent_request") => Message,
+        (409, "concurrent_idempotent_requests") => NoAnswer,
+        (401 | 403 | 404 | 405, _) => Account,
+        (429, "daily_quota_exceeded" | "monthly_quota_exceeded") => Quota,
+        (429, _) => Rate,
+        (500, _) => Busy,
+        _ => answer.refusal().kind(),
+    };
+    answer.error(kind, message).with_code(name)
+}
+
+/// The same for the same messages in the same order: the first one's own, and what follows from the others'.
+fn batch_key(batch: &[(&Outgoing<Email>, Request)]) -> String {
+    let keys: Vec<_> = batch.iter().map(|(outgoing, _)| outgoing.idempotency_key()).collect();
+    // FNV-1a, 64 bits, since the key must be the same in every process and version.
+    let hash = keys
+        .join("\n")
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let first = keys.first().map_or("", String::as_str);
+    format!("{first}-batch-{}-{hash:016x}", keys.len())
+}
+
+fn keyed(request: Request, key: &str) -> Request {
+    match HeaderValue::from_str(key) {
+        Ok(key) => request.with_header(HeaderName::from_static("idempotency-key"), key),
+        // A key is ASCII.
+        Err(_) => request,
+    }
+}
+
+fn is_tag(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=MAX_TAG).contains(&text.len()) && text.bytes().all(plain)
+}
+
+fn tags(email: &Email) -> impl Iterator<Item = Tag<'_>> {
+    let labels = email.tags().iter().map(|label| Tag { name: label, value: SET });
+    labels.chain(email.metadata().iter().map(|(name, value)| Tag { name, value }))
+}
+
+#[derive(Deserialize)]
+struct Accepted {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    data: Vec<Accepted>,
+    #[serde(default)]
+    errors: Vec<Faulty>,
+}
+
+#[derive(Deserialize)]
+struct Faulty {
+    index: usize,
+}
+
+impl Batch {
+    /// A receipt for each message that was taken, at its place. Nothing where the answer does not speak of each message once.
+    fn by_place(self, messages: usize) -> Option<Vec<Option<Receipt>>> {
+        let faulty: HashSet<_> =
+            self.errors.iter().map(|error| error.index).filter(|index| *index < messages).collect();
+        if faulty.len() != self.errors.len() || faulty.len() + self.data.len() != messages {
+            return None;
+        }
+        let mut taken = self.data.into_iter().map(|accepted| Receipt::new().with_provider_id(accepted.id));
+        Some((0..messages).map(|place| if faulty.contains(&place) { None } else { taken.next() }).collect())
+    }
+}
+
+#[derive(Deserialize)]
+struct Said {
+    name: String,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Mail<'a> {
+    from: String,
+    to: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cc: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bcc: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reply_to: Vec<String>,
+    subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    html: Option<&'a str>,
+    text: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<&'a str, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<File<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<Tag<'a>>,
+}
+
+#[derive(Serialize)]
+struct Tag<'a> {
+    name: &'a str,
+    value: &'a str,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    filename: &'a str,
+    content: String,
+    content_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_id: Option<&'a str>,
+}
+
+impl<'a> From<&'a Attachment> for File<'a> {
+    fn from(attachment: &'a Attachment) -> Self {
+        Self {
+            filename: attachment.file_name(),
+            content: base64(attachment.content()),
+            content_type: attachment.content_type(),
+            content_id: attachment.content_id(),
+        }
+    }
+}

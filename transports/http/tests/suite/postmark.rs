@@ -1,0 +1,336 @@
+//! Postmark. Codes are those of <https://postmarkapp.com/developer/api/overview#error-codes>, answers those of
+//! <https://postmarkapp.com/developer/api/email-api>, unless a line says otherwise.
+
+use postrider_http::{Http, HttpConfigError, HttpErrorKind, Postmark};
+use postrider_transport::{
+    Attachment, Class, DeliveryId, Email, EmailBuilder, Outgoing, Recipient, Transport, Unsupported,
+};
+use serde_json::{Value, json};
+
+use crate::faults::{Case, fault_tests, kind};
+use crate::peer::{Peer, Reply};
+use crate::support::{KEY, Line, another, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+
+struct Pm;
+
+impl Case for Pm {
+    type Provider = Postmark;
+
+    fn provider() -> Postmark {
+        Postmark::new(KEY).expect("a token")
+    }
+
+    fn accepted() -> Reply {
+        Reply::json(200, &ok("b7bc2f4a-e38e-4336-af7d-e6c392c2f817").to_string())
+    }
+}
+
+fault_tests!(Pm, status_says_all: false);
+
+fn ok(id: &str) -> Value {
+    json!({
+        "To": "ada@example.org", "SubmittedAt": "2014-02-17T07:25:01.4178645-05:00", "MessageID": id, "ErrorCode": 0, "Message": "OK"
+    })
+}
+
+fn error(code: i64, message: &str) -> Value {
+    json!({"ErrorCode": code, "Message": message})
+}
+
+/// What a mail for inactive recipients only is refused with.
+const INACTIVE: &str = "You tried to send to a recipient that has been marked as inactive. Found inactive addresses: \
+    ADDRESSES. Inactive recipients are ones that have generated a hard bounce, a spam complaint, or a manual suppression. ";
+
+/// What is said when others got it; recorded by the tests of Postmark's own client for Ruby,
+/// <https://github.com/ActiveCampaign/postmark-gem/blob/main/spec/unit/postmark/error_spec.rb>.
+const PARTLY: &str = "Message OK, but will not deliver to these inactive addresses: ADDRESSES.";
+
+#[tokio::test]
+async fn the_whole_mail_is_in_the_request() {
+    let peer = Peer::start([Pm::accepted()]).await;
+    let mail = outgoing(rich().reply_to("\"More, or less\" <more@example.com>"));
+    let transport = connect(Pm::provider().message_stream("receipts"), &peer);
+    let receipt = transport.send(&mail).await.expect("it is accepted");
+    assert_eq!(receipt.provider_id.as_deref(), Some("b7bc2f4a-e38e-4336-af7d-e6c392c2f817"));
+    assert_eq!(receipt.refused, []);
+    let seen = &peer.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/email"));
+    assert_eq!(seen.header("x-postmark-server-token"), Some(KEY));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    assert_eq!(seen.header("accept"), Some("application/json"));
+    let expected = json!({
+        "From": "Shop <shop@example.com>",
+        "To": "ada@example.org, Bob <bob@example.org>",
+        "Cc": "Carol <carol@example.org>",
+        "Bcc": "dave@example.org",
+        "ReplyTo": "Help <help@example.com>, \"More, or less\" <more@example.com>",
+        "Subject": "Hello",
+        "TextBody": "body-of-the-mail",
+        "HtmlBody": "<p>body-of-the-mail <img src=\"cid:logo\"></p>",
+        "Tag": "welcome",
+        "Metadata": {"order": "42"},
+        "Headers": [
+            {"Name": "X-Order", "Value": "42"},
+            {"Name": "List-Unsubscribe", "Value": "<https://example.com/u/1>"},
+            {"Name": "List-Unsubscribe-Post", "Value": "List-Unsubscribe=One-Click"},
+            {"Name": "Message-ID", "Value": mail.message_id()},
+            {"Name": "X-PM-KeepID", "Value": "true"}
+        ],
+        "Attachments": [
+            {"Name": "terms.txt", "Content": "dGVybXM=", "ContentType": "text/plain"},
+            {"Name": "logo.png", "Content": "iVBORw==", "ContentType": "image/png", "ContentID": "cid:logo"}
+        ],
+        "MessageStream": "receipts"
+    });
+    assert_eq!(seen.json(), expected);
+}
+
+#[tokio::test]
+async fn only_the_recipients_of_the_attempt_are_named() {
+    let peer = Peer::start([Pm::accepted()]).await;
+    let mail = outgoing(rich()).with_recipients(vec![Recipient::new("carol@example.org")]);
+    connect(Pm::provider(), &peer).send(&mail).await.expect("it is accepted");
+    let seen = peer.seen()[0].json();
+    assert_eq!(seen["To"], "Carol <carol@example.org>");
+    assert_eq!((seen.get("Cc"), seen.get("Bcc"), seen.get("MessageStream")), (None, None, None));
+}
+
+#[tokio::test]
+async fn answers() {
+    use HttpErrorKind::{Account, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
+    let refused = |code, kind| line(422, &error(code, "no, ada@example.org").to_string(), kind);
+    let mut table = vec![
+        line(401, &error(10, "The request does not contain a valid Server token.").to_string(), Account),
+        line(503, &error(100, "Maintenance").to_string(), Unavailable),
+        line(429, &error(429, "Rate limit exceeded").to_string(), Rate),
+        line(429, "", Rate),
+        line(413, "", Message),
+        line(415, "", Account),
+        // "In most cases the message is lost during the process".
+        line(500, "", NoAnswer),
+        line(500, &error(300, "an answer that makes no sense").to_string(), NoAnswer),
+        line(200, &error(300, "Invalid 'To' address: 'ada@example.org'.").to_string(), Message),
+        line(200, &error(9999, "nobody knows").to_string(), Account),
+        line(200, &json!({"ErrorCode": 0, "Message": "OK"}).to_string(), NoAnswer),
+        refused(9999, Account),
+        Line {
+            reply: Reply::http(429, &[("retry-after", "3")], &error(429, "Rate limit exceeded").to_string()),
+            kind: Rate,
+            retry_after: Some(3),
+        },
+    ];
+    table.extend([300, 402, 403, 410, 411].map(|code| refused(code, Message)));
+    table.extend([10, 400, 401, 409, 412, 413, 422, 1235, 1236, 1480].map(|code| refused(code, Account)));
+    table.extend(
+        [(405, Quota), (406, Recipient), (429, Rate), (100, Unavailable)].map(|(code, kind)| refused(code, kind)),
+    );
+    check_table(Pm::provider, table).await;
+}
+
+fn several() -> EmailBuilder {
+    plain().cc("Bob@Example.org").bcc("carol@example.org")
+}
+
+#[tokio::test]
+async fn recipients_that_are_inactive_are_told_from_the_others() {
+    let said = |text: &str, addresses: &str| text.replace("ADDRESSES", addresses);
+    let refused = |list: &[postrider_transport::Refusal]| -> Vec<String> {
+        assert!(list.iter().all(|refusal| refusal.class == Class::Permanent));
+        list.iter().map(|refusal| refusal.recipient.as_str().to_owned()).collect()
+    };
+
+    // Accepted, for all but two.
+    for prose in ["", " Inactive recipients are ones that have generated a hard bounce or a spam complaint."] {
+        let text = said(PARTLY, "bob@example.org, carol@example.org") + prose;
+        let mut body = ok("id");
+        body["Message"] = text.into();
+        let receipt = ask(Pm::provider(), several(), Reply::json(200, &body.to_string())).await.expect("ada has it");
+        assert_eq!(refused(&receipt.refused), ["Bob@example.org", "carol@example.org"]);
+        assert_eq!(receipt.provider_id.as_deref(), Some("id"));
+    }
+
+    // Nobody has it.
+    for (status, code, text) in [(422, 406, INACTIVE), (200, 406, INACTIVE), (200, 0, PARTLY)] {
+        let mut body = ok("id");
+        body["ErrorCode"] = code.into();
+        body["Message"] = said(text, "ada@example.org,bob@example.org, Carol@example.org").into();
+        let failure = ask(Pm::provider(), several(), Reply::json(status, &body.to_string())).await.expect_err("nobody");
+        assert_eq!(kind(&failure), HttpErrorKind::Recipient, "{failure}");
+        assert_discreet(&failure);
+    }
+
+    // Somebody may have it, and who surely does not is named.
+    let body = error(406, &said(INACTIVE, "bob@example.org"));
+    let failure = ask(Pm::provider(), several(), Reply::json(422, &body.to_string())).await.expect_err("no success");
+    assert!(failure.in_doubt(), "{failure}");
+    assert_eq!(refused(failure.refused()), ["Bob@example.org"]);
+    assert_discreet(&failure);
+}
+
+#[tokio::test]
+async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+    let peer = Peer::start([Pm::accepted()]).await;
+    let transport = connect(Pm::provider(), &peer);
+    let crowd =
+        |number| (1..number).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
+    let pairs = |number| (0..number).fold(plain(), |email, number| email.metadata(format!("k{number}"), "v"));
+    let large = |octets| Attachment::new("a.txt", "text/plain", vec![b'x'; octets]).expect("an attachment");
+    for email in [
+        Email::builder().from("a@example.com").bcc("b@example.com").text("x"),
+        plain().sender("b@example.com"),
+        plain().null_envelope_from(),
+        plain().to("\"a b\"@example.com"),
+        plain().bcc("пошта@example.com"),
+        plain().reply_to("a@[127.0.0.1]"),
+        plain().from((vec!["name"; 50].join(" "), "shop@example.com")),
+        plain().subject(vec!["word"; 401].join(" ")),
+        plain().tag("one").tag("two"),
+        plain().metadata("key", "1").metadata("KEY", "2"),
+        plain().metadata("a".repeat(21), "x"),
+        plain().metadata("a", "x".repeat(81)),
+        plain().text("x".repeat(5 * 1024 * 1024 + 1)),
+        plain().attach(large(8 * 1024 * 1024)),
+        pairs(11),
+        crowd(51),
+    ] {
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
+        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
+    }
+    assert_eq!(peer.seen().len(), 0);
+    for email in [pairs(10), crowd(50), plain().metadata("a".repeat(20), "x".repeat(80)).attach(large(7 * 1024 * 1024))]
+    {
+        transport.check(&email.build().expect("a mail")).expect("it is just within the limits");
+    }
+}
+
+fn batch(number: usize) -> Vec<Outgoing<Email>> {
+    (0..number).map(|number| another(plain().subject(format!("number {number}")))).collect()
+}
+
+fn items(items: impl IntoIterator<Item = Value>) -> Reply {
+    Reply::json(200, &items.into_iter().collect::<Value>().to_string())
+}
+
+#[tokio::test]
+async fn in_a_batch_each_message_has_its_own_result() {
+    let bad = error(300, "Invalid 'From' address: 'shop@example.com'.");
+    let unsigned = error(400, "The 'From' address you supplied is not a Sender Signature.");
+    let peer = Peer::start([items([ok("first"), bad, json!({"Message": "what?"}), unsigned, ok("last")])]).await;
+    let mails = batch(5);
+    let results = connect(Pm::provider(), &peer).send_batch(&mails).await;
+
+    let ids: Vec<_> =
+        results.iter().map(|result| result.as_ref().ok().and_then(|it| it.provider_id.as_deref())).collect();
+    assert_eq!(ids, [Some("first"), None, None, None, Some("last")]);
+    let kinds: Vec<_> = results.iter().filter_map(|result| result.as_ref().err().map(kind)).collect();
+    assert_eq!(kinds, [HttpErrorKind::Message, HttpErrorKind::NoAnswer, HttpErrorKind::Account]);
+    let reply = results[1].as_ref().expect_err("it is refused").reply().expect("a reply");
+    assert!(reply.contains("Invalid 'From'") && !reply.contains("first"), "the reply is its own: {reply}");
+
+    let seen = peer.seen();
+    assert_eq!((seen.len(), seen[0].path.as_str()), (1, "/email/batch"));
+    assert_eq!(seen[0].header("accept"), Some("application/json"));
+    let sent = seen[0].json();
+    let alone = Peer::start([Pm::accepted()]).await;
+    for (place, mail) in mails.iter().enumerate() {
+        connect(Pm::provider(), &alone).send(mail).await.expect("it is accepted");
+        assert_eq!(sent[place], alone.seen()[place].json(), "a message is in a batch what it is alone");
+    }
+}
+
+#[tokio::test]
+async fn limits_of_number_and_size_split_a_batch() {
+    let answer = |number: usize| items((0..number).map(|number| ok(&format!("id {number}"))));
+    let peer = Peer::start([answer(500), answer(2)]).await;
+    let transport = connect(Pm::provider(), &peer);
+    assert_eq!(transport.max_batch(), 500);
+    let results = transport.send_batch(&batch(502)).await;
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(results[501].as_ref().expect("accepted").provider_id.as_deref(), Some("id 1"));
+    let lengths: Vec<_> = peer.seen().iter().map(|seen| seen.json().as_array().map(Vec::len)).collect();
+    assert_eq!(lengths, [Some(500), Some(2)]);
+
+    // Five of nine megabytes fit, the sixth does not. They take the time they take.
+    let peer = Peer::start([answer(5), Pm::accepted()]).await;
+    let transport = Http::builder(Pm::provider()).base_url(peer.url()).build().expect("a transport");
+    let large = Attachment::new("a.txt", "text/plain", vec![b'x'; 6_750_000]).expect("an attachment");
+    let mails: Vec<_> = (0..6).map(|_| another(plain().attach(large.clone()))).collect();
+    let results = transport.send_batch(&mails).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let seen = peer.seen();
+    assert_eq!(seen.iter().map(|seen| seen.path.as_str()).collect::<Vec<_>>(), ["/email/batch", "/email"]);
+    assert!(seen[0].body.len() < 50_000_000);
+}
+
+#[tokio::test]
+async fn a_batch_refused_for_one_of_its_messages_is_asked_for_one_by_one() {
+    for reply in [Reply::json(422, &error(403, "Invalid request field(s): 'From'.").to_string()), Reply::json(413, "")]
+    {
+        let bad = Reply::json(422, &error(300, "Invalid").to_string());
+        let peer = Peer::start([reply, Pm::accepted(), bad, Pm::accepted()]).await;
+        let results = connect(Pm::provider(), &peer).send_batch(&batch(3)).await;
+        let results: Vec<_> = results.iter().map(|result| result.as_ref().map_err(kind).map(|_| ())).collect();
+        assert_eq!(results, [Ok(()), Err(HttpErrorKind::Message), Ok(())]);
+        let paths: Vec<_> = peer.seen().into_iter().map(|seen| seen.path).collect();
+        assert_eq!(paths, ["/email/batch", "/email", "/email", "/email"]);
+    }
+}
+
+#[tokio::test]
+async fn what_befalls_a_batch_befalls_all_of_it() {
+    use HttpErrorKind::{Account, NoAnswer, Quota, Rate, Unavailable};
+    for (reply, expected) in [
+        (Reply::json(401, &error(10, "no token").to_string()), Account),
+        (Reply::json(422, &error(405, "no credits").to_string()), Quota),
+        (Reply::json(422, &error(9999, "nobody knows").to_string()), Account),
+        (Reply::json(429, ""), Rate),
+        (Reply::json(503, &error(100, "Maintenance").to_string()), Unavailable),
+        (Reply::json(500, ""), NoAnswer),
+        (Reply::json(500, &error(300, "an answer that makes no sense").to_string()), NoAnswer),
+        (Reply::json(502, ""), NoAnswer),
+        (Reply::json(200, "<html>"), NoAnswer),
+        (Reply::json(200, &ok("one").to_string()), NoAnswer),
+        (items([ok("one"), ok("two")]), NoAnswer),
+        (items((0..4).map(|number| ok(&number.to_string()))), NoAnswer),
+        (Reply::Close, NoAnswer),
+    ] {
+        let peer = Peer::start([reply.clone()]).await;
+        let results = connect(Pm::provider(), &peer).send_batch(&batch(3)).await;
+        assert_eq!((results.len(), peer.seen().len()), (3, 1), "{reply:?}");
+        for result in results {
+            let failure = result.expect_err("nobody knows of a success");
+            assert_eq!(kind(&failure), expected, "{reply:?}: {failure}");
+            assert_discreet(&failure);
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_expressed_leaves_the_others_their_places() {
+    let peer = Peer::start([items([ok("first"), ok("third")])]).await;
+    let mut mails = batch(3);
+    mails[1] =
+        Outgoing::new(DeliveryId::new(), mails[0].dated_at(), plain().tag("a").tag("b").build().expect("a mail"));
+    let results = connect(Pm::provider(), &peer).send_batch(&mails).await;
+    let ids: Vec<_> =
+        results.iter().map(|result| result.as_ref().ok().and_then(|it| it.provider_id.as_deref())).collect();
+    assert_eq!(ids, [Some("first"), None, Some("third")]);
+    assert!(results[1].as_ref().expect_err("it is refused").downcast_ref::<Unsupported>().is_some());
+}
+
+#[tokio::test]
+async fn reads_its_url() {
+    let peer = Peer::start([Pm::accepted()]).await;
+    let url = format!("postmark://{KEY}@{}?stream=broadcast", peer.host());
+    Http::<Postmark>::from_url(&url).expect("a URL").send(&outgoing(plain())).await.expect("it is accepted");
+    let seen = &peer.seen()[0];
+    assert_eq!(seen.header("x-postmark-server-token"), Some(KEY));
+    assert_eq!(seen.json()["MessageStream"], "broadcast");
+
+    let usual = Http::<Postmark>::from_url("postmark://K@default").expect("a URL");
+    assert!(format!("{usual:?}").contains("https://api.postmarkapp.com/"), "{usual:?}");
+    let error = Http::<Postmark>::from_url("postmark://default").err();
+    assert_eq!(error, Some(HttpConfigError::Missing { what: "a key before the @" }));
+}

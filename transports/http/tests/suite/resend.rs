@@ -1,0 +1,339 @@
+//! Resend. Errors are those of <https://resend.com/docs/api-reference/errors>, answers to batches those of
+//! <https://resend.com/docs/api-reference/emails/send-batch-emails>, unless a line says otherwise.
+
+use postrider_http::{Http, HttpConfigError, HttpErrorKind, Resend};
+use postrider_transport::{Attachment, Email, Outgoing, Recipient, Transport, Unsupported};
+use serde_json::{Value, json};
+
+use crate::faults::{Case, fault_tests, kind};
+use crate::peer::{Peer, Reply, Seen};
+use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+
+struct Re;
+
+impl Case for Re {
+    type Provider = Resend;
+
+    fn provider() -> Resend {
+        Resend::new(KEY).expect("a key")
+    }
+
+    fn accepted() -> Reply {
+        Reply::json(200, r#"{"id":"49a3999c-0ce1-4ea6-ab68-afcd6dc2e794"}"#)
+    }
+}
+
+fault_tests!(Re, status_says_all: false);
+
+fn error(status: u16, name: &str) -> String {
+    json!({"statusCode": status, "name": name, "message": "no, ada@example.org"}).to_string()
+}
+
+#[tokio::test]
+async fn the_whole_mail_is_in_the_request() {
+    let peer = Peer::start([Re::accepted()]).await;
+    let mail = outgoing(rich().reply_to("\"More, or less\" <more@example.com>"));
+    let receipt = connect(Re::provider(), &peer).send(&mail).await.expect("it is accepted");
+    assert_eq!(receipt.provider_id.as_deref(), Some("49a3999c-0ce1-4ea6-ab68-afcd6dc2e794"));
+    let seen = &peer.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/emails"));
+    assert_eq!(seen.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    assert_eq!(seen.header("idempotency-key"), Some(mail.idempotency_key().as_str()));
+    let expected = json!({
+        "from": "Shop <shop@example.com>",
+        "to": ["ada@example.org", "Bob <bob@example.org>"],
+        "cc": ["Carol <carol@example.org>"],
+        "bcc": ["dave@example.org"],
+        "reply_to": ["Help <help@example.com>", "\"More, or less\" <more@example.com>"],
+        "subject": "Hello",
+        "text": "body-of-the-mail",
+        "html": "<p>body-of-the-mail <img src=\"cid:logo\"></p>",
+        "headers": {
+            "X-Order": "42",
+            "List-Unsubscribe": "<https://example.com/u/1>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"
+        },
+        "attachments": [
+            {"filename": "terms.txt", "content": "dGVybXM=", "content_type": "text/plain"},
+            {"filename": "logo.png", "content": "iVBORw==", "content_type": "image/png", "content_id": "logo"}
+        ],
+        "tags": [{"name": "welcome", "value": "true"}, {"name": "order", "value": "42"}]
+    });
+    assert_eq!(seen.json(), expected);
+}
+
+#[tokio::test]
+async fn only_the_recipients_of_the_attempt_are_named_and_the_key_is_another() {
+    let peer = Peer::start([Re::accepted()]).await;
+    let transport = connect(Re::provider(), &peer);
+    let some = outgoing(rich()).with_recipients(vec![Recipient::new("carol@example.org")]);
+    transport.send(&some).await.expect("it is accepted");
+    transport.send(&outgoing(rich())).await.expect("it is accepted");
+    transport.send(&outgoing(rich()).with_attempt(3, 2)).await.expect("it is accepted");
+    let seen = peer.seen();
+    assert_eq!(seen[0].json()["to"], json!(["Carol <carol@example.org>"]));
+    assert_eq!((seen[0].json().get("cc"), seen[0].json().get("bcc")), (None, None));
+    let keys: std::collections::HashSet<_> = seen.iter().map(|seen| seen.header("idempotency-key")).collect();
+    assert_eq!(keys.len(), 3, "a retry for some, and a resend, are other requests");
+}
+
+/// Without a text, Resend would write one: <https://resend.com/docs/api-reference/emails/send-email>.
+#[tokio::test]
+async fn no_text_is_made_up() {
+    let peer = Peer::start([Re::accepted()]).await;
+    let email = Email::builder().from("a@example.com").to("b@example.com").html("<p>x</p>");
+    connect(Re::provider(), &peer).send(&outgoing(email)).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].json()["text"], "");
+}
+
+#[tokio::test]
+async fn answers() {
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Unavailable};
+    let mut table = vec![line(400, r#"{"error":"in another form"}"#, Account), line(200, "{}", NoAnswer)];
+    for (status, name, kind) in [
+        (400, "validation_error", Message),
+        (422, "validation_error", Message),
+        (422, "invalid_attachment", Message),
+        (422, "invalid_from_address", Message),
+        (422, "invalid_parameter", Message),
+        (422, "missing_required_field", Message),
+        (451, "security_error", Message),
+        (409, "invalid_idempotent_request", Message),
+        (409, "concurrent_idempotent_requests", NoAnswer),
+        (400, "invalid_idempotency_key", Account),
+        (422, "invalid_access", Account),
+        (422, "nobody_knows", Account),
+        (401, "missing_api_key", Account),
+        (401, "restricted_api_key", Account),
+        (403, "invalid_api_key", Account),
+        // Named by Resend's own client: <https://github.com/resend/resend-node/blob/canary/src/interfaces.ts>.
+        (403, "suspended_api_key", Account),
+        // A domain that is not verified, and an account that may write to itself only.
+        (403, "validation_error", Account),
+        (404, "not_found", Account),
+        (405, "method_not_allowed", Account),
+        (429, "daily_quota_exceeded", Quota),
+        (429, "monthly_quota_exceeded", Quota),
+        (429, "rate_limit_exceeded", Rate),
+        (500, "application_error", Busy),
+        (500, "internal_server_error", Busy),
+        (503, "service_unavailable", Unavailable),
+    ] {
+        table.push(line(status, &error(status, name), kind));
+    }
+    let slow = Reply::http(429, &[("retry-after", "2")], &error(429, "rate_limit_exceeded"));
+    table.push(Line { reply: slow, kind: Rate, retry_after: Some(2) });
+    check_table(Re::provider, table).await;
+}
+
+#[tokio::test]
+async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+    let peer = Peer::start([Re::accepted()]).await;
+    let transport = connect(Re::provider(), &peer);
+    let crowd = |number| (1..number).fold(plain(), |email, number| email.to(format!("n{number}@example.org").as_str()));
+    let huge = Attachment::new("a.txt", "text/plain", vec![b'x'; 32 * 1024 * 1024]).expect("an attachment");
+    for email in [
+        Email::builder().from("a@example.com").bcc("b@example.com").text("x"),
+        plain().sender("b@example.com"),
+        plain().null_envelope_from(),
+        plain().header("X-A", "1").header("x-a", "2"),
+        plain().tag("two words"),
+        plain().tag("same").tag("same"),
+        plain().tag("same").metadata("same", "1"),
+        plain().metadata("a", "é"),
+        plain().metadata("a", ""),
+        plain().metadata("a", "x".repeat(257)),
+        plain().attach(huge).size_limit(usize::MAX),
+        crowd(51),
+    ] {
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
+        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
+    }
+    assert_eq!(peer.seen().len(), 0);
+    for email in [crowd(50), plain().metadata("a", "x".repeat(256)).tag("b").tag("c")] {
+        transport.check(&email.build().expect("a mail")).expect("it is just within the limits");
+    }
+}
+
+fn batch(number: usize) -> Vec<Outgoing<Email>> {
+    (0..number).map(|number| another(plain().subject(format!("number {number}")))).collect()
+}
+
+/// The answer to a batch in which these places are faulty; the others have their place as an id.
+fn answered(number: usize, faulty: &[usize]) -> Reply {
+    let data: Vec<_> =
+        (0..number).filter(|place| !faulty.contains(place)).map(|place| json!({"id": place.to_string()})).collect();
+    let errors: Vec<_> =
+        faulty.iter().map(|place| json!({"index": place, "message": "The `to` field is missing."})).collect();
+    // The array is there in permissive mode only, and it is not documented whether it is when it would be empty.
+    let mut body = json!({"data": data});
+    if !errors.is_empty() {
+        body["errors"] = errors.into();
+    }
+    Reply::json(200, &body.to_string())
+}
+
+fn paths(seen: &[Seen]) -> Vec<&str> {
+    seen.iter().map(|seen| seen.path.as_str()).collect()
+}
+
+#[tokio::test]
+async fn in_a_batch_the_faulty_are_told_apart_and_asked_for_alone() {
+    let unverified = Reply::json(403, &error(403, "validation_error"));
+    let bad = Reply::json(422, &error(422, "validation_error"));
+    let peer = Peer::start([answered(5, &[3, 1]), bad, unverified]).await;
+    let mails = batch(5);
+    let results = connect(Re::provider(), &peer).send_batch(&mails).await;
+
+    let ids: Vec<_> =
+        results.iter().map(|result| result.as_ref().ok().and_then(|it| it.provider_id.as_deref())).collect();
+    assert_eq!(ids, [Some("0"), None, Some("2"), None, Some("4")]);
+    let kinds: Vec<_> = results.iter().filter_map(|result| result.as_ref().err().map(kind)).collect();
+    assert_eq!(kinds, [HttpErrorKind::Message, HttpErrorKind::Account]);
+
+    let seen = peer.seen();
+    assert_eq!(paths(&seen), ["/emails/batch", "/emails", "/emails"]);
+    assert_eq!(seen[0].header("x-batch-validation"), Some("permissive"));
+    let together = seen[0].json();
+    for (alone, place) in [(&seen[1], 1), (&seen[2], 3)] {
+        assert_eq!(alone.json(), together[place], "a message is in a batch what it is alone");
+        assert_eq!(alone.header("idempotency-key"), Some(mails[place].idempotency_key().as_str()));
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_a_batch_stands_for_its_messages_in_their_order() {
+    let peer = Peer::start([answered(3, &[])]).await;
+    let transport = connect(Re::provider(), &peer);
+    let mails = batch(4);
+    let pick = |places: [usize; 3]| places.map(|place| mails[place].clone());
+    for places in [[0, 1, 2], [0, 1, 2], [0, 2, 1], [0, 1, 3], [1, 2, 3]] {
+        let results = transport.send_batch(&pick(places)).await;
+        assert!(results.iter().all(Result::is_ok));
+    }
+    let seen = peer.seen();
+    let keys: Vec<_> = seen.iter().map(|seen| seen.header("idempotency-key").expect("a key")).collect();
+    assert_eq!((keys[0], &seen[0].body), (keys[1], &seen[1].body), "the same batch is the same request");
+    let others: std::collections::HashSet<_> = keys[1..].iter().collect();
+    assert_eq!(others.len(), 4, "{keys:?}");
+    assert!(keys.iter().all(|key| key.len() <= 256 && !mails.iter().any(|mail| mail.idempotency_key() == *key)));
+}
+
+#[tokio::test]
+async fn attachments_go_alone_and_everything_has_its_place() {
+    let peer = Peer::start([answered(2, &[]), Reply::json(200, r#"{"id":"alone"}"#)]).await;
+    let mut mails = batch(3);
+    mails[1] = another(rich());
+    let results = connect(Re::provider(), &peer).send_batch(&mails).await;
+    let ids: Vec<_> = results.into_iter().map(|result| result.expect("accepted").provider_id).collect();
+    let seen = peer.seen();
+    for (place, id) in ids.iter().enumerate() {
+        let request = seen.iter().find(|seen| {
+            let json = seen.json();
+            let list = json.as_array().cloned().unwrap_or_else(|| vec![json]);
+            list.iter().any(|mail| mail["subject"] == mails[place].message().subject())
+        });
+        assert_eq!(request.expect("it was sent").path == "/emails", id.as_deref() == Some("alone"));
+    }
+    assert!(seen.iter().all(|seen| seen.path == "/emails" || !seen.json().to_string().contains("attachments")));
+}
+
+#[tokio::test]
+async fn limits_of_number_and_size_split_a_batch() {
+    let peer = Peer::start([answered(100, &[]), answered(2, &[])]).await;
+    let transport = connect(Re::provider(), &peer);
+    assert_eq!(transport.max_batch(), 100);
+    assert!(transport.send_batch(&batch(102)).await.iter().all(Result::is_ok));
+    let lengths: Vec<_> = peer.seen().iter().map(|seen| seen.json().as_array().map(Vec::len)).collect();
+    assert_eq!(lengths, [Some(100), Some(2)]);
+
+    let peer = Peer::start([answered(3, &[]), Re::accepted()]).await;
+    let mails: Vec<_> = (0..4).map(|_| another(plain().text("x".repeat(1_200_000)))).collect();
+    assert!(connect(Re::provider(), &peer).send_batch(&mails).await.iter().all(Result::is_ok));
+    assert_eq!(paths(&peer.seen()), ["/emails/batch", "/emails"]);
+}
+
+#[tokio::test]
+async fn without_batches_each_message_is_a_request_with_a_key_of_its_own() {
+    let peer = Peer::start([Re::accepted()]).await;
+    let transport = connect(Re::provider().without_batches(), &peer);
+    assert_eq!(transport.max_batch(), 1);
+    let mails = batch(3);
+    assert!(transport.send_batch(&mails).await.iter().all(Result::is_ok));
+    let seen = peer.seen();
+    assert_eq!(paths(&seen), ["/emails"; 3]);
+    for (seen, mail) in seen.iter().zip(&mails) {
+        assert_eq!(seen.header("idempotency-key"), Some(mail.idempotency_key().as_str()));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_refused_for_its_content_is_asked_for_one_by_one() {
+    for reply in [Reply::json(422, &error(422, "missing_required_field")), Reply::json(413, "<html>")] {
+        let bad = Reply::json(422, &error(422, "validation_error"));
+        let peer = Peer::start([reply, Re::accepted(), bad, Re::accepted()]).await;
+        let results = connect(Re::provider(), &peer).send_batch(&batch(3)).await;
+        let results: Vec<_> = results.iter().map(|result| result.as_ref().map_err(kind).map(|_| ())).collect();
+        assert_eq!(results, [Ok(()), Err(HttpErrorKind::Message), Ok(())]);
+        assert_eq!(paths(&peer.seen()), ["/emails/batch", "/emails", "/emails", "/emails"]);
+    }
+}
+
+#[tokio::test]
+async fn what_befalls_a_batch_befalls_all_of_it() {
+    use HttpErrorKind::{Account, NoAnswer, Quota, Rate, Unavailable};
+    let batched = |data: Value, errors: Value| Reply::json(200, &json!({"data": data, "errors": errors}).to_string());
+    let id = || json!({"id": "x"});
+    let faulty = |index: i32| json!({"index": index, "message": "no"});
+    for (reply, expected) in [
+        (Reply::json(403, &error(403, "invalid_api_key")), Account),
+        (Reply::json(422, &error(422, "nobody_knows")), Account),
+        (Reply::json(429, &error(429, "daily_quota_exceeded")), Quota),
+        (Reply::json(429, &error(429, "rate_limit_exceeded")), Rate),
+        (Reply::json(503, ""), Unavailable),
+        // The very batch was asked for before.
+        (Reply::json(409, &error(409, "concurrent_idempotent_requests")), NoAnswer),
+        (Reply::json(409, &error(409, "invalid_idempotent_request")), NoAnswer),
+        // Some may have been taken before it failed.
+        (Reply::json(500, &error(500, "internal_server_error")), NoAnswer),
+        (Reply::json(502, ""), NoAnswer),
+        (Reply::json(200, "<html>"), NoAnswer),
+        (Reply::json(200, r#"{"id":"one"}"#), NoAnswer),
+        (batched(json!([id(), id()]), json!([])), NoAnswer),
+        (batched(json!([id(), id(), id(), id()]), json!([])), NoAnswer),
+        (batched(json!([id(), id(), id()]), json!([faulty(0)])), NoAnswer),
+        (batched(json!([id(), id()]), json!([faulty(3)])), NoAnswer),
+        (batched(json!([id()]), json!([faulty(1), faulty(1)])), NoAnswer),
+        (batched(json!([id(), id()]), json!([faulty(-1)])), NoAnswer),
+        (Reply::Close, NoAnswer),
+    ] {
+        let peer = Peer::start([reply.clone()]).await;
+        let results = connect(Re::provider(), &peer).send_batch(&batch(3)).await;
+        assert_eq!((results.len(), peer.seen().len()), (3, 1), "{reply:?}");
+        for result in results {
+            let failure = result.expect_err("nobody knows of a success");
+            assert_eq!(kind(&failure), expected, "{reply:?}: {failure}");
+            assert_discreet(&failure);
+        }
+    }
+}
+
+#[tokio::test]
+async fn reads_its_url() {
+    let peer = Peer::start([Re::accepted()]).await;
+    let url = format!("resend://{KEY}@{}?batches=false", peer.host());
+    let alone = Http::<Resend>::from_url(&url).expect("a URL");
+    assert_eq!(alone.max_batch(), 1);
+    alone.send(&outgoing(plain())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+
+    let usual = Http::<Resend>::from_url("resend://K@default?batches=true").expect("a URL");
+    assert!(format!("{usual:?}").contains("https://api.resend.com/"), "{usual:?}");
+    assert_eq!(usual.max_batch(), 100);
+    let error = |url| Http::<Resend>::from_url(url).err();
+    assert_eq!(error("resend://K@default?batches=no"), Some(HttpConfigError::Value { setting: "batches" }));
+    assert_eq!(error("resend://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
+}
