@@ -115,6 +115,13 @@ impl Answer {
         Some(until.duration_since(self.now()).unwrap_or_default())
     }
 
+    /// How long until the day ends in UTC, for quotas that begin anew then.
+    pub fn until_midnight(&self) -> Duration {
+        const DAY: u64 = 24 * 60 * 60;
+        let since = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Duration::from_secs(DAY - since.as_secs() % DAY)
+    }
+
     /// By the clock that wrote the answer, where it says what it shows.
     fn now(&self) -> SystemTime {
         let date = self.header("date").and_then(|date| httpdate::parse_http_date(date).ok());

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
+use postrider_transport::Failure;
 use tokio::sync::Notify;
 use url::Url;
 
@@ -101,6 +102,18 @@ impl Exchange {
 
     fn unavailable(&self, text: &'static str) -> HttpError {
         HttpError::new(HttpErrorKind::Unavailable, self.provider, text)
+    }
+
+    /// What this failure means for the messages that were to be asked for after it, if it means anything for them. What the account may not
+    /// send can be another matter for another sender.
+    pub(crate) fn obstacle(&self, failure: &Failure) -> Option<HttpError> {
+        let error = failure.downcast_ref::<HttpError>()?;
+        match error.kind() {
+            HttpErrorKind::Quota | HttpErrorKind::Rate | HttpErrorKind::Unavailable => Some(error.repeated()),
+            // They were not asked for, so that they cannot be in doubt.
+            HttpErrorKind::NoAnswer => Some(self.unavailable("the message before it was not answered")),
+            _ => None,
+        }
     }
 
     pub(crate) fn no_answer(&self, text: &'static str) -> HttpError {

@@ -80,10 +80,17 @@ impl<P: Provider> Http<P> {
         };
         let mut taken = taken.into_iter();
         let mut results = Vec::with_capacity(batch.len());
+        let mut obstacle: Option<HttpError> = None;
         for (outgoing, request) in batch {
-            results.push(match taken.next().flatten() {
-                Some(receipt) => Ok(receipt),
-                None => self.one(outgoing, request.clone()).await,
+            results.push(match (taken.next().flatten(), &obstacle) {
+                (Some(receipt), _) => Ok(receipt),
+                (None, Some(error)) => Err(error.repeated().into()),
+                (None, None) => {
+                    let result = self.one(outgoing, request.clone()).await;
+                    // Where it is too fast or out of reach, the others would fare no better.
+                    obstacle = result.as_ref().err().and_then(|failure| self.0.exchange.obstacle(failure));
+                    result
+                }
             });
         }
         results

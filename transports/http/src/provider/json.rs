@@ -37,15 +37,24 @@ pub(super) fn written(mailbox: &Mailbox) -> String {
     }
 }
 
+/// Several values, each already JSON, between what comes before and after them.
+pub(super) fn join<'a>(before: &str, values: impl Iterator<Item = &'a [u8]> + Clone, after: &str) -> Vec<u8> {
+    let length = values.clone().map(|value| value.len() + 1).sum::<usize>();
+    let mut all = Vec::with_capacity(before.len() + length + after.len());
+    all.extend_from_slice(before.as_bytes());
+    for (place, value) in values.enumerate() {
+        if place > 0 {
+            all.push(b',');
+        }
+        all.extend_from_slice(value);
+    }
+    all.extend_from_slice(after.as_bytes());
+    all
+}
+
 /// The bodies of a batch as one array.
 pub(super) fn array(batch: &[(&Outgoing<Email>, Request)]) -> Vec<u8> {
-    let mut array = Vec::with_capacity(batch.iter().map(|(_, request)| request.body().len() + 1).sum::<usize>() + 1);
-    for (place, (_, request)) in batch.iter().enumerate() {
-        array.push(if place == 0 { b'[' } else { b',' });
-        array.extend_from_slice(request.body());
-    }
-    array.push(b']');
-    array
+    join("[", batch.iter().map(|(_, request)| request.body().as_ref()), "]")
 }
 
 /// How long the bodies and the attachments of a mail are together, these in base64: the least that a request has.
