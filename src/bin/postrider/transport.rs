@@ -14,10 +14,10 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("postmark", "postmark", cfg!(feature = "postmark")),
     Scheme::new("resend", "resend", cfg!(feature = "resend")),
     Scheme::new("brevo", "brevo", false),
-    Scheme::new("mailjet", "mailjet", false),
+    Scheme::new("mailjet", "mailjet", cfg!(feature = "mailjet")),
     Scheme::new("sparkpost", "sparkpost", false),
-    Scheme::new("mailersend", "mailersend", false),
-    Scheme::new("mailtrap", "mailtrap", false),
+    Scheme::new("mailersend", "mailersend", cfg!(feature = "mailersend")),
+    Scheme::new("mailtrap", "mailtrap", cfg!(feature = "mailtrap")),
 ];
 
 /// The transport for `url`, for so many messages at once.
@@ -33,6 +33,12 @@ pub(crate) fn open(url: Option<&str>, concurrency: usize) -> Result<BoxTransport
         "resend" => http::<postrider::http::Resend>(url),
         #[cfg(feature = "sendgrid")]
         "sendgrid" => http::<postrider::http::SendGrid>(url),
+        #[cfg(feature = "mailjet")]
+        "mailjet" => http::<postrider::http::Mailjet>(url),
+        #[cfg(feature = "mailersend")]
+        "mailersend" => http::<postrider::http::MailerSend>(url),
+        #[cfg(feature = "mailtrap")]
+        "mailtrap" => http::<postrider::http::Mailtrap>(url),
         _ => Err(scheme.lacking()),
     }
 }

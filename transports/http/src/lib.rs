@@ -19,6 +19,9 @@
 //! # Providers
 //! | Feature | Provider | URL |
 //! |---|---|---|
+//! | `mailersend` | `MailerSend` | `mailersend://KEY@default` |
+//! | `mailjet` | `Mailjet` | `mailjet://KEY:SECRET@default?region=us&sandbox=true` |
+//! | `mailtrap` | `Mailtrap` | `mailtrap://KEY@default?stream=bulk` |
 //! | `postmark` | `Postmark` | `postmark://TOKEN@default?stream=outbound` |
 //! | `resend` | `Resend` | `resend://KEY@default?batches=false` |
 //! | `sendgrid` | `SendGrid` | `sendgrid://KEY@default?region=eu` |
@@ -65,6 +68,12 @@ pub use answer::Answer;
 pub use config::{HttpBuilder, HttpConfigError, Timeouts};
 pub use error::{HttpError, HttpErrorKind};
 pub use fields::Fields;
+#[cfg(feature = "mailersend")]
+pub use provider::MailerSend;
+#[cfg(feature = "mailjet")]
+pub use provider::Mailjet;
+#[cfg(feature = "mailtrap")]
+pub use provider::Mailtrap;
 #[cfg(feature = "postmark")]
 pub use provider::Postmark;
 #[cfg(feature = "resend")]

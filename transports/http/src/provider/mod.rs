@@ -2,6 +2,12 @@
 
 #[allow(dead_code, reason = "which of it is used depends on the providers that are built")]
 mod json;
+#[cfg(feature = "mailersend")]
+mod mailersend;
+#[cfg(feature = "mailjet")]
+mod mailjet;
+#[cfg(feature = "mailtrap")]
+mod mailtrap;
 #[cfg(feature = "postmark")]
 mod postmark;
 #[cfg(feature = "resend")]
@@ -16,6 +22,12 @@ use http::{HeaderName, HeaderValue};
 use postrider_transport::{Email, Failure, Outgoing, Receipt, Unsupported};
 use serde::Serialize;
 
+#[cfg(feature = "mailersend")]
+pub use mailersend::MailerSend;
+#[cfg(feature = "mailjet")]
+pub use mailjet::Mailjet;
+#[cfg(feature = "mailtrap")]
+pub use mailtrap::Mailtrap;
 #[cfg(feature = "postmark")]
 pub use postmark::Postmark;
 #[cfg(feature = "resend")]

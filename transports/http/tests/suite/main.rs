@@ -6,6 +6,12 @@ mod faults;
 mod peer;
 mod support;
 
+#[cfg(feature = "mailersend")]
+mod mailersend;
+#[cfg(feature = "mailjet")]
+mod mailjet;
+#[cfg(feature = "mailtrap")]
+mod mailtrap;
 #[cfg(feature = "postmark")]
 mod postmark;
 #[cfg(feature = "resend")]

@@ -1,0 +1,344 @@
+//! MailerSend: <https://developers.mailersend.com/api/v1/email.html>.
+
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+use postrider_transport::{
+    Attachment, Class, Email, Failure, Mailbox, Outgoing, Receipt, Recipient, Refusal, Unsupported,
+};
+use serde::{Deserialize, Serialize};
+
+use super::json::{Person, base64};
+use crate::config::env;
+use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+
+/// MailerSend, by its API v1.
+///
+/// It has no word for metadata, writes the Message-ID itself, and tells an attachment's type by the extension of its name, whatever
+/// [`content_type`](Attachment::content_type) says. What stands between `{{` and `}}` is its own template language. Custom headers and
+/// List-Unsubscribe need one of its larger plans. Its bulk call answers before it looks at the messages, and is not used.
+///
+/// | Answer | Means |
+/// |---|---|
+/// | 202 with `X-Message-Id` | accepted, save for the recipients that a warning `SOME_SUPPRESSED` names: refused for good |
+/// | 202 with a warning `ALL_SUPPRESSED` | [`Recipient`](HttpErrorKind::Recipient) |
+/// | 422 with `#MS42204`, `#MS42222` | [`Quota`](HttpErrorKind::Quota) |
+/// | 422 with `#MS42207`, `#MS42216`, `#MS42225`, `#MS42226` | [`Account`](HttpErrorKind::Account): the domain, the plan, the trial |
+/// | 422 with `#MS42208` for recipients | [`Recipient`](HttpErrorKind::Recipient) |
+/// | any other 422, 400 | [`Message`](HttpErrorKind::Message) |
+/// | 401, 403 | [`Account`](HttpErrorKind::Account) |
+/// | 429 with `#MS42901`, or without requests left for the day | [`Quota`](HttpErrorKind::Quota), until midnight in UTC |
+/// | any other 429 | [`Rate`](HttpErrorKind::Rate), until `Retry-After` |
+/// | 421 | [`Unavailable`](HttpErrorKind::Unavailable): maintenance |
+#[derive(Debug, Clone)]
+pub struct MailerSend {
+    key: Secret,
+}
+
+impl MailerSend {
+    /// With an API token that may send mail.
+    ///
+    /// # Errors
+    /// When the token is empty or has characters that no token has.
+    pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
+        Ok(Self { key: Secret::bearer(key.as_ref())? })
+    }
+
+    /// With the token in the environment variable `MAILERSEND_API_KEY`.
+    ///
+    /// # Errors
+    /// When it is not set, and as [`new`](Self::new).
+    pub fn from_env() -> Result<Self, HttpConfigError> {
+        Self::new(env("MAILERSEND_API_KEY")?)
+    }
+}
+
+/// As many recipients as the `to` field may have.
+const MAX_TO: usize = 50;
+
+/// As many as `cc` may have, and as many as `bcc` may have.
+const MAX_COPIES: usize = 10;
+
+/// As many tags as a message may have.
+const MAX_TAGS: usize = 5;
+
+/// How long a subject may be, in characters.
+const MAX_SUBJECT: usize = 998;
+
+/// How large each body may be, in octets.
+const MAX_BODY: usize = 2 * 1024 * 1024;
+
+/// How large an attachment may be, in octets.
+const MAX_ATTACHMENT: usize = 25 * 1024 * 1024;
+
+impl Provider for MailerSend {
+    const NAME: &'static str = "mailersend";
+
+    fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
+        Self::new(url.key()?)
+    }
+
+    fn base_url(&self) -> &str {
+        "https://api.mailersend.com"
+    }
+
+    fn authorization(&self) -> (HeaderName, &Secret) {
+        (AUTHORIZATION, &self.key)
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Unsupported> {
+        Fields::check(email)?;
+        check_recipients(email)?;
+        if !email.metadata().is_empty() {
+            return Err(Unsupported::new("metadata"));
+        }
+        if email.reply_to().len() > 1 {
+            return Err(Unsupported::new("more than one Reply-To"));
+        }
+        if email.tags().len() > MAX_TAGS {
+            return Err(Unsupported::new("more than 5 tags"));
+        }
+        if email.subject().is_empty() {
+            return Err(Unsupported::new("a mail without a subject"));
+        }
+        if email.subject().chars().count() > MAX_SUBJECT {
+            return Err(Unsupported::new("a subject of more than 998 characters"));
+        }
+        let bodies = [email.text(), email.html()];
+        if bodies.iter().flatten().any(|body| body.len() > MAX_BODY) {
+            return Err(Unsupported::new("a body of more than 2 MB"));
+        }
+        if bodies.iter().flatten().chain([&email.subject()]).any(|text| text.contains("{{")) {
+            return Err(Unsupported::new("the characters {{, which begin a variable of its own"));
+        }
+        for file in email.attachments() {
+            if file.content().len() > MAX_ATTACHMENT {
+                return Err(Unsupported::new("an attachment of more than 25 MB"));
+            }
+            if file.file_name().rsplit_once('.').is_none_or(|(_, extension)| extension.is_empty()) {
+                return Err(Unsupported::new("an attachment whose name has no extension"));
+            }
+        }
+        if email.list_unsubscribe().is_some_and(|list| !list.is_one_click() || list.uris().len() > 1) {
+            return Err(Unsupported::new("a List-Unsubscribe other than by one click at one address"));
+        }
+        let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        match email.headers().iter().find(|header| !plain(header.name())) {
+            Some(header) => Err(Unsupported::new(format!("the header {}", header.name()))),
+            None => Ok(()),
+        }
+    }
+
+    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+        let email = outgoing.message();
+        let fields = Fields::of(outgoing)?;
+        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let mail = Mail {
+            from: Person::from(email.from()),
+            to: people(fields.to),
+            cc: people(fields.cc),
+            bcc: people(fields.bcc),
+            reply_to: email.reply_to().first().map(Person::from),
+            subject: email.subject(),
+            text: email.text(),
+            html: email.html(),
+            attachments: email.attachments().iter().map(File::from).collect(),
+            tags: email.tags(),
+            headers: email
+                .headers()
+                .iter()
+                .map(|header| Named { name: header.name(), value: header.value() })
+                .collect(),
+            // Its own field, in place of the two headers.
+            list_unsubscribe: email.list_unsubscribe().map(|list| list.header_value()),
+        };
+        Request::of_json("/v1/email", &mail)
+    }
+
+    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
+        if answer.status() != 202 {
+            return Err(refusal(answer).into());
+        }
+        // With nothing to warn of there is no body.
+        let warned = answer.json::<Warned>();
+        if let Ok(warned) = &warned
+            && warned.warnings.iter().any(|warning| warning.kind == "ALL_SUPPRESSED")
+        {
+            let error = answer.error(HttpErrorKind::Recipient, "every recipient is on a suppression list");
+            return Err(Failure::from(error.with_code("ALL_SUPPRESSED")).with_refused(warned.refused(outgoing)));
+        }
+        let Some(id) = answer.header("x-message-id") else {
+            return Err(answer.error(HttpErrorKind::NoAnswer, "it gave the message no id").into());
+        };
+        let receipt = Receipt::new().with_provider_id(id);
+        Ok(match warned {
+            Ok(warned) => receipt.with_refused(warned.refused(outgoing)).with_reply(answer.text()),
+            Err(_) => receipt,
+        })
+    }
+}
+
+fn check_recipients(email: &Email) -> Result<(), Unsupported> {
+    if email.to().len() > MAX_TO {
+        return Err(Unsupported::new("more than 50 To recipients"));
+    }
+    if email.cc().len().max(email.bcc().len()) > MAX_COPIES {
+        return Err(Unsupported::new("more than 10 Cc or 10 Bcc recipients"));
+    }
+    let all = email.to().iter().chain(email.cc()).chain(email.bcc());
+    if all.filter_map(Mailbox::name).any(|name| name.contains([';', ','])) {
+        return Err(Unsupported::new("a comma or semicolon in a recipient's name"));
+    }
+    Ok(())
+}
+
+fn refusal(answer: &Answer) -> HttpError {
+    if answer.status() == 421 {
+        return answer.error(HttpErrorKind::Unavailable, "it is being maintained");
+    }
+    let Ok(said) = answer.json::<Said>() else {
+        return answer.refusal();
+    };
+    let reasons = said.reasons();
+    let codes: Vec<_> = reasons.iter().filter_map(|(_, text)| code(text)).collect();
+    let daily = codes.contains(&"MS42901") || answer.header("x-apiquota-remaining") == Some("0");
+    let kind = match answer.status() {
+        400 => HttpErrorKind::Message,
+        401 | 403 => HttpErrorKind::Account,
+        422 => invalid(&reasons),
+        429 if daily => HttpErrorKind::Quota,
+        429 => HttpErrorKind::Rate,
+        _ => return answer.refusal(),
+    };
+    let texts: Vec<_> = reasons.iter().map(|(_, text)| *text).collect();
+    let wait = (kind == HttpErrorKind::Quota && daily).then(|| answer.until_midnight());
+    let error = answer.error(kind, texts.join("; ")).with_retry_after(wait);
+    if codes.is_empty() { error } else { error.with_code(codes.join(", ")) }
+}
+
+/// What a request that is not valid is not valid for: <https://developers.mailersend.com/general.html#validation-errors>.
+fn invalid(reasons: &[(&str, &str)]) -> HttpErrorKind {
+    use HttpErrorKind::{Account, Message, Quota, Recipient};
+    let of_recipients = |field: &str| ["to.", "cc.", "bcc."].iter().any(|name| field.starts_with(name));
+    let kind = |&(field, text): &(&str, &str)| match code(text) {
+        Some("MS42204" | "MS42222") => Quota,
+        Some("MS42207" | "MS42216" | "MS42225" | "MS42226") => Account,
+        Some("MS42208") if of_recipients(field) => Recipient,
+        _ => Message,
+    };
+    let kinds: Vec<_> = reasons.iter().map(kind).collect();
+    // Of several reasons, the one that holds for other messages too.
+    [Account, Quota, Message].into_iter().find(|kind| kinds.contains(kind)).unwrap_or(Recipient)
+}
+
+/// `MS42207` in `… must be verified in your account to send emails. #MS42207`.
+fn code(text: &str) -> Option<&str> {
+    let (_, code) = text.split_once('#')?;
+    let end = code.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(code.len());
+    Some(&code[..end]).filter(|code| code.starts_with("MS"))
+}
+
+#[derive(Deserialize)]
+struct Said {
+    message: String,
+    #[serde(default)]
+    errors: serde_json::Value,
+}
+
+impl Said {
+    /// What is wrong, with the field that it is wrong with; the message itself only where there is nothing more exact.
+    fn reasons(&self) -> Vec<(&str, &str)> {
+        let fields = self.errors.as_object().into_iter().flatten();
+        let mut reasons: Vec<_> = fields
+            .flat_map(|(field, texts)| texts.as_array().into_iter().flatten().map(move |text| (field.as_str(), text)))
+            .filter_map(|(field, text)| Some((field, text.as_str()?)))
+            .collect();
+        if reasons.is_empty() {
+            reasons.push(("", &self.message));
+        }
+        reasons
+    }
+}
+
+#[derive(Deserialize)]
+struct Warned {
+    warnings: Vec<Warning>,
+}
+
+#[derive(Deserialize)]
+struct Warning {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    recipients: Vec<Suppressed>,
+}
+
+#[derive(Deserialize)]
+struct Suppressed {
+    email: String,
+    #[serde(default)]
+    reasons: Vec<String>,
+}
+
+impl Warned {
+    fn refused(&self, outgoing: &Outgoing<Email>) -> Vec<Refusal> {
+        let suppressed = self.warnings.iter().filter(|warning| warning.kind.ends_with("_SUPPRESSED"));
+        let refusal = |one: &Suppressed| {
+            let known = |recipient: &&Recipient| recipient.as_str().eq_ignore_ascii_case(&one.email);
+            let recipient = outgoing.recipients().iter().find(known)?;
+            let reply = format!("suppressed: {}", one.reasons.join(", "));
+            Some(Refusal::new(recipient.as_str(), Class::Permanent, reply))
+        };
+        suppressed.flat_map(|warning| &warning.recipients).filter_map(refusal).collect()
+    }
+}
+
+#[derive(Serialize)]
+struct Mail<'a> {
+    from: Person<'a>,
+    to: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cc: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bcc: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Person<'a>>,
+    subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    html: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<File<'a>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    tags: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list_unsubscribe: Option<String>,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    content: String,
+    filename: &'a str,
+    disposition: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+}
+
+impl<'a> From<&'a Attachment> for File<'a> {
+    fn from(file: &'a Attachment) -> Self {
+        Self {
+            content: base64(file.content()),
+            filename: file.file_name(),
+            disposition: if file.content_id().is_some() { "inline" } else { "attachment" },
+            id: file.content_id(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    value: &'a str,
+}

@@ -1,0 +1,306 @@
+//! Mailtrap: <https://github.com/mailtrap/mailtrap-openapi>, `specs/email-sending-transactional.openapi.yml` and its neighbours.
+
+use std::collections::BTreeMap;
+
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsupported};
+use serde::{Deserialize, Serialize};
+
+use super::json::{Person, base64, join};
+use crate::config::env;
+use crate::{
+    Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl,
+    Request, Secret,
+};
+
+/// Mailtrap, by its Email Sending API.
+///
+/// A tag becomes the category and metadata custom variables. Mailtrap writes the Message-ID itself.
+///
+/// | Answer | Means |
+/// |---|---|
+/// | 200 with `success` | accepted; the id is the first of `message_ids`, which has one for each recipient |
+/// | 400 | [`Message`](HttpErrorKind::Message) |
+/// | 401, 403 | [`Account`](HttpErrorKind::Account) |
+/// | 429 | [`Rate`](HttpErrorKind::Rate), or [`Quota`](HttpErrorKind::Quota) where it speaks of the plan |
+/// | 500 | [`Busy`](HttpErrorKind::Busy); in a batch [`NoAnswer`](HttpErrorKind::NoAnswer), since some may have been accepted |
+///
+/// A batch is answered by 200 although some of its messages failed, and why stands there in prose only. These are asked for again, each
+/// alone, so that the status tells.
+#[derive(Debug, Clone)]
+pub struct Mailtrap {
+    key: Secret,
+    stream: Stream,
+}
+
+/// Where a mail goes.
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    Transactional,
+    Bulk,
+    /// Into the inbox of this number, and to nobody.
+    Sandbox(u64),
+}
+
+impl Mailtrap {
+    /// With an API token that may send mail.
+    ///
+    /// # Errors
+    /// When the token is empty or has characters that no token has.
+    pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
+        Ok(Self { key: Secret::bearer(key.as_ref())?, stream: Stream::Transactional })
+    }
+
+    /// With the token in the environment variable `MAILTRAP_API_KEY`.
+    ///
+    /// # Errors
+    /// When it is not set, and as [`new`](Self::new).
+    pub fn from_env() -> Result<Self, HttpConfigError> {
+        Self::new(env("MAILTRAP_API_KEY")?)
+    }
+
+    /// By the stream for promotional mail. In a URL: `stream=bulk`.
+    #[must_use]
+    pub fn bulk(mut self) -> Self {
+        self.stream = Stream::Bulk;
+        self
+    }
+
+    /// Into the sandbox of this number and to nobody else. In a URL: `sandbox=NUMBER`.
+    #[must_use]
+    pub fn sandbox(mut self, id: u64) -> Self {
+        self.stream = Stream::Sandbox(id);
+        self
+    }
+
+    fn path(&self, call: &str) -> String {
+        match self.stream {
+            Stream::Transactional | Stream::Bulk => format!("/api/{call}"),
+            Stream::Sandbox(id) => format!("/api/{call}/{id}"),
+        }
+    }
+}
+
+/// As many recipients as each field may have.
+const MAX_RECIPIENTS: usize = 1000;
+
+/// How large the custom variables may be, in octets of JSON.
+const MAX_VARIABLES: usize = 1000;
+
+/// What fits into one batch.
+const BATCH: BatchLimits = BatchLimits { messages: 500, octets: 50_000_000 };
+
+impl Provider for Mailtrap {
+    const NAME: &'static str = "mailtrap";
+
+    fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
+        let mailtrap = Self::new(url.key()?)?;
+        let stream = url.setting("stream");
+        match (stream.as_deref(), url.setting("sandbox")) {
+            (None | Some("transactional"), None) => Ok(mailtrap),
+            (Some("bulk"), None) => Ok(mailtrap.bulk()),
+            (None, Some(id)) => {
+                let id = id.parse().map_err(|_| HttpConfigError::Value { setting: "sandbox" })?;
+                Ok(mailtrap.sandbox(id))
+            }
+            _ => Err(HttpConfigError::Value { setting: "stream" }),
+        }
+    }
+
+    fn base_url(&self) -> &str {
+        match self.stream {
+            Stream::Transactional => "https://send.api.mailtrap.io",
+            Stream::Bulk => "https://bulk.api.mailtrap.io",
+            Stream::Sandbox(_) => "https://sandbox.api.mailtrap.io",
+        }
+    }
+
+    fn authorization(&self) -> (HeaderName, &Secret) {
+        (AUTHORIZATION, &self.key)
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Unsupported> {
+        Fields::check_with_unique_headers(email)?;
+        if [email.to(), email.cc(), email.bcc()].iter().any(|field| field.len() > MAX_RECIPIENTS) {
+            return Err(Unsupported::new("more than 1000 recipients in a field"));
+        }
+        if email.reply_to().len() > 1 {
+            return Err(Unsupported::new("more than one Reply-To"));
+        }
+        if email.tags().len() > 1 {
+            return Err(Unsupported::new("more than one tag"));
+        }
+        if email.subject().is_empty() {
+            return Err(Unsupported::new("a mail without a subject"));
+        }
+        if [email.text(), email.html()].contains(&Some("")) {
+            return Err(Unsupported::new("an empty body"));
+        }
+        if email.attachments().iter().any(|file| file.content().is_empty()) {
+            return Err(Unsupported::new("an empty attachment"));
+        }
+        if serde_json::to_vec(email.metadata()).is_ok_and(|variables| variables.len() > MAX_VARIABLES) {
+            return Err(Unsupported::new("metadata of more than 1000 octets"));
+        }
+        match email.headers().iter().find(|header| !header.value().is_ascii()) {
+            Some(header) => Err(Unsupported::new(format!("a value outside ASCII in the header {}", header.name()))),
+            None => Ok(()),
+        }
+    }
+
+    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+        let email = outgoing.message();
+        let fields = Fields::of(outgoing)?;
+        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let mail = Mail {
+            from: Person::from(email.from()),
+            to: people(fields.to),
+            cc: people(fields.cc),
+            bcc: people(fields.bcc),
+            reply_to: email.reply_to().first().map(Person::from),
+            subject: email.subject(),
+            text: email.text(),
+            html: email.html(),
+            attachments: email.attachments().iter().map(File::from).collect(),
+            headers: fields.headers.into_iter().collect(),
+            category: email.tags().first().map(String::as_str),
+            custom_variables: email.metadata(),
+        };
+        Request::of_json(self.path("send"), &mail)
+    }
+
+    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
+        if answer.status() != 200 {
+            return Err(refusal(answer).into());
+        }
+        let sent: Sent = answer.json()?;
+        if !sent.success {
+            return Err(answer.error(HttpErrorKind::NoAnswer, "it reports a failure as a success").into());
+        }
+        Ok(sent.receipt().with_reply(answer.text()))
+    }
+
+    fn batch_limits(&self) -> Option<BatchLimits> {
+        Some(BATCH)
+    }
+
+    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+        let messages = batch.iter().map(|(_, request)| request.body().as_ref());
+        Request::json(self.path("batch"), join(r#"{"requests":["#, messages, "]}"))
+    }
+
+    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
+        let in_doubt = |error: &HttpError| BatchOutcome::all(batch.len(), error);
+        if answer.status() != 200 {
+            let error = refusal(answer);
+            return match error.kind() {
+                HttpErrorKind::Message => BatchOutcome::OneByOne,
+                HttpErrorKind::Busy => {
+                    let text = "it is not known which messages were accepted";
+                    in_doubt(&answer.error(HttpErrorKind::NoAnswer, text))
+                }
+                _ => BatchOutcome::all(batch.len(), &error),
+            };
+        }
+        match answer.json::<Batch>() {
+            Ok(Batch { responses }) if responses.len() == batch.len() => {
+                BatchOutcome::Taken(responses.iter().map(|sent| sent.success.then(|| sent.receipt())).collect())
+            }
+            Ok(_) => {
+                let text = "it did not answer for each message of a batch";
+                in_doubt(&answer.error(HttpErrorKind::NoAnswer, text))
+            }
+            Err(unreadable) => in_doubt(&unreadable),
+        }
+    }
+}
+
+fn refusal(answer: &Answer) -> HttpError {
+    let Ok(Errors { errors }) = answer.json() else {
+        return answer.refusal();
+    };
+    let text = errors.join("; ");
+    let kind = match answer.status() {
+        400 => HttpErrorKind::Message,
+        401 | 403 => HttpErrorKind::Account,
+        // "Billing plan limit exhausted or sandbox rate limit exceeded (see the response for details)."
+        429 if text.to_ascii_lowercase().contains("plan") && !text.contains("per second") => HttpErrorKind::Quota,
+        429 => HttpErrorKind::Rate,
+        _ => return answer.refusal(),
+    };
+    answer.error(kind, text)
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    errors: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Sent {
+    success: bool,
+    #[serde(default)]
+    message_ids: Vec<String>,
+}
+
+impl Sent {
+    fn receipt(&self) -> Receipt {
+        let mut receipt = Receipt::new();
+        receipt.provider_id = self.message_ids.first().cloned();
+        receipt
+    }
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    responses: Vec<Sent>,
+}
+
+#[derive(Serialize)]
+struct Mail<'a> {
+    from: Person<'a>,
+    to: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cc: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bcc: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Person<'a>>,
+    subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    html: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<File<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<&'a str, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    custom_variables: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    content: String,
+    filename: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    disposition: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_id: Option<&'a str>,
+}
+
+impl<'a> From<&'a Attachment> for File<'a> {
+    fn from(file: &'a Attachment) -> Self {
+        Self {
+            content: base64(file.content()),
+            filename: file.file_name(),
+            kind: file.content_type(),
+            disposition: if file.content_id().is_some() { "inline" } else { "attachment" },
+            content_id: file.content_id(),
+        }
+    }
+}

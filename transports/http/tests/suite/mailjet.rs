@@ -1,0 +1,315 @@
+//! Mailjet. Answers are those of its guide, unless a line says otherwise:
+//! <https://dev.mailjet.com/email/guides/send-api-v31/> and, for the form of errors outside the Send API,
+//! <https://dev.mailjet.com/docs/email-api/email_api_overview/status_codes>.
+
+use postrider_http::{Http, HttpConfigError, HttpError, HttpErrorKind, Mailjet};
+use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Recipient, Transport, Unsupported};
+use serde_json::{Value, json};
+
+use crate::faults::{Case, fault_tests};
+use crate::peer::{Peer, Reply};
+use crate::support::{KEY, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+
+struct Case31;
+
+impl Case for Case31 {
+    type Provider = Mailjet;
+
+    fn provider() -> Mailjet {
+        Mailjet::new("public", KEY).expect("keys")
+    }
+
+    fn accepted() -> Reply {
+        Reply::json(200, &answer(&[success("", 456)]))
+    }
+}
+
+fault_tests!(Case31, status_says_all: false);
+
+fn success(custom_id: &str, message_id: u64) -> Value {
+    json!({
+        "Status": "success", "CustomID": custom_id,
+        "To": [{
+            "Email": "ada@example.org", "MessageUUID": "1ab23cd4-e567-8901-2345-6789f0gh1i2j", "MessageID": message_id,
+            "MessageHref": "https://api.mailjet.com/v3/message/1234567890987654321"
+        }],
+        "Cc": [], "Bcc": []
+    })
+}
+
+fn error(code: &str, status: u16, related_to: &[&str]) -> Value {
+    json!({
+        "ErrorIdentifier": "f987008f-251a-4dff-8ffc-40f1583ad7bc", "ErrorCode": code, "StatusCode": status,
+        "ErrorMessage": "ada@example.org will not do", "ErrorRelatedTo": related_to
+    })
+}
+
+fn failed(errors: &[Value]) -> Value {
+    json!({"Status": "error", "Errors": errors})
+}
+
+fn answer(messages: &[Value]) -> String {
+    json!({ "Messages": messages }).to_string()
+}
+
+#[tokio::test]
+async fn the_whole_mail_is_in_the_request() {
+    let peer = Peer::start([Reply::json(200, &answer(&[success("", 1_234_567_890_987_654_321)]))]).await;
+    let receipt = connect(Case31::provider(), &peer).send(&outgoing(rich())).await.expect("it is accepted");
+    assert_eq!(receipt.provider_id.as_deref(), Some("1234567890987654321"));
+    let seen = &peer.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v3.1/send"));
+    let authorization = seen.header("authorization").expect("keys");
+    assert_eq!(authorization, "Basic cHVibGljOktFWS10aGF0LW5vYm9keS1tYXktc2Vl");
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    let expected = json!({"Messages": [{
+        "From": {"Email": "shop@example.com", "Name": "Shop"},
+        "To": [{"Email": "ada@example.org"}, {"Email": "bob@example.org", "Name": "Bob"}],
+        "Cc": [{"Email": "carol@example.org", "Name": "Carol"}],
+        "Bcc": [{"Email": "dave@example.org"}],
+        "ReplyTo": {"Email": "help@example.com", "Name": "Help"},
+        "Subject": "Hello",
+        "TextPart": "body-of-the-mail",
+        "HTMLPart": "<p>body-of-the-mail <img src=\"cid:logo\"></p>",
+        "Attachments": [{"ContentType": "text/plain", "Filename": "terms.txt", "Base64Content": "dGVybXM="}],
+        "InlinedAttachments": [
+            {"ContentType": "image/png", "Filename": "logo.png", "ContentID": "logo", "Base64Content": "iVBORw=="}
+        ],
+        "Headers": {
+            "X-Order": "42",
+            "List-Unsubscribe": "<https://example.com/u/1>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"
+        },
+        "CustomID": "0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00",
+        "EventPayload": "{\"order\":\"42\"}",
+        "CustomCampaign": "welcome"
+    }]});
+    assert_eq!(seen.json(), expected);
+}
+
+#[tokio::test]
+async fn only_the_recipients_of_the_attempt_are_named() {
+    let peer = Peer::start([Case31::accepted()]).await;
+    let mail = outgoing(rich()).with_recipients(vec![Recipient::new("dave@example.org")]);
+    connect(Case31::provider(), &peer).send(&mail).await.expect("it is accepted");
+    let seen = &peer.seen()[0].json()["Messages"][0];
+    assert_eq!(seen["To"], json!([{"Email": "dave@example.org"}]));
+    assert_eq!((seen.get("Cc"), seen.get("Bcc")), (None, None));
+}
+
+#[tokio::test]
+async fn the_sandbox_gives_no_id() {
+    let peer = Peer::start([Reply::json(200, &answer(&[success("", 0)]))]).await;
+    let transport = connect(Case31::provider().sandbox(), &peer);
+    let receipt = transport.send(&outgoing(plain())).await.expect("it is accepted");
+    assert_eq!(receipt.provider_id, None);
+    assert_eq!(peer.seen()[0].json()["SandboxMode"], json!(true));
+}
+
+#[tokio::test]
+async fn answers() {
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Rate, Recipient, Unavailable};
+    let global = |code: &str, status: u16| {
+        json!({"ErrorIdentifier": "06df1144", "ErrorCode": code, "ErrorMessage": "no", "StatusCode": status})
+            .to_string()
+    };
+    let one = |errors: &[Value]| answer(&[failed(errors)]);
+    let table = vec![
+        line(400, &global("mj-0002", 400), Message),
+        line(400, &global("mj-0011", 400), Message),
+        line(401, &global("mj-0001", 401), Account),
+        line(401, &global("mj-0015", 401), Account),
+        // The form of its other APIs, without a code.
+        line(
+            401,
+            r#"{"ErrorIdentifier":"1","StatusCode":401,"ErrorMessage":"API key authentication failed"}"#,
+            Account,
+        ),
+        line(403, &one(&[error("send-0006", 403, &["SenderID"])]), Account),
+        line(403, &one(&[error("send-0007", 403, &["SenderID"])]), Account),
+        line(403, &one(&[error("send-0008", 403, &["From"])]), Account),
+        line(200, &one(&[error("send-0008", 403, &["From"])]), Account),
+        line(400, &one(&[error("send-0003", 400, &["HTMLPart"])]), Message),
+        line(400, &one(&[error("send-0011", 400, &["Headers[\"Date\"]"])]), Message),
+        line(400, &one(&[error("send-0015", 400, &["To"])]), Message),
+        line(400, &one(&[error("mj-0006", 400, &["Subject"])]), Message),
+        line(400, &one(&[error("mj-0013", 400, &["From.Email"])]), Message),
+        line(400, &one(&[error("mj-0013", 400, &["To[0].Email"])]), Recipient),
+        line(400, &one(&[error("mj-0013", 400, &["To[0].Email"]), error("mj-0006", 400, &["Subject"])]), Message),
+        line(403, &one(&[error("mj-0006", 400, &["Subject"]), error("send-0008", 403, &["From"])]), Account),
+        // What no page names, read by the status that each error carries.
+        line(400, &one(&[error("send-9999", 429, &[])]), Rate),
+        line(400, &one(&[error("send-9999", 500, &[])]), Busy),
+        line(400, &one(&[]), Busy),
+        line(200, &answer(&[json!({"Status": "perhaps"})]), NoAnswer),
+        line(200, &answer(&[]), NoAnswer),
+        line(200, &answer(&[success("", 1), success("", 2)]), NoAnswer),
+        line(200, &answer(&[success("0193f0a1-7e64-7cc1-8f6b-000000000000", 1)]), NoAnswer),
+        line(429, r#"{"ErrorIdentifier":"1","StatusCode":429,"ErrorMessage":"Too Many Requests"}"#, Rate),
+        line(500, r#"{"ErrorIdentifier":"1","StatusCode":500,"ErrorMessage":"Internal"}"#, Busy),
+        line(503, "{}", Unavailable),
+    ];
+    check_table(Case31::provider, table).await;
+}
+
+#[tokio::test]
+async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+    let peer = Peer::start([Case31::accepted()]).await;
+    let transport = connect(Case31::provider(), &peer);
+    let file = |content: Vec<u8>| Attachment::new("a.bin", "application/octet-stream", content).expect("an attachment");
+    let crowd = (0..50).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
+    let headers = (0..51).fold(plain(), |email, number| email.header(format!("X-{number}"), "1"));
+    let files = (0..51).fold(plain(), |email, _| email.attach(file(vec![1])));
+    for email in [
+        Email::builder().from("a@example.com").bcc("b@example.com").text("x"),
+        plain().sender("b@example.com"),
+        plain().null_envelope_from(),
+        plain().header("X-A", "1").header("x-a", "2"),
+        plain().header("List-Id", "<list.example.com>"),
+        plain().header("X-MJ-CustomID", "1"),
+        plain().header("X-Mailjet-Campaign", "1"),
+        plain().reply_to("b@example.com").reply_to("c@example.com"),
+        plain().tag("one").tag("two"),
+        plain().subject("é".repeat(256)),
+        plain().attach(file(Vec::new())),
+        plain().attach(file(vec![1; 16 * 1024 * 1024])),
+        crowd,
+        headers,
+        files,
+    ] {
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
+        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
+    }
+    assert_eq!(peer.seen().len(), 0);
+    transport
+        .check(&plain().subject("é".repeat(255)).build().expect("a mail"))
+        .expect("255 characters are not too many");
+}
+
+#[tokio::test]
+async fn reads_its_url() {
+    let peer = Peer::start([Case31::accepted()]).await;
+    let transport =
+        Http::<Mailjet>::from_url(&format!("mailjet://public:{KEY}@{}?sandbox=true", peer.host())).expect("a URL");
+    transport.send(&outgoing(plain())).await.expect("it is accepted");
+    let seen = &peer.seen()[0];
+    assert_eq!(seen.header("authorization"), Some("Basic cHVibGljOktFWS10aGF0LW5vYm9keS1tYXktc2Vl"));
+    assert_eq!(seen.json()["SandboxMode"], json!(true));
+
+    let us = Http::<Mailjet>::from_url("mailjet://K:S@default?region=us").expect("a URL");
+    assert!(format!("{us:?}").contains("https://api.us.mailjet.com/"), "{us:?}");
+    let error = |url| Http::<Mailjet>::from_url(url).err();
+    assert_eq!(error("mailjet://K:S@default?region=mars"), Some(HttpConfigError::Value { setting: "region" }));
+    let secret = HttpConfigError::Missing { what: "a secret key between the : and the @" };
+    assert_eq!(error("mailjet://K@default"), Some(secret));
+}
+
+fn kind(result: &Result<Receipt, Failure>) -> HttpErrorKind {
+    let failure = result.as_ref().expect_err("it is a failure");
+    assert_discreet(failure);
+    failure.downcast_ref::<HttpError>().expect("it is an HttpError").kind()
+}
+
+fn id(result: &Result<Receipt, Failure>) -> Option<&str> {
+    result.as_ref().expect("it is accepted").provider_id.as_deref()
+}
+
+async fn batch(reply: impl FnOnce(&[String]) -> Reply, then: &[Reply]) -> (Vec<Result<Receipt, Failure>>, Peer) {
+    let mails: Vec<Outgoing<Email>> = (0..3).map(|_| another(plain())).collect();
+    let ids: Vec<_> = mails.iter().map(|mail| mail.id().to_string()).collect();
+    let peer = Peer::start([reply(&ids)].into_iter().chain(then.iter().cloned())).await;
+    let results = connect(Case31::provider(), &peer).send_batch(&mails).await;
+    let sent: Vec<_> = peer.seen()[0].json()["Messages"].as_array().expect("messages").to_vec();
+    assert_eq!(
+        sent.iter().map(|message| message["CustomID"].as_str()).collect::<Vec<_>>(),
+        ids.iter().map(|id| Some(id.as_str())).collect::<Vec<_>>()
+    );
+    (results, peer)
+}
+
+#[tokio::test]
+async fn each_message_of_a_batch_has_its_own_result_whatever_the_status_says() {
+    for status in [200, 400, 403] {
+        let reply = |ids: &[String]| {
+            Reply::json(
+                status,
+                &answer(&[success(&ids[0], 1), failed(&[error("mj-0006", 400, &["Subject"])]), success(&ids[2], 3)]),
+            )
+        };
+        let (results, peer) = batch(reply, &[]).await;
+        assert_eq!((id(&results[0]), id(&results[2])), (Some("1"), Some("3")));
+        assert_eq!(kind(&results[1]), HttpErrorKind::Message);
+        assert_eq!(peer.seen().len(), 1, "nothing is asked for twice");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
+    let global = r#"{"ErrorIdentifier":"1","ErrorCode":"mj-0011","ErrorMessage":"too large","StatusCode":400}"#;
+    let alone = [
+        Reply::json(200, &answer(&[success("", 1)])),
+        Reply::json(400, &answer(&[failed(&[error("mj-0006", 400, &["Subject"])])])),
+        Reply::json(200, &answer(&[success("", 3)])),
+    ];
+    let (results, peer) = batch(|_| Reply::json(400, global), &alone).await;
+    assert_eq!((id(&results[0]), id(&results[2])), (Some("1"), Some("3")));
+    assert_eq!(kind(&results[1]), HttpErrorKind::Message);
+    assert_eq!(peer.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn what_holds_for_the_account_holds_for_each_message_of_a_batch() {
+    use HttpErrorKind::{Account, Rate, Unavailable};
+    let said = |code: &str, status: u16| {
+        json!({"ErrorIdentifier": "1", "ErrorCode": code, "ErrorMessage": "no", "StatusCode": status}).to_string()
+    };
+    for (status, body, expected) in [
+        (401, said("mj-0015", 401), Account),
+        (403, "<html>".to_owned(), Account),
+        (429, "{}".to_owned(), Rate),
+        (503, "{}".to_owned(), Unavailable),
+    ] {
+        let (results, peer) = batch(|_| Reply::json(status, &body), &[]).await;
+        assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![expected; 3], "{status}");
+        assert_eq!(peer.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_in_doubt_where_it_cannot_be_told_who_was_accepted() {
+    let swapped =
+        |ids: &[String]| Reply::json(200, &answer(&[success(&ids[1], 1), success(&ids[0], 2), success(&ids[2], 3)]));
+    let short =
+        |ids: &[String]| Reply::json(400, &answer(&[success(&ids[0], 1), failed(&[error("mj-0006", 400, &[])])]));
+    let inside = |_: &[String]| Reply::json(500, r#"{"ErrorIdentifier":"1","StatusCode":500,"ErrorMessage":"no"}"#);
+    let page = |_: &[String]| Reply::json(200, "<html>");
+    let broken = |_: &[String]| Reply::Raw(b"HTTP/1.1 400 X\r\ncontent-length: 99\r\n\r\n{\"Messages\":[".to_vec());
+    let gone = |_: &[String]| Reply::Close;
+    for reply in [&swapped as &dyn Fn(&[String]) -> Reply, &short, &inside, &page, &broken, &gone] {
+        let (results, peer) = batch(reply, &[]).await;
+        assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![HttpErrorKind::NoAnswer; 3]);
+        assert_eq!(peer.seen().len(), 1, "nothing is asked for twice");
+    }
+}
+
+#[tokio::test]
+async fn the_limits_split_a_batch() {
+    let fifty: Vec<_> = (1..=50).map(|number| success("", number)).collect();
+    let peer = Peer::start([Reply::json(200, &answer(&fifty)), Reply::json(200, &answer(&fifty[..2]))]).await;
+    let transport = connect(Case31::provider(), &peer);
+    let mails: Vec<_> = (0..52).map(|_| another(plain())).collect();
+    let results = transport.send_batch(&mails).await;
+    assert_eq!(results.iter().map(id).collect::<Vec<_>>()[48..], [Some("49"), Some("50"), Some("1"), Some("2")]);
+    let sizes: Vec<_> = peer.seen().iter().map(|seen| seen.json()["Messages"].as_array().map(Vec::len)).collect();
+    assert_eq!(sizes, [Some(50), Some(2)]);
+
+    let peer = Peer::start([Case31::accepted()]).await;
+    // With the usual time limits, since this is much to write.
+    let transport = Http::builder(Case31::provider()).base_url(peer.url()).build().expect("a transport");
+    let large = Attachment::new("a.bin", "application/octet-stream", vec![1; 7 * 1024 * 1024]).expect("an attachment");
+    let mails: Vec<_> = (0..2).map(|_| another(plain().attach(large.clone()))).collect();
+    assert!(transport.send_batch(&mails).await.iter().all(Result::is_ok));
+    assert_eq!(peer.seen().len(), 2);
+}

@@ -1,0 +1,291 @@
+//! Mailtrap. Answers are those of its OpenAPI specifications, unless a line says otherwise:
+//! <https://github.com/mailtrap/mailtrap-openapi/tree/main/specs>, `email-sending-transactional`, `email-sending-bulk` and
+//! `sandbox-sending`.
+
+use postrider_http::{Http, HttpConfigError, HttpError, HttpErrorKind, Mailtrap};
+use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Recipient, Transport, Unsupported};
+use serde_json::{Value, json};
+
+use crate::faults::{Case, fault_tests};
+use crate::peer::{Peer, Reply};
+use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+
+struct Trap;
+
+impl Case for Trap {
+    type Provider = Mailtrap;
+
+    fn provider() -> Mailtrap {
+        Mailtrap::new(KEY).expect("a key")
+    }
+
+    fn accepted() -> Reply {
+        Reply::json(200, &sent("0c7fd939-02cf-11ed-88c2-0a58a9feac02").to_string())
+    }
+}
+
+fault_tests!(Trap, status_says_all: false);
+
+fn sent(id: &str) -> Value {
+    json!({"success": true, "message_ids": [id, "another"]})
+}
+
+fn failed(text: &str) -> Value {
+    json!({"success": false, "errors": [text]})
+}
+
+fn answer(responses: &[Value]) -> Reply {
+    Reply::json(200, &json!({"success": true, "responses": responses}).to_string())
+}
+
+#[tokio::test]
+async fn the_whole_mail_is_in_the_request() {
+    let peer = Peer::start([Trap::accepted()]).await;
+    let receipt = connect(Trap::provider(), &peer).send(&outgoing(rich())).await.expect("it is accepted");
+    assert_eq!(receipt.provider_id.as_deref(), Some("0c7fd939-02cf-11ed-88c2-0a58a9feac02"));
+    let seen = &peer.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/api/send"));
+    assert_eq!(seen.header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    let agent = seen.header("user-agent").expect("requests without one may be blocked");
+    assert!(agent.starts_with("postrider/"), "{agent}");
+    let expected = json!({
+        "from": {"email": "shop@example.com", "name": "Shop"},
+        "to": [{"email": "ada@example.org"}, {"email": "bob@example.org", "name": "Bob"}],
+        "cc": [{"email": "carol@example.org", "name": "Carol"}],
+        "bcc": [{"email": "dave@example.org"}],
+        "reply_to": {"email": "help@example.com", "name": "Help"},
+        "subject": "Hello",
+        "text": "body-of-the-mail",
+        "html": "<p>body-of-the-mail <img src=\"cid:logo\"></p>",
+        "attachments": [
+            {"content": "dGVybXM=", "filename": "terms.txt", "type": "text/plain", "disposition": "attachment"},
+            {"content": "iVBORw==", "filename": "logo.png", "type": "image/png", "disposition": "inline", "content_id": "logo"}
+        ],
+        "headers": {
+            "X-Order": "42",
+            "List-Unsubscribe": "<https://example.com/u/1>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"
+        },
+        "category": "welcome",
+        "custom_variables": {"order": "42"}
+    });
+    assert_eq!(seen.json(), expected);
+}
+
+#[tokio::test]
+async fn only_the_recipients_of_the_attempt_are_named() {
+    let peer = Peer::start([Trap::accepted()]).await;
+    let mail =
+        outgoing(rich()).with_recipients(vec![Recipient::new("bob@example.org"), Recipient::new("dave@example.org")]);
+    connect(Trap::provider(), &peer).send(&mail).await.expect("it is accepted");
+    let seen = peer.seen()[0].json();
+    assert_eq!(seen["to"], json!([{"email": "bob@example.org", "name": "Bob"}]));
+    assert_eq!((seen.get("cc"), &seen["bcc"]), (None, &json!([{"email": "dave@example.org"}])));
+}
+
+#[tokio::test]
+async fn answers() {
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Unavailable};
+    let said = |text: &str| failed(text).to_string();
+    let limited = Reply::http(429, &[("retry-after", "3")], &said("Rate limit exceeded"));
+    let table = vec![
+        line(400, &said("'to' address ada@example.org is invalid"), Message),
+        line(400, r#"{"success":false,"errors":["'from' is required","'subject' is required"]}"#, Message),
+        line(401, &said("Unauthorized"), Account),
+        line(403, &said("Forbidden"), Account),
+        line(429, &said("Rate limit exceeded"), Rate),
+        // The sandbox's words, as users report them: https://github.com/izmjs/izmjs/issues/26.
+        line(429, &said("Too many emails per second. Please upgrade your plan"), Rate),
+        line(429, &said("The email limit is reached. Please upgrade your plan"), Quota),
+        Line { reply: limited, kind: Rate, retry_after: Some(3) },
+        line(500, &said("Internal server error"), Busy),
+        line(503, &said("no"), Unavailable),
+        // In another form than is specified.
+        line(400, r#"{"error":"Bad request"}"#, Account),
+        line(200, &said("no"), NoAnswer),
+        line(200, "{}", NoAnswer),
+    ];
+    check_table(Trap::provider, table).await;
+}
+
+#[tokio::test]
+async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+    let peer = Peer::start([Trap::accepted()]).await;
+    let transport = connect(Trap::provider(), &peer);
+    let crowd = (0..1001).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
+    let empty = Attachment::new("a.txt", "text/plain", *b"").expect("an attachment");
+    for email in [
+        Email::builder().from("a@example.com").bcc("b@example.com").subject("x").text("x"),
+        Email::builder().from("a@example.com").to("b@example.com").text("no subject"),
+        plain().sender("b@example.com"),
+        plain().null_envelope_from(),
+        plain().header("X-A", "1").header("x-a", "2"),
+        plain().header("X-A", "é"),
+        plain().reply_to("b@example.com").reply_to("c@example.com"),
+        plain().tag("one").tag("two"),
+        plain().html(""),
+        plain().attach(empty),
+        plain().metadata("a", vec!["é"; 340].join(" ")),
+        crowd,
+    ] {
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
+        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
+    }
+    assert_eq!(peer.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn reads_its_url() {
+    let peer = Peer::start([Trap::accepted()]).await;
+    let transport =
+        Http::<Mailtrap>::from_url(&format!("mailtrap://{KEY}@{}?sandbox=4015", peer.host())).expect("a URL");
+    transport.send(&outgoing(plain())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].header("authorization"), Some(format!("Bearer {KEY}").as_str()));
+    assert_eq!(peer.seen()[0].path, "/api/send/4015");
+
+    for (url, host) in [
+        ("mailtrap://K@default", "https://send.api.mailtrap.io/"),
+        ("mailtrap://K@default?stream=transactional", "https://send.api.mailtrap.io/"),
+        ("mailtrap://K@default?stream=bulk", "https://bulk.api.mailtrap.io/"),
+        ("mailtrap://K@default?sandbox=1", "https://sandbox.api.mailtrap.io/"),
+    ] {
+        let transport = Http::<Mailtrap>::from_url(url).expect("a URL");
+        assert!(format!("{transport:?}").contains(host), "{transport:?}");
+    }
+    let error = |url| Http::<Mailtrap>::from_url(url).err();
+    let value = |setting| Some(HttpConfigError::Value { setting });
+    assert_eq!(error("mailtrap://K@default?stream=promotional"), value("stream"));
+    assert_eq!(error("mailtrap://K@default?stream=bulk&sandbox=1"), value("stream"));
+    assert_eq!(error("mailtrap://K@default?sandbox=inbox"), value("sandbox"));
+    assert_eq!(error("mailtrap://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
+}
+
+fn kind(result: &Result<Receipt, Failure>) -> HttpErrorKind {
+    let failure = result.as_ref().expect_err("it is a failure");
+    assert_discreet(failure);
+    failure.downcast_ref::<HttpError>().expect("it is an HttpError").kind()
+}
+
+fn id(result: &Result<Receipt, Failure>) -> Option<&str> {
+    result.as_ref().expect("it is accepted").provider_id.as_deref()
+}
+
+async fn batch(replies: impl IntoIterator<Item = Reply>) -> (Vec<Result<Receipt, Failure>>, Peer) {
+    let mails: Vec<Outgoing<Email>> = ["a", "b", "c"].map(|subject| another(plain().subject(subject))).into();
+    let peer = Peer::start(replies).await;
+    let results = connect(Trap::provider(), &peer).send_batch(&mails).await;
+    (results, peer)
+}
+
+/// Which mails each request held, by their subjects.
+fn subjects(peer: &Peer) -> Vec<String> {
+    let of = |mail: &Value| mail["subject"].as_str().expect("a subject").to_owned();
+    let all =
+        |body: &Value| body["requests"].as_array().map_or_else(|| of(body), |mails| mails.iter().map(of).collect());
+    peer.seen().iter().map(|seen| all(&seen.json())).collect()
+}
+
+#[tokio::test]
+async fn a_batch_is_one_request_of_whole_mails() {
+    let peer = Peer::start([answer(&[sent("1"), sent("2")])]).await;
+    let transport = connect(Trap::provider().sandbox(7), &peer);
+    let mails = [another(rich()), another(plain())];
+    let results = transport.send_batch(&mails).await;
+    assert_eq!(results.iter().map(id).collect::<Vec<_>>(), [Some("1"), Some("2")]);
+    assert_eq!((peer.seen().len(), peer.seen()[0].path.as_str()), (1, "/api/batch/7"));
+
+    let alone = Peer::start([Trap::accepted()]).await;
+    for mail in &mails {
+        connect(Trap::provider(), &alone).send(mail).await.expect("it is accepted");
+    }
+    let bodies: Vec<_> = alone.seen().iter().map(|seen| seen.json()).collect();
+    assert_eq!(peer.seen()[0].json(), json!({ "requests": bodies }));
+}
+
+#[tokio::test]
+async fn what_failed_in_a_batch_is_asked_for_alone_and_nothing_else_is() {
+    let replies = [
+        answer(&[sent("1"), failed("'to' address is invalid"), sent("3")]),
+        Reply::json(400, &failed("'to' address is invalid").to_string()),
+    ];
+    let (results, peer) = batch(replies).await;
+    assert_eq!((id(&results[0]), kind(&results[1]), id(&results[2])), (Some("1"), HttpErrorKind::Message, Some("3")));
+    assert_eq!(subjects(&peer), ["abc", "b"]);
+}
+
+#[tokio::test]
+async fn what_holds_for_the_others_too_ends_the_asking() {
+    let no = || failed("no");
+    for (status, expected, asked) in [
+        (429, [HttpErrorKind::Rate, HttpErrorKind::Rate], vec!["abc", "a"]),
+        (503, [HttpErrorKind::Unavailable, HttpErrorKind::Unavailable], vec!["abc", "a"]),
+        // Another sender's domain may well be verified.
+        (403, [HttpErrorKind::Account, HttpErrorKind::Account], vec!["abc", "a", "c"]),
+    ] {
+        let replies = [answer(&[no(), sent("2"), no()]), Reply::json(status, &failed("no").to_string())];
+        let (results, peer) = batch(replies).await;
+        assert_eq!([kind(&results[0]), kind(&results[2])], expected);
+        assert_eq!(id(&results[1]), Some("2"));
+        assert_eq!(subjects(&peer), asked);
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_asked_for_is_not_in_doubt() {
+    let no = || failed("no");
+    let (results, peer) = batch([answer(&[no(), no(), no()]), Trap::accepted(), Reply::Close]).await;
+    assert!(results[0].is_ok());
+    assert_eq!((kind(&results[1]), kind(&results[2])), (HttpErrorKind::NoAnswer, HttpErrorKind::Unavailable));
+    assert_eq!(subjects(&peer), ["abc", "a", "b"]);
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
+    let bad = || Reply::json(400, &failed("empty field: 'requests'").to_string());
+    let (results, peer) = batch([bad(), Trap::accepted(), bad(), Trap::accepted()]).await;
+    assert!(results[0].is_ok() && results[2].is_ok());
+    assert_eq!(kind(&results[1]), HttpErrorKind::Message);
+    assert_eq!(subjects(&peer), ["abc", "a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn what_is_not_of_one_message_is_of_each() {
+    use HttpErrorKind::{Account, NoAnswer, Rate};
+    let no = failed("no").to_string();
+    for (reply, expected) in [
+        (Reply::json(401, &no), Account),
+        (Reply::json(400, "<html>"), Account),
+        (Reply::json(429, &no), Rate),
+        (Reply::json(500, &no), NoAnswer),
+        (Reply::json(200, "<html>"), NoAnswer),
+        (answer(&[sent("1"), sent("2")]), NoAnswer),
+        (Reply::json(200, r#"{"success":false,"errors":["no"]}"#), NoAnswer),
+        (Reply::Close, NoAnswer),
+    ] {
+        let (results, peer) = batch([reply.clone()]).await;
+        assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![expected; 3], "{reply:?}");
+        assert_eq!(peer.seen().len(), 1, "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_limits_split_a_batch() {
+    let many: Vec<_> = (0..500).map(|number| sent(&number.to_string())).collect();
+    let peer = Peer::start([answer(&many), answer(&many[..2])]).await;
+    let mails: Vec<_> = (0..502).map(|_| another(plain())).collect();
+    let results = connect(Trap::provider(), &peer).send_batch(&mails).await;
+    assert_eq!(results.iter().map(id).collect::<Vec<_>>()[498..], [Some("498"), Some("499"), Some("0"), Some("1")]);
+
+    let peer = Peer::start([answer(&many[..2]), Trap::accepted()]).await;
+    let large = Attachment::new("a.bin", "application/octet-stream", vec![1; 15 * 1024 * 1024]).expect("an attachment");
+    let mails: Vec<_> = (0..3).map(|_| another(plain().attach(large.clone()))).collect();
+    // With the usual time limits, since this is much to write.
+    let transport = Http::builder(Trap::provider()).base_url(peer.url()).build().expect("a transport");
+    let results = transport.send_batch(&mails).await;
+    assert!(results.iter().all(Result::is_ok));
+    let paths: Vec<_> = peer.seen().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(paths, ["/api/batch", "/api/send"]);
+}
