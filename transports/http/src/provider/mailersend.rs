@@ -14,8 +14,9 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// MailerSend, by its API v1.
 ///
 /// It has no word for metadata, writes the Message-ID itself, and tells an attachment's type by the extension of its name, whatever
-/// [`content_type`](Attachment::content_type) says. What stands between `{{` and `}}` is its own template language. Custom headers and
-/// List-Unsubscribe need one of its larger plans. Its bulk call answers before it looks at the messages, and is not used.
+/// [`content_type`](Attachment::content_type) says. `{{` begins a variable of its own template language, so that a mail that has it in its
+/// subject or its bodies is refused. Custom headers and List-Unsubscribe need one of its larger plans. Its bulk call answers before
+/// it looks at the messages, and is not used.
 ///
 /// | Answer | Means |
 /// |---|---|
@@ -232,9 +233,9 @@ fn invalid(reasons: &[(&str, &str)]) -> HttpErrorKind {
 
 /// `MS42207` in `… must be verified in your account to send emails. #MS42207`.
 fn code(text: &str) -> Option<&str> {
-    let (_, code) = text.split_once('#')?;
+    let code = &text[text.rfind("#MS")? + 1..];
     let end = code.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(code.len());
-    Some(&code[..end]).filter(|code| code.starts_with("MS"))
+    Some(&code[..end])
 }
 
 #[derive(Deserialize)]

@@ -153,6 +153,11 @@ async fn answers() {
         line(422, &invalid("headers", "This feature requires a Hobby plan or higher. #MS42216"), Account),
         line(422, &invalid("to", "You have reached the trial domain unique recipients limit. #MS42225"), Account),
         line(422, &said("Your account reached its email quota limit. #MS42204"), Quota),
+        line(
+            422,
+            &said("Mail #1 of #2: your account reached its email quota limit. #MS42204 (and 1 more error)"),
+            Quota,
+        ),
         line(422, &said("Your trial domain reached its email quota limit. #MS42222"), Quota),
         line(422, &invalid("from", "Your trial domain reached its email quota limit. #MS42222"), Quota),
         line(422, &invalid("to.0.email", "The to.0.email must be a valid email address. #MS42208"), Recipient),
