@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use postrider_transport::{Email, Mailbox, Outgoing};
+use postrider_transport::{Email, Mailbox, Outgoing, Unsupported};
 use serde::Serialize;
 
 use crate::Request;
@@ -61,6 +61,16 @@ pub(super) fn array(batch: &[(&Outgoing<Email>, Request)]) -> Vec<u8> {
 pub(super) fn size(email: &Email) -> usize {
     let bodies = email.text().map_or(0, str::len) + email.html().map_or(0, str::len);
     bodies + email.attachments().iter().map(|file| file.content().len().div_ceil(3) * 4).sum::<usize>()
+}
+
+/// For APIs that promise to carry addresses of RFC 5321 only, and not those of RFC 6531.
+pub(super) fn check_addresses(email: &Email) -> Result<(), Unsupported> {
+    let all = [email.to(), email.cc(), email.bcc(), email.reply_to()].into_iter().flatten().chain([email.from()]);
+    if all.map(Mailbox::address).all(|address| address.as_str().is_ascii()) {
+        Ok(())
+    } else {
+        Err(Unsupported::new("an address outside ASCII"))
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use postrider_transport::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::json::{Person, base64};
+use super::json::{Person, base64, check_addresses};
 use crate::config::env;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
 
@@ -88,6 +88,7 @@ impl Provider for MailerSend {
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
         Fields::check(email)?;
+        check_addresses(email)?;
         check_recipients(email)?;
         if !email.metadata().is_empty() {
             return Err(Unsupported::new("metadata"));

@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 use postrider_transport::{Attachment, Email, Failure, Mailbox, Outgoing, Receipt, Unsupported};
 use serde::Serialize;
 
-use super::json::{base64, join};
+use super::json::{base64, check_addresses, join};
 use crate::config::env;
 use crate::{Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, Provider, ProviderUrl, Request, Secret};
 
@@ -132,6 +132,7 @@ impl Provider for Mailjet {
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
         Fields::check_with_unique_headers(email)?;
+        check_addresses(email)?;
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 50 recipients"));
         }

@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsupported};
 use serde::{Deserialize, Serialize};
 
-use super::json::{Person, base64, join};
+use super::json::{Person, base64, check_addresses, join};
 use crate::config::env;
 use crate::{
     Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl,
@@ -122,6 +122,7 @@ impl Provider for Mailtrap {
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
         Fields::check_with_unique_headers(email)?;
+        check_addresses(email)?;
         if [email.to(), email.cc(), email.bcc()].iter().any(|field| field.len() > MAX_RECIPIENTS) {
             return Err(Unsupported::new("more than 1000 recipients in a field"));
         }

@@ -189,6 +189,8 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         Email::builder().from("a@example.com").to("b@example.com").text("no subject"),
         plain().sender("b@example.com"),
         plain().null_envelope_from(),
+        plain().cc("zoë@example.org"),
+        plain().reply_to("zoë@example.org"),
         plain().reply_to("b@example.com").reply_to("c@example.com"),
         plain().to("\"Lovelace, Ada\" <ada@example.org>"),
         plain().subject("é".repeat(999).replace("éééééééééé", "ééééééééé ")),

@@ -164,6 +164,8 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         Email::builder().from("a@example.com").bcc("b@example.com").text("x"),
         plain().sender("b@example.com"),
         plain().null_envelope_from(),
+        plain().cc("zoë@example.org"),
+        plain().reply_to("zoë@example.org"),
         plain().header("X-A", "1").header("x-a", "2"),
         plain().header("List-Id", "<list.example.com>"),
         plain().header("X-MJ-CustomID", "1"),

@@ -120,6 +120,8 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         Email::builder().from("a@example.com").to("b@example.com").text("no subject"),
         plain().sender("b@example.com"),
         plain().null_envelope_from(),
+        plain().cc("zoë@example.org"),
+        plain().reply_to("zoë@example.org"),
         plain().header("X-A", "1").header("x-a", "2"),
         plain().header("X-A", "é"),
         plain().reply_to("b@example.com").reply_to("c@example.com"),
