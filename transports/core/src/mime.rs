@@ -21,6 +21,7 @@ pub use dkim::{Dkim, DkimError};
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Mime {
+    bare: bool,
     #[cfg(feature = "dkim")]
     dkim: Option<Dkim>,
 }
@@ -29,6 +30,13 @@ impl Mime {
     /// Renders without signing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Leaves tags and metadata out, for transports that carry them beside the message.
+    #[must_use]
+    pub fn without_labels(mut self) -> Self {
+        self.bare = true;
+        self
     }
 
     /// Signs each mail.
@@ -50,7 +58,7 @@ impl Mime {
         if let Some(dkim) = &self.dkim {
             dkim.sign(&mut message);
         }
-        let mut bytes = extra_headers(outgoing.message())?.into_bytes();
+        let mut bytes = extra_headers(outgoing.message(), !self.bare)?.into_bytes();
         bytes.extend_from_slice(&message.formatted());
         check_lines(&bytes)?;
         Ok(bytes)
@@ -91,8 +99,8 @@ fn message(outgoing: &Outgoing<Email>) -> Result<lettre::Message, MimeError> {
     message.map_err(MimeError::because)
 }
 
-/// The custom headers, tags and metadata. They go in front of the others, since lettre keeps only one header of a name.
-fn extra_headers(email: &Email) -> Result<String, MimeError> {
+/// The custom headers, and tags and metadata where they are wanted. They go in front of the others, since lettre keeps only one header of a name.
+fn extra_headers(email: &Email, labels: bool) -> Result<String, MimeError> {
     let mut out = String::new();
     let mut add = |name: &str, value: &str| -> Result<(), MimeError> {
         let mut one = Headers::new();
@@ -103,11 +111,13 @@ fn extra_headers(email: &Email) -> Result<String, MimeError> {
     for custom in email.headers() {
         add(custom.name(), custom.value())?;
     }
-    for tag in email.tags() {
-        add("X-Tag", tag)?;
-    }
-    for (key, value) in email.metadata() {
-        add(&format!("X-Metadata-{key}"), value)?;
+    if labels {
+        for tag in email.tags() {
+            add("X-Tag", tag)?;
+        }
+        for (key, value) in email.metadata() {
+            add(&format!("X-Metadata-{key}"), value)?;
+        }
     }
     Ok(out)
 }

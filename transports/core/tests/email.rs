@@ -224,6 +224,15 @@ mod mime {
     }
 
     #[test]
+    fn tags_and_metadata_stay_out_where_they_travel_beside_the_message() {
+        let outgoing = outgoing(full());
+        let with = String::from_utf8(Mime::new().render(&outgoing).unwrap()).unwrap();
+        let without = String::from_utf8(Mime::new().without_labels().render(&outgoing).unwrap()).unwrap();
+        assert_eq!(with.replacen("X-Tag: welcome\r\nX-Metadata-user: 7\r\n", "", 1), without);
+        assert_ne!(with, without);
+    }
+
+    #[test]
     fn every_attempt_renders_the_same_bytes() {
         let first = outgoing(full());
         let later = first.clone().with_attempt(9, 3);
