@@ -10,12 +10,12 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("smtps", "smtp", cfg!(feature = "smtp")),
     Scheme::new("ses", "ses", false),
     Scheme::new("sendgrid", "sendgrid", cfg!(feature = "sendgrid")),
-    Scheme::new("mailgun", "mailgun", false),
+    Scheme::new("mailgun", "mailgun", cfg!(feature = "mailgun")),
     Scheme::new("postmark", "postmark", cfg!(feature = "postmark")),
     Scheme::new("resend", "resend", cfg!(feature = "resend")),
-    Scheme::new("brevo", "brevo", false),
+    Scheme::new("brevo", "brevo", cfg!(feature = "brevo")),
     Scheme::new("mailjet", "mailjet", cfg!(feature = "mailjet")),
-    Scheme::new("sparkpost", "sparkpost", false),
+    Scheme::new("sparkpost", "sparkpost", cfg!(feature = "sparkpost")),
     Scheme::new("mailersend", "mailersend", cfg!(feature = "mailersend")),
     Scheme::new("mailtrap", "mailtrap", cfg!(feature = "mailtrap")),
 ];
@@ -27,6 +27,10 @@ pub(crate) fn open(url: Option<&str>, concurrency: usize) -> Result<BoxTransport
     match scheme.feature {
         #[cfg(feature = "smtp")]
         "smtp" => smtp(url, concurrency),
+        #[cfg(feature = "brevo")]
+        "brevo" => http::<postrider::http::Brevo>(url),
+        #[cfg(feature = "mailgun")]
+        "mailgun" => http::<postrider::http::Mailgun>(url),
         #[cfg(feature = "postmark")]
         "postmark" => http::<postrider::http::Postmark>(url),
         #[cfg(feature = "resend")]
@@ -39,6 +43,8 @@ pub(crate) fn open(url: Option<&str>, concurrency: usize) -> Result<BoxTransport
         "mailersend" => http::<postrider::http::MailerSend>(url),
         #[cfg(feature = "mailtrap")]
         "mailtrap" => http::<postrider::http::Mailtrap>(url),
+        #[cfg(feature = "sparkpost")]
+        "sparkpost" => http::<postrider::http::SparkPost>(url),
         _ => Err(scheme.lacking()),
     }
 }

@@ -101,7 +101,12 @@ impl Answer {
 
     /// How long the answer asks to wait: `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3).
     pub fn retry_after(&self) -> Option<Duration> {
-        let value = self.header("retry-after")?.trim();
+        self.wait(self.header("retry-after")?)
+    }
+
+    /// How long such a value asks to wait, wherever it stands in the answer: seconds from now, or a date of HTTP.
+    pub fn wait(&self, value: &str) -> Option<Duration> {
+        let value = value.trim();
         if let Ok(seconds) = value.parse() {
             return Some(Duration::from_secs(seconds));
         }

@@ -19,12 +19,15 @@
 //! # Providers
 //! | Feature | Provider | URL |
 //! |---|---|---|
+//! | `brevo` | `Brevo` | `brevo://KEY@default` |
+//! | `mailgun` | `Mailgun` | `mailgun://KEY@default?domain=mg.example.com&region=eu` |
 //! | `mailersend` | `MailerSend` | `mailersend://KEY@default` |
 //! | `mailjet` | `Mailjet` | `mailjet://KEY:SECRET@default?region=us&sandbox=true` |
 //! | `mailtrap` | `Mailtrap` | `mailtrap://KEY@default?stream=bulk` |
 //! | `postmark` | `Postmark` | `postmark://TOKEN@default?stream=outbound` |
 //! | `resend` | `Resend` | `resend://KEY@default?batches=false` |
 //! | `sendgrid` | `SendGrid` | `sendgrid://KEY@default?region=eu` |
+//! | `sparkpost` | `SparkPost` | `sparkpost://KEY@default?region=eu` |
 //!
 //! # URLs
 //! A provider's URL is `NAME://KEY@default`, with settings after a `?`. In a key, every character that is not a letter, a digit, `-`, `.`, `_` or
@@ -59,6 +62,7 @@ mod config;
 mod error;
 mod exchange;
 mod fields;
+mod form;
 mod provider;
 mod secret;
 mod transport;
@@ -68,8 +72,13 @@ pub use answer::Answer;
 pub use config::{HttpBuilder, HttpConfigError, Timeouts};
 pub use error::{HttpError, HttpErrorKind};
 pub use fields::Fields;
+pub use form::Form;
+#[cfg(feature = "brevo")]
+pub use provider::Brevo;
 #[cfg(feature = "mailersend")]
 pub use provider::MailerSend;
+#[cfg(feature = "mailgun")]
+pub use provider::Mailgun;
 #[cfg(feature = "mailjet")]
 pub use provider::Mailjet;
 #[cfg(feature = "mailtrap")]
@@ -80,6 +89,8 @@ pub use provider::Postmark;
 pub use provider::Resend;
 #[cfg(feature = "sendgrid")]
 pub use provider::SendGrid;
+#[cfg(feature = "sparkpost")]
+pub use provider::SparkPost;
 pub use provider::{BatchLimits, BatchOutcome, Provider, Request};
 pub use secret::Secret;
 pub use transport::Http;

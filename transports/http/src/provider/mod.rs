@@ -1,19 +1,27 @@
 //! What differs from provider to provider, a file for each.
 
+#[cfg(feature = "brevo")]
+mod brevo;
 #[allow(dead_code, reason = "which of it is used depends on the providers that are built")]
 mod json;
 #[cfg(feature = "mailersend")]
 mod mailersend;
+#[cfg(feature = "mailgun")]
+mod mailgun;
 #[cfg(feature = "mailjet")]
 mod mailjet;
 #[cfg(feature = "mailtrap")]
 mod mailtrap;
+#[cfg(any(feature = "mailgun", feature = "sparkpost"))]
+mod message;
 #[cfg(feature = "postmark")]
 mod postmark;
 #[cfg(feature = "resend")]
 mod resend;
 #[cfg(feature = "sendgrid")]
 mod sendgrid;
+#[cfg(feature = "sparkpost")]
+mod sparkpost;
 
 use std::fmt;
 
@@ -22,8 +30,12 @@ use http::{HeaderName, HeaderValue};
 use postrider_transport::{Email, Failure, Outgoing, Receipt, Unsupported};
 use serde::Serialize;
 
+#[cfg(feature = "brevo")]
+pub use brevo::Brevo;
 #[cfg(feature = "mailersend")]
 pub use mailersend::MailerSend;
+#[cfg(feature = "mailgun")]
+pub use mailgun::Mailgun;
 #[cfg(feature = "mailjet")]
 pub use mailjet::Mailjet;
 #[cfg(feature = "mailtrap")]
@@ -34,6 +46,8 @@ pub use postmark::Postmark;
 pub use resend::Resend;
 #[cfg(feature = "sendgrid")]
 pub use sendgrid::SendGrid;
+#[cfg(feature = "sparkpost")]
+pub use sparkpost::SparkPost;
 
 use crate::{Answer, HttpConfigError, HttpError, ProviderUrl, Secret};
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use postrider_http::{HttpErrorKind, Provider};
-use postrider_transport::{Attachment, Failure, Transport};
+use postrider_transport::{Attachment, EmailBuilder, Failure, Transport};
 
 use crate::peer::{Peer, Reply};
-use crate::support::{KEY, another, assert_discreet, check_table, connect, outgoing, plain};
+use crate::support::{KEY, another, assert_discreet, check_table_for, connect, outgoing, plain};
 
 /// A provider in these tests: how it is made, and how it accepts one message.
 pub(crate) trait Case {
@@ -15,6 +15,11 @@ pub(crate) trait Case {
     fn provider() -> Self::Provider;
 
     fn accepted() -> Reply;
+
+    /// A mail that says little, and that the provider can carry.
+    fn mail() -> EmailBuilder {
+        plain()
+    }
 }
 
 fn http(status: u16, content_type: &str, body: &str) -> Reply {
@@ -50,7 +55,7 @@ pub(crate) async fn what_is_not_the_providers_own<C: Case>() {
     table.push(crate::support::Line { reply: redirect, kind: Account, retry_after: None });
     let busy = Reply::http(503, &[("retry-after", "7")], page);
     table.push(crate::support::Line { reply: busy, kind: Unavailable, retry_after: Some(7) });
-    check_table(C::provider, table).await;
+    check_table_for(C::mail, C::provider, table).await;
 }
 
 /// An acceptance that cannot be read to its end is in doubt, unless the status alone says all.
@@ -66,7 +71,7 @@ pub(crate) async fn a_success_that_cannot_be_read<C: Case>(status_says_all: bool
     for reply in [Reply::Raw([broken.as_bytes(), cut].concat()), of(long), of(page), of(cut.to_vec())] {
         let peer = Peer::start([reply]).await;
         let transport = connect(C::provider(), &peer);
-        match transport.send(&outgoing(plain())).await {
+        match transport.send(&outgoing(C::mail())).await {
             Ok(_) => assert!(status_says_all),
             Err(failure) => {
                 assert!(!status_says_all, "{failure}");
@@ -76,7 +81,7 @@ pub(crate) async fn a_success_that_cannot_be_read<C: Case>(status_says_all: bool
         }
         assert_eq!(peer.seen().len(), 1, "one call is one request");
         peer.then(C::accepted());
-        transport.send(&another(plain())).await.expect("the next message goes through");
+        transport.send(&another(C::mail())).await.expect("the next message goes through");
     }
 }
 
@@ -86,12 +91,12 @@ pub(crate) async fn no_answer_is_in_doubt<C: Case>() {
     for reply in [Reply::Close, Reply::Hang, Reply::Raw(start), Reply::Raw(b"220 smtp.example ESMTP\r\n".to_vec())] {
         let peer = Peer::start([reply.clone()]).await;
         let transport = connect(C::provider(), &peer);
-        let failure = transport.send(&outgoing(plain())).await.expect_err("no answer came");
+        let failure = transport.send(&outgoing(C::mail())).await.expect_err("no answer came");
         assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{reply:?}: {failure}");
         assert_discreet(&failure);
         assert_eq!(peer.seen().len(), 1, "one call is one request, whatever becomes of it");
         peer.then(C::accepted());
-        transport.send(&another(plain())).await.expect("the next message goes through");
+        transport.send(&another(C::mail())).await.expect("the next message goes through");
         assert_eq!(peer.seen().len(), 2);
     }
 }
@@ -104,7 +109,7 @@ pub(crate) async fn what_was_not_written_is_not_in_doubt<C: Case>() {
         let peer = Peer::start([]).await;
         connect(C::provider(), &peer)
     };
-    let failure = gone.send(&outgoing(plain())).await.expect_err("nobody is there");
+    let failure = gone.send(&outgoing(C::mail())).await.expect_err("nobody is there");
     assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
     assert_discreet(&failure);
 
@@ -112,13 +117,13 @@ pub(crate) async fn what_was_not_written_is_not_in_doubt<C: Case>() {
     peer.then(Reply::ResetUnread);
     let large = vec![b'x'; 12 * 1024 * 1024];
     let large = Attachment::new("large.txt", "text/plain", large).expect("an attachment");
-    if transport.check(&plain().attach(large.clone()).build().expect("a mail")).is_ok() {
-        let failure = transport.send(&outgoing(plain().attach(large))).await.expect_err("it was reset");
+    if transport.check(&C::mail().attach(large.clone()).build().expect("a mail")).is_ok() {
+        let failure = transport.send(&outgoing(C::mail().attach(large))).await.expect_err("it was reset");
         assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
         assert_discreet(&failure);
     }
     peer.then(C::accepted());
-    transport.send(&another(plain())).await.expect("the next message goes through");
+    transport.send(&another(C::mail())).await.expect("the next message goes through");
 }
 
 /// A dropped call leaves nothing that is taken for another's answer.
@@ -126,13 +131,13 @@ pub(crate) async fn a_dropped_call_leaves_no_trace<C: Case>() {
     let peer = Peer::start([Reply::Hang]).await;
     let transport = connect(C::provider(), &peer);
     for millis in [0, 1, 5, 20, 100] {
-        let mail = outgoing(plain());
+        let mail = outgoing(C::mail());
         let call = transport.send(&mail);
         let _ = tokio::time::timeout(Duration::from_millis(millis), call).await;
     }
     let calls = peer.seen().len();
     peer.then(C::accepted());
-    transport.send(&another(plain())).await.expect("the next message goes through");
+    transport.send(&another(C::mail())).await.expect("the next message goes through");
     assert!(peer.seen().len() > calls, "it was asked for anew");
 }
 
@@ -141,7 +146,7 @@ pub(crate) async fn requests_are_repeatable_and_discreet<C: Case>() {
     let peer = Peer::start([C::accepted()]).await;
     let transport = connect(C::provider(), &peer);
     for attempt in 1..=2 {
-        transport.send(&outgoing(plain()).with_attempt(attempt, 1)).await.expect("it is accepted");
+        transport.send(&outgoing(C::mail()).with_attempt(attempt, 1)).await.expect("it is accepted");
     }
     let seen = peer.seen();
     assert_eq!((&seen[0].path, &seen[0].body), (&seen[1].path, &seen[1].body));

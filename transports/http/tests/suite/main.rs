@@ -6,8 +6,12 @@ mod faults;
 mod peer;
 mod support;
 
+#[cfg(feature = "brevo")]
+mod brevo;
 #[cfg(feature = "mailersend")]
 mod mailersend;
+#[cfg(feature = "mailgun")]
+mod mailgun;
 #[cfg(feature = "mailjet")]
 mod mailjet;
 #[cfg(feature = "mailtrap")]
@@ -17,3 +21,5 @@ mod postmark;
 #[cfg(feature = "resend")]
 mod resend;
 mod sendgrid;
+#[cfg(feature = "sparkpost")]
+mod sparkpost;

@@ -76,8 +76,17 @@ pub(crate) fn line(status: u16, body: &str, kind: HttpErrorKind) -> Line {
 
 /// Each answer means what the table says, and shows nothing that is nobody's business.
 pub(crate) async fn check_table<P: Provider>(provider: impl Fn() -> P, table: Vec<Line>) {
+    check_table_for(plain, provider, table).await;
+}
+
+/// The same, for another mail than the plain one.
+pub(crate) async fn check_table_for<P: Provider>(
+    mail: impl Fn() -> EmailBuilder,
+    provider: impl Fn() -> P,
+    table: Vec<Line>,
+) {
     for Line { reply, kind, retry_after } in table {
-        let failure = ask(provider(), plain(), reply.clone()).await.expect_err("it is a refusal");
+        let failure = ask(provider(), mail(), reply.clone()).await.expect_err("it is a refusal");
         let error = failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError");
         assert_eq!(error.kind(), kind, "{reply:?}: {failure}");
         assert_eq!(failure.retry_after(), retry_after.map(Duration::from_secs), "{reply:?}");

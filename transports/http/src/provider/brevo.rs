@@ -1,0 +1,285 @@
+//! Brevo: <https://developers.brevo.com/reference/send-transac-email>.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::HeaderName;
+use postrider_transport::{Email, Failure, Mailbox, Outgoing, Receipt, Unsupported};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::json::{Person, base64};
+use crate::config::env;
+use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+
+/// Brevo, by its API v3.
+///
+/// The API has a field for less than others: no inline parts, one `Reply-To`, headers that begin with `X-` only, no `List-Unsubscribe`
+/// (Brevo has its own), attachments of the kinds that it lists, whose type it takes from their names. A mail without an HTML body is refused,
+/// since Brevo would send its text as HTML only, and so is one in which its template language would find an expression. Metadata
+/// travels as JSON in the header `X-Mailin-custom`, which the recipients can see and Brevo's events give back. The Message-ID is Brevo's own.
+///
+/// A retry within 30 minutes has the same idempotency key. Brevo then says that the mail was processed, which counts as acceptance.
+///
+/// | Answer | Means |
+/// |---|---|
+/// | 201, 202 | accepted; the id is in the body |
+/// | 400 of the code `duplicate_parameter` about the key | accepted before; no id |
+/// | 400 about the sender, 401, 403, 404, 405, 406 | [`Account`](HttpErrorKind::Account) |
+/// | other 400, 413, 422 | [`Message`](HttpErrorKind::Message) |
+/// | 402, or the code `not_enough_credits` | [`Quota`](HttpErrorKind::Quota) |
+/// | 429 | [`Rate`](HttpErrorKind::Rate), for as long as `x-sib-ratelimit-reset` says |
+#[derive(Debug, Clone)]
+pub struct Brevo {
+    key: Secret,
+    sandbox: bool,
+}
+
+impl Brevo {
+    /// With an API key (not an SMTP key).
+    ///
+    /// # Errors
+    /// When the key is empty or has characters that no key has.
+    pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
+        Ok(Self { key: Secret::new(key.as_ref())?, sandbox: false })
+    }
+
+    /// With the key in the environment variable `BREVO_API_KEY`.
+    ///
+    /// # Errors
+    /// When it is not set, and as [`new`](Self::new).
+    pub fn from_env() -> Result<Self, HttpConfigError> {
+        Self::new(env("BREVO_API_KEY")?)
+    }
+
+    /// Checks requests without sending anything. In a URL: `sandbox=true`.
+    #[must_use]
+    pub fn sandbox(mut self) -> Self {
+        self.sandbox = true;
+        self
+    }
+}
+
+/// As many recipients as one message may have, in all its fields.
+const MAX_RECIPIENTS: usize = 99;
+
+/// How long a name beside an address may be, in characters.
+const MAX_NAME: usize = 70;
+
+/// What an attachment's name may end with.
+const EXTENSIONS: [&str; 53] = [
+    "xlsx", "xls", "ods", "docx", "docm", "doc", "csv", "pdf", "txt", "gif", "jpg", "jpeg", "png", "tif", "tiff",
+    "rtf", "bmp", "cgm", "css", "shtml", "html", "htm", "zip", "xml", "ppt", "pptx", "tar", "ez", "ics", "mobi", "msg",
+    "pub", "eps", "odt", "mp3", "m4a", "m4v", "wma", "ogg", "flac", "wav", "aif", "aifc", "aiff", "mp4", "mov", "avi",
+    "mkv", "mpeg", "mpg", "wmv", "pkpass", "xlsm",
+];
+
+impl Provider for Brevo {
+    const NAME: &'static str = "brevo";
+
+    fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
+        let mut brevo = Self::new(url.key()?)?;
+        brevo.sandbox = url.flag("sandbox")?;
+        Ok(brevo)
+    }
+
+    fn base_url(&self) -> &str {
+        "https://api.brevo.com"
+    }
+
+    fn authorization(&self) -> (HeaderName, &Secret) {
+        (HeaderName::from_static("api-key"), &self.key)
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Unsupported> {
+        Fields::check_with_unique_headers(email)?;
+        if email.recipient_addresses().len() > MAX_RECIPIENTS {
+            return Err(Unsupported::new("more than 99 recipients"));
+        }
+        if email.reply_to().len() > 1 {
+            return Err(Unsupported::new("more than one Reply-To"));
+        }
+        if email.list_unsubscribe().is_some() {
+            return Err(Unsupported::new("a List-Unsubscribe of one's own"));
+        }
+        let people = [email.to(), email.cc(), email.bcc(), email.reply_to()].into_iter().flatten();
+        people.chain([email.from()]).try_for_each(check_person)?;
+        check_content(email)?;
+        check_headers(email)
+    }
+
+    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+        let email = outgoing.message();
+        let fields = Fields::of(outgoing)?;
+        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let mut headers: BTreeMap<&str, String> = fields.headers.into_iter().collect();
+        headers.insert("idempotencyKey", key(outgoing).to_string());
+        if !email.metadata().is_empty() {
+            let json = serde_json::to_string(email.metadata());
+            headers
+                .insert("X-Mailin-custom", json.map_err(|_| Failure::permanent("the metadata has no form in JSON"))?);
+        }
+        if self.sandbox {
+            headers.insert("X-Sib-Sandbox", "drop".to_owned());
+        }
+        let mail = Mail {
+            sender: Person::from(email.from()),
+            to: people(fields.to),
+            cc: people(fields.cc),
+            bcc: people(fields.bcc),
+            reply_to: email.reply_to().first().map(Person::from),
+            subject: email.subject(),
+            html_content: email.html(),
+            text_content: email.text(),
+            attachment: email
+                .attachments()
+                .iter()
+                .map(|attachment| File { name: attachment.file_name(), content: base64(attachment.content()) })
+                .collect(),
+            headers,
+            tags: email.tags(),
+        };
+        Request::of_json("/v3/smtp/email", &mail)
+    }
+
+    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
+        match answer.status() {
+            201 | 202 => {
+                let Accepted { message_id } = answer.json()?;
+                Ok(Receipt::new().with_provider_id(message_id))
+            }
+            400 if answer.json().is_ok_and(|said: Said| said.is_repetition()) => {
+                Ok(Receipt::new().with_reply(answer.text()))
+            }
+            _ => Err(refusal(answer).into()),
+        }
+    }
+}
+
+fn check_person(mailbox: &Mailbox) -> Result<(), Unsupported> {
+    if !mailbox.address().as_str().is_ascii() {
+        return Err(Unsupported::new("an address outside ASCII"));
+    }
+    if mailbox.name().is_some_and(|name| name.chars().count() > MAX_NAME) {
+        return Err(Unsupported::new("a name of more than 70 characters"));
+    }
+    Ok(())
+}
+
+fn check_content(email: &Email) -> Result<(), Unsupported> {
+    let Some(html) = email.html() else {
+        return Err(Unsupported::new("a mail without an HTML body"));
+    };
+    if email.subject().is_empty() {
+        return Err(Unsupported::new("a mail without a subject"));
+    }
+    let texts = [email.subject(), html, email.text().unwrap_or_default()];
+    if texts.iter().any(|text| text.contains("{{") || text.contains("{%")) {
+        return Err(Unsupported::new("{{ or {% in a subject or body, which begins an expression"));
+    }
+    for attachment in email.attachments() {
+        if attachment.content_id().is_some() {
+            return Err(Unsupported::new("an inline part"));
+        }
+        if !attachment.file_name().is_ascii() {
+            return Err(Unsupported::new("an attachment whose name is outside ASCII"));
+        }
+        let extension = attachment.file_name().rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+        if !extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) {
+            return Err(Unsupported::new("an attachment whose name does not end as one of the kinds it takes"));
+        }
+    }
+    Ok(())
+}
+
+fn check_headers(email: &Email) -> Result<(), Unsupported> {
+    for header in email.headers() {
+        let name = header.name().to_ascii_lowercase();
+        // Those of its own are orders to it.
+        if !name.starts_with("x-") || name.starts_with("x-sib-") || name.starts_with("x-mailin-") {
+            return Err(Unsupported::new(format!("the header {}", header.name())));
+        }
+        if !header.value().is_ascii() {
+            return Err(Unsupported::new(format!("a value outside ASCII in the header {}", header.name())));
+        }
+    }
+    if email.metadata().values().any(|value| !value.is_ascii()) {
+        return Err(Unsupported::new("metadata outside ASCII"));
+    }
+    Ok(())
+}
+
+/// It must be a UUID (<https://developers.brevo.com/docs/heterogenous-versions-batch-emails>).
+fn key(outgoing: &Outgoing<Email>) -> Uuid {
+    Uuid::new_v5(&outgoing.id().as_uuid(), outgoing.idempotency_key().as_bytes())
+}
+
+fn refusal(answer: &Answer) -> HttpError {
+    use HttpErrorKind::{Account, Message, Quota, Rate};
+    let Ok(Said { code, message }) = answer.json() else {
+        return answer.refusal();
+    };
+    let kind = match (answer.status(), code.as_str()) {
+        (402, _) | (400 | 403, "not_enough_credits") => Quota,
+        (400, "unauthorized" | "permission_denied" | "account_under_validation") => Account,
+        // The code is the one of any wrong value, and the sender is the account's business.
+        (400, _) if message.to_ascii_lowercase().contains("sender") => Account,
+        (400 | 413 | 422, _) => Message,
+        (401 | 403..=406, _) => Account,
+        (429, _) => Rate,
+        _ => return answer.refusal(),
+    };
+    answer.error(kind, message).with_code(code).with_retry_after(reset(answer).filter(|_| kind == Rate))
+}
+
+/// Seconds from now (<https://developers.brevo.com/docs/limit-headers>).
+fn reset(answer: &Answer) -> Option<Duration> {
+    answer.header("x-sib-ratelimit-reset")?.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Accepted {
+    message_id: String,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    code: String,
+    message: String,
+}
+
+impl Said {
+    /// `Email for the idempotency key has already been processed`.
+    fn is_repetition(&self) -> bool {
+        self.code == "duplicate_parameter" && self.message.to_ascii_lowercase().contains("idempotency")
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Mail<'a> {
+    sender: Person<'a>,
+    to: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cc: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bcc: Vec<Person<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Person<'a>>,
+    subject: &'a str,
+    html_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachment: Vec<File<'a>>,
+    headers: BTreeMap<&'a str, String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    tags: &'a [String],
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    name: &'a str,
+    content: String,
+}

@@ -1,0 +1,211 @@
+//! Mailgun: <https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages/post-v3--domain-name--messages-mime>.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+use postrider_transport::{Email, Failure, Outgoing, Receipt, Unsupported};
+use serde::Deserialize;
+
+use super::message::{octets, render};
+use crate::config::env;
+use crate::{Answer, Form, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+
+/// Mailgun, by its API v3.
+///
+/// The mail is handed over as a whole message, for exactly the recipients of the attempt; the headers go on naming all whom the mail names.
+/// Tags become tags and metadata variables, which Mailgun's events give back. Mailgun sends from an address of its own in the envelope.
+///
+/// What the domain is set up for is done to each message: links that are tracked are rewritten, and `%unsubscribe_url%` and its like are
+/// replaced.
+///
+/// | Answer | Means |
+/// |---|---|
+/// | 200 | accepted; the id is in the body |
+/// | 400 about a `to` | [`Recipient`](HttpErrorKind::Recipient) |
+/// | 400 about a domain or account that may not send | [`Account`](HttpErrorKind::Account) |
+/// | other 400, 413 | [`Message`](HttpErrorKind::Message) |
+/// | 401, 402, 403, 404 | [`Account`](HttpErrorKind::Account) |
+/// | 420, or any refusal with a time after which to try again | [`Quota`](HttpErrorKind::Quota), until that time |
+/// | 429 | [`Rate`](HttpErrorKind::Rate), for as long as it says |
+#[derive(Debug, Clone)]
+pub struct Mailgun {
+    key: Secret,
+    path: String,
+    eu: bool,
+    test_mode: bool,
+}
+
+impl Mailgun {
+    /// With an API key, the domain's own or the account's, and the domain as it is named in the account.
+    ///
+    /// # Errors
+    /// When the key is empty or has characters that no key has, or the domain is none.
+    pub fn new(key: impl AsRef<str>, domain: impl AsRef<str>) -> Result<Self, HttpConfigError> {
+        let domain = domain.as_ref();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' || byte == b'_';
+        if !domain.bytes().all(plain) || domain.split('.').any(str::is_empty) {
+            return Err(HttpConfigError::Value { setting: "domain" });
+        }
+        let path = format!("/v3/{domain}/messages.mime");
+        Ok(Self { key: Secret::basic("api", key.as_ref())?, path, eu: false, test_mode: false })
+    }
+
+    /// With the environment variables `MAILGUN_API_KEY` and `MAILGUN_DOMAIN`.
+    ///
+    /// # Errors
+    /// When one is not set, and as [`new`](Self::new).
+    pub fn from_env() -> Result<Self, HttpConfigError> {
+        Self::new(env("MAILGUN_API_KEY")?, env("MAILGUN_DOMAIN")?)
+    }
+
+    /// By the servers in the European Union, for domains of that region. In a URL: `region=eu`.
+    #[must_use]
+    pub fn eu(mut self) -> Self {
+        self.eu = true;
+        self
+    }
+
+    /// Accepts messages, counts and bills them, and delivers none. In a URL: `testmode=true`.
+    #[must_use]
+    pub fn test_mode(mut self) -> Self {
+        self.test_mode = true;
+        self
+    }
+}
+
+/// As many recipients as one call may have.
+const MAX_RECIPIENTS: usize = 1000;
+
+/// As many tags as one message may have
+/// (<https://documentation.mailgun.com/docs/mailgun/user-manual/tracking-messages/track-tagging>).
+const MAX_TAGS: usize = 3;
+
+/// How long all options and variables together may be, in octets.
+const MAX_OPTIONS: usize = 16 * 1024;
+
+/// How large a message may be, in octets.
+const MAX_OCTETS: usize = 25 * 1024 * 1024;
+
+/// Headers that begin so are orders to Mailgun, and are not sent on
+/// (<https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/pass-sending-options>).
+const ORDERS: &str = "x-mailgun-";
+
+impl Provider for Mailgun {
+    const NAME: &'static str = "mailgun";
+
+    fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
+        let domain = url.setting("domain").ok_or(HttpConfigError::Missing { what: "the setting domain" })?;
+        let mut mailgun = Self::new(url.key()?, domain)?;
+        mailgun.eu = match url.setting("region").as_deref() {
+            None | Some("us") => false,
+            Some("eu") => true,
+            Some(_) => return Err(HttpConfigError::Value { setting: "region" }),
+        };
+        mailgun.test_mode = url.flag("testmode")?;
+        Ok(mailgun)
+    }
+
+    fn base_url(&self) -> &str {
+        if self.eu { "https://api.eu.mailgun.net" } else { "https://api.mailgun.net" }
+    }
+
+    fn authorization(&self) -> (HeaderName, &Secret) {
+        (AUTHORIZATION, &self.key)
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Unsupported> {
+        if email.envelope_from().is_some() {
+            return Err(Unsupported::new("an envelope sender of its own"));
+        }
+        if email.recipient_addresses().len() > MAX_RECIPIENTS {
+            return Err(Unsupported::new("more than 1000 recipients"));
+        }
+        if email.tags().len() > MAX_TAGS {
+            return Err(Unsupported::new("more than 3 tags"));
+        }
+        if self.options(email).iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_OPTIONS {
+            return Err(Unsupported::new("tags and metadata of more than 16 KiB"));
+        }
+        if octets(email) > MAX_OCTETS {
+            return Err(Unsupported::new("a message of more than 25 MiB"));
+        }
+        match email.headers().iter().find(|header| header.name().to_ascii_lowercase().starts_with(ORDERS)) {
+            Some(order) => Err(Unsupported::new(format!("the header {}", order.name()))),
+            None => Ok(()),
+        }
+    }
+
+    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+        let mut form = Form::new(outgoing.id());
+        for recipient in outgoing.recipients() {
+            form.field("to", recipient.as_str());
+        }
+        for (name, value) in self.options(outgoing.message()) {
+            form.field(&name, value);
+        }
+        form.file("message", "message.mime", &render(outgoing)?);
+        form.into_request(&self.path)
+    }
+
+    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
+        if answer.status() == 200 {
+            let Accepted { id } = answer.json()?;
+            return Ok(Receipt::new().with_provider_id(id));
+        }
+        Err(refusal(answer).into())
+    }
+}
+
+impl Mailgun {
+    fn options<'a>(&self, email: &'a Email) -> Vec<(String, &'a str)> {
+        let tags = email.tags().iter().map(|tag| ("o:tag".to_owned(), tag.as_str()));
+        let variables = email.metadata().iter().map(|(key, value)| (format!("v:{key}"), value.as_str()));
+        let test_mode = self.test_mode.then(|| ("o:testmode".to_owned(), "yes"));
+        tags.chain(variables).chain(test_mode).collect()
+    }
+}
+
+/// Its errors have no codes, and what the account may not do is said with the statuses of a bad request as well: the words are all there
+/// is to tell them by.
+fn refusal(answer: &Answer) -> HttpError {
+    use HttpErrorKind::{Account, Message, Quota, Rate, Recipient};
+    let Ok(Said { message }) = answer.json() else {
+        return answer.refusal();
+    };
+    let wait = wait(answer, &message);
+    let said = message.to_ascii_lowercase();
+    let kind = match answer.status() {
+        429 => Rate,
+        420 => Quota,
+        400 | 402 | 403 if wait.is_some() => Quota,
+        400 if said.contains("not allowed to send") || said.contains("for test purposes only") => Account,
+        400 if said.contains("'to' parameter is not a valid address") => Recipient,
+        400 | 413 => Message,
+        401..=404 => Account,
+        _ => return answer.refusal(),
+    };
+    answer.error(kind, message).with_retry_after(wait)
+}
+
+/// `… try again after 120 seconds`, or `… try again after Mon, 25 Aug 2025 07:00:31 UTC`.
+fn wait(answer: &Answer, message: &str) -> Option<Duration> {
+    const WORDS: &str = "try again after ";
+    let place = message.to_ascii_lowercase().find(WORDS)? + WORDS.len();
+    let when = message.get(place..)?;
+    let digits = when.find(|c: char| !c.is_ascii_digit()).unwrap_or(when.len());
+    match when.strip_suffix("UTC") {
+        Some(date) => answer.wait(&format!("{date}GMT")),
+        None => answer.wait(&when[..digits]),
+    }
+}
+
+#[derive(Deserialize)]
+struct Accepted {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    message: String,
+}

@@ -1,0 +1,203 @@
+//! Brevo. Answers are those of its manual, <https://developers.brevo.com/docs/how-it-works>; the one to a key that was used before as
+//! measured in <https://github.com/getbrevo/brevo-node/issues/94>.
+
+use postrider_http::{Brevo, Http, HttpConfigError, HttpErrorKind};
+use postrider_transport::{Attachment, EmailBuilder, ListUnsubscribe, Recipient, Transport, Unsupported};
+use serde_json::json;
+
+use crate::faults::{Case, fault_tests};
+use crate::peer::{Peer, Reply};
+use crate::support::{KEY, Line, check_table_for, connect, line, outgoing, plain};
+
+struct BrevoCase;
+
+impl Case for BrevoCase {
+    type Provider = Brevo;
+
+    fn provider() -> Brevo {
+        Brevo::new(KEY).expect("a key")
+    }
+
+    fn accepted() -> Reply {
+        Reply::json(201, r#"{"messageId":"<201906041124.44340027797@smtp-relay.mailin.fr>"}"#)
+    }
+
+    /// It takes no mail that is text alone.
+    fn mail() -> EmailBuilder {
+        plain().html("<p>body-of-the-mail</p>")
+    }
+}
+
+fault_tests!(BrevoCase, status_says_all: false);
+
+/// All that the API has a field for.
+fn whole() -> EmailBuilder {
+    BrevoCase::mail()
+        .to("Bob <bob@example.org>")
+        .cc("Carol <carol@example.org>")
+        .bcc("dave@example.org")
+        .reply_to("Help <help@example.com>")
+        .attach(Attachment::new("Terms.TXT", "text/plain", *b"terms").expect("an attachment"))
+        .header("X-Order", "42")
+        .tag("welcome")
+        .metadata("order", "42")
+}
+
+#[tokio::test]
+async fn the_whole_mail_is_in_the_request() {
+    let peer = Peer::start([BrevoCase::accepted()]).await;
+    let receipt = connect(BrevoCase::provider(), &peer).send(&outgoing(whole())).await.expect("it is accepted");
+    assert_eq!(receipt.provider_id.as_deref(), Some("<201906041124.44340027797@smtp-relay.mailin.fr>"));
+    let seen = &peer.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v3/smtp/email"));
+    assert_eq!(seen.header("api-key"), Some(KEY));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    let expected = json!({
+        "sender": {"email": "shop@example.com", "name": "Shop"},
+        "to": [{"email": "ada@example.org"}, {"email": "bob@example.org", "name": "Bob"}],
+        "cc": [{"email": "carol@example.org", "name": "Carol"}],
+        "bcc": [{"email": "dave@example.org"}],
+        "replyTo": {"email": "help@example.com", "name": "Help"},
+        "subject": "Hello",
+        "htmlContent": "<p>body-of-the-mail</p>",
+        "textContent": "body-of-the-mail",
+        "attachment": [{"name": "Terms.TXT", "content": "dGVybXM="}],
+        "headers": {
+            "X-Order": "42",
+            "X-Mailin-custom": "{\"order\":\"42\"}",
+            // `uuid.uuid5(uuid.UUID("0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00"), "0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00-1")` in Python
+            "idempotencyKey": UUID5
+        },
+        "tags": ["welcome"]
+    });
+    assert_eq!(seen.json(), expected);
+}
+
+const UUID5: &str = "a1635a8b-40d8-513f-a2ad-d12f1028b0ac";
+
+#[tokio::test]
+async fn only_the_recipients_of_the_attempt_are_named_under_a_key_of_their_own() {
+    let peer = Peer::start([BrevoCase::accepted()]).await;
+    let transport = connect(BrevoCase::provider(), &peer);
+    let left = vec![Recipient::new("carol@example.org")];
+    transport.send(&outgoing(whole()).with_recipients(left)).await.expect("it is accepted");
+    transport.send(&outgoing(whole()).with_attempt(7, 2)).await.expect("it is accepted");
+    transport.send(&outgoing(whole()).with_attempt(3, 1)).await.expect("it is accepted");
+    let seen: Vec<_> = peer.seen().iter().map(|seen| seen.json()).collect();
+    assert_eq!(seen[0]["to"], json!([{"email": "carol@example.org", "name": "Carol"}]));
+    assert_eq!((seen[0].get("cc"), seen[0].get("bcc")), (None, None));
+    let keys: Vec<_> = seen.iter().map(|seen| seen["headers"]["idempotencyKey"].as_str().expect("a key")).collect();
+    assert!(keys[0] != keys[1] && keys[0] != UUID5 && keys[1] != UUID5, "{keys:?}");
+    assert_eq!(keys[2], UUID5);
+}
+
+#[tokio::test]
+async fn a_retry_of_what_was_processed_is_accepted() {
+    let processed =
+        r#"{"code":"duplicate_parameter","message":"Email for the idempotency key has already been processed"}"#;
+    let peer = Peer::start([Reply::Close, Reply::json(400, processed)]).await;
+    let transport = connect(BrevoCase::provider(), &peer);
+    let lost = transport.send(&outgoing(whole())).await.expect_err("the answer is lost");
+    assert!(lost.in_doubt());
+    let receipt = transport.send(&outgoing(whole()).with_attempt(2, 1)).await.expect("it was accepted before");
+    assert_eq!((receipt.provider_id, receipt.reply.as_deref()), (None, Some(processed)));
+    let seen = peer.seen();
+    assert_eq!(seen[0].body, seen[1].body);
+}
+
+#[tokio::test]
+async fn the_sandbox_is_asked_for() {
+    let peer = Peer::start([BrevoCase::accepted()]).await;
+    connect(BrevoCase::provider().sandbox(), &peer).send(&outgoing(whole())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].json()["headers"]["X-Sib-Sandbox"], json!("drop"));
+}
+
+#[tokio::test]
+async fn answers() {
+    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Unavailable};
+    let said = |code: &str, message: &str| format!(r#"{{"code":"{code}","message":"{message}"}}"#);
+    let table = vec![
+        line(400, &said("invalid_parameter", "email is not valid in to: ada@example.org"), Message),
+        line(400, &said("missing_parameter", "Either of htmlContent or textContent is required"), Message),
+        line(400, &said("duplicate_parameter", "cc has one address twice"), Message),
+        line(400, &said("invalid_parameter", "Sender is not valid. Validate it or authenticate your domain"), Account),
+        line(400, &said("not_enough_credits", "no credits left"), Quota),
+        line(401, &said("unauthorized", "Key not found"), Account),
+        line(402, &said("not_enough_credits", "Not enough credit, plan upgrade needed"), Quota),
+        line(403, &said("permission_denied", "Your SMTP account is not yet activated"), Account),
+        line(404, &said("document_not_found", "no such path"), Account),
+        line(405, &said("method_not_allowed", "no such method"), Account),
+        line(406, &said("not_acceptable", "content type"), Account),
+        line(413, &said("invalid_parameter", "too large"), Message),
+        line(422, &said("unprocessable_entity", "cannot be processed"), Message),
+        line(429, &said("too_many_requests", "slow down"), Rate),
+        Line {
+            reply: Reply::http(429, &[("x-sib-ratelimit-reset", "12")], &said("too_many_requests", "slow down")),
+            kind: Rate,
+            retry_after: Some(12),
+        },
+        Line {
+            reply: Reply::http(400, &[("x-sib-ratelimit-reset", "12")], &said("invalid_parameter", "bad")),
+            kind: Message,
+            retry_after: None,
+        },
+        line(500, &said("internal_error", "it failed"), Busy),
+        line(503, &said("unavailable", "down"), Unavailable),
+    ];
+    check_table_for(BrevoCase::mail, BrevoCase::provider, table).await;
+}
+
+#[tokio::test]
+async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+    let peer = Peer::start([BrevoCase::accepted()]).await;
+    let transport = connect(BrevoCase::provider(), &peer);
+    let file = |name: &str| Attachment::new(name, "text/plain", *b"x").expect("an attachment");
+    let crowd = (0..99).fold(BrevoCase::mail(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
+    let mail = BrevoCase::mail;
+    for email in [
+        plain(),
+        mail().subject(""),
+        mail().sender("b@example.com"),
+        mail().null_envelope_from(),
+        mail().reply_to("a@example.com").reply_to("b@example.com"),
+        mail().list_unsubscribe(ListUnsubscribe::uri("https://example.com/u").expect("a link")),
+        mail().to(("n".repeat(71), "n@example.org")),
+        mail().to("пошта@example.org"),
+        mail().attach(Attachment::inline("logo", "logo.png", "image/png", *b"x").expect("an image")),
+        mail().attach(file("run.exe")),
+        mail().attach(file("txt")),
+        mail().attach(file("é.txt")),
+        mail().header("In-Reply-To", "<x@example.com>"),
+        mail().header("X-Sib-Sandbox", "drop"),
+        mail().header("X-Mailin-custom", "x"),
+        mail().header("X-A", "é"),
+        mail().header("X-A", "1").header("x-a", "2"),
+        mail().metadata("name", "é"),
+        mail().subject("Hello {{ contact.NAME }}"),
+        mail().html("<p>{% if x %}</p>"),
+        mail().text("{{ x }}"),
+        crowd,
+    ] {
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
+        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
+    }
+    assert_eq!(peer.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn reads_its_url() {
+    let peer = Peer::start([BrevoCase::accepted()]).await;
+    let url = format!("brevo://{KEY}@{}?sandbox=true", peer.host());
+    Http::<Brevo>::from_url(&url).expect("a URL").send(&outgoing(whole())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].header("api-key"), Some(KEY));
+    assert_eq!(peer.seen()[0].json()["headers"]["X-Sib-Sandbox"], json!("drop"));
+
+    let shown = format!("{:?}", Http::<Brevo>::from_url("brevo://K@default").expect("a URL"));
+    assert!(shown.contains("https://api.brevo.com/"), "{shown}");
+    let error = |url| Http::<Brevo>::from_url(url).err();
+    assert_eq!(error("brevo://K@default?region=eu"), Some(HttpConfigError::UnknownSetting));
+    assert_eq!(error("brevo://K@default?sandbox=1"), Some(HttpConfigError::Value { setting: "sandbox" }));
+    assert_eq!(error("brevo://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
+}

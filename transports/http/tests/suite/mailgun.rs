@@ -1,0 +1,214 @@
+//! Mailgun. Answers are those of its manual
+//! (<https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses>), with the words that its users report:
+//! <https://github.com/mailgun/mailgun-java/issues/50>, <https://github.com/mailgun/mailgun-js-boland/issues/199>,
+//! <https://github.com/mailgun/wordpress-plugin/issues/68>.
+
+use mail_parser::{MessageParser, MimeHeaders};
+use postrider_http::{Http, HttpConfigError, HttpErrorKind, Mailgun};
+use postrider_transport::{Attachment, Email, Recipient, Transport, Unsupported};
+
+use crate::faults::{Case, fault_tests};
+use crate::peer::{Peer, Reply, Seen};
+use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
+
+struct MailgunCase;
+
+impl Case for MailgunCase {
+    type Provider = Mailgun;
+
+    fn provider() -> Mailgun {
+        Mailgun::new(KEY, "mg.example.com").expect("a key and a domain")
+    }
+
+    fn accepted() -> Reply {
+        Reply::json(200, r#"{"id":"<20111114174239.25659.5817@mg.example.com>","message":"Queued. Thank you."}"#)
+    }
+}
+
+fault_tests!(MailgunCase, status_says_all: false);
+
+/// Name, file name and content of each part of a form, taken apart without the code that made it.
+fn form(seen: &Seen) -> Vec<(String, Option<String>, Vec<u8>)> {
+    let content_type = format!("Content-Type: {}\r\n\r\n", seen.header("content-type").expect("a type"));
+    let whole = [content_type.as_bytes(), &seen.body].concat();
+    let parsed = MessageParser::default().parse(&whole).expect("a form");
+    let boundary = parsed.content_type().and_then(|kind| kind.attribute("boundary")).expect("a boundary").to_owned();
+    let delimiter = format!("--{boundary}\r\n");
+    let body = seen.body.strip_suffix(format!("--{boundary}--\r\n").as_bytes()).expect("an end");
+    let mut parts = Vec::new();
+    let mut rest = body.strip_prefix(delimiter.as_bytes()).expect("a first part");
+    loop {
+        let end = rest.windows(delimiter.len()).position(|window| window == delimiter.as_bytes());
+        let part = rest[..end.unwrap_or(rest.len())].strip_suffix(b"\r\n").expect("a line end before the boundary");
+        let split = part.windows(4).position(|window| window == b"\r\n\r\n").expect("an empty line");
+        let head = std::str::from_utf8(&part[..split]).expect("text");
+        let value = |name: &str| Some(head.split_once(&format!("; {name}=\""))?.1.split_once('"')?.0.to_owned());
+        parts.push((value("name").expect("a name"), value("filename"), part[split + 4..].to_vec()));
+        match end {
+            Some(end) => rest = &rest[end + delimiter.len()..],
+            None => return parts,
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_whole_mail_is_in_the_request() {
+    let peer = Peer::start([MailgunCase::accepted()]).await;
+    let mail = outgoing(rich().reply_to("more@example.com").sender("office@example.com").header("X-Order", "43"));
+    let transport = connect(MailgunCase::provider().test_mode(), &peer);
+    let receipt = transport.send(&mail).await.expect("it is accepted");
+    assert_eq!(receipt.provider_id.as_deref(), Some("<20111114174239.25659.5817@mg.example.com>"));
+    let seen = &peer.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v3/mg.example.com/messages.mime"));
+    // `printf 'api:KEY-that-nobody-may-see' | base64`
+    assert_eq!(seen.header("authorization"), Some("Basic YXBpOktFWS10aGF0LW5vYm9keS1tYXktc2Vl"));
+    let mut parts = form(seen);
+    let (name, file_name, message) = parts.pop().expect("the message is last");
+    assert_eq!((name.as_str(), file_name.as_deref()), ("message", Some("message.mime")));
+    let fields: Vec<_> = parts.into_iter().map(|(name, _, value)| (name, String::from_utf8(value).unwrap())).collect();
+    let expected = [
+        ("to", "ada@example.org"),
+        ("to", "bob@example.org"),
+        ("to", "carol@example.org"),
+        ("to", "dave@example.org"),
+        ("o:tag", "welcome"),
+        ("v:order", "42"),
+        ("o:testmode", "yes"),
+    ];
+    assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+
+    let text = String::from_utf8(message.clone()).expect("the message is text");
+    assert!(!text.contains("dave@"), "bcc shows");
+    assert!(!text.contains("X-Tag") && !text.contains("X-Metadata"), "tags and metadata have fields of their own");
+    let parsed = MessageParser::default().parse(&message).expect("a message");
+    assert_eq!(format!("<{}>", parsed.message_id().unwrap()), mail.message_id());
+    assert_eq!(parsed.to().unwrap().iter().count(), 2);
+    assert_eq!(parsed.cc().unwrap().iter().count(), 1);
+    assert_eq!(parsed.reply_to().unwrap().iter().count(), 2);
+    assert_eq!(parsed.sender().unwrap().first().unwrap().address(), Some("office@example.com"));
+    assert_eq!(parsed.header_values("X-Order").count(), 2);
+    assert_eq!(parsed.header_raw("List-Unsubscribe").unwrap().trim(), "<https://example.com/u/1>");
+    assert_eq!(parsed.subject(), Some("Hello"));
+    assert_eq!(parsed.body_text(0).unwrap().trim(), "body-of-the-mail");
+    assert!(parsed.body_html(0).unwrap().contains("cid:logo"));
+    let logo = parsed.parts.iter().find(|part| part.content_id() == Some("logo")).expect("the inline part");
+    assert_eq!(logo.contents(), b"\x89PNG");
+    let terms = parsed.attachments().find(|part| part.attachment_name() == Some("terms.txt")).expect("the file");
+    assert_eq!(terms.contents(), b"terms");
+}
+
+#[tokio::test]
+async fn only_the_recipients_of_the_attempt_get_it() {
+    let peer = Peer::start([MailgunCase::accepted()]).await;
+    let transport = connect(MailgunCase::provider(), &peer);
+    let left = vec![Recipient::new("carol@example.org"), Recipient::new("dave@example.org")];
+    transport.send(&outgoing(rich()).with_recipients(left)).await.expect("it is accepted");
+    let parts = form(&peer.seen()[0]);
+    let to: Vec<_> = parts.iter().filter(|(name, ..)| name == "to").map(|(.., value)| value.as_slice()).collect();
+    assert_eq!(to, [b"carol@example.org".as_slice(), b"dave@example.org"]);
+    let nobody = transport.send(&outgoing(rich()).with_recipients(Vec::new())).await.expect_err("for nobody");
+    assert!(nobody.downcast_ref::<Unsupported>().is_some(), "{nobody}");
+    assert_eq!(peer.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn answers() {
+    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Unavailable};
+    let said = |text: &str| format!(r#"{{"message":"{text}"}}"#);
+    let until = said(
+        "Domain mg.example.com is not allowed to send: recipient limit exceeded, try again after Mon, 25 Aug 2025 07:00:31 UTC",
+    );
+    let date = [("date", "Mon, 25 Aug 2025 07:00:01 GMT")];
+    let table = vec![
+        line(400, &said("'to' parameter is not a valid address. please check documentation"), Recipient),
+        line(400, &said("'from' parameter is not a valid address. please check documentation"), Message),
+        line(400, &said("message: malformed header of ada@example.org"), Message),
+        line(
+            400,
+            &said("Domain mg.example.com is not allowed to send: Please activate your Mailgun account."),
+            Account,
+        ),
+        line(
+            400,
+            &said(
+                "Free accounts are for test purposes only. Please upgrade or add the address to authorized recipients.",
+            ),
+            Account,
+        ),
+        Line {
+            reply: Reply::http(401, &[("content-type", "text/plain")], "Forbidden"),
+            kind: Account,
+            retry_after: None,
+        },
+        line(401, &said("Invalid private key"), Account),
+        line(402, &said("Payment required"), Account),
+        line(403, &said("Domain mg.example.com is not allowed to send: account disabled"), Account),
+        line(404, &said("Domain not found: mg.example.com"), Account),
+        line(413, &said("Message is too large"), Message),
+        Line { reply: Reply::http(420, &date, &until), kind: Quota, retry_after: Some(30) },
+        Line { reply: Reply::http(403, &date, &until), kind: Quota, retry_after: Some(30) },
+        line(420, &said("recipient limit exceeded"), Quota),
+        Line {
+            reply: Reply::json(429, &said("Too many requests, Try again after 120 seconds")),
+            kind: Rate,
+            retry_after: Some(120),
+        },
+        Line {
+            reply: Reply::http(429, &[("retry-after", "9")], &said("Too many requests")),
+            kind: Rate,
+            retry_after: Some(9),
+        },
+        line(429, &said("try again after a while"), Rate),
+        line(429, &said("try again after \u{e9}"), Rate),
+        line(500, &said("Internal Server Error"), Busy),
+        line(503, &said("Service unavailable"), Unavailable),
+    ];
+    check_table(MailgunCase::provider, table).await;
+}
+
+#[tokio::test]
+async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+    let peer = Peer::start([MailgunCase::accepted()]).await;
+    let transport = connect(MailgunCase::provider(), &peer);
+    let crowd = (0..1000).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
+    let large = Attachment::new("x.bin", "application/x", vec![0; 25 * 1024 * 1024]).expect("an attachment");
+    for email in [
+        plain().null_envelope_from(),
+        plain().envelope_from("b@example.com".parse().expect("an address")),
+        plain().header("X-Mailgun-Drop-Message", "yes"),
+        plain().tag("1").tag("2").tag("3").tag("4"),
+        plain().metadata("long", vec!["z"; 9000].join(" ")),
+        crowd,
+        plain().attach(large).size_limit(usize::MAX),
+    ] {
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
+        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
+    }
+    assert_eq!(peer.seen().len(), 0);
+    let hidden = Email::builder().from("a@example.com").bcc("b@example.com").bcc("c@example.com").text("x");
+    transport.send(&outgoing(hidden)).await.expect("a mail for hidden recipients only goes out");
+}
+
+#[tokio::test]
+async fn reads_its_url() {
+    let peer = Peer::start([MailgunCase::accepted()]).await;
+    let url = format!("mailgun://{KEY}@{}?domain=mg.example.com&testmode=true", peer.host());
+    let transport = Http::<Mailgun>::from_url(&url).expect("a URL");
+    transport.send(&outgoing(plain())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].path, "/v3/mg.example.com/messages.mime");
+    assert!(form(&peer.seen()[0]).iter().any(|(name, ..)| name == "o:testmode"));
+
+    let shown = |url| format!("{:?}", Http::<Mailgun>::from_url(url).expect("a URL"));
+    assert!(shown("mailgun://K@default?domain=a.b&region=eu").contains("https://api.eu.mailgun.net/"));
+    assert!(shown("mailgun://K@default?domain=a.b").contains("https://api.mailgun.net/"));
+    let error = |url| Http::<Mailgun>::from_url(url).err();
+    assert_eq!(error("mailgun://K@default"), Some(HttpConfigError::Missing { what: "the setting domain" }));
+    for url in ["mailgun://K@default?domain=a/b", "mailgun://K@default?domain=", "mailgun://K@default?domain=a..b"] {
+        assert_eq!(error(url), Some(HttpConfigError::Value { setting: "domain" }), "{url}");
+    }
+    let region = Some(HttpConfigError::Value { setting: "region" });
+    assert_eq!(error("mailgun://K@default?domain=a.b&region=mars"), region);
+    assert_eq!(error("mailgun://default?domain=a.b"), Some(HttpConfigError::Missing { what: "a key before the @" }));
+}

@@ -1,0 +1,220 @@
+//! SparkPost. Answers are those of its manuals: <https://developers.sparkpost.com/api/transmissions/> and
+//! <https://support.sparkpost.com/docs/tech-resources/extended-error-codes>; those about the idempotency key:
+//! <https://github.com/SparkPost/developers.sparkpost.com/pull/590>.
+
+use mail_parser::{MessageParser, MimeHeaders};
+use postrider_http::{Http, HttpConfigError, HttpErrorKind, SparkPost};
+use postrider_transport::{Attachment, Class, Recipient, Refusal, Transport, Unsupported};
+use serde_json::json;
+
+use crate::faults::{Case, fault_tests};
+use crate::peer::{Peer, Reply};
+use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+
+struct SparkPostCase;
+
+impl Case for SparkPostCase {
+    type Provider = SparkPost;
+
+    fn provider() -> SparkPost {
+        SparkPost::new(KEY).expect("a key")
+    }
+
+    fn accepted() -> Reply {
+        Reply::json(200, &results(0, 1, "[]"))
+    }
+}
+
+fn results(rejected: usize, accepted: usize, errors: &str) -> String {
+    format!(
+        r#"{{"results":{{"rcpt_to_errors":{errors},"total_rejected_recipients":{rejected},"total_accepted_recipients":{accepted},"id":"11668787484950529"}}}}"#
+    )
+}
+
+fault_tests!(SparkPostCase, status_says_all: false);
+
+#[tokio::test]
+async fn the_whole_mail_is_in_the_request() {
+    let peer = Peer::start([Reply::json(
+        200,
+        r#"{"results":{"total_rejected_recipients":0,"total_accepted_recipients":4,"id":"11668787484950529"}}"#,
+    )])
+    .await;
+    let mail = rich().reply_to("more@example.com").sender("office@example.com").header("X-Order", "43");
+    let mail = outgoing(mail.envelope_from("bounces@mail.example.com".parse().expect("an address")));
+    let receipt = connect(SparkPostCase::provider(), &peer).send(&mail).await.expect("it is accepted");
+    assert_eq!(receipt.provider_id.as_deref(), Some("11668787484950529"));
+    assert_eq!(receipt.refused, []);
+    let seen = &peer.seen()[0];
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/api/v1/transmissions"));
+    assert_eq!(seen.header("authorization"), Some(KEY));
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    assert_eq!(seen.header("idempotency-key"), Some("0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00-1"));
+    let mut body = seen.json();
+    let message = body["content"]["email_rfc822"].take();
+    let to = |address: &str| json!({"address": {"email": address}, "tags": ["welcome"]});
+    let expected = json!({
+        "options": {"transactional": true, "perform_substitutions": false},
+        "recipients": [to("ada@example.org"), to("bob@example.org"), to("carol@example.org"), to("dave@example.org")],
+        "metadata": {"order": "42"},
+        "return_path": "bounces@mail.example.com",
+        "content": {"email_rfc822": null}
+    });
+    assert_eq!(body, expected);
+
+    let message = message.as_str().expect("the message is text");
+    assert!(!message.contains("dave@"), "bcc shows");
+    assert!(!message.contains("X-Tag") && !message.contains("X-Metadata"), "they have fields of their own");
+    let parsed = MessageParser::default().parse(message).expect("a message");
+    assert_eq!(format!("<{}>", parsed.message_id().unwrap()), mail.message_id());
+    assert_eq!(parsed.to().unwrap().iter().count(), 2);
+    assert_eq!(parsed.cc().unwrap().iter().count(), 1);
+    assert_eq!(parsed.reply_to().unwrap().iter().count(), 2);
+    assert_eq!(parsed.sender().unwrap().first().unwrap().address(), Some("office@example.com"));
+    assert_eq!(parsed.header_values("X-Order").count(), 2);
+    assert_eq!(parsed.header_raw("List-Unsubscribe-Post").unwrap().trim(), "List-Unsubscribe=One-Click");
+    assert_eq!(parsed.body_text(0).unwrap().trim(), "body-of-the-mail");
+    let logo = parsed.parts.iter().find(|part| part.content_id() == Some("logo")).expect("the inline part");
+    assert_eq!(logo.contents(), b"\x89PNG");
+    let terms = parsed.attachments().find(|part| part.attachment_name() == Some("terms.txt")).expect("the file");
+    assert_eq!(terms.contents(), b"terms");
+}
+
+#[tokio::test]
+async fn only_the_recipients_of_the_attempt_get_it_under_a_key_of_their_own() {
+    let peer = Peer::start([SparkPostCase::accepted()]).await;
+    let transport = connect(SparkPostCase::provider(), &peer);
+    let left = vec![Recipient::new("dave@example.org")];
+    transport.send(&outgoing(rich()).with_recipients(left)).await.expect("it is accepted");
+    transport.send(&outgoing(rich()).with_attempt(5, 2)).await.expect("it is accepted");
+    let seen = peer.seen();
+    let recipients = &seen[0].json()["recipients"];
+    assert_eq!(recipients, &json!([{"address": {"email": "dave@example.org"}, "tags": ["welcome"]}]));
+    let keys = seen.iter().map(|seen| seen.header("idempotency-key").expect("a key").to_owned());
+    let keys: std::collections::BTreeSet<_> =
+        keys.chain(["0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00-1".to_owned()]).collect();
+    assert_eq!(keys.len(), 3, "{keys:?}");
+    // What the API takes as a key.
+    let plain =
+        |key: &String| key.len() <= 255 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    assert!(keys.iter().all(plain), "{keys:?}");
+}
+
+#[tokio::test]
+async fn the_sandbox_is_asked_for() {
+    let peer = Peer::start([SparkPostCase::accepted()]).await;
+    connect(SparkPostCase::provider().sandbox(), &peer).send(&outgoing(plain())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].json()["options"]["sandbox"], json!(true));
+}
+
+#[tokio::test]
+async fn who_is_rejected_inside_a_success_is_on_record() {
+    let error = |description: &str| {
+        format!(r#"[{{"message":"invalid data format/type","description":"{description}","code":"1300"}}]"#)
+    };
+    let ask = |rejected, accepted, errors: &str| {
+        ask(SparkPostCase::provider(), rich(), Reply::json(200, &results(rejected, accepted, errors)))
+    };
+    let receipt = ask(1, 3, &error("'bob@example.org' is not deliverable")).await.expect("the others have it");
+    let said = "invalid data format/type: 'bob@example.org' is not deliverable";
+    assert_eq!(receipt.refused, [Refusal::new("bob@example.org", Class::Permanent, said)]);
+
+    let nobody = ask(4, 0, &error("address.email is no address")).await.expect_err("nobody has it");
+    let kind = |failure: &postrider_transport::Failure| {
+        failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError").kind()
+    };
+    assert_eq!(kind(&nobody), HttpErrorKind::Recipient);
+    for (rejected, errors) in [(1, error("no address")), (2, error("'bob@example.org' is bad")), (1, "[]".to_owned())] {
+        let unnamed = ask(rejected, 4 - rejected, &errors).await.expect_err("nobody knows who has it");
+        assert_eq!(kind(&unnamed), HttpErrorKind::NoAnswer, "{unnamed}");
+        assert!(unnamed.in_doubt());
+        assert_discreet(&unnamed);
+    }
+}
+
+#[tokio::test]
+async fn answers() {
+    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Unavailable};
+    let errors = |code: &str, message: &str, description: &str| {
+        format!(r#"{{"errors":[{{"message":"{message}","description":"{description}","code":"{code}"}}]}}"#)
+    };
+    let table = vec![
+        line(400, &errors("7001", "Invalid domain", "Unconfigured or unverified sending domain."), Account),
+        line(400, &errors("7000", "Sending domain blacklisted", ""), Account),
+        line(400, &errors("1910", "Message generation not configured", ""), Account),
+        line(
+            400,
+            &errors("1902", "Message generation rejected", "recipient address suppressed due to customer policy"),
+            Recipient,
+        ),
+        line(400, &errors("1902", "Message generation rejected", "the content is not wanted"), Message),
+        line(400, &errors("5002", "At least one valid recipient is required", "ada@example.org"), Recipient),
+        line(400, &errors("1502", "Server resources unavailable", ""), Unavailable),
+        line(400, &errors("1901", "Message failed to generate", ""), Message),
+        line(400, r#"{"errors":[{"message":"invalid params","code":1200}]}"#, Message),
+        line(400, r#"{"errors":[{"message":"invalid params"}]}"#, Message),
+        line(401, r#"{"errors":[{"message":"Unauthorized."}]}"#, Account),
+        line(403, &errors("1100", "Forbidden.", "permission denied"), Account),
+        line(404, &errors("1101", "invalid URI", ""), Account),
+        line(405, &errors("1102", "invalid HTTP method", ""), Account),
+        line(409, &errors("1600", "the key was used with another payload", ""), Message),
+        line(409, &errors("1601", "a request with this key is in progress", ""), Busy),
+        line(409, &errors("1602", "Resource in use", ""), Busy),
+        line(413, &errors("1300", "too large", ""), Message),
+        line(422, &errors("3020", "template mime parsing error", "for ada@example.org"), Message),
+        line(420, &errors("2101", "Exceed Sending Limit (hourly)", ""), Quota),
+        line(420, &errors("2103", "Exceed Sending Limit (sandbox)", ""), Quota),
+        line(429, r#"{"errors":[{"message":"Too many requests"}]}"#, Rate),
+        Line {
+            reply: Reply::http(429, &[("retry-after", "4")], r#"{"errors":[{"message":"Too many requests"}]}"#),
+            kind: Rate,
+            retry_after: Some(4),
+        },
+        line(500, &errors("1500", "Failed to update database", ""), Busy),
+        line(503, &errors("1900", "Message generation module not available", ""), Unavailable),
+    ];
+    check_table(SparkPostCase::provider, table).await;
+}
+
+#[tokio::test]
+async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+    let peer = Peer::start([SparkPostCase::accepted()]).await;
+    let transport = connect(SparkPostCase::provider(), &peer);
+    let tags = (0..11).fold(plain(), |email, number| email.tag(number.to_string()));
+    let large = Attachment::new("x.bin", "application/x", vec![0; 20_000_001]).expect("an attachment");
+    let unsubscribe = postrider_transport::ListUnsubscribe::uri("https://example.com/{{u}}").expect("a link");
+    for email in [
+        plain().null_envelope_from(),
+        tags,
+        plain().metadata("long", vec!["z"; 600].join(" ")),
+        plain().attach(large).size_limit(usize::MAX),
+        plain().subject("Hello {{name}}"),
+        plain().header("X-A", "{{ x }}"),
+        plain().header("X-{{a}}", "x"),
+        plain().reply_to(("The {{team}}", "team@example.com")),
+        plain().sender(("The {{team}}", "team@example.com")),
+        plain().list_unsubscribe(unsubscribe),
+    ] {
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
+        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
+    }
+    assert_eq!(peer.seen().len(), 0);
+    transport.send(&outgoing(plain().text("{{ in a body is a text }}"))).await.expect("it is accepted");
+}
+
+#[tokio::test]
+async fn reads_its_url() {
+    let peer = Peer::start([SparkPostCase::accepted()]).await;
+    let url = format!("sparkpost://{KEY}@{}?sandbox=true", peer.host());
+    Http::<SparkPost>::from_url(&url).expect("a URL").send(&outgoing(plain())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].header("authorization"), Some(KEY));
+
+    let shown = |url| format!("{:?}", Http::<SparkPost>::from_url(url).expect("a URL"));
+    assert!(shown("sparkpost://K@default?region=eu").contains("https://api.eu.sparkpost.com/"));
+    assert!(shown("sparkpost://K@default?region=us").contains("https://api.sparkpost.com/"));
+    let error = |url| Http::<SparkPost>::from_url(url).err();
+    assert_eq!(error("sparkpost://K@default?region=mars"), Some(HttpConfigError::Value { setting: "region" }));
+    assert_eq!(error("sparkpost://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
+}
