@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 use postrider_transport::{Email, Failure, Outgoing, Receipt, Unsupported};
 use serde::Deserialize;
 
-use super::message::{octets, render};
+use super::message::{self, octets, render};
 use crate::config::env;
 use crate::{Answer, Form, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
 
@@ -115,6 +115,7 @@ impl Provider for Mailgun {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
+        message::check(email)?;
         if email.envelope_from().is_some() {
             return Err(Unsupported::new("an envelope sender of its own"));
         }

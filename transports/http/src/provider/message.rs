@@ -1,6 +1,27 @@
 //! What is shared by the providers that take a whole message.
 
-use postrider_transport::{Email, Failure, Mime, Outgoing, Unsupported};
+use std::time::SystemTime;
+
+use postrider_transport::{DeliveryId, Email, Failure, Mailbox, Mime, Outgoing, Unsupported};
+
+/// Above this, in octets, a mail is too large to write it out only to see whether it can be done. Attachments are encoded, so that what
+/// they hold is never the reason that it cannot.
+const TRIED: usize = 256 * 1024;
+
+/// What no message can hold, or these providers do not promise to carry (an address outside ASCII, RFC 6531).
+pub(super) fn check(email: &Email) -> Result<(), Unsupported> {
+    let people = [email.reply_to(), email.to(), email.cc(), email.bcc()].into_iter().flatten();
+    let mut addresses = people.chain([email.from()]).chain(email.sender()).map(Mailbox::address);
+    if addresses.any(|address| !address.as_str().is_ascii()) {
+        return Err(Unsupported::new("an address outside ASCII"));
+    }
+    if octets(email) <= TRIED {
+        Mime::new()
+            .render(&Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email.clone()))
+            .map_err(|error| Unsupported::new(format!("this mail: {error}")))?;
+    }
+    Ok(())
+}
 
 /// The message as it travels. Tags and metadata have fields of their own beside it.
 pub(super) fn render(outgoing: &Outgoing<Email>) -> Result<Vec<u8>, Failure> {

@@ -8,7 +8,7 @@ use postrider_transport::{Class, Email, Failure, Outgoing, Receipt, Refusal, Rev
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::message::{octets, render};
+use super::message::{self, octets, render};
 use crate::config::env;
 use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
 
@@ -104,6 +104,7 @@ impl Provider for SparkPost {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
+        message::check(email)?;
         if email.envelope_from() == Some(&ReversePath::Null) {
             return Err(Unsupported::new("an empty envelope sender"));
         }

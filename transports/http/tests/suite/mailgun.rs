@@ -174,6 +174,9 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
     let large = Attachment::new("x.bin", "application/x", vec![0; 25 * 1024 * 1024]).expect("an attachment");
     for email in [
         plain().null_envelope_from(),
+        plain().to("пошта@example.org"),
+        plain().reply_to("пошта@example.org"),
+        plain().attach(Attachment::new("x", "text/plain; charset", *b"x").expect("an attachment")),
         plain().envelope_from("b@example.com".parse().expect("an address")),
         plain().header("X-Mailgun-Drop-Message", "yes"),
         plain().tag("1").tag("2").tag("3").tag("4"),

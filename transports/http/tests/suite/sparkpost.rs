@@ -185,6 +185,9 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
     let unsubscribe = postrider_transport::ListUnsubscribe::uri("https://example.com/{{u}}").expect("a link");
     for email in [
         plain().null_envelope_from(),
+        plain().to("пошта@example.org"),
+        plain().reply_to("пошта@example.org"),
+        plain().attach(Attachment::new("x", "text/plain; charset", *b"x").expect("an attachment")),
         tags,
         plain().metadata("long", vec!["z"; 600].join(" ")),
         plain().attach(large).size_limit(usize::MAX),
