@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use lettre::message::header::{self, ContentType, HeaderName, HeaderValue, Headers};
-use lettre::message::{Attachment as LettreAttachment, Mailbox as LettreMailbox, Mailboxes, MultiPart, SinglePart};
+use lettre::message::header::{self, ContentTransferEncoding, ContentType, HeaderName, HeaderValue, Headers};
+use lettre::message::{
+    Attachment as LettreAttachment, Body as Encoded, Mailbox as LettreMailbox, Mailboxes, MultiPart, SinglePart,
+};
 
 use crate::{Address, Attachment, Class, Classify, Email, Mailbox, Outgoing};
 
@@ -197,7 +199,10 @@ fn attachment(part: &Attachment) -> Result<SinglePart, MimeError> {
         Some(id) => LettreAttachment::new_inline_with_name(id.to_owned(), name),
         None => LettreAttachment::new(name),
     };
-    Ok(attachment.body(part.content().to_vec(), content_type))
+    // Left to itself, lettre lets plain text through as it is, whose line ends are then nobody's.
+    let content = Encoded::new_with_encoding(part.content().to_vec(), ContentTransferEncoding::Base64)
+        .map_err(|_| MimeError::new("an attachment cannot be encoded"))?;
+    Ok(attachment.body(content, content_type))
 }
 
 fn mailbox(mailbox: &Mailbox) -> Result<LettreMailbox, MimeError> {

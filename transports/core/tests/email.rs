@@ -224,6 +224,22 @@ mod mime {
     }
 
     #[test]
+    fn attachments_read_back_to_the_octet_whatever_their_line_ends() {
+        for content in ["one\ntwo\n", "one\r\ntwo\r\n", "one\rtwo", ".\n", "", " \n\t\n", "From me\n"] {
+            let part = |name: &str| Attachment::new(name, "text/csv", content.as_bytes()).unwrap();
+            let image = Attachment::inline("i", "i.svg", "image/svg+xml", content.as_bytes()).unwrap();
+            let email =
+                Email::builder().from("a@example.com").to("b@example.com").text("x").html("<img src=\"cid:i\">");
+            let email = email.attach(part("a.csv")).attach(part("b.csv")).attach(image).build().unwrap();
+            let bytes = Mime::new().render(&outgoing(email)).unwrap();
+            let parsed = MessageParser::default().parse(&bytes).unwrap();
+            let read: Vec<_> = parsed.parts.iter().filter(|part| part.attachment_name().is_some()).collect();
+            assert_eq!(read.len(), 3, "{content:?}");
+            assert!(read.iter().all(|part| part.contents() == content.as_bytes()), "{content:?}");
+        }
+    }
+
+    #[test]
     fn tags_and_metadata_stay_out_where_they_travel_beside_the_message() {
         let outgoing = outgoing(full());
         let with = String::from_utf8(Mime::new().render(&outgoing).unwrap()).unwrap();
