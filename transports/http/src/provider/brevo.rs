@@ -66,6 +66,9 @@ const MAX_RECIPIENTS: usize = 99;
 /// How long a name beside an address may be, in characters.
 const MAX_NAME: usize = 70;
 
+/// What a name cannot have without quotes (RFC 5322 section 3.2.3).
+const PUNCTUATION: [char; 13] = ['(', ')', '<', '>', '[', ']', ':', ';', '@', '\\', ',', '.', '"'];
+
 /// What an attachment's name may end with.
 const EXTENSIONS: [&str; 53] = [
     "xlsx", "xls", "ods", "docx", "docm", "doc", "csv", "pdf", "txt", "gif", "jpg", "jpeg", "png", "tif", "tiff",
@@ -98,6 +101,11 @@ impl Provider for Brevo {
         }
         if email.reply_to().len() > 1 {
             return Err(Unsupported::new("more than one Reply-To"));
+        }
+        // Known to end in a header that mail servers refuse (<https://anymail.dev/en/stable/esps/brevo/#limitations-and-quirks>).
+        let garbled = |name: &str| !name.is_ascii() && name.contains(PUNCTUATION);
+        if email.reply_to().iter().filter_map(Mailbox::name).any(garbled) {
+            return Err(Unsupported::new("punctuation beside letters outside ASCII in the name of a Reply-To"));
         }
         if email.list_unsubscribe().is_some() {
             return Err(Unsupported::new("a List-Unsubscribe of one's own"));

@@ -193,7 +193,7 @@ fn refusal(answer: &Answer) -> HttpError {
 fn wait(answer: &Answer, message: &str) -> Option<Duration> {
     const WORDS: &str = "try again after ";
     let place = message.to_ascii_lowercase().find(WORDS)? + WORDS.len();
-    let when = message.get(place..)?;
+    let when = message.get(place..)?.trim_end_matches(['.', ' ', '\n']);
     let digits = when.find(|c: char| !c.is_ascii_digit()).unwrap_or(when.len());
     match when.strip_suffix("UTC") {
         Some(date) => answer.wait(&format!("{date}GMT")),

@@ -160,6 +160,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         mail().sender("b@example.com"),
         mail().null_envelope_from(),
         mail().reply_to("a@example.com").reply_to("b@example.com"),
+        mail().reply_to(("Müller, Anna", "a@example.com")),
         mail().list_unsubscribe(ListUnsubscribe::uri("https://example.com/u").expect("a link")),
         mail().to(("n".repeat(71), "n@example.org")),
         mail().to("пошта@example.org"),

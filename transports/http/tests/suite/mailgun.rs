@@ -149,7 +149,7 @@ async fn answers() {
         Line { reply: Reply::http(403, &date, &until), kind: Quota, retry_after: Some(30) },
         line(420, &said("recipient limit exceeded"), Quota),
         Line {
-            reply: Reply::json(429, &said("Too many requests, Try again after 120 seconds")),
+            reply: Reply::json(429, &said("Too many requests. Try again after 120 seconds.")),
             kind: Rate,
             retry_after: Some(120),
         },
