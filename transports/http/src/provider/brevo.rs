@@ -8,7 +8,7 @@ use postrider_transport::{Email, Failure, Mailbox, Outgoing, Receipt, Unsupporte
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::json::{Person, base64};
+use super::json::{Person, base64, check_addresses};
 use crate::config::env;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
 
@@ -96,6 +96,7 @@ impl Provider for Brevo {
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
         Fields::check_with_unique_headers(email)?;
+        check_addresses(email)?;
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 99 recipients"));
         }
@@ -165,9 +166,6 @@ impl Provider for Brevo {
 }
 
 fn check_person(mailbox: &Mailbox) -> Result<(), Unsupported> {
-    if !mailbox.address().as_str().is_ascii() {
-        return Err(Unsupported::new("an address outside ASCII"));
-    }
     if mailbox.name().is_some_and(|name| name.chars().count() > MAX_NAME) {
         return Err(Unsupported::new("a name of more than 70 characters"));
     }

@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use postrider_transport::{DeliveryId, Email, Failure, Mailbox, Mime, Outgoing, Unsupported};
+use postrider_transport::{DeliveryId, Email, Failure, Mime, Outgoing, Unsupported};
+
+use super::json::check_addresses;
 
 /// Above this, in octets, a mail is too large to write it out only to see whether it can be done. Attachments are encoded, so that what
 /// they hold is never the reason that it cannot.
@@ -10,9 +12,8 @@ const TRIED: usize = 256 * 1024;
 
 /// What no message can hold, or these providers do not promise to carry (an address outside ASCII, RFC 6531).
 pub(super) fn check(email: &Email) -> Result<(), Unsupported> {
-    let people = [email.reply_to(), email.to(), email.cc(), email.bcc()].into_iter().flatten();
-    let mut addresses = people.chain([email.from()]).chain(email.sender()).map(Mailbox::address);
-    if addresses.any(|address| !address.as_str().is_ascii()) {
+    check_addresses(email)?;
+    if email.sender().is_some_and(|sender| !sender.address().as_str().is_ascii()) {
         return Err(Unsupported::new("an address outside ASCII"));
     }
     if octets(email) <= TRIED {

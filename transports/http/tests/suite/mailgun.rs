@@ -176,6 +176,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         plain().null_envelope_from(),
         plain().to("пошта@example.org"),
         plain().reply_to("пошта@example.org"),
+        plain().sender("пошта@example.org"),
         plain().attach(Attachment::new("x", "text/plain; charset", *b"x").expect("an attachment")),
         plain().envelope_from("b@example.com".parse().expect("an address")),
         plain().header("X-Mailgun-Drop-Message", "yes"),

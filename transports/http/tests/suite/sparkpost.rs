@@ -187,6 +187,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         plain().null_envelope_from(),
         plain().to("пошта@example.org"),
         plain().reply_to("пошта@example.org"),
+        plain().sender("пошта@example.org"),
         plain().attach(Attachment::new("x", "text/plain; charset", *b"x").expect("an attachment")),
         tags,
         plain().metadata("long", vec!["z"; 600].join(" ")),
