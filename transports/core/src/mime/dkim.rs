@@ -13,7 +13,14 @@ use lettre::message::header::HeaderName;
 /// Signed are From, To, Cc, Subject, Date, Reply-To, Message-ID, MIME-Version, Content-Type and the unsubscribe headers
 /// (RFC 6376 section 5.4.1, RFC 8058 section 4), with relaxed canonicalisation, which survives the usual handling on the way.
 #[derive(Clone)]
-pub struct Dkim(Arc<DkimConfig>);
+pub struct Dkim {
+    config: Arc<DkimConfig>,
+    /// The same without what some next hops replace.
+    lasting: Arc<DkimConfig>,
+}
+
+/// What a next hop may replace.
+const REPLACED: [&str; 2] = ["Date", "Message-ID"];
 
 impl Dkim {
     /// Signs with an RSA key in PKCS #1 PEM form (`BEGIN RSA PRIVATE KEY`). The public half stands in DNS at
@@ -33,6 +40,13 @@ impl Dkim {
         Self::new(domain, selector, private_key_base64, DkimSigningAlgorithm::Ed25519)
     }
 
+    /// Leaves Date and Message-ID unsigned, for a next hop that replaces them, as Amazon SES does: a signature over them would
+    /// not hold.
+    #[must_use]
+    pub fn without_date_and_message_id(self) -> Self {
+        Self { config: Arc::clone(&self.lasting), ..self }
+    }
+
     fn new(domain: &str, selector: &str, key: &str, algorithm: DkimSigningAlgorithm) -> Result<Self, DkimError> {
         let dns_name = |text: &str| {
             !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
@@ -40,8 +54,11 @@ impl Dkim {
         if !dns_name(domain) || !dns_name(selector) {
             return Err(DkimError("the domain and the selector must be DNS names".to_owned()));
         }
-        let key = DkimSigningKey::new(key.trim(), algorithm)
-            .map_err(|error| DkimError(format!("the private key cannot be read: {error}")))?;
+        // lettre's key cannot be cloned, nor taken back.
+        let read = || {
+            DkimSigningKey::new(key.trim(), algorithm)
+                .map_err(|error| DkimError(format!("the private key cannot be read: {error}")))
+        };
         let headers = [
             "From",
             "To",
@@ -57,12 +74,18 @@ impl Dkim {
         ];
         let relaxed =
             DkimCanonicalization { header: DkimCanonicalizationType::Relaxed, body: DkimCanonicalizationType::Relaxed };
-        let headers = headers.map(HeaderName::new_from_ascii_str).to_vec();
-        Ok(Self(Arc::new(DkimConfig::new(selector.to_owned(), domain.to_owned(), key, headers, relaxed))))
+        let config = |key, headers: &mut dyn Iterator<Item = &'static str>| {
+            let headers = headers.map(HeaderName::new_from_ascii_str).collect();
+            Arc::new(DkimConfig::new(selector.to_owned(), domain.to_owned(), key, headers, relaxed))
+        };
+        Ok(Self {
+            config: config(read()?, &mut headers.into_iter()),
+            lasting: config(read()?, &mut headers.into_iter().filter(|name| !REPLACED.contains(name))),
+        })
     }
 
     pub(super) fn sign(&self, message: &mut lettre::Message) {
-        message.sign(&self.0);
+        message.sign(&self.config);
     }
 }
 
