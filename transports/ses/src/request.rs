@@ -14,7 +14,8 @@ const RECIPIENTS: usize = 50;
 /// Developer guide, service quotas: 40 MB by the version 2 API, attachments encoded. Nothing below it is refused here.
 const SIZE: usize = 40 * 1024 * 1024;
 
-/// Above this, in octets, attachments are too large to write a mail out only to see whether it can be done.
+/// Above this, in octets, attachments are too large to write a mail out only to see whether it can be done, unless they may be
+/// too large for SES.
 const CHECKED: usize = 256 * 1024;
 
 /// Developer guide, header fields: what may occur only once, as far as a mail lets anybody set it.
@@ -79,7 +80,7 @@ impl Request {
             return Err(Unsupported::new("a message outside ASCII").into());
         }
         if raw.len() > SIZE {
-            return Err(too_large().into());
+            return Err(Unsupported::new("messages of more than 40 MB, attachments encoded").into());
         }
         let recipients = outgoing.recipients().iter().map(|recipient| recipient.as_str().to_owned()).collect();
         let feedback = match email.envelope_from() {
@@ -95,10 +96,8 @@ impl Request {
 pub(crate) fn check(email: &Email) -> Result<(), Failure> {
     fits(email)?;
     let attached: usize = email.attachments().iter().map(|attachment| attachment.content().len()).sum();
-    if attached > SIZE / 4 * 3 {
-        return Err(too_large().into());
-    }
-    if attached <= CHECKED {
+    // Base64 makes four octets of three.
+    if attached <= CHECKED || attached > SIZE / 4 * 3 {
         Request::new(&Mime::new(), None, &Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email.clone()))?;
     }
     Ok(())
@@ -128,10 +127,6 @@ fn fits(email: &Email) -> Result<(), Unsupported> {
 
 fn is_ascii(address: &Address) -> bool {
     address.as_str().is_ascii()
-}
-
-fn too_large() -> Unsupported {
-    Unsupported::new("messages of more than 40 MB, attachments encoded")
 }
 
 /// The mail's metadata as it is; its tags, which have no name, under the names `tag`, `tag-2`, `tag-3` and so on.

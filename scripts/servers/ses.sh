@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# A private server of Amazon SES's version 2 API on loopback for the tests:
+# moto, a Python program. See README.md beside this file for the contract that
+# every server script keeps.
+#
+# Usage: ses.sh needs        prints the missing Debian packages, one a line
+#        ses.sh start DIR    prints `export` lines once the server answers
+#        ses.sh stop DIR     ends exactly the instance under DIR
+#
+# moto comes from PyPI into an environment of its own under DIR, in the versions
+# of ses-requirements.txt and by their hashes; pip keeps what it downloaded for
+# the next time. It sends nothing anywhere.
+set -euo pipefail
+
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+
+say() { echo "ses.sh: $*" >&2; }
+# shellcheck source=scripts/lib/ports.sh
+. "$here/../lib/ports.sh"
+
+needs() { python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv; }
+
+# The server works in a directory that no other instance shares: this finds it
+# even where a start failed before it answered, or where somebody has removed
+# DIR already.
+instance_pids() {
+    local proc cwd
+    for proc in /proc/[0-9]*; do
+        cwd=$(readlink "$proc/cwd" || true)
+        [ "${cwd% (deleted)}" != "$dir/run" ] || echo "${proc#/proc/}"
+    done 2>/dev/null
+}
+
+# Only what is built already: no code of a package runs before its hash is known.
+install() {
+    [ -x "$dir/venv/bin/moto_server" ] && return 0
+    {
+        python3 -m venv "$dir/venv" &&
+            "$dir/venv/bin/python" -m pip install --disable-pip-version-check --no-input \
+                --only-binary :all: --no-compile --require-hashes -r "$here/ses-requirements.txt"
+    } </dev/null >"$dir/install.log" 2>&1 || { tail -n 20 "$dir/install.log" >&2; return 1; }
+}
+
+answers() {
+    local status=
+    { printf 'GET /moto-api/data.json HTTP/1.0\r\n\r\n' >&3 && read -r -t 10 status <&3; } \
+        3<>"/dev/tcp/127.0.0.1/$port" || true
+    [[ "$status" == "HTTP/1."?" 200"* ]]
+} 2>/dev/null
+
+# The subshell is the server's own in the end, so that its pid is known here.
+launch() {
+    (cd "$dir/run" && exec setsid "$dir/venv/bin/moto_server" -H 127.0.0.1 -p "$port") \
+        </dev/null >>"$dir/moto.log" 2>&1 &
+    for _ in {1..300}; do
+        # An answer while the server has gone would be somebody else's.
+        kill -0 $! 2>/dev/null || return 1
+        answers && kill -0 $! 2>/dev/null && return 0
+        sleep 0.2
+    done
+    return 1
+}
+
+start() {
+    if [ -n "$(instance_pids)" ]; then
+        say "already running under $dir"
+        return 1
+    fi
+    mkdir -p "$dir/run"
+    trap '[ $? = 0 ] || stop' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    install || { say "moto could not be installed"; return 1; }
+    for _ in 1 2 3; do
+        # shellcheck disable=SC2119 # there is no other port to avoid
+        port=$(free_port)
+        if launch; then
+            echo "export POSTRIDER_TEST_SES_URL=http://127.0.0.1:$port"
+            return 0
+        fi
+        stop
+    done
+    say "moto did not start; its last words:"
+    tail -n 20 "$dir/moto.log" >&2 || true
+    return 1
+}
+
+stop() {
+    local pids= signal
+    for signal in TERM KILL; do
+        for _ in {1..25}; do
+            pids=$(instance_pids)
+            [ -n "$pids" ] || return 0
+            # shellcheck disable=SC2086 # one argument for each pid
+            kill -"$signal" $pids 2>/dev/null || true
+            sleep 0.2
+        done
+    done
+    say "still running under $dir: ${pids//$'\n'/ }"
+    return 1
+}
+
+case "${1:-} $#" in
+"needs 1") needs; exit ;;
+"start 2" | "stop 2") ;;
+*) say "usage: ses.sh needs | start DIR | stop DIR"; exit 2 ;;
+esac
+if [ "$1" = start ]; then
+    missing=$(needs)
+    if [ -n "$missing" ]; then
+        say "missing (Debian's names): ${missing//$'\n'/ }"
+        exit 2
+    fi
+fi
+dir=$(realpath -m -- "$2")
+"$1"

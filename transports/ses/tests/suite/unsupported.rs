@@ -1,0 +1,63 @@
+//! What SES does not take is said when a mail is enqueued, and never dropped.
+
+use postrider_transport::{Attachment, Class, EmailBuilder, Transport, Unsupported};
+
+use crate::support::{Peer, email, outgoing, ses};
+
+fn many(count: usize) -> EmailBuilder {
+    (0..count).fold(email(), |builder, index| builder.bcc(format!("r{index}@example.org")))
+}
+
+fn to() -> EmailBuilder {
+    email().to("bob@example.org")
+}
+
+#[tokio::test]
+async fn is_refused_by_name_and_not_sent() {
+    let large = vec![0xff; 31 << 20];
+    for (builder, words) in [
+        (many(51), "50 recipients"),
+        (to().null_envelope_from(), "null reverse-path"),
+        (email().to("пошта@example.org"), "outside ASCII"),
+        (to().reply_to("пошта@example.org"), "outside ASCII"),
+        (to().envelope_from("пошта@example.org".parse().unwrap()), "outside ASCII"),
+        (to().tag("order confirmation"), "letters, digits"),
+        (to().metadata("name", "Ada Lovelace"), "letters, digits"),
+        (to().metadata("name", ""), "letters, digits"),
+        (to().metadata("name", "x".repeat(257)), "letters, digits"),
+        (to().tag("welcome").metadata("tag", "x"), "named tag"),
+        (to().header("Precedence", "bulk").header("precedence", "list"), "precedence more than once"),
+        (
+            to().size_limit(usize::MAX).attach(Attachment::new("a.bin", "application/octet-stream", large).unwrap()),
+            "40 MB",
+        ),
+    ] {
+        let email = builder.build().unwrap();
+        let peer = Peer::start([]);
+        let ses = ses(&peer);
+        for failure in [ses.check(&email).unwrap_err(), ses.send(&outgoing(email)).await.unwrap_err()] {
+            assert!(failure.downcast_ref::<Unsupported>().is_some(), "{words}: {failure}");
+            assert_eq!(failure.class(), Class::Permanent, "{words}");
+            assert!(failure.to_string().contains(words), "{words}: {failure}");
+        }
+        assert_eq!(peer.connections(), 0, "{words}");
+    }
+}
+
+#[tokio::test]
+async fn what_it_takes_is_taken_up_to_the_limit() {
+    for builder in [
+        many(50),
+        email().to("ada@bücher.example"),
+        to().tag("welcome").tag("Autumn_2026").metadata("user", "x".repeat(256)),
+        to().header("Precedence", "bulk").header("X-Twice", "a").header("X-Twice", "b"),
+        to().text("Zürich, Ελλάδα, 東京").subject("Grüße"),
+    ] {
+        let email = builder.build().unwrap();
+        let peer = Peer::start([]);
+        let ses = ses(&peer);
+        ses.check(&email).unwrap();
+        ses.send(&outgoing(email)).await.unwrap();
+        assert_eq!(peer.received().len(), 1);
+    }
+}
