@@ -44,6 +44,9 @@ pub use postrider_transport::{
 /// Mail by a provider's HTTP API.
 #[cfg(feature = "http")]
 pub use postrider_http as http;
+/// Mail by Amazon SES.
+#[cfg(feature = "ses")]
+pub use postrider_ses as ses;
 /// Mail over SMTP.
 #[cfg(feature = "smtp")]
 pub use postrider_smtp as smtp;

@@ -150,7 +150,7 @@ pub(crate) struct Enqueue {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Work {
-    /// Where to send: smtp://USER:PASSWORD@HOST, smtps://…, smtp://HOST:PORT?tls=none
+    /// Where to send: smtp://USER:PASSWORD@HOST, smtps://…, smtp://HOST:PORT?tls=none, ses://default
     #[arg(long, value_name = "URL", env = "TRANSPORT_URL", hide_env_values = true)]
     pub(crate) transport: Option<String>,
     /// End when nothing more is due; what fails waits for the next time

@@ -8,7 +8,7 @@ use crate::schemes::{self, Scheme};
 const SCHEMES: &[Scheme] = &[
     Scheme::new("smtp", "smtp", cfg!(feature = "smtp")),
     Scheme::new("smtps", "smtp", cfg!(feature = "smtp")),
-    Scheme::new("ses", "ses", false),
+    Scheme::new("ses", "ses", cfg!(feature = "ses")),
     Scheme::new("sendgrid", "sendgrid", cfg!(feature = "sendgrid")),
     Scheme::new("mailgun", "mailgun", cfg!(feature = "mailgun")),
     Scheme::new("postmark", "postmark", cfg!(feature = "postmark")),
@@ -22,11 +22,13 @@ const SCHEMES: &[Scheme] = &[
 
 /// The transport for `url`, for so many messages at once.
 #[cfg_attr(not(feature = "smtp"), allow(unused_variables, reason = "only SMTP has connections to count"))]
-pub(crate) fn open(url: Option<&str>, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
+pub(crate) async fn open(url: Option<&str>, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
     let (scheme, url) = schemes::find("transport", "--transport URL, or set TRANSPORT_URL", SCHEMES, url)?;
     match scheme.feature {
         #[cfg(feature = "smtp")]
         "smtp" => smtp(url, concurrency),
+        #[cfg(feature = "ses")]
+        "ses" => ses(url).await,
         #[cfg(feature = "brevo")]
         "brevo" => http::<postrider::http::Brevo>(url),
         #[cfg(feature = "mailgun")]
@@ -61,6 +63,14 @@ fn smtp(url: &str, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
         builder = builder.max_connections(concurrency);
     }
     Ok(BoxTransport::new(builder.build().map_err(wrong)?))
+}
+
+/// What the URL leaves out is the environment's.
+#[cfg(feature = "ses")]
+async fn ses(url: &str) -> Result<BoxTransport<Email>, Fail> {
+    let transport = postrider::ses::Ses::from_url(url).await;
+    let wrong = |error| Fail::usage(format!("the transport: {}", crate::fail::chain(&error)));
+    Ok(BoxTransport::new(transport.map_err(wrong)?))
 }
 
 #[cfg(feature = "http")]

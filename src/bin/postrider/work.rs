@@ -14,7 +14,7 @@ pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Re
         return Err(Fail::usage("--retry-base must not be longer than --retry-cap"));
     }
     let concurrency = usize::from(how.concurrency);
-    let transport = transport::open(how.transport.as_deref(), concurrency)?;
+    let transport = transport::open(how.transport.as_deref(), concurrency).await?;
     // Asked first, so that missing tables are one clear line before the work begins.
     store.next_due().await?;
     let progress = Progress::on_terminal();
