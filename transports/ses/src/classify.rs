@@ -100,14 +100,14 @@ fn of_code(code: &str, answer: &Answer) -> Meaning {
 /// The meaning of a status on an answer that bears no error code, and so need not be from SES: a proxy or a load balancer.
 fn of_status(status: u16) -> Meaning {
     match status {
-        300..=399 | 408 | 503 => OUT_OF_ORDER,
-        401 | 403 | 404 | 405 | 407 => MISCONFIGURED,
+        408 | 425 | 503 => OUT_OF_ORDER,
         413 => NEVER,
         429 => TOO_FAST,
+        // It does not speak for SES, and so does not condemn a message.
+        300..=499 | 501 | 505 => MISCONFIGURED,
         500 => IN_DOUBT_BY_MESSAGE,
         // 502 and 504 (RFC 9110 sections 15.6.3 and 15.6.5): what it passed the request to has not answered as it should.
-        501.. => IN_DOUBT,
-        _ => LATER,
+        _ => IN_DOUBT,
     }
 }
 
@@ -209,8 +209,8 @@ mod tests {
     #[test]
     fn every_row_of_the_table_of_bare_statuses() {
         for (status, expected) in [
-            (302, OUT_OF_ORDER),
-            (400, LATER),
+            (302, MISCONFIGURED),
+            (400, MISCONFIGURED),
             (401, MISCONFIGURED),
             (403, MISCONFIGURED),
             (404, MISCONFIGURED),
@@ -218,9 +218,11 @@ mod tests {
             (407, MISCONFIGURED),
             (408, OUT_OF_ORDER),
             (413, NEVER),
-            (418, LATER),
+            (418, MISCONFIGURED),
+            (425, OUT_OF_ORDER),
             (429, TOO_FAST),
             (500, IN_DOUBT_BY_MESSAGE),
+            (501, MISCONFIGURED),
             (502, IN_DOUBT),
             (503, OUT_OF_ORDER),
             (504, IN_DOUBT),

@@ -76,11 +76,10 @@
 //! |---|---|---|
 //! | 502, 504 and other 5xx: a proxy did not get, or not understand, the answer | transient, **in doubt** | transport |
 //! | 500 | transient, **in doubt** | message |
-//! | 503, 408, 3xx | transient | transport |
+//! | 503, 408, 425 | transient | transport |
 //! | 429 | transient, after 2 s | transport |
-//! | 401, 403, 404, 405, 407 | permanent | transport |
 //! | 413 | permanent | message |
-//! | another 4xx | transient | message |
+//! | 501, 505, and any other 3xx and 4xx: whoever this is, it is not SES | permanent | transport |
 //!
 //! # Logs
 //! Nothing here writes a mail or a secret to a log. The SDK does, at the level `TRACE`: leave its targets, `aws_*`, above it.

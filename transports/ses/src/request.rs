@@ -19,7 +19,7 @@ const SIZE: usize = 40 * 1024 * 1024;
 const CHECKED: usize = 256 * 1024;
 
 /// Developer guide, header fields: what may occur only once, as far as a mail lets anybody set it.
-const SINGLE: [&str; 37] = [
+const SINGLE: [&str; 36] = [
     "accept-language",
     "acceptlanguage",
     "archived-at",
@@ -56,7 +56,6 @@ const SINGLE: [&str; 37] = [
     "thread-topic",
     "user-agent",
     "vbr-info",
-    "content-alternative",
 ];
 
 /// What one call hands to SES.

@@ -1,5 +1,6 @@
 //! Connections that fail at each point of a call.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use aws_sdk_sesv2::config::{ProvideCredentials, SharedCredentialsProvider};
@@ -26,18 +27,9 @@ async fn what_breaks_before_the_request_is_out_is_not_in_doubt() {
 
 #[tokio::test]
 async fn nobody_listens() {
-    let port = Peer::start([]);
-    let url = port.url();
-    drop(port);
-    // The listener's end may take a moment to be known.
-    tokio::task::yield_now().await;
-    let ses = Ses::builder(&sdk_config()).region("eu-west-1").endpoint_url(url).timeouts(patient()).build().unwrap();
-    let failure = loop {
-        match ses.send(&mail()).await {
-            Err(failure) => break failure,
-            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ses = Ses::builder(&sdk_config()).region("eu-west-1").endpoint_url(format!("http://{free}")).build().unwrap();
+    let failure = ses.send(&mail()).await.unwrap_err();
     assert_eq!(meaning(&failure), OUT_OF_ORDER, "{failure}");
     assert!(failure.to_string().contains("refused"), "{failure}");
 }
@@ -54,7 +46,7 @@ async fn what_breaks_after_the_request_is_out_is_in_doubt() {
         ("binary", Act::Write((0..=255).collect())),
         (
             "oversized",
-            Act::Write(format!("{}{{\"MessageId\":\"x\"{}}}", head(1 << 20), " ".repeat((1 << 20) - 18)).into_bytes()),
+            Act::Write(format!("{}{{\"MessageId\":\"x\"{}}}", head(1 << 20), " ".repeat((1 << 20) - 17)).into_bytes()),
         ),
         ("an endless head", Act::Write(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(4 << 20)).into_bytes())),
     ] {

@@ -3,6 +3,8 @@
 use std::env;
 
 use aws_sdk_sesv2::Client;
+use aws_sdk_sesv2::config::Region;
+use aws_sdk_sesv2::config::timeout::TimeoutConfig;
 use mail_parser::{Address, MessageParser, MimeHeaders};
 use postrider_ses::Ses;
 use postrider_transport::{Attachment, Blame, Class, Transport};
@@ -21,9 +23,13 @@ async fn verify(domain: &str) {
     let config = sdk_config()
         .into_builder()
         .endpoint_url(url())
-        .region(aws_sdk_sesv2::config::Region::from_static("eu-west-1"))
+        .region(Region::from_static("eu-west-1"))
+        .timeout_config(TimeoutConfig::disabled())
         .build();
-    let _ = Client::new(&config).create_email_identity().email_identity(domain).send().await;
+    if let Err(error) = Client::new(&config).create_email_identity().email_identity(domain).send().await {
+        // By an earlier run against the same server.
+        assert!(error.into_service_error().is_already_exists_exception());
+    }
 }
 
 fn ses() -> Ses {

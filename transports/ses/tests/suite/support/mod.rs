@@ -5,6 +5,7 @@ mod peer;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_sesv2::config::retry::RetryConfig;
+use aws_sdk_sesv2::config::timeout::TimeoutConfig;
 use aws_sdk_sesv2::config::{BehaviorVersion, Credentials, SharedCredentialsProvider};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -15,11 +16,12 @@ pub(crate) use peer::{Act, Peer, Received};
 
 pub(crate) const SECRET: &str = "hunter2-secret";
 
-/// An AWS configuration that would try five times, if it were asked.
+/// An AWS configuration that would try five times, and have no time for it, if it were asked.
 pub(crate) fn sdk_config() -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new("AKID", SECRET, None, None, "test")))
+        .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_nanos(1)).build())
         .retry_config(RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(1)))
         .build()
 }
@@ -80,7 +82,7 @@ pub(crate) const LATER: Meaning = Meaning(Class::Transient, Blame::Message, fals
 pub(crate) const NEVER: Meaning = Meaning(Class::Permanent, Blame::Message, false, None);
 pub(crate) const IN_DOUBT: Meaning = Meaning(Class::Transient, Blame::Transport, true, None);
 
-pub(crate) fn wait(seconds: u64) -> Meaning {
+pub(crate) const fn wait(seconds: u64) -> Meaning {
     Meaning(Class::Transient, Blame::Transport, false, Some(seconds))
 }
 
