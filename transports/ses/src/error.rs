@@ -214,7 +214,9 @@ impl fmt::Display for SesError {
                 write!(f, "{stage} failed")?;
                 let mut chain = Some(&**error as &dyn Error);
                 while let Some(error) = chain {
-                    write!(f, ": {}", mask_addresses(&error.to_string()))?;
+                    // The SDK tells where it looked for credentials, a line for each.
+                    let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+                    write!(f, ": {}", mask_addresses(&text))?;
                     chain = error.source();
                 }
             }

@@ -108,7 +108,7 @@ async fn without_credentials_nothing_goes_out() {
         where
             Self: 'a,
         {
-            let error = aws_credential_types::provider::error::CredentialsError::not_loaded("nobody is logged in");
+            let error = aws_credential_types::provider::error::CredentialsError::not_loaded("nobody is\n  logged in");
             aws_credential_types::provider::future::ProvideCredentials::ready(Err(error))
         }
     }
@@ -117,6 +117,7 @@ async fn without_credentials_nothing_goes_out() {
     let ses = Ses::builder(&config).region("eu-west-1").endpoint_url(peer.url()).build().unwrap();
     let failure = refused(&ses, &peer, &mail()).await;
     assert_eq!(meaning(&failure), OUT_OF_ORDER, "{failure}");
+    assert!(failure.to_string().contains("nobody is logged in"), "{failure}");
     assert_eq!(peer.connections(), 0);
 }
 
