@@ -86,7 +86,7 @@ start() {
 }
 
 stop() {
-    local pids= signal
+    local pids='' signal
     for signal in TERM KILL; do
         for _ in {1..25}; do
             pids=$(instance_pids)
