@@ -115,6 +115,12 @@ fn a_database_that_cannot_be() {
         ("postgres://ada:h0rse@127.0.0.1:1/shop", 1, "cannot be opened"),
         #[cfg(feature = "postgres")]
         ("postgresql://ada:h0rse@127.0.0.1:no/shop", 2, "no PostgreSQL URL"),
+        #[cfg(not(feature = "mysql"))]
+        ("mariadb://ada:h0rse@db/shop", 2, "`mysql`"),
+        #[cfg(feature = "mysql")]
+        ("mariadb://ada:h0rse@127.0.0.1:1/shop", 1, "cannot be opened"),
+        #[cfg(feature = "mysql")]
+        ("mysql://ada:h0rse@127.0.0.1:no/shop", 2, "no MySQL URL"),
         ("sqlite://", 2, "must name a file"),
         ("sqlite::memory:", 2, "must name a file"),
         ("sqlite://outbox.db?mode=memory", 2, "must name a file"),
@@ -146,6 +152,35 @@ fn a_database_that_cannot_be() {
         [("sqlite://no/such/directory/outbox.db", "cannot be opened"), ("sqlite://notes.txt", "not a database")]
     {
         refused(&tool.run_with(&[("DATABASE_URL", url)], &["migrate"]), 1, why, &[url]);
+    }
+}
+
+#[test]
+fn an_outbox_is_named_as_its_database_names_it() {
+    let tool = Tool::new();
+    for (url, args, why) in [
+        ("sqlite://outbox.db", ["--schema", "other"], "--schema, or POSTRIDER_SCHEMA, is for PostgreSQL"),
+        ("mysql://ada:h0rse@127.0.0.1:1/shop", ["--schema", "other"], "is for PostgreSQL"),
+        ("sqlite://outbox.db", ["--table-prefix", "other_"], "POSTRIDER_TABLE_PREFIX, is for MySQL and MariaDB"),
+        ("postgres://ada:h0rse@127.0.0.1:1/shop", ["--table-prefix", "other_"], "is for MySQL and MariaDB"),
+    ] {
+        for command in [&["stats"][..], &["migrate"], &["migrate", "--print"]] {
+            let args = [command, &args].concat();
+            refused(&tool.run_with(&[("DATABASE_URL", url)], &args), 2, why, &args);
+        }
+    }
+    for (variable, why) in [("POSTRIDER_SCHEMA", "--schema"), ("POSTRIDER_TABLE_PREFIX", "--table-prefix")] {
+        refused(&tool.run_with(&[(variable, "other")], &["stats"]), 2, why, &[variable]);
+    }
+    #[cfg(feature = "postgres")]
+    for name in ["", "a-b", "1st", "a\"b"] {
+        let ran = tool.run_with(&[("DATABASE_URL", "postgres://localhost")], &["migrate", "--print", "--schema", name]);
+        refused(&ran, 2, "schema's name", &[name]);
+    }
+    #[cfg(feature = "mysql")]
+    for name in ["", "a-b", "1st", "a`b"] {
+        let args = ["migrate", "--print", "--table-prefix", name];
+        refused(&tool.run_with(&[("DATABASE_URL", "mysql://localhost")], &args), 2, "table prefix", &[name]);
     }
 }
 

@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod content;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+mod databases;
 mod delivery;
 mod errors;
 mod outages;
 mod output;
 mod server;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+mod servers;
 mod signals;
 mod tool;
 mod wishes;

@@ -1,4 +1,4 @@
-//! The tool's own binary, with an outbox in a directory that the test's end removes.
+//! The tool's own binary, with an outbox in a directory that the test's end removes, or on a server.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -24,12 +24,18 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 pub(crate) struct Tool {
     directory: TempDir,
+    outbox: Vec<(&'static str, String)>,
 }
 
 impl Tool {
     /// With nothing there yet.
     pub(crate) fn bare() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self::of(vec![("DATABASE_URL", "sqlite://outbox.db".to_owned())])
+    }
+
+    /// With the outbox that these variables name.
+    pub(crate) fn of(outbox: Vec<(&'static str, String)>) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), outbox }
     }
 
     /// With an empty outbox.
@@ -51,7 +57,10 @@ impl Tool {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
         command.args(args).current_dir(self.directory()).stdin(Stdio::null());
-        command.env_remove("TRANSPORT_URL").env_remove("RUST_LOG").env("DATABASE_URL", "sqlite://outbox.db");
+        for other in ["TRANSPORT_URL", "RUST_LOG", "POSTRIDER_SCHEMA", "POSTRIDER_TABLE_PREFIX"] {
+            command.env_remove(other);
+        }
+        command.envs(self.outbox.iter().map(|(name, value)| (name, value)));
         // A panic would be seen at its worst.
         command.env("RUST_BACKTRACE", "1");
         command

@@ -26,9 +26,13 @@ pub(crate) struct Which {
     #[arg(long, value_name = "URL", global = true, env = "DATABASE_URL", hide_env_values = true)]
     pub(crate) database: Option<String>,
 
-    /// The schema that holds the outbox, in PostgreSQL
-    #[arg(long, value_name = "NAME", global = true, env = "POSTRIDER_SCHEMA", default_value = "postrider")]
-    pub(crate) schema: String,
+    /// The schema that holds the outbox, in PostgreSQL [default: postrider]
+    #[arg(long, value_name = "NAME", global = true, env = "POSTRIDER_SCHEMA")]
+    pub(crate) schema: Option<String>,
+
+    /// What the names of the outbox's tables begin with, in MySQL and MariaDB [default: postrider_]
+    #[arg(long, value_name = "PREFIX", global = true, env = "POSTRIDER_TABLE_PREFIX")]
+    pub(crate) table_prefix: Option<String>,
 }
 
 const EXIT_CODES: &str = "\

@@ -29,22 +29,46 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("mariadb", "mysql", cfg!(feature = "mysql")),
 ];
 
+/// The scheme and the URL, provided that whatever else says which outbox goes with them: an option that was passed over would leave
+/// the operator with another outbox than the one that was asked for.
 fn scheme(which: &Which) -> Result<(&'static Scheme, &str), Fail> {
-    schemes::find("database", "--database URL, or set DATABASE_URL", SCHEMES, which.database.as_deref())
+    let found = schemes::find("database", "--database URL, or set DATABASE_URL", SCHEMES, which.database.as_deref())?;
+    let feature = found.0.feature;
+    if which.schema.is_some() && feature != "postgres" {
+        return Err(Fail::usage("--schema, or POSTRIDER_SCHEMA, is for PostgreSQL, and the database is none"));
+    }
+    if which.table_prefix.is_some() && feature != "mysql" {
+        let line = "--table-prefix, or POSTRIDER_TABLE_PREFIX, is for MySQL and MariaDB, and the database is none";
+        return Err(Fail::usage(line));
+    }
+    Ok(found)
+}
+
+#[cfg(feature = "postgres")]
+fn pg_schema(which: &Which) -> &str {
+    which.schema.as_deref().unwrap_or(postrider::PgStore::DEFAULT_SCHEMA)
+}
+
+#[cfg(feature = "mysql")]
+fn table_prefix(which: &Which) -> &str {
+    which.table_prefix.as_deref().unwrap_or(postrider::MySqlStore::DEFAULT_TABLE_PREFIX)
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn misnamed(error: postrider::StoreError) -> Fail {
+    Fail::usage(error.to_string())
 }
 
 /// The statements that make the tables.
-#[cfg_attr(not(feature = "postgres"), allow(unused_variables, reason = "only PostgreSQL has schemas"))]
 pub(crate) fn schema(which: &Which) -> Result<String, Fail> {
     let (scheme, _) = scheme(which)?;
     match scheme.feature {
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(postrider::SqliteStore::schema()),
         #[cfg(feature = "postgres")]
-        "postgres" => postrider::PgStore::schema(&which.schema).map_err(|error| Fail::usage(error.to_string())),
+        "postgres" => postrider::PgStore::schema(pg_schema(which)).map_err(misnamed),
         #[cfg(feature = "mysql")]
-        "mysql" => postrider::MySqlStore::schema(postrider::MySqlStore::DEFAULT_TABLE_PREFIX)
-            .map_err(|error| Fail::usage(error.to_string())),
+        "mysql" => postrider::MySqlStore::schema(table_prefix(which)).map_err(misnamed),
         _ => Err(scheme.lacking()),
     }
 }
@@ -54,9 +78,9 @@ pub(crate) async fn open(which: &Which, missing: Missing) -> Result<Database, Fa
     let (scheme, url) = scheme(which)?;
     match scheme.feature {
         #[cfg(feature = "postgres")]
-        "postgres" => postgres(url, &which.schema).await.map(Database::Postgres),
+        "postgres" => postgres(url, pg_schema(which)).await.map(Database::Postgres),
         #[cfg(feature = "mysql")]
-        "mysql" => mysql(url).await.map(Database::MySql),
+        "mysql" => mysql(url, table_prefix(which)).await.map(Database::MySql),
         #[cfg(feature = "sqlite")]
         "sqlite" => sqlite(url, missing).await.map(Database::Sqlite),
         _ => Err(scheme.lacking()),
@@ -116,11 +140,11 @@ async fn postgres(url: &str, schema: &str) -> Result<postrider::PgStore, Fail> {
     // Whether or not the server hears of it, it sees that the connection ends.
     let _ = first.close().await;
     let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
-    PgStore::in_schema(pool, schema).map_err(|error| Fail::usage(error.to_string()))
+    PgStore::in_schema(pool, schema).map_err(misnamed)
 }
 
 #[cfg(feature = "mysql")]
-async fn mysql(url: &str) -> Result<postrider::MySqlStore, Fail> {
+async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, Fail> {
     use std::str::FromStr;
 
     use postrider::{MySqlStore, StoreError};
@@ -136,5 +160,6 @@ async fn mysql(url: &str) -> Result<postrider::MySqlStore, Fail> {
         .map_err(|error| Fail::runtime(format!("the database cannot be opened: {}", StoreError::from(error))))?;
     // Whether or not the server hears of it, it sees that the connection ends.
     let _ = first.close().await;
-    Ok(MySqlStore::new(MySqlPoolOptions::new().max_connections(8).connect_lazy_with(options)))
+    let pool = MySqlPoolOptions::new().max_connections(8).connect_lazy_with(options);
+    MySqlStore::with_table_prefix(pool, prefix).map_err(misnamed)
 }

@@ -1,0 +1,62 @@
+//! Outboxes on the servers that scripts/test starts, and those servers' own command-line clients.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use postrider::DeliveryId;
+
+use crate::tool::Tool;
+
+pub(crate) fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"))
+}
+
+pub(crate) fn pg_url() -> String {
+    variable("POSTRIDER_TEST_PG_URL")
+}
+
+pub(crate) fn mysql_url() -> String {
+    variable("POSTRIDER_TEST_MYSQL_URL")
+}
+
+/// A name that nobody else uses.
+pub(crate) fn new_name() -> String {
+    format!("t{}_", DeliveryId::new().as_uuid().simple())
+}
+
+/// A tool with a PostgreSQL schema of its own, and nothing there yet.
+pub(crate) fn postgres() -> (Tool, String) {
+    let schema = new_name();
+    (Tool::of(vec![("DATABASE_URL", pg_url()), ("POSTRIDER_SCHEMA", schema.clone())]), schema)
+}
+
+/// A tool with a prefix of its own in MariaDB, and nothing there yet.
+pub(crate) fn mariadb() -> (Tool, String) {
+    let prefix = new_name();
+    (Tool::of(vec![("DATABASE_URL", mysql_url()), ("POSTRIDER_TABLE_PREFIX", prefix.clone())]), prefix)
+}
+
+/// Runs statements by psql, which knows nothing of this crate; returns what they print, a row a line.
+pub(crate) fn psql(statements: &str) -> String {
+    let mut command = Command::new(format!("{}/psql", variable("POSTRIDER_TEST_PG_BIN")));
+    command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]);
+    feed(command.args(["--dbname", &pg_url()]), statements)
+}
+
+/// The same by MariaDB's client.
+pub(crate) fn mariadb_client(statements: &str) -> String {
+    let url = mysql_url();
+    let (host, database) = url.strip_prefix("mysql://root@").and_then(|rest| rest.split_once('/')).unwrap();
+    let (host, port) = host.split_once(':').unwrap();
+    let mut command = Command::new("mariadb");
+    command.args(["--no-defaults", "--batch", "--skip-column-names", "--user=root", "--protocol=tcp"]);
+    feed(command.args(["--host", host, "--port", port, database]), statements)
+}
+
+fn feed(command: &mut Command, statements: &str) -> String {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(statements.as_bytes()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    String::from_utf8(ended.stdout).unwrap()
+}
