@@ -65,12 +65,16 @@ CREATE TABLE IF NOT EXISTS postrider_relays (
     paused    LONGTEXT
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- One row for each delivery, written once. To enqueue is to insert rows here; the trigger below does the rest. The table gets its
--- name only when it has its triggers: a row that was inserted before would be found by no relay.
+-- One row for each delivery, written once. To enqueue is to insert rows here; the trigger below does the rest. docs/sql.md says what
+-- other programs may rely on.
+--
+-- An id is a UUID of version 7: the milliseconds since 1970 and then a digest of what occurs once. The table gets its name only when it has its triggers: a row that was inserted before would be found by no relay.
 --
 -- The key is kept as octets, because utf8mb4_bin takes "a" and "a " for the same.
 CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
-    id            BINARY(16)  NOT NULL PRIMARY KEY,
+    id            BINARY(16)  NOT NULL PRIMARY KEY DEFAULT (UNHEX(CONCAT(
+        LPAD(HEX(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000), 12, '0'),
+        '7', LEFT(MD5(CONCAT(UUID(), RAND())), 3), '8', LEFT(MD5(CONCAT(UUID(), RAND())), 15)))),
     created_at    BIGINT      NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
     format        VARCHAR(64) NOT NULL,                     -- 'email/1'
     body          LONGTEXT    NOT NULL,                     -- the message, in that format

@@ -3,9 +3,16 @@
 -- What is written once lies apart from what changes: a claim or a settlement touches the narrow row of the queue and never
 -- rewrites a mail.
 
--- One row for each delivery, written once. To enqueue is to insert rows here; the trigger below does the rest.
+-- A UUID of version 7 (RFC 9562): the milliseconds since 1970 and then chance, so that ids sort by age.
+CREATE FUNCTION "postrider".new_id() RETURNS uuid LANGUAGE sql VOLATILE AS $$
+    SELECT (lpad(to_hex(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')
+        || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid
+$$;
+
+-- One row for each delivery, written once. To enqueue is to insert rows here, or to call the function below; the trigger does the
+-- rest. docs/sql.md says what other programs may rely on.
 CREATE TABLE "postrider".deliveries (
-    id            uuid        NOT NULL PRIMARY KEY,         -- version 7
+    id            uuid        NOT NULL PRIMARY KEY DEFAULT "postrider".new_id(), -- version 7
     created_at    timestamptz NOT NULL DEFAULT now(),
     format        text        NOT NULL,                     -- 'email/1'
     body          text        NOT NULL,                     -- the message, in that format
@@ -91,8 +98,8 @@ CREATE SEQUENCE "postrider".bell MINVALUE 0 START 0;
 
 -- Puts new deliveries into the queue and rings for relays, at most fifty times a second: notifications pass through one lock
 -- of the whole server at commit. A relay that is rung for looks again some times in the half second after, and so finds what
--- was committed without a ring of its own.
-CREATE FUNCTION "postrider".take_in() RETURNS trigger LANGUAGE plpgsql AS $$
+-- was committed without a ring of its own. It acts with its owner's rights, so that a program that enqueues needs none but to insert.
+CREATE FUNCTION "postrider".take_in() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     present bigint := floor(extract(epoch FROM clock_timestamp()) * 50);
 BEGIN
@@ -121,3 +128,47 @@ CREATE TRIGGER take_out AFTER DELETE ON "postrider".deliveries
 
 CREATE TRIGGER take_in AFTER INSERT ON "postrider".deliveries
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_in();
+
+-- Enqueues a mail for everyone whom it names, in whatever transaction is open, and returns the delivery's id; with a key that is
+-- taken, that of the first delivery with this key. "recipients" overrides who gets it, whatever the mail's headers say.
+--
+-- It acts with its owner's rights, so that a program that may call it needs none on the tables:
+--     GRANT USAGE ON SCHEMA "postrider" TO shop; GRANT EXECUTE ON FUNCTION "postrider".enqueue TO shop;
+CREATE FUNCTION "postrider".enqueue(
+    body          jsonb,
+    key           text        DEFAULT NULL,
+    priority      integer     DEFAULT 5,
+    send_at       timestamptz DEFAULT NULL,
+    expires_at    timestamptz DEFAULT NULL,
+    when_in_doubt text        DEFAULT 'resend',
+    recipients    text[]      DEFAULT NULL
+) RETURNS uuid LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    delivery uuid;
+    wanted   text[] := recipients;
+BEGIN
+    IF wanted IS NULL THEN
+        -- A mailbox is 'ada@example.com', 'Ada <ada@example.com>' or {"name": "Ada", "address": "ada@example.com"}.
+        SELECT array_agg(coalesce(substring(mailbox FROM '<([^<>]*)>\s*$'), btrim(mailbox))) INTO wanted
+        FROM (VALUES ('to'), ('cc'), ('bcc')) field (name)
+        CROSS JOIN LATERAL jsonb_array_elements(coalesce(enqueue.body -> field.name, '[]')) item
+        CROSS JOIN LATERAL coalesce(item ->> 'address', item #>> '{}') mailbox;
+    END IF;
+    IF wanted IS NULL OR wanted = '{}' OR array_position(wanted, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'the mail names no recipient, or one without an address' USING ERRCODE = 'check_violation';
+    END IF;
+    LOOP
+        INSERT INTO "postrider".deliveries (format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
+        VALUES ('email/1', enqueue.body::text, to_jsonb(wanted), enqueue.body ->> 'template_id', enqueue.key, enqueue.priority,
+                enqueue.when_in_doubt, enqueue.send_at, enqueue.expires_at)
+        ON CONFLICT (key) DO NOTHING RETURNING id INTO delivery;
+        EXIT WHEN FOUND;
+        -- The key is taken; unless that delivery has just been deleted.
+        SELECT id INTO delivery FROM "postrider".deliveries WHERE key = enqueue.key;
+        EXIT WHEN FOUND;
+    END LOOP;
+    RETURN delivery;
+END $$;
+
+REVOKE ALL ON FUNCTION "postrider".enqueue FROM PUBLIC;

@@ -3,9 +3,15 @@
 -- Times are milliseconds since 1970-01-01 00:00:00 UTC. What is written once lies apart from what changes: a claim or a
 -- settlement touches the narrow row of the queue and never rewrites a mail.
 
--- One row for each delivery, written once. To enqueue is to insert a row here; the trigger below does the rest.
+-- One row for each delivery, written once. To enqueue is to insert a row here; the trigger below does the rest. docs/sql.md says what
+-- other programs may rely on. An id of version 7 is the milliseconds since 1970 and then chance, so that ids sort by age.
 CREATE TABLE postrider_deliveries (
     id            TEXT    NOT NULL PRIMARY KEY              -- UUID, version 7, in lower case
+                  DEFAULT (lower(
+                      printf('%08x-%04x', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) >> 16,
+                             CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) & 65535)
+                      || '-7' || substr(hex(randomblob(2)), 2) || '-8' || substr(hex(randomblob(2)), 2)
+                      || '-' || hex(randomblob(6))))
                   CHECK (id GLOB '????????-????-????-????-????????????' AND id = lower(id)),
     created_at    INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
     format        TEXT    NOT NULL,                         -- 'email/1'

@@ -13,5 +13,7 @@ mod server;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
 mod servers;
 mod signals;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+mod sql;
 mod tool;
 mod wishes;

@@ -51,6 +51,11 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 /// transactions expect the server's default isolation, `READ COMMITTED`; any isolation level will do for the caller's.
 /// Under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again.
 ///
+/// # Rights
+/// A program that enqueues needs `USAGE` on the schema, and `INSERT` and `SELECT` on its table `deliveries`; in plain SQL
+/// (`docs/sql.md`) it can do with less. A relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all of the schema's tables. Triggers
+/// act with the rights of the user who migrated: that user must stay.
+///
 /// # PgBouncer
 /// In transaction mode `LISTEN` does not work and prepared statements may not: turn both off with
 /// [`without_listen`](Self::without_listen) and [`without_prepared_statements`](Self::without_prepared_statements).

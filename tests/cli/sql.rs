@@ -1,0 +1,159 @@
+//! The SQL contract (docs/sql.md), by clients that know nothing of this crate: the tool's printed statements make the tables, a
+//! statement enqueues, and the tool delivers.
+
+use crate::server::{Mail, Server};
+use crate::servers::{mariadb, mariadb_client, postgres, psql};
+use crate::tool::Tool;
+
+fn is_version_7(id: &str) -> bool {
+    let form: String = id.chars().map(|c| if c.is_ascii_hexdigit() { 'x' } else { c }).collect();
+    form == "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx" && id[14..15] == *"7" && "89ab".contains(&id[19..20])
+}
+
+/// All is sent, to these, in whatever order.
+fn delivers(tool: &Tool, expected: &[&[&str]]) -> Vec<Mail> {
+    let server = Server::start();
+    let pass = tool.drain(&server.url());
+    assert_eq!((&pass["sent"], &pass["dead"]), (&expected.len().into(), &0.into()), "{pass}");
+    let mails = server.accepted();
+    let mut reached: Vec<_> = mails.iter().map(|mail| mail.to.clone()).collect();
+    reached.sort();
+    assert_eq!(reached, expected);
+    mails
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+fn psql_enqueues_by_the_function() {
+    let (tool, schema) = postgres();
+    psql(&tool.ok(&["migrate", "--print"]));
+    tool.ok(&["migrate"]);
+    let enqueue = |arguments: &str| psql(&format!("SELECT \"{schema}\".enqueue({arguments})")).trim_end().to_owned();
+
+    let mail = r#"{"from": "Shop <shop@example.com>", "to": ["Ada <ada@example.com>", "bob@example.com"],
+        "cc": [{"name": "Cy <the third>", "address": "cy@example.com"}], "bcc": ["dee@example.com"], "subject": "Grüße", "text": "Hello",
+        "template_id": "welcome"}"#;
+    let first = enqueue(&format!("'{mail}', key => 'order-1', priority => 7, when_in_doubt => 'hold'"));
+    assert!(is_version_7(&first), "{first}");
+    let shown = tool.show(&first);
+    assert_eq!((&shown["template_id"], &shown["key"]), (&"welcome".into(), &"order-1".into()));
+    assert_eq!((&shown["priority"], &shown["when_in_doubt"]), (&7.into(), &"hold".into()));
+    assert_eq!(enqueue(&format!("'{mail}', key => 'order-1'")), first, "a key is taken once");
+
+    let later = enqueue(
+        r#"'{"from": "a@example.com", "to": ["b@example.com"], "text": "x"}', send_at => '2100-01-01T00:00:00Z'"#,
+    );
+    assert!(later > first, "ids sort by age");
+    let overridden = r#"jsonb_build_object('from', 'a@example.com', 'to', '["list@example.com"]'::jsonb, 'text', 'x'), recipients => '{eve@example.com}'"#;
+    enqueue(overridden);
+    // The caller's own transaction decides.
+    let bare = r#"'{"from": "a@example.com", "to": ["nobody@example.com"], "text": "x"}'"#;
+    psql(&format!("BEGIN; SELECT \"{schema}\".enqueue({bare}); ROLLBACK"));
+
+    let everybody = ["ada@example.com", "bob@example.com", "cy@example.com", "dee@example.com"];
+    let mails = delivers(&tool, &[&everybody, &["eve@example.com"]]);
+    assert!(mails.iter().any(|mail| mail.delivery() == first), "the id that was printed is the delivery's");
+    assert_eq!(tool.show(&later)["due_at"], "2100-01-01T00:00:00.000Z");
+    assert_eq!(tool.list(&[]).len(), 3);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+fn what_names_nobody_or_makes_no_sense_is_refused_at_once() {
+    let (tool, schema) = postgres();
+    tool.ok(&["migrate"]);
+    for arguments in [
+        "NULL",
+        "'[]'",
+        r#"'{"from": "a@example.com", "text": "x"}'"#,
+        r#"'{"from": "a@example.com", "to": [], "text": "x"}'"#,
+        r#"'{"from": "a@example.com", "to": [null], "text": "x"}'"#,
+        r#"'{"from": "a@example.com", "to": "b@example.com", "text": "x"}'"#,
+        r#"'{"to": ["b@example.com"]}', recipients => '{}'"#,
+        r#"'{"to": ["b@example.com"]}', recipients => '{NULL}'"#,
+        r#"'{"to": ["b@example.com"]}', priority => 10"#,
+        r#"'{"to": ["b@example.com"]}', when_in_doubt => 'maybe'"#,
+        r#"'{"to": ["b@example.com"]}', send_at => 'infinity'"#,
+        "'no JSON'",
+    ] {
+        let refused = format!(
+            "DO $test$ BEGIN PERFORM \"{schema}\".enqueue({arguments}); RAISE 'it was taken'; EXCEPTION
+                 WHEN check_violation OR invalid_text_representation OR invalid_parameter_value THEN NULL; END $test$"
+        );
+        psql(&refused);
+    }
+    assert_eq!(tool.stats()["pending"], 0);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+fn a_role_that_may_only_enqueue_does_that_and_nothing_else() {
+    let (tool, schema) = postgres();
+    tool.ok(&["migrate"]);
+    let role = format!("{schema}shop");
+    let call =
+        format!(r#"SELECT "{schema}".enqueue('{{"from": "a@example.com", "to": ["b@example.com"], "text": "x"}}')"#);
+    let denied = |statement: &str| {
+        format!(
+            "DO $test$ BEGIN EXECUTE $${statement}$$; RAISE 'it was allowed'; EXCEPTION WHEN insufficient_privilege THEN NULL; END $test$;"
+        )
+    };
+    psql(&format!(
+        r#"CREATE ROLE "{role}"; GRANT USAGE ON SCHEMA "{schema}" TO "{role}"; SET ROLE "{role}"; {}
+           RESET ROLE; GRANT EXECUTE ON FUNCTION "{schema}".enqueue TO "{role}"; SET ROLE "{role}"; {call}; {}"#,
+        denied(&call),
+        denied(&format!("SELECT body FROM \"{schema}\".deliveries")),
+    ));
+    psql(&format!(
+        r#"REVOKE EXECUTE ON FUNCTION "{schema}".enqueue FROM "{role}"; GRANT INSERT ON "{schema}".deliveries TO "{role}"; SET ROLE "{role}"; {}
+           INSERT INTO "{schema}".deliveries (format, body, recipients)
+           VALUES ('email/1', '{{"from": "a@example.com", "to": ["c@example.com"], "text": "x"}}', '["c@example.com"]')"#,
+        denied(&call),
+    ));
+    delivers(&tool, &[&["b@example.com"], &["c@example.com"]]);
+    psql(&format!(r#"DROP OWNED BY "{role}"; DROP ROLE "{role}""#));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+fn psql_enqueues_many_by_one_insert() {
+    let (tool, schema) = postgres();
+    tool.ok(&["migrate"]);
+    let ids = psql(&format!(
+        r#"INSERT INTO "{schema}".deliveries (format, body, recipients)
+           SELECT 'email/1', json_build_object('from', 'shop@example.com', 'to', json_build_array(mail), 'text', 'Hello'), jsonb_build_array(mail)
+           FROM (VALUES ('ada@example.com'), ('bob@example.com')) customers (mail) RETURNING id"#
+    ));
+    assert!(ids.lines().count() == 2 && ids.lines().all(is_version_7), "{ids}");
+    delivers(&tool, &[&["ada@example.com"], &["bob@example.com"]]);
+}
+
+#[test]
+#[ignore = "needs MariaDB: run scripts/test"]
+fn the_mariadb_client_enqueues_by_a_statement() {
+    let (tool, prefix) = mariadb();
+    mariadb_client(&tool.ok(&["migrate", "--print"]));
+    tool.ok(&["migrate"]);
+    let insert = |more: &str, values: &str, end: &str| {
+        mariadb_client(&format!(
+            r#"INSERT INTO {prefix}deliveries (format, body, recipients{more}) VALUES ('email/1',
+               '{{"from": "Shop <shop@example.com>", "to": ["ada@example.com"], "subject": "Grüße", "text": "Hello"}}',
+               '["ada@example.com"]'{values}) {end}"#
+        ))
+    };
+    insert(", `key`, template_id", ", 'order-1', 'welcome'", "ON DUPLICATE KEY UPDATE id = id");
+    insert(", `key`, template_id", ", 'order-1', 'again'", "ON DUPLICATE KEY UPDATE id = id");
+    insert(", send_at", ", TIMESTAMPDIFF(MICROSECOND, '1970-01-01', '2100-01-01')", "");
+    mariadb_client(&format!(
+        r#"START TRANSACTION;
+           INSERT INTO {prefix}deliveries (format, body, recipients) VALUES ('email/1', '{{}}', '["nobody@example.com"]'); ROLLBACK"#
+    ));
+    let listed = tool.list(&[]);
+    let ids: Vec<_> = listed.iter().map(|line| line["id"].as_str().unwrap()).collect();
+    assert!(ids.len() == 2 && ids.iter().all(|id| is_version_7(id)), "{ids:?}");
+    let first = tool.show(ids[0]);
+    assert_eq!((&first["key"], &first["template_id"]), (&"order-1".into(), &"welcome".into()));
+    assert_eq!(tool.show(ids[1])["due_at"], "2100-01-01T00:00:00.000Z");
+    let mails = delivers(&tool, &[&["ada@example.com"]]);
+    assert_eq!(mails[0].delivery(), ids[0]);
+}
