@@ -1,0 +1,36 @@
+//! The program's own data and its mail in one transaction, in PostgreSQL.
+
+use std::error::Error;
+
+use postrider::smtp::Smtp;
+use postrider::{Outbox, PgStore};
+use sqlx::postgres::PgPool;
+
+use crate::{ada, deliver, is_empty, welcome};
+
+pub(crate) async fn tour(url: &str, smtp: Smtp) -> Result<(), Box<dyn Error>> {
+    // An ordinary database, and the outbox in it.
+    let pool = PgPool::connect(url).await?;
+    let outbox = Outbox::new(PgStore::new(pool.clone()), smtp);
+    outbox.migrate().await?;
+    is_empty(&outbox).await?;
+    sqlx::query("DROP TABLE IF EXISTS quickstart_users").execute(&pool).await?;
+    sqlx::query("CREATE TABLE quickstart_users (name text NOT NULL, mail text NOT NULL)").execute(&pool).await?;
+    let sign_up = "INSERT INTO quickstart_users (name, mail) VALUES ($1, $2)";
+
+    // The user and her mail are committed together …
+    let mut tx = pool.begin().await?;
+    sqlx::query(sign_up).bind("Ada").bind(ada()).execute(&mut *tx).await?;
+    let for_ada = outbox.enqueue_in(&mut tx, welcome("Ada", &ada())?).await?;
+    tx.commit().await?;
+
+    // … or neither is.
+    let mut tx = pool.begin().await?;
+    sqlx::query(sign_up).bind("Bob").bind("bob@example.com").execute(&mut *tx).await?;
+    let for_bob = outbox.enqueue_in(&mut tx, welcome("Bob", "bob@example.com")?).await?;
+    tx.rollback().await?;
+
+    let users: Vec<String> = sqlx::query_scalar("SELECT name FROM quickstart_users").fetch_all(&pool).await?;
+    sqlx::query("DROP TABLE quickstart_users").execute(&pool).await?;
+    deliver(&outbox, &users, for_ada, for_bob).await
+}
