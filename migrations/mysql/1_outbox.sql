@@ -68,7 +68,8 @@ CREATE TABLE IF NOT EXISTS postrider_relays (
 -- One row for each delivery, written once. To enqueue is to insert rows here; the trigger below does the rest. docs/sql.md says what
 -- other programs may rely on.
 --
--- An id is a UUID of version 7: the milliseconds since 1970 and then a digest of what occurs once. The table gets its name only when it has its triggers: a row that was inserted before would be found by no relay.
+-- An id is a UUID of version 7: the milliseconds since 1970 and then a digest of what occurs once. The table gets its name only when it
+-- has its triggers: a row that was inserted before would be found by no relay.
 --
 -- The key is kept as octets, because utf8mb4_bin takes "a" and "a " for the same.
 CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (

@@ -22,6 +22,57 @@ fn delivers(tool: &Tool, expected: &[&[&str]]) -> Vec<Mail> {
     mails
 }
 
+/// The statements that docs/sql.md gives for a database.
+fn documented(database: &str) -> Vec<&'static str> {
+    let mut sections = include_str!("../../docs/sql.md").split("\n## ");
+    let section = sections.find(|section| section.starts_with(database)).unwrap();
+    section.split("```sql\n").skip(1).map(|block| block.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn what_the_page_says_of_sqlite_works() {
+    let tool = Tool::new();
+    let [insert] = documented("SQLite")[..] else { panic!("one statement was expected") };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(tool.directory().join("outbox.db"));
+        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        for _ in 0..2 {
+            sqlx::raw_sql(insert).execute(&pool).await.unwrap();
+        }
+        pool.close().await;
+    });
+    let listed = tool.list(&[]);
+    assert!(listed.len() == 1 && is_version_7(listed[0]["id"].as_str().unwrap()), "{listed:?}");
+    delivers(&tool, &[&["ada@example.com"]]);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and MariaDB: run scripts/test"]
+fn what_the_page_says_of_servers_works() {
+    let (tool, prefix) = mariadb();
+    tool.ok(&["migrate"]);
+    let [insert] = documented("MySQL")[..] else { panic!("one statement was expected") };
+    for _ in 0..2 {
+        mariadb_client(&insert.replace("postrider_", &prefix));
+    }
+    delivers(&tool, &[&["ada@example.com"]]);
+
+    let (tool, schema) = postgres();
+    tool.ok(&["migrate"]);
+    let [call, grant, insert] = documented("PostgreSQL")[..] else { panic!("three statements were expected") };
+    let here = |statements: &str| {
+        statements.replace("postrider", &format!("\"{schema}\"")).replace("shop;", &format!("\"{schema}shop\";"))
+    };
+    let first = psql(&here(call));
+    assert_eq!(psql(&here(call)), first);
+    psql(&format!("CREATE ROLE \"{schema}shop\"; {}", here(grant)));
+    psql(&format!(
+        "CREATE TEMPORARY TABLE customers AS SELECT 'bob@example.com' AS mail; {}; DROP OWNED BY \"{schema}shop\"; DROP ROLE \"{schema}shop\"",
+        here(insert)
+    ));
+    delivers(&tool, &[&["ada@example.com"], &["bob@example.com"]]);
+}
+
 #[test]
 #[ignore = "needs PostgreSQL: run scripts/test"]
 fn psql_enqueues_by_the_function() {
