@@ -14,7 +14,7 @@
 #![allow(clippy::print_stdout, reason = "an example talks to its reader")]
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
-    allow(dead_code, unused_variables, reason = "without a store there is nothing to do")
+    allow(dead_code, unreachable_code, unused_variables, reason = "without a store there is nothing to do")
 )]
 
 #[path = "../support/catcher.rs"]
