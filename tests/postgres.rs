@@ -1,7 +1,10 @@
 //! What is particular to the PostgreSQL store: the caller's transactions at every isolation level, waking, schemas, plain SQL,
-//! plans, and a server that goes away.
+//! plans, and connections that go away.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "postgres/plans.rs"]
+mod plans;
 
 use std::time::Duration;
 
@@ -319,44 +322,6 @@ async fn it_works_behind_a_pooler_in_transaction_mode() {
     }
     assert_eq!(transport.calls().len(), 60);
     assert_eq!(outbox.stats().await.unwrap().sent, 60);
-}
-
-/// The plan for any parameters must not walk over what is not due, nor sort.
-#[tokio::test]
-#[ignore = "needs PostgreSQL: run scripts/test"]
-async fn a_claim_walks_over_nothing_that_is_not_due() {
-    let (schema, pool, outbox) = outbox().await;
-    // Many scheduled for later at a higher priority, many dead, some due.
-    let fill = format!(
-        "INSERT INTO \"{schema}\".queue (delivery_id, priority, due_at, cycle_started_at)
-             SELECT gen_random_uuid(), 9, now() + interval '1 day', now() FROM generate_series(1, 20000);
-         INSERT INTO \"{schema}\".ended (delivery_id, state, ended_at, token, attempts, cycle)
-             SELECT gen_random_uuid(), 'dead', now(), 1, 1, 1 FROM generate_series(1, 20000);
-         ANALYZE \"{schema}\".queue"
-    );
-    run(&pool, &fill).await;
-    outbox.enqueue_all((0..50).map(|_| ada())).await.unwrap();
-    // One connection, which plans for any parameters from its first execution on.
-    let generic = pool.connect_options().as_ref().clone().options([("plan_cache_mode", "force_generic_plan")]);
-    let pool = PgPoolOptions::new().max_connections(1).connect_with(generic).await.unwrap();
-    let store = PgStore::in_schema(pool.clone(), &schema).unwrap().without_listen();
-    let before: i64 = read_all(&pool, &schema).await;
-    let leases = store.claim(postrider::Claim::new(32, SECOND * 60)).await.unwrap();
-    assert_eq!(leases.len(), 32);
-    let after: i64 = read_all(&pool, &schema).await;
-    assert!(after - before < 1_000, "a claim of 32 touched {} rows of the queue", after - before);
-}
-
-/// How many rows of the queue were read, by the server's own count.
-async fn read_all(pool: &PgPool, schema: &str) -> i64 {
-    // The counters of the present connection are handed in when it is idle, or when asked.
-    sqlx::query("SELECT pg_stat_force_next_flush()").execute(pool).await.unwrap();
-    sqlx::query("SELECT 1").execute(pool).await.unwrap();
-    let sql = format!(
-        "SELECT (coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0))::bigint FROM pg_stat_user_tables
-         WHERE schemaname = '{schema}' AND relname = 'queue'"
-    );
-    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap()
 }
 
 #[tokio::test]

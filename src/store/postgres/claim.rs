@@ -21,10 +21,11 @@ pub(super) async fn claim(
     now: Option<i64>,
 ) -> Result<Vec<Lease>, StoreError> {
     let rows = sql
-        .query(&sql.claim(claim.limit))
+        .query(&sql.claim)
         .bind(now)
         .bind(micros(claim.lease))
         .bind(claim.due_by.map(to_micros))
+        .bind(i64::try_from(claim.limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *connection)
         .await?;
     let partial = rows.iter().filter(|row| row.try_get("partial").unwrap_or(false));

@@ -1,0 +1,75 @@
+//! How much a claim reads, whatever the server believes of the queue.
+
+use super::*;
+
+/// Deliveries at a priority, each due at a moment of its own.
+fn rows(count: u32, priority: u8, due: &str) -> String {
+    format!(
+        "INSERT INTO \"{{s}}\".deliveries (format, body, recipients, priority, send_at)
+             SELECT 'email/1', '{{}}', '[\"ada@example.com\"]', {priority}, now() + interval '{due}' + n * interval '1 millisecond'
+             FROM generate_series(1, {count}) n"
+    )
+}
+
+/// Claims 32 and then 500 of what these statements left, by plans for these parameters and by plans for any. A claim must read what it
+/// takes, what is leased before it, and little more; of the index, a few pages.
+async fn claims_read_little(statements: &[String]) {
+    let (schema, pool, outbox) = outbox().await;
+    run(&pool, &format!("ALTER TABLE \"{schema}\".queue SET (autovacuum_enabled = false)")).await;
+    for statement in statements {
+        run(&pool, &statement.replace("{s}", &schema)).await;
+    }
+    outbox.enqueue_all((0..1_200).map(|_| ada())).await.unwrap();
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let options = pool.connect_options().as_ref().clone().options([("plan_cache_mode", mode)]);
+        let one = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let store = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
+        for limit in [32, 500] {
+            let before = read_so_far(&one, &schema).await;
+            let leases = store.claim(postrider::Claim::new(limit, SECOND * 60)).await.unwrap();
+            assert_eq!(leases.len(), limit);
+            let after = read_so_far(&one, &schema).await;
+            let (rows, pages) = (after.0 - before.0, after.1 - before.1);
+            assert!(rows < 1_000 + 4 * i64::try_from(limit).unwrap(), "{mode}: a claim of {limit} read {rows} rows");
+            assert!(pages < 150, "{mode}: a claim of {limit} read {pages} pages of the index");
+        }
+    }
+}
+
+/// How many rows of the queue and how many pages of its index by due time were read, by the server's own count.
+async fn read_so_far(pool: &PgPool, schema: &str) -> (i64, i64) {
+    // The counters of the present connection are handed in when it is idle, or when asked.
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(pool).await.unwrap();
+    sqlx::query("SELECT 1").execute(pool).await.unwrap();
+    let sql = format!(
+        "SELECT (coalesce(t.idx_tup_fetch, 0) + coalesce(t.seq_tup_read, 0))::bigint, (i.idx_blks_hit + i.idx_blks_read)::bigint
+         FROM pg_stat_user_tables t JOIN pg_statio_user_indexes i USING (relid)
+         WHERE t.schemaname = '{schema}' AND t.relname = 'queue' AND i.indexrelname = 'queue_due'"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_claim_walks_over_nothing_that_is_not_due() {
+    let analyze = "ANALYZE \"{s}\".queue".to_owned();
+    let dead = "INSERT INTO \"{s}\".ended (delivery_id, state, ended_at, token, attempts, cycle)
+        SELECT gen_random_uuid(), 'dead', now(), 1, 1, 1 FROM generate_series(1, 20000)";
+    claims_read_little(&[rows(60_000, 9, "1 day"), dead.to_owned(), analyze]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_claim_does_not_sort_what_is_due_when_nothing_was_ever_counted() {
+    claims_read_little(&[rows(20_000, 5, "-1 hour")]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_claim_does_not_sort_what_is_due_when_it_was_counted_at_another_time() {
+    let analyze = "ANALYZE \"{s}\".queue".to_owned();
+    // All was scheduled for later, or nothing was there.
+    for before in [rows(20_000, 5, "1 day"), String::new()] {
+        claims_read_little(&[before, analyze.clone(), rows(20_000, 5, "-1 hour")]).await;
+    }
+}
