@@ -1,7 +1,6 @@
 #![doc = include_str!("lib.md")]
 
 mod admin;
-mod breaker;
 mod clock;
 mod decide;
 mod delivery;
@@ -22,7 +21,7 @@ pub use enqueue::{EnqueueError, NewDelivery};
 pub use observe::{Event, Observer};
 pub use outbox::{Accept, EnqueueOnly, Outbox};
 pub use relay::{Pass, Pause, Relay};
-pub use retry::{Backoff, RetryPolicy};
+pub use retry::RetryPolicy;
 pub use state::{Outcome, Priority, RecipientState, State, UnknownWord, WhenInDoubt};
 #[cfg(feature = "mysql")]
 pub use store::MySqlStore;
@@ -36,7 +35,7 @@ pub use store::{
 
 #[doc(no_inline)]
 pub use postrider_transport::{
-    Address, AddressError, Attachment, Blame, BoxTransport, Class, Classify, CodecError, DeliveryId, Email,
+    Address, AddressError, Attachment, Backoff, Blame, BoxTransport, Class, Classify, CodecError, DeliveryId, Email,
     EmailBuilder, EmailError, Encoded, Failure, IntoMailbox, ListUnsubscribe, Mailbox, Message, Outgoing, Receipt,
     Recipient, Refusal, Transport, Unsupported,
 };

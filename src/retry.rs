@@ -2,38 +2,7 @@
 
 use std::time::Duration;
 
-/// How long to wait between attempts: growing by a factor, within bounds, a little at random.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Backoff {
-    /// The first wait, and the shortest. No jitter goes below it.
-    pub base: Duration,
-    /// By how much each wait is longer than the one before; at least 1.
-    pub factor: f64,
-    /// The longest wait. No jitter goes above it.
-    pub cap: Duration,
-    /// How far a wait strays to either side, as a part of itself: 0.2 is ± 20 %. Deliveries that failed together then do not
-    /// come back together. From 0 to 1.
-    pub jitter: f64,
-}
-
-impl Backoff {
-    /// A wait that starts at `base`, doubles, ends at `cap` and strays by a fifth.
-    pub const fn new(base: Duration, cap: Duration) -> Self {
-        Self { base, factor: 2.0, cap, jitter: 0.2 }
-    }
-
-    /// The wait after the `failures`th failure in a row, from 1 on. `random` is a number from -1 to 1.
-    pub fn delay(&self, failures: u32, random: f64) -> Duration {
-        let base = self.base.as_secs_f64();
-        let cap = self.cap.as_secs_f64().max(base);
-        let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
-        let grown = (base * self.factor.max(1.0).powi(exponent)).min(cap);
-        let strayed = grown * (1.0 + self.jitter.clamp(0.0, 1.0) * random.clamp(-1.0, 1.0));
-        // Not a number, or a cap beyond what a Duration can be made from: the longest wait is the safe answer.
-        Duration::try_from_secs_f64(strayed.clamp(base, cap)).unwrap_or(self.cap.max(self.base))
-    }
-}
+use postrider_transport::Backoff;
 
 /// How often and how long a delivery is tried.
 ///
@@ -128,28 +97,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn waits_double_from_the_base_to_the_cap() {
-        let backoff = Backoff { jitter: 0.0, ..Backoff::new(SECOND, SECOND * 10) };
-        let waits: Vec<u64> = (1..=6).map(|n| backoff.delay(n, 0.7).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
-        assert_eq!(backoff.delay(u32::MAX, 0.0), SECOND * 10);
-    }
-
-    #[test]
-    fn jitter_is_symmetric_and_stays_within_floor_and_cap() {
-        let backoff = Backoff { jitter: 0.5, ..Backoff::new(SECOND, SECOND * 10) };
-        assert_eq!(backoff.delay(3, -1.0), SECOND * 2);
-        assert_eq!(backoff.delay(3, 1.0), SECOND * 6);
-        assert_eq!(backoff.delay(1, -1.0), SECOND, "below the floor");
-        assert_eq!(backoff.delay(9, 1.0), SECOND * 10, "above the cap");
-    }
-
-    #[test]
-    fn odd_settings_do_no_harm() {
-        let backoff = Backoff { factor: f64::NAN, jitter: f64::NAN, ..Backoff::new(SECOND * 5, SECOND) };
-        assert_eq!(backoff.delay(7, f64::NAN), SECOND * 5);
-        let endless = Backoff::new(SECOND, Duration::MAX);
-        assert_eq!(endless.delay(5_000, 1.0), Duration::MAX);
+    fn a_budget_of_nothing_is_one_attempt() {
         assert_eq!(RetryPolicy::default().attempts(0).max_attempts(), 1);
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use postrider_transport::Transport;
+use postrider_transport::{Admission, Probe, Transport};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,6 @@ use super::send::{Claimed, send};
 use super::settle::{Finished, settle};
 use super::shared::{Shared, random};
 use super::{Pass, outage};
-use crate::breaker::Admit;
 use crate::observe::Event;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
@@ -160,23 +159,22 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         if self.shared.unsettled.load(Ordering::SeqCst) {
             return Ok(Turn::Wait(Wait::For(UNSETTLED)));
         }
-        let admit = self.shared.breaker().admit(Instant::now());
         let room = self.room.available_permits();
-        let limit = match admit {
-            Admit::All => room,
-            Admit::One => room.min(1),
-            Admit::NotBefore(_) | Admit::Probing if self.until != Until::Stopped => {
+        let (limit, probe) = match self.shared.breaker.admit() {
+            Admission::All => (room, None),
+            Admission::Probe(probe) => (room.min(1), Some(probe)),
+            Admission::NotBefore(_) | Admission::Probing if self.until != Until::Stopped => {
                 return Ok(self.when_idle(Turn::Over));
             }
-            Admit::NotBefore(time) => {
+            Admission::NotBefore(time) => {
                 return Ok(Turn::Wait(Wait::For(time.saturating_duration_since(Instant::now()))));
             }
-            Admit::Probing => return Ok(Turn::Wait(Wait::ForRoom)),
+            Admission::Probing => return Ok(Turn::Wait(Wait::ForRoom)),
         };
         if limit == 0 {
             return Ok(Turn::Wait(Wait::ForRoom));
         }
-        let claimed = self.claim(limit, admit == Admit::One).await?;
+        let claimed = self.claim(limit, probe).await?;
         self.shared.store_answered();
         match self.until {
             Until::Claimed => Ok(Turn::Over),
@@ -193,7 +191,7 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         if idle { turn } else { Turn::Wait(Wait::ForRoom) }
     }
 
-    async fn claim(&mut self, limit: usize, probe: bool) -> Result<usize, StoreError> {
+    async fn claim(&mut self, limit: usize, mut probe: Option<Probe>) -> Result<usize, StoreError> {
         let shared = self.shared;
         let mut claim = shared.settings.claim(limit);
         if self.until != Until::Stopped {
@@ -209,9 +207,6 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         let count = leases.len();
         if count == 0 {
             return Ok(0);
-        }
-        if probe {
-            shared.breaker().probe_started();
         }
         for lease in &leases {
             shared.hold(lease.key);
@@ -232,7 +227,7 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
             if group.is_empty() {
                 return Ok(count);
             }
-            self.sends.spawn(send(Arc::clone(shared), group, probe, self.finished.clone()));
+            self.sends.spawn(send(Arc::clone(shared), group, probe.take(), self.finished.clone()));
         }
     }
 

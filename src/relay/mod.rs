@@ -12,13 +12,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_transport::Transport;
+use postrider_transport::{Backoff, Transport};
 use tokio_util::sync::CancellationToken;
 
 pub use pass::{Pass, Pause};
 
 use crate::observe::{Event, Observer};
-use crate::retry::{Backoff, RetryPolicy};
+use crate::retry::RetryPolicy;
 use crate::store::{Claim, Store, StoreError};
 use claim::Until;
 use shared::Shared;

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use postrider_transport::Backoff;
+
 use crate::StoreError;
-use crate::retry::Backoff;
 
 #[derive(Debug, Default)]
 pub(super) struct Outage(AtomicBool);

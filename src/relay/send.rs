@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
 use postrider_transport::{
-    Class, Classify, CodecError, Failure, Message, Outgoing, Receipt, Refusal, Transport, mask_addresses,
+    Class, Classify, CodecError, Failure, Message, Outgoing, Probe, Receipt, Refusal, Transport, mask_addresses,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::Instrument;
@@ -41,7 +41,7 @@ impl Claimed {
 pub(super) async fn send<S: Store, T: Transport>(
     shared: Arc<Shared<S, T>>,
     group: Vec<Claimed>,
-    probe: bool,
+    probe: Option<Probe>,
     finished: mpsc::Sender<Finished>,
 ) {
     let keys = group.iter().map(|claimed| claimed.lease.key).collect();
@@ -61,7 +61,6 @@ pub(super) async fn send<S: Store, T: Transport>(
     let results = call(&shared, &claims, &messages).await;
     for ((claimed, started_at), result) in claims.into_iter().zip(started_at).zip(results) {
         shared.judge(&result, began);
-        desk.probe = false;
         let settlement = conclude(&shared, &claimed, started_at, began.elapsed(), &result);
         desk.pass_on(claimed, settlement).await;
     }
@@ -74,8 +73,8 @@ struct Desk<'a, S: Store, T: Transport> {
     finished: mpsc::Sender<Finished>,
     /// The leases that are not passed on yet.
     keys: Vec<LeaseKey>,
-    /// Whether this is a probe whose call has not answered yet.
-    probe: bool,
+    /// Kept until the call is judged, where it is a probe.
+    probe: Option<Probe>,
 }
 
 impl<S: Store, T: Transport> Desk<'_, S, T> {
@@ -94,9 +93,8 @@ impl<S: Store, T: Transport> Drop for Desk<'_, S, T> {
         for key in &self.keys {
             self.shared.let_go(*key);
         }
-        if self.probe {
-            self.shared.breaker().probe_unused();
-        }
+        // Before anybody is told to look again.
+        drop(self.probe.take());
         self.shared.room_freed.notify_one();
     }
 }
@@ -147,7 +145,7 @@ fn circumstances<'a, S: Store, T: Transport>(shared: &'a Shared<S, T>, claimed: 
     let (lease, policy) = (&claimed.lease, &shared.settings.retry);
     // A pass ends with the pause; what it gives back is there for the next pass at once.
     let pause =
-        if shared.settings.ends_by_itself { Duration::ZERO } else { shared.breaker().remaining(Instant::now()) };
+        if shared.settings.ends_by_itself { Duration::ZERO } else { shared.breaker.remaining().unwrap_or_default() };
     Circumstances { lease, policy, now: claimed.now(), random: random(), pause }
 }
 

@@ -6,12 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use postrider_transport::{Blame, DeliveryId, Failure, Receipt, Transport};
+use postrider_transport::{Breaker, Change, DeliveryId, Failure, Receipt, Transport};
 use tokio::sync::Notify;
 
 use super::outage::Outage;
 use super::{Pass, Pause, Settings};
-use crate::breaker::{Breaker, Call, Change};
 use crate::delivery::LeaseKey;
 use crate::observe::Event;
 use crate::store::{RelayId, RelayReport, StoreError};
@@ -25,7 +24,7 @@ pub(super) struct Shared<S, T> {
     /// Whether results wait for a database that does not take them. Until it does, nothing is claimed: this relay would take its
     /// own deliveries over.
     pub(super) unsettled: AtomicBool,
-    breaker: Mutex<Breaker>,
+    pub(super) breaker: Breaker,
     /// Rung when the breaker opens or closes, so that the change is reported.
     pub(super) breaker_changed: Notify,
     /// Rung when there is room again for a message.
@@ -43,17 +42,13 @@ impl<S, T: Transport> Shared<S, T> {
             transport,
             outage: Outage::default(),
             unsettled: AtomicBool::new(false),
-            breaker: Mutex::new(Breaker::new(settings.pause)),
+            breaker: Breaker::new(settings.pause),
             breaker_changed: Notify::new(),
             room_freed: Notify::new(),
             held: Mutex::default(),
             pass: Mutex::default(),
             settings,
         }
-    }
-
-    pub(super) fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<DeliveryId, i64>> {
@@ -87,31 +82,23 @@ impl<S, T: Transport> Shared<S, T> {
     pub(super) fn pass(&self) -> Pass {
         let mut pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let transport = self.transport.name().to_owned();
-        pass.paused = self.breaker().reason().map(|reason| Pause { transport, reason: reason.to_owned() });
+        pass.paused = self.breaker.reason().map(|reason| Pause { transport, reason });
         pass
     }
 
     pub(super) fn report(&self) -> RelayReport {
-        let paused = self.breaker().reason().map(|reason| format!("{}: {reason}", self.transport.name()));
+        let paused = self.breaker.reason().map(|reason| format!("{}: {reason}", self.transport.name()));
         RelayReport::new(self.id, self.held().len(), paused)
     }
 
     /// Tells the breaker what a call came to, and everybody what the breaker made of it.
     pub(super) fn judge(&self, result: &Result<Receipt, Failure>, began: Instant) {
-        let call = Call { began, ended: Instant::now() };
-        let change = match result {
-            Err(failure) if failure.blame() == Blame::Transport => {
-                let reason = failure.to_string();
-                self.breaker().failed(reason, failure.retry_after(), random(), call)
-            }
-            Err(failure) if failure.in_doubt() => self.breaker().unproven(failure.to_string(), random(), call),
-            _ => self.breaker().worked(call),
-        };
+        let change = self.breaker.judge(result, began);
         let transport = self.transport.name();
         match change {
             Change::None => return,
             Change::Paused(pause) => {
-                let reason = self.breaker().reason().unwrap_or_default().to_owned();
+                let reason = self.breaker.reason().unwrap_or_default();
                 tracing::warn!(transport, reason, pause_ms = millis(pause), "the transport cannot send; pausing");
                 self.tell(&Event::TransportPaused { transport, reason: &reason, pause });
             }

@@ -8,8 +8,8 @@ use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::retry::Backoff;
 use crate::store::ring;
+use postrider_transport::Backoff;
 
 pub(super) struct Bell {
     signal: Arc<Notify>,

@@ -71,6 +71,12 @@ pub trait Classify: Error + Send + Sync + 'static {
         false
     }
 
+    /// Whether it is this transport that cannot express the message, or this next hop that does not take its kind, so that
+    /// another may well carry it. Nothing was sent.
+    fn unsupported(&self) -> bool {
+        false
+    }
+
     /// What the next hop answered, to the letter. Kept in the history for the operator; never logged.
     fn reply(&self) -> Option<Cow<'_, str>> {
         None
@@ -86,9 +92,11 @@ struct Inner {
     class: Class,
     blame: Blame,
     in_doubt: bool,
+    unsupported: bool,
     retry_after: Option<Duration>,
     reply: Option<String>,
     refused: Vec<Refusal>,
+    via: Option<String>,
     source: Box<dyn Error + Send + Sync>,
 }
 
@@ -98,9 +106,11 @@ impl Failure {
             class,
             blame: Blame::Message,
             in_doubt: false,
+            unsupported: false,
             retry_after: None,
             reply: None,
             refused: Vec::new(),
+            via: None,
             source,
         }))
     }
@@ -150,6 +160,13 @@ impl Failure {
         self
     }
 
+    /// Names the transport that the message went to, where one among several was chosen.
+    #[must_use]
+    pub fn with_via(mut self, transport: impl Into<String>) -> Self {
+        self.0.via = Some(transport.into());
+        self
+    }
+
     /// Whether trying again can help.
     pub fn class(&self) -> Class {
         self.0.class
@@ -165,6 +182,12 @@ impl Failure {
         self.0.in_doubt
     }
 
+    /// Whether another transport may well carry the message, since this one cannot express it: see
+    /// [`Classify::unsupported`].
+    pub fn is_unsupported(&self) -> bool {
+        self.0.unsupported
+    }
+
     /// How long the next hop asked to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -178,6 +201,12 @@ impl Failure {
     /// The recipients that were refused one by one.
     pub fn refused(&self) -> &[Refusal] {
         &self.0.refused
+    }
+
+    /// The transport that the message went to, where one among several was chosen: see [`Receipt::via`](crate::Receipt::via).
+    /// Several, divided by commas, if each of them failed.
+    pub fn via(&self) -> Option<&str> {
+        self.0.via.as_deref()
     }
 
     /// The transport's own error, when it is an `E`.
@@ -199,9 +228,11 @@ impl<E: Classify> From<E> for Failure {
             class: error.class(),
             blame: error.blame(),
             in_doubt: error.in_doubt(),
+            unsupported: error.unsupported(),
             retry_after: error.retry_after(),
             reply: error.reply().map(Cow::into_owned),
             refused: Vec::new(),
+            via: None,
             source: Box::new(error),
         }))
     }
@@ -220,7 +251,9 @@ impl fmt::Debug for Failure {
             .field("blame", &self.0.blame)
             .field("in_doubt", &self.0.in_doubt)
             .field("retry_after", &self.0.retry_after)
+            .field("unsupported", &self.0.unsupported)
             .field("refused", &self.0.refused)
+            .field("via", &self.0.via)
             .field("error", &self.to_string())
             .finish()
     }
@@ -257,6 +290,10 @@ impl Error for Unsupported {}
 impl Classify for Unsupported {
     fn class(&self) -> Class {
         Class::Permanent
+    }
+
+    fn unsupported(&self) -> bool {
+        true
     }
 }
 

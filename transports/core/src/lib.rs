@@ -26,7 +26,9 @@
 //! | `dkim` | signing of those bytes (RFC 6376) |
 
 mod address;
+mod backoff;
 mod boxed;
+mod breaker;
 mod email;
 mod failure;
 mod mask;
@@ -38,7 +40,9 @@ mod receipt;
 mod transport;
 
 pub use address::{Address, AddressError, IntoMailbox, Mailbox};
+pub use backoff::Backoff;
 pub use boxed::BoxTransport;
+pub use breaker::{Admission, Breaker, Change, Probe};
 pub use email::{Attachment, Email, EmailBuilder, EmailError, Header, ListUnsubscribe, ReversePath};
 pub use failure::{Blame, Class, Classify, Failure, Unsupported};
 pub use mask::mask_addresses;

@@ -38,6 +38,9 @@ pub struct Receipt {
     pub reply: Option<String>,
     /// The recipients that were not accepted. Who is not named here was.
     pub refused: Vec<Refusal>,
+    /// Which transport carried the message, where one among several was chosen: its name. If that chose among others in turn,
+    /// theirs follows after a slash: `round-robin/smtp`.
+    pub via: Option<String>,
 }
 
 impl Receipt {
@@ -57,6 +60,13 @@ impl Receipt {
     #[must_use]
     pub fn with_reply(mut self, reply: impl Into<String>) -> Self {
         self.reply = Some(reply.into());
+        self
+    }
+
+    /// Names the transport that carried the message, where one among several was chosen.
+    #[must_use]
+    pub fn with_via(mut self, transport: impl Into<String>) -> Self {
+        self.via = Some(transport.into());
         self
     }
 

@@ -183,6 +183,11 @@ impl Classify for SmtpError {
         self.meaning.in_doubt
     }
 
+    /// What exceeds this server's limit (RFC 1870) may fit another's.
+    fn unsupported(&self) -> bool {
+        matches!(self.fault, Fault::TooLarge { .. })
+    }
+
     fn reply(&self) -> Option<Cow<'_, str>> {
         self.server_reply().map(|reply| reply.verbatim().into())
     }

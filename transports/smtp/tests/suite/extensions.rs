@@ -26,6 +26,7 @@ async fn the_size_is_told_and_the_limit_is_kept() {
         let failure = smtp.send(&mail).await.unwrap_err();
         assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Message));
         assert!(failure.downcast_ref::<SmtpError>().unwrap().to_string().contains(&size.to_string()));
+        assert!(failure.is_unsupported(), "another server may take it");
     }
     assert!(!peer.heard_any("MAIL"));
     assert_eq!(peer.connections(), 1, "nothing was said, so nothing was spoilt");
