@@ -33,11 +33,15 @@ pub use store::{
     AdminStore, Claim, MemoryStore, MemoryTransaction, RelayId, RelayReport, Store, StoreError, StoreErrorKind,
 };
 
+#[cfg(feature = "rate-limit")]
+#[doc(no_inline)]
+pub use postrider_transport::RateLimit;
 #[doc(no_inline)]
 pub use postrider_transport::{
-    Address, AddressError, Attachment, Backoff, Blame, BoxTransport, Class, Classify, CodecError, DeliveryId, Email,
-    EmailBuilder, EmailError, Encoded, Failure, IntoMailbox, ListUnsubscribe, Mailbox, Message, Outgoing, Receipt,
-    Recipient, Refusal, Transport, Unsupported,
+    Address, AddressError, AllFailed, Attachment, Backoff, Blame, BoxTransport, Class, Classify, CodecError,
+    DeliveryId, Email, EmailBuilder, EmailError, Encoded, Failover, Failure, IntoMailbox, ListUnsubscribe, Mailbox,
+    Message, Outgoing, Receipt, Recipient, Redirect, Refusal, RoundRobin, Tap, TimedOut, Timeout, Transport,
+    Unsupported,
 };
 
 /// Mail by a provider's HTTP API.

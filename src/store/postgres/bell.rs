@@ -3,13 +3,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use postrider_transport::Backoff;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::store::ring;
-use postrider_transport::Backoff;
 
 pub(super) struct Bell {
     signal: Arc<Notify>,

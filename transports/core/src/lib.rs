@@ -16,6 +16,10 @@
 //! | Whose fault is it? | [`Blame`] | `Message`, `Transport` |
 //! | May it have gone out all the same? | [`Failure::in_doubt`] | yes, no |
 //!
+//! Transports are made of transports: [`Failover`] asks the next one, [`RoundRobin`] divides, `RateLimit` and `Timeout` keep
+//! limits, [`Redirect`] keeps staging systems from mailing people, [`Tap`] looks on. All are generic, nest as you like, and
+//! fit into a [`BoxTransport`].
+//!
 //! This crate has no runtime, no database and no network: a crate with a transport of your own needs this one and no other
 //! of postrider's.
 //!
@@ -24,11 +28,14 @@
 //! |---|---|
 //! | `mime` | [`Mime`]: an [`Email`] as the bytes of an RFC 5322 message |
 //! | `dkim` | signing of those bytes (RFC 6376) |
+//! | `timeout` | `Timeout`, by tokio's clock |
+//! | `rate-limit` | `RateLimit`, by tokio's clock |
 
 mod address;
 mod backoff;
 mod boxed;
 mod breaker;
+mod combinators;
 mod email;
 mod failure;
 mod mask;
@@ -43,6 +50,11 @@ pub use address::{Address, AddressError, IntoMailbox, Mailbox};
 pub use backoff::Backoff;
 pub use boxed::BoxTransport;
 pub use breaker::{Admission, Breaker, Change, Probe};
+#[cfg(feature = "rate-limit")]
+pub use combinators::RateLimit;
+pub use combinators::{AllFailed, Failover, Redirect, RoundRobin, Tap};
+#[cfg(feature = "timeout")]
+pub use combinators::{TimedOut, Timeout};
 pub use email::{Attachment, Email, EmailBuilder, EmailError, Header, ListUnsubscribe, ReversePath};
 pub use failure::{Blame, Class, Classify, Failure, Unsupported};
 pub use mask::mask_addresses;

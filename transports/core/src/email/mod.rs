@@ -144,6 +144,16 @@ impl Email {
         self.envelope_from.as_ref()
     }
 
+    /// The same mail to one mailbox alone, with a header of the given name that lists whom it was for.
+    pub(crate) fn redirected_to(mut self, to: &Mailbox, header: &str) -> Self {
+        let all: Vec<_> = self.recipient_addresses().into_iter().map(Address::as_str).collect();
+        // Addresses hold nothing that a header cannot, so that none is left out.
+        self.headers.extend(Header::new(header, all.join(", ")));
+        self.to = vec![to.clone()];
+        (self.cc, self.bcc) = (Vec::new(), Vec::new());
+        self
+    }
+
     /// All recipients, each mailbox once: `to`, then `cc`, then `bcc`. Addresses that differ only in the case of their domain
     /// are the same.
     pub fn recipient_addresses(&self) -> Vec<&Address> {

@@ -1,0 +1,107 @@
+//! `Timeout` and `RateLimit`. The clock of these tests goes on only while everybody waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_transport::{Blame, Class, RateLimit, TimedOut, Timeout, Transport};
+use tokio::time::Instant;
+
+use crate::support::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_too_long_is_in_doubt() {
+    let fake = Fake::new("smtp").batches_of(3);
+    let transport = Timeout::new(fake.clone(), SECOND);
+    assert!(transport.send(&mail()).await.is_ok());
+    fake.hang(true);
+    let mut results = transport.send_batch(&mails(3)).await;
+    assert_eq!(results.len(), 3);
+    results.push(transport.send(&mail()).await);
+    for result in results {
+        let failure = result.unwrap_err();
+        assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Class::Transient, Blame::Transport, true));
+        assert_eq!(failure.downcast_ref::<TimedOut>().unwrap().limit(), SECOND);
+    }
+}
+
+/// When each of the calls was let through, in milliseconds from the start.
+async fn times(transport: &Arc<RateLimit<Fake>>, calls: usize) -> Vec<u128> {
+    let start = Instant::now();
+    let calls: Vec<_> = (0..calls)
+        .map(|_| {
+            let transport = Arc::clone(transport);
+            tokio::spawn(async move {
+                transport.send(&mail()).await.unwrap();
+                start.elapsed().as_millis()
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for call in calls {
+        times.push(call.await.unwrap());
+    }
+    times
+}
+
+#[tokio::test(start_paused = true)]
+async fn spreads_messages_evenly_in_the_order_of_their_coming() {
+    let transport = Arc::new(RateLimit::new(Fake::new("ses"), 10, SECOND));
+    for (index, time) in times(&transport, 20).await.into_iter().enumerate() {
+        let due = index as u128 * 100;
+        assert!((due..due + 50).contains(&time), "message {index} went after {time} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rest_allows_a_burst_and_no_more() {
+    let transport = Arc::new(RateLimit::new(Fake::new("ses"), 60, SECOND * 60).burst(5));
+    let first = times(&transport, 8).await;
+    assert_eq!(first.iter().filter(|time| **time < 500).count(), 5, "{first:?}");
+    tokio::time::sleep(SECOND * 600).await;
+    let after_a_rest = times(&transport, 8).await;
+    assert_eq!(after_a_rest.iter().filter(|time| **time < 500).count(), 5, "{after_a_rest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_counts_each_message_however_large_it_is() {
+    for burst in [1, 3, 50] {
+        let fake = Fake::new("ses").batches_of(10);
+        let transport = RateLimit::new(fake.clone(), 1, SECOND).burst(burst);
+        assert_eq!(transport.max_batch(), 10);
+        let start = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(transport.send_batch(&mails(10)).await.len(), 10);
+        }
+        let least = SECOND * (100 - burst);
+        assert!(start.elapsed() >= least, "100 messages in {:?} with a burst of {burst}", start.elapsed());
+        assert!(start.elapsed() <= least + SECOND * 2, "100 messages in {:?} with a burst of {burst}", start.elapsed());
+        assert_eq!(fake.calls(), [10; 10]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_wait_takes_nothing() {
+    let fake = Fake::new("ses");
+    let transport = RateLimit::new(fake.clone(), 1, SECOND);
+    transport.send(&mail()).await.unwrap();
+    let start = Instant::now();
+    for _ in 0..100 {
+        let waited = tokio::time::timeout(Duration::from_millis(1), transport.send(&mail())).await;
+        assert!(waited.is_err(), "it did not wait");
+    }
+    transport.send(&mail()).await.unwrap();
+    assert!(start.elapsed() < SECOND * 2, "dropped waits were counted: {:?}", start.elapsed());
+    assert_eq!(fake.calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn odd_limits_do_no_harm() {
+    for (messages, period) in [(0, SECOND), (u32::MAX, Duration::ZERO), (1, Duration::from_nanos(1))] {
+        let transport = RateLimit::new(Fake::new("ses"), messages, period).burst(0);
+        for _ in 0..3 {
+            transport.send(&mail()).await.unwrap();
+        }
+    }
+}
