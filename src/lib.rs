@@ -33,6 +33,10 @@ pub use store::{
     AdminStore, Claim, MemoryStore, MemoryTransaction, RelayId, RelayReport, Store, StoreError, StoreErrorKind,
 };
 
+#[cfg(feature = "testkit")]
+#[doc(no_inline)]
+pub use postrider_transport::transport_tests;
+
 #[cfg(feature = "rate-limit")]
 #[doc(no_inline)]
 pub use postrider_transport::RateLimit;

@@ -30,6 +30,7 @@
 //! | `dkim` | signing of those bytes (RFC 6376) |
 //! | `timeout` | `Timeout`, by tokio's clock |
 //! | `rate-limit` | `RateLimit`, by tokio's clock |
+//! | `testkit` | the conformance suite for transports of your own |
 
 mod address;
 mod backoff;
@@ -44,6 +45,8 @@ mod message;
 mod mime;
 mod outgoing;
 mod receipt;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod transport;
 
 pub use address::{Address, AddressError, IntoMailbox, Mailbox};

@@ -280,4 +280,9 @@ impl Classify for MimeError {
     fn class(&self) -> Class {
         Class::Permanent
     }
+
+    /// A transport that takes the parts of a mail one by one may carry what this format cannot.
+    fn unsupported(&self) -> bool {
+        true
+    }
 }

@@ -29,7 +29,9 @@ impl fmt::Debug for Recipient {
 }
 
 /// The next hop accepted the message, for at least one recipient. From here on it answers for it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+///
+/// `Debug` masks the addresses that the answer may repeat.
+#[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
     /// The name by which the next hop knows the message, to ask it or its support about it.
@@ -75,6 +77,17 @@ impl Receipt {
     pub fn with_refused(mut self, refused: Vec<Refusal>) -> Self {
         self.refused = refused;
         self
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt")
+            .field("provider_id", &self.provider_id)
+            .field("reply", &self.reply.as_deref().map(mask_addresses))
+            .field("refused", &self.refused)
+            .field("via", &self.via)
+            .finish()
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod auth;
 mod cancel;
+mod conformance;
 #[cfg(feature = "dkim")]
 mod dkim;
 mod extensions;

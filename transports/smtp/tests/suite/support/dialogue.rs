@@ -145,6 +145,7 @@ impl<'a> Dialogue<'a> {
                 line => data.extend_from_slice(line),
             }
         }
+        self.shared.record.lock().unwrap().read += 1;
         tokio::time::sleep(self.shared.setup.pace).await;
         let queue_id = format!("Q{}", uuid_like());
         let empty = self.recipients.is_empty();

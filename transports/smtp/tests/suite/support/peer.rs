@@ -38,6 +38,8 @@ pub(crate) struct Heard {
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) rules: Vec<Rule>,
+    /// How many messages were read to their end.
+    pub(super) read: usize,
     pub(super) accepted: Vec<Accepted>,
     pub(super) heard: Vec<Heard>,
     pub(super) connections: usize,
@@ -160,6 +162,10 @@ impl Peer {
 
     pub(crate) fn accepted(&self) -> Vec<Accepted> {
         self.record.lock().unwrap().accepted.clone()
+    }
+
+    pub(crate) fn read(&self) -> usize {
+        self.record.lock().unwrap().read
     }
 
     pub(crate) fn heard(&self) -> Vec<Heard> {

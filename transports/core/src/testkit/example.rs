@@ -1,0 +1,145 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postrider_transport::testkit::{Accepted, Answer, ScriptedPeer, TransportUnderTest};
+use postrider_transport::{Blame, Email, Failure, Outgoing, Receipt, Transport, Unsupported};
+
+/// The transport: hands mail in at a counter.
+struct Courier {
+    counter: Counter,
+    limit: Duration,
+}
+
+impl fmt::Debug for Courier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Courier").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+impl Transport for Courier {
+    type Message = Email;
+
+    fn name(&self) -> &str {
+        "courier"
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Failure> {
+        if email.attachments().is_empty() { Ok(()) } else { Err(Unsupported::new("attachments").into()) }
+    }
+
+    async fn send(&self, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
+        self.check(mail.message())?;
+        let transports_fault = |text: &str| Failure::transient(text).with_blame(Blame::Transport);
+        let said = match tokio::time::timeout(self.limit, self.counter.take(mail)).await {
+            Ok(said) => said,
+            Err(_) => return Err(Failure::transient("no answer").with_doubt()),
+        };
+        match said.as_deref().map(|said| said.split_at(3)) {
+            Some(("200", id)) => Ok(Receipt::new().with_provider_id(id)),
+            Some(("400", _)) => Err(Failure::permanent("refused")),
+            Some(("409", _)) => Err(Failure::transient("later")),
+            Some(("401", _)) => Err(Failure::permanent("wrong key").with_blame(Blame::Transport)),
+            Some(("429", wait)) => {
+                let wait = Duration::from_secs(wait.parse().unwrap_or(60));
+                Err(transports_fault("too much").with_retry_after(wait))
+            }
+            Some(("503", _)) => Err(transports_fault("closed")),
+            Some(("000", _)) => Err(transports_fault("nobody at the counter")),
+            _ => Err(Failure::transient("no answer that can be read").with_doubt()),
+        }
+    }
+}
+
+/// The peer: the counter, which says three digits and something.
+#[derive(Clone, Default)]
+struct Counter(Arc<Mutex<Record>>);
+
+#[derive(Default)]
+struct Record {
+    planned: VecDeque<Answer>,
+    read: usize,
+    accepted: Vec<Accepted>,
+    abandoned: bool,
+}
+
+impl Counter {
+    async fn take(&self, mail: &Outgoing<Email>) -> Option<String> {
+        let answer = {
+            let mut record = self.0.lock().unwrap();
+            let answer = record.planned.pop_front().unwrap_or(Answer::Accept);
+            record.read += usize::from(answer != Answer::CloseBeforeReading && !record.abandoned);
+            if record.abandoned { Answer::CloseBeforeReading } else { answer }
+        };
+        if answer == Answer::Hang {
+            // A call that is dropped here is forgotten: nobody could hand its answer to another.
+            std::future::pending::<()>().await;
+        }
+        let said = match answer {
+            Answer::RefuseMessage => "400",
+            Answer::Busy => "409",
+            Answer::RefuseCredentials => "401",
+            Answer::RateLimit(wait) => return Some(format!("429{}", wait.as_secs())),
+            Answer::Unavailable => "503",
+            Answer::CloseBeforeReading => "000",
+            Answer::CloseAfterReading => return None,
+            Answer::Garbage => "what?",
+            _ => {
+                let id = mail.id().to_string();
+                let recipients = mail.recipients().iter().map(|recipient| recipient.as_str().to_owned()).collect();
+                let content = format!("{}\n{}", mail.message().subject(), mail.message().text().unwrap_or_default());
+                self.0.lock().unwrap().accepted.push(Accepted::new(recipients, Some(id.clone()), content));
+                return Some(format!("200{id}"));
+            }
+        };
+        Some(said.to_owned())
+    }
+}
+
+impl ScriptedPeer for Counter {
+    fn plan(&self, answer: Answer) {
+        self.0.lock().unwrap().planned.push_back(answer);
+    }
+
+    fn release(&self) {}
+
+    fn read(&self) -> usize {
+        self.0.lock().unwrap().read
+    }
+
+    fn accepted(&self) -> Vec<Accepted> {
+        self.0.lock().unwrap().accepted.clone()
+    }
+}
+
+struct CourierTest;
+
+impl TransportUnderTest for CourierTest {
+    type Transport = Courier;
+    type Peer = Counter;
+
+    async fn start(&self, limit: Duration) -> (Courier, Counter) {
+        let counter = Counter::default();
+        (Courier { counter: counter.clone(), limit }, counter)
+    }
+
+    async fn unreachable(&self) -> Courier {
+        let counter = Counter::default();
+        counter.0.lock().unwrap().abandoned = true;
+        Courier { counter, limit: Duration::from_secs(60) }
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn inexpressible(&self) -> Option<Email> {
+        let file = postrider_transport::Attachment::new("a.txt", "text/plain", b"a".to_vec()).unwrap();
+        let mail = Email::builder().from("ada@example.com").to("bob@example.org").text("Hi!").attach(file);
+        Some(mail.build().unwrap())
+    }
+}
+
+// In a test file: one #[tokio::test] for each function of the suite.
+postrider_transport::transport_tests!(CourierTest);

@@ -1,0 +1,383 @@
+//! A transport that is right in everything but one thing, and its peer.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postrider_transport::testkit::{Accepted, Answer, ScriptedPeer, TransportUnderTest};
+use postrider_transport::{Attachment, Blame, Email, Failure, Outgoing, Receipt, Recipient, Transport, Unsupported};
+use tokio::sync::Notify;
+
+pub(crate) const SECRET: &str = "hunter2-and-more";
+
+/// What is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Defect {
+    Nothing,
+    TriesTwice,
+    TriesTwiceAndTellsTheFirst,
+    RefusalIsTransient,
+    RefusalBlamesTheTransport,
+    BusyIsPermanent,
+    CredentialsBlameTheMessage,
+    OutageIsPermanent,
+    LimitWithoutWait,
+    LimitBlamesTheMessage,
+    CloseIsCertain,
+    CloseChargesTheMessage,
+    HangIsCertain,
+    NoTimeLimit,
+    GarbageIsSuccess,
+    AlwaysInDoubt,
+    AcceptedByNobody,
+    IsBrokenByAFault,
+    AddressesEverybody,
+    AddressesOnlyTheFirst,
+    TellsTheFirstReceiptAgain,
+    InventsRefusals,
+    LosesTheText,
+    DiffersByAttempt,
+    SendsTwice,
+    MixesUpWhatRunsTogether,
+    BatchIsReversed,
+    BatchLacksOne,
+    BatchFailsAsAWhole,
+    NoBatchAtAll,
+    SendsWhatItCannotExpress,
+    InexpressibleIsJustPermanent,
+    CheckLetsPass,
+    ReadsTheDroppedCallsAnswer,
+    IsBrokenByADroppedCall,
+    SendsADroppedCallAgain,
+    NameIsEmpty,
+    NameIsSecret,
+    DebugIsSecret,
+    DebugShowsTheLastMail,
+    FailureIsSecret,
+    ReplyIsSecret,
+    SourceShowsAddresses,
+    FailureShowsTheSubject,
+}
+
+use Defect as D;
+
+/// Says to a message what is planned.
+#[derive(Clone, Default)]
+pub(crate) struct Counter {
+    record: Arc<Mutex<Record>>,
+    bell: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Record {
+    planned: VecDeque<Answer>,
+    read: usize,
+    accepted: Vec<Accepted>,
+}
+
+impl Counter {
+    fn note(&self, mail: &Outgoing<Email>, recipients: &[Recipient], text: &str) -> String {
+        let id = mail.id().to_string();
+        let recipients = recipients.iter().map(|recipient| recipient.as_str().to_owned()).collect();
+        let content = format!("{} {text}", mail.message().subject());
+        self.record.lock().unwrap().accepted.push(Accepted::new(recipients, Some(id.clone()), content));
+        id
+    }
+}
+
+impl ScriptedPeer for Counter {
+    fn plan(&self, answer: Answer) {
+        self.record.lock().unwrap().planned.push_back(answer);
+    }
+
+    fn release(&self) {
+        self.bell.notify_waiters();
+    }
+
+    fn read(&self) -> usize {
+        self.record.lock().unwrap().read
+    }
+
+    fn accepted(&self) -> Vec<Accepted> {
+        self.record.lock().unwrap().accepted.clone()
+    }
+}
+
+pub(crate) struct Defective {
+    defect: Defect,
+    counter: Option<Counter>,
+    limit: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    broken: bool,
+    under_way: usize,
+    first_id: Option<String>,
+    dropped: Option<Outgoing<Email>>,
+    last: String,
+}
+
+/// Notices a call that is dropped.
+struct Call<'a> {
+    transport: &'a Defective,
+    mail: &'a Outgoing<Email>,
+    ended: bool,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let mut state = self.transport.state.lock().unwrap();
+        state.under_way -= 1;
+        if !self.ended {
+            state.dropped = Some(self.mail.clone());
+            state.broken |= self.transport.defect == D::IsBrokenByADroppedCall;
+        }
+    }
+}
+
+impl Defective {
+    fn is(&self, defect: Defect) -> bool {
+        self.defect == defect
+    }
+
+    fn certain(&self, failure: Failure, defect: Defect) -> Failure {
+        if self.is(defect) { failure.with_blame(Blame::Transport) } else { failure.with_doubt() }
+    }
+
+    async fn attempt(&self, counter: &Counter, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
+        let answer = {
+            let mut record = counter.record.lock().unwrap();
+            let answer = record.planned.pop_front().unwrap_or(Answer::Accept);
+            record.read += usize::from(answer != Answer::CloseBeforeReading);
+            answer
+        };
+        // As from a network: not at once, so that others come in between.
+        tokio::task::yield_now().await;
+        let ours = |text: &str| Failure::transient(text).with_blame(Blame::Transport);
+        let text = if self.is(D::ReplyIsSecret) { format!("refused, {SECRET}") } else { "refused".to_owned() };
+        let refused = Failure::permanent("refused <bob.builder@example.org>").with_reply(text);
+        Err(match answer {
+            Answer::RefuseMessage if self.is(D::RefusalIsTransient) => Failure::transient("refused"),
+            Answer::RefuseMessage if self.is(D::RefusalBlamesTheTransport) => refused.with_blame(Blame::Transport),
+            Answer::RefuseMessage if self.is(D::SourceShowsAddresses) => Failure::permanent(Leaky),
+            Answer::RefuseMessage if self.is(D::FailureShowsTheSubject) => {
+                Failure::permanent(format!("refused: {}", mail.message().subject()))
+            }
+            Answer::RefuseMessage => refused,
+            Answer::Busy if self.is(D::BusyIsPermanent) => Failure::permanent("later"),
+            Answer::Busy => Failure::transient("later"),
+            Answer::RefuseCredentials if self.is(D::CredentialsBlameTheMessage) => Failure::permanent("wrong"),
+            Answer::RefuseCredentials if self.is(D::FailureIsSecret) => ours(&format!("wrong: {SECRET}")),
+            Answer::RefuseCredentials => Failure::permanent("wrong").with_blame(Blame::Transport),
+            Answer::RateLimit(_) if self.is(D::LimitWithoutWait) => ours("too much"),
+            Answer::RateLimit(wait) if self.is(D::LimitBlamesTheMessage) => {
+                Failure::transient("too much").with_retry_after(wait)
+            }
+            Answer::RateLimit(wait) => ours("too much").with_retry_after(wait),
+            Answer::Unavailable if self.is(D::OutageIsPermanent) => {
+                Failure::permanent("closed").with_blame(Blame::Transport)
+            }
+            Answer::Unavailable => ours("closed"),
+            Answer::CloseBeforeReading if self.is(D::CloseChargesTheMessage) => Failure::transient("closed"),
+            Answer::CloseBeforeReading => ours("closed"),
+            Answer::CloseAfterReading => self.certain(Failure::transient("closed"), D::CloseIsCertain),
+            Answer::Garbage if self.is(D::GarbageIsSuccess) => return Ok(Receipt::new()),
+            Answer::Garbage => Failure::transient("what?").with_doubt(),
+            Answer::Hang => {
+                let heard = async {
+                    counter.bell.notified().await;
+                    counter.note(mail, mail.recipients(), mail.message().text().unwrap_or_default());
+                };
+                if self.is(D::NoTimeLimit) {
+                    heard.await;
+                } else {
+                    let _ = tokio::time::timeout(self.limit, heard).await;
+                }
+                self.certain(Failure::transient("silence"), D::HangIsCertain)
+            }
+            _ => return Ok(self.accepted(counter, mail)),
+        })
+    }
+
+    fn accepted(&self, counter: &Counter, mail: &Outgoing<Email>) -> Receipt {
+        let everybody = Outgoing::new(mail.id(), mail.dated_at(), mail.message().clone());
+        let recipients = match self.defect {
+            D::AddressesEverybody => everybody.recipients(),
+            D::AddressesOnlyTheFirst => &mail.recipients()[..1],
+            _ => mail.recipients(),
+        };
+        let text = mail.message().text().unwrap_or_default();
+        let text = match self.defect {
+            D::LosesTheText => String::new(),
+            D::DiffersByAttempt => format!("{text} {}", mail.attempt()),
+            _ => text.to_owned(),
+        };
+        let id = counter.note(mail, recipients, &text);
+        if self.is(D::SendsTwice) {
+            counter.note(mail, recipients, &text);
+        }
+        let mut state = self.state.lock().unwrap();
+        let first = state.first_id.get_or_insert_with(|| id.clone()).clone();
+        let mixed_up = self.is(D::MixesUpWhatRunsTogether) && state.under_way > 1;
+        let id = if self.is(D::TellsTheFirstReceiptAgain) || mixed_up { first } else { id };
+        let receipt = Receipt::new().with_provider_id(id).with_reply("accepted <bob.builder@example.org>");
+        if self.is(D::InventsRefusals) {
+            let refusal =
+                postrider_transport::Refusal::new("x@example.org", postrider_transport::Class::Permanent, "no");
+            return receipt.with_refused(vec![refusal]);
+        }
+        receipt
+    }
+}
+
+#[derive(Debug)]
+struct Leaky;
+
+impl fmt::Display for Leaky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refused")
+    }
+}
+
+impl std::error::Error for Leaky {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&Underneath)
+    }
+}
+
+#[derive(Debug)]
+struct Underneath;
+
+impl fmt::Display for Underneath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refused: eve.adams@example.net")
+    }
+}
+
+impl std::error::Error for Underneath {}
+
+impl fmt::Debug for Defective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.defect {
+            D::DebugIsSecret => write!(f, "Defective({SECRET})"),
+            D::DebugShowsTheLastMail => write!(f, "Defective({})", self.state.lock().unwrap().last),
+            _ => write!(f, "Defective"),
+        }
+    }
+}
+
+impl Transport for Defective {
+    type Message = Email;
+
+    fn name(&self) -> &str {
+        match self.defect {
+            D::NameIsEmpty => "",
+            D::NameIsSecret => SECRET,
+            _ => "defective",
+        }
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Failure> {
+        match self.defect {
+            _ if email.attachments().is_empty() => Ok(()),
+            D::CheckLetsPass => Ok(()),
+            D::InexpressibleIsJustPermanent => Err(Failure::permanent("attachments")),
+            _ => Err(Unsupported::new("attachments").into()),
+        }
+    }
+
+    async fn send(&self, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
+        if !self.is(D::SendsWhatItCannotExpress) {
+            self.check(mail.message())?;
+        }
+        let Some(counter) = &self.counter else {
+            return match self.defect {
+                D::AcceptedByNobody => Ok(Receipt::new()),
+                D::AlwaysInDoubt => Err(Failure::transient("nobody").with_blame(Blame::Transport).with_doubt()),
+                _ => Err(Failure::transient("nobody").with_blame(Blame::Transport)),
+            };
+        };
+        let dropped = {
+            let mut state = self.state.lock().unwrap();
+            if state.broken {
+                return Err(Failure::transient("broken"));
+            }
+            state.under_way += 1;
+            state.last = format!("{} {}", mail.message().subject(), mail.recipients()[0].as_str());
+            state.dropped.take()
+        };
+        let mut call = Call { transport: self, mail, ended: false };
+        if let Some(dropped) = dropped {
+            if self.is(D::SendsADroppedCallAgain) {
+                counter.note(&dropped, dropped.recipients(), "again");
+                counter.note(&dropped, dropped.recipients(), "and again");
+            }
+            if self.is(D::ReadsTheDroppedCallsAnswer) {
+                call.ended = true;
+                counter.record.lock().unwrap().planned.clear();
+                return Ok(Receipt::new().with_provider_id(dropped.id().to_string()));
+            }
+        }
+        let mut result = self.attempt(counter, mail).await;
+        if result.is_err() && self.is(D::TriesTwice) {
+            result = self.attempt(counter, mail).await;
+        }
+        if result.is_err() && self.is(D::TriesTwiceAndTellsTheFirst) {
+            let _ = self.attempt(counter, mail).await;
+        }
+        call.ended = true;
+        if self.is(D::IsBrokenByAFault) && result.as_ref().is_err_and(Failure::in_doubt) {
+            self.state.lock().unwrap().broken = true;
+        }
+        result
+    }
+
+    fn max_batch(&self) -> usize {
+        if self.is(D::NoBatchAtAll) { 0 } else { 4 }
+    }
+
+    async fn send_batch(&self, batch: &[Outgoing<Email>]) -> Vec<Result<Receipt, Failure>> {
+        let mut results = Vec::new();
+        for mail in batch {
+            results.push(self.send(mail).await);
+        }
+        match self.defect {
+            D::BatchIsReversed => results.reverse(),
+            D::BatchLacksOne => drop(results.pop()),
+            D::BatchFailsAsAWhole if results.iter().any(Result::is_err) => {
+                return batch.iter().map(|_| Err(Failure::permanent("one was bad"))).collect();
+            }
+            _ => {}
+        }
+        results
+    }
+}
+
+pub(crate) struct Fixture(pub(crate) Defect);
+
+impl TransportUnderTest for Fixture {
+    type Transport = Defective;
+    type Peer = Counter;
+
+    async fn start(&self, limit: Duration) -> (Defective, Counter) {
+        let counter = Counter::default();
+        let transport = Defective { defect: self.0, counter: Some(counter.clone()), limit, state: Mutex::default() };
+        (transport, counter)
+    }
+
+    async fn unreachable(&self) -> Defective {
+        Defective { defect: self.0, counter: None, limit: Duration::from_secs(1), state: Mutex::default() }
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        vec![SECRET.to_owned()]
+    }
+
+    fn inexpressible(&self) -> Option<Email> {
+        let file = Attachment::new("a.txt", "text/plain", b"a".to_vec()).unwrap();
+        Some(Email::builder().from("ada@example.com").to("bob@example.org").text("Hi!").attach(file).build().unwrap())
+    }
+}
