@@ -138,7 +138,7 @@ impl Accepted {
 ///
 /// Two tests ask for what not every protocol has. Leave them out by name, with the reason:
 ///
-/// ```ignore
+/// ```text
 /// transport_tests!(Smtp, without a_rate_limit = "SMTP cannot say how long to wait");
 /// transport_tests!(
 ///     Api,

@@ -1,0 +1,91 @@
+//! A relay with transports made of others.
+
+use std::time::Duration;
+
+use postrider::testkit::ScriptedTransport;
+use postrider::{Blame, Email, Failover, Failure, MemoryStore, Outbox, Receipt, RoundRobin, State, Tap, Transport};
+
+use crate::support::{Diary, ada, eager};
+
+fn down() -> ScriptedTransport<Email> {
+    ScriptedTransport::new()
+        .answering(|_| async { Err(Failure::permanent("535 wrong password").with_blame(Blame::Transport)) })
+}
+
+async fn drained(transport: impl Transport<Message = Email>) {
+    let outbox = Outbox::new(MemoryStore::new(), transport);
+    let ids = outbox.enqueue_all((0..50).map(|_| ada())).await.unwrap();
+    let diary = Diary::default();
+    let relay = outbox.relay().concurrency(4).retry(eager()).observer(diary.clone());
+    let pass = relay.drain().await.unwrap();
+    assert_eq!((pass.sent, pass.retried, pass.paused), (50, 0, None));
+    assert_eq!(diary.count("paused"), 0, "one transport that is down stopped the one that works");
+    for id in ids {
+        let delivery = outbox.get(id).await.unwrap().unwrap();
+        assert_eq!((delivery.state, delivery.attempts.len()), (State::Sent, 1));
+        assert!(!delivery.attempts[0].transport_fault);
+    }
+}
+
+#[tokio::test]
+async fn an_outage_of_one_transport_is_no_outage() {
+    let (first, second) = (down(), ScriptedTransport::new());
+    drained(Failover::new(first.clone()).or(second.clone())).await;
+    assert!(first.calls().len() <= 4, "it went on trying");
+    assert_eq!(second.calls().len(), 50);
+
+    let (first, second) = (down(), ScriptedTransport::new());
+    drained(RoundRobin::new(first.clone(), 10).and(second.clone(), 1)).await;
+    assert!(first.calls().len() <= 4, "it went on trying");
+    assert_eq!(second.calls().len(), 50);
+}
+
+#[tokio::test]
+async fn an_outage_of_all_costs_no_message_anything() {
+    let outbox = Outbox::new(MemoryStore::new(), Failover::new(down()).or(down()));
+    let ids = outbox.enqueue_all((0..10).map(|_| ada())).await.unwrap();
+    let pass = outbox.relay().retry(eager()).drain().await.unwrap();
+    let pause = pass.paused.expect("the pass says that the transport is paused");
+    assert_eq!(pause.transport, "failover");
+    assert!(pause.reason.contains("scripted: 535 wrong password"), "{}", pause.reason);
+    assert!(pause.reason.contains("scripted#2: 535 wrong password"), "{}", pause.reason);
+    for id in ids {
+        let delivery = outbox.get(id).await.unwrap().unwrap();
+        assert_eq!(delivery.state, State::Pending);
+        assert!(delivery.attempts.iter().all(|attempt| attempt.transport_fault), "a message was charged");
+    }
+}
+
+#[tokio::test]
+async fn a_tap_sees_what_a_relay_sends() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let note = std::sync::Arc::clone(&seen);
+    let scripted = ScriptedTransport::<Email>::new().then(Err(Failure::transient("busy"))).then(Ok(Receipt::new()));
+    let transport = Tap::new(scripted, move |outgoing, result: &Result<Receipt, Failure>| {
+        note.lock().unwrap().push((outgoing.attempt(), result.is_ok()));
+    });
+    let outbox = Outbox::new(MemoryStore::new(), transport);
+    outbox.enqueue(ada()).await.unwrap();
+    while outbox.stats().await.unwrap().sent == 0 {
+        outbox.relay().retry(eager()).drain().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(*seen.lock().unwrap(), [(1, false), (2, true)]);
+}
+
+/// Each waits its turn for longer than a lease lasts.
+#[cfg(feature = "rate-limit")]
+#[tokio::test]
+async fn a_wait_for_a_limit_costs_no_attempt_and_no_lease() {
+    let scripted = ScriptedTransport::<Email>::new();
+    let limited = postrider::RateLimit::new(scripted.clone(), 1, Duration::from_millis(150));
+    let outbox = Outbox::new(MemoryStore::new(), limited);
+    let ids = outbox.enqueue_all((0..8).map(|_| ada())).await.unwrap();
+    let pass = outbox.relay().lease(Duration::from_millis(100)).retry(eager()).drain().await.unwrap();
+    assert_eq!((pass.sent, pass.retried), (8, 0));
+    assert_eq!(scripted.calls().len(), 8, "a message was sent again");
+    for id in ids {
+        let delivery = outbox.get(id).await.unwrap().unwrap();
+        assert_eq!((delivery.state, delivery.attempts.len()), (State::Sent, 1));
+    }
+}
