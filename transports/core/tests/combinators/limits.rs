@@ -54,6 +54,33 @@ async fn spreads_messages_evenly_in_the_order_of_their_coming() {
     }
 }
 
+/// Several want the same moment: who has waited for it has it, though others may be awake before.
+#[tokio::test(start_paused = true)]
+async fn nobody_overtakes_who_waits() {
+    let fake = Fake::new("ses");
+    let transport = Arc::new(RateLimit::new(fake.clone(), 10, SECOND));
+    transport.send(&mail()).await.unwrap();
+    let early = mail();
+    let early_id = early.id();
+    let send = |mail, after| {
+        let transport = Arc::clone(&transport);
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            transport.send(&mail).await.unwrap();
+        })
+    };
+    let due = Duration::from_millis(100);
+    let mut calls = vec![send(mail(), due)];
+    tokio::task::yield_now().await;
+    calls.push(send(early, Duration::ZERO));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    calls.push(send(mail(), due - Duration::from_millis(1)));
+    for call in calls {
+        call.await.unwrap();
+    }
+    assert_eq!(fake.mails()[1].id(), early_id);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_rest_allows_a_burst_and_no_more() {
     let transport = Arc::new(RateLimit::new(Fake::new("ses"), 60, SECOND * 60).burst(5));

@@ -51,6 +51,19 @@ async fn a_spare_is_asked_when_no_other_can() {
     assert_eq!(spare.calls().len(), 3);
 }
 
+/// Who has had more than its share lately goes before a spare all the same.
+#[tokio::test]
+async fn a_spare_stays_a_spare_whatever_was_before() {
+    let spare = Fake::new("spare");
+    let transport = RoundRobin::new(spare.clone(), 0).and(Fake::new("a"), 1);
+    let transport = transport.and(Fake::new("b").cannot_express("Odd"), 5);
+    assert_eq!(shares(&transport, 3).await, ["b", "b", "a"]);
+    for _ in 0..5 {
+        assert_eq!(via(&transport.send(&mail_about("Odd")).await), Some("a"));
+    }
+    assert_eq!(spare.calls().len(), 0);
+}
+
 #[tokio::test]
 async fn a_failure_of_the_messages_own_stays_with_it() {
     let b = Fake::new("b");
@@ -62,7 +75,7 @@ async fn a_failure_of_the_messages_own_stays_with_it() {
 
 #[tokio::test]
 async fn a_batch_counts_each_of_its_messages() {
-    let (a, b) = (Fake::new("a").batches_of(4), Fake::new("b").batches_of(2));
+    let (a, b) = (Fake::new("a").batches_of(4), Fake::new("b"));
     let transport = RoundRobin::new(a.clone(), 1).and(b.clone(), 1);
     for _ in 0..20 {
         let results = transport.send_batch(&mails(4)).await;
