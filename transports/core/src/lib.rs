@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A [`Transport`] makes one attempt and tells the truth about it. A [`Receipt`] says that the next hop took the message,
-//! and which recipients it did not take. A [`Failure`] says three things, through the trait [`Classify`] that a transport's own
+//! and which recipients it did not take. A [`Failure`] says what follows, through the trait [`Classify`] that a transport's own
 //! error type implements:
 //!
 //! | Question | Asked by | Answers |
@@ -15,6 +15,7 @@
 //! | Can trying again help? | [`Class`] | `Permanent`, `Transient` |
 //! | Whose fault is it? | [`Blame`] | `Message`, `Transport` |
 //! | May it have gone out all the same? | [`Failure::in_doubt`] | yes, no |
+//! | Is it only that this transport cannot express it? | [`Failure::is_unsupported`] | yes, no |
 //!
 //! Transports are made of transports: [`Failover`] asks the next one, [`RoundRobin`] divides, `RateLimit` and `Timeout` keep
 //! limits, [`Redirect`] keeps staging systems from mailing people, [`Tap`] looks on. All are generic, nest as you like, and

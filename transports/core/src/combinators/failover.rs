@@ -36,8 +36,8 @@ use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 /// [`check`](Transport::check) is asked of each transport again before a message is sent, where it costs what it costs there.
 ///
 /// # Batches
-/// It takes as many messages as the largest of its transports, and divides them for the others. What may move on is sent by the
-/// next one.
+/// It takes as many messages as the largest of its transports, and hands them to the others in turns, as many as those take. What may
+/// move on is sent by the next one.
 ///
 /// # Cancel safety
 /// A dropped call changes no pause. If it was the message that was to find out whether a transport works again, the next message is.

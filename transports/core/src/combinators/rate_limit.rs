@@ -28,6 +28,9 @@ use crate::{Failure, Outgoing, Receipt, Transport};
 /// The wait is part of the call, so that it costs neither an attempt nor a lease: a relay keeps the lease of what it is sending
 /// alive. Whoever waits is served in the order of coming. The limit is this value's own: several processes need each their share.
 ///
+/// A relay's own time limit for a call, and the room that a message takes in it, include the wait. Where messages wait for long, let it
+/// send fewer at once.
+///
 /// A batch counts each of its messages, and goes out once there is room for the last of them.
 ///
 /// Needs a tokio runtime with time.

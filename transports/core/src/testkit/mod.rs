@@ -206,14 +206,3 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// For the tests that wait for a time limit, and long enough for everything that comes before it.
 const IMPATIENCE: Duration = Duration::from_secs(4);
-
-/// Waits until something holds.
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..6_000 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never came that {what}");
-}
