@@ -14,10 +14,15 @@ use tempfile::TempDir;
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits for something to become true.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait_within(LIMIT, what, holds);
+}
+
+/// Waits for something that may take longer than others.
+pub(crate) fn wait_within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < LIMIT, "waited in vain until {what}");
+        assert!(start.elapsed() < limit, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -43,6 +48,18 @@ impl Tool {
         let tool = Self::bare();
         tool.ok(&["migrate"]);
         tool
+    }
+
+    /// With an empty outbox in a database of a server's.
+    pub(crate) fn at(database: &str) -> Self {
+        let tool = Self::of(vec![("DATABASE_URL", database.to_owned())]);
+        tool.ok(&["migrate"]);
+        tool
+    }
+
+    /// The URL of the outbox's database.
+    pub(crate) fn database(&self) -> &str {
+        &self.outbox.iter().find(|(name, _)| *name == "DATABASE_URL").unwrap().1
     }
 
     pub(crate) fn directory(&self) -> &Path {

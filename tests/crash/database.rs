@@ -1,0 +1,251 @@
+//! The databases: each test has one of its own, and reads the outbox's tables past the library.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
+use tokio::runtime::Runtime;
+
+use crate::tool::Tool;
+
+/// The right to send a delivery: its id and its token.
+pub(crate) type Held = (String, i64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+    MariaDb,
+}
+
+/// A row of the history.
+pub(crate) struct Attempt {
+    pub(crate) number: i64,
+    pub(crate) token: i64,
+    pub(crate) outcome: String,
+    pub(crate) started_at: i64,
+    pub(crate) finished_at: i64,
+}
+
+pub(crate) struct Database {
+    pub(crate) kind: Kind,
+    pub(crate) tool: Tool,
+    pub(crate) runtime: Runtime,
+    /// Of one connection, so that all others to this database are the relays'.
+    pool: Pool,
+}
+
+#[derive(Clone)]
+pub(crate) enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+    MariaDb(MySqlPool),
+}
+
+/// Does the same with whichever pool it is.
+macro_rules! on_pool {
+    ($pool:expr, $each:ident => $what:expr) => {
+        match $pool {
+            $crate::database::Pool::Sqlite($each) => $what,
+            $crate::database::Pool::Postgres($each) => $what,
+            $crate::database::Pool::MariaDb($each) => $what,
+        }
+    };
+}
+pub(crate) use on_pool;
+
+/// Does the same with whichever pool it is, and an outbox's store in it.
+macro_rules! on_store {
+    ($pool:expr, $each:ident, $store:ident => $what:expr) => {
+        match $pool {
+            $crate::database::Pool::Sqlite($each) => {
+                let $store = postrider::SqliteStore::new($each.clone());
+                $what
+            }
+            $crate::database::Pool::Postgres($each) => {
+                let $store = postrider::PgStore::new($each.clone());
+                $what
+            }
+            $crate::database::Pool::MariaDb($each) => {
+                let $store = postrider::MySqlStore::new($each.clone());
+                $what
+            }
+        }
+    };
+}
+pub(crate) use on_store;
+
+/// How a database says what the tests ask for.
+struct Dialect {
+    tables: &'static str,
+    id: &'static str,
+    number: &'static str,
+    micros: &'static str,
+}
+
+impl Kind {
+    fn dialect(self) -> Dialect {
+        match self {
+            Self::Sqlite => Dialect { tables: "postrider_", id: "{}", number: "{}", micros: "{}" },
+            Self::Postgres => Dialect {
+                tables: "postrider.",
+                id: "{}::text",
+                number: "{}::bigint",
+                micros: "(extract(epoch FROM {}) * 1000000)::bigint",
+            },
+            Self::MariaDb => Dialect {
+                tables: "postrider_",
+                id: "LOWER(INSERT(INSERT(INSERT(INSERT(HEX({}), 9, 0, '-'), 14, 0, '-'), 19, 0, '-'), 24, 0, '-'))",
+                number: "CAST({} AS SIGNED)",
+                micros: "{}",
+            },
+        }
+    }
+
+    /// The variable of its name that `scripts/test` sets.
+    pub(crate) fn variable(self, name: &str) -> String {
+        let server = if self == Self::Postgres { "PG" } else { "MYSQL" };
+        let name = format!("POSTRIDER_TEST_{server}_{name}");
+        std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"))
+    }
+}
+
+impl Database {
+    /// With an empty outbox.
+    pub(crate) fn new(kind: Kind) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let tool = match kind {
+            Kind::Sqlite => Tool::new(),
+            Kind::Postgres | Kind::MariaDb => Tool::at(&runtime.block_on(create(kind))),
+        };
+        let pool = runtime.block_on(address(kind, &tool).connect(1));
+        Self { kind, tool, runtime, pool }
+    }
+
+    /// Where it is, for others to connect to.
+    pub(crate) fn address(&self) -> Address {
+        address(self.kind, &self.tool)
+    }
+
+    /// What relays hold, living and dead.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let Dialect { tables, id, .. } = self.kind.dialect();
+        let id = id.replace("{}", "delivery_id");
+        let sql = format!("SELECT {id}, token FROM {tables}queue WHERE leased_at IS NOT NULL");
+        let sql = AssertSqlSafe(sql);
+        self.runtime
+            .block_on(async { on_pool!(&self.pool, pool => sqlx::query_as(sql).fetch_all(pool).await.unwrap()) })
+    }
+
+    /// All deliveries there are.
+    pub(crate) fn deliveries(&self) -> HashSet<String> {
+        let Dialect { tables, id, .. } = self.kind.dialect();
+        let sql = AssertSqlSafe(format!("SELECT {} FROM {tables}deliveries", id.replace("{}", "id")));
+        let ids: Vec<String> = self
+            .runtime
+            .block_on(async { on_pool!(&self.pool, pool => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap()) });
+        ids.into_iter().collect()
+    }
+
+    /// All attempts of each delivery, in their order.
+    pub(crate) fn history(&self) -> HashMap<String, Vec<Attempt>> {
+        let Dialect { tables, id, number, micros } = self.kind.dialect();
+        let (id, number) = (id.replace("{}", "delivery_id"), number.replace("{}", "number"));
+        let (started_at, finished_at) = (micros.replace("{}", "started_at"), micros.replace("{}", "finished_at"));
+        let sql = format!(
+            "SELECT {id}, {number}, token, outcome, {started_at}, {finished_at}
+             FROM {tables}attempts ORDER BY delivery_id, number"
+        );
+        let sql = AssertSqlSafe(sql);
+        let rows: Vec<(String, i64, i64, String, i64, i64)> = self
+            .runtime
+            .block_on(async { on_pool!(&self.pool, pool => sqlx::query_as(sql).fetch_all(pool).await.unwrap()) });
+        let mut history: HashMap<String, Vec<Attempt>> = HashMap::new();
+        for (id, number, token, outcome, started_at, finished_at) in rows {
+            history.entry(id).or_default().push(Attempt { number, token, outcome, started_at, finished_at });
+        }
+        history
+    }
+
+    /// The connections of others than this test: of the relays.
+    pub(crate) fn connections(&self) -> Vec<i64> {
+        let sql = match self.kind {
+            Kind::Sqlite => return Vec::new(),
+            Kind::Postgres => {
+                "SELECT pid::bigint FROM pg_stat_activity
+                 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            }
+            Kind::MariaDb => {
+                "SELECT CAST(id AS SIGNED) FROM information_schema.processlist
+                 WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            }
+        };
+        self.runtime
+            .block_on(async { on_pool!(&self.pool, pool => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap()) })
+    }
+
+    /// Ends connections, from the server's side.
+    pub(crate) fn sever(&self, connections: &[i64]) {
+        for id in connections {
+            let sql = match self.kind {
+                Kind::Sqlite => return,
+                Kind::Postgres => format!("SELECT pg_terminate_backend({id})"),
+                Kind::MariaDb => format!("KILL {id}"),
+            };
+            let sql = AssertSqlSafe(sql);
+            // One may have ended by itself.
+            self.runtime.block_on(async { on_pool!(&self.pool, pool => drop(sqlx::raw_sql(sql).execute(pool).await)) });
+        }
+    }
+}
+
+/// Makes a database and returns its URL.
+async fn create(kind: Kind) -> String {
+    let url = kind.variable("URL");
+    let name = format!("t_{}", postrider::DeliveryId::new().as_uuid().simple());
+    let sql = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    match kind {
+        Kind::Postgres => {
+            let mut connection = PgConnection::connect(&url).await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        }
+        _ => {
+            let mut connection = MySqlConnection::connect(&url).await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        }
+    }
+    format!("{}/{name}", url.rsplit_once('/').unwrap().0)
+}
+
+fn address(kind: Kind, tool: &Tool) -> Address {
+    let url = match kind {
+        Kind::Sqlite => format!("sqlite://{}", tool.directory().join("outbox.db").display()),
+        Kind::Postgres | Kind::MariaDb => tool.database().to_owned(),
+    };
+    Address { kind, url }
+}
+
+pub(crate) struct Address {
+    kind: Kind,
+    url: String,
+}
+
+impl Address {
+    /// A pool, for the runtime that this runs on.
+    pub(crate) async fn connect(&self, connections: u32) -> Pool {
+        let connected = match self.kind {
+            Kind::Sqlite => {
+                SqlitePoolOptions::new().max_connections(connections).connect(&self.url).await.map(Pool::Sqlite)
+            }
+            Kind::Postgres => {
+                PgPoolOptions::new().max_connections(connections).connect(&self.url).await.map(Pool::Postgres)
+            }
+            Kind::MariaDb => {
+                MySqlPoolOptions::new().max_connections(connections).connect(&self.url).await.map(Pool::MariaDb)
+            }
+        };
+        connected.unwrap()
+    }
+}

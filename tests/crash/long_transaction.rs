@@ -1,0 +1,81 @@
+//! A transaction that somebody holds open while the outbox is drained.
+
+use std::time::{Duration, Instant};
+
+use postrider::testkit::ScriptedTransport;
+use postrider::{AdminStore, Email, Outbox};
+use sqlx::Connection;
+
+use crate::Run;
+use crate::database::{Database, Kind, Pool, on_pool, on_store};
+
+/// How many are enqueued in one statement, and sent at once.
+const BATCH: usize = 500;
+
+pub(crate) fn test(run: &Run, database: Database) {
+    let (rounds, mails) = (run.count(1, 3), run.count(2_000, 40_000));
+    let kind = database.kind;
+    database.runtime.block_on(async {
+        let pool = database.address().connect(4).await;
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            // In turn, so that whatever else goes on in the machine meets both.
+            without.push(drain(&pool, mails).await);
+            with.push(drain_beside_a_transaction(kind, &pool, mails).await);
+        }
+        let rate = |times: &[Duration]| mails as f64 / median(times).as_secs_f64();
+        let (without, with) = (rate(&without), rate(&with));
+        run.say(format_args!(
+            "{mails} mails, {rounds} rounds: {with:.0}/s beside a long transaction, {without:.0}/s without one: {:.2}",
+            with / without
+        ));
+    });
+}
+
+async fn drain_beside_a_transaction(kind: Kind, pool: &Pool, mails: usize) -> Duration {
+    let begin = match kind {
+        Kind::Sqlite => "BEGIN",
+        Kind::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        Kind::MariaDb => "START TRANSACTION WITH CONSISTENT SNAPSHOT",
+    };
+    let tables = if kind == Kind::Postgres { "postrider." } else { "postrider_" };
+    on_pool!(pool, each => {
+        let count = || sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {tables}attempts"));
+        let mut connection = each.acquire().await.unwrap();
+        let mut tx = connection.begin_with(begin).await.unwrap();
+        // What it has seen once, the database keeps for it.
+        let before: i64 = sqlx::query_scalar(count()).fetch_one(&mut *tx).await.unwrap();
+        let took = drain(pool, mails).await;
+        let after: i64 = sqlx::query_scalar(count()).fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(before, after, "the transaction was not held open, and this test shows nothing");
+        tx.rollback().await.unwrap();
+        took
+    })
+}
+
+/// Enqueues so many and sends them; returns how long the sending took.
+async fn drain(pool: &Pool, mails: usize) -> Duration {
+    on_store!(pool, each, store => {
+        let transport = ScriptedTransport::<Email>::new();
+        let outbox = Outbox::new(store, transport.clone());
+        for from in (0..mails).step_by(BATCH) {
+            let email = || Email::builder().from("a@example.com").to("b@example.com").text("x").build().unwrap();
+            outbox.enqueue_all((from..mails.min(from + BATCH)).map(|_| email())).await.unwrap();
+        }
+        let before = outbox.store().stats().await.unwrap().sent;
+        let start = Instant::now();
+        let pass = outbox.relay().concurrency(BATCH).drain().await.unwrap();
+        let took = start.elapsed();
+        assert_eq!((pass.sent, transport.calls().len()), (mails as u64, mails), "each is sent once");
+        let stats = outbox.store().stats().await.unwrap();
+        assert_eq!((stats.sent - before, stats.pending, stats.leased), (mails as u64, 0, 0));
+        let _: &_ = each;
+        took
+    })
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times[times.len() / 2]
+}

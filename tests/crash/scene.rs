@@ -1,0 +1,150 @@
+//! Mail to send, a server that takes it, relays between the two; and what came of it all.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::database::{Attempt, Database, Held};
+use crate::server::{Answer, Ask, Mail, Server};
+use crate::tool::{Ran, Running, wait_until, wait_within};
+
+/// How many messages a relay has in its hands at the most.
+pub(crate) const CONCURRENCY: usize = 8;
+
+/// Long runs on small machines take their time.
+const LONG: Duration = Duration::from_secs(600);
+
+pub(crate) struct Scene {
+    pub(crate) database: Database,
+    pub(crate) server: Server,
+    /// What is to arrive.
+    pub(crate) ids: HashSet<String>,
+}
+
+impl Scene {
+    /// With a server that is slow and uneven, so that there is always something under way.
+    pub(crate) fn slow(database: Database) -> Self {
+        let server = Server::with(|ask| {
+            if let Ask::Content = ask {
+                std::thread::sleep(Duration::from_micros(rand::random_range(10_000..40_000)));
+            }
+            Answer::Yes
+        });
+        Self { database, server, ids: HashSet::new() }
+    }
+
+    /// With a server of the test's own.
+    pub(crate) fn with(database: Database, server: Server) -> Self {
+        Self { database, server, ids: HashSet::new() }
+    }
+
+    pub(crate) fn enqueue(&mut self, mails: usize) {
+        let printed = self.start_enqueueing(mails).wait();
+        self.enqueued(mails, &printed);
+    }
+
+    /// Another process that enqueues.
+    pub(crate) fn start_enqueueing(&self, mails: usize) -> Running {
+        let mails = mails.to_string();
+        let args = ["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", &mails];
+        self.database.tool.start(&args)
+    }
+
+    pub(crate) fn enqueued(&mut self, mails: usize, by: &Ran) {
+        assert_eq!(by.code, 0, "{}", by.stderr);
+        let before = self.ids.len();
+        self.ids.extend(by.stdout.lines().map(str::to_owned));
+        assert_eq!(self.ids.len(), before + mails);
+    }
+
+    /// Starts a relay.
+    pub(crate) fn relay(&self, lease: &str) -> Running {
+        let (concurrency, url) = (CONCURRENCY.to_string(), self.server.url());
+        let args = ["work", "--json", "--concurrency", &concurrency, "--lease", lease, "--poll", "50ms"];
+        self.database.tool.start(&[&args[..], &["--transport", &url]].concat())
+    }
+
+    /// Waits until the relays have sent some more: about an even share of what is left, so that each of so many further faults
+    /// finds them at work, and a moment more or less.
+    pub(crate) fn wait_for_a_share(&self, random: &mut StdRng, faults_to_come: usize) {
+        let left = self.ids.len().saturating_sub(self.by_delivery().len());
+        let goal = self.server.accepted_count() + random.random_range(1..=2 * left / (faults_to_come + 2) + 1);
+        wait_until("the relays are in the midst of their work", || self.server.accepted_count() >= goal);
+        std::thread::sleep(Duration::from_micros(random.random_range(0..20_000)));
+    }
+
+    /// Waits until all is sent, and ends the relays in good order.
+    pub(crate) fn finish(&self, relays: Vec<Running>) -> Vec<Ran> {
+        wait_within(LONG, "all is sent", || self.database.tool.stats()["sent"].as_u64() >= Some(self.ids.len() as u64));
+        relays.iter().for_each(|relay| relay.signal("TERM"));
+        let ended: Vec<_> = relays.into_iter().map(Running::wait).collect();
+        assert!(ended.iter().all(|relay| relay.code == 0));
+        ended
+    }
+
+    fn by_delivery(&self) -> HashMap<String, Vec<Mail>> {
+        let mut by_delivery: HashMap<_, Vec<_>> = HashMap::new();
+        for mail in self.server.accepted() {
+            by_delivery.entry(mail.delivery()).or_default().push(mail);
+        }
+        by_delivery
+    }
+
+    /// Compares what was enqueued, what arrived and what is written down, when all is sent.
+    pub(crate) fn toll(&self) -> Toll {
+        let (arrived, history) = (self.by_delivery(), self.database.history());
+        assert!(arrived.keys().all(|id| self.ids.contains(id)), "something came that was not enqueued");
+        let lost = check_history(&self.ids, &history);
+        for (id, mails) in &arrived {
+            assert!(mails.iter().all(|mail| *mail == mails[0]), "each attempt sends the same bytes");
+            let lost = history[id].iter().filter(|attempt| attempt.outcome == "lost").count();
+            assert!(mails.len() - 1 <= lost, "{id} came {} times, and {lost} attempts are lost", mails.len());
+        }
+        Toll {
+            missing: self.ids.len() - arrived.len(),
+            duplicates: arrived.values().map(|mails| mails.len() - 1).sum(),
+            lost,
+        }
+    }
+}
+
+/// What the faults have cost.
+pub(crate) struct Toll {
+    /// Deliveries that are told to be sent, and never arrived.
+    pub(crate) missing: usize,
+    /// Mails that arrived once too often.
+    pub(crate) duplicates: usize,
+    /// Attempts that are written down as lost.
+    pub(crate) lost: HashSet<Held>,
+}
+
+impl std::fmt::Display for Toll {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "lost {}, duplicated {}, attempts lost {}", self.missing, self.duplicates, self.lost.len())
+    }
+}
+
+/// Every delivery has attempts 1, 2, 3 …, of which the last one sent it and the others were lost. Returns those.
+fn check_history(ids: &HashSet<String>, history: &HashMap<String, Vec<Attempt>>) -> HashSet<Held> {
+    assert_eq!(history.keys().cloned().collect::<HashSet<_>>(), *ids);
+    let mut lost = HashSet::new();
+    for (id, attempts) in history {
+        let (last, earlier) = attempts.split_last().unwrap();
+        assert_eq!(last.outcome, "sent", "{id}");
+        for (expected, attempt) in (1..).zip(attempts) {
+            assert_eq!(attempt.number, expected, "{id}");
+            assert!(attempt.started_at <= attempt.finished_at, "{id}");
+        }
+        for pair in attempts.windows(2) {
+            assert!(pair[0].token < pair[1].token, "{id}: the token only grows");
+            assert!(pair[0].finished_at <= pair[1].started_at, "{id}: one attempt after the other");
+        }
+        for attempt in earlier {
+            assert_eq!(attempt.outcome, "lost", "{id}");
+            assert!(lost.insert((id.clone(), attempt.token)), "{id}");
+        }
+    }
+    lost
+}
