@@ -1,11 +1,11 @@
 //! What is particular to the SQLite store: the caller's pool and transactions, other programs, missing tables.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{AdminStore, DeliveryId, Email, Outbox, SqliteStore, State, Store, StoreErrorKind};
+use postrider::{AdminStore, DeliveryId, Email, EnqueueError, Outbox, SqliteStore, State, Store, StoreErrorKind};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,27 @@ async fn the_mail_and_the_data_share_their_fate() {
     drop(tx);
     let users: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&pool).await.unwrap();
     assert_eq!((users, outbox.relay().drain().await.unwrap().sent), (1, 2));
+}
+
+/// SQLite's serialization failure: who has read may not write once another has, and waiting does not help.
+#[tokio::test]
+async fn a_transaction_that_has_read_too_early_leaves_no_mail() {
+    let pool = pool().await;
+    let outbox = outbox(&pool).await;
+    let mut early = pool.begin().await.unwrap();
+    let users: i64 = sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(&mut *early).await.unwrap();
+    assert_eq!(users, 0);
+    let mut other = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("INSERT INTO users VALUES ('Ada')").execute(&mut *other).await.unwrap();
+    let kept = outbox.enqueue_in(&mut other, ada()).await.unwrap();
+    other.commit().await.unwrap();
+    match outbox.enqueue_in(&mut early, ada()).await.unwrap_err() {
+        EnqueueError::Store(error) => assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}"),
+        error => panic!("{error}"),
+    }
+    early.commit().await.unwrap();
+    assert!(outbox.get(kept).await.unwrap().is_some());
+    assert_eq!(outbox.stats().await.unwrap().pending, 1);
 }
 
 #[tokio::test]

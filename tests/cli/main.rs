@@ -15,5 +15,6 @@ mod servers;
 mod signals;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
 mod sql;
+#[allow(dead_code, reason = "shared with the crash tests, which use other databases as well")]
 mod tool;
 mod wishes;

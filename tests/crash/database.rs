@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sqlx::AssertSqlSafe;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
-use sqlx::{AssertSqlSafe, Connection, MySqlConnection, PgConnection};
 use tokio::runtime::Runtime;
 
 use crate::tool::Tool;
@@ -201,22 +201,27 @@ impl Database {
     }
 }
 
+impl Drop for Database {
+    /// A server that starts after a crash goes through all the files that it has.
+    fn drop(&mut self) {
+        let Some((server, name)) = self.tool.database().rsplit_once('/').filter(|_| self.kind != Kind::Sqlite) else {
+            return;
+        };
+        let options = if self.kind == Kind::Postgres { " WITH (FORCE)" } else { "" };
+        let sql = format!("DROP DATABASE {name}{options}");
+        let database = if self.kind == Kind::Postgres { "postgres" } else { "postrider" };
+        let address = Address { kind: self.kind, url: format!("{server}/{database}") };
+        // A test that has failed may have left the server in any state.
+        let _ = self.runtime.block_on(async { address.run(&sql).await });
+    }
+}
+
 /// Makes a database and returns its URL.
 async fn create(kind: Kind) -> String {
-    let url = kind.variable("URL");
+    let server = Address { kind, url: kind.variable("URL") };
     let name = format!("t_{}", postrider::DeliveryId::new().as_uuid().simple());
-    let sql = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-    match kind {
-        Kind::Postgres => {
-            let mut connection = PgConnection::connect(&url).await.unwrap();
-            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
-        }
-        _ => {
-            let mut connection = MySqlConnection::connect(&url).await.unwrap();
-            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
-        }
-    }
-    format!("{}/{name}", url.rsplit_once('/').unwrap().0)
+    server.run(&format!("CREATE DATABASE {name}")).await.unwrap();
+    format!("{}/{name}", server.url.rsplit_once('/').unwrap().0)
 }
 
 fn address(kind: Kind, tool: &Tool) -> Address {
@@ -235,17 +240,25 @@ pub(crate) struct Address {
 impl Address {
     /// A pool, for the runtime that this runs on.
     pub(crate) async fn connect(&self, connections: u32) -> Pool {
-        let connected = match self.kind {
+        self.try_connect(connections).await.unwrap()
+    }
+
+    async fn try_connect(&self, connections: u32) -> Result<Pool, sqlx::Error> {
+        Ok(match self.kind {
             Kind::Sqlite => {
-                SqlitePoolOptions::new().max_connections(connections).connect(&self.url).await.map(Pool::Sqlite)
+                Pool::Sqlite(SqlitePoolOptions::new().max_connections(connections).connect(&self.url).await?)
             }
             Kind::Postgres => {
-                PgPoolOptions::new().max_connections(connections).connect(&self.url).await.map(Pool::Postgres)
+                Pool::Postgres(PgPoolOptions::new().max_connections(connections).connect(&self.url).await?)
             }
             Kind::MariaDb => {
-                MySqlPoolOptions::new().max_connections(connections).connect(&self.url).await.map(Pool::MariaDb)
+                Pool::MariaDb(MySqlPoolOptions::new().max_connections(connections).connect(&self.url).await?)
             }
-        };
-        connected.unwrap()
+        })
+    }
+
+    async fn run(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        on_pool!(&self.try_connect(1).await?, pool => sqlx::raw_sql(sql).execute(pool).await.map(drop))
     }
 }

@@ -89,6 +89,7 @@ impl Run {
 
     /// Past libtest, which keeps what a test prints to itself unless it fails.
     fn say(&self, what: impl Display) {
-        writeln!(std::io::stderr(), "{}: {what}", self.name).unwrap();
+        let mut terminal = std::io::stderr();
+        writeln!(terminal, "{}: {what}", self.name).unwrap();
     }
 }

@@ -13,6 +13,9 @@ use crate::tool::{Ran, Running, wait_until, wait_within};
 /// How many messages a relay has in its hands at the most.
 pub(crate) const CONCURRENCY: usize = 8;
 
+/// More than they send while a test looks elsewhere.
+const PLENTY: usize = 500;
+
 /// Long runs on small machines take their time.
 const LONG: Duration = Duration::from_secs(600);
 
@@ -66,11 +69,12 @@ impl Scene {
         self.database.tool.start(&[&args[..], &["--transport", &url]].concat())
     }
 
-    /// Waits until the relays have sent some more: about an even share of what is left, so that each of so many further faults
-    /// finds them at work, and a moment more or less.
-    pub(crate) fn wait_for_a_share(&self, random: &mut StdRng, faults_to_come: usize) {
-        let left = self.ids.len().saturating_sub(self.by_delivery().len());
-        let goal = self.server.accepted_count() + random.random_range(1..=2 * left / (faults_to_come + 2) + 1);
+    /// Waits until the relays have sent some more, and a moment more or less. They never run out of work.
+    pub(crate) fn wait_amid_work(&mut self, random: &mut StdRng) {
+        if self.ids.len() < self.by_delivery().len() + PLENTY {
+            self.enqueue(PLENTY);
+        }
+        let goal = self.server.accepted_count() + random.random_range(1..=PLENTY / 4);
         wait_until("the relays are in the midst of their work", || self.server.accepted_count() >= goal);
         std::thread::sleep(Duration::from_micros(random.random_range(0..20_000)));
     }
@@ -103,6 +107,7 @@ impl Scene {
             assert!(mails.len() - 1 <= lost, "{id} came {} times, and {lost} attempts are lost", mails.len());
         }
         Toll {
+            mails: self.ids.len(),
             missing: self.ids.len() - arrived.len(),
             duplicates: arrived.values().map(|mails| mails.len() - 1).sum(),
             lost,
@@ -112,6 +117,7 @@ impl Scene {
 
 /// What the faults have cost.
 pub(crate) struct Toll {
+    mails: usize,
     /// Deliveries that are told to be sent, and never arrived.
     pub(crate) missing: usize,
     /// Mails that arrived once too often.
@@ -122,7 +128,8 @@ pub(crate) struct Toll {
 
 impl std::fmt::Display for Toll {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "lost {}, duplicated {}, attempts lost {}", self.missing, self.duplicates, self.lost.len())
+        let Self { mails, missing, duplicates, lost } = self;
+        write!(f, "of {mails} mails lost {missing}, duplicated {duplicates}; attempts lost {}", lost.len())
     }
 }
 

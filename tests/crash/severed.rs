@@ -12,18 +12,15 @@ use crate::scene::{CONCURRENCY, Scene};
 const RELAYS: usize = 2;
 
 pub(crate) fn test(run: &Run, database: Database) {
-    let (rounds, mails) = (run.count(20, 200), run.count(1_500, 8_000));
-    run.say(format_args!(
-        "{rounds} times at random connections of {RELAYS} relays of concurrency {CONCURRENCY}, {mails} mails"
-    ));
+    let rounds = run.count(20, 200);
+    run.say(format_args!("{rounds} times at random connections of {RELAYS} relays of concurrency {CONCURRENCY}"));
     let mut random = run.random();
     let mut scene = Scene::slow(database);
-    scene.enqueue(mails);
 
     let relays: Vec<_> = (0..RELAYS).map(|_| scene.relay("2s")).collect();
     let (mut in_flight, mut ended) = (Vec::new(), 0);
-    for round in 0..rounds {
-        scene.wait_for_a_share(&mut random, rounds - round);
+    for _ in 0..rounds {
+        scene.wait_amid_work(&mut random);
         let connections: Vec<_> =
             scene.database.connections().into_iter().filter(|_| random.random_ratio(1, 2)).collect();
         in_flight.push(scene.database.held().len());
@@ -38,7 +35,7 @@ pub(crate) fn test(run: &Run, database: Database) {
     run.say(&toll);
     let outages = check_logs(&relays);
     run.say(format_args!("outages that each relay told of: {outages:?}"));
-    assert!(outages.iter().sum::<usize>() > 0, "nobody noticed: this test shows nothing");
+    assert!(ended >= rounds, "there was little to end: this test shows nothing");
     assert!(outages.iter().all(|outages| *outages <= rounds), "one line for each time");
     assert_eq!(toll.missing, 0, "nothing is lost");
     assert!(toll.duplicates <= toll.lost.len());
