@@ -1,11 +1,13 @@
 //! Leasing what is due, in one short transaction that waits for nobody.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use postrider_transport::{DeliveryId, Encoded};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, Row};
 
+use super::floor::{Floor, Floors};
 use super::rows::{attempt_item, id, list, numbered, recorded};
 use super::sql::{BEGIN, Sql};
 use crate::clock::{from_micros, micros, to_micros};
@@ -18,37 +20,62 @@ pub(super) async fn claim(
     connection: &mut MySqlConnection,
     sql: &Sql,
     claim: Claim,
+    floors: &Floors,
     test_now: Option<i64>,
 ) -> Result<Vec<Lease>, StoreError> {
+    let floor = floors.next(Instant::now());
+    let (mut leases, mut took) = take(connection, sql, claim, &floor, test_now).await?;
+    if leases.is_empty() && floor != Floor::default() {
+        (leases, took) = take(connection, sql, claim, &Floor::default(), test_now).await?;
+    }
+    floors.took(took.len() >= claim.limit, took);
+    Ok(leases)
+}
+
+/// Claims what is due from the floor on. With the leases comes, for each row, its priority and when it was due.
+async fn take(
+    connection: &mut MySqlConnection,
+    sql: &Sql,
+    claim: Claim,
+    floor: &Floor,
+    test_now: Option<i64>,
+) -> Result<(Vec<Lease>, Vec<(i64, i64)>), StoreError> {
     // Looking takes no lock and no transaction: an idle relay costs the server little.
-    let firsts = sql.query(&sql.first_due).bind(test_now).fetch_all(&mut *connection).await?;
+    let firsts = sql.first_due(test_now, floor).fetch_all(&mut *connection).await?;
     let Some(first) = firsts.first() else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     };
     let now = first.number("now")?;
     let due_by = claim.due_by.map_or(now, |time| to_micros(time).min(now));
     let mut levels = Vec::new();
     for first in &firsts {
-        if first.number("due_at")? <= due_by {
-            levels.push(first.number("priority")?);
+        let due_at = first.number("due_at")?;
+        if due_at <= due_by {
+            levels.push((first.number("priority")?, due_at));
         }
     }
     if levels.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
 
     let mut tx = connection.begin_with(BEGIN).await?;
     let mut rows = Vec::new();
-    for level in levels {
+    let mut took = Vec::new();
+    for (level, first) in levels {
         let room = i64::try_from(claim.limit - rows.len()).unwrap_or(i64::MAX);
-        rows.extend(sql.query(&sql.due).bind(level).bind(due_by).bind(room).fetch_all(&mut *tx).await?);
+        // From the first one on, so that what was settled before it is not walked over a second time.
+        let due = sql.query(&sql.due).bind(level).bind(first).bind(due_by).bind(room).fetch_all(&mut *tx).await?;
+        for row in &due {
+            took.push((level, row.number("due_at")?));
+        }
+        rows.extend(due);
         if rows.len() >= claim.limit {
             break;
         }
     }
     if rows.is_empty() {
         tx.rollback().await?;
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     let mut ids = Vec::with_capacity(rows.len());
     let mut lost = Vec::new();
@@ -84,7 +111,7 @@ pub(super) async fn claim(
     }
     sql.query(&sql.take).bind(ids).bind(now).bind(now.saturating_add(micros(claim.lease))).execute(&mut *tx).await?;
     tx.commit().await?;
-    Ok(leases)
+    Ok((leases, took))
 }
 
 fn is_leased(row: &MySqlRow) -> Result<bool, StoreError> {

@@ -3,6 +3,7 @@
 mod admin;
 mod claim;
 mod enqueue;
+mod floor;
 mod migrate;
 mod rows;
 mod session;
@@ -18,6 +19,7 @@ use sqlx::MySqlPool;
 use sqlx::mysql::MySqlConnection;
 use tokio::sync::Notify;
 
+use floor::{Floor, Floors};
 use session::{Session, undeadlocked};
 use sql::Sql;
 
@@ -74,6 +76,7 @@ pub struct MySqlStore {
     sql: Arc<Sql>,
     clock: Clock,
     bell: Arc<Notify>,
+    floors: Arc<Floors>,
 }
 
 impl MySqlStore {
@@ -95,7 +98,7 @@ impl MySqlStore {
     }
 
     fn with_sql(pool: MySqlPool, sql: Sql) -> Self {
-        Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::default() }
+        Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::default(), floors: Arc::default() }
     }
 
     /// The same store with a clock that a test moves.
@@ -178,7 +181,7 @@ impl Store for MySqlStore {
         let now = self.clock.test_micros();
         let leases = undeadlocked(|| async {
             let mut session = self.session().await?;
-            let leases = claim::claim(&mut session, &self.sql, claim, now).await;
+            let leases = claim::claim(&mut session, &self.sql, claim, &self.floors, now).await;
             session.finish(leases)
         });
         leases.await
@@ -212,7 +215,7 @@ impl Store for MySqlStore {
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
         let mut session = self.session().await?;
-        let query = self.sql.query(&self.sql.first_due).bind(self.clock.test_micros());
+        let query = self.sql.first_due(self.clock.test_micros(), &Floor::default());
         let firsts = query.fetch_all(&mut *session).await?;
         session.finish(Ok(()))?;
         let mut next: Option<i64> = None;

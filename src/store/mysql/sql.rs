@@ -9,6 +9,8 @@ use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, MySql, Type};
 
+use super::floor::Floor;
+
 /// Now: the time that is bound here, or else the server's. It asks for UTC, because in a session's own time zone an hour may come
 /// twice.
 const NOW: &str = "COALESCE(?, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)))";
@@ -34,7 +36,7 @@ pub(super) struct Sql {
     pub(super) insert: [Arc<str>; 3],
     pub(super) insert_keyed: [Arc<str>; 3],
     pub(super) ids_of_keys: [Arc<str>; 3],
-    pub(super) first_due: Arc<str>,
+    first_due: Arc<str>,
     pub(super) due: Arc<str>,
     pub(super) messages: Arc<str>,
     pub(super) take: Arc<str>,
@@ -93,6 +95,12 @@ impl Sql {
         sqlx::query(AssertSqlSafe(Arc::clone(text)))
     }
 
+    /// The first row of each priority, from a floor on.
+    pub(super) fn first_due(&self, test_now: Option<i64>, floor: &Floor) -> Query<'static, MySql, MySqlArguments> {
+        let query = self.query(&self.first_due).bind(test_now);
+        floor.iter().rev().fold(query, |query, from| query.bind(from.unwrap_or(i64::MIN)))
+    }
+
     pub(super) fn scalar<T>(&self, text: &Arc<str>) -> QueryScalar<'static, MySql, T, MySqlArguments>
     where
         T: for<'r> Decode<'r, MySql> + Type<MySql>,
@@ -120,11 +128,11 @@ const IDS_OF_KEYS: &str =
     "SELECT id, `key` FROM {p}deliveries FORCE INDEX (deliveries_key) WHERE `key` IN ({keys_in}) FOR UPDATE";
 
 /// The first row of each priority, most urgent first, and the time. Each costs one look at the index, so that rows scheduled for later
-/// are never walked over.
+/// are never walked over. For each priority, from 9 down, there is a time from which to look.
 fn first_due() -> String {
     let level = |priority: u8| {
         format!(
-            "(SELECT priority, due_at FROM {{p}}queue FORCE INDEX (queue_due) WHERE priority = {priority} ORDER BY due_at LIMIT 1)"
+            "(SELECT priority, due_at FROM {{p}}queue FORCE INDEX (queue_due) WHERE priority = {priority} AND due_at >= ? ORDER BY due_at LIMIT 1)"
         )
     };
     let levels: Vec<String> = (0..=9).rev().map(level).collect();
@@ -137,9 +145,9 @@ fn first_due() -> String {
 /// The index gives the order, so that no more rows are locked than are taken. The server plans anew at each execution, with the
 /// limit in hand.
 const DUE: &str = "
-    SELECT delivery_id, leased_at, token, attempts, cycle, spent, cycle_started_at, expires_at, partial
+    SELECT delivery_id, due_at, leased_at, token, attempts, cycle, spent, cycle_started_at, expires_at, partial
     FROM {p}queue FORCE INDEX (queue_due)
-    WHERE priority = ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
+    WHERE priority = ? AND due_at >= ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
 
 const MESSAGES: &str = "
     SELECT d.id, GREATEST(d.created_at, COALESCE(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt

@@ -55,6 +55,38 @@ pub async fn a_pass_does_not_meet_what_it_put_off<F: StoreUnderTest>(fixture: &F
     assert_eq!(claim(&store, 10).await.len(), 1);
 }
 
+/// A store may take up a backlog where the last claim left off. What falls due again before that place, and what comes there late, is
+/// found all the same, before the store says that nothing is due.
+pub async fn a_backlog_hides_nothing<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let start = clock.now();
+    // So many that the backlog ends with a full claim.
+    for _ in 0..5 {
+        store.insert((0..21).map(|_| row()).collect()).await.expect("inserting works");
+        clock.advance(SECOND);
+    }
+    let abandoned = claim(&store, 3).await;
+    let mut met = HashSet::new();
+    for _ in 0..20 {
+        let leases = claim(&store, 3).await;
+        met.extend(leases.iter().map(|lease| lease.key.id));
+        store.settle(&leases.iter().map(sent).collect::<Vec<_>>()).await.expect("settling works");
+    }
+    clock.advance(LEASE + SECOND);
+    let late = insert_one(&store, NewRow { due: Some(When::At(start)), ..row() }).await;
+    loop {
+        let leases = claim(&store, 3).await;
+        if leases.is_empty() {
+            break;
+        }
+        met.extend(leases.iter().map(|lease| lease.key.id));
+        store.settle(&leases.iter().map(sent).collect::<Vec<_>>()).await.expect("settling works");
+    }
+    assert!(met.contains(&late) && abandoned.iter().all(|lease| met.contains(&lease.key.id)));
+    assert_eq!(met.len(), 106);
+}
+
 /// However many claim at once, a delivery has one holder.
 pub async fn many_claimers_never_share_a_delivery<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;

@@ -81,6 +81,7 @@ macro_rules! store_tests {
             what_is_scheduled_waits_for_its_time
             claims_go_by_priority_and_then_by_age
             a_claim_takes_no_more_than_it_asks_for
+            a_backlog_hides_nothing
             a_pass_does_not_meet_what_it_put_off
             many_claimers_never_share_a_delivery
             only_the_present_token_settles
