@@ -69,7 +69,6 @@ async fn drain(pool: &Pool, mails: usize) -> Duration {
         assert_eq!((pass.sent, transport.calls().len()), (mails as u64, mails), "each is sent once");
         let stats = outbox.store().stats().await.unwrap();
         assert_eq!((stats.sent - before, stats.pending, stats.leased), (mails as u64, 0, 0));
-        let _: &_ = each;
         took
     })
 }
