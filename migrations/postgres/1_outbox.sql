@@ -35,7 +35,8 @@ CREATE TABLE "postrider".queue (
     lease_until      timestamptz NOT NULL DEFAULT '-infinity', -- held by a relay until then
     leased_at        timestamptz,                           -- set while a relay holds it
     abandoned_at     timestamptz,                           -- leased_at of the holder before, if that one vanished
-    token            bigint      NOT NULL DEFAULT 0,        -- grows with each claim
+    token            bigint      NOT NULL DEFAULT -1,       -- grows with each claim; while nobody holds it, -1 less the last one,
+                                                            -- so that no settlement matches
     attempts         integer     NOT NULL DEFAULT 0,        -- made over its life
     cycle            integer     NOT NULL DEFAULT 1,
     spent            integer     NOT NULL DEFAULT 0,        -- of this cycle's budget

@@ -27,6 +27,9 @@ pub(super) enum Until {
     Claimed,
 }
 
+/// The most that is claimed at once. More takes longer than it saves, and the results of one claim are written during the next.
+const MOST: usize = 512;
+
 /// How long to leave the claiming alone while results wait for the database.
 const UNSETTLED: Duration = Duration::from_millis(50);
 
@@ -161,7 +164,9 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         }
         let room = self.room.available_permits();
         let (limit, probe) = match self.shared.breaker.admit() {
-            Admission::All => (room, None),
+            // What is being written makes more room in a moment, and one claim for all of it costs little more than one for a part.
+            Admission::All if room < self.worth() && self.shared.settling.load(Ordering::SeqCst) => (0, None),
+            Admission::All => (room.min(MOST), None),
             Admission::Probe(probe) => (room.min(1), Some(probe)),
             Admission::NotBefore(_) | Admission::Probing if self.until != Until::Stopped => {
                 return Ok(self.when_idle(Turn::Over));
@@ -183,6 +188,11 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
             Until::Stopped if claimed > 0 => Ok(Turn::Again),
             Until::Stopped => Ok(Turn::Wait(self.next_look().await?)),
         }
+    }
+
+    /// How much room makes a claim worth its while, when there is soon to be more.
+    fn worth(&self) -> usize {
+        (self.shared.settings.concurrency / 2).min(MOST / 2)
     }
 
     /// In a pass that ends by itself, a pause ends it only once the calls under way have shown whether it lasts.
@@ -208,16 +218,14 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         if count == 0 {
             return Ok(0);
         }
-        for lease in &leases {
-            shared.hold(lease.key);
-        }
+        shared.hold(leases.iter().map(|lease| lease.key));
         shared.tell(&Event::Claimed { count });
         let mut claims = Vec::with_capacity(count);
         for lease in leases {
             match Arc::clone(&self.room).try_acquire_owned() {
                 Ok(permit) => claims.push(Claimed { lease, asked, answered, permit }),
                 // A store that hands out more than was asked for; what is too much runs out.
-                Err(_) => shared.let_go(lease.key),
+                Err(_) => shared.let_go([lease.key]),
             }
         }
         let size = shared.transport.max_batch().max(1);

@@ -171,7 +171,8 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self.work(Until::Stopped, shutdown).await
     }
 
-    /// One round for tests and cron: claims once, up to [`concurrency`](Self::concurrency), and returns when all of it is settled.
+    /// One round for tests and cron: claims once, up to [`concurrency`](Self::concurrency) and at most 512, and returns when all of it
+    /// is settled.
     ///
     /// # Errors
     /// When the database does not answer.

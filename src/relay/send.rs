@@ -83,19 +83,22 @@ impl<S: Store, T: Transport> Desk<'_, S, T> {
         settlement.make_storable();
         self.keys.retain(|key| *key != lease.key);
         let finished = Finished { settlement, template_id: lease.template_id, permit };
-        // When nobody receives any more, the driver ends the relay, and the lease runs out.
-        let _ = self.finished.send(finished).await;
+        if self.finished.send(finished).await.is_err() {
+            // Nobody receives any more: the driver is to see it and end the relay. The lease runs out.
+            self.shared.room_freed.notify_one();
+        }
     }
 }
 
 impl<S: Store, T: Transport> Drop for Desk<'_, S, T> {
     fn drop(&mut self) {
-        for key in &self.keys {
-            self.shared.let_go(*key);
-        }
+        let left = !self.keys.is_empty();
+        self.shared.let_go(self.keys.drain(..));
         // Before anybody is told to look again.
-        drop(self.probe.take());
-        self.shared.room_freed.notify_one();
+        let probed = self.probe.take().is_some();
+        if left || probed {
+            self.shared.room_freed.notify_one();
+        }
     }
 }
 

@@ -34,47 +34,79 @@ pub(super) async fn settle<S: Store, T: Transport>(
     mut finished: mpsc::Receiver<Finished>,
     patience: Duration,
 ) -> Result<(), StoreError> {
-    let mut batch = Vec::new();
+    let mut received = Vec::with_capacity(BATCH);
+    let mut batch = Batch::default();
     let mut outcome = Ok(());
-    while finished.recv_many(&mut batch, BATCH).await > 0 {
+    while finished.recv_many(&mut received, BATCH).await > 0 {
+        shared.settling.store(true, Ordering::SeqCst);
+        received.drain(..).for_each(|done| batch.add(done));
         if let Err(error) = settle_batch(&shared, &batch, patience).await {
             // Their leases run out, and whoever takes them over records a lost attempt: nothing is lost but the knowledge.
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                count = batch.len(),
+                count = batch.settlements.len(),
                 "results could not be written"
             );
             outcome = Err(error);
         }
-        for done in batch.drain(..) {
-            shared.let_go(done.settlement.key);
-            drop(done.permit);
-        }
+        shared.let_go(batch.settlements.iter().map(|settlement| settlement.key));
+        batch.clear();
+        shared.settling.store(false, Ordering::SeqCst);
         shared.room_freed.notify_one();
     }
     outcome
 }
 
+/// What is written together, in the form in which a store takes it.
+#[derive(Default)]
+struct Batch {
+    settlements: Vec<Settlement>,
+    template_ids: Vec<Option<String>>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    fn add(&mut self, done: Finished) {
+        self.settlements.push(done.settlement);
+        self.template_ids.push(done.template_id);
+        match &mut self.room {
+            Some(room) => room.merge(done.permit),
+            None => self.room = Some(done.permit),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.settlements.clear();
+        self.template_ids.clear();
+        self.room = None;
+    }
+
+    fn announce<S: Store, T: Transport>(&self, shared: &Shared<S, T>, first: usize, results: Vec<Settled>) {
+        let settlements = self.settlements[first..].iter().zip(&self.template_ids[first..]);
+        for ((settlement, template_id), result) in settlements.zip(results) {
+            announce(shared, settlement, template_id.as_deref(), result);
+        }
+    }
+}
+
 async fn settle_batch<S: Store, T: Transport>(
     shared: &Shared<S, T>,
-    batch: &[Finished],
+    batch: &Batch,
     patience: Duration,
 ) -> Result<(), StoreError> {
-    let settlements: Vec<Settlement> = batch.iter().map(|done| done.settlement.clone()).collect();
-    match with_patience(shared, &settlements, patience).await {
+    let settlements = &batch.settlements;
+    match with_patience(shared, settlements, patience).await {
         Ok(results) => {
-            for (done, result) in batch.iter().zip(results) {
-                announce(shared, done, result);
-            }
+            batch.announce(shared, 0, results);
             Ok(())
         }
-        Err(error) if error.kind() == StoreErrorKind::Unavailable || batch.len() == 1 => Err(error),
+        Err(error) if error.kind() == StoreErrorKind::Unavailable || settlements.len() == 1 => Err(error),
         // One that the database refuses must not keep the others from being written.
         Err(_) => {
             let mut outcome = Ok(());
-            for done in batch {
-                match with_patience(shared, std::slice::from_ref(&done.settlement), patience).await {
-                    Ok(results) => results.into_iter().for_each(|result| announce(shared, done, result)),
+            for (place, settlement) in settlements.iter().enumerate() {
+                match with_patience(shared, std::slice::from_ref(settlement), patience).await {
+                    Ok(results) => batch.announce(shared, place, results),
                     Err(error) => outcome = Err(error),
                 }
             }
@@ -111,31 +143,35 @@ async fn with_patience<S: Store, T: Transport>(
     }
 }
 
-fn announce<S: Store, T: Transport>(shared: &Shared<S, T>, done: &Finished, result: Settled) {
-    let id = done.settlement.key.id;
+fn announce<S: Store, T: Transport>(
+    shared: &Shared<S, T>,
+    settlement: &Settlement,
+    template_id: Option<&str>,
+    result: Settled,
+) {
+    let id = settlement.key.id;
     if result == Settled::LeaseLost {
         tracing::warn!(%id, "the lease was lost while the message was being sent; it may be sent twice");
         shared.count(|pass| pass.lease_lost += 1);
         shared.tell(&Event::LeaseLost { id });
         return;
     }
-    match &done.settlement.next {
+    match &settlement.next {
         Next::Sent => {
             let without = |state| state != RecipientState::Sent;
-            let refused = done.settlement.recipients.iter().filter(|r| without(r.state)).count();
+            let refused = settlement.recipients.iter().filter(|r| without(r.state)).count();
             tracing::debug!(%id, refused, "sent");
             shared.count(|pass| pass.sent += 1);
             shared.tell(&Event::Sent { id, refused });
         }
         Next::Pending { after } => {
-            let charged = done.settlement.charge;
-            let error = done.settlement.attempt.as_ref().and_then(|attempt| attempt.error.as_deref());
+            let charged = settlement.charge;
+            let error = settlement.attempt.as_ref().and_then(|attempt| attempt.error.as_deref());
             tracing::info!(%id, after_s = after.as_secs_f64(), charged, error, "to be tried again");
             shared.count(|pass| if charged { pass.retried += 1 } else { pass.released += 1 });
             shared.tell(&Event::RetryScheduled { id, after: *after, charged });
         }
         Next::Dead { reason } => {
-            let template_id = done.template_id.as_deref();
             tracing::warn!(%id, template_id, reason, "dead letter");
             shared.count(|pass| pass.dead += 1);
             shared.tell(&Event::DeadLettered { id, template_id, reason });

@@ -24,6 +24,8 @@ pub(super) struct Shared<S, T> {
     /// Whether results wait for a database that does not take them. Until it does, nothing is claimed: this relay would take its
     /// own deliveries over.
     pub(super) unsettled: AtomicBool,
+    /// Whether results are being written at this moment, after which there is more room.
+    pub(super) settling: AtomicBool,
     pub(super) breaker: Breaker,
     /// Rung when the breaker opens or closes, so that the change is reported.
     pub(super) breaker_changed: Notify,
@@ -42,6 +44,7 @@ impl<S, T: Transport> Shared<S, T> {
             transport,
             outage: Outage::default(),
             unsettled: AtomicBool::new(false),
+            settling: AtomicBool::new(false),
             breaker: Breaker::new(settings.pause),
             breaker_changed: Notify::new(),
             room_freed: Notify::new(),
@@ -55,15 +58,17 @@ impl<S, T: Transport> Shared<S, T> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn hold(&self, key: LeaseKey) {
-        self.held().insert(key.id, key.token);
+    pub(super) fn hold(&self, keys: impl Iterator<Item = LeaseKey>) {
+        self.held().extend(keys.map(|key| (key.id, key.token)));
     }
 
-    /// Forgets a lease, unless this relay has claimed the delivery anew meanwhile.
-    pub(super) fn let_go(&self, key: LeaseKey) {
+    /// Forgets leases, save where this relay has claimed the delivery anew meanwhile.
+    pub(super) fn let_go(&self, keys: impl IntoIterator<Item = LeaseKey>) {
         let mut held = self.held();
-        if held.get(&key.id) == Some(&key.token) {
-            held.remove(&key.id);
+        for key in keys {
+            if held.get(&key.id) == Some(&key.token) {
+                held.remove(&key.id);
+            }
         }
     }
 

@@ -131,7 +131,11 @@ columns!(sqlx::sqlite::SqliteRow);
 
 /// A word of ours.
 pub(super) fn word<T: FromStr<Err = UnknownWord>>(row: &impl Columns, column: &str) -> Result<T, StoreError> {
-    row.text(column)?.parse().map_err(|error: UnknownWord| corrupt(&error.to_string()))
+    parsed_word(row.text(column)?)
+}
+
+fn parsed_word<T: FromStr<Err = UnknownWord>>(word: &str) -> Result<T, StoreError> {
+    word.parse().map_err(|error: UnknownWord| corrupt(&error.to_string()))
 }
 
 /// A number that is never negative.
@@ -141,15 +145,24 @@ pub(super) fn count(row: &impl Columns, column: &str) -> Result<u32, StoreError>
 
 /// The JSON array of all recipients.
 pub(super) fn recipients(row: &impl Columns) -> Result<Vec<Recipient>, StoreError> {
-    let addresses: Vec<String> = serde_json::from_str(row.text("recipients")?)
-        .map_err(|_| corrupt("the recipients are no JSON array of strings"))?;
+    parsed(row.text("recipients")?)
+}
+
+fn parsed(recipients: &str) -> Result<Vec<Recipient>, StoreError> {
+    let addresses: Vec<String> =
+        serde_json::from_str(recipients).map_err(|_| corrupt("the recipients are no JSON array of strings"))?;
     Ok(addresses.into_iter().map(Recipient::new).collect())
 }
 
 /// Puts into a lease what its delivery's row says in words. Words that make no sense must not keep other deliveries from being
 /// claimed, so they make the lease unreadable, and no error.
-pub(super) fn addressed(lease: Lease, row: &impl Columns, recorded: &[RecipientOutcome]) -> Lease {
-    let words = recipients(row).and_then(|recipients| Ok((recipients, word(row, "when_in_doubt")?)));
+pub(super) fn addressed(
+    lease: Lease,
+    recipients: Result<&str, StoreError>,
+    when_in_doubt: Result<&str, StoreError>,
+    recorded: &[RecipientOutcome],
+) -> Lease {
+    let words = recipients.and_then(parsed).and_then(|recipients| Ok((recipients, parsed_word(when_in_doubt?)?)));
     match words {
         Ok((all, when_in_doubt)) => {
             let (recipients, taken) = remaining(all, recorded);

@@ -150,5 +150,5 @@ fn lease(
         lost,
         ..Lease::new(key, from_micros(now), encoded, Vec::new())
     };
-    Ok(addressed(lease, message, recorded))
+    Ok(addressed(lease, message.text("recipients"), message.text("when_in_doubt"), recorded))
 }

@@ -101,7 +101,7 @@ impl PgStore {
         let mut affected = 0;
         loop {
             let mut tx = self.pool.begin().await?;
-            let (now, age) = (self.clock.test_micros(), micros(age));
+            let (now, age) = (self.test_now(), micros(age));
             let ids: Vec<Uuid> = self.sql.scalar(&portion).bind(now).bind(age).fetch_all(&mut *tx).await?;
             if ids.is_empty() {
                 return Ok(affected);
@@ -118,7 +118,7 @@ impl PgStore {
             r#"SELECT id, (extract(epoch FROM {now} - seen_at) * 1000000)::bigint AS seen_ago, in_flight, paused
                FROM "{s}".relays ORDER BY id"#,
         );
-        let rows = self.sql.query(&text).bind(self.clock.test_micros()).fetch_all(connection).await?;
+        let rows = self.sql.query(&text).bind(self.test_now()).fetch_all(connection).await?;
         rows.iter()
             .map(|row| {
                 let seen_ago = Duration::from_micros(unsigned(row.try_get("seen_ago")?));
@@ -212,7 +212,7 @@ impl AdminStore for PgStore {
         // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt.
         let text = self.text(
             r#"INSERT INTO "{s}".queue (delivery_id, priority, due_at, token, attempts, cycle, cycle_started_at, partial)
-               SELECT d.id, d.priority, {now}, greatest(e.token, a.token, 0), greatest(e.attempts, a.number, 0),
+               SELECT d.id, d.priority, {now}, -1 - greatest(e.token, a.token, 0), greatest(e.attempts, a.number, 0),
                       greatest(e.cycle, a.cycle, 1) + 1, {now}, $3
                FROM "{s}".deliveries d
                LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
@@ -220,13 +220,7 @@ impl AdminStore for PgStore {
                                   WHERE delivery_id = d.id ORDER BY number DESC LIMIT 1) a ON true
                WHERE d.id = $2"#,
         );
-        self.sql
-            .query(&text)
-            .bind(self.clock.test_micros())
-            .bind(uuid)
-            .bind(!kept.is_empty())
-            .execute(&mut *tx)
-            .await?;
+        self.sql.query(&text).bind(self.test_now()).bind(uuid).bind(!kept.is_empty()).execute(&mut *tx).await?;
         let text = self.text(r#"DELETE FROM "{s}".ended WHERE delivery_id = $1"#);
         self.sql.query(&text).bind(uuid).execute(&mut *tx).await?;
         let ring = sqlx::query("SELECT pg_notify($1, '')").bind(self.sql.channel()).persistent(self.sql.is_prepared());
@@ -253,9 +247,9 @@ impl AdminStore for PgStore {
         let text = self.text(
             r#"WITH gone AS (DELETE FROM "{s}".queue WHERE delivery_id = $2 RETURNING *)
                INSERT INTO "{s}".ended (delivery_id, state, ended_at, token, attempts, cycle)
-               SELECT delivery_id, 'cancelled', {now}, token, attempts, cycle FROM gone"#,
+               SELECT delivery_id, 'cancelled', {now}, -1 - token, attempts, cycle FROM gone"#,
         );
-        self.sql.query(&text).bind(self.clock.test_micros()).bind(uuid).execute(&mut *tx).await?;
+        self.sql.query(&text).bind(self.test_now()).bind(uuid).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(Changed::Done)
     }
@@ -268,7 +262,7 @@ impl AdminStore for PgStore {
                        AS oldest_due
                FROM "{s}".queue"#,
         );
-        let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
+        let row = self.sql.query(&text).bind(self.test_now()).fetch_one(&mut *tx).await?;
         let text = self.text(r#"SELECT state, count(*) AS deliveries FROM "{s}".ended GROUP BY state"#);
         let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
         let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);

@@ -7,6 +7,7 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::rows::Moment;
 use super::sql::Sql;
 use crate::clock::{micros, to_micros};
 use crate::delivery::{NewRow, When};
@@ -26,7 +27,7 @@ pub(super) async fn insert(
     connection: &mut PgConnection,
     sql: &Sql,
     rows: &[NewRow],
-    now: Option<i64>,
+    now: Option<Moment>,
 ) -> Result<Vec<DeliveryId>, StoreError> {
     if rows.is_empty() {
         return Ok(Vec::new());

@@ -20,6 +20,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres, Transaction};
 
 use bell::Bell;
+use rows::Moment;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
@@ -180,6 +181,11 @@ impl DerefMut for Session {
 }
 
 impl PgStore {
+    /// What a test's clock shows; nothing leaves it to the database.
+    fn test_now(&self) -> Option<Moment> {
+        self.clock.test_micros().map(|micros| Moment(from_micros(micros)))
+    }
+
     async fn session(&self) -> Result<Session, StoreError> {
         Ok(if self.sql.is_prepared() {
             Session::Bare(self.pool.acquire().await?)
@@ -194,14 +200,14 @@ impl Store for PgStore {
 
     async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
         let mut session = self.session().await?;
-        let ids = enqueue::insert(&mut session, &self.sql, &rows, self.clock.test_micros()).await?;
+        let ids = enqueue::insert(&mut session, &self.sql, &rows, self.test_now()).await?;
         session.finish().await?;
         self.bell.ring();
         Ok(ids)
     }
 
     async fn insert_in(&self, connection: &mut PgConnection, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
-        let ids = enqueue::insert(connection, &self.sql, &rows, self.clock.test_micros()).await?;
+        let ids = enqueue::insert(connection, &self.sql, &rows, self.test_now()).await?;
         if !self.bell.is_listening() {
             // Nothing else will tell of the commit, which is still to come: the relay looks several times after a hint.
             self.bell.ring();
@@ -214,7 +220,7 @@ impl Store for PgStore {
             return Ok(Vec::new());
         }
         let mut session = self.session().await?;
-        let leases = claim::claim(&mut session, &self.sql, claim, self.clock.test_micros()).await?;
+        let leases = claim::claim(&mut session, &self.sql, claim, self.test_now()).await?;
         session.finish().await?;
         Ok(leases)
     }
@@ -223,12 +229,12 @@ impl Store for PgStore {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
-        settle::settle(&self.pool, &self.sql, settlements, self.clock.test_micros()).await
+        settle::settle(&self.pool, &self.sql, settlements, self.test_now()).await
     }
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
         let mut session = self.session().await?;
-        let results = settle::renew(&mut session, &self.sql, keys, lease, self.clock.test_micros()).await?;
+        let results = settle::renew(&mut session, &self.sql, keys, lease, self.test_now()).await?;
         session.finish().await?;
         Ok(results)
     }
@@ -236,23 +242,23 @@ impl Store for PgStore {
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
         let mut session = self.session().await?;
         let wait: Option<i64> =
-            self.sql.scalar(&self.sql.next_due).bind(self.clock.test_micros()).fetch_one(&mut *session).await?;
+            self.sql.scalar(&self.sql.next_due).bind(self.test_now()).fetch_one(&mut *session).await?;
         session.finish().await?;
         Ok(wait.map(|wait| Duration::from_micros(unsigned(wait))))
     }
 
     async fn now(&self) -> Result<SystemTime, StoreError> {
         let mut session = self.session().await?;
-        let now: i64 = self.sql.scalar(&self.sql.now).bind(self.clock.test_micros()).fetch_one(&mut *session).await?;
+        let Moment(now) = self.sql.scalar(&self.sql.now).bind(self.test_now()).fetch_one(&mut *session).await?;
         session.finish().await?;
-        Ok(from_micros(now))
+        Ok(now)
     }
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         let mut session = self.session().await?;
         self.sql
             .query(&self.sql.report)
-            .bind(self.clock.test_micros())
+            .bind(self.test_now())
             .bind(report.id.to_string())
             .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
             .bind(&report.paused)

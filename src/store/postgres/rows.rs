@@ -1,11 +1,17 @@
-//! From rows to types.
+//! From rows to types, and from types to what is bound.
+
+use std::time::SystemTime;
 
 use postrider_transport::DeliveryId;
-use sqlx::Row;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgConnection, PgHasArrayType, PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
+use sqlx::{Decode, Encode, Postgres, Row, Type};
 use uuid::Uuid;
 
 use super::sql::Sql;
+use crate::clock::{from_micros, to_micros};
 use crate::delivery::RecipientOutcome;
 use crate::store::StoreError;
 use crate::store::sql::outcome;
@@ -25,4 +31,41 @@ pub(super) async fn recorded(
     }
     let rows = sql.query(&sql.recorded).bind(ids).fetch_all(connection).await?;
     rows.iter().map(|row| Ok((row.try_get("delivery_id")?, outcome(row)?))).collect()
+}
+
+/// A `timestamptz` in the server's own form, which costs it no arithmetic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment(pub(super) SystemTime);
+
+/// From the Unix epoch to the server's own, the first of January 2000, in microseconds.
+const EPOCH: i64 = 946_684_800_000_000;
+
+impl Type<Postgres> for Moment {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1184))
+    }
+}
+
+impl PgHasArrayType for Moment {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1185))
+    }
+}
+
+impl Encode<'_, Postgres> for Moment {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Encode::<Postgres>::encode(to_micros(self.0).saturating_sub(EPOCH), buffer)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Moment {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        match value.format() {
+            PgValueFormat::Binary => {
+                let micros = <i64 as Decode<Postgres>>::decode(value)?;
+                Ok(Self(from_micros(micros.saturating_add(EPOCH))))
+            }
+            PgValueFormat::Text => Err("a time came as text".into()),
+        }
+    }
 }

@@ -7,9 +7,9 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
-use super::rows::id;
+use super::rows::{Moment, id};
 use super::sql::Sql;
-use crate::clock::{micros, to_micros};
+use crate::clock::micros;
 use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
 use crate::store::StoreError;
 
@@ -17,7 +17,7 @@ pub(super) async fn settle(
     pool: &PgPool,
     sql: &Sql,
     settlements: &[Settlement],
-    now: Option<i64>,
+    now: Option<Moment>,
 ) -> Result<Vec<Settled>, StoreError> {
     // A second settlement of the same delivery in one batch finds nothing left.
     let mut seen = HashSet::new();
@@ -72,8 +72,8 @@ async fn settle_sent(
         .bind(column(settlements, |s| s.key.token))
         .bind(attempts(settlements, |a| number(a.number)))
         .bind(attempts(settlements, |a| number(a.cycle)))
-        .bind(attempts(settlements, |a| to_micros(a.started_at)))
-        .bind(attempts(settlements, |a| to_micros(a.finished_at)))
+        .bind(attempts(settlements, |a| Moment(a.started_at)))
+        .bind(attempts(settlements, |a| Moment(a.finished_at)))
         .bind(attempts(settlements, |a| a.reply.as_deref()))
         .bind(attempts(settlements, |a| a.provider_id.as_deref()))
         .fetch_all(connection)
@@ -85,7 +85,7 @@ async fn settle_rest(
     connection: &mut PgConnection,
     sql: &Sql,
     settlements: &[&Settlement],
-    now: Option<i64>,
+    now: Option<Moment>,
 ) -> Result<HashSet<Uuid>, StoreError> {
     if settlements.is_empty() {
         return Ok(HashSet::new());
@@ -111,8 +111,8 @@ async fn settle_rest(
         .bind(column(settlements, |s| s.attempt.is_some()))
         .bind(attempts(settlements, |a| number(a.number)))
         .bind(attempts(settlements, |a| number(a.cycle)))
-        .bind(attempts(settlements, |a| to_micros(a.started_at)))
-        .bind(attempts(settlements, |a| to_micros(a.finished_at)))
+        .bind(attempts(settlements, |a| Moment(a.started_at)))
+        .bind(attempts(settlements, |a| Moment(a.finished_at)))
         .bind(attempts(settlements, |a| a.outcome.as_str()))
         .bind(attempts(settlements, |a| a.transport_fault))
         .bind(attempts(settlements, |a| a.error.as_deref()))
@@ -155,7 +155,7 @@ pub(super) async fn renew(
     sql: &Sql,
     keys: &[LeaseKey],
     lease: Duration,
-    now: Option<i64>,
+    now: Option<Moment>,
 ) -> Result<Vec<Settled>, StoreError> {
     let rows = sql
         .query(&sql.renew)

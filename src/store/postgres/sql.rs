@@ -1,8 +1,7 @@
 //! The statements, with the schema's name in them. Each text is made once, since the driver keeps prepared statements by their
 //! text.
 //!
-//! Times are bound and read as microseconds since the Unix epoch. Where `$1` is a time, it stands for "now" if it is not null, so
-//! that a test's clock can take the place of the database's.
+//! Where `$1` is a time, it stands for "now" if it is not null, so that a test's clock can take the place of the database's.
 
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, Postgres, Type};
 
 /// Now: the time in `$1`, or else the database's.
-pub(super) const NOW: &str = "coalesce('epoch'::timestamptz + $1::bigint * interval '1 microsecond', now())";
+pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 
 #[derive(Debug)]
 pub(super) struct Sql {
@@ -46,7 +45,7 @@ impl Sql {
             recorded: fill(RECORDED),
             renew: fill(RENEW),
             next_due: fill(NEXT_DUE),
-            now: fill("SELECT (extract(epoch FROM {now}) * 1000000)::bigint"),
+            now: fill("SELECT {now}"),
             report: fill(REPORT),
             retire: fill(r#"DELETE FROM "{s}".relays WHERE id = $1"#),
         }
@@ -111,68 +110,61 @@ const CLAIM: &str = r#"
     WITH claimed AS (
         UPDATE "{s}".queue q
         SET lease_until = {now} + $2 * interval '1 microsecond', leased_at = {now}, abandoned_at = leased_at,
-            token = token + 1, attempts = attempts + (leased_at IS NOT NULL)::int, spent = spent + (leased_at IS NOT NULL)::int
+            token = greatest(token + 1, -token), attempts = attempts + (leased_at IS NOT NULL)::int, spent = spent + (leased_at IS NOT NULL)::int
         WHERE ctid = ANY (ARRAY (
             SELECT due.ctid FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)
             CROSS JOIN LATERAL (
                 SELECT ctid FROM "{s}".queue
                 WHERE priority = level.priority AND lease_until <= {now}
-                  AND due_at <= least({now}, 'epoch'::timestamptz + $3::bigint * interval '1 microsecond')
+                  AND due_at <= least({now}, $3::timestamptz)
                 ORDER BY due_at LIMIT (SELECT $4::bigint) FOR UPDATE SKIP LOCKED) due
             LIMIT (SELECT $4::bigint)))
         RETURNING q.*),
     lost AS (
         INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
         SELECT delivery_id, attempts, cycle, token - 1, abandoned_at, {now}, 'lost' FROM claimed WHERE abandoned_at IS NOT NULL)
-    SELECT c.delivery_id, c.token, c.attempts::bigint, c.cycle::bigint, c.spent::bigint, c.partial,
-           c.abandoned_at IS NOT NULL AS lost,
-           (extract(epoch FROM c.leased_at) * 1000000)::bigint AS claimed_at,
-           (extract(epoch FROM c.cycle_started_at) * 1000000)::bigint AS cycle_started_at,
-           (extract(epoch FROM c.expires_at) * 1000000)::bigint AS expires_at,
-           (extract(epoch FROM greatest(d.created_at, d.send_at)) * 1000000)::bigint AS dated_at,
-           d.format, d.body, d.recipients::text AS recipients, d.template_id, d.when_in_doubt
+    SELECT c.delivery_id, c.token, c.attempts, c.cycle, c.spent, c.partial, c.abandoned_at IS NOT NULL, c.leased_at,
+           c.cycle_started_at, c.expires_at, greatest(d.created_at, d.send_at), d.format, d.body, d.recipients::text, d.template_id,
+           d.when_in_doubt
     FROM claimed c JOIN "{s}".deliveries d ON d.id = c.delivery_id
     ORDER BY c.priority DESC, c.due_at"#;
 
 /// What is plainly sent, which is nearly everything: out of the queue, into the history.
 const SETTLE_SENT: &str = r#"
     WITH u AS MATERIALIZED (
-        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::bigint[], $6::bigint[], $7::text[], $8::text[])
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[])
             u (id, token, number, cycle, started, finished, reply, provider_id)),
     gone AS (
         DELETE FROM "{s}".queue q USING u
-        WHERE q.delivery_id = u.id AND q.token = u.token AND q.leased_at IS NOT NULL
+        WHERE q.delivery_id = u.id AND q.token = u.token
         RETURNING u.*)
     INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id)
-    SELECT id, number, cycle, token, 'epoch'::timestamptz + started * interval '1 microsecond',
-           'epoch'::timestamptz + finished * interval '1 microsecond', 'sent', reply, provider_id
-    FROM gone RETURNING delivery_id"#;
+    SELECT id, number, cycle, token, started, finished, 'sent', reply, provider_id FROM gone RETURNING delivery_id"#;
 
 /// Everything else that a settlement can be.
 const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (
         SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bool[], $8::bool[], $9::int[],
-                             $10::int[], $11::bigint[], $12::bigint[], $13::text[], $14::bool[], $15::text[], $16::text[],
+                             $10::int[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::bool[], $15::text[], $16::text[],
                              $17::text[], $18::bool[])
             u (id, token, next, after, reason, charge, called, number, cycle, started, finished, outcome, fault, error, reply,
                provider_id, partial)),
     gone AS (
         DELETE FROM "{s}".queue q USING u
-        WHERE q.delivery_id = u.id AND q.token = u.token AND q.leased_at IS NOT NULL AND u.next <> 'pending'
+        WHERE q.delivery_id = u.id AND q.token = u.token AND u.next <> 'pending'
         RETURNING q.delivery_id, q.token, q.attempts, q.cycle, u.next, u.reason, u.called),
     back AS (
         UPDATE "{s}".queue q
-        SET leased_at = NULL, abandoned_at = NULL, lease_until = '-infinity', due_at = {now} + u.after * interval '1 microsecond',
+        SET token = -1 - q.token, leased_at = NULL, abandoned_at = NULL, lease_until = '-infinity', due_at = {now} + u.after * interval '1 microsecond',
             attempts = q.attempts + u.called::int, spent = q.spent + u.charge::int, partial = q.partial OR u.partial
         FROM u
-        WHERE q.delivery_id = u.id AND q.token = u.token AND q.leased_at IS NOT NULL AND u.next = 'pending'
+        WHERE q.delivery_id = u.id AND q.token = u.token AND u.next = 'pending'
         RETURNING q.delivery_id),
     done AS (SELECT delivery_id FROM gone UNION ALL SELECT delivery_id FROM back),
     recorded AS (
         INSERT INTO "{s}".attempts
             (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id)
-        SELECT id, number, cycle, token, 'epoch'::timestamptz + started * interval '1 microsecond',
-               'epoch'::timestamptz + finished * interval '1 microsecond', outcome, fault, error, reply, provider_id
+        SELECT id, number, cycle, token, started, finished, outcome, fault, error, reply, provider_id
         FROM u JOIN done ON done.delivery_id = u.id WHERE u.called),
     ended AS (
         INSERT INTO "{s}".ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
@@ -193,7 +185,7 @@ const RENEW: &str = r#"
     WHERE ctid = ANY (ARRAY (
         SELECT h.ctid FROM "{s}".queue h JOIN unnest($3::uuid[], $4::bigint[]) u (id, token)
             ON h.delivery_id = u.id AND h.token = u.token
-        WHERE h.leased_at IS NOT NULL FOR UPDATE OF h SKIP LOCKED))
+        FOR UPDATE OF h SKIP LOCKED))
     RETURNING q.delivery_id, q.token"#;
 
 /// What is leased is due when its lease runs out. The first row of each priority is enough, unless it is leased: then the few that

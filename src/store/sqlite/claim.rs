@@ -6,7 +6,7 @@ use sqlx::{Row, SqlitePool};
 use super::rows::{id, recorded};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::{Lease, LeaseKey};
-use crate::store::sql::{addressed, count};
+use crate::store::sql::{Columns, addressed, count};
 use crate::store::{Claim, StoreError};
 
 /// The priorities that have something due, most urgent first. Each costs one look at the index, so that rows scheduled for later
@@ -99,7 +99,7 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
         lost,
         ..Lease::new(key, from_millis(now), message, Vec::new())
     };
-    Ok(addressed(lease, row, &outcomes))
+    Ok(addressed(lease, row.text("recipients"), row.text("when_in_doubt"), &outcomes))
 }
 
 pub(super) async fn first_due(pool: &SqlitePool) -> Result<Option<i64>, StoreError> {

@@ -64,20 +64,21 @@ pub struct Outgoing<M> {
     attempt: u32,
     cycle: u32,
     recipients: Vec<Recipient>,
-    partial: bool,
+    /// How many the message names.
+    named: usize,
     message: M,
 }
 
 impl<M: Message> Outgoing<M> {
     /// A first attempt at a message, for everyone it names.
     pub fn new(id: DeliveryId, dated_at: SystemTime, message: M) -> Self {
-        Self { id, dated_at, attempt: 1, cycle: 1, recipients: message.recipients(), partial: false, message }
+        let recipients = message.recipients();
+        Self { id, dated_at, attempt: 1, cycle: 1, named: recipients.len(), recipients, message }
     }
 
     /// Narrows the message to the recipients that still want it. Those who took it in an earlier attempt are not in the list.
     #[must_use]
     pub fn with_recipients(mut self, recipients: Vec<Recipient>) -> Self {
-        self.partial = recipients.len() != self.message.recipients().len();
         self.recipients = recipients;
         self
     }
@@ -121,7 +122,7 @@ impl<M> Outgoing<M> {
 
     /// Whether some of the message's recipients are left out, because they took it before or were refused for good.
     pub fn is_partial(&self) -> bool {
-        self.partial
+        self.recipients.len() != self.named
     }
 
     /// The message.
@@ -137,7 +138,7 @@ impl<M> Outgoing<M> {
             attempt: self.attempt,
             cycle: self.cycle,
             recipients: self.recipients,
-            partial: self.partial,
+            named: self.named,
             message: rewrite(self.message),
         }
     }
@@ -148,7 +149,7 @@ impl<M> Outgoing<M> {
     /// retry for the one who was busy is another request than the first one for all.
     pub fn idempotency_key(&self) -> String {
         let mut key = format!("{}-{}", self.id, self.cycle);
-        if self.partial {
+        if self.is_partial() {
             key.push('-');
             key.push_str(&format!("{:016x}", fnv1a(&self.recipients)));
         }

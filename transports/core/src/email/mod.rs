@@ -157,9 +157,12 @@ impl Email {
     /// All recipients, each mailbox once: `to`, then `cc`, then `bcc`. Addresses that differ only in the case of their domain
     /// are the same.
     pub fn recipient_addresses(&self) -> Vec<&Address> {
+        let all = self.to.iter().chain(&self.cc).chain(&self.bcc).map(Mailbox::address);
+        if self.to.len() + self.cc.len() + self.bcc.len() == 1 {
+            return all.collect();
+        }
         let mut seen = std::collections::HashSet::new();
-        let all = self.to.iter().chain(&self.cc).chain(&self.bcc);
-        all.map(Mailbox::address).filter(|address| seen.insert(*address)).collect()
+        all.filter(|address| seen.insert(*address)).collect()
     }
 }
 
