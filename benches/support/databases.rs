@@ -1,0 +1,78 @@
+//! New databases on the servers that `scripts/bench` starts.
+
+use postrider::{AdminStore as _, DeliveryId, MySqlStore, PgStore, SqliteStore};
+use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use tempfile::TempDir;
+
+/// A variable that `scripts/bench` sets.
+pub(crate) fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        eprintln!("{name} is not set: run scripts/bench");
+        std::process::exit(2)
+    })
+}
+
+fn fresh_name() -> String {
+    format!("b_{}", DeliveryId::new().as_uuid().simple())
+}
+
+/// A database of its own on the PostgreSQL of the tests, with so many connections.
+pub(crate) async fn postgres(connections: u32) -> PgPool {
+    let url = variable("POSTRIDER_TEST_PG_URL");
+    let name = fresh_name();
+    let admin = PgPoolOptions::new().max_connections(1).connect(&url).await.expect("PostgreSQL answers");
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.expect("a database");
+    sqlx::query("CHECKPOINT").execute(&admin).await.expect("a checkpoint");
+    admin.close().await;
+    let (server, _) = url.rsplit_once('/').expect("a URL with a database");
+    let options = PgPoolOptions::new().min_connections(connections).max_connections(connections);
+    options.connect(&format!("{server}/{name}")).await.expect("PostgreSQL answers")
+}
+
+/// The outbox's tables in a new database.
+pub(crate) async fn pg_store(connections: u32) -> PgStore {
+    let store = PgStore::new(postgres(connections).await);
+    store.migrate().await.expect("the tables can be made");
+    store
+}
+
+/// A database of its own on the MariaDB of the tests.
+pub(crate) async fn mysql(connections: u32) -> MySqlPool {
+    let url = variable("POSTRIDER_TEST_MYSQL_URL");
+    let name = fresh_name();
+    let admin = MySqlPoolOptions::new().max_connections(1).connect(&url).await.expect("MariaDB answers");
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.expect("a database");
+    admin.close().await;
+    let (server, _) = url.rsplit_once('/').expect("a URL with a database");
+    let options = MySqlPoolOptions::new().min_connections(connections).max_connections(connections);
+    options.connect(&format!("{server}/{name}")).await.expect("MariaDB answers")
+}
+
+/// The outbox's tables in a new database.
+pub(crate) async fn mysql_store(connections: u32) -> MySqlStore {
+    let store = MySqlStore::new(mysql(connections).await);
+    store.migrate().await.expect("the tables can be made");
+    store
+}
+
+/// A file of its own, in WAL mode and with every commit flushed, that lasts as long as the directory.
+pub(crate) async fn sqlite(connections: u32) -> (SqlitePool, TempDir) {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let options = SqliteConnectOptions::new()
+        .filename(directory.path().join("outbox.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    let pool = SqlitePoolOptions::new().max_connections(connections).connect_with(options).await.expect("a database");
+    (pool, directory)
+}
+
+/// The outbox's tables in a new file.
+pub(crate) async fn sqlite_store(connections: u32) -> (SqliteStore, TempDir) {
+    let (pool, directory) = sqlite(connections).await;
+    let store = SqliteStore::new(pool);
+    store.migrate().await.expect("the tables can be made");
+    (store, directory)
+}

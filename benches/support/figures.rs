@@ -1,0 +1,61 @@
+//! Figures of several rounds, as a table and as JSON.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What was measured of each contestant, round by round, in the order in which they first ran.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    rows: Vec<(String, Vec<f64>)>,
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, contestant: &str, figure: f64) {
+        match self.rows.iter_mut().find(|(name, _)| name == contestant) {
+            Some((_, figures)) => figures.push(figure),
+            None => self.rows.push((contestant.to_owned(), vec![figure])),
+        }
+    }
+
+    /// The median, and the ratio to the median of `base`.
+    pub(crate) fn print(&self, title: &str, unit: &str, base: &str) {
+        println!("\n{title}\n");
+        println!("| contestant | median {unit} | smallest–largest | ÷ {base} |");
+        println!("|---|--:|--:|--:|");
+        let reference = self.median_of(base);
+        for (name, figures) in &self.rows {
+            let (low, middle, high) = spread(figures);
+            let ratio = reference.map_or_else(String::new, |reference| format!("{:.2}", middle / reference));
+            println!("| {name} | {} | {}–{} | {ratio} |", short(middle), short(low), short(high));
+        }
+    }
+
+    pub(crate) fn median_of(&self, contestant: &str) -> Option<f64> {
+        self.rows.iter().find(|(name, _)| name == contestant).map(|(_, figures)| spread(figures).1)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        self.rows
+            .iter()
+            .map(|(name, figures)| (name.clone(), serde_json::json!(figures)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+}
+
+/// The smallest, the median, the largest.
+fn spread(figures: &[f64]) -> (f64, f64, f64) {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1])
+}
+
+fn short(figure: f64) -> String {
+    if figure >= 100.0 { format!("{figure:.0}") } else { format!("{figure:.2}") }
+}
+
+/// Writes the tables of one benchmark, by title.
+pub(crate) fn write_json(path: &Path, tables: &BTreeMap<String, Figures>) {
+    let tables: serde_json::Map<_, _> = tables.iter().map(|(title, figures)| (title.clone(), figures.json())).collect();
+    std::fs::write(path, serde_json::Value::from(tables).to_string()).expect("the figures can be written");
+}

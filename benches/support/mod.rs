@@ -1,0 +1,82 @@
+//! What the benchmarks share: their arguments, the mails, the figures.
+
+#![allow(dead_code, reason = "each benchmark uses its share")]
+
+pub(crate) mod databases;
+pub(crate) mod figures;
+pub(crate) mod noop;
+pub(crate) mod raw;
+pub(crate) mod seed;
+
+use std::path::PathBuf;
+
+use postrider::Email;
+
+/// What a benchmark is asked for. `cargo bench` adds `--bench`, which is ignored.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Where the figures go as JSON, besides the table.
+    pub(crate) json: Option<PathBuf>,
+    /// How often each contestant runs, in turn with the others.
+    pub(crate) rounds: usize,
+    /// Deliveries, or whatever the benchmark counts; each has its own usual number.
+    pub(crate) count: Option<usize>,
+    /// Only contestants whose name contains one of these.
+    pub(crate) only: Vec<String>,
+    /// The larger cases as well.
+    pub(crate) full: bool,
+}
+
+impl Options {
+    pub(crate) fn read() -> Self {
+        let mut options = Self { json: None, rounds: 3, count: None, only: Vec::new(), full: false };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().unwrap_or_else(|| usage(&format!("{argument} needs a value")));
+            match argument.as_str() {
+                "--bench" => {}
+                "--json" => options.json = Some(value().into()),
+                "--rounds" => options.rounds = number(&value()),
+                "--count" => options.count = Some(number(&value())),
+                "--only" => options.only = value().split(',').map(str::to_owned).collect(),
+                "--full" => options.full = true,
+                _ => usage(&format!("{argument} is not known")),
+            }
+        }
+        options
+    }
+
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+    }
+}
+
+fn number(text: &str) -> usize {
+    text.replace('_', "").parse().ok().filter(|number| *number > 0).unwrap_or_else(|| usage("not a number"))
+}
+
+fn usage(why: &str) -> ! {
+    eprintln!("{why}\nusage: [--rounds N] [--count N] [--only NAME,…] [--full] [--json FILE]");
+    std::process::exit(2)
+}
+
+/// The `number`th mail, of about 1 KiB as it is stored.
+pub(crate) fn mail(number: usize) -> Email {
+    mail_of(number, 800)
+}
+
+/// A mail with so many octets of text.
+pub(crate) fn mail_of(number: usize, octets: usize) -> Email {
+    let mut text = String::with_capacity(octets + 80);
+    while text.len() < octets {
+        text.push_str("Your order has been packed and leaves our store this afternoon. Thank you.\n");
+    }
+    Email::builder()
+        .from("Shop <orders@shop.example>")
+        .to(format!("customer-{number}@example.org").as_str())
+        .subject(format!("Order {number}"))
+        .text(text)
+        .template_id("order")
+        .build()
+        .expect("the mail is valid")
+}
