@@ -213,6 +213,16 @@ fn a_transport_that_cannot_be() {
         ("smtp://localhost?pool=0", "at least 1"),
         ("smtps://ada:h0rse@localhost?tls=none", "tls"),
         ("smtp://localhost?ca=nowhere.pem", "certificate"),
+        ("failover(smtp://ada:h0rse@localhost)", "two transports"),
+        ("failover(smtp://ada:h0rse@localhost smtp://ada:h0rse@localhost", "not closed"),
+        ("failover(smtp://localhost smtp://ada:h0rse@localhost:99999)", "the transport's URL number 2: "),
+        ("failover(smtp://localhost pigeon://ada:h0rse@localhost)", "smtp://"),
+        ("round-robin(2*smtp://ada:h0rse@localhost smtp://ada:(h0rse)@localhost)", "%28"),
+        ("pigeons(smtp://ada:h0rse@localhost)", "made of others by failover"),
+        ("timeout(h0rse smtp://ada:h0rse@localhost)", "timeout(60s URL)"),
+        ("redirect(h0rse smtp://ada:h0rse@localhost)", "redirect(ADDRESS URL)"),
+        #[cfg(not(feature = "rate-limit"))]
+        ("rate-limit(1/1s smtp://ada:h0rse@localhost)", "`rate-limit`"),
     ] {
         refused(&tool.run(&["work", "--drain", "--transport", url]), 2, why, &[url]);
         refused(&tool.run_with(&[("TRANSPORT_URL", url)], &["work", "--drain"]), 2, why, &[url]);

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[cfg(all(feature = "postmark", feature = "resend"))]
+mod api;
+mod combined;
 mod content;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
 mod databases;
@@ -9,6 +12,8 @@ mod delivery;
 mod errors;
 mod outages;
 mod output;
+#[cfg(all(feature = "postmark", feature = "resend"))]
+mod providers;
 mod server;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
 mod servers;

@@ -44,7 +44,22 @@ Exit codes:
   2  the command line is wrong
   3  the transport is paused: nothing is lost, what was not sent is still pending";
 
-const SIGNALS: &str = "\
+const TRANSPORTS_AND_SIGNALS: &str = "\
+A transport is a URL:
+  smtp://USER:PASSWORD@HOST  smtps://USER:PASSWORD@HOST  smtp://HOST:PORT?tls=none
+  ses://default?region=eu-west-1                  (credentials as AWS's own tools have them)
+  sendgrid://KEY@default?region=eu                (brevo, mailersend, mailtrap, postmark,
+                                                   resend and sparkpost likewise)
+  mailgun://KEY@default?domain=mg.example.com     mailjet://KEY:SECRET@default
+
+or is made of others, which whitespace parts, and which may be made of others in turn:
+  failover(URL URL …)             the next, where one is to blame itself
+  round-robin(3*URL URL 0*URL …)  each its share: here 3 of 4, 1 of 4, and a spare
+  timeout(60s URL)                an end to calls that take too long
+  rate-limit(14/1s URL)           no more than 14 in a second
+  redirect(ADDRESS URL)           everything to one address
+In a URL within parentheses, ( and ) are written %28 and %29.
+
 SIGINT and SIGTERM: claims no more, finishes what is being sent, and ends with 0.
 A second one: waits no longer. A third: ends at once, with 1.
 
@@ -64,7 +79,7 @@ pub(crate) enum Command {
     /// Put a mail into the outbox, and print the delivery's id
     Enqueue(Box<Enqueue>),
     /// Send what is due, until a signal comes
-    #[command(after_help = SIGNALS)]
+    #[command(after_help = TRANSPORTS_AND_SIGNALS)]
     Work(Work),
     /// List deliveries, oldest first
     List(List),
@@ -154,8 +169,8 @@ pub(crate) struct Enqueue {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Work {
-    /// Where to send: smtp://USER:PASSWORD@HOST, smtps://…, smtp://HOST:PORT?tls=none, ses://default
-    #[arg(long, value_name = "URL", env = "TRANSPORT_URL", hide_env_values = true)]
+    /// Where to send: a transport's URL, or several combined, as below
+    #[arg(long, value_name = "TRANSPORT", env = "TRANSPORT_URL", hide_env_values = true)]
     pub(crate) transport: Option<String>,
     /// End when nothing more is due; what fails waits for the next time
     #[arg(long)]

@@ -33,6 +33,11 @@ impl Fail {
         Self { line: line.into(), code: 3 }
     }
 
+    /// The same, of one thing among several.
+    pub(crate) fn of(self, which: &str) -> Self {
+        Self { line: format!("{which}: {}", self.line), ..self }
+    }
+
     /// Says so on the standard error.
     pub(crate) fn tell(&self) -> ExitCode {
         warn(&self.line);

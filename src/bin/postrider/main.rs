@@ -6,6 +6,7 @@
 
 mod args;
 mod change;
+mod combined;
 mod database;
 mod enqueue;
 mod fail;

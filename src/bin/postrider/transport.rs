@@ -1,7 +1,11 @@
 //! Making the transport that a URL names, with what this build knows.
 
-use postrider::{BoxTransport, Email};
+use std::pin::Pin;
+use std::time::Duration;
 
+use postrider::{BoxTransport, Email, Failover, Redirect, RoundRobin, Timeout};
+
+use crate::combined::{self, Plan};
 use crate::fail::Fail;
 use crate::schemes::{self, Scheme};
 
@@ -20,10 +24,59 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("mailtrap", "mailtrap", cfg!(feature = "mailtrap")),
 ];
 
-/// The transport for `url`, for so many messages at once.
+/// The transport that is written there, each part of it for so many messages at once.
+pub(crate) async fn open(text: Option<&str>, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
+    match combined::read(text.unwrap_or_default()) {
+        Ok(plan) => carry_out(plan, concurrency).await,
+        Err(error) => Err(Fail::usage(format!("the transport: {error}"))),
+    }
+}
+
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<BoxTransport<Email>, Fail>> + Send + 'a>>;
+
+fn carry_out(plan: Plan<'_>, concurrency: usize) -> Opening<'_> {
+    Box::pin(async move {
+        Ok(match plan {
+            Plan::Url(url) => single(url, concurrency).await?,
+            Plan::Part(number, url) => single(url, concurrency)
+                .await
+                .map_err(|fail| fail.of(&format!("the transport's URL number {number}")))?,
+            Plan::Failover(plans) => {
+                let mut failover = Failover::new(carry_out(*plans.first, concurrency).await?);
+                for plan in plans.more {
+                    failover = failover.or(carry_out(plan, concurrency).await?);
+                }
+                BoxTransport::new(failover)
+            }
+            Plan::RoundRobin(shares) => {
+                let (weight, plan) = *shares.first;
+                let mut round_robin = RoundRobin::new(carry_out(plan, concurrency).await?, weight);
+                for (weight, plan) in shares.more {
+                    round_robin = round_robin.and(carry_out(plan, concurrency).await?, weight);
+                }
+                BoxTransport::new(round_robin)
+            }
+            Plan::Redirect(to, plan) => BoxTransport::new(Redirect::new(carry_out(*plan, concurrency).await?, to)),
+            Plan::Timeout(limit, plan) => BoxTransport::new(Timeout::new(carry_out(*plan, concurrency).await?, limit)),
+            Plan::RateLimit(messages, period, plan) => limited(carry_out(*plan, concurrency).await?, messages, period)?,
+        })
+    })
+}
+
+#[cfg(feature = "rate-limit")]
+fn limited(transport: BoxTransport<Email>, messages: u32, period: Duration) -> Result<BoxTransport<Email>, Fail> {
+    Ok(BoxTransport::new(postrider::RateLimit::new(transport, messages, period)))
+}
+
+#[cfg(not(feature = "rate-limit"))]
+fn limited(_: BoxTransport<Email>, _: u32, _: Duration) -> Result<BoxTransport<Email>, Fail> {
+    Err(Fail::usage("rate-limit(…) needs the feature `rate-limit`, and this postrider was built without it"))
+}
+
+/// The transport for a URL.
 #[cfg_attr(not(feature = "smtp"), allow(unused_variables, reason = "only SMTP has connections to count"))]
-pub(crate) async fn open(url: Option<&str>, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
-    let (scheme, url) = schemes::find("transport", "--transport URL, or set TRANSPORT_URL", SCHEMES, url)?;
+async fn single(url: &str, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
+    let (scheme, url) = schemes::find("transport", "--transport URL, or set TRANSPORT_URL", SCHEMES, Some(url))?;
     match scheme.feature {
         #[cfg(feature = "smtp")]
         "smtp" => smtp(url, concurrency),
