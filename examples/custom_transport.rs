@@ -1,0 +1,95 @@
+//! A transport of your own: mail by a gateway that takes a line of JSON and answers with a line, `200 ID` or a refusal.
+//! `tests/custom_transport.rs` holds it to the suite that every transport passes.
+//!
+//! ```text
+//! GATEWAY=127.0.0.1:2500 GATEWAY_TOKEN=secret cargo run --example custom_transport
+//! ```
+
+#![allow(clippy::print_stdout, reason = "an example talks to its reader")]
+
+use std::time::Duration;
+use std::{env, error::Error, fmt};
+
+use postrider::{Blame, Email, Failure, MemoryStore, Message, Outbox, Outgoing, Receipt, Transport, Unsupported};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+pub(crate) struct Gateway {
+    pub(crate) address: String,
+    pub(crate) token: String,
+    pub(crate) patience: Duration,
+}
+
+impl Transport for Gateway {
+    type Message = Email;
+
+    fn name(&self) -> &str {
+        "gateway"
+    }
+
+    /// Whatever a gateway has no word for is refused here, so that nothing is dropped silently. This one takes mails as they are stored.
+    fn check(&self, email: &Email) -> Result<(), Failure> {
+        match email.encode().map_err(Failure::permanent)?.body.len() {
+            0..=1_000_000 => Ok(()),
+            _ => Err(Unsupported::new("a mail of more than a megabyte").into()),
+        }
+    }
+
+    async fn send(&self, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
+        self.check(mail.message())?;
+        let transports_fault = |what: &str| Failure::transient(what).with_blame(Blame::Transport);
+        let connecting = timeout(self.patience, TcpStream::connect(&self.address)).await;
+        let Ok(Ok(mut stream)) = connecting else { return Err(transports_fault("the gateway is out of reach")) };
+
+        let to: Vec<_> = mail.recipients().iter().map(|recipient| recipient.as_str()).collect();
+        let email = mail.message().encode().map_err(Failure::permanent)?.body;
+        let request = json!({ "token": self.token, "id": mail.id().to_string(), "to": to, "email": email });
+        let mut answer = String::new();
+        let talk = async {
+            stream.write_all(format!("{request}\n").as_bytes()).await?;
+            BufReader::new(stream).read_line(&mut answer).await
+        };
+        // From here on the gateway may have the mail, whatever goes wrong; without a whole line nobody knows.
+        let talked = timeout(self.patience, talk).await;
+        let line = answer.strip_suffix('\n').filter(|_| matches!(talked, Ok(Ok(_)))).unwrap_or_default();
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("200", id) => Ok(Receipt::new().with_provider_id(id)),
+            ("400", _) => Err(Failure::permanent("the gateway refuses the mail")),
+            ("401", _) => Err(Failure::permanent("the token is wrong").with_blame(Blame::Transport)),
+            ("409", _) => Err(Failure::transient("the gateway wants the mail later")),
+            ("429", wait) => Err(transports_fault("too much for the gateway")
+                .with_retry_after(Duration::from_secs(wait.parse().unwrap_or(60)))),
+            ("503", _) => Err(transports_fault("the gateway is out of order")),
+            _ => Err(Failure::transient("the gateway gave no answer that can be read").with_doubt()),
+        }
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+#[allow(dead_code, reason = "the test of this file has no use for it")]
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let need = |name: &str| env::var(name).map_err(|_| format!("set {name}"));
+    let gateway =
+        Gateway { address: need("GATEWAY")?, token: need("GATEWAY_TOKEN")?, patience: Duration::from_secs(30) };
+    let outbox = Outbox::new(MemoryStore::new(), gateway);
+    let email = Email::builder().from("shop@example.com").to("ada@example.com").subject("Hello").text("It works.");
+    let id = outbox.enqueue(email.build()?).await?;
+    outbox.relay().drain().await?;
+
+    let delivery = outbox.get(id).await?.ok_or("the delivery is gone")?;
+    println!("{id} is {}", delivery.state);
+    for attempt in &delivery.attempts {
+        let said = attempt.error.as_deref().or(attempt.provider_id.as_deref()).unwrap_or_default();
+        println!("attempt {}: {}: {said}", attempt.number, attempt.outcome);
+    }
+    Ok(())
+}
