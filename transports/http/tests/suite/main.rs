@@ -1,5 +1,20 @@
 //! The transports against a server that does as it is told.
 
+#![cfg(any(
+    feature = "brevo",
+    feature = "mailersend",
+    feature = "mailgun",
+    feature = "mailjet",
+    feature = "mailtrap",
+    feature = "postmark",
+    feature = "resend",
+    feature = "sendgrid",
+    feature = "sparkpost"
+))]
+#![cfg_attr(
+    not(all(feature = "mailersend", feature = "postmark", feature = "sendgrid", feature = "sparkpost")),
+    allow(dead_code, reason = "no provider alone has a use for everything that they share")
+)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod faults;
@@ -20,6 +35,7 @@ mod mailtrap;
 mod postmark;
 #[cfg(feature = "resend")]
 mod resend;
+#[cfg(feature = "sendgrid")]
 mod sendgrid;
 #[cfg(feature = "sparkpost")]
 mod sparkpost;
