@@ -140,3 +140,18 @@ fn resend() {
     is_paused_and_costs_nothing(&provider, says(403, "suspended_api_key"), "suspended_api_key");
     is_paused_and_costs_nothing(&provider, says(429, "daily_quota_exceeded"), "daily_quota_exceeded");
 }
+
+#[cfg(feature = "ses")]
+#[test]
+fn where_one_provider_is_out_of_order_another_one_sends() {
+    let (postmark, ses) = (Provider::postmark(), Api::with(|_| (200, json!({"MessageId": "0100017f-4e"}))));
+    postmark.says(Some((422, json!({"ErrorCode": 405, "Message": "You ran out of credits."}))));
+    let tool = Tool::new();
+    let id = tool.enqueue(&[]);
+    let endpoint = format!("http%3A%2F%2F{}", ses.host().replace(':', "%3A"));
+    let ses = format!("ses://AKIA:{KEY}@default?region=eu-west-1&endpoint={endpoint}");
+    assert_eq!(tool.drain(&format!("failover({} {ses})", postmark.url()))["sent"], 1);
+    let shown = tool.show(&id);
+    assert_eq!(shown["attempts"][0]["provider_id"], "0100017f-4e", "{shown}");
+    assert_eq!(postmark.api.asked(), 1);
+}
