@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let delivery = outbox.get(id).await?.ok_or("the delivery is gone")?;
     println!("{id} is {}", delivery.state);
     for attempt in &delivery.attempts {
-        let said = attempt.error.as_deref().or(attempt.reply.as_deref()).unwrap_or_default();
+        let said = attempt.error.as_deref().or(attempt.provider_id.as_deref()).unwrap_or_default();
         println!("attempt {}: {}: {said}", attempt.number, attempt.outcome);
     }
     Ok(())
