@@ -157,6 +157,11 @@ pub struct Attempt {
     pub reply: Option<String>,
     /// The next hop's name for the message.
     pub provider_id: Option<String>,
+    /// The transport's name, and so where to look the message up. Where it chooses among others, the chosen one's follows after a
+    /// slash, as in `failover/ses` (see [`Receipt::via`](crate::Receipt::via)), or those of all that failed in turn (see
+    /// [`Failure::via`](crate::Failure::via)), or nothing, if it did not come to say. `None` where no transport was called, since
+    /// the stored message could not be read, and for a lost attempt, of which nothing is known.
+    pub transport: Option<String>,
 }
 
 impl Attempt {
@@ -172,6 +177,7 @@ impl Attempt {
             error: None,
             reply: None,
             provider_id: None,
+            transport: None,
         }
     }
 }
@@ -182,6 +188,7 @@ impl fmt::Debug for Attempt {
             .field("number", &self.number)
             .field("cycle", &self.cycle)
             .field("outcome", &self.outcome)
+            .field("transport", &self.transport)
             .field("error", &self.error)
             .finish_non_exhaustive()
     }
@@ -251,7 +258,8 @@ impl Settlement {
             clean(reason);
         }
         if let Some(attempt) = &mut self.attempt {
-            [&mut attempt.error, &mut attempt.reply, &mut attempt.provider_id].into_iter().flatten().for_each(clean);
+            let Attempt { error, reply, provider_id, transport, .. } = attempt;
+            [error, reply, provider_id, transport].into_iter().flatten().for_each(clean);
         }
         self.recipients.iter_mut().filter_map(|outcome| outcome.reply.as_mut()).for_each(clean);
     }

@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS postrider_attempts (
     error           LONGTEXT,
     reply           LONGTEXT,
     provider_id     LONGTEXT,
+    transport       LONGTEXT,
     PRIMARY KEY (delivery_id, number)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 

@@ -73,6 +73,7 @@ CREATE TABLE "postrider".attempts (
     error           text,
     reply           text,
     provider_id     text,
+    transport       text,
     PRIMARY KEY (delivery_id, number)
 );
 

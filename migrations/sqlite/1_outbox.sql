@@ -81,6 +81,7 @@ CREATE TABLE postrider_attempts (
     error           TEXT,
     reply           TEXT,
     provider_id     TEXT,
+    transport       TEXT,
     PRIMARY KEY (delivery_id, number)
 ) STRICT, WITHOUT ROWID;
 

@@ -61,7 +61,10 @@ pub(super) async fn send<S: Store, T: Transport>(
     let results = call(&shared, &claims, &messages).await;
     for ((claimed, started_at), result) in claims.into_iter().zip(started_at).zip(results) {
         shared.judge(&result, began);
-        let settlement = conclude(&shared, &claimed, started_at, began.elapsed(), &result);
+        let mut settlement = conclude(&shared, &claimed, started_at, began.elapsed(), &result);
+        if let Some(attempt) = &mut settlement.attempt {
+            attempt.transport = Some(path(shared.transport.name(), &result));
+        }
         desk.pass_on(claimed, settlement).await;
     }
 }
@@ -226,6 +229,15 @@ fn conclude<S: Store, T: Transport>(
         recipients: decision.recipients,
         next: decision.next,
     }
+}
+
+/// The transport's name with what it says of its choice, joined as transports of transports join theirs.
+fn path(name: &str, result: &Result<Receipt, Failure>) -> String {
+    let via = match result {
+        Ok(receipt) => receipt.via.as_deref(),
+        Err(failure) => failure.via(),
+    };
+    via.map_or_else(|| name.to_owned(), |via| format!("{name}/{via}"))
 }
 
 /// What the next hop said of the recipients that it did not take, with addresses masked.

@@ -190,6 +190,7 @@ pub(super) fn attempt(row: &impl Columns, time: fn(i64) -> SystemTime) -> Result
     attempt.error = row.text_or_null("error")?;
     attempt.reply = row.text_or_null("reply")?;
     attempt.provider_id = row.text_or_null("provider_id")?;
+    attempt.transport = row.text_or_null("transport")?;
     Ok(attempt)
 }
 

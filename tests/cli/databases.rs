@@ -73,6 +73,9 @@ fn every_command_does_its_work(tool: Tool) {
     assert_eq!((&shown["template_id"], &shown["attempts"][0]["outcome"]), (&json!("welcome"), &json!("sent")));
     assert_eq!(tool.show(&dead)["recipients"][0]["reply"], "550 5.1.1 no such user here");
     assert_eq!(tool.show(&busy)["attempts"][0]["outcome"], "transient");
+    for id in [&sent, &dead, &busy] {
+        assert_eq!(tool.show(id)["attempts"][0]["transport"], "smtp");
+    }
     assert_eq!(tool.show(&later)["due_at"], "2100-01-01T00:00:00.000Z");
     assert!(tool.ok(&["show", &dead]).contains("nobody@example.com"));
 

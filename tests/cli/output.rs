@@ -43,6 +43,7 @@ fn scripts_find_the_names_that_they_were_promised() {
     has_keys(&shown["recipients"][0], &["address", "outcome", "reply"]);
     let attempt = &shown["attempts"][0];
     has_keys(attempt, &["number", "cycle", "started_at", "finished_at", "outcome", "error", "reply", "provider_id"]);
+    assert_eq!(attempt["transport"], "smtp");
     assert_eq!((&shown["id"], &shown["template_id"]), (&json!(dead), &json!("welcome")));
     assert_eq!(shown["due_at"], json!(null), "what is finished is never due");
     assert_eq!(
@@ -85,6 +86,7 @@ fn people_get_a_table_that_no_server_can_draw_on() {
     assert!(lines[1].starts_with(&id) && lines[1].contains("dead") && lines[1].contains("554"), "{table}");
     let shown = tool.ok(&["show", &id]);
     assert!(shown.contains("gone"));
+    assert!(shown.lines().any(|line| line.trim() == "transport: smtp"), "{shown}");
     assert!(!table.contains(['\x1b', '\x07']) && !shown.contains(['\x1b', '\x07']));
     assert!(tool.ok(&["stats"]).lines().any(|line| line.split_whitespace().eq(["dead", "1"])));
 }

@@ -24,6 +24,7 @@ fn settlement(lease: &Lease, text: &str, next: Next) -> Settlement {
     let mut attempt = Attempt::new(lease.attempts + 1, 1, lease.claimed_at, lease.claimed_at, Outcome::Permanent);
     attempt.error = Some(text.to_owned());
     attempt.reply = Some(text.to_owned());
+    attempt.transport = Some(text.to_owned());
     Settlement { key: lease.key, attempt: Some(attempt), charge: true, recipients: Vec::new(), next }
 }
 
@@ -198,7 +199,9 @@ async fn a_sessions_time_zone_and_modes_change_nothing() {
         assert_eq!(store.settle(&[dead]).await.unwrap(), [Settled::Done]);
         let shown = store.get(id).await.unwrap().unwrap();
         assert_eq!(shown.reason.as_deref(), Some(text));
-        assert_eq!((shown.attempts[0].error.as_deref(), shown.attempts[0].reply.as_deref()), (Some(text), Some(text)));
+        let attempt = &shown.attempts[0];
+        let texts = [&attempt.error, &attempt.reply, &attempt.transport];
+        assert_eq!(texts.map(Option::as_deref), [Some(text); 3]);
     }
 }
 

@@ -56,6 +56,29 @@ async fn an_outage_of_all_costs_no_message_anything() {
     }
 }
 
+/// What the history says of each attempt, where the last of so many succeeds.
+async fn paths(transport: impl Transport<Message = Email>, attempts: usize) -> Vec<String> {
+    let outbox = Outbox::new(MemoryStore::new(), transport);
+    let id = outbox.enqueue(ada()).await.unwrap();
+    for _ in 0..attempts {
+        outbox.relay().retry(eager()).drain().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let delivery = outbox.get(id).await.unwrap().unwrap();
+    assert_eq!((delivery.state, delivery.attempts.len()), (State::Sent, attempts));
+    delivery.attempts.into_iter().map(|attempt| attempt.transport.expect("one was called")).collect()
+}
+
+#[tokio::test]
+async fn the_history_says_who_was_called() {
+    let busy = || ScriptedTransport::new().then(Err(Failure::transient("busy"))).then(Ok(Receipt::new()));
+    assert_eq!(paths(busy(), 2).await, ["scripted", "scripted"]);
+    let paused = paths(Failover::new(down()).or(busy()), 2).await;
+    assert_eq!(paused, ["failover/scripted, scripted#2", "failover/scripted#2"]);
+    let nested = paths(Failover::new(RoundRobin::new(busy(), 1)), 2).await;
+    assert_eq!(nested, ["failover/round-robin/scripted", "failover/round-robin/scripted"]);
+}
+
 #[tokio::test]
 async fn a_tap_sees_what_a_relay_sends() {
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));

@@ -183,7 +183,8 @@ async fn a_message_that_cannot_be_read_ends_as_a_dead_letter_and_stops_nobody() 
     let pass = outbox.relay().retry(eager()).drain().await.unwrap();
     assert_eq!((pass.dead, pass.retried, pass.sent), (1, 1, 1));
     let damaged = get(&outbox, ids[0]).await;
-    assert_eq!(damaged.state, State::Dead);
+    assert_eq!((damaged.state, damaged.attempts.len()), (State::Dead, 1));
+    assert_eq!(damaged.attempts[0].transport, None, "nobody was called");
     assert!(damaged.reason.unwrap().starts_with("permanent: the stored mail is damaged"));
     // A newer program may know the format, so that one has its whole budget first.
     for _ in 0..2 {
@@ -322,13 +323,14 @@ async fn a_message_takes_room_until_its_result_is_written() {
 
 #[tokio::test]
 async fn an_answer_that_no_database_can_store_is_stored_without_what_it_cannot() {
-    let answer = Receipt::new().with_reply("250 o\0k").with_provider_id("a\0b");
+    let answer = Receipt::new().with_reply("250 o\0k").with_provider_id("a\0b").with_via("s\0es");
     let outbox = outbox(ScriptedTransport::new().then(Ok(answer)).then(Err(Failure::permanent("n\0o"))));
     let ids = outbox.enqueue_all((0..2).map(|_| ada())).await.unwrap();
     outbox.relay().concurrency(1).drain().await.unwrap();
     let sent = get(&outbox, ids[0]).await;
     assert_eq!(sent.attempts[0].reply.as_deref(), Some("250 ok"));
     assert_eq!(sent.attempts[0].provider_id.as_deref(), Some("ab"));
+    assert_eq!(sent.attempts[0].transport.as_deref(), Some("scripted/ses"));
     assert_eq!(get(&outbox, ids[1]).await.reason.as_deref(), Some("permanent: no"));
 }
 

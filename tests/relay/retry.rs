@@ -113,6 +113,7 @@ async fn a_panic_costs_its_message_one_attempt_and_nothing_else() {
     let shown = get(&outbox, bad).await;
     assert_eq!(shown.attempts[0].outcome, Outcome::InDoubt);
     assert_eq!(shown.attempts[0].error.as_deref(), Some("the transport panicked"));
+    assert_eq!(shown.attempts[0].transport.as_deref(), Some("scripted"));
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(5)).await;
         outbox.relay().retry(eager()).drain().await.unwrap();

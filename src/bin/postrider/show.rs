@@ -101,6 +101,7 @@ fn attempt_json(attempt: &Attempt) -> Value {
         "error": attempt.error,
         "reply": attempt.reply,
         "provider_id": attempt.provider_id,
+        "transport": attempt.transport,
     })
 }
 
@@ -139,7 +140,13 @@ fn attempt_lines(attempt: &Attempt, out: &mut Out) -> Result<(), Fail> {
     let fault = if attempt.transport_fault { ", the transport's fault" } else { "" };
     let started = time(attempt.started_at);
     out.line(format_args!("  {number} (cycle {cycle})  {started}  {} ms  {outcome}{fault}", took.as_millis()))?;
-    for (name, text) in [("error", &attempt.error), ("reply", &attempt.reply), ("provider id", &attempt.provider_id)] {
+    let texts = [
+        ("transport", &attempt.transport),
+        ("error", &attempt.error),
+        ("reply", &attempt.reply),
+        ("provider id", &attempt.provider_id),
+    ];
+    for (name, text) in texts {
         if let Some(text) = text {
             out.line(format_args!("      {name}: {}", printable(text)))?;
         }

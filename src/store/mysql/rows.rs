@@ -51,6 +51,7 @@ pub(super) fn attempt_item(key: LeaseKey, attempt: &Attempt) -> Value {
         attempt.error,
         attempt.reply,
         attempt.provider_id,
+        attempt.transport,
     ])
 }
 

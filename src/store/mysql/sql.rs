@@ -179,14 +179,14 @@ const RENEW: &str = "
 
 const RECORD_ATTEMPTS: &str = "
     INSERT INTO {p}attempts
-        (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id)
+        (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id, transport)
     SELECT UNHEX(a.id), a.number, a.cycle, a.token, a.started_at, a.finished_at, a.outcome, a.fault, a.error, a.reply,
-           a.provider_id
+           a.provider_id, a.transport
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
         id CHAR(32) PATH '$[0]', number BIGINT PATH '$[1]', cycle BIGINT PATH '$[2]', token BIGINT PATH '$[3]',
         started_at BIGINT PATH '$[4]', finished_at BIGINT PATH '$[5]', outcome VARCHAR(16) PATH '$[6]', fault BIGINT PATH '$[7]',
         error LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]', reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[9]',
-        provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[10]')) a";
+        provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[10]', transport LONGTEXT CHARACTER SET utf8mb4 PATH '$[11]')) a";
 
 const RECORD_ENDS: &str = "
     INSERT INTO {p}ended (delivery_id, state, reason, ended_at, token, attempts, cycle)

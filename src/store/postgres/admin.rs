@@ -142,7 +142,7 @@ impl AdminStore for PgStore {
             return Ok(None);
         };
         let text = self.text(
-            r#"SELECT number::bigint, cycle::bigint, outcome, transport_fault, error, reply, provider_id,
+            r#"SELECT number::bigint, cycle::bigint, outcome, transport_fault, error, reply, provider_id, transport,
                       (extract(epoch FROM started_at) * 1000000)::bigint AS started_at,
                       (extract(epoch FROM finished_at) * 1000000)::bigint AS finished_at
                FROM "{s}".attempts WHERE delivery_id = $1 ORDER BY number"#,

@@ -76,6 +76,7 @@ async fn settle_sent(
         .bind(attempts(settlements, |a| Moment(a.finished_at)))
         .bind(attempts(settlements, |a| a.reply.as_deref()))
         .bind(attempts(settlements, |a| a.provider_id.as_deref()))
+        .bind(attempts(settlements, |a| a.transport.as_deref()))
         .fetch_all(connection)
         .await?;
     ids(&rows)
@@ -118,6 +119,7 @@ async fn settle_rest(
         .bind(attempts(settlements, |a| a.error.as_deref()))
         .bind(attempts(settlements, |a| a.reply.as_deref()))
         .bind(attempts(settlements, |a| a.provider_id.as_deref()))
+        .bind(attempts(settlements, |a| a.transport.as_deref()))
         .bind(column(settlements, |s| !s.recipients.is_empty()))
         .fetch_all(&mut *connection)
         .await?;

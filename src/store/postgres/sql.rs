@@ -132,23 +132,25 @@ const CLAIM: &str = r#"
 /// What is plainly sent, which is nearly everything: out of the queue, into the history.
 const SETTLE_SENT: &str = r#"
     WITH u AS MATERIALIZED (
-        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[])
-            u (id, token, number, cycle, started, finished, reply, provider_id)),
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[],
+                             $9::text[])
+            u (id, token, number, cycle, started, finished, reply, provider_id, transport)),
     gone AS (
         DELETE FROM "{s}".queue q USING u
         WHERE q.delivery_id = u.id AND q.token = u.token
         RETURNING u.*)
-    INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id)
-    SELECT id, number, cycle, token, started, finished, 'sent', reply, provider_id FROM gone RETURNING delivery_id"#;
+    INSERT INTO "{s}".attempts
+        (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
+    SELECT id, number, cycle, token, started, finished, 'sent', reply, provider_id, transport FROM gone RETURNING delivery_id"#;
 
 /// Everything else that a settlement can be.
 const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (
         SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bool[], $8::bool[], $9::int[],
                              $10::int[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::bool[], $15::text[], $16::text[],
-                             $17::text[], $18::bool[])
+                             $17::text[], $18::text[], $19::bool[])
             u (id, token, next, after, reason, charge, called, number, cycle, started, finished, outcome, fault, error, reply,
-               provider_id, partial)),
+               provider_id, transport, partial)),
     gone AS (
         DELETE FROM "{s}".queue q USING u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next <> 'pending'
@@ -163,8 +165,9 @@ const SETTLE: &str = r#"
     done AS (SELECT delivery_id FROM gone UNION ALL SELECT delivery_id FROM back),
     recorded AS (
         INSERT INTO "{s}".attempts
-            (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id)
-        SELECT id, number, cycle, token, started, finished, outcome, fault, error, reply, provider_id
+            (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id,
+             transport)
+        SELECT id, number, cycle, token, started, finished, outcome, fault, error, reply, provider_id, transport
         FROM u JOIN done ON done.delivery_id = u.id WHERE u.called),
     ended AS (
         INSERT INTO "{s}".ended (delivery_id, state, reason, ended_at, token, attempts, cycle)

@@ -75,13 +75,14 @@ async fn settle_plain(
             attempt.outcome.as_str(),
             attempt.reply,
             attempt.provider_id,
+            attempt.transport,
         ]))
     });
     sqlx::query(
         "INSERT INTO postrider_attempts
-             (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id)
+             (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
          SELECT a.value ->> 0, a.value ->> 1, a.value ->> 2, a.value ->> 3, a.value ->> 4, a.value ->> 5, a.value ->> 6,
-                a.value ->> 7, a.value ->> 8
+                a.value ->> 7, a.value ->> 8, a.value ->> 9
          FROM json_each(?1) a",
     )
     .bind(serde_json::Value::from_iter(attempts).to_string())
@@ -175,8 +176,9 @@ async fn end(
 async fn record(connection: &mut SqliteConnection, id: &str, token: i64, attempt: &Attempt) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO postrider_attempts
-             (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id,
+              transport)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )
     .bind(id)
     .bind(i64::from(attempt.number))
@@ -189,6 +191,7 @@ async fn record(connection: &mut SqliteConnection, id: &str, token: i64, attempt
     .bind(&attempt.error)
     .bind(&attempt.reply)
     .bind(&attempt.provider_id)
+    .bind(&attempt.transport)
     .execute(connection)
     .await?;
     Ok(())

@@ -164,6 +164,7 @@ pub async fn a_vanished_holder_leaves_a_lost_attempt<F: StoreUnderTest>(fixture:
     let history = get(&store, id).await.attempts;
     assert_eq!(history.len(), 1);
     assert_eq!((history[0].number, history[0].outcome), (1, Outcome::Lost));
+    assert_eq!(history[0].transport, None, "who was called is not known");
     assert_eq!((history[0].started_at, history[0].finished_at), (claimed_at, clock.now()));
     assert_eq!(settle(&store, sent(&vanished)).await, Settled::LeaseLost);
     assert_eq!(settle(&store, sent(&heir)).await, Settled::Done);

@@ -159,6 +159,7 @@ fn settlement(lease: &Lease, outcome: Outcome, next: Next) -> Settlement {
     let mut attempt =
         Attempt::new(lease.attempts + 1, lease.cycle, lease.claimed_at, lease.claimed_at + SECOND, outcome);
     attempt.reply = Some(format!("reply {}", lease.attempts + 1));
+    attempt.transport = Some(format!("failover/smtp {}", lease.attempts + 1));
     if outcome != Outcome::Sent {
         attempt.error = Some(format!("error {}", lease.attempts + 1));
     }

@@ -27,6 +27,7 @@ pub async fn a_retry_waits_and_counts<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(numbers, [1, 2, 3].map(|n| (n, 1, Outcome::Transient)));
     assert_eq!(history[1].error.as_deref(), Some("error 2"));
     assert_eq!(history[1].reply.as_deref(), Some("reply 2"));
+    assert_eq!(history[1].transport.as_deref(), Some("failover/smtp 2"));
     assert_eq!(history[1].finished_at.duration_since(history[1].started_at).ok(), Some(SECOND));
 }
 
@@ -39,12 +40,15 @@ pub async fn what_is_given_back_costs_nothing<F: StoreUnderTest>(fixture: &F) {
     let mut unspent = Settlement { charge: false, ..retry(&lease, SECOND) };
     if let Some(attempt) = unspent.attempt.as_mut() {
         attempt.transport_fault = true;
+        attempt.transport = None;
     }
     assert_eq!(settle(&store, unspent).await, Settled::Done);
     clock.advance(SECOND);
     let again = claim_one(&store).await;
     assert_eq!((again.attempts, again.spent), (1, 0));
-    assert!(get(&store, id).await.attempts[0].transport_fault);
+    let history = get(&store, id).await.attempts;
+    assert!(history[0].transport_fault);
+    assert_eq!(history[0].transport, None, "a transport was made up");
     // Given back without any call: no attempt at all.
     let untouched = Settlement { attempt: None, charge: false, ..retry(&again, SECOND) };
     assert_eq!(settle(&store, untouched).await, Settled::Done);
@@ -80,6 +84,7 @@ pub async fn every_end_is_kept_with_its_reason<F: StoreUnderTest>(fixture: &F) {
         assert_eq!((shown.state, shown.reason.as_deref()), (state, reason));
         assert_eq!((shown.due_at, shown.recipients[0].state), (None, recipient));
         assert_eq!(shown.recipients[0].reply.as_deref(), Some("reply 1"));
+        assert_eq!(shown.attempts[0].transport.as_deref(), Some("failover/smtp 1"), "{state}");
         let listed = store.list(&Filter::new().state(state)).await.expect("listing works");
         assert_eq!(listed.len(), 1);
         assert_eq!((listed[0].id, listed[0].attempts), (lease.key.id, 1));
@@ -115,6 +120,8 @@ pub async fn recipients_are_settled_one_by_one<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(settle(&store, sent(&rest)).await, Settled::Done);
     let done = get(&store, id).await;
     assert_eq!(done.state, State::Sent);
+    let called: Vec<_> = done.attempts.iter().map(|a| a.transport.as_deref()).collect();
+    assert_eq!(called, [Some("failover/smtp 1"), Some("failover/smtp 2")]);
     assert_eq!(
         states(&done)[1..],
         [("b@example.com", RecipientState::Refused), ("c@example.com", RecipientState::Sent)]

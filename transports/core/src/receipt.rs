@@ -41,7 +41,7 @@ pub struct Receipt {
     /// The recipients that were not accepted. Who is not named here was.
     pub refused: Vec<Refusal>,
     /// Which transport carried the message, where one among several was chosen: its name. If that chose among others in turn,
-    /// theirs follows after a slash: `round-robin/smtp`.
+    /// theirs follows after a slash: `round-robin/smtp`. The history keeps it behind the name of the transport that chose.
     pub via: Option<String>,
 }
 
