@@ -47,7 +47,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{id} is {}", delivery.state);
     for attempt in &delivery.attempts {
         let said = attempt.error.as_deref().or(attempt.provider_id.as_deref()).unwrap_or_default();
-        println!("attempt {}: {}: {said}", attempt.number, attempt.outcome);
+        let by = attempt.transport.as_deref().unwrap_or("nobody known");
+        println!("attempt {} by {by}: {}: {said}", attempt.number, attempt.outcome);
     }
     Ok(())
 }

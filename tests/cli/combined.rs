@@ -15,12 +15,11 @@ fn locked() -> Server {
 fn where_one_fails_the_next_one_sends() {
     let (bad, good) = (locked(), Server::start());
     let tool = Tool::new();
-    for _ in 0..3 {
-        tool.enqueue(&[]);
-    }
+    let ids: Vec<_> = (0..3).map(|_| tool.enqueue(&[])).collect();
     let summary = tool.drain(&format!("failover( {} {} )", bad.url_with("ada:h0rse"), good.url()));
     assert_eq!((&summary["sent"], &summary["paused"]), (&3.into(), &serde_json::Value::Null));
     assert_eq!((bad.accepted_count(), good.accepted_count()), (0, 3));
+    assert!(ids.iter().all(|id| tool.show(id)["attempts"][0]["transport"] == "failover/smtp#2"));
 }
 
 #[test]

@@ -153,5 +153,6 @@ fn where_one_provider_is_out_of_order_another_one_sends() {
     assert_eq!(tool.drain(&format!("failover({} {ses})", postmark.url()))["sent"], 1);
     let shown = tool.show(&id);
     assert_eq!(shown["attempts"][0]["provider_id"], "0100017f-4e", "{shown}");
+    assert_eq!(shown["attempts"][0]["transport"], "failover/ses", "where to look it up");
     assert_eq!(postmark.api.asked(), 1);
 }
