@@ -38,6 +38,12 @@ pub(super) async fn settle<S: Store, T: Transport>(
     let mut batch = Batch::default();
     let mut outcome = Ok(());
     while finished.recv_many(&mut received, BATCH).await > 0 {
+        // Others may be about to finish, and go along.
+        tokio::task::yield_now().await;
+        while received.len() < BATCH {
+            let Ok(done) = finished.try_recv() else { break };
+            received.push(done);
+        }
         shared.settling.store(true, Ordering::SeqCst);
         received.drain(..).for_each(|done| batch.add(done));
         if let Err(error) = settle_batch(&shared, &batch, patience).await {

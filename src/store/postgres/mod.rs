@@ -4,6 +4,7 @@ mod admin;
 mod bell;
 mod claim;
 mod enqueue;
+mod lane;
 mod migrate;
 mod rows;
 mod settle;
@@ -20,6 +21,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres, Transaction};
 
 use bell::Bell;
+use lane::Lane;
 use rows::Moment;
 use sql::Sql;
 
@@ -48,7 +50,8 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 /// # Ok(()) }
 /// ```
 ///
-/// A relay is woken by `LISTEN`, on one connection of the pool if it has at least two, and polls as well. The outbox's own
+/// A relay is woken by `LISTEN`, on one connection of the pool if it has at least two, and polls as well. While it works through a
+/// backlog, it keeps two more, if the pool may have at least six. The outbox's own
 /// transactions expect the server's default isolation, `READ COMMITTED`; any isolation level will do for the caller's.
 /// Under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again.
 ///
@@ -66,6 +69,8 @@ pub struct PgStore {
     sql: Arc<Sql>,
     clock: Clock,
     bell: Arc<Bell>,
+    claims: Lane,
+    settlements: Lane,
 }
 
 impl PgStore {
@@ -85,7 +90,14 @@ impl PgStore {
 
     fn with_sql(pool: PgPool, sql: Sql) -> Self {
         let bell = Bell::listening(pool.clone(), sql.channel());
-        Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::new(bell) }
+        Self {
+            pool,
+            sql: Arc::new(sql),
+            clock: Clock::default(),
+            bell: Arc::new(bell),
+            claims: Lane::default(),
+            settlements: Lane::default(),
+        }
     }
 
     /// The schema that [`new`](Self::new) uses.
@@ -219,9 +231,19 @@ impl Store for PgStore {
         if claim.limit == 0 {
             return Ok(Vec::new());
         }
-        let mut session = self.session().await?;
-        let leases = claim::claim(&mut session, &self.sql, claim, self.test_now()).await?;
-        session.finish().await?;
+        if !self.sql.is_prepared() {
+            let mut tx = self.pool.begin().await?;
+            let leases = claim::claim(&mut tx, &self.sql, claim, self.test_now()).await?;
+            tx.commit().await?;
+            return Ok(leases);
+        }
+        let mut connection = self.claims.take(&self.pool).await?;
+        let leases = claim::claim(&mut connection, &self.sql, claim, self.test_now()).await?;
+        if leases.is_empty() {
+            self.settlements.clear();
+        } else {
+            self.claims.keep(connection, &self.pool);
+        }
         Ok(leases)
     }
 
@@ -229,7 +251,7 @@ impl Store for PgStore {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
-        settle::settle(&self.pool, &self.sql, settlements, self.test_now()).await
+        settle::settle(&self.pool, &self.settlements, &self.sql, settlements, self.test_now()).await
     }
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {

@@ -7,14 +7,19 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
+use super::lane::Lane;
 use super::rows::{Moment, id};
 use super::sql::Sql;
 use crate::clock::micros;
 use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
 use crate::store::StoreError;
 
+/// So many settlements at once, and more will come.
+const MANY: usize = 16;
+
 pub(super) async fn settle(
     pool: &PgPool,
+    lane: &Lane,
     sql: &Sql,
     settlements: &[Settlement],
     now: Option<Moment>,
@@ -25,7 +30,12 @@ pub(super) async fn settle(
     let (plain, rest): (Vec<&Settlement>, Vec<&Settlement>) = firsts.into_iter().partition(|s| s.is_plainly_sent());
     let done = if rest.is_empty() && sql.is_prepared() {
         // The usual case: one statement, which is its own transaction.
-        settle_sent(&mut *pool.acquire().await?, sql, &plain).await?
+        let mut connection = lane.take(pool).await?;
+        let done = settle_sent(&mut connection, sql, &plain).await?;
+        if plain.len() >= MANY {
+            lane.keep(connection, pool);
+        }
+        done
     } else {
         let mut tx = pool.begin().await?;
         let mut done = settle_sent(&mut tx, sql, &plain).await?;

@@ -79,7 +79,10 @@ impl<M: Message> Outgoing<M> {
     /// Narrows the message to the recipients that still want it. Those who took it in an earlier attempt are not in the list.
     #[must_use]
     pub fn with_recipients(mut self, recipients: Vec<Recipient>) -> Self {
-        self.recipients = recipients;
+        if recipients != self.recipients {
+            self.named = self.message.recipients().len();
+            self.recipients = recipients;
+        }
         self
     }
 }
