@@ -68,7 +68,9 @@ fn assert_shows_nothing<T: TransportUnderTest>(
 
 fn assert_discreet<T: TransportUnderTest>(test: &T, letter: &Letter, what: &str, text: &str) {
     assert_holds_no_secret(test, what, text);
-    assert!(!text.contains(&letter.text) && !text.contains(&letter.subject), "{what} holds words of the mail: {text}");
+    for words in [&letter.subject, &letter.text, &letter.html] {
+        assert!(!text.contains(words), "{what} holds words of the mail: {text}");
+    }
     for address in RECIPIENTS.into_iter().chain([SENDER]) {
         assert!(!text.contains(address), "{what} holds a whole address: {text}");
     }

@@ -88,7 +88,9 @@ impl Counter {
             _ => {
                 let id = mail.id().to_string();
                 let recipients = mail.recipients().iter().map(|recipient| recipient.as_str().to_owned()).collect();
-                let content = format!("{}\n{}", mail.message().subject(), mail.message().text().unwrap_or_default());
+                let email = mail.message();
+                let bodies = [email.text(), email.html()].map(Option::unwrap_or_default);
+                let content = format!("{}\n{}", email.subject(), bodies.join("\n"));
                 self.0.lock().unwrap().accepted.push(Accepted::new(recipients, Some(id.clone()), content));
                 return Some(format!("200{id}"));
             }

@@ -8,11 +8,12 @@ use crate::{DeliveryId, Email, Failure, Outgoing, Receipt, Recipient, Transport}
 pub(super) const SENDER: &str = "ada.lovelace@example.com";
 pub(super) const RECIPIENTS: [&str; 3] = ["bob.builder@example.org", "eve.adams@example.net", "joe.bloggs@example.org"];
 
-/// A mail that differs from all others in its subject and its text.
+/// A mail that differs from all others in its subject, its text and its HTML.
 pub(super) struct Letter {
     pub(super) outgoing: Outgoing<Email>,
     pub(super) subject: String,
     pub(super) text: String,
+    pub(super) html: String,
 }
 
 impl Letter {
@@ -25,8 +26,8 @@ impl Letter {
     pub(super) fn to_the_first(count: usize) -> Self {
         let id = DeliveryId::new();
         let mark = id.as_uuid().simple().to_string();
-        let (subject, text) = (format!("subject-{mark}"), format!("text-{mark}"));
-        let mut builder = Email::builder().from(SENDER).subject(&subject).text(&text);
+        let (subject, text, html) = (format!("subject-{mark}"), format!("text-{mark}"), format!("<p>html-{mark}</p>"));
+        let mut builder = Email::builder().from(SENDER).subject(&subject).text(&text).html(&html);
         for (index, recipient) in RECIPIENTS.into_iter().take(count).enumerate() {
             builder = match index {
                 0 => builder.to(recipient),
@@ -35,7 +36,7 @@ impl Letter {
             };
         }
         let email = builder.build().expect("the mail is well formed");
-        Self { outgoing: Outgoing::new(id, SystemTime::now(), email), subject, text }
+        Self { outgoing: Outgoing::new(id, SystemTime::now(), email), subject, text, html }
     }
 
     pub(super) fn is_in(&self, accepted: &Accepted) -> bool {
@@ -53,6 +54,7 @@ impl Letter {
         let accepted: Vec<_> = peer.accepted().into_iter().filter(|accepted| self.is_in(accepted)).collect();
         assert_eq!(accepted.len(), 1, "a message that the transport calls accepted reached the peer so many times");
         assert!(accepted[0].content.contains(&self.text), "the message arrived without its text");
+        assert!(accepted[0].content.contains(&self.html), "the message arrived without its HTML");
         assert_eq!(receipt.provider_id, accepted[0].provider_id, "the receipt is another message's");
         assert!(receipt.refused.is_empty(), "the peer refused nobody, and the receipt says otherwise");
         let mut recipients: Vec<_> =

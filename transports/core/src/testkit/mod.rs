@@ -10,6 +10,7 @@
 //! - nothing that it shows holds a secret, a body or a whole address.
 //!
 //! Implement [`TransportUnderTest`] and [`ScriptedPeer`], then stamp the suite with [`transport_tests!`](crate::transport_tests).
+//! For a transport that speaks HTTP the peer is there already: [`ScriptedHttp`], which wants an [`HttpApi`].
 //! Here is a transport that only leaves the process in its imagination:
 //!
 //! ```
@@ -28,6 +29,8 @@ mod answers;
 mod carrying;
 mod discretion;
 mod dropping;
+mod http_api;
+mod http_peer;
 mod letter;
 
 use std::fmt;
@@ -40,6 +43,8 @@ pub use answers::*;
 pub use carrying::*;
 pub use discretion::*;
 pub use dropping::*;
+pub use http_api::{HttpApi, ScriptedHttp};
+pub use http_peer::{HttpPeer, HttpReply, HttpRequest};
 use letter::Letter;
 
 /// A transport that the suite can connect to a peer of its own.
@@ -93,7 +98,8 @@ pub enum Answer {
     Accept,
     /// It refuses this message, for good.
     RefuseMessage,
-    /// It refuses this message, for now.
+    /// It refuses this message, for now. A protocol that cannot say so is stamped `without a_message_that_is_put_off`, and refuses in
+    /// any other way.
     Busy,
     /// It does not accept the credentials. Planned for the first message only, as they may be shown once for many messages.
     RefuseCredentials,
@@ -121,7 +127,8 @@ pub struct Accepted {
     pub recipients: Vec<String>,
     /// The name that the peer gave it in its answer, where the protocol has such names.
     pub provider_id: Option<String>,
-    /// The message as the peer read it, decoded as far as needed to find its subject and its text, which are ASCII, in it.
+    /// The message as the peer read it, decoded as far as needed to find its subject, its text and its HTML, which are
+    /// ASCII, in it.
     pub content: String,
 }
 
@@ -136,36 +143,38 @@ impl Accepted {
 /// expression that makes a [`TransportUnderTest`](crate::testkit::TransportUnderTest); an attribute before it, such as
 /// `#[ignore = "needs a server"]`, goes on each test. Needs tokio's `macros` and `rt-multi-thread` features.
 ///
-/// Two tests ask for what not every protocol has. Leave them out by name, with the reason:
+/// Three tests ask for what not every protocol has. Leave them out by name, with the reason:
 ///
 /// ```text
 /// transport_tests!(Smtp, without a_rate_limit = "SMTP cannot say how long to wait");
 /// transport_tests!(
 ///     Api,
+///     without a_message_that_is_put_off = "it has one word for all that is out of order",
 ///     without a_rate_limit = "the provider names no time",
 ///     without an_inexpressible_mail = "it takes the message as it is"
 /// );
 /// ```
 #[macro_export]
 macro_rules! transport_tests {
-    ($(#[$attribute:meta])? $fixture:expr) => {
+    ($(#[$attribute:meta])? $fixture:expr $(, without $name:ident = $reason:literal)* $(,)?) => {
         $crate::transport_tests! { @all [$(#[$attribute])?] $fixture }
-        $crate::transport_tests! { @each [$(#[$attribute])?] $fixture; a_rate_limit an_inexpressible_mail }
+        $crate::transport_tests! {
+            @but [$(#[$attribute])?] $fixture;
+            [a_message_that_is_put_off] [a_rate_limit] [an_inexpressible_mail];
+            $($name)*
+        }
     };
-    ($(#[$attribute:meta])? $fixture:expr, without a_rate_limit = $reason:literal $(,)?) => {
-        $crate::transport_tests! { @all [$(#[$attribute])?] $fixture }
-        $crate::transport_tests! { @each [$(#[$attribute])?] $fixture; an_inexpressible_mail }
+    (@but $attributes:tt $fixture:expr; $busy:tt $rate:tt $mail:tt; a_message_that_is_put_off $($rest:ident)*) => {
+        $crate::transport_tests! { @but $attributes $fixture; [] $rate $mail; $($rest)* }
     };
-    ($(#[$attribute:meta])? $fixture:expr, without an_inexpressible_mail = $reason:literal $(,)?) => {
-        $crate::transport_tests! { @all [$(#[$attribute])?] $fixture }
-        $crate::transport_tests! { @each [$(#[$attribute])?] $fixture; a_rate_limit }
+    (@but $attributes:tt $fixture:expr; $busy:tt $rate:tt $mail:tt; a_rate_limit $($rest:ident)*) => {
+        $crate::transport_tests! { @but $attributes $fixture; $busy [] $mail; $($rest)* }
     };
-    (
-        $(#[$attribute:meta])? $fixture:expr,
-        without a_rate_limit = $one:literal,
-        without an_inexpressible_mail = $other:literal $(,)?
-    ) => {
-        $crate::transport_tests! { @all [$(#[$attribute])?] $fixture }
+    (@but $attributes:tt $fixture:expr; $busy:tt $rate:tt $mail:tt; an_inexpressible_mail $($rest:ident)*) => {
+        $crate::transport_tests! { @but $attributes $fixture; $busy $rate []; $($rest)* }
+    };
+    (@but $attributes:tt $fixture:expr; [$($busy:ident)?] [$($rate:ident)?] [$($mail:ident)?];) => {
+        $crate::transport_tests! { @each $attributes $fixture; $($busy)? $($rate)? $($mail)? }
     };
     (@all $attributes:tt $fixture:expr) => {
         $crate::transport_tests! { @each $attributes $fixture;
@@ -175,7 +184,6 @@ macro_rules! transport_tests {
             every_attempt_sends_the_same
             a_batch_has_a_result_for_each
             a_message_that_is_refused
-            a_message_that_is_put_off
             credentials_that_are_refused
             a_peer_that_is_out_of_order
             a_connection_that_is_closed_at_once

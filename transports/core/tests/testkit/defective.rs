@@ -37,6 +37,7 @@ pub(crate) enum Defect {
     TellsTheFirstReceiptAgain,
     InventsRefusals,
     LosesTheText,
+    LosesTheHtml,
     DiffersByAttempt,
     SendsTwice,
     MixesUpWhatRunsTogether,
@@ -209,11 +210,12 @@ impl Defective {
             D::AddressesOnlyTheFirst => &mail.recipients()[..1],
             _ => mail.recipients(),
         };
-        let text = mail.message().text().unwrap_or_default();
+        let [text, html] = [mail.message().text(), mail.message().html()].map(Option::unwrap_or_default);
         let text = match self.defect {
-            D::LosesTheText => String::new(),
-            D::DiffersByAttempt => format!("{text} {}", mail.attempt()),
-            _ => text.to_owned(),
+            D::LosesTheText => html.to_owned(),
+            D::LosesTheHtml => text.to_owned(),
+            D::DiffersByAttempt => format!("{text} {html} {}", mail.attempt()),
+            _ => format!("{text} {html}"),
         };
         let id = counter.note(mail, recipients, &text);
         if self.is(D::SendsTwice) {

@@ -57,6 +57,7 @@ async fn wrong_results() {
         TellsTheFirstReceiptAgain by what_is_accepted_is_told_with_its_own_receipt,
         InventsRefusals by what_is_accepted_is_told_with_its_own_receipt,
         LosesTheText by what_is_accepted_is_told_with_its_own_receipt,
+        LosesTheHtml by what_is_accepted_is_told_with_its_own_receipt,
         MixesUpWhatRunsTogether by messages_side_by_side_get_their_own_receipts,
         DiffersByAttempt by every_attempt_sends_the_same,
         BatchIsReversed by a_batch_has_a_result_for_each,

@@ -6,8 +6,8 @@ use postrider_transport::{Attachment, EmailBuilder, ListUnsubscribe, Recipient, 
 use serde_json::json;
 
 use crate::faults::{Case, fault_tests};
-use crate::peer::{Peer, Reply};
 use crate::support::{KEY, Line, check_table_for, connect, line, outgoing, plain};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 struct BrevoCase;
 
@@ -18,8 +18,8 @@ impl Case for BrevoCase {
         Brevo::new(KEY).expect("a key")
     }
 
-    fn accepted() -> Reply {
-        Reply::json(201, r#"{"messageId":"<201906041124.44340027797@smtp-relay.mailin.fr>"}"#)
+    fn accepted() -> HttpReply {
+        HttpReply::json(201, r#"{"messageId":"<201906041124.44340027797@smtp-relay.mailin.fr>"}"#)
     }
 
     /// It takes no mail that is text alone.
@@ -45,7 +45,7 @@ fn whole() -> EmailBuilder {
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = Peer::start([BrevoCase::accepted()]).await;
+    let peer = HttpPeer::start([BrevoCase::accepted()]).await;
     let receipt = connect(BrevoCase::provider(), &peer).send(&outgoing(whole())).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("<201906041124.44340027797@smtp-relay.mailin.fr>"));
     let seen = &peer.seen()[0];
@@ -77,7 +77,7 @@ const UUID5: &str = "a1635a8b-40d8-513f-a2ad-d12f1028b0ac";
 
 #[tokio::test]
 async fn only_the_recipients_of_the_attempt_are_named_under_a_key_of_their_own() {
-    let peer = Peer::start([BrevoCase::accepted()]).await;
+    let peer = HttpPeer::start([BrevoCase::accepted()]).await;
     let transport = connect(BrevoCase::provider(), &peer);
     let left = vec![Recipient::new("carol@example.org")];
     transport.send(&outgoing(whole()).with_recipients(left)).await.expect("it is accepted");
@@ -95,7 +95,7 @@ async fn only_the_recipients_of_the_attempt_are_named_under_a_key_of_their_own()
 async fn a_retry_of_what_was_processed_is_accepted() {
     let processed =
         r#"{"code":"duplicate_parameter","message":"Email for the idempotency key has already been processed"}"#;
-    let peer = Peer::start([Reply::Close, Reply::json(400, processed)]).await;
+    let peer = HttpPeer::start([HttpReply::Close, HttpReply::json(400, processed)]).await;
     let transport = connect(BrevoCase::provider(), &peer);
     let lost = transport.send(&outgoing(whole())).await.expect_err("the answer is lost");
     assert!(lost.in_doubt());
@@ -107,7 +107,7 @@ async fn a_retry_of_what_was_processed_is_accepted() {
 
 #[tokio::test]
 async fn the_sandbox_is_asked_for() {
-    let peer = Peer::start([BrevoCase::accepted()]).await;
+    let peer = HttpPeer::start([BrevoCase::accepted()]).await;
     connect(BrevoCase::provider().sandbox(), &peer).send(&outgoing(whole())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].json()["headers"]["X-Sib-Sandbox"], json!("drop"));
 }
@@ -132,12 +132,12 @@ async fn answers() {
         line(422, &said("unprocessable_entity", "cannot be processed"), Message),
         line(429, &said("too_many_requests", "slow down"), Rate),
         Line {
-            reply: Reply::http(429, &[("x-sib-ratelimit-reset", "12")], &said("too_many_requests", "slow down")),
+            reply: HttpReply::answer(429, &[("x-sib-ratelimit-reset", "12")], &said("too_many_requests", "slow down")),
             kind: Rate,
             retry_after: Some(12),
         },
         Line {
-            reply: Reply::http(400, &[("x-sib-ratelimit-reset", "12")], &said("invalid_parameter", "bad")),
+            reply: HttpReply::answer(400, &[("x-sib-ratelimit-reset", "12")], &said("invalid_parameter", "bad")),
             kind: Message,
             retry_after: None,
         },
@@ -149,7 +149,7 @@ async fn answers() {
 
 #[tokio::test]
 async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = Peer::start([BrevoCase::accepted()]).await;
+    let peer = HttpPeer::start([BrevoCase::accepted()]).await;
     let transport = connect(BrevoCase::provider(), &peer);
     let file = |name: &str| Attachment::new(name, "text/plain", *b"x").expect("an attachment");
     let crowd = (0..99).fold(BrevoCase::mail(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
@@ -168,7 +168,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         mail().attach(file("run.exe")),
         mail().attach(file("txt")),
         mail().attach(file("é.txt")),
-        mail().header("In-Reply-To", "<x@example.com>"),
+        mail().header("In-HttpReply-To", "<x@example.com>"),
         mail().header("X-Sib-Sandbox", "drop"),
         mail().header("X-Mailin-custom", "x"),
         mail().header("X-A", "é"),
@@ -189,7 +189,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = Peer::start([BrevoCase::accepted()]).await;
+    let peer = HttpPeer::start([BrevoCase::accepted()]).await;
     let url = format!("brevo://{KEY}@{}?sandbox=true", peer.host());
     Http::<Brevo>::from_url(&url).expect("a URL").send(&outgoing(whole())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].header("api-key"), Some(KEY));

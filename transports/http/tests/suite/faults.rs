@@ -5,8 +5,8 @@ use std::time::Duration;
 use postrider_http::{HttpErrorKind, Provider};
 use postrider_transport::{Attachment, EmailBuilder, Failure, Transport};
 
-use crate::peer::{Peer, Reply};
 use crate::support::{KEY, another, assert_discreet, check_table_for, connect, outgoing, plain};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 /// A provider in these tests: how it is made, and how it accepts one message.
 pub(crate) trait Case {
@@ -14,7 +14,7 @@ pub(crate) trait Case {
 
     fn provider() -> Self::Provider;
 
-    fn accepted() -> Reply;
+    fn accepted() -> HttpReply;
 
     /// A mail that says little, and that the provider can carry.
     fn mail() -> EmailBuilder {
@@ -22,8 +22,8 @@ pub(crate) trait Case {
     }
 }
 
-fn http(status: u16, content_type: &str, body: &str) -> Reply {
-    Reply::http(status, &[("content-type", content_type)], body)
+fn http(status: u16, content_type: &str, body: &str) -> HttpReply {
+    HttpReply::answer(status, &[("content-type", content_type)], body)
 }
 
 pub(crate) fn kind(failure: &Failure) -> HttpErrorKind {
@@ -51,25 +51,25 @@ pub(crate) async fn what_is_not_the_providers_own<C: Case>() {
         line(504, NoAnswer),
         line(520, NoAnswer),
     ];
-    let redirect = Reply::http(302, &[("location", "https://elsewhere.example/")], "");
+    let redirect = HttpReply::answer(302, &[("location", "https://elsewhere.example/")], "");
     table.push(crate::support::Line { reply: redirect, kind: Account, retry_after: None });
-    let busy = Reply::http(503, &[("retry-after", "7")], page);
+    let busy = HttpReply::answer(503, &[("retry-after", "7")], page);
     table.push(crate::support::Line { reply: busy, kind: Unavailable, retry_after: Some(7) });
     check_table_for(C::mail, C::provider, table).await;
 }
 
 /// An acceptance that cannot be read to its end is in doubt, unless the status alone says all.
 pub(crate) async fn a_success_that_cannot_be_read<C: Case>(status_says_all: bool) {
-    let Reply::Http { status, headers, body } = C::accepted() else { panic!("an acceptance is an answer") };
+    let HttpReply::Answer { status, headers, body } = C::accepted() else { panic!("an acceptance is an answer") };
     let mut fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     fields.push_str("\r\n");
     let cut = &body[..body.len() / 2];
     let broken = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{fields}", body.len() + 10);
     let long = vec![b' '; 2 * 1024 * 1024];
     let page = b"<html>Welcome to the lounge</html>".to_vec();
-    let of = |body| Reply::Http { status, headers: headers.clone(), body };
-    for reply in [Reply::Raw([broken.as_bytes(), cut].concat()), of(long), of(page), of(cut.to_vec())] {
-        let peer = Peer::start([reply]).await;
+    let of = |body| HttpReply::Answer { status, headers: headers.clone(), body };
+    for reply in [HttpReply::Raw([broken.as_bytes(), cut].concat()), of(long), of(page), of(cut.to_vec())] {
+        let peer = HttpPeer::start([reply]).await;
         let transport = connect(C::provider(), &peer);
         match transport.send(&outgoing(C::mail())).await {
             Ok(_) => assert!(status_says_all),
@@ -88,8 +88,13 @@ pub(crate) async fn a_success_that_cannot_be_read<C: Case>(status_says_all: bool
 /// The whole request went out, and no answer came.
 pub(crate) async fn no_answer_is_in_doubt<C: Case>() {
     let start = b"HTTP/1.1 20".to_vec();
-    for reply in [Reply::Close, Reply::Hang, Reply::Raw(start), Reply::Raw(b"220 smtp.example ESMTP\r\n".to_vec())] {
-        let peer = Peer::start([reply.clone()]).await;
+    for reply in [
+        HttpReply::Close,
+        HttpReply::Hang,
+        HttpReply::Raw(start),
+        HttpReply::Raw(b"220 smtp.example ESMTP\r\n".to_vec()),
+    ] {
+        let peer = HttpPeer::start([reply.clone()]).await;
         let transport = connect(C::provider(), &peer);
         let failure = transport.send(&outgoing(C::mail())).await.expect_err("no answer came");
         assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{reply:?}: {failure}");
@@ -103,24 +108,25 @@ pub(crate) async fn no_answer_is_in_doubt<C: Case>() {
 
 /// Nobody can have accepted what was not written.
 pub(crate) async fn what_was_not_written_is_not_in_doubt<C: Case>() {
-    let peer = Peer::start([]).await;
+    let peer = HttpPeer::start([]).await;
     let transport = connect(C::provider(), &peer);
     let gone = {
-        let peer = Peer::start([]).await;
+        let peer = HttpPeer::start([]).await;
         connect(C::provider(), &peer)
     };
     let failure = gone.send(&outgoing(C::mail())).await.expect_err("nobody is there");
     assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
     assert_discreet(&failure);
 
-    // More than the sockets hold, so that the reset comes before the end is written.
-    peer.then(Reply::ResetUnread);
-    let large = vec![b'x'; 12 * 1024 * 1024];
+    // More than the sockets hold, so that the fault comes before the end is written.
+    let large = vec![b'x'; 5 * 1024 * 1024];
     let large = Attachment::new("large.txt", "text/plain", large).expect("an attachment");
-    if transport.check(&C::mail().attach(large.clone()).build().expect("a mail")).is_ok() {
-        let failure = transport.send(&outgoing(C::mail().attach(large))).await.expect_err("it was reset");
-        assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
+    for reply in [HttpReply::ResetUnread, HttpReply::ResetAfter(64 * 1024), HttpReply::HangUnread] {
+        peer.then(reply.clone());
+        let failure = transport.send(&outgoing(C::mail().attach(large.clone()))).await.expect_err("it was not read");
+        assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{reply:?}: {failure}");
         assert_discreet(&failure);
+        assert!(peer.seen().is_empty(), "{reply:?}");
     }
     peer.then(C::accepted());
     transport.send(&another(C::mail())).await.expect("the next message goes through");
@@ -128,7 +134,7 @@ pub(crate) async fn what_was_not_written_is_not_in_doubt<C: Case>() {
 
 /// A dropped call leaves nothing that is taken for another's answer.
 pub(crate) async fn a_dropped_call_leaves_no_trace<C: Case>() {
-    let peer = Peer::start([Reply::Hang]).await;
+    let peer = HttpPeer::start([HttpReply::Hang]).await;
     let transport = connect(C::provider(), &peer);
     for millis in [0, 1, 5, 20, 100] {
         let mail = outgoing(C::mail());
@@ -143,7 +149,7 @@ pub(crate) async fn a_dropped_call_leaves_no_trace<C: Case>() {
 
 /// The same delivery is the same request, octet for octet, and shows its key to the provider only.
 pub(crate) async fn requests_are_repeatable_and_discreet<C: Case>() {
-    let peer = Peer::start([C::accepted()]).await;
+    let peer = HttpPeer::start([C::accepted()]).await;
     let transport = connect(C::provider(), &peer);
     for attempt in 1..=2 {
         transport.send(&outgoing(C::mail()).with_attempt(attempt, 1)).await.expect("it is accepted");

@@ -8,8 +8,8 @@ use postrider_transport::{
 use serde_json::json;
 
 use crate::faults::{Case, fault_tests};
-use crate::peer::{Peer, Reply};
 use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 struct Mailersend;
 
@@ -20,9 +20,9 @@ impl Case for Mailersend {
         MailerSend::new(KEY).expect("a key")
     }
 
-    fn accepted() -> Reply {
+    fn accepted() -> HttpReply {
         let headers = [("content-type", "text/plain; charset=utf-8"), ("x-message-id", "5e42957d51f1d94a1070a733")];
-        Reply::http(202, &headers, "")
+        HttpReply::answer(202, &headers, "")
     }
 }
 
@@ -45,7 +45,7 @@ fn expressible() -> EmailBuilder {
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = Peer::start([Mailersend::accepted()]).await;
+    let peer = HttpPeer::start([Mailersend::accepted()]).await;
     let mail = outgoing(expressible().tag("second"));
     let receipt = connect(Mailersend::provider(), &peer).send(&mail).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("5e42957d51f1d94a1070a733"));
@@ -76,7 +76,7 @@ async fn the_whole_mail_is_in_the_request() {
 
 #[tokio::test]
 async fn only_the_recipients_of_the_attempt_are_named() {
-    let peer = Peer::start([Mailersend::accepted()]).await;
+    let peer = HttpPeer::start([Mailersend::accepted()]).await;
     let mail = outgoing(expressible()).with_recipients(vec![Recipient::new("carol@example.org")]);
     connect(Mailersend::provider(), &peer).send(&mail).await.expect("it is accepted");
     let seen = peer.seen()[0].json();
@@ -98,7 +98,7 @@ fn warning(kind: &str, addresses: &[&str]) -> String {
 async fn who_is_suppressed_is_refused_and_the_others_are_accepted() {
     // An address in another case is the same; one that was not asked for is nobody's.
     let body = warning("SOME_SUPPRESSED", &["Bob@Example.org", "stranger@example.net"]);
-    let reply = Reply::http(202, &[("content-type", "application/json"), ("x-message-id", "5e42")], &body);
+    let reply = HttpReply::answer(202, &[("content-type", "application/json"), ("x-message-id", "5e42")], &body);
     let receipt = ask(Mailersend::provider(), expressible(), reply).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("5e42"));
     assert_eq!(receipt.refused, [Refusal::new("bob@example.org", Class::Permanent, "suppressed: hard_bounced")]);
@@ -108,7 +108,7 @@ async fn who_is_suppressed_is_refused_and_the_others_are_accepted() {
 #[tokio::test]
 async fn nobody_got_it_when_all_are_suppressed() {
     for headers in [vec![], vec![("x-message-id", "5e42")]] {
-        let reply = Reply::http(202, &headers, &warning("ALL_SUPPRESSED", &["ada@example.org"]));
+        let reply = HttpReply::answer(202, &headers, &warning("ALL_SUPPRESSED", &["ada@example.org"]));
         let failure = ask(Mailersend::provider(), plain(), reply).await.expect_err("nobody got it");
         let error = failure.downcast_ref::<HttpError>().expect("it is an HttpError");
         assert_eq!((error.kind(), error.code()), (HttpErrorKind::Recipient, Some("ALL_SUPPRESSED")));
@@ -120,7 +120,7 @@ async fn nobody_got_it_when_all_are_suppressed() {
 #[tokio::test]
 async fn a_success_without_an_id_is_in_doubt() {
     for body in ["", "<html>Welcome to the lounge</html>", r#"{"warnings":[]}"#, &warning("SOME_SUPPRESSED", &[])] {
-        let failure = ask(Mailersend::provider(), plain(), Reply::json(202, body)).await.expect_err("it has no id");
+        let failure = ask(Mailersend::provider(), plain(), HttpReply::json(202, body)).await.expect_err("it has no id");
         assert!(failure.in_doubt(), "{body}: {failure}");
     }
 }
@@ -140,7 +140,7 @@ async fn answers() {
     let daily = "Your account reached its API daily quota limit. Upgrade to increase it. #MS42901";
     let rate = "Your account reached its rate limit of 120 requests/min. Please wait before trying again. #MS42903";
     let limited =
-        |headers: &[(&str, &str)], text: &str| Reply::http(429, &[headers, &[date][..]].concat(), &said(text));
+        |headers: &[(&str, &str)], text: &str| HttpReply::answer(429, &[headers, &[date][..]].concat(), &said(text));
     let table = vec![
         line(400, &said("There was an error when processing your request."), Message),
         line(401, &said("Unauthenticated."), Account),
@@ -177,7 +177,7 @@ async fn answers() {
 
 #[tokio::test]
 async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = Peer::start([Mailersend::accepted()]).await;
+    let peer = HttpPeer::start([Mailersend::accepted()]).await;
     let transport = connect(Mailersend::provider(), &peer);
     let tags = (0..6).fold(plain(), |email, number| email.tag(number.to_string()));
     let address = |number: u32| format!("n{number}@example.org");
@@ -215,7 +215,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = Peer::start([Mailersend::accepted()]).await;
+    let peer = HttpPeer::start([Mailersend::accepted()]).await;
     let transport = Http::<MailerSend>::from_url(&format!("mailersend://{KEY}@{}", peer.host())).expect("a URL");
     transport.send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].header("authorization"), Some(format!("Bearer {KEY}").as_str()));

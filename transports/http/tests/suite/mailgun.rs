@@ -8,8 +8,8 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, Mailgun};
 use postrider_transport::{Attachment, Email, Recipient, Transport, Unsupported};
 
 use crate::faults::{Case, fault_tests};
-use crate::peer::{Peer, Reply, Seen};
 use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
+use postrider_transport::testkit::{HttpPeer, HttpReply, HttpRequest};
 
 struct MailgunCase;
 
@@ -20,15 +20,15 @@ impl Case for MailgunCase {
         Mailgun::new(KEY, "mg.example.com").expect("a key and a domain")
     }
 
-    fn accepted() -> Reply {
-        Reply::json(200, r#"{"id":"<20111114174239.25659.5817@mg.example.com>","message":"Queued. Thank you."}"#)
+    fn accepted() -> HttpReply {
+        HttpReply::json(200, r#"{"id":"<20111114174239.25659.5817@mg.example.com>","message":"Queued. Thank you."}"#)
     }
 }
 
 fault_tests!(MailgunCase, status_says_all: false);
 
 /// Name, file name and content of each part of a form, taken apart without the code that made it.
-fn form(seen: &Seen) -> Vec<(String, Option<String>, Vec<u8>)> {
+fn form(seen: &HttpRequest) -> Vec<(String, Option<String>, Vec<u8>)> {
     let content_type = format!("Content-Type: {}\r\n\r\n", seen.header("content-type").expect("a type"));
     let whole = [content_type.as_bytes(), &seen.body].concat();
     let parsed = MessageParser::default().parse(&whole).expect("a form");
@@ -53,7 +53,7 @@ fn form(seen: &Seen) -> Vec<(String, Option<String>, Vec<u8>)> {
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = Peer::start([MailgunCase::accepted()]).await;
+    let peer = HttpPeer::start([MailgunCase::accepted()]).await;
     let mail = outgoing(rich().reply_to("more@example.com").sender("office@example.com").header("X-Order", "43"));
     let transport = connect(MailgunCase::provider().test_mode(), &peer);
     let receipt = transport.send(&mail).await.expect("it is accepted");
@@ -99,7 +99,7 @@ async fn the_whole_mail_is_in_the_request() {
 
 #[tokio::test]
 async fn only_the_recipients_of_the_attempt_get_it() {
-    let peer = Peer::start([MailgunCase::accepted()]).await;
+    let peer = HttpPeer::start([MailgunCase::accepted()]).await;
     let transport = connect(MailgunCase::provider(), &peer);
     let left = vec![Recipient::new("carol@example.org"), Recipient::new("dave@example.org")];
     transport.send(&outgoing(rich()).with_recipients(left)).await.expect("it is accepted");
@@ -136,7 +136,7 @@ async fn answers() {
             Account,
         ),
         Line {
-            reply: Reply::http(401, &[("content-type", "text/plain")], "Forbidden"),
+            reply: HttpReply::answer(401, &[("content-type", "text/plain")], "Forbidden"),
             kind: Account,
             retry_after: None,
         },
@@ -145,16 +145,16 @@ async fn answers() {
         line(403, &said("Domain mg.example.com is not allowed to send: account disabled"), Account),
         line(404, &said("Domain not found: mg.example.com"), Account),
         line(413, &said("Message is too large"), Message),
-        Line { reply: Reply::http(420, &date, &until), kind: Quota, retry_after: Some(30) },
-        Line { reply: Reply::http(403, &date, &until), kind: Quota, retry_after: Some(30) },
+        Line { reply: HttpReply::answer(420, &date, &until), kind: Quota, retry_after: Some(30) },
+        Line { reply: HttpReply::answer(403, &date, &until), kind: Quota, retry_after: Some(30) },
         line(420, &said("recipient limit exceeded"), Quota),
         Line {
-            reply: Reply::json(429, &said("Too many requests. Try again after 120 seconds.")),
+            reply: HttpReply::json(429, &said("Too many requests. Try again after 120 seconds.")),
             kind: Rate,
             retry_after: Some(120),
         },
         Line {
-            reply: Reply::http(429, &[("retry-after", "9")], &said("Too many requests")),
+            reply: HttpReply::answer(429, &[("retry-after", "9")], &said("Too many requests")),
             kind: Rate,
             retry_after: Some(9),
         },
@@ -168,7 +168,7 @@ async fn answers() {
 
 #[tokio::test]
 async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = Peer::start([MailgunCase::accepted()]).await;
+    let peer = HttpPeer::start([MailgunCase::accepted()]).await;
     let transport = connect(MailgunCase::provider(), &peer);
     let crowd = (0..1000).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
     let large = Attachment::new("x.bin", "application/x", vec![0; 25 * 1024 * 1024]).expect("an attachment");
@@ -197,7 +197,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = Peer::start([MailgunCase::accepted()]).await;
+    let peer = HttpPeer::start([MailgunCase::accepted()]).await;
     let url = format!("mailgun://{KEY}@{}?domain=mg.example.com&testmode=true", peer.host());
     let transport = Http::<Mailgun>::from_url(&url).expect("a URL");
     transport.send(&outgoing(plain())).await.expect("it is accepted");

@@ -7,8 +7,8 @@ use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Recipie
 use serde_json::{Value, json};
 
 use crate::faults::{Case, fault_tests};
-use crate::peer::{Peer, Reply};
 use crate::support::{KEY, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 struct Case31;
 
@@ -19,8 +19,8 @@ impl Case for Case31 {
         Mailjet::new("public", KEY).expect("keys")
     }
 
-    fn accepted() -> Reply {
-        Reply::json(200, &answer(&[success("", 456)]))
+    fn accepted() -> HttpReply {
+        HttpReply::json(200, &answer(&[success("", 456)]))
     }
 }
 
@@ -54,7 +54,7 @@ fn answer(messages: &[Value]) -> String {
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = Peer::start([Reply::json(200, &answer(&[success("", 1_234_567_890_987_654_321)]))]).await;
+    let peer = HttpPeer::start([HttpReply::json(200, &answer(&[success("", 1_234_567_890_987_654_321)]))]).await;
     let receipt = connect(Case31::provider(), &peer).send(&outgoing(rich())).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("1234567890987654321"));
     let seen = &peer.seen()[0];
@@ -89,7 +89,7 @@ async fn the_whole_mail_is_in_the_request() {
 
 #[tokio::test]
 async fn only_the_recipients_of_the_attempt_are_named() {
-    let peer = Peer::start([Case31::accepted()]).await;
+    let peer = HttpPeer::start([Case31::accepted()]).await;
     let mail = outgoing(rich()).with_recipients(vec![Recipient::new("dave@example.org")]);
     connect(Case31::provider(), &peer).send(&mail).await.expect("it is accepted");
     let seen = &peer.seen()[0].json()["Messages"][0];
@@ -99,7 +99,7 @@ async fn only_the_recipients_of_the_attempt_are_named() {
 
 #[tokio::test]
 async fn the_sandbox_gives_no_id() {
-    let peer = Peer::start([Reply::json(200, &answer(&[success("", 0)]))]).await;
+    let peer = HttpPeer::start([HttpReply::json(200, &answer(&[success("", 0)]))]).await;
     let transport = connect(Case31::provider().sandbox(), &peer);
     let receipt = transport.send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(receipt.provider_id, None);
@@ -154,7 +154,7 @@ async fn answers() {
 
 #[tokio::test]
 async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = Peer::start([Case31::accepted()]).await;
+    let peer = HttpPeer::start([Case31::accepted()]).await;
     let transport = connect(Case31::provider(), &peer);
     let file = |content: Vec<u8>| Attachment::new("a.bin", "application/octet-stream", content).expect("an attachment");
     let crowd = (0..50).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
@@ -192,7 +192,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = Peer::start([Case31::accepted()]).await;
+    let peer = HttpPeer::start([Case31::accepted()]).await;
     let transport =
         Http::<Mailjet>::from_url(&format!("mailjet://public:{KEY}@{}?sandbox=true", peer.host())).expect("a URL");
     transport.send(&outgoing(plain())).await.expect("it is accepted");
@@ -218,10 +218,13 @@ fn id(result: &Result<Receipt, Failure>) -> Option<&str> {
     result.as_ref().expect("it is accepted").provider_id.as_deref()
 }
 
-async fn batch(reply: impl FnOnce(&[String]) -> Reply, then: &[Reply]) -> (Vec<Result<Receipt, Failure>>, Peer) {
+async fn batch(
+    reply: impl FnOnce(&[String]) -> HttpReply,
+    then: &[HttpReply],
+) -> (Vec<Result<Receipt, Failure>>, HttpPeer) {
     let mails: Vec<Outgoing<Email>> = (0..3).map(|_| another(plain())).collect();
     let ids: Vec<_> = mails.iter().map(|mail| mail.id().to_string()).collect();
-    let peer = Peer::start([reply(&ids)].into_iter().chain(then.iter().cloned())).await;
+    let peer = HttpPeer::start([reply(&ids)].into_iter().chain(then.iter().cloned())).await;
     let results = connect(Case31::provider(), &peer).send_batch(&mails).await;
     let sent: Vec<_> = peer.seen()[0].json()["Messages"].as_array().expect("messages").to_vec();
     assert_eq!(
@@ -235,7 +238,7 @@ async fn batch(reply: impl FnOnce(&[String]) -> Reply, then: &[Reply]) -> (Vec<R
 async fn each_message_of_a_batch_has_its_own_result_whatever_the_status_says() {
     for status in [200, 400, 403] {
         let reply = |ids: &[String]| {
-            Reply::json(
+            HttpReply::json(
                 status,
                 &answer(&[success(&ids[0], 1), failed(&[error("mj-0006", 400, &["Subject"])]), success(&ids[2], 3)]),
             )
@@ -251,11 +254,11 @@ async fn each_message_of_a_batch_has_its_own_result_whatever_the_status_says() {
 async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
     let global = r#"{"ErrorIdentifier":"1","ErrorCode":"mj-0011","ErrorMessage":"too large","StatusCode":400}"#;
     let alone = [
-        Reply::json(200, &answer(&[success("", 1)])),
-        Reply::json(400, &answer(&[failed(&[error("mj-0006", 400, &["Subject"])])])),
-        Reply::json(200, &answer(&[success("", 3)])),
+        HttpReply::json(200, &answer(&[success("", 1)])),
+        HttpReply::json(400, &answer(&[failed(&[error("mj-0006", 400, &["Subject"])])])),
+        HttpReply::json(200, &answer(&[success("", 3)])),
     ];
-    let (results, peer) = batch(|_| Reply::json(400, global), &alone).await;
+    let (results, peer) = batch(|_| HttpReply::json(400, global), &alone).await;
     assert_eq!((id(&results[0]), id(&results[2])), (Some("1"), Some("3")));
     assert_eq!(kind(&results[1]), HttpErrorKind::Message);
     assert_eq!(peer.seen().len(), 4);
@@ -273,7 +276,7 @@ async fn what_holds_for_the_account_holds_for_each_message_of_a_batch() {
         (429, "{}".to_owned(), Rate),
         (503, "{}".to_owned(), Unavailable),
     ] {
-        let (results, peer) = batch(|_| Reply::json(status, &body), &[]).await;
+        let (results, peer) = batch(|_| HttpReply::json(status, &body), &[]).await;
         assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![expected; 3], "{status}");
         assert_eq!(peer.seen().len(), 1);
     }
@@ -281,15 +284,16 @@ async fn what_holds_for_the_account_holds_for_each_message_of_a_batch() {
 
 #[tokio::test]
 async fn a_batch_is_in_doubt_where_it_cannot_be_told_who_was_accepted() {
-    let swapped =
-        |ids: &[String]| Reply::json(200, &answer(&[success(&ids[1], 1), success(&ids[0], 2), success(&ids[2], 3)]));
+    let swapped = |ids: &[String]| {
+        HttpReply::json(200, &answer(&[success(&ids[1], 1), success(&ids[0], 2), success(&ids[2], 3)]))
+    };
     let short =
-        |ids: &[String]| Reply::json(400, &answer(&[success(&ids[0], 1), failed(&[error("mj-0006", 400, &[])])]));
-    let inside = |_: &[String]| Reply::json(500, r#"{"ErrorIdentifier":"1","StatusCode":500,"ErrorMessage":"no"}"#);
-    let page = |_: &[String]| Reply::json(200, "<html>");
-    let broken = |_: &[String]| Reply::Raw(b"HTTP/1.1 400 X\r\ncontent-length: 99\r\n\r\n{\"Messages\":[".to_vec());
-    let gone = |_: &[String]| Reply::Close;
-    for reply in [&swapped as &dyn Fn(&[String]) -> Reply, &short, &inside, &page, &broken, &gone] {
+        |ids: &[String]| HttpReply::json(400, &answer(&[success(&ids[0], 1), failed(&[error("mj-0006", 400, &[])])]));
+    let inside = |_: &[String]| HttpReply::json(500, r#"{"ErrorIdentifier":"1","StatusCode":500,"ErrorMessage":"no"}"#);
+    let page = |_: &[String]| HttpReply::json(200, "<html>");
+    let broken = |_: &[String]| HttpReply::Raw(b"HTTP/1.1 400 X\r\ncontent-length: 99\r\n\r\n{\"Messages\":[".to_vec());
+    let gone = |_: &[String]| HttpReply::Close;
+    for reply in [&swapped as &dyn Fn(&[String]) -> HttpReply, &short, &inside, &page, &broken, &gone] {
         let (results, peer) = batch(reply, &[]).await;
         assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![HttpErrorKind::NoAnswer; 3]);
         assert_eq!(peer.seen().len(), 1, "nothing is asked for twice");
@@ -299,7 +303,8 @@ async fn a_batch_is_in_doubt_where_it_cannot_be_told_who_was_accepted() {
 #[tokio::test]
 async fn the_limits_split_a_batch() {
     let fifty: Vec<_> = (1..=50).map(|number| success("", number)).collect();
-    let peer = Peer::start([Reply::json(200, &answer(&fifty)), Reply::json(200, &answer(&fifty[..2]))]).await;
+    let peer =
+        HttpPeer::start([HttpReply::json(200, &answer(&fifty)), HttpReply::json(200, &answer(&fifty[..2]))]).await;
     let transport = connect(Case31::provider(), &peer);
     let mails: Vec<_> = (0..52).map(|_| another(plain())).collect();
     let results = transport.send_batch(&mails).await;
@@ -307,7 +312,7 @@ async fn the_limits_split_a_batch() {
     let sizes: Vec<_> = peer.seen().iter().map(|seen| seen.json()["Messages"].as_array().map(Vec::len)).collect();
     assert_eq!(sizes, [Some(50), Some(2)]);
 
-    let peer = Peer::start([Case31::accepted()]).await;
+    let peer = HttpPeer::start([Case31::accepted()]).await;
     // With the usual time limits, since this is much to write.
     let transport = Http::builder(Case31::provider()).base_url(peer.url()).build().expect("a transport");
     let large = Attachment::new("a.bin", "application/octet-stream", vec![1; 7 * 1024 * 1024]).expect("an attachment");

@@ -7,8 +7,8 @@ use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Recipie
 use serde_json::{Value, json};
 
 use crate::faults::{Case, fault_tests};
-use crate::peer::{Peer, Reply};
 use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 struct Trap;
 
@@ -19,8 +19,8 @@ impl Case for Trap {
         Mailtrap::new(KEY).expect("a key")
     }
 
-    fn accepted() -> Reply {
-        Reply::json(200, &sent("0c7fd939-02cf-11ed-88c2-0a58a9feac02").to_string())
+    fn accepted() -> HttpReply {
+        HttpReply::json(200, &sent("0c7fd939-02cf-11ed-88c2-0a58a9feac02").to_string())
     }
 }
 
@@ -34,13 +34,13 @@ fn failed(text: &str) -> Value {
     json!({"success": false, "errors": [text]})
 }
 
-fn answer(responses: &[Value]) -> Reply {
-    Reply::json(200, &json!({"success": true, "responses": responses}).to_string())
+fn answer(responses: &[Value]) -> HttpReply {
+    HttpReply::json(200, &json!({"success": true, "responses": responses}).to_string())
 }
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = Peer::start([Trap::accepted()]).await;
+    let peer = HttpPeer::start([Trap::accepted()]).await;
     let receipt = connect(Trap::provider(), &peer).send(&outgoing(rich())).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("0c7fd939-02cf-11ed-88c2-0a58a9feac02"));
     let seen = &peer.seen()[0];
@@ -75,7 +75,7 @@ async fn the_whole_mail_is_in_the_request() {
 
 #[tokio::test]
 async fn only_the_recipients_of_the_attempt_are_named() {
-    let peer = Peer::start([Trap::accepted()]).await;
+    let peer = HttpPeer::start([Trap::accepted()]).await;
     let mail =
         outgoing(rich()).with_recipients(vec![Recipient::new("bob@example.org"), Recipient::new("dave@example.org")]);
     connect(Trap::provider(), &peer).send(&mail).await.expect("it is accepted");
@@ -88,7 +88,7 @@ async fn only_the_recipients_of_the_attempt_are_named() {
 async fn answers() {
     use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Unavailable};
     let said = |text: &str| failed(text).to_string();
-    let limited = Reply::http(429, &[("retry-after", "3")], &said("Rate limit exceeded"));
+    let limited = HttpReply::answer(429, &[("retry-after", "3")], &said("Rate limit exceeded"));
     let table = vec![
         line(400, &said("'to' address ada@example.org is invalid"), Message),
         line(400, r#"{"success":false,"errors":["'from' is required","'subject' is required"]}"#, Message),
@@ -111,7 +111,7 @@ async fn answers() {
 
 #[tokio::test]
 async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = Peer::start([Trap::accepted()]).await;
+    let peer = HttpPeer::start([Trap::accepted()]).await;
     let transport = connect(Trap::provider(), &peer);
     let crowd = (0..1001).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
     let empty = Attachment::new("a.txt", "text/plain", *b"").expect("an attachment");
@@ -141,7 +141,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = Peer::start([Trap::accepted()]).await;
+    let peer = HttpPeer::start([Trap::accepted()]).await;
     let transport =
         Http::<Mailtrap>::from_url(&format!("mailtrap://{KEY}@{}?sandbox=4015", peer.host())).expect("a URL");
     transport.send(&outgoing(plain())).await.expect("it is accepted");
@@ -175,15 +175,15 @@ fn id(result: &Result<Receipt, Failure>) -> Option<&str> {
     result.as_ref().expect("it is accepted").provider_id.as_deref()
 }
 
-async fn batch(replies: impl IntoIterator<Item = Reply>) -> (Vec<Result<Receipt, Failure>>, Peer) {
+async fn batch(replies: impl IntoIterator<Item = HttpReply>) -> (Vec<Result<Receipt, Failure>>, HttpPeer) {
     let mails: Vec<Outgoing<Email>> = ["a", "b", "c"].map(|subject| another(plain().subject(subject))).into();
-    let peer = Peer::start(replies).await;
+    let peer = HttpPeer::start(replies).await;
     let results = connect(Trap::provider(), &peer).send_batch(&mails).await;
     (results, peer)
 }
 
 /// Which mails each request held, by their subjects.
-fn subjects(peer: &Peer) -> Vec<String> {
+fn subjects(peer: &HttpPeer) -> Vec<String> {
     let of = |mail: &Value| mail["subject"].as_str().expect("a subject").to_owned();
     let all =
         |body: &Value| body["requests"].as_array().map_or_else(|| of(body), |mails| mails.iter().map(of).collect());
@@ -192,14 +192,14 @@ fn subjects(peer: &Peer) -> Vec<String> {
 
 #[tokio::test]
 async fn a_batch_is_one_request_of_whole_mails() {
-    let peer = Peer::start([answer(&[sent("1"), sent("2")])]).await;
+    let peer = HttpPeer::start([answer(&[sent("1"), sent("2")])]).await;
     let transport = connect(Trap::provider().sandbox(7), &peer);
     let mails = [another(rich()), another(plain())];
     let results = transport.send_batch(&mails).await;
     assert_eq!(results.iter().map(id).collect::<Vec<_>>(), [Some("1"), Some("2")]);
     assert_eq!((peer.seen().len(), peer.seen()[0].path.as_str()), (1, "/api/batch/7"));
 
-    let alone = Peer::start([Trap::accepted()]).await;
+    let alone = HttpPeer::start([Trap::accepted()]).await;
     for mail in &mails {
         connect(Trap::provider(), &alone).send(mail).await.expect("it is accepted");
     }
@@ -211,7 +211,7 @@ async fn a_batch_is_one_request_of_whole_mails() {
 async fn what_failed_in_a_batch_is_asked_for_alone_and_nothing_else_is() {
     let replies = [
         answer(&[sent("1"), failed("'to' address is invalid"), sent("3")]),
-        Reply::json(400, &failed("'to' address is invalid").to_string()),
+        HttpReply::json(400, &failed("'to' address is invalid").to_string()),
     ];
     let (results, peer) = batch(replies).await;
     assert_eq!((id(&results[0]), kind(&results[1]), id(&results[2])), (Some("1"), HttpErrorKind::Message, Some("3")));
@@ -227,7 +227,7 @@ async fn what_holds_for_the_others_too_ends_the_asking() {
         // Another sender's domain may well be verified.
         (403, [HttpErrorKind::Account, HttpErrorKind::Account], vec!["abc", "a", "c"]),
     ] {
-        let replies = [answer(&[no(), sent("2"), no()]), Reply::json(status, &failed("no").to_string())];
+        let replies = [answer(&[no(), sent("2"), no()]), HttpReply::json(status, &failed("no").to_string())];
         let (results, peer) = batch(replies).await;
         assert_eq!([kind(&results[0]), kind(&results[2])], expected);
         assert_eq!(id(&results[1]), Some("2"));
@@ -238,7 +238,7 @@ async fn what_holds_for_the_others_too_ends_the_asking() {
 #[tokio::test]
 async fn what_was_not_asked_for_is_not_in_doubt() {
     let no = || failed("no");
-    let (results, peer) = batch([answer(&[no(), no(), no()]), Trap::accepted(), Reply::Close]).await;
+    let (results, peer) = batch([answer(&[no(), no(), no()]), Trap::accepted(), HttpReply::Close]).await;
     assert!(results[0].is_ok());
     assert_eq!((kind(&results[1]), kind(&results[2])), (HttpErrorKind::NoAnswer, HttpErrorKind::Unavailable));
     assert_eq!(subjects(&peer), ["abc", "a", "b"]);
@@ -246,7 +246,7 @@ async fn what_was_not_asked_for_is_not_in_doubt() {
 
 #[tokio::test]
 async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
-    let bad = || Reply::json(400, &failed("empty field: 'requests'").to_string());
+    let bad = || HttpReply::json(400, &failed("empty field: 'requests'").to_string());
     let (results, peer) = batch([bad(), Trap::accepted(), bad(), Trap::accepted()]).await;
     assert!(results[0].is_ok() && results[2].is_ok());
     assert_eq!(kind(&results[1]), HttpErrorKind::Message);
@@ -258,14 +258,14 @@ async fn what_is_not_of_one_message_is_of_each() {
     use HttpErrorKind::{Account, NoAnswer, Rate};
     let no = failed("no").to_string();
     for (reply, expected) in [
-        (Reply::json(401, &no), Account),
-        (Reply::json(400, "<html>"), Account),
-        (Reply::json(429, &no), Rate),
-        (Reply::json(500, &no), NoAnswer),
-        (Reply::json(200, "<html>"), NoAnswer),
+        (HttpReply::json(401, &no), Account),
+        (HttpReply::json(400, "<html>"), Account),
+        (HttpReply::json(429, &no), Rate),
+        (HttpReply::json(500, &no), NoAnswer),
+        (HttpReply::json(200, "<html>"), NoAnswer),
         (answer(&[sent("1"), sent("2")]), NoAnswer),
-        (Reply::json(200, r#"{"success":false,"errors":["no"]}"#), NoAnswer),
-        (Reply::Close, NoAnswer),
+        (HttpReply::json(200, r#"{"success":false,"errors":["no"]}"#), NoAnswer),
+        (HttpReply::Close, NoAnswer),
     ] {
         let (results, peer) = batch([reply.clone()]).await;
         assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![expected; 3], "{reply:?}");
@@ -276,12 +276,12 @@ async fn what_is_not_of_one_message_is_of_each() {
 #[tokio::test]
 async fn the_limits_split_a_batch() {
     let many: Vec<_> = (0..500).map(|number| sent(&number.to_string())).collect();
-    let peer = Peer::start([answer(&many), answer(&many[..2])]).await;
+    let peer = HttpPeer::start([answer(&many), answer(&many[..2])]).await;
     let mails: Vec<_> = (0..502).map(|_| another(plain())).collect();
     let results = connect(Trap::provider(), &peer).send_batch(&mails).await;
     assert_eq!(results.iter().map(id).collect::<Vec<_>>()[498..], [Some("498"), Some("499"), Some("0"), Some("1")]);
 
-    let peer = Peer::start([answer(&many[..2]), Trap::accepted()]).await;
+    let peer = HttpPeer::start([answer(&many[..2]), Trap::accepted()]).await;
     let large = Attachment::new("a.bin", "application/octet-stream", vec![1; 15 * 1024 * 1024]).expect("an attachment");
     let mails: Vec<_> = (0..3).map(|_| another(plain().attach(large.clone()))).collect();
     // With the usual time limits, since this is much to write.

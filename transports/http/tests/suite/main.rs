@@ -18,7 +18,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod faults;
-mod peer;
 mod support;
 
 #[cfg(feature = "brevo")]

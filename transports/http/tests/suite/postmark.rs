@@ -8,8 +8,8 @@ use postrider_transport::{
 use serde_json::{Value, json};
 
 use crate::faults::{Case, fault_tests, kind};
-use crate::peer::{Peer, Reply};
 use crate::support::{KEY, Line, another, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 struct Pm;
 
@@ -20,8 +20,8 @@ impl Case for Pm {
         Postmark::new(KEY).expect("a token")
     }
 
-    fn accepted() -> Reply {
-        Reply::json(200, &ok("b7bc2f4a-e38e-4336-af7d-e6c392c2f817").to_string())
+    fn accepted() -> HttpReply {
+        HttpReply::json(200, &ok("b7bc2f4a-e38e-4336-af7d-e6c392c2f817").to_string())
     }
 }
 
@@ -47,7 +47,7 @@ const PARTLY: &str = "Message OK, but will not deliver to these inactive address
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = Peer::start([Pm::accepted()]).await;
+    let peer = HttpPeer::start([Pm::accepted()]).await;
     let mail = outgoing(rich().reply_to("\"More, or less\" <more@example.com>"));
     let transport = connect(Pm::provider().message_stream("receipts"), &peer);
     let receipt = transport.send(&mail).await.expect("it is accepted");
@@ -87,7 +87,7 @@ async fn the_whole_mail_is_in_the_request() {
 
 #[tokio::test]
 async fn only_the_recipients_of_the_attempt_are_named() {
-    let peer = Peer::start([Pm::accepted()]).await;
+    let peer = HttpPeer::start([Pm::accepted()]).await;
     let mail = outgoing(rich()).with_recipients(vec![Recipient::new("carol@example.org")]);
     connect(Pm::provider(), &peer).send(&mail).await.expect("it is accepted");
     let seen = peer.seen()[0].json();
@@ -114,7 +114,7 @@ async fn answers() {
         line(200, &json!({"ErrorCode": 0, "Message": "OK"}).to_string(), NoAnswer),
         refused(9999, Account),
         Line {
-            reply: Reply::http(429, &[("retry-after", "3")], &error(429, "Rate limit exceeded").to_string()),
+            reply: HttpReply::answer(429, &[("retry-after", "3")], &error(429, "Rate limit exceeded").to_string()),
             kind: Rate,
             retry_after: Some(3),
         },
@@ -144,7 +144,8 @@ async fn recipients_that_are_inactive_are_told_from_the_others() {
         let text = said(PARTLY, "bob@example.org, carol@example.org") + prose;
         let mut body = ok("id");
         body["Message"] = text.into();
-        let receipt = ask(Pm::provider(), several(), Reply::json(200, &body.to_string())).await.expect("ada has it");
+        let receipt =
+            ask(Pm::provider(), several(), HttpReply::json(200, &body.to_string())).await.expect("ada has it");
         assert_eq!(refused(&receipt.refused), ["Bob@example.org", "carol@example.org"]);
         assert_eq!(receipt.provider_id.as_deref(), Some("id"));
     }
@@ -154,14 +155,16 @@ async fn recipients_that_are_inactive_are_told_from_the_others() {
         let mut body = ok("id");
         body["ErrorCode"] = code.into();
         body["Message"] = said(text, "ada@example.org,bob@example.org, Carol@example.org").into();
-        let failure = ask(Pm::provider(), several(), Reply::json(status, &body.to_string())).await.expect_err("nobody");
+        let failure =
+            ask(Pm::provider(), several(), HttpReply::json(status, &body.to_string())).await.expect_err("nobody");
         assert_eq!(kind(&failure), HttpErrorKind::Recipient, "{failure}");
         assert_discreet(&failure);
     }
 
     // Somebody may have it, and who surely does not is named.
     let body = error(406, &said(INACTIVE, "bob@example.org"));
-    let failure = ask(Pm::provider(), several(), Reply::json(422, &body.to_string())).await.expect_err("no success");
+    let failure =
+        ask(Pm::provider(), several(), HttpReply::json(422, &body.to_string())).await.expect_err("no success");
     assert!(failure.in_doubt(), "{failure}");
     assert_eq!(refused(failure.refused()), ["Bob@example.org"]);
     assert_discreet(&failure);
@@ -169,7 +172,7 @@ async fn recipients_that_are_inactive_are_told_from_the_others() {
 
 #[tokio::test]
 async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = Peer::start([Pm::accepted()]).await;
+    let peer = HttpPeer::start([Pm::accepted()]).await;
     let transport = connect(Pm::provider(), &peer);
     let crowd =
         |number| (1..number).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
@@ -209,15 +212,15 @@ fn batch(number: usize) -> Vec<Outgoing<Email>> {
     (0..number).map(|number| another(plain().subject(format!("number {number}")))).collect()
 }
 
-fn items(items: impl IntoIterator<Item = Value>) -> Reply {
-    Reply::json(200, &items.into_iter().collect::<Value>().to_string())
+fn items(items: impl IntoIterator<Item = Value>) -> HttpReply {
+    HttpReply::json(200, &items.into_iter().collect::<Value>().to_string())
 }
 
 #[tokio::test]
 async fn in_a_batch_each_message_has_its_own_result() {
     let bad = error(300, "Invalid 'From' address: 'shop@example.com'.");
     let unsigned = error(400, "The 'From' address you supplied is not a Sender Signature.");
-    let peer = Peer::start([items([ok("first"), bad, json!({"Message": "what?"}), unsigned, ok("last")])]).await;
+    let peer = HttpPeer::start([items([ok("first"), bad, json!({"Message": "what?"}), unsigned, ok("last")])]).await;
     let mails = batch(5);
     let results = connect(Pm::provider(), &peer).send_batch(&mails).await;
 
@@ -233,7 +236,7 @@ async fn in_a_batch_each_message_has_its_own_result() {
     assert_eq!((seen.len(), seen[0].path.as_str()), (1, "/email/batch"));
     assert_eq!(seen[0].header("accept"), Some("application/json"));
     let sent = seen[0].json();
-    let alone = Peer::start([Pm::accepted()]).await;
+    let alone = HttpPeer::start([Pm::accepted()]).await;
     for (place, mail) in mails.iter().enumerate() {
         connect(Pm::provider(), &alone).send(mail).await.expect("it is accepted");
         assert_eq!(sent[place], alone.seen()[place].json(), "a message is in a batch what it is alone");
@@ -243,7 +246,7 @@ async fn in_a_batch_each_message_has_its_own_result() {
 #[tokio::test]
 async fn limits_of_number_and_size_split_a_batch() {
     let answer = |number: usize| items((0..number).map(|number| ok(&format!("id {number}"))));
-    let peer = Peer::start([answer(500), answer(2)]).await;
+    let peer = HttpPeer::start([answer(500), answer(2)]).await;
     let transport = connect(Pm::provider(), &peer);
     assert_eq!(transport.max_batch(), 500);
     let results = transport.send_batch(&batch(502)).await;
@@ -253,7 +256,7 @@ async fn limits_of_number_and_size_split_a_batch() {
     assert_eq!(lengths, [Some(500), Some(2)]);
 
     // Five of nine megabytes fit, the sixth does not. They take the time they take.
-    let peer = Peer::start([answer(5), Pm::accepted()]).await;
+    let peer = HttpPeer::start([answer(5), Pm::accepted()]).await;
     let transport = Http::builder(Pm::provider()).base_url(peer.url()).build().expect("a transport");
     let large = Attachment::new("a.txt", "text/plain", vec![b'x'; 6_750_000]).expect("an attachment");
     let mails: Vec<_> = (0..6).map(|_| another(plain().attach(large.clone()))).collect();
@@ -266,10 +269,11 @@ async fn limits_of_number_and_size_split_a_batch() {
 
 #[tokio::test]
 async fn a_batch_refused_for_one_of_its_messages_is_asked_for_one_by_one() {
-    for reply in [Reply::json(422, &error(403, "Invalid request field(s): 'From'.").to_string()), Reply::json(413, "")]
+    for reply in
+        [HttpReply::json(422, &error(403, "Invalid request field(s): 'From'.").to_string()), HttpReply::json(413, "")]
     {
-        let bad = Reply::json(422, &error(300, "Invalid").to_string());
-        let peer = Peer::start([reply, Pm::accepted(), bad, Pm::accepted()]).await;
+        let bad = HttpReply::json(422, &error(300, "Invalid").to_string());
+        let peer = HttpPeer::start([reply, Pm::accepted(), bad, Pm::accepted()]).await;
         let results = connect(Pm::provider(), &peer).send_batch(&batch(3)).await;
         let results: Vec<_> = results.iter().map(|result| result.as_ref().map_err(kind).map(|_| ())).collect();
         assert_eq!(results, [Ok(()), Err(HttpErrorKind::Message), Ok(())]);
@@ -282,21 +286,21 @@ async fn a_batch_refused_for_one_of_its_messages_is_asked_for_one_by_one() {
 async fn what_befalls_a_batch_befalls_all_of_it() {
     use HttpErrorKind::{Account, NoAnswer, Quota, Rate, Unavailable};
     for (reply, expected) in [
-        (Reply::json(401, &error(10, "no token").to_string()), Account),
-        (Reply::json(422, &error(405, "no credits").to_string()), Quota),
-        (Reply::json(422, &error(9999, "nobody knows").to_string()), Account),
-        (Reply::json(429, ""), Rate),
-        (Reply::json(503, &error(100, "Maintenance").to_string()), Unavailable),
-        (Reply::json(500, ""), NoAnswer),
-        (Reply::json(500, &error(300, "an answer that makes no sense").to_string()), NoAnswer),
-        (Reply::json(502, ""), NoAnswer),
-        (Reply::json(200, "<html>"), NoAnswer),
-        (Reply::json(200, &ok("one").to_string()), NoAnswer),
+        (HttpReply::json(401, &error(10, "no token").to_string()), Account),
+        (HttpReply::json(422, &error(405, "no credits").to_string()), Quota),
+        (HttpReply::json(422, &error(9999, "nobody knows").to_string()), Account),
+        (HttpReply::json(429, ""), Rate),
+        (HttpReply::json(503, &error(100, "Maintenance").to_string()), Unavailable),
+        (HttpReply::json(500, ""), NoAnswer),
+        (HttpReply::json(500, &error(300, "an answer that makes no sense").to_string()), NoAnswer),
+        (HttpReply::json(502, ""), NoAnswer),
+        (HttpReply::json(200, "<html>"), NoAnswer),
+        (HttpReply::json(200, &ok("one").to_string()), NoAnswer),
         (items([ok("one"), ok("two")]), NoAnswer),
         (items((0..4).map(|number| ok(&number.to_string()))), NoAnswer),
-        (Reply::Close, NoAnswer),
+        (HttpReply::Close, NoAnswer),
     ] {
-        let peer = Peer::start([reply.clone()]).await;
+        let peer = HttpPeer::start([reply.clone()]).await;
         let results = connect(Pm::provider(), &peer).send_batch(&batch(3)).await;
         assert_eq!((results.len(), peer.seen().len()), (3, 1), "{reply:?}");
         for result in results {
@@ -309,7 +313,7 @@ async fn what_befalls_a_batch_befalls_all_of_it() {
 
 #[tokio::test]
 async fn one_that_cannot_be_expressed_leaves_the_others_their_places() {
-    let peer = Peer::start([items([ok("first"), ok("third")])]).await;
+    let peer = HttpPeer::start([items([ok("first"), ok("third")])]).await;
     let mut mails = batch(3);
     mails[1] =
         Outgoing::new(DeliveryId::new(), mails[0].dated_at(), plain().tag("a").tag("b").build().expect("a mail"));
@@ -322,7 +326,7 @@ async fn one_that_cannot_be_expressed_leaves_the_others_their_places() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = Peer::start([Pm::accepted()]).await;
+    let peer = HttpPeer::start([Pm::accepted()]).await;
     let url = format!("postmark://{KEY}@{}?stream=broadcast", peer.host());
     Http::<Postmark>::from_url(&url).expect("a URL").send(&outgoing(plain())).await.expect("it is accepted");
     let seen = &peer.seen()[0];

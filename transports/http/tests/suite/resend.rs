@@ -6,8 +6,8 @@ use postrider_transport::{Attachment, Email, Outgoing, Recipient, Transport, Uns
 use serde_json::{Value, json};
 
 use crate::faults::{Case, fault_tests, kind};
-use crate::peer::{Peer, Reply, Seen};
 use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use postrider_transport::testkit::{HttpPeer, HttpReply, HttpRequest};
 
 struct Re;
 
@@ -18,8 +18,8 @@ impl Case for Re {
         Resend::new(KEY).expect("a key")
     }
 
-    fn accepted() -> Reply {
-        Reply::json(200, r#"{"id":"49a3999c-0ce1-4ea6-ab68-afcd6dc2e794"}"#)
+    fn accepted() -> HttpReply {
+        HttpReply::json(200, r#"{"id":"49a3999c-0ce1-4ea6-ab68-afcd6dc2e794"}"#)
     }
 }
 
@@ -31,7 +31,7 @@ fn error(status: u16, name: &str) -> String {
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = Peer::start([Re::accepted()]).await;
+    let peer = HttpPeer::start([Re::accepted()]).await;
     let mail = outgoing(rich().reply_to("\"More, or less\" <more@example.com>"));
     let receipt = connect(Re::provider(), &peer).send(&mail).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("49a3999c-0ce1-4ea6-ab68-afcd6dc2e794"));
@@ -65,7 +65,7 @@ async fn the_whole_mail_is_in_the_request() {
 
 #[tokio::test]
 async fn only_the_recipients_of_the_attempt_are_named_and_the_key_is_another() {
-    let peer = Peer::start([Re::accepted()]).await;
+    let peer = HttpPeer::start([Re::accepted()]).await;
     let transport = connect(Re::provider(), &peer);
     let some = outgoing(rich()).with_recipients(vec![Recipient::new("carol@example.org")]);
     transport.send(&some).await.expect("it is accepted");
@@ -81,7 +81,7 @@ async fn only_the_recipients_of_the_attempt_are_named_and_the_key_is_another() {
 /// Without a text, Resend would write one: <https://resend.com/docs/api-reference/emails/send-email>.
 #[tokio::test]
 async fn no_text_is_made_up() {
-    let peer = Peer::start([Re::accepted()]).await;
+    let peer = HttpPeer::start([Re::accepted()]).await;
     let email = Email::builder().from("a@example.com").to("b@example.com").html("<p>x</p>");
     connect(Re::provider(), &peer).send(&outgoing(email)).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].json()["text"], "");
@@ -122,14 +122,14 @@ async fn answers() {
     ] {
         table.push(line(status, &error(status, name), kind));
     }
-    let slow = Reply::http(429, &[("retry-after", "2")], &error(429, "rate_limit_exceeded"));
+    let slow = HttpReply::answer(429, &[("retry-after", "2")], &error(429, "rate_limit_exceeded"));
     table.push(Line { reply: slow, kind: Rate, retry_after: Some(2) });
     check_table(Re::provider, table).await;
 }
 
 #[tokio::test]
 async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = Peer::start([Re::accepted()]).await;
+    let peer = HttpPeer::start([Re::accepted()]).await;
     let transport = connect(Re::provider(), &peer);
     let crowd = |number| (1..number).fold(plain(), |email, number| email.to(format!("n{number}@example.org").as_str()));
     let huge = Attachment::new("a.txt", "text/plain", vec![b'x'; 32 * 1024 * 1024]).expect("an attachment");
@@ -163,7 +163,7 @@ fn batch(number: usize) -> Vec<Outgoing<Email>> {
 }
 
 /// The answer to a batch in which these places are faulty; the others have their place as an id.
-fn answered(number: usize, faulty: &[usize]) -> Reply {
+fn answered(number: usize, faulty: &[usize]) -> HttpReply {
     let data: Vec<_> =
         (0..number).filter(|place| !faulty.contains(place)).map(|place| json!({"id": place.to_string()})).collect();
     let errors: Vec<_> =
@@ -173,18 +173,18 @@ fn answered(number: usize, faulty: &[usize]) -> Reply {
     if !errors.is_empty() {
         body["errors"] = errors.into();
     }
-    Reply::json(200, &body.to_string())
+    HttpReply::json(200, &body.to_string())
 }
 
-fn paths(seen: &[Seen]) -> Vec<&str> {
+fn paths(seen: &[HttpRequest]) -> Vec<&str> {
     seen.iter().map(|seen| seen.path.as_str()).collect()
 }
 
 #[tokio::test]
 async fn in_a_batch_the_faulty_are_told_apart_and_asked_for_alone() {
-    let unverified = Reply::json(403, &error(403, "validation_error"));
-    let bad = Reply::json(422, &error(422, "validation_error"));
-    let peer = Peer::start([answered(5, &[3, 1]), bad, unverified]).await;
+    let unverified = HttpReply::json(403, &error(403, "validation_error"));
+    let bad = HttpReply::json(422, &error(422, "validation_error"));
+    let peer = HttpPeer::start([answered(5, &[3, 1]), bad, unverified]).await;
     let mails = batch(5);
     let results = connect(Re::provider(), &peer).send_batch(&mails).await;
 
@@ -206,7 +206,7 @@ async fn in_a_batch_the_faulty_are_told_apart_and_asked_for_alone() {
 
 #[tokio::test]
 async fn the_key_of_a_batch_stands_for_its_messages_in_their_order() {
-    let peer = Peer::start([answered(3, &[])]).await;
+    let peer = HttpPeer::start([answered(3, &[])]).await;
     let transport = connect(Re::provider(), &peer);
     let mails = batch(4);
     let pick = |places: [usize; 3]| places.map(|place| mails[place].clone());
@@ -224,7 +224,7 @@ async fn the_key_of_a_batch_stands_for_its_messages_in_their_order() {
 
 #[tokio::test]
 async fn attachments_go_alone_and_everything_has_its_place() {
-    let peer = Peer::start([answered(2, &[]), Reply::json(200, r#"{"id":"alone"}"#)]).await;
+    let peer = HttpPeer::start([answered(2, &[]), HttpReply::json(200, r#"{"id":"alone"}"#)]).await;
     let mut mails = batch(3);
     mails[1] = another(rich());
     let results = connect(Re::provider(), &peer).send_batch(&mails).await;
@@ -243,14 +243,14 @@ async fn attachments_go_alone_and_everything_has_its_place() {
 
 #[tokio::test]
 async fn limits_of_number_and_size_split_a_batch() {
-    let peer = Peer::start([answered(100, &[]), answered(2, &[])]).await;
+    let peer = HttpPeer::start([answered(100, &[]), answered(2, &[])]).await;
     let transport = connect(Re::provider(), &peer);
     assert_eq!(transport.max_batch(), 100);
     assert!(transport.send_batch(&batch(102)).await.iter().all(Result::is_ok));
     let lengths: Vec<_> = peer.seen().iter().map(|seen| seen.json().as_array().map(Vec::len)).collect();
     assert_eq!(lengths, [Some(100), Some(2)]);
 
-    let peer = Peer::start([answered(3, &[]), Re::accepted()]).await;
+    let peer = HttpPeer::start([answered(3, &[]), Re::accepted()]).await;
     let mails: Vec<_> = (0..4).map(|_| another(plain().text("x".repeat(1_200_000)))).collect();
     assert!(connect(Re::provider(), &peer).send_batch(&mails).await.iter().all(Result::is_ok));
     assert_eq!(paths(&peer.seen()), ["/emails/batch", "/emails"]);
@@ -258,7 +258,7 @@ async fn limits_of_number_and_size_split_a_batch() {
 
 #[tokio::test]
 async fn without_batches_each_message_is_a_request_with_a_key_of_its_own() {
-    let peer = Peer::start([Re::accepted()]).await;
+    let peer = HttpPeer::start([Re::accepted()]).await;
     let transport = connect(Re::provider().without_batches(), &peer);
     assert_eq!(transport.max_batch(), 1);
     let mails = batch(3);
@@ -272,9 +272,9 @@ async fn without_batches_each_message_is_a_request_with_a_key_of_its_own() {
 
 #[tokio::test]
 async fn a_batch_refused_for_its_content_is_asked_for_one_by_one() {
-    for reply in [Reply::json(422, &error(422, "missing_required_field")), Reply::json(413, "<html>")] {
-        let bad = Reply::json(422, &error(422, "validation_error"));
-        let peer = Peer::start([reply, Re::accepted(), bad, Re::accepted()]).await;
+    for reply in [HttpReply::json(422, &error(422, "missing_required_field")), HttpReply::json(413, "<html>")] {
+        let bad = HttpReply::json(422, &error(422, "validation_error"));
+        let peer = HttpPeer::start([reply, Re::accepted(), bad, Re::accepted()]).await;
         let results = connect(Re::provider(), &peer).send_batch(&batch(3)).await;
         let results: Vec<_> = results.iter().map(|result| result.as_ref().map_err(kind).map(|_| ())).collect();
         assert_eq!(results, [Ok(()), Err(HttpErrorKind::Message), Ok(())]);
@@ -285,32 +285,33 @@ async fn a_batch_refused_for_its_content_is_asked_for_one_by_one() {
 #[tokio::test]
 async fn what_befalls_a_batch_befalls_all_of_it() {
     use HttpErrorKind::{Account, NoAnswer, Quota, Rate, Unavailable};
-    let batched = |data: Value, errors: Value| Reply::json(200, &json!({"data": data, "errors": errors}).to_string());
+    let batched =
+        |data: Value, errors: Value| HttpReply::json(200, &json!({"data": data, "errors": errors}).to_string());
     let id = || json!({"id": "x"});
     let faulty = |index: i32| json!({"index": index, "message": "no"});
     for (reply, expected) in [
-        (Reply::json(403, &error(403, "invalid_api_key")), Account),
-        (Reply::json(422, &error(422, "nobody_knows")), Account),
-        (Reply::json(429, &error(429, "daily_quota_exceeded")), Quota),
-        (Reply::json(429, &error(429, "rate_limit_exceeded")), Rate),
-        (Reply::json(503, ""), Unavailable),
+        (HttpReply::json(403, &error(403, "invalid_api_key")), Account),
+        (HttpReply::json(422, &error(422, "nobody_knows")), Account),
+        (HttpReply::json(429, &error(429, "daily_quota_exceeded")), Quota),
+        (HttpReply::json(429, &error(429, "rate_limit_exceeded")), Rate),
+        (HttpReply::json(503, ""), Unavailable),
         // The very batch was asked for before.
-        (Reply::json(409, &error(409, "concurrent_idempotent_requests")), NoAnswer),
-        (Reply::json(409, &error(409, "invalid_idempotent_request")), NoAnswer),
+        (HttpReply::json(409, &error(409, "concurrent_idempotent_requests")), NoAnswer),
+        (HttpReply::json(409, &error(409, "invalid_idempotent_request")), NoAnswer),
         // Some may have been taken before it failed.
-        (Reply::json(500, &error(500, "internal_server_error")), NoAnswer),
-        (Reply::json(502, ""), NoAnswer),
-        (Reply::json(200, "<html>"), NoAnswer),
-        (Reply::json(200, r#"{"id":"one"}"#), NoAnswer),
+        (HttpReply::json(500, &error(500, "internal_server_error")), NoAnswer),
+        (HttpReply::json(502, ""), NoAnswer),
+        (HttpReply::json(200, "<html>"), NoAnswer),
+        (HttpReply::json(200, r#"{"id":"one"}"#), NoAnswer),
         (batched(json!([id(), id()]), json!([])), NoAnswer),
         (batched(json!([id(), id(), id(), id()]), json!([])), NoAnswer),
         (batched(json!([id(), id(), id()]), json!([faulty(0)])), NoAnswer),
         (batched(json!([id(), id()]), json!([faulty(3)])), NoAnswer),
         (batched(json!([id()]), json!([faulty(1), faulty(1)])), NoAnswer),
         (batched(json!([id(), id()]), json!([faulty(-1)])), NoAnswer),
-        (Reply::Close, NoAnswer),
+        (HttpReply::Close, NoAnswer),
     ] {
-        let peer = Peer::start([reply.clone()]).await;
+        let peer = HttpPeer::start([reply.clone()]).await;
         let results = connect(Re::provider(), &peer).send_batch(&batch(3)).await;
         assert_eq!((results.len(), peer.seen().len()), (3, 1), "{reply:?}");
         for result in results {
@@ -323,7 +324,7 @@ async fn what_befalls_a_batch_befalls_all_of_it() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = Peer::start([Re::accepted()]).await;
+    let peer = HttpPeer::start([Re::accepted()]).await;
     let url = format!("resend://{KEY}@{}?batches=false", peer.host());
     let alone = Http::<Resend>::from_url(&url).expect("a URL");
     assert_eq!(alone.max_batch(), 1);

@@ -6,8 +6,8 @@ use postrider_transport::{Email, Recipient, Transport, Unsupported};
 use serde_json::json;
 
 use crate::faults::{Case, fault_tests};
-use crate::peer::{Peer, Reply};
 use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 struct Sendgrid;
 
@@ -18,8 +18,8 @@ impl Case for Sendgrid {
         SendGrid::new(KEY).expect("a key")
     }
 
-    fn accepted() -> Reply {
-        Reply::http(202, &[("x-message-id", "14c5d75ce93.dfd.64b469")], "")
+    fn accepted() -> HttpReply {
+        HttpReply::answer(202, &[("x-message-id", "14c5d75ce93.dfd.64b469")], "")
     }
 }
 
@@ -27,7 +27,7 @@ fault_tests!(Sendgrid, status_says_all: true);
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = Peer::start([Sendgrid::accepted()]).await;
+    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
     let mail = outgoing(rich().reply_to("more@example.com"));
     let receipt = connect(Sendgrid::provider(), &peer).send(&mail).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("14c5d75ce93.dfd.64b469"));
@@ -66,7 +66,7 @@ async fn the_whole_mail_is_in_the_request() {
 
 #[tokio::test]
 async fn only_the_recipients_of_the_attempt_are_named() {
-    let peer = Peer::start([Sendgrid::accepted()]).await;
+    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
     let mail = outgoing(rich()).with_recipients(vec![Recipient::new("carol@example.org")]);
     connect(Sendgrid::provider(), &peer).send(&mail).await.expect("it is accepted");
     let seen = peer.seen()[0].json();
@@ -76,7 +76,7 @@ async fn only_the_recipients_of_the_attempt_are_named() {
 
 #[tokio::test]
 async fn the_sandbox_answers_200() {
-    let peer = Peer::start([Reply::json(200, "{}")]).await;
+    let peer = HttpPeer::start([HttpReply::json(200, "{}")]).await;
     let transport = connect(Sendgrid::provider().sandbox(), &peer);
     transport.send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].json()["mail_settings"], json!({"sandbox_mode": {"enable": true}}));
@@ -98,14 +98,18 @@ async fn answers() {
         line(500, &errors("error"), Busy),
         line(503, &errors("error"), Unavailable),
         line(429, &errors("too many requests"), Rate),
-        Line { reply: Reply::http(429, &limited, &errors("too many requests")), kind: Rate, retry_after: Some(30) },
+        Line {
+            reply: HttpReply::answer(429, &limited, &errors("too many requests")),
+            kind: Rate,
+            retry_after: Some(30),
+        },
     ];
     check_table(Sendgrid::provider, table).await;
 }
 
 #[tokio::test]
 async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = Peer::start([Sendgrid::accepted()]).await;
+    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
     let transport = connect(Sendgrid::provider(), &peer);
     let tags = (0..11).fold(plain(), |email, number| email.tag(number.to_string()));
     let crowd = (0..1000).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
@@ -132,7 +136,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = Peer::start([Sendgrid::accepted()]).await;
+    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
     let transport =
         Http::<SendGrid>::from_url(&format!("sendgrid://{KEY}@{}?sandbox=true", peer.host())).expect("a URL");
     transport.send(&outgoing(plain())).await.expect("it is accepted");

@@ -8,8 +8,8 @@ use postrider_transport::{Attachment, Class, Recipient, Refusal, Transport, Unsu
 use serde_json::json;
 
 use crate::faults::{Case, fault_tests};
-use crate::peer::{Peer, Reply};
 use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 struct SparkPostCase;
 
@@ -20,8 +20,8 @@ impl Case for SparkPostCase {
         SparkPost::new(KEY).expect("a key")
     }
 
-    fn accepted() -> Reply {
-        Reply::json(200, &results(0, 1, "[]"))
+    fn accepted() -> HttpReply {
+        HttpReply::json(200, &results(0, 1, "[]"))
     }
 }
 
@@ -35,7 +35,7 @@ fault_tests!(SparkPostCase, status_says_all: false);
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = Peer::start([Reply::json(
+    let peer = HttpPeer::start([HttpReply::json(
         200,
         r#"{"results":{"total_rejected_recipients":0,"total_accepted_recipients":4,"id":"11668787484950529"}}"#,
     )])
@@ -82,7 +82,7 @@ async fn the_whole_mail_is_in_the_request() {
 
 #[tokio::test]
 async fn only_the_recipients_of_the_attempt_get_it_under_a_key_of_their_own() {
-    let peer = Peer::start([SparkPostCase::accepted()]).await;
+    let peer = HttpPeer::start([SparkPostCase::accepted()]).await;
     let transport = connect(SparkPostCase::provider(), &peer);
     let left = vec![Recipient::new("dave@example.org")];
     transport.send(&outgoing(rich()).with_recipients(left)).await.expect("it is accepted");
@@ -102,7 +102,7 @@ async fn only_the_recipients_of_the_attempt_get_it_under_a_key_of_their_own() {
 
 #[tokio::test]
 async fn the_sandbox_is_asked_for() {
-    let peer = Peer::start([SparkPostCase::accepted()]).await;
+    let peer = HttpPeer::start([SparkPostCase::accepted()]).await;
     connect(SparkPostCase::provider().sandbox(), &peer).send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].json()["options"]["sandbox"], json!(true));
 }
@@ -113,7 +113,7 @@ async fn who_is_rejected_inside_a_success_is_on_record() {
         format!(r#"[{{"message":"invalid data format/type","description":"{description}","code":"1300"}}]"#)
     };
     let ask = |rejected, accepted, errors: &str| {
-        ask(SparkPostCase::provider(), rich(), Reply::json(200, &results(rejected, accepted, errors)))
+        ask(SparkPostCase::provider(), rich(), HttpReply::json(200, &results(rejected, accepted, errors)))
     };
     let receipt = ask(1, 3, &error("'bob@example.org' is not deliverable")).await.expect("the others have it");
     let said = "invalid data format/type: 'bob@example.org' is not deliverable";
@@ -166,7 +166,7 @@ async fn answers() {
         line(420, &errors("2103", "Exceed Sending Limit (sandbox)", ""), Quota),
         line(429, r#"{"errors":[{"message":"Too many requests"}]}"#, Rate),
         Line {
-            reply: Reply::http(429, &[("retry-after", "4")], r#"{"errors":[{"message":"Too many requests"}]}"#),
+            reply: HttpReply::answer(429, &[("retry-after", "4")], r#"{"errors":[{"message":"Too many requests"}]}"#),
             kind: Rate,
             retry_after: Some(4),
         },
@@ -178,7 +178,7 @@ async fn answers() {
 
 #[tokio::test]
 async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = Peer::start([SparkPostCase::accepted()]).await;
+    let peer = HttpPeer::start([SparkPostCase::accepted()]).await;
     let transport = connect(SparkPostCase::provider(), &peer);
     let tags = (0..11).fold(plain(), |email, number| email.tag(number.to_string()));
     let large = Attachment::new("x.bin", "application/x", vec![0; 20_000_001]).expect("an attachment");
@@ -210,7 +210,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = Peer::start([SparkPostCase::accepted()]).await;
+    let peer = HttpPeer::start([SparkPostCase::accepted()]).await;
     let url = format!("sparkpost://{KEY}@{}?sandbox=true", peer.host());
     Http::<SparkPost>::from_url(&url).expect("a URL").send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].header("authorization"), Some(KEY));

@@ -7,7 +7,7 @@ use postrider_transport::{
     Attachment, Blame, Class, DeliveryId, Email, EmailBuilder, Failure, ListUnsubscribe, Outgoing, Receipt, Transport,
 };
 
-use crate::peer::{Peer, Reply};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 /// What no error and no `Debug` may show.
 pub(crate) const KEY: &str = "KEY-that-nobody-may-see";
@@ -17,7 +17,7 @@ pub(crate) fn plain() -> EmailBuilder {
     Email::builder().from("Shop <shop@example.com>").to("ada@example.org").subject("Hello").text("body-of-the-mail")
 }
 
-/// A mail that has everything that an API has a field for, with one Reply-To and one tag.
+/// A mail that has everything that an API has a field for, with one HttpReply-To and one tag.
 pub(crate) fn rich() -> EmailBuilder {
     plain()
         .to("Bob <bob@example.org>")
@@ -46,7 +46,7 @@ pub(crate) fn another(email: EmailBuilder) -> Outgoing<Email> {
 }
 
 /// Short enough for a test to wait for, and far longer than anything on this machine takes.
-pub(crate) fn connect<P: Provider>(provider: P, peer: &Peer) -> Http<P> {
+pub(crate) fn connect<P: Provider>(provider: P, peer: &HttpPeer) -> Http<P> {
     let mut timeouts = Timeouts::default();
     timeouts.connect = Duration::from_secs(5);
     timeouts.request = Duration::from_secs(5);
@@ -55,8 +55,8 @@ pub(crate) fn connect<P: Provider>(provider: P, peer: &Peer) -> Http<P> {
 }
 
 /// What a provider makes of one answer.
-pub(crate) async fn ask<P: Provider>(provider: P, email: EmailBuilder, reply: Reply) -> Result<Receipt, Failure> {
-    let peer = Peer::start([reply]).await;
+pub(crate) async fn ask<P: Provider>(provider: P, email: EmailBuilder, reply: HttpReply) -> Result<Receipt, Failure> {
+    let peer = HttpPeer::start([reply]).await;
     let result = connect(provider, &peer).send(&outgoing(email)).await;
     assert_eq!(peer.seen().len(), 1, "one call is one request");
     result
@@ -64,14 +64,14 @@ pub(crate) async fn ask<P: Provider>(provider: P, email: EmailBuilder, reply: Re
 
 /// One line of a provider's table of answers.
 pub(crate) struct Line {
-    pub(crate) reply: Reply,
+    pub(crate) reply: HttpReply,
     pub(crate) kind: HttpErrorKind,
     pub(crate) retry_after: Option<u64>,
 }
 
 /// A refusal in JSON.
 pub(crate) fn line(status: u16, body: &str, kind: HttpErrorKind) -> Line {
-    Line { reply: Reply::json(status, body), kind, retry_after: None }
+    Line { reply: HttpReply::json(status, body), kind, retry_after: None }
 }
 
 /// Each answer means what the table says, and shows nothing that is nobody's business.

@@ -1,9 +1,10 @@
 //! Answers as SES, and what stands before it, gives them.
 
 use postrider_transport::Transport;
+use postrider_transport::testkit::HttpReply;
 
 use crate::support::{
-    Act, IN_DOUBT, LATER, MISCONFIGURED, Meaning, NEVER, OUT_OF_ORDER, Peer, error, mail, meaning, refused, ses, wait,
+    IN_DOUBT, LATER, MISCONFIGURED, Meaning, NEVER, OUT_OF_ORDER, error, mail, meaning, peer, refused, ses, wait,
 };
 
 type Row = (u16, &'static [(&'static str, &'static str)], &'static str, Meaning, Option<&'static str>, &'static str);
@@ -136,7 +137,7 @@ const ANSWERS: &[Row] = &[
 #[tokio::test]
 async fn each_answer_means_what_the_table_says_and_is_asked_for_once() {
     for (status, headers, body, expected, code, source) in ANSWERS {
-        let peer = Peer::start([Act::error(*status, headers, body)]);
+        let peer = peer([HttpReply::answer(*status, headers, body)]).await;
         let ses = ses(&peer);
         let failure = refused(&ses, &peer, &mail()).await;
         let row = format!("{status} {body} ({source}): {failure}");
@@ -144,7 +145,7 @@ async fn each_answer_means_what_the_table_says_and_is_asked_for_once() {
         assert_eq!(error(&failure).code(), *code, "{row}");
         assert_eq!(error(&failure).status(), Some(*status), "{row}");
         // The AWS configuration wanted five attempts.
-        assert_eq!(peer.received().len(), 1, "{row}");
+        assert_eq!(peer.seen().len(), 1, "{row}");
         assert_eq!(ses.send(&mail()).await.unwrap().provider_id.as_deref(), Some("next"), "{row}");
     }
 }
@@ -152,7 +153,7 @@ async fn each_answer_means_what_the_table_says_and_is_asked_for_once() {
 #[tokio::test]
 async fn an_answer_is_kept_to_the_letter_and_shown_masked() {
     let (status, headers, body, ..) = ANSWERS[0];
-    let peer = Peer::start([Act::error(status, headers, body)]);
+    let peer = peer([HttpReply::answer(status, headers, body)]).await;
     let failure = refused(&ses(&peer), &peer, &mail()).await;
     assert_eq!(failure.reply(), Some(format!("400 {body}").as_str()));
     assert_eq!(error(&failure).request_id(), Some("r-1"));

@@ -6,21 +6,22 @@ use std::time::Duration;
 use aws_sdk_sesv2::config::{ProvideCredentials, SharedCredentialsProvider};
 use postrider_ses::{Ses, Stage};
 use postrider_transport::Transport;
+use postrider_transport::testkit::HttpReply;
 
 use crate::support::{
-    Act, IN_DOUBT, NEVER, OUT_OF_ORDER, Peer, builder, error, large_mail, mail, meaning, outgoing, patient, refused,
+    IN_DOUBT, NEVER, OUT_OF_ORDER, builder, error, large_mail, mail, meaning, outgoing, patient, peer, refused,
     sdk_config, ses,
 };
 
 #[tokio::test]
 async fn what_breaks_before_the_request_is_out_is_not_in_doubt() {
-    for act in [Act::CloseBeforeReading, Act::CloseAfter(64 * 1024)] {
-        let peer = Peer::start([act.clone()]);
+    for act in [HttpReply::ResetUnread, HttpReply::ResetAfter(64 * 1024)] {
+        let peer = peer([act.clone()]).await;
         let ses = ses(&peer);
         let failure = refused(&ses, &peer, &large_mail()).await;
         assert_eq!(meaning(&failure), OUT_OF_ORDER, "{act:?}: {failure}");
         assert_eq!(error(&failure).stage(), Stage::Send, "{act:?}");
-        assert!(peer.received().is_empty(), "{act:?}");
+        assert!(peer.seen().is_empty(), "{act:?}");
         assert!(ses.send(&mail()).await.is_ok(), "{act:?}");
     }
 }
@@ -38,24 +39,26 @@ async fn nobody_listens() {
 async fn what_breaks_after_the_request_is_out_is_in_doubt() {
     let head = |length: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
     for (what, act) in [
-        ("closed", Act::CloseAfterRequest),
-        ("half a head", Act::Write(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec())),
-        ("half a body", Act::Write(format!("{}{{\"MessageId\":\"x", head(40)).into_bytes())),
-        ("the whole name, half a body", Act::Write(format!("{}{{\"MessageId\":\"x\"}}", head(400)).into_bytes())),
-        ("no HTTP", Act::Write(b"220 mail.example.com ESMTP\r\n".to_vec())),
-        ("binary", Act::Write((0..=255).collect())),
+        ("closed", HttpReply::Close),
+        ("half a head", HttpReply::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec())),
+        ("half a body", HttpReply::Raw(format!("{}{{\"MessageId\":\"x", head(40)).into_bytes())),
+        ("the whole name, half a body", HttpReply::Raw(format!("{}{{\"MessageId\":\"x\"}}", head(400)).into_bytes())),
+        ("no HTTP", HttpReply::Raw(b"220 mail.example.com ESMTP\r\n".to_vec())),
+        ("binary", HttpReply::Raw((0..=255).collect())),
         (
             "oversized",
-            Act::Write(format!("{}{{\"MessageId\":\"x\"{}}}", head(1 << 20), " ".repeat((1 << 20) - 17)).into_bytes()),
+            HttpReply::Raw(
+                format!("{}{{\"MessageId\":\"x\"{}}}", head(1 << 20), " ".repeat((1 << 20) - 17)).into_bytes(),
+            ),
         ),
-        ("an endless head", Act::Write(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(4 << 20)).into_bytes())),
+        ("an endless head", HttpReply::Raw(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(4 << 20)).into_bytes())),
     ] {
-        let peer = Peer::start([act]);
+        let peer = peer([act]).await;
         let ses = ses(&peer);
         let failure = refused(&ses, &peer, &mail()).await;
         assert_eq!(meaning(&failure), IN_DOUBT, "{what}: {failure}");
         assert_eq!(error(&failure).stage(), Stage::Answer, "{what}");
-        assert_eq!(peer.received().len(), 1, "{what}");
+        assert_eq!(peer.seen().len(), 1, "{what}");
         assert!(failure.reply().is_none_or(|reply| reply.len() < 8192), "{what}");
         assert!(ses.send(&mail()).await.is_ok(), "{what}");
     }
@@ -64,38 +67,38 @@ async fn what_breaks_after_the_request_is_out_is_in_doubt() {
 #[tokio::test]
 async fn a_refusal_that_breaks_off_is_a_refusal() {
     let cut = "HTTP/1.1 400 Bad Request\r\nx-amzn-ErrorType: BadRequestException:http://x/\r\nContent-Length: 99\r\n\r\n{\"mess";
-    let peer = Peer::start([Act::Write(cut.into())]);
+    let peer = peer([HttpReply::Raw(cut.into())]).await;
     let failure = refused(&ses(&peer), &peer, &mail()).await;
     assert_eq!((meaning(&failure), error(&failure).code()), (NEVER, Some("BadRequestException")), "{failure}");
 }
 
 #[tokio::test]
 async fn time_runs_out_before_the_request_is_out() {
-    let peer = Peer::start([Act::HangBeforeReading]);
+    let peer = peer([HttpReply::HangUnread]).await;
     let mut timeouts = patient();
     timeouts.send = Duration::from_millis(300);
     let ses = builder(&peer).timeouts(timeouts).build().unwrap();
     let failure = refused(&ses, &peer, &large_mail()).await;
     assert_eq!(meaning(&failure), OUT_OF_ORDER, "{failure}");
     assert!(error(&failure).is_timeout() && error(&failure).stage() == Stage::Send);
-    assert!(peer.received().is_empty());
+    assert!(peer.seen().is_empty());
 }
 
 #[tokio::test]
 async fn time_runs_out_after_the_request_is_out() {
     for act in [
-        Act::Hang,
+        HttpReply::Hang,
         // It keeps the connection open, with the rest of the answer to come.
-        Act::Answer { status: 200, headers: &[("Transfer-Encoding", "chunked")], body: String::new() },
+        HttpReply::answer(200, &[("Transfer-Encoding", "chunked")], ""),
     ] {
-        let peer = Peer::start([act.clone()]);
+        let peer = peer([act.clone()]).await;
         let mut timeouts = patient();
         timeouts.answer = Duration::from_millis(300);
         let ses = builder(&peer).timeouts(timeouts).build().unwrap();
         let failure = refused(&ses, &peer, &mail()).await;
         assert_eq!(meaning(&failure), IN_DOUBT, "{act:?}: {failure}");
         assert_eq!(error(&failure).stage(), Stage::Answer, "{act:?}");
-        assert_eq!(peer.received().len(), 1, "{act:?}");
+        assert_eq!(peer.seen().len(), 1, "{act:?}");
     }
 }
 
@@ -112,7 +115,7 @@ async fn without_credentials_nothing_goes_out() {
             aws_credential_types::provider::future::ProvideCredentials::ready(Err(error))
         }
     }
-    let peer = Peer::start([]);
+    let peer = peer([]).await;
     let config = sdk_config().into_builder().credentials_provider(SharedCredentialsProvider::new(Nobody)).build();
     let ses = Ses::builder(&config).region("eu-west-1").endpoint_url(peer.url()).build().unwrap();
     let failure = refused(&ses, &peer, &mail()).await;
@@ -123,7 +126,7 @@ async fn without_credentials_nothing_goes_out() {
 
 #[tokio::test]
 async fn nobody_left_to_send_to() {
-    let peer = Peer::start([]);
+    let peer = peer([]).await;
     let mail = outgoing(mail().message().clone()).with_recipients(Vec::new());
     let failure = refused(&ses(&peer), &peer, &mail).await;
     assert_eq!((meaning(&failure), peer.connections()), (NEVER, 0), "{failure}");

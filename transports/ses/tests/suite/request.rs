@@ -1,14 +1,15 @@
 //! What a request has in it.
 
+use postrider_transport::testkit::HttpRequest;
 use postrider_transport::{Attachment, Email, Mime, Transport};
 use serde_json::{Value, json};
 
-use crate::support::{Peer, Received, builder, email, mail, outgoing, raw, sdk_config, ses};
+use crate::support::{builder, email, mail, outgoing, peer, raw, sdk_config, ses};
 
-async fn sent(email: Email) -> Received {
-    let peer = Peer::start([]);
+async fn sent(email: Email) -> HttpRequest {
+    let peer = peer([]).await;
     ses(&peer).send(&outgoing(email)).await.unwrap();
-    peer.received().remove(0)
+    peer.seen().remove(0)
 }
 
 #[tokio::test]
@@ -24,36 +25,36 @@ async fn the_message_is_what_smtp_would_send() {
         .attach(Attachment::new("a.txt", "text/plain", b"attached".to_vec()).unwrap())
         .build()
         .unwrap();
-    let peer = Peer::start([]);
+    let peer = peer([]).await;
     let mail = outgoing(email);
     let receipt = ses(&peer).send(&mail).await.unwrap();
     assert_eq!(receipt.provider_id.as_deref(), Some("next"));
-    let received = peer.received().remove(0);
+    let received = peer.seen().remove(0);
     assert_eq!(raw(&received), Mime::new().render(&mail).unwrap());
-    assert!(received.head.starts_with("POST /v2/email/outbound-emails HTTP/1.1\r\n"), "{}", received.head);
+    assert_eq!((received.method.as_str(), received.path.as_str()), ("POST", "/v2/email/outbound-emails"));
     let to = json!(["bob@example.org", "carol@example.org", "hidden@example.org"]);
-    assert_eq!(received.body["Destination"], json!({ "ToAddresses": to }));
+    assert_eq!(received.json()["Destination"], json!({ "ToAddresses": to }));
     for absent in ["FromEmailAddress", "ReplyToAddresses", "ConfigurationSetName", "EmailTags"] {
-        assert_eq!(received.body[absent], Value::Null, "{absent}");
+        assert_eq!(received.json()[absent], Value::Null, "{absent}");
     }
 }
 
 #[tokio::test]
 async fn a_retry_goes_to_those_who_still_want_it() {
-    let peer = Peer::start([]);
+    let peer = peer([]).await;
     let mail = outgoing(email().to("bob@example.org").cc("carol@example.org").build().unwrap());
     let carol = mail.recipients()[1..].to_vec();
     ses(&peer).send(&mail.with_recipients(carol)).await.unwrap();
-    assert_eq!(peer.received()[0].body["Destination"], json!({ "ToAddresses": ["carol@example.org"] }));
+    assert_eq!(peer.seen()[0].json()["Destination"], json!({ "ToAddresses": ["carol@example.org"] }));
 }
 
 #[tokio::test]
 async fn two_attempts_are_the_same_message() {
-    let peer = Peer::start([]);
+    let peer = peer([]).await;
     let (ses, mail) = (ses(&peer), mail());
     ses.send(&mail).await.unwrap();
     ses.send(&mail.clone().with_attempt(2, 1)).await.unwrap();
-    let received = peer.received();
+    let received = peer.seen();
     assert_eq!(received[0].body, received[1].body);
     // One connection serves both.
     assert_eq!(peer.connections(), 1);
@@ -69,7 +70,7 @@ async fn tags_and_metadata_are_named() {
         .metadata("tag-9", "x")
         .build()
         .unwrap();
-    let tags = sent(email).await.body["EmailTags"].clone();
+    let tags = sent(email).await.json()["EmailTags"].clone();
     let tag = |name: &str, value: &str| json!({ "Name": name, "Value": value });
     assert_eq!(tags, json!([tag("tag", "welcome"), tag("tag-2", "autumn"), tag("tag-9", "x"), tag("user", "42")]));
 }
@@ -87,23 +88,24 @@ async fn failures_are_reported_where_the_mail_says_or_else_where_the_transport_d
         (Some("all@example.com"), sender(), Some("all@example.com")),
         (Some("all@example.com"), by("bounces@example.com"), Some("bounces@example.com")),
     ] {
-        let peer = Peer::start([]);
+        let peer = peer([]).await;
         let mut builder = builder(&peer);
         if let Some(address) = default {
             builder = builder.feedback_address(address.parse().unwrap());
         }
         builder.build().unwrap().send(&outgoing(email)).await.unwrap();
-        assert_eq!(peer.received()[0].body["FeedbackForwardingEmailAddress"].as_str(), expected, "{default:?}");
+        assert_eq!(peer.seen()[0].json()["FeedbackForwardingEmailAddress"].as_str(), expected, "{default:?}");
     }
 }
 
 #[tokio::test]
 async fn every_mail_goes_by_the_configuration_set_and_is_signed_for_the_region() {
-    let peer = Peer::start([]);
+    let peer = peer([]).await;
     let config = sdk_config().into_builder().endpoint_url(peer.url()).build();
     let ses = postrider_ses::Ses::builder(&config).region("eu-central-1").configuration_set("my-set").build().unwrap();
     ses.send(&mail()).await.unwrap();
-    let received = peer.received().remove(0);
-    assert_eq!(received.body["ConfigurationSetName"], "my-set");
-    assert!(received.head.contains("/eu-central-1/ses/aws4_request"), "{}", received.head);
+    let received = peer.seen().remove(0);
+    assert_eq!(received.json()["ConfigurationSetName"], "my-set");
+    let authorization = received.header("authorization").unwrap();
+    assert!(authorization.contains("/eu-central-1/ses/aws4_request"), "{authorization}");
 }

@@ -2,7 +2,7 @@
 
 use postrider_transport::{Attachment, Class, EmailBuilder, Transport, Unsupported};
 
-use crate::support::{Peer, email, outgoing, ses};
+use crate::support::{email, outgoing, peer, ses};
 
 fn many(count: usize) -> EmailBuilder {
     (0..count).fold(email(), |builder, index| builder.bcc(format!("r{index}@example.org")))
@@ -33,7 +33,7 @@ async fn is_refused_by_name_and_not_sent() {
         ),
     ] {
         let email = builder.build().unwrap();
-        let peer = Peer::start([]);
+        let peer = peer([]).await;
         let ses = ses(&peer);
         for failure in [ses.check(&email).unwrap_err(), ses.send(&outgoing(email)).await.unwrap_err()] {
             assert!(failure.downcast_ref::<Unsupported>().is_some(), "{words}: {failure}");
@@ -54,10 +54,10 @@ async fn what_it_takes_is_taken_up_to_the_limit() {
         to().text("Zürich, Ελλάδα, 東京").subject("Grüße"),
     ] {
         let email = builder.build().unwrap();
-        let peer = Peer::start([]);
+        let peer = peer([]).await;
         let ses = ses(&peer);
         ses.check(&email).unwrap();
         ses.send(&outgoing(email)).await.unwrap();
-        assert_eq!(peer.received().len(), 1);
+        assert_eq!(peer.seen().len(), 1);
     }
 }

@@ -1,7 +1,5 @@
 //! What the tests share: a scripted peer, mails, and transports to it.
 
-mod peer;
-
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_sesv2::config::retry::RetryConfig;
@@ -10,9 +8,9 @@ use aws_sdk_sesv2::config::{BehaviorVersion, Credentials, SharedCredentialsProvi
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use postrider_ses::{SdkConfig, Ses, SesBuilder, SesError, Timeouts};
+use postrider_transport::testkit::{HttpPeer, HttpReply, HttpRequest};
 use postrider_transport::{Attachment, Blame, Class, DeliveryId, Email, EmailBuilder, Failure, Outgoing, Transport};
-
-pub(crate) use peer::{Act, Peer, Received};
+use serde_json::json;
 
 pub(crate) const SECRET: &str = "hunter2-secret";
 
@@ -34,11 +32,20 @@ pub(crate) fn patient() -> Timeouts {
     timeouts
 }
 
-pub(crate) fn builder(peer: &Peer) -> SesBuilder {
+/// Does these one after the other, then accepts everything as `next`.
+pub(crate) async fn peer(replies: impl IntoIterator<Item = HttpReply>) -> HttpPeer {
+    HttpPeer::start(replies.into_iter().chain([accepted("next")])).await
+}
+
+pub(crate) fn accepted(id: &str) -> HttpReply {
+    HttpReply::json(200, json!({ "MessageId": id }))
+}
+
+pub(crate) fn builder(peer: &HttpPeer) -> SesBuilder {
     Ses::builder(&sdk_config()).region("eu-west-1").endpoint_url(peer.url()).timeouts(patient())
 }
 
-pub(crate) fn ses(peer: &Peer) -> Ses {
+pub(crate) fn ses(peer: &HttpPeer) -> Ses {
     builder(peer).build().unwrap()
 }
 
@@ -68,8 +75,8 @@ pub(crate) fn large_mail() -> Outgoing<Email> {
 }
 
 /// The message in a request, as SES would read it.
-pub(crate) fn raw(received: &Received) -> Vec<u8> {
-    BASE64_STANDARD.decode(received.body["Content"]["Raw"]["Data"].as_str().unwrap()).unwrap()
+pub(crate) fn raw(received: &HttpRequest) -> Vec<u8> {
+    BASE64_STANDARD.decode(received.json()["Content"]["Raw"]["Data"].as_str().unwrap()).unwrap()
 }
 
 /// What a failure means, in short.
@@ -96,7 +103,7 @@ pub(crate) fn error(failure: &Failure) -> &SesError {
 }
 
 /// Sends this mail to a peer that does this, and asserts that it was tried once and that the peer is well served afterwards.
-pub(crate) async fn refused(ses: &Ses, peer: &Peer, mail: &Outgoing<Email>) -> Failure {
+pub(crate) async fn refused(ses: &Ses, peer: &HttpPeer, mail: &Outgoing<Email>) -> Failure {
     let before = peer.connections();
     let failure = ses.send(mail).await.expect_err("it was to fail");
     assert!(peer.connections() <= before + 1, "{} connections for one call", peer.connections() - before);

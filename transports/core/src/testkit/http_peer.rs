@@ -1,0 +1,325 @@
+//! An HTTP server that does as a test says.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// What an [`HttpPeer`] does with one request.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum HttpReply {
+    /// It reads the request and answers, with a `Content-Length` unless the headers have a `Transfer-Encoding`.
+    Answer {
+        /// The status.
+        status: u16,
+        /// The headers.
+        headers: Vec<(String, String)>,
+        /// The body.
+        body: Vec<u8>,
+    },
+    /// It reads the request, writes just these octets and closes the connection.
+    Raw(Vec<u8>),
+    /// It reads the request and closes the connection.
+    Close,
+    /// It reads the request and is silent until it is [released](HttpPeer::release). Then it goes on so.
+    Held(Box<HttpReply>),
+    /// It reads the request and is silent for ever.
+    Hang,
+    /// It resets the connection as soon as the first octets are there, and reads none.
+    ResetUnread,
+    /// It reads so many octets and resets the connection. The request is to be larger by far.
+    ResetAfter(usize),
+    /// It reads nothing and is silent for ever.
+    HangUnread,
+}
+
+impl HttpReply {
+    /// An answer.
+    pub fn answer(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::Answer { status, headers, body: body.as_ref().to_vec() }
+    }
+
+    /// An answer that says it is JSON.
+    pub fn json(status: u16, body: impl fmt::Display) -> Self {
+        Self::answer(status, &[("content-type", "application/json")], body.to_string())
+    }
+
+    /// Whether it is done with a request that nobody has read.
+    fn is_unread(&self) -> bool {
+        matches!(self, Self::ResetUnread | Self::ResetAfter(_) | Self::HangUnread)
+    }
+}
+
+/// One request as it came.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HttpRequest {
+    /// The method, such as `POST`.
+    pub method: String,
+    /// The path, with the query if there is one.
+    pub path: String,
+    /// The headers in their order, their names as they were written.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl HttpRequest {
+    /// The first header of this name, in whatever case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The body, which is to be JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+}
+
+/// An HTTP/1.1 server on loopback, for tests of what asks one. It ends, with all its connections, when it is dropped.
+#[derive(Debug)]
+pub struct HttpPeer {
+    port: u16,
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+struct State {
+    script: Mutex<Script>,
+    seen: Mutex<Vec<HttpRequest>>,
+    connections: Mutex<usize>,
+    released: watch::Sender<()>,
+}
+
+struct Script {
+    once: VecDeque<HttpReply>,
+    then: Then,
+}
+
+enum Then {
+    Always(HttpReply),
+    Ask(Arc<dyn Fn(&HttpRequest) -> HttpReply + Send + Sync>),
+}
+
+impl HttpPeer {
+    /// Replies come in this order, and the last one again and again. Without any, each request is [closed](HttpReply::Close).
+    pub async fn start(replies: impl IntoIterator<Item = HttpReply>) -> Self {
+        let mut once: VecDeque<_> = replies.into_iter().collect();
+        let last = once.pop_back().unwrap_or(HttpReply::Close);
+        Self::run(Script { once, then: Then::Always(last) })
+    }
+
+    /// Replies as it is told for each request.
+    pub async fn answering(answer: impl Fn(&HttpRequest) -> HttpReply + Send + Sync + 'static) -> Self {
+        Self::run(Script { once: VecDeque::new(), then: Then::Ask(Arc::new(answer)) })
+    }
+
+    fn run(script: Script) -> Self {
+        let listener = listen().expect("a port of loopback is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let state = Arc::new(State {
+            script: Mutex::new(script),
+            seen: Mutex::default(),
+            connections: Mutex::default(),
+            released: watch::Sender::new(()),
+        });
+        let task = tokio::spawn(accept(listener, Arc::clone(&state)));
+        Self { port, state, task }
+    }
+
+    /// Where it is, `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.host())
+    }
+
+    /// The same without the scheme.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What it does next, once, before anything else that it was told.
+    pub fn next(&self, reply: HttpReply) {
+        lock(&self.state.script).once.push_front(reply);
+    }
+
+    /// What it does from now on, in place of everything that it was told.
+    pub fn then(&self, reply: HttpReply) {
+        *lock(&self.state.script) = Script { once: VecDeque::new(), then: Then::Always(reply) };
+    }
+
+    /// Ends the silence of everything that is [held](HttpReply::Held) so far.
+    pub fn release(&self) {
+        self.state.released.send_replace(());
+    }
+
+    /// Every request that was read to its end, in their order.
+    pub fn seen(&self) -> Vec<HttpRequest> {
+        lock(&self.state.seen).clone()
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        *lock(&self.state.connections)
+    }
+}
+
+impl Drop for HttpPeer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("seen", &lock(&self.seen).len()).finish_non_exhaustive()
+    }
+}
+
+impl Script {
+    /// The next reply, if it is one for a request that nobody has read.
+    fn unread(&mut self) -> Option<HttpReply> {
+        match (self.once.front(), &self.then) {
+            (Some(reply), _) if reply.is_unread() => self.once.pop_front(),
+            (None, Then::Always(reply)) if reply.is_unread() => Some(reply.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    fn reply(&self, request: &HttpRequest) -> HttpReply {
+        let ask = {
+            let mut script = lock(&self.script);
+            if let Some(reply) = script.once.pop_front() {
+                return reply;
+            }
+            match &script.then {
+                Then::Always(reply) => return reply.clone(),
+                Then::Ask(answer) => Arc::clone(answer),
+            }
+        };
+        ask(request)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn listen() -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    // Little may lie between the two ends, so that a request of a few megabytes cannot be out while nobody reads it.
+    socket.set_recv_buffer_size(16 * 1024)?;
+    socket.bind(([127, 0, 0, 1], 0).into())?;
+    socket.listen(64)
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        *lock(&state.connections) += 1;
+        connections.spawn(serve(stream, Arc::clone(&state)));
+    }
+}
+
+async fn serve(mut stream: TcpStream, state: Arc<State>) {
+    let mut buffer = Vec::new();
+    loop {
+        let unread = lock(&state.script).unread();
+        if let Some(reply) = unread {
+            return leave_unread(stream, &reply).await;
+        }
+        let Some(request) = read(&mut stream, &mut buffer).await else { return };
+        // Before anybody can know of the request, and so release it.
+        let mut released = state.released.subscribe();
+        let mut reply = state.reply(&request);
+        lock(&state.seen).push(request);
+        while let HttpReply::Held(rest) = reply {
+            if released.changed().await.is_err() {
+                return;
+            }
+            reply = *rest;
+        }
+        match reply {
+            HttpReply::Answer { status, headers, body } => {
+                if stream.write_all(&written(status, &headers, &body)).await.is_err() {
+                    return;
+                }
+            }
+            HttpReply::Raw(octets) => {
+                // The client may hang up before it has read all of it.
+                let _ = stream.write_all(&octets).await;
+                let _ = stream.shutdown().await;
+                // What is still on its way would be lost with a reset.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+                return;
+            }
+            HttpReply::Hang => std::future::pending().await,
+            _ => return,
+        }
+    }
+}
+
+async fn leave_unread(mut stream: TcpStream, reply: &HttpReply) {
+    match reply {
+        HttpReply::ResetAfter(count) => {
+            let _ = stream.read_exact(&mut vec![0; *count]).await;
+        }
+        HttpReply::HangUnread => std::future::pending().await,
+        _ => {}
+    }
+    // What is left unread makes the close a reset.
+    let _ = stream.readable().await;
+}
+
+fn written(status: u16, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status} X\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("transfer-encoding")) {
+        head.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// One request with a `Content-Length`, or without a body. `None` where the connection ends before it is whole.
+async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<HttpRequest> {
+    let mut searched = 0;
+    let end = loop {
+        if let Some(at) = buffer[searched..].windows(4).position(|four| four == b"\r\n\r\n") {
+            break searched + at + 4;
+        }
+        searched = buffer.len().saturating_sub(3);
+        if stream.read_buf(buffer).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8(buffer[..end].to_vec()).expect("the head is text");
+    let mut lines = head.split("\r\n");
+    let mut first = lines.next().expect("a request line").split(' ');
+    let (method, path) = (first.next()?.to_owned(), first.next()?.to_owned());
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect();
+    let mut request = HttpRequest { method, path, headers, body: Vec::new() };
+    let length = request.header("content-length").map_or(0, |length| length.parse().expect("a number"));
+    while buffer.len() < end + length {
+        if stream.read_buf(buffer).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let rest = buffer.split_off(end + length);
+    request.body = buffer.split_off(end);
+    *buffer = rest;
+    Some(request)
+}
