@@ -64,7 +64,11 @@ impl Exchange {
             }
         };
         match answered {
-            Ok(response) => Ok(self.read(response).await),
+            Ok(response) => {
+                let mut answer = self.read(response).await;
+                authorization.1.blot_out(&mut answer.body);
+                Ok(answer)
+            }
             Err(error) => Err(self.broken(error, handed_over.is_done())),
         }
     }

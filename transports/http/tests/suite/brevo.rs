@@ -5,10 +5,12 @@ use postrider_http::{Brevo, Http, HttpConfigError, HttpErrorKind};
 use postrider_transport::{Attachment, EmailBuilder, ListUnsubscribe, Recipient, Transport, Unsupported};
 use serde_json::json;
 
+use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, check_table_for, connect, line, outgoing, plain};
-use postrider_transport::testkit::{HttpPeer, HttpReply};
+use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
+#[derive(Default)]
 struct BrevoCase;
 
 impl Case for BrevoCase {
@@ -19,7 +21,7 @@ impl Case for BrevoCase {
     }
 
     fn accepted() -> HttpReply {
-        HttpReply::json(201, r#"{"messageId":"<201906041124.44340027797@smtp-relay.mailin.fr>"}"#)
+        Self.accept("<201906041124.44340027797@smtp-relay.mailin.fr>")
     }
 
     /// It takes no mail that is text alone.
@@ -28,7 +30,29 @@ impl Case for BrevoCase {
     }
 }
 
+impl HttpApi for BrevoCase {
+    fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
+        vec![message(&request.json(), ["to", "cc", "bcc"])]
+    }
+
+    fn accept(&self, id: &str) -> HttpReply {
+        HttpReply::json(201, json!({ "messageId": id }))
+    }
+
+    fn refuse(&self, answer: Answer) -> HttpReply {
+        let code = match answer {
+            Answer::RefuseMessage => "invalid_parameter",
+            Answer::RefuseCredentials => "unauthorized",
+            Answer::RateLimit(_) => "too_many_requests",
+            _ => "internal_error",
+        };
+        let body = json!({"code": code, "message": echo()}).to_string();
+        refusal(status(answer), body, answer, "x-sib-ratelimit-reset")
+    }
+}
+
 fault_tests!(BrevoCase, status_says_all: false);
+conformance_tests!(BrevoCase);
 
 /// All that the API has a field for.
 fn whole() -> EmailBuilder {

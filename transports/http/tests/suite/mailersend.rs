@@ -7,10 +7,12 @@ use postrider_transport::{
 };
 use serde_json::json;
 
+use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
-use postrider_transport::testkit::{HttpPeer, HttpReply};
+use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
+#[derive(Default)]
 struct Mailersend;
 
 impl Case for Mailersend {
@@ -21,12 +23,27 @@ impl Case for Mailersend {
     }
 
     fn accepted() -> HttpReply {
-        let headers = [("content-type", "text/plain; charset=utf-8"), ("x-message-id", "5e42957d51f1d94a1070a733")];
-        HttpReply::answer(202, &headers, "")
+        Self.accept("5e42957d51f1d94a1070a733")
+    }
+}
+
+impl HttpApi for Mailersend {
+    fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
+        vec![message(&request.json(), ["to", "cc", "bcc"])]
+    }
+
+    fn accept(&self, id: &str) -> HttpReply {
+        HttpReply::answer(202, &[("content-type", "text/plain; charset=utf-8"), ("x-message-id", id)], "")
+    }
+
+    fn refuse(&self, answer: Answer) -> HttpReply {
+        let status = if answer == Answer::RefuseMessage { 422 } else { status(answer) };
+        refusal(status, json!({ "message": echo() }).to_string(), answer, "retry-after")
     }
 }
 
 fault_tests!(Mailersend, status_says_all: true);
+conformance_tests!(Mailersend);
 
 /// All that the API has a word for.
 fn expressible() -> EmailBuilder {

@@ -6,11 +6,14 @@
 use mail_parser::{MessageParser, MimeHeaders};
 use postrider_http::{Http, HttpConfigError, HttpErrorKind, Mailgun};
 use postrider_transport::{Attachment, Email, Recipient, Transport, Unsupported};
+use serde_json::json;
 
+use crate::conformance::{conformance_tests, echo, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
-use postrider_transport::testkit::{HttpPeer, HttpReply, HttpRequest};
+use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
+#[derive(Default)]
 struct MailgunCase;
 
 impl Case for MailgunCase {
@@ -21,11 +24,32 @@ impl Case for MailgunCase {
     }
 
     fn accepted() -> HttpReply {
-        HttpReply::json(200, r#"{"id":"<20111114174239.25659.5817@mg.example.com>","message":"Queued. Thank you."}"#)
+        Self.accept("<20111114174239.25659.5817@mg.example.com>")
+    }
+}
+
+impl HttpApi for MailgunCase {
+    fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
+        let (to, rest): (Vec<_>, Vec<_>) = form(request).into_iter().partition(|(name, ..)| name == "to");
+        let text = |(_, _, value): &(String, Option<String>, Vec<u8>)| String::from_utf8_lossy(value).into_owned();
+        vec![Accepted::new(to.iter().map(text).collect(), None, rest.iter().map(text).collect::<String>())]
+    }
+
+    fn accept(&self, id: &str) -> HttpReply {
+        HttpReply::json(200, json!({"id": id, "message": "Queued. Thank you."}))
+    }
+
+    fn refuse(&self, answer: Answer) -> HttpReply {
+        let said = match answer {
+            Answer::RateLimit(wait) => format!("{}, try again after {} seconds", echo(), wait.as_secs()),
+            _ => echo(),
+        };
+        HttpReply::json(status(answer), json!({ "message": said }))
     }
 }
 
 fault_tests!(MailgunCase, status_says_all: false);
+conformance_tests!(MailgunCase);
 
 /// Name, file name and content of each part of a form, taken apart without the code that made it.
 fn form(seen: &HttpRequest) -> Vec<(String, Option<String>, Vec<u8>)> {

@@ -2,14 +2,17 @@
 //! <https://github.com/mailtrap/mailtrap-openapi/tree/main/specs>, `email-sending-transactional`, `email-sending-bulk` and
 //! `sandbox-sending`.
 
-use postrider_http::{Http, HttpConfigError, HttpError, HttpErrorKind, Mailtrap};
+use postrider_http::{BatchLimits, Http, HttpConfigError, HttpError, HttpErrorKind, Mailtrap, Provider};
 use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Recipient, Transport, Unsupported};
 use serde_json::{Value, json};
 
+use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
+use crate::limits::assert_third_is_alone;
 use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
-use postrider_transport::testkit::{HttpPeer, HttpReply};
+use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
+#[derive(Default)]
 struct Trap;
 
 impl Case for Trap {
@@ -20,11 +23,34 @@ impl Case for Trap {
     }
 
     fn accepted() -> HttpReply {
-        HttpReply::json(200, &sent("0c7fd939-02cf-11ed-88c2-0a58a9feac02").to_string())
+        Self.accept("0c7fd939-02cf-11ed-88c2-0a58a9feac02")
+    }
+}
+
+impl HttpApi for Trap {
+    fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
+        let sent = request.json();
+        let alone = std::slice::from_ref(&sent);
+        let mails = sent["requests"].as_array().map_or(alone, Vec::as_slice);
+        mails.iter().map(|mail| message(mail, ["to", "cc", "bcc"])).collect()
+    }
+
+    fn accept(&self, id: &str) -> HttpReply {
+        HttpReply::json(200, sent(id))
+    }
+
+    fn refuse(&self, answer: Answer) -> HttpReply {
+        refusal(status(answer), failed(&echo()).to_string(), answer, "retry-after")
+    }
+
+    fn batch(&self, outcomes: &[Option<String>]) -> HttpReply {
+        let each = outcomes.iter().map(|outcome| outcome.as_ref().map_or_else(|| failed(&echo()), |id| sent(id)));
+        answer(&each.collect::<Vec<_>>())
     }
 }
 
 fault_tests!(Trap, status_says_all: false);
+conformance_tests!(Trap);
 
 fn sent(id: &str) -> Value {
     json!({"success": true, "message_ids": [id, "another"]})
@@ -281,13 +307,10 @@ async fn the_limits_split_a_batch() {
     let results = connect(Trap::provider(), &peer).send_batch(&mails).await;
     assert_eq!(results.iter().map(id).collect::<Vec<_>>()[498..], [Some("498"), Some("499"), Some("0"), Some("1")]);
 
+    let limits = Trap::provider().batch_limits();
+    assert_eq!(limits, Some(BatchLimits { messages: 500, octets: 50_000_000 }));
     let peer = HttpPeer::start([answer(&many[..2]), Trap::accepted()]).await;
-    let large = Attachment::new("a.bin", "application/octet-stream", vec![1; 15 * 1024 * 1024]).expect("an attachment");
-    let mails: Vec<_> = (0..3).map(|_| another(plain().attach(large.clone()))).collect();
-    // With the usual time limits, since this is much to write.
-    let transport = Http::builder(Trap::provider()).base_url(peer.url()).build().expect("a transport");
-    let results = transport.send_batch(&mails).await;
-    assert!(results.iter().all(Result::is_ok));
+    assert_third_is_alone(Trap::provider(), &peer).await;
     let paths: Vec<_> = peer.seen().into_iter().map(|seen| seen.path).collect();
     assert_eq!(paths, ["/api/batch", "/api/send"]);
 }

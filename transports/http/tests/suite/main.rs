@@ -17,7 +17,10 @@
 )]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod conformance;
 mod faults;
+#[cfg(any(feature = "mailjet", feature = "mailtrap", feature = "postmark"))]
+mod limits;
 mod support;
 
 #[cfg(feature = "brevo")]

@@ -5,10 +5,12 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, Resend};
 use postrider_transport::{Attachment, Email, Outgoing, Recipient, Transport, Unsupported};
 use serde_json::{Value, json};
 
+use crate::conformance::{conformance_tests, echo, message, refusal};
 use crate::faults::{Case, fault_tests, kind};
 use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
-use postrider_transport::testkit::{HttpPeer, HttpReply, HttpRequest};
+use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
+#[derive(Default)]
 struct Re;
 
 impl Case for Re {
@@ -19,11 +21,44 @@ impl Case for Re {
     }
 
     fn accepted() -> HttpReply {
-        HttpReply::json(200, r#"{"id":"49a3999c-0ce1-4ea6-ab68-afcd6dc2e794"}"#)
+        Self.accept("49a3999c-0ce1-4ea6-ab68-afcd6dc2e794")
+    }
+}
+
+impl HttpApi for Re {
+    fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
+        let sent = request.json();
+        let alone = std::slice::from_ref(&sent);
+        let mails = sent.as_array().map_or(alone, Vec::as_slice);
+        mails.iter().map(|mail| message(mail, ["to", "cc", "bcc"])).collect()
+    }
+
+    fn accept(&self, id: &str) -> HttpReply {
+        HttpReply::json(200, json!({ "id": id }))
+    }
+
+    fn refuse(&self, answer: Answer) -> HttpReply {
+        let (status, name) = match answer {
+            Answer::RefuseMessage => (422, "validation_error"),
+            Answer::RefuseCredentials => (403, "invalid_api_key"),
+            Answer::RateLimit(_) => (429, "rate_limit_exceeded"),
+            Answer::Unavailable => (503, "service_unavailable"),
+            _ => (500, "internal_server_error"),
+        };
+        let body = json!({"statusCode": status, "name": name, "message": echo()}).to_string();
+        refusal(status, body, answer, "retry-after")
+    }
+
+    fn batch(&self, outcomes: &[Option<String>]) -> HttpReply {
+        let data: Vec<_> = outcomes.iter().flatten().map(|id| json!({ "id": id })).collect();
+        let faulty = outcomes.iter().enumerate().filter(|(_, outcome)| outcome.is_none());
+        let errors: Vec<_> = faulty.map(|(place, _)| json!({"index": place, "message": echo()})).collect();
+        HttpReply::json(200, json!({"data": data, "errors": errors}))
     }
 }
 
 fault_tests!(Re, status_says_all: false);
+conformance_tests!(Re);
 
 fn error(status: u16, name: &str) -> String {
     json!({"statusCode": status, "name": name, "message": "no, ada@example.org"}).to_string()

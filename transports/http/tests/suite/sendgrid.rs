@@ -1,14 +1,18 @@
 //! SendGrid. Answers are those of its manual, unless a line says otherwise:
 //! <https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors>.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use postrider_http::{Http, HttpConfigError, HttpErrorKind, SendGrid};
 use postrider_transport::{Email, Recipient, Transport, Unsupported};
 use serde_json::json;
 
+use crate::conformance::{conformance_tests, echo, message, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
-use postrider_transport::testkit::{HttpPeer, HttpReply};
+use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
+#[derive(Default)]
 struct Sendgrid;
 
 impl Case for Sendgrid {
@@ -19,11 +23,36 @@ impl Case for Sendgrid {
     }
 
     fn accepted() -> HttpReply {
-        HttpReply::answer(202, &[("x-message-id", "14c5d75ce93.dfd.64b469")], "")
+        Self.accept("14c5d75ce93.dfd.64b469")
+    }
+}
+
+impl HttpApi for Sendgrid {
+    fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
+        let mail = request.json();
+        let mut read = message(&mail["personalizations"][0], ["to", "cc", "bcc"]);
+        read.content = mail.to_string();
+        vec![read]
+    }
+
+    fn accept(&self, id: &str) -> HttpReply {
+        HttpReply::answer(202, &[("x-message-id", id)], "")
+    }
+
+    fn refuse(&self, answer: Answer) -> HttpReply {
+        let body = json!({"errors": [{"message": echo(), "field": null, "help": null}]}).to_string();
+        match answer {
+            Answer::RateLimit(wait) => {
+                let until = (SystemTime::now() + wait).duration_since(UNIX_EPOCH).expect("the clock goes right");
+                HttpReply::answer(429, &[("x-ratelimit-reset", &until.as_secs().to_string())], body)
+            }
+            answer => HttpReply::json(status(answer), body),
+        }
     }
 }
 
 fault_tests!(Sendgrid, status_says_all: true);
+conformance_tests!(Sendgrid);
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {

@@ -7,10 +7,12 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, SparkPost};
 use postrider_transport::{Attachment, Class, Recipient, Refusal, Transport, Unsupported};
 use serde_json::json;
 
+use crate::conformance::{conformance_tests, echo, refusal, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
-use postrider_transport::testkit::{HttpPeer, HttpReply};
+use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
+#[derive(Default)]
 struct SparkPostCase;
 
 impl Case for SparkPostCase {
@@ -25,6 +27,29 @@ impl Case for SparkPostCase {
     }
 }
 
+impl HttpApi for SparkPostCase {
+    fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
+        let sent = request.json();
+        let recipients = sent["recipients"].as_array().expect("recipients").iter();
+        let recipients = recipients.map(|to| to["address"]["email"].as_str().expect("an address").to_owned());
+        let content = sent["content"]["email_rfc822"].as_str().expect("a message");
+        vec![Accepted::new(recipients.collect(), None, content)]
+    }
+
+    fn accept(&self, id: &str) -> HttpReply {
+        HttpReply::json(
+            200,
+            json!({"results": {"total_rejected_recipients": 0, "total_accepted_recipients": 1, "id": id}}),
+        )
+    }
+
+    fn refuse(&self, answer: Answer) -> HttpReply {
+        let body = json!({"errors": [{"message": "no", "description": echo(), "code": "1300"}]}).to_string();
+        // RFC 6585 section 4; its manual says no more than that one should wait.
+        refusal(status(answer), body, answer, "retry-after")
+    }
+}
+
 fn results(rejected: usize, accepted: usize, errors: &str) -> String {
     format!(
         r#"{{"results":{{"rcpt_to_errors":{errors},"total_rejected_recipients":{rejected},"total_accepted_recipients":{accepted},"id":"11668787484950529"}}}}"#
@@ -32,6 +57,7 @@ fn results(rejected: usize, accepted: usize, errors: &str) -> String {
 }
 
 fault_tests!(SparkPostCase, status_says_all: false);
+conformance_tests!(SparkPostCase);
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {

@@ -45,13 +45,22 @@ pub(crate) fn another(email: EmailBuilder) -> Outgoing<Email> {
     Outgoing::new(DeliveryId::new(), SystemTime::now(), email.build().expect("a mail"))
 }
 
-/// Short enough for a test to wait for, and far longer than anything on this machine takes.
+/// A transport to the peer, whose time limits no test meets.
 pub(crate) fn connect<P: Provider>(provider: P, peer: &HttpPeer) -> Http<P> {
-    let mut timeouts = Timeouts::default();
-    timeouts.connect = Duration::from_secs(5);
-    timeouts.request = Duration::from_secs(5);
-    timeouts.answer = Duration::from_secs(2);
+    connect_within(patient(), provider, peer)
+}
+
+/// The same, with time limits for a test that meets one.
+pub(crate) fn connect_within<P: Provider>(timeouts: Timeouts, provider: P, peer: &HttpPeer) -> Http<P> {
     Http::builder(provider).base_url(peer.url()).timeouts(timeouts).build().expect("a transport")
+}
+
+/// Far longer than anything on this machine takes.
+pub(crate) fn patient() -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    let limit = Duration::from_secs(60);
+    (timeouts.connect, timeouts.request, timeouts.answer) = (limit, limit, limit);
+    timeouts
 }
 
 /// What a provider makes of one answer.

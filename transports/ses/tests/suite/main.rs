@@ -3,6 +3,7 @@
 
 mod answers;
 mod cancel;
+mod conformance;
 #[cfg(feature = "dkim")]
 mod dkim;
 mod faults;

@@ -1,0 +1,69 @@
+//! Limits that would take much to reach.
+
+use http::HeaderName;
+use postrider_http::{
+    Answer, BatchLimits, BatchOutcome, Http, HttpConfigError, Provider, ProviderUrl, Request, Secret,
+};
+use postrider_transport::testkit::HttpPeer;
+use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Transport, Unsupported};
+
+use crate::support::{another, connect, plain};
+
+/// A provider whose batches hold no more than so many octets.
+struct Tight<P>(P, usize);
+
+/// Three mails, of which two fit into a batch and the third does not, nearly.
+pub(crate) async fn assert_third_is_alone<P: Provider>(provider: P, peer: &HttpPeer) {
+    let file = Attachment::new("a.bin", "application/octet-stream", vec![1; 30_000]).expect("an attachment");
+    let mails: Vec<_> = (0..3).map(|_| another(plain().attach(file.clone()))).collect();
+    let one = provider.request(&mails[0]).expect("a request").body().len();
+    let transport: Http<Tight<P>> = connect(Tight(provider, 3 * one), peer);
+    let results = transport.send_batch(&mails).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let sizes: Vec<_> = peer.seen().iter().map(|seen| seen.body.len() / one).collect();
+    assert_eq!(sizes, [2, 1], "so many mails in each request");
+}
+
+impl<P: Provider> Provider for Tight<P> {
+    const NAME: &'static str = P::NAME;
+
+    fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
+        Ok(Self(P::from_url(url)?, 0))
+    }
+
+    fn base_url(&self) -> &str {
+        self.0.base_url()
+    }
+
+    fn authorization(&self) -> (HeaderName, &Secret) {
+        self.0.authorization()
+    }
+
+    fn check(&self, email: &Email) -> Result<(), Unsupported> {
+        self.0.check(email)
+    }
+
+    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+        self.0.request(outgoing)
+    }
+
+    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
+        self.0.receipt(outgoing, answer)
+    }
+
+    fn batch_limits(&self) -> Option<BatchLimits> {
+        Some(BatchLimits { octets: self.1, ..self.0.batch_limits()? })
+    }
+
+    fn is_batchable(&self, outgoing: &Outgoing<Email>) -> bool {
+        self.0.is_batchable(outgoing)
+    }
+
+    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+        self.0.batch_request(batch)
+    }
+
+    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
+        self.0.batch_receipts(batch, answer)
+    }
+}

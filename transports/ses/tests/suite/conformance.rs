@@ -1,0 +1,88 @@
+//! The suite that every transport passes.
+
+use std::time::Duration;
+
+use postrider_ses::{Ses, SesBuilder, Timeouts};
+use postrider_transport::testkit::{
+    Accepted, Answer, HttpApi, HttpReply, HttpRequest, ScriptedHttp, TransportUnderTest,
+};
+use postrider_transport::{Attachment, Email};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::support::{SECRET, accepted, email, raw, sdk_config};
+
+/// SES's API, v2. Its errors are those of <https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html> and
+/// <https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html>.
+struct Api;
+
+impl HttpApi for Api {
+    fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
+        let to = &request.json()["Destination"]["ToAddresses"];
+        let recipients = to.as_array().unwrap().iter().map(|address| address.as_str().unwrap().to_owned()).collect();
+        vec![Accepted::new(recipients, None, String::from_utf8(raw(request)).unwrap())]
+    }
+
+    fn accept(&self, id: &str) -> HttpReply {
+        accepted(id)
+    }
+
+    fn refuse(&self, answer: Answer) -> HttpReply {
+        let (status, code) = match answer {
+            Answer::RefuseMessage => (400, "MessageRejected"),
+            Answer::Busy => (500, "InternalFailure"),
+            Answer::RefuseCredentials => (403, "SignatureDoesNotMatch"),
+            Answer::RateLimit(_) => (429, "TooManyRequestsException"),
+            Answer::Unavailable => (503, "ServiceUnavailable"),
+            other => panic!("no refusal: {other:?}"),
+        };
+        let wait = match answer {
+            // RFC 6585 section 4; SES names no time by itself.
+            Answer::RateLimit(wait) => wait.as_secs().to_string(),
+            _ => String::new(),
+        };
+        // A request is signed with the secret and does not have it, so that nobody can repeat it.
+        let text = "not ada.lovelace@example.com to bob.builder@example.org";
+        let headers = [("x-amzn-ErrorType", code), ("Retry-After", &wait)];
+        let headers = if wait.is_empty() { &headers[..1] } else { &headers };
+        HttpReply::answer(status, headers, json!({ "message": text }).to_string())
+    }
+}
+
+struct SesTest;
+
+impl SesTest {
+    fn to(&self, url: String) -> SesBuilder {
+        Ses::builder(&sdk_config()).region("eu-west-1").endpoint_url(url)
+    }
+}
+
+impl TransportUnderTest for SesTest {
+    type Transport = Ses;
+    type Peer = ScriptedHttp;
+
+    async fn start(&self, limit: Duration) -> (Ses, ScriptedHttp) {
+        let peer = ScriptedHttp::start(Api).await;
+        let mut timeouts = Timeouts::default();
+        (timeouts.connect, timeouts.send, timeouts.answer) = (limit, limit, limit);
+        (self.to(peer.url()).timeouts(timeouts).build().unwrap(), peer)
+    }
+
+    async fn unreachable(&self) -> Ses {
+        // A port that was free a moment ago.
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        self.to(format!("http://127.0.0.1:{port}")).build().unwrap()
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        vec![SECRET.to_owned()]
+    }
+
+    fn inexpressible(&self) -> Option<Email> {
+        // Looks like a media type, and its parameter makes no sense.
+        let odd = Attachment::new("a", "text/plain; =", b"x".to_vec()).unwrap();
+        Some(email().to("bob.builder@example.org").attach(odd).build().unwrap())
+    }
+}
+
+postrider_transport::transport_tests!(SesTest);
