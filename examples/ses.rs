@@ -13,7 +13,10 @@ use std::env;
 use std::error::Error;
 
 use postrider::ses::Ses;
-use postrider::{Email, Outbox, SqliteStore};
+use postrider::{Outbox, SqliteStore};
+
+#[path = "support/mail.rs"]
+mod mail;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -24,13 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let outbox = Outbox::new(store, ses);
     outbox.migrate().await?;
 
-    let email = Email::builder()
-        .from(need("MAIL_FROM")?)
-        .to(need("MAIL_TO")?)
-        .subject("Hello from the outbox")
-        .text("It works.")
-        .html("<p>It <b>works</b>.</p>")
-        .build()?;
+    let email = mail::example_mail(&need("MAIL_FROM")?, &need("MAIL_TO")?)?;
     let id = outbox.enqueue(email).await?;
 
     // Once, for what is due now. A service runs `outbox.relay().run(shutdown)` instead.

@@ -81,6 +81,28 @@ impl HttpRequest {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
     }
+
+    /// The parts of the body, which is to be `multipart/form-data` (RFC 7578): for each its name, its file name, and what it holds.
+    pub fn form(&self) -> Vec<(String, Option<String>, Vec<u8>)> {
+        let boundary = self.header("content-type").and_then(|kind| kind.split_once("boundary=")).expect("a boundary").1;
+        let boundary = boundary.split(';').next().unwrap_or_default().trim_matches('"');
+        let delimiter = format!("--{boundary}\r\n");
+        let body = self.body.strip_suffix(format!("--{boundary}--\r\n").as_bytes()).expect("an end");
+        let mut parts = Vec::new();
+        let mut rest = body.strip_prefix(delimiter.as_bytes()).expect("a first part");
+        loop {
+            let end = rest.windows(delimiter.len()).position(|window| window == delimiter.as_bytes());
+            let part = rest[..end.unwrap_or(rest.len())].strip_suffix(b"\r\n").expect("a line end before the boundary");
+            let split = part.windows(4).position(|window| window == b"\r\n\r\n").expect("an empty line");
+            let head = String::from_utf8_lossy(&part[..split]).into_owned();
+            let value = |name: &str| Some(head.split_once(&format!("; {name}=\""))?.1.split_once('"')?.0.to_owned());
+            parts.push((value("name").expect("a name"), value("filename"), part[split + 4..].to_vec()));
+            match end {
+                Some(end) => rest = &rest[end + delimiter.len()..],
+                None => return parts,
+            }
+        }
+    }
 }
 
 /// An HTTP/1.1 server on loopback, for tests of what asks one. It ends, with all its connections, when it is dropped.

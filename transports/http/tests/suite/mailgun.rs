@@ -30,7 +30,7 @@ impl Case for MailgunCase {
 
 impl HttpApi for MailgunCase {
     fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
-        let (to, rest): (Vec<_>, Vec<_>) = form(request).into_iter().partition(|(name, ..)| name == "to");
+        let (to, rest): (Vec<_>, Vec<_>) = request.form().into_iter().partition(|(name, ..)| name == "to");
         let text = |(_, _, value): &(String, Option<String>, Vec<u8>)| String::from_utf8_lossy(value).into_owned();
         vec![Accepted::new(to.iter().map(text).collect(), None, rest.iter().map(text).collect::<String>())]
     }
@@ -51,30 +51,6 @@ impl HttpApi for MailgunCase {
 fault_tests!(MailgunCase, status_says_all: false);
 conformance_tests!(MailgunCase);
 
-/// Name, file name and content of each part of a form, taken apart without the code that made it.
-fn form(seen: &HttpRequest) -> Vec<(String, Option<String>, Vec<u8>)> {
-    let content_type = format!("Content-Type: {}\r\n\r\n", seen.header("content-type").expect("a type"));
-    let whole = [content_type.as_bytes(), &seen.body].concat();
-    let parsed = MessageParser::default().parse(&whole).expect("a form");
-    let boundary = parsed.content_type().and_then(|kind| kind.attribute("boundary")).expect("a boundary").to_owned();
-    let delimiter = format!("--{boundary}\r\n");
-    let body = seen.body.strip_suffix(format!("--{boundary}--\r\n").as_bytes()).expect("an end");
-    let mut parts = Vec::new();
-    let mut rest = body.strip_prefix(delimiter.as_bytes()).expect("a first part");
-    loop {
-        let end = rest.windows(delimiter.len()).position(|window| window == delimiter.as_bytes());
-        let part = rest[..end.unwrap_or(rest.len())].strip_suffix(b"\r\n").expect("a line end before the boundary");
-        let split = part.windows(4).position(|window| window == b"\r\n\r\n").expect("an empty line");
-        let head = std::str::from_utf8(&part[..split]).expect("text");
-        let value = |name: &str| Some(head.split_once(&format!("; {name}=\""))?.1.split_once('"')?.0.to_owned());
-        parts.push((value("name").expect("a name"), value("filename"), part[split + 4..].to_vec()));
-        match end {
-            Some(end) => rest = &rest[end + delimiter.len()..],
-            None => return parts,
-        }
-    }
-}
-
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
     let peer = HttpPeer::start([MailgunCase::accepted()]).await;
@@ -86,7 +62,7 @@ async fn the_whole_mail_is_in_the_request() {
     assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v3/mg.example.com/messages.mime"));
     // `printf 'api:KEY-that-nobody-may-see' | base64`
     assert_eq!(seen.header("authorization"), Some("Basic YXBpOktFWS10aGF0LW5vYm9keS1tYXktc2Vl"));
-    let mut parts = form(seen);
+    let mut parts = seen.form();
     let (name, file_name, message) = parts.pop().expect("the message is last");
     assert_eq!((name.as_str(), file_name.as_deref()), ("message", Some("message.mime")));
     let fields: Vec<_> = parts.into_iter().map(|(name, _, value)| (name, String::from_utf8(value).unwrap())).collect();
@@ -127,7 +103,7 @@ async fn only_the_recipients_of_the_attempt_get_it() {
     let transport = connect(MailgunCase::provider(), &peer);
     let left = vec![Recipient::new("carol@example.org"), Recipient::new("dave@example.org")];
     transport.send(&outgoing(rich()).with_recipients(left)).await.expect("it is accepted");
-    let parts = form(&peer.seen()[0]);
+    let parts = peer.seen()[0].form();
     let to: Vec<_> = parts.iter().filter(|(name, ..)| name == "to").map(|(.., value)| value.as_slice()).collect();
     assert_eq!(to, [b"carol@example.org".as_slice(), b"dave@example.org"]);
     let nobody = transport.send(&outgoing(rich()).with_recipients(Vec::new())).await.expect_err("for nobody");
@@ -226,7 +202,7 @@ async fn reads_its_url() {
     let transport = Http::<Mailgun>::from_url(&url).expect("a URL");
     transport.send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].path, "/v3/mg.example.com/messages.mime");
-    assert!(form(&peer.seen()[0]).iter().any(|(name, ..)| name == "o:testmode"));
+    assert!(peer.seen()[0].form().iter().any(|(name, ..)| name == "o:testmode"));
 
     let shown = |url| format!("{:?}", Http::<Mailgun>::from_url(url).expect("a URL"));
     assert!(shown("mailgun://K@default?domain=a.b&region=eu").contains("https://api.eu.mailgun.net/"));

@@ -1,0 +1,170 @@
+//! Every example is run, as a reader would run it, against a server of ours in place of the provider's: its mail is sent, all of it is in
+//! the request, and the request is what the provider's specification asks for.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../../examples/support/catcher.rs"]
+mod catcher;
+mod providers;
+mod spec;
+mod whole;
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use postrider::testkit::transport::{HttpPeer, HttpReply, HttpRequest};
+use serde_json::{Value, json};
+
+use crate::catcher::Catcher;
+use crate::spec::Form;
+use crate::whole::{Whole, texts_of_json, texts_of_mime};
+
+const FROM: &str = "shop@example.com";
+const TO: &str = "ada@example.org";
+
+/// Runs an example until it ends, and asserts that it calls its mail sent.
+async fn run(example: &str, variables: &[(&str, &str)]) {
+    // This program is in `deps`, beside `examples`.
+    let here = std::env::current_exe().unwrap();
+    let program = here.ancestors().nth(2).unwrap().join("examples").join(example);
+    assert!(program.exists(), "the example is not built: run scripts/test, or cargo build --examples --all-features");
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = tokio::process::Command::new(program);
+    command.env_clear().envs(variables.iter().copied()).envs([("MAIL_FROM", FROM), ("MAIL_TO", TO)]);
+    command.current_dir(directory.path()).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap();
+    let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{example}: {said}{complaint}");
+    assert!(said.lines().next().is_some_and(|line| line.ends_with(" is sent")), "{example}: {said}{complaint}");
+}
+
+/// Runs an example against a server that answers so. The one request that it makes.
+async fn request_of(example: &str, base_url: &str, keys: &[(&str, &str)], answer: HttpReply) -> HttpRequest {
+    let peer = HttpPeer::start([answer]).await;
+    let url = peer.url();
+    let variables = [keys, &[(base_url, &url)]].concat();
+    run(example, &variables).await;
+    let mut seen = peer.seen();
+    assert_eq!(seen.len(), 1, "one mail is one request");
+    seen.remove(0)
+}
+
+fn assert_valid(form: Form, value: &Value) {
+    let faults = form.faults(value);
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Each row: the example; its variables, that of the server first; the answer; the specification; and what the mail has.
+macro_rules! json_examples {
+    ($($example:ident: $base_url:literal, [$($key:literal),*], $path:literal, $answer:expr, $form:expr, $whole:expr;)*) => {
+        $(
+            #[tokio::test]
+            async fn $example() {
+                let keys = [$(($key, "a-key-of-the-example")),*];
+                let request = request_of(stringify!($example), $base_url, &keys, $answer).await;
+                assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", $path));
+                assert_eq!(request.header("content-type"), Some("application/json"));
+                assert_valid($form, &request.json());
+                $whole.assert_in(&texts_of_json(&request.json()));
+            }
+        )*
+    };
+}
+
+json_examples! {
+    sendgrid: "SENDGRID_BASE_URL", ["SENDGRID_API_KEY"], "/v3/mail/send",
+        HttpReply::answer(202, &[("x-message-id", "1")], ""), providers::SENDGRID, Whole::of(2, 2);
+    postmark: "POSTMARK_BASE_URL", ["POSTMARK_SERVER_TOKEN"], "/email",
+        HttpReply::json(200, json!({"ErrorCode": 0, "Message": "OK", "MessageID": "1"})), providers::POSTMARK, Whole::of(2, 2);
+    resend: "RESEND_BASE_URL", ["RESEND_API_KEY"], "/emails",
+        HttpReply::json(200, json!({"id": "1"})), providers::RESEND, Whole::of(2, 2);
+    brevo: "BREVO_BASE_URL", ["BREVO_API_KEY"], "/v3/smtp/email",
+        HttpReply::json(201, json!({"messageId": "1"})), providers::BREVO, Whole::of(2, 1).without_inline_parts();
+    mailjet: "MAILJET_BASE_URL", ["MJ_APIKEY_PUBLIC", "MJ_APIKEY_PRIVATE"], "/v3.1/send",
+        HttpReply::json(200, json!({"Messages": [{"Status": "success", "To": [{"MessageID": 1}]}]})),
+        providers::MAILJET, Whole::of(2, 1);
+    mailersend: "MAILERSEND_BASE_URL", ["MAILERSEND_API_KEY"], "/v1/email",
+        HttpReply::answer(202, &[("x-message-id", "1")], ""), providers::MAILERSEND, Whole::of(2, 1).without_metadata();
+    mailtrap: "MAILTRAP_BASE_URL", ["MAILTRAP_API_KEY"], "/api/send",
+        HttpReply::json(200, json!({"success": true, "message_ids": ["1"]})), providers::MAILTRAP, Whole::of(2, 1);
+}
+
+#[tokio::test]
+async fn sparkpost() {
+    let answer = json!({"results": {"total_rejected_recipients": 0, "total_accepted_recipients": 3, "id": "1"}});
+    let keys = [("SPARKPOST_API_KEY", "a-key-of-the-example")];
+    let request = request_of("sparkpost", "SPARKPOST_BASE_URL", &keys, HttpReply::json(200, answer)).await;
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/api/v1/transmissions"));
+    let mut transmission = request.json();
+    assert_valid(providers::SPARKPOST, &transmission);
+    let message = transmission["content"]["email_rfc822"].take();
+    let mut texts = texts_of_json(&transmission);
+    texts.extend(texts_of_mime(message.as_str().unwrap().as_bytes()));
+    Whole::of(2, 3).assert_in(&texts);
+}
+
+#[tokio::test]
+async fn mailgun() {
+    let answer = HttpReply::json(200, json!({"id": "<1@example.com>", "message": "Queued. Thank you."}));
+    let keys = [("MAILGUN_API_KEY", "a-key-of-the-example"), ("MAILGUN_DOMAIN", "mg.example.com")];
+    let request = request_of("mailgun", "MAILGUN_BASE_URL", &keys, answer).await;
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v3/mg.example.com/messages.mime"));
+    let mut texts = Vec::new();
+    let mut messages = 0;
+    for (name, file_name, value) in request.form() {
+        let known =
+            |field: &&str| name == **field || field.strip_suffix('*').is_some_and(|start| name.starts_with(start));
+        assert!(providers::MAILGUN.iter().any(|field| known(&field)), "{name}: what?");
+        if name == "message" {
+            assert!(file_name.is_some(), "it is a file");
+            messages += 1;
+            texts.extend(texts_of_mime(&value));
+        } else {
+            assert_eq!(file_name, None, "{name} is no file");
+            texts.extend([name, String::from_utf8(value).unwrap()]);
+        }
+    }
+    assert_eq!(messages, 1);
+    Whole::of(2, 3).assert_in(&texts);
+}
+
+/// What the example sends to SES, at this URL.
+async fn run_ses(url: &str) {
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "AKID"),
+        ("AWS_SECRET_ACCESS_KEY", "a-key-of-the-example"),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_ENDPOINT_URL", url),
+    ];
+    run("ses", &variables).await;
+}
+
+#[tokio::test]
+async fn ses() {
+    let peer = HttpPeer::start([HttpReply::json(200, json!({"MessageId": "1"}))]).await;
+    run_ses(&peer.url()).await;
+    assert_eq!(peer.seen().len(), 1, "one mail is one request");
+    let request = peer.seen().remove(0);
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v2/email/outbound-emails"));
+    let mut sent = request.json();
+    assert_valid(providers::SES, &sent);
+    let message = STANDARD.decode(sent["Content"]["Raw"]["Data"].take().as_str().unwrap()).unwrap();
+    let mut texts = texts_of_json(&sent);
+    texts.extend(texts_of_mime(&message));
+    Whole::of(2, 3).assert_in(&texts);
+}
+
+#[tokio::test]
+async fn smtp() {
+    let catcher = Catcher::start().await.unwrap();
+    let url = catcher.url();
+    run("smtp", &[("SMTP_URL", &url)]).await;
+    let caught = catcher.caught();
+    assert_eq!(caught.len(), 1, "one mail is one message");
+    assert_eq!(caught[0].header("Subject"), Some("Your order 42"));
+    let mut texts = caught[0].to.clone();
+    texts.extend(texts_of_mime(caught[0].content.as_bytes()));
+    Whole::of(2, 3).assert_in(&texts);
+}
