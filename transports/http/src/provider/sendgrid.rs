@@ -106,6 +106,15 @@ impl Provider for SendGrid {
         if email.metadata().iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= MAX_CUSTOM_ARGS {
             return Err(Unsupported::new("metadata of 10000 octets"));
         }
+        if email.subject().is_empty() {
+            return Err(Unsupported::new("a mail without a subject"));
+        }
+        if [email.text(), email.html()].contains(&Some("")) {
+            return Err(Unsupported::new("an empty body"));
+        }
+        if email.attachments().iter().any(|file| file.content().is_empty()) {
+            return Err(Unsupported::new("an empty attachment"));
+        }
         for header in email.headers() {
             if RESERVED.contains(&header.name().to_ascii_lowercase().as_str()) {
                 return Err(Unsupported::new(format!("the header {}", header.name())));

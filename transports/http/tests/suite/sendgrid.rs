@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use postrider_http::{Http, HttpConfigError, HttpErrorKind, SendGrid};
-use postrider_transport::{Email, Recipient, Transport, Unsupported};
+use postrider_transport::{Attachment, Email, Recipient, Transport, Unsupported};
 use serde_json::json;
 
 use crate::conformance::{conformance_tests, echo, message, status};
@@ -143,7 +143,10 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
     let tags = (0..11).fold(plain(), |email, number| email.tag(number.to_string()));
     let crowd = (0..1000).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
     for email in [
-        Email::builder().from("a@example.com").bcc("b@example.com").text("x"),
+        Email::builder().from("a@example.com").bcc("b@example.com").subject("x").text("x"),
+        plain().subject(""),
+        plain().html(""),
+        plain().attach(Attachment::new("a.txt", "text/plain", *b"").expect("an attachment")),
         plain().sender("b@example.com"),
         plain().null_envelope_from(),
         plain().header("X-A", "1").header("x-a", "2"),
