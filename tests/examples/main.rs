@@ -15,6 +15,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use postrider::testkit::transport::{HttpPeer, HttpReply, HttpRequest};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::catcher::Catcher;
 use crate::spec::Form;
@@ -153,6 +155,38 @@ async fn ses() {
     let message = STANDARD.decode(sent["Content"]["Raw"]["Data"].take().as_str().unwrap()).unwrap();
     let mut texts = texts_of_json(&sent);
     texts.extend(texts_of_mime(&message));
+    Whole::of(2, 3).assert_in(&texts);
+}
+
+/// The body of a test server's answer.
+async fn ask(url: &str, request: &str, body: &str) -> String {
+    let host = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    // It goes by the service that a signature names, and does not look at the rest of it.
+    let signature =
+        "AWS4-HMAC-SHA256 Credential=AKID/20260101/eu-west-1/ses/aws4_request, SignedHeaders=host, Signature=0";
+    let length = body.len();
+    let head =
+        format!("{request} HTTP/1.0\r\nHost: {host}\r\nAuthorization: {signature}\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all((head + body).as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[tokio::test]
+#[ignore = "needs an SES server: run scripts/test"]
+async fn ses_by_a_server_that_reads_it() {
+    let url = std::env::var("POSTRIDER_TEST_SES_URL").expect("POSTRIDER_TEST_SES_URL is set by scripts/test");
+    // It is there already where another test was first.
+    ask(&url, "POST /v2/email/identities", r#"{"EmailIdentity":"example.com"}"#).await;
+    run_ses(&url).await;
+    let kept: Value = serde_json::from_str(&ask(&url, "GET /moto-api/data.json", "").await).unwrap();
+    let mine = |kept: &&Value| kept["source"] == FROM && kept["raw_data"].as_str().unwrap().contains("Your order 42");
+    let kept = kept["ses"]["RawMessage"].as_array().unwrap().iter().find(mine).expect("the server has the mail");
+    let mut texts = texts_of_mime(kept["raw_data"].as_str().unwrap().as_bytes());
+    // Behind them it repeats those that the headers name.
+    texts.extend(texts_of_json(&kept["destinations"]).into_iter().take(3));
     Whole::of(2, 3).assert_in(&texts);
 }
 

@@ -213,4 +213,4 @@ macro_rules! transport_tests {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// For the tests that wait for a time limit, and long enough for everything that comes before it.
-const IMPATIENCE: Duration = Duration::from_secs(4);
+const IMPATIENCE: Duration = Duration::from_secs(2);
