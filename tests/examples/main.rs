@@ -117,7 +117,7 @@ async fn mailgun() {
     for (name, file_name, value) in request.form() {
         let known =
             |field: &&str| name == **field || field.strip_suffix('*').is_some_and(|start| name.starts_with(start));
-        assert!(providers::MAILGUN.iter().any(|field| known(&field)), "{name}: what?");
+        assert!(providers::MAILGUN.iter().any(known), "{name}: what?");
         if name == "message" {
             assert!(file_name.is_some(), "it is a file");
             messages += 1;

@@ -156,12 +156,12 @@ async fn answers() {
         line(422, &said("unprocessable_entity", "cannot be processed"), Message),
         line(429, &said("too_many_requests", "slow down"), Rate),
         Line {
-            reply: HttpReply::answer(429, &[("x-sib-ratelimit-reset", "12")], &said("too_many_requests", "slow down")),
+            reply: HttpReply::answer(429, &[("x-sib-ratelimit-reset", "12")], said("too_many_requests", "slow down")),
             kind: Rate,
             retry_after: Some(12),
         },
         Line {
-            reply: HttpReply::answer(400, &[("x-sib-ratelimit-reset", "12")], &said("invalid_parameter", "bad")),
+            reply: HttpReply::answer(400, &[("x-sib-ratelimit-reset", "12")], said("invalid_parameter", "bad")),
             kind: Message,
             retry_after: None,
         },

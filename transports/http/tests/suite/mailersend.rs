@@ -125,7 +125,7 @@ async fn who_is_suppressed_is_refused_and_the_others_are_accepted() {
 #[tokio::test]
 async fn nobody_got_it_when_all_are_suppressed() {
     for headers in [vec![], vec![("x-message-id", "5e42")]] {
-        let reply = HttpReply::answer(202, &headers, &warning("ALL_SUPPRESSED", &["ada@example.org"]));
+        let reply = HttpReply::answer(202, &headers, warning("ALL_SUPPRESSED", &["ada@example.org"]));
         let failure = ask(Mailersend::provider(), plain(), reply).await.expect_err("nobody got it");
         let error = failure.downcast_ref::<HttpError>().expect("it is an HttpError");
         assert_eq!((error.kind(), error.code()), (HttpErrorKind::Recipient, Some("ALL_SUPPRESSED")));
@@ -157,7 +157,7 @@ async fn answers() {
     let daily = "Your account reached its API daily quota limit. Upgrade to increase it. #MS42901";
     let rate = "Your account reached its rate limit of 120 requests/min. Please wait before trying again. #MS42903";
     let limited =
-        |headers: &[(&str, &str)], text: &str| HttpReply::answer(429, &[headers, &[date][..]].concat(), &said(text));
+        |headers: &[(&str, &str)], text: &str| HttpReply::answer(429, &[headers, &[date][..]].concat(), said(text));
     let table = vec![
         line(400, &said("There was an error when processing your request."), Message),
         line(401, &said("Unauthenticated."), Account),

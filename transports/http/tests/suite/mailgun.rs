@@ -149,12 +149,12 @@ async fn answers() {
         Line { reply: HttpReply::answer(403, &date, &until), kind: Quota, retry_after: Some(30) },
         line(420, &said("recipient limit exceeded"), Quota),
         Line {
-            reply: HttpReply::json(429, &said("Too many requests. Try again after 120 seconds.")),
+            reply: HttpReply::json(429, said("Too many requests. Try again after 120 seconds.")),
             kind: Rate,
             retry_after: Some(120),
         },
         Line {
-            reply: HttpReply::answer(429, &[("retry-after", "9")], &said("Too many requests")),
+            reply: HttpReply::answer(429, &[("retry-after", "9")], said("Too many requests")),
             kind: Rate,
             retry_after: Some(9),
         },

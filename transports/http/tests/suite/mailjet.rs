@@ -90,7 +90,7 @@ fn answer(messages: &[Value]) -> String {
 
 #[tokio::test]
 async fn the_whole_mail_is_in_the_request() {
-    let peer = HttpPeer::start([HttpReply::json(200, &answer(&[success("", 1_234_567_890_987_654_321)]))]).await;
+    let peer = HttpPeer::start([HttpReply::json(200, answer(&[success("", 1_234_567_890_987_654_321)]))]).await;
     let receipt = connect(Case31::provider(), &peer).send(&outgoing(rich())).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("1234567890987654321"));
     let seen = &peer.seen()[0];
@@ -135,7 +135,7 @@ async fn only_the_recipients_of_the_attempt_are_named() {
 
 #[tokio::test]
 async fn the_sandbox_gives_no_id() {
-    let peer = HttpPeer::start([HttpReply::json(200, &answer(&[success("", 0)]))]).await;
+    let peer = HttpPeer::start([HttpReply::json(200, answer(&[success("", 0)]))]).await;
     let transport = connect(Case31::provider().sandbox(), &peer);
     let receipt = transport.send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(receipt.provider_id, None);
@@ -276,7 +276,7 @@ async fn each_message_of_a_batch_has_its_own_result_whatever_the_status_says() {
         let reply = |ids: &[String]| {
             HttpReply::json(
                 status,
-                &answer(&[success(&ids[0], 1), failed(&[error("mj-0006", 400, &["Subject"])]), success(&ids[2], 3)]),
+                answer(&[success(&ids[0], 1), failed(&[error("mj-0006", 400, &["Subject"])]), success(&ids[2], 3)]),
             )
         };
         let (results, peer) = batch(reply, &[]).await;
@@ -290,9 +290,9 @@ async fn each_message_of_a_batch_has_its_own_result_whatever_the_status_says() {
 async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
     let global = r#"{"ErrorIdentifier":"1","ErrorCode":"mj-0011","ErrorMessage":"too large","StatusCode":400}"#;
     let alone = [
-        HttpReply::json(200, &answer(&[success("", 1)])),
-        HttpReply::json(400, &answer(&[failed(&[error("mj-0006", 400, &["Subject"])])])),
-        HttpReply::json(200, &answer(&[success("", 3)])),
+        HttpReply::json(200, answer(&[success("", 1)])),
+        HttpReply::json(400, answer(&[failed(&[error("mj-0006", 400, &["Subject"])])])),
+        HttpReply::json(200, answer(&[success("", 3)])),
     ];
     let (results, peer) = batch(|_| HttpReply::json(400, global), &alone).await;
     assert_eq!((id(&results[0]), id(&results[2])), (Some("1"), Some("3")));
@@ -320,11 +320,10 @@ async fn what_holds_for_the_account_holds_for_each_message_of_a_batch() {
 
 #[tokio::test]
 async fn a_batch_is_in_doubt_where_it_cannot_be_told_who_was_accepted() {
-    let swapped = |ids: &[String]| {
-        HttpReply::json(200, &answer(&[success(&ids[1], 1), success(&ids[0], 2), success(&ids[2], 3)]))
-    };
+    let swapped =
+        |ids: &[String]| HttpReply::json(200, answer(&[success(&ids[1], 1), success(&ids[0], 2), success(&ids[2], 3)]));
     let short =
-        |ids: &[String]| HttpReply::json(400, &answer(&[success(&ids[0], 1), failed(&[error("mj-0006", 400, &[])])]));
+        |ids: &[String]| HttpReply::json(400, answer(&[success(&ids[0], 1), failed(&[error("mj-0006", 400, &[])])]));
     let inside = |_: &[String]| HttpReply::json(500, r#"{"ErrorIdentifier":"1","StatusCode":500,"ErrorMessage":"no"}"#);
     let page = |_: &[String]| HttpReply::json(200, "<html>");
     let broken = |_: &[String]| HttpReply::Raw(b"HTTP/1.1 400 X\r\ncontent-length: 99\r\n\r\n{\"Messages\":[".to_vec());
@@ -339,8 +338,7 @@ async fn a_batch_is_in_doubt_where_it_cannot_be_told_who_was_accepted() {
 #[tokio::test]
 async fn the_limits_split_a_batch() {
     let fifty: Vec<_> = (1..=50).map(|number| success("", number)).collect();
-    let peer =
-        HttpPeer::start([HttpReply::json(200, &answer(&fifty)), HttpReply::json(200, &answer(&fifty[..2]))]).await;
+    let peer = HttpPeer::start([HttpReply::json(200, answer(&fifty)), HttpReply::json(200, answer(&fifty[..2]))]).await;
     let transport = connect(Case31::provider(), &peer);
     let mails: Vec<_> = (0..52).map(|_| another(plain())).collect();
     let results = transport.send_batch(&mails).await;

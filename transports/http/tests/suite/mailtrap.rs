@@ -61,7 +61,7 @@ fn failed(text: &str) -> Value {
 }
 
 fn answer(responses: &[Value]) -> HttpReply {
-    HttpReply::json(200, &json!({"success": true, "responses": responses}).to_string())
+    HttpReply::json(200, json!({"success": true, "responses": responses}).to_string())
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn only_the_recipients_of_the_attempt_are_named() {
 async fn answers() {
     use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Unavailable};
     let said = |text: &str| failed(text).to_string();
-    let limited = HttpReply::answer(429, &[("retry-after", "3")], &said("Rate limit exceeded"));
+    let limited = HttpReply::answer(429, &[("retry-after", "3")], said("Rate limit exceeded"));
     let table = vec![
         line(400, &said("'to' address ada@example.org is invalid"), Message),
         line(400, r#"{"success":false,"errors":["'from' is required","'subject' is required"]}"#, Message),
@@ -237,7 +237,7 @@ async fn a_batch_is_one_request_of_whole_mails() {
 async fn what_failed_in_a_batch_is_asked_for_alone_and_nothing_else_is() {
     let replies = [
         answer(&[sent("1"), failed("'to' address is invalid"), sent("3")]),
-        HttpReply::json(400, &failed("'to' address is invalid").to_string()),
+        HttpReply::json(400, failed("'to' address is invalid").to_string()),
     ];
     let (results, peer) = batch(replies).await;
     assert_eq!((id(&results[0]), kind(&results[1]), id(&results[2])), (Some("1"), HttpErrorKind::Message, Some("3")));
@@ -253,7 +253,7 @@ async fn what_holds_for_the_others_too_ends_the_asking() {
         // Another sender's domain may well be verified.
         (403, [HttpErrorKind::Account, HttpErrorKind::Account], vec!["abc", "a", "c"]),
     ] {
-        let replies = [answer(&[no(), sent("2"), no()]), HttpReply::json(status, &failed("no").to_string())];
+        let replies = [answer(&[no(), sent("2"), no()]), HttpReply::json(status, failed("no").to_string())];
         let (results, peer) = batch(replies).await;
         assert_eq!([kind(&results[0]), kind(&results[2])], expected);
         assert_eq!(id(&results[1]), Some("2"));
@@ -272,7 +272,7 @@ async fn what_was_not_asked_for_is_not_in_doubt() {
 
 #[tokio::test]
 async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
-    let bad = || HttpReply::json(400, &failed("empty field: 'requests'").to_string());
+    let bad = || HttpReply::json(400, failed("empty field: 'requests'").to_string());
     let (results, peer) = batch([bad(), Trap::accepted(), bad(), Trap::accepted()]).await;
     assert!(results[0].is_ok() && results[2].is_ok());
     assert_eq!(kind(&results[1]), HttpErrorKind::Message);

@@ -150,7 +150,7 @@ async fn answers() {
         line(200, &json!({"ErrorCode": 0, "Message": "OK"}).to_string(), NoAnswer),
         refused(9999, Account),
         Line {
-            reply: HttpReply::answer(429, &[("retry-after", "3")], &error(429, "Rate limit exceeded").to_string()),
+            reply: HttpReply::answer(429, &[("retry-after", "3")], error(429, "Rate limit exceeded").to_string()),
             kind: Rate,
             retry_after: Some(3),
         },
@@ -180,8 +180,7 @@ async fn recipients_that_are_inactive_are_told_from_the_others() {
         let text = said(PARTLY, "bob@example.org, carol@example.org") + prose;
         let mut body = ok("id");
         body["Message"] = text.into();
-        let receipt =
-            ask(Pm::provider(), several(), HttpReply::json(200, &body.to_string())).await.expect("ada has it");
+        let receipt = ask(Pm::provider(), several(), HttpReply::json(200, body.to_string())).await.expect("ada has it");
         assert_eq!(refused(&receipt.refused), ["Bob@example.org", "carol@example.org"]);
         assert_eq!(receipt.provider_id.as_deref(), Some("id"));
     }
@@ -192,15 +191,14 @@ async fn recipients_that_are_inactive_are_told_from_the_others() {
         body["ErrorCode"] = code.into();
         body["Message"] = said(text, "ada@example.org,bob@example.org, Carol@example.org").into();
         let failure =
-            ask(Pm::provider(), several(), HttpReply::json(status, &body.to_string())).await.expect_err("nobody");
+            ask(Pm::provider(), several(), HttpReply::json(status, body.to_string())).await.expect_err("nobody");
         assert_eq!(kind(&failure), HttpErrorKind::Recipient, "{failure}");
         assert_discreet(&failure);
     }
 
     // Somebody may have it, and who surely does not is named.
     let body = error(406, &said(INACTIVE, "bob@example.org"));
-    let failure =
-        ask(Pm::provider(), several(), HttpReply::json(422, &body.to_string())).await.expect_err("no success");
+    let failure = ask(Pm::provider(), several(), HttpReply::json(422, body.to_string())).await.expect_err("no success");
     assert!(failure.in_doubt(), "{failure}");
     assert_eq!(refused(failure.refused()), ["Bob@example.org"]);
     assert_discreet(&failure);
@@ -249,7 +247,7 @@ fn batch(number: usize) -> Vec<Outgoing<Email>> {
 }
 
 fn items(items: impl IntoIterator<Item = Value>) -> HttpReply {
-    HttpReply::json(200, &items.into_iter().collect::<Value>().to_string())
+    HttpReply::json(200, items.into_iter().collect::<Value>().to_string())
 }
 
 #[tokio::test]
@@ -302,9 +300,9 @@ async fn limits_of_number_and_size_split_a_batch() {
 #[tokio::test]
 async fn a_batch_refused_for_one_of_its_messages_is_asked_for_one_by_one() {
     for reply in
-        [HttpReply::json(422, &error(403, "Invalid request field(s): 'From'.").to_string()), HttpReply::json(413, "")]
+        [HttpReply::json(422, error(403, "Invalid request field(s): 'From'.").to_string()), HttpReply::json(413, "")]
     {
-        let bad = HttpReply::json(422, &error(300, "Invalid").to_string());
+        let bad = HttpReply::json(422, error(300, "Invalid").to_string());
         let peer = HttpPeer::start([reply, Pm::accepted(), bad, Pm::accepted()]).await;
         let results = connect(Pm::provider(), &peer).send_batch(&batch(3)).await;
         let results: Vec<_> = results.iter().map(|result| result.as_ref().map_err(kind).map(|_| ())).collect();
@@ -318,16 +316,16 @@ async fn a_batch_refused_for_one_of_its_messages_is_asked_for_one_by_one() {
 async fn what_befalls_a_batch_befalls_all_of_it() {
     use HttpErrorKind::{Account, NoAnswer, Quota, Rate, Unavailable};
     for (reply, expected) in [
-        (HttpReply::json(401, &error(10, "no token").to_string()), Account),
-        (HttpReply::json(422, &error(405, "no credits").to_string()), Quota),
-        (HttpReply::json(422, &error(9999, "nobody knows").to_string()), Account),
+        (HttpReply::json(401, error(10, "no token").to_string()), Account),
+        (HttpReply::json(422, error(405, "no credits").to_string()), Quota),
+        (HttpReply::json(422, error(9999, "nobody knows").to_string()), Account),
         (HttpReply::json(429, ""), Rate),
-        (HttpReply::json(503, &error(100, "Maintenance").to_string()), Unavailable),
+        (HttpReply::json(503, error(100, "Maintenance").to_string()), Unavailable),
         (HttpReply::json(500, ""), NoAnswer),
-        (HttpReply::json(500, &error(300, "an answer that makes no sense").to_string()), NoAnswer),
+        (HttpReply::json(500, error(300, "an answer that makes no sense").to_string()), NoAnswer),
         (HttpReply::json(502, ""), NoAnswer),
         (HttpReply::json(200, "<html>"), NoAnswer),
-        (HttpReply::json(200, &ok("one").to_string()), NoAnswer),
+        (HttpReply::json(200, ok("one").to_string()), NoAnswer),
         (items([ok("one"), ok("two")]), NoAnswer),
         (items((0..4).map(|number| ok(&number.to_string()))), NoAnswer),
         (HttpReply::Close, NoAnswer),

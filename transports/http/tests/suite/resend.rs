@@ -157,7 +157,7 @@ async fn answers() {
     ] {
         table.push(line(status, &error(status, name), kind));
     }
-    let slow = HttpReply::answer(429, &[("retry-after", "2")], &error(429, "rate_limit_exceeded"));
+    let slow = HttpReply::answer(429, &[("retry-after", "2")], error(429, "rate_limit_exceeded"));
     table.push(Line { reply: slow, kind: Rate, retry_after: Some(2) });
     check_table(Re::provider, table).await;
 }
@@ -208,7 +208,7 @@ fn answered(number: usize, faulty: &[usize]) -> HttpReply {
     if !errors.is_empty() {
         body["errors"] = errors.into();
     }
-    HttpReply::json(200, &body.to_string())
+    HttpReply::json(200, body.to_string())
 }
 
 fn paths(seen: &[HttpRequest]) -> Vec<&str> {
@@ -217,8 +217,8 @@ fn paths(seen: &[HttpRequest]) -> Vec<&str> {
 
 #[tokio::test]
 async fn in_a_batch_the_faulty_are_told_apart_and_asked_for_alone() {
-    let unverified = HttpReply::json(403, &error(403, "validation_error"));
-    let bad = HttpReply::json(422, &error(422, "validation_error"));
+    let unverified = HttpReply::json(403, error(403, "validation_error"));
+    let bad = HttpReply::json(422, error(422, "validation_error"));
     let peer = HttpPeer::start([answered(5, &[3, 1]), bad, unverified]).await;
     let mails = batch(5);
     let results = connect(Re::provider(), &peer).send_batch(&mails).await;
@@ -307,8 +307,8 @@ async fn without_batches_each_message_is_a_request_with_a_key_of_its_own() {
 
 #[tokio::test]
 async fn a_batch_refused_for_its_content_is_asked_for_one_by_one() {
-    for reply in [HttpReply::json(422, &error(422, "missing_required_field")), HttpReply::json(413, "<html>")] {
-        let bad = HttpReply::json(422, &error(422, "validation_error"));
+    for reply in [HttpReply::json(422, error(422, "missing_required_field")), HttpReply::json(413, "<html>")] {
+        let bad = HttpReply::json(422, error(422, "validation_error"));
         let peer = HttpPeer::start([reply, Re::accepted(), bad, Re::accepted()]).await;
         let results = connect(Re::provider(), &peer).send_batch(&batch(3)).await;
         let results: Vec<_> = results.iter().map(|result| result.as_ref().map_err(kind).map(|_| ())).collect();
@@ -321,20 +321,20 @@ async fn a_batch_refused_for_its_content_is_asked_for_one_by_one() {
 async fn what_befalls_a_batch_befalls_all_of_it() {
     use HttpErrorKind::{Account, NoAnswer, Quota, Rate, Unavailable};
     let batched =
-        |data: Value, errors: Value| HttpReply::json(200, &json!({"data": data, "errors": errors}).to_string());
+        |data: Value, errors: Value| HttpReply::json(200, json!({"data": data, "errors": errors}).to_string());
     let id = || json!({"id": "x"});
     let faulty = |index: i32| json!({"index": index, "message": "no"});
     for (reply, expected) in [
-        (HttpReply::json(403, &error(403, "invalid_api_key")), Account),
-        (HttpReply::json(422, &error(422, "nobody_knows")), Account),
-        (HttpReply::json(429, &error(429, "daily_quota_exceeded")), Quota),
-        (HttpReply::json(429, &error(429, "rate_limit_exceeded")), Rate),
+        (HttpReply::json(403, error(403, "invalid_api_key")), Account),
+        (HttpReply::json(422, error(422, "nobody_knows")), Account),
+        (HttpReply::json(429, error(429, "daily_quota_exceeded")), Quota),
+        (HttpReply::json(429, error(429, "rate_limit_exceeded")), Rate),
         (HttpReply::json(503, ""), Unavailable),
         // The very batch was asked for before.
-        (HttpReply::json(409, &error(409, "concurrent_idempotent_requests")), NoAnswer),
-        (HttpReply::json(409, &error(409, "invalid_idempotent_request")), NoAnswer),
+        (HttpReply::json(409, error(409, "concurrent_idempotent_requests")), NoAnswer),
+        (HttpReply::json(409, error(409, "invalid_idempotent_request")), NoAnswer),
         // Some may have been taken before it failed.
-        (HttpReply::json(500, &error(500, "internal_server_error")), NoAnswer),
+        (HttpReply::json(500, error(500, "internal_server_error")), NoAnswer),
         (HttpReply::json(502, ""), NoAnswer),
         (HttpReply::json(200, "<html>"), NoAnswer),
         (HttpReply::json(200, r#"{"id":"one"}"#), NoAnswer),

@@ -128,7 +128,7 @@ async fn answers() {
         line(503, &errors("error"), Unavailable),
         line(429, &errors("too many requests"), Rate),
         Line {
-            reply: HttpReply::answer(429, &limited, &errors("too many requests")),
+            reply: HttpReply::answer(429, &limited, errors("too many requests")),
             kind: Rate,
             retry_after: Some(30),
         },

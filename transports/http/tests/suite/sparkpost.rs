@@ -23,7 +23,7 @@ impl Case for SparkPostCase {
     }
 
     fn accepted() -> HttpReply {
-        HttpReply::json(200, &results(0, 1, "[]"))
+        HttpReply::json(200, results(0, 1, "[]"))
     }
 }
 
@@ -139,7 +139,7 @@ async fn who_is_rejected_inside_a_success_is_on_record() {
         format!(r#"[{{"message":"invalid data format/type","description":"{description}","code":"1300"}}]"#)
     };
     let ask = |rejected, accepted, errors: &str| {
-        ask(SparkPostCase::provider(), rich(), HttpReply::json(200, &results(rejected, accepted, errors)))
+        ask(SparkPostCase::provider(), rich(), HttpReply::json(200, results(rejected, accepted, errors)))
     };
     let receipt = ask(1, 3, &error("'bob@example.org' is not deliverable")).await.expect("the others have it");
     let said = "invalid data format/type: 'bob@example.org' is not deliverable";
