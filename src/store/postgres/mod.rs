@@ -238,20 +238,24 @@ impl Store for PgStore {
             return Ok(leases);
         }
         let mut connection = self.claims.take(&self.pool).await?;
-        let leases = claim::claim(&mut connection, &self.sql, claim, self.test_now()).await?;
-        if leases.is_empty() {
-            self.settlements.clear();
-        } else {
-            self.claims.keep(connection, &self.pool);
+        let claimed = claim::claim(&mut connection, &self.sql, claim, self.test_now()).await;
+        match &claimed {
+            Ok(leases) if !leases.is_empty() => self.claims.keep(connection, &self.pool),
+            // The backlog is at its end; or the server has gone, and with it what else is kept.
+            Ok(_) | Err(_) => self.settlements.clear(),
         }
-        Ok(leases)
+        claimed
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
-        settle::settle(&self.pool, &self.settlements, &self.sql, settlements, self.test_now()).await
+        let settled = settle::settle(&self.pool, &self.settlements, &self.sql, settlements, self.test_now()).await;
+        if settled.is_err() {
+            self.claims.clear();
+        }
+        settled
     }
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
