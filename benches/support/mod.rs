@@ -5,6 +5,7 @@
 pub(crate) mod databases;
 pub(crate) mod figures;
 pub(crate) mod noop;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod seed;
 

@@ -1,0 +1,163 @@
+//! What it costs a service to put a mail into its outbox, beside a bare INSERT of the same octets.
+
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to its reader")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use postrider::{DeliveryId, Message, Outbox, PgStore, Store};
+use sqlx::PgPool;
+use support::figures::{Figures, write_json};
+use support::noop::Noop;
+use support::{Options, databases, mail};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() {
+    let options = Options::read();
+    let count = options.count.unwrap_or(8_000);
+    let (mut single, mut bulk) = (Figures::default(), Figures::default());
+    for _ in 0..options.rounds {
+        if options.wants("postgres") {
+            for connections in [1, 8] {
+                single.add(&format!("postgres outbox ×{connections}"), postgres(connections, count).await);
+                single.add(&format!("postgres bare INSERT ×{connections}"), postgres_bare(connections, count).await);
+            }
+            let store = databases::pg_store(4).await;
+            bulk.add("postgres outbox", in_bulk(&store, 5 * count).await);
+            bulk.add("postgres COPY", postgres_copy(5 * count).await);
+        }
+        if options.wants("mariadb") {
+            let store = databases::mysql_store(12).await;
+            bulk.add("mariadb outbox", in_bulk(&store, count).await);
+            for connections in [1, 8] {
+                single.add(&format!("mariadb outbox ×{connections}"), alone(&store, connections, count / 2).await);
+            }
+        }
+        if options.wants("sqlite") {
+            let (store, _directory) = databases::sqlite_store(2).await;
+            bulk.add("sqlite outbox", in_bulk(&store, count).await);
+            single.add("sqlite outbox ×1", alone(&store, 1, count / 4).await);
+        }
+    }
+    single.print("One mail in each transaction", "mails/s", "postgres bare INSERT ×8");
+    bulk.print("1,000 mails in each call", "mails/s", "postgres COPY");
+    if let Some(path) = &options.json {
+        write_json(path, &BTreeMap::from([("single".to_owned(), single), ("bulk".to_owned(), bulk)]));
+    }
+}
+
+/// So many workers, each with the next number until there are none left. Numbers a second.
+async fn by_workers<W, F>(workers: usize, count: usize, work: W) -> f64
+where
+    W: Fn(usize) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send,
+{
+    let next = Arc::new(AtomicUsize::new(0));
+    let start = Instant::now();
+    let all = (0..workers).map(|_| {
+        let (next, work) = (Arc::clone(&next), work.clone());
+        tokio::spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return;
+                }
+                work(number).await;
+            }
+        })
+    });
+    for worker in futures_util::future::join_all(all).await {
+        worker.expect("a worker does not panic");
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+/// In transactions of the caller's, while a relay somewhere else listens.
+async fn postgres(connections: usize, count: usize) -> f64 {
+    let store = databases::pg_store(u32::try_from(connections).expect("a number")).await;
+    let elsewhere =
+        PgStore::new(store.pool().options().clone().connect_lazy_with((*store.pool().connect_options()).clone()));
+    let stop = CancellationToken::new();
+    // It is rung for and looks, but what it finds is scheduled for later: only the waking counts.
+    let relay =
+        tokio::spawn(Outbox::new(elsewhere, Noop::default()).relay().poll(Duration::from_secs(60)).run(stop.clone()));
+    let (pool, outbox) = (store.pool().clone(), Outbox::enqueue_only(store));
+    let rate = by_workers(connections, count, move |number| {
+        let (pool, outbox) = (pool.clone(), outbox.clone());
+        async move {
+            let mut tx = pool.begin().await.expect("a transaction");
+            let later = postrider::NewDelivery::from(mail(number)).send_in(Duration::from_secs(3600));
+            outbox.enqueue_in(&mut tx, later).await.expect("it is enqueued");
+            tx.commit().await.expect("a commit");
+        }
+    })
+    .await;
+    stop.cancel();
+    relay.await.expect("it does not panic").expect("it ends");
+    rate
+}
+
+async fn bare_table(pool: &PgPool) {
+    sqlx::query("CREATE TABLE mails (id uuid PRIMARY KEY, body text NOT NULL)").execute(pool).await.expect("a table");
+}
+
+async fn postgres_bare(connections: usize, count: usize) -> f64 {
+    let pool = databases::postgres(u32::try_from(connections).expect("a number")).await;
+    bare_table(&pool).await;
+    by_workers(connections, count, move |number| {
+        let pool = pool.clone();
+        async move {
+            let mut tx = pool.begin().await.expect("a transaction");
+            let body = mail(number).encode().expect("a mail").body;
+            let insert = sqlx::query("INSERT INTO mails (id, body) VALUES ($1, $2)");
+            let insert = insert.bind(DeliveryId::new().as_uuid()).bind(body);
+            insert.execute(&mut *tx).await.expect("an insert");
+            tx.commit().await.expect("a commit");
+        }
+    })
+    .await
+}
+
+async fn postgres_copy(count: usize) -> f64 {
+    let pool = databases::postgres(1).await;
+    bare_table(&pool).await;
+    let start = Instant::now();
+    for first in (0..count).step_by(1000) {
+        let mut rows = String::new();
+        for number in first..count.min(first + 1000) {
+            let body = mail(number).encode().expect("a mail").body;
+            rows.push_str(&format!("{}\t{}\n", DeliveryId::new(), body.replace('\\', "\\\\")));
+        }
+        let mut connection = pool.acquire().await.expect("a connection");
+        let mut copy = connection.copy_in_raw("COPY mails FROM STDIN").await.expect("a copy");
+        copy.send(rows.into_bytes()).await.expect("it is sent");
+        copy.finish().await.expect("it ends");
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+/// In transactions of the outbox's own.
+async fn alone<S: Store>(store: &S, workers: usize, count: usize) -> f64 {
+    let outbox = Outbox::enqueue_only(store.clone());
+    by_workers(workers, count, move |number| {
+        let outbox = outbox.clone();
+        async move {
+            outbox.enqueue(mail(number)).await.expect("it is enqueued");
+        }
+    })
+    .await
+}
+
+async fn in_bulk<S: Store>(store: &S, count: usize) -> f64 {
+    let outbox = Outbox::enqueue_only(store.clone());
+    let start = Instant::now();
+    for first in (0..count).step_by(1000) {
+        outbox.enqueue_all((first..count.min(first + 1000)).map(mail)).await.expect("they are enqueued");
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}

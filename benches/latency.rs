@@ -1,0 +1,106 @@
+//! How long from a commit to the transport's call, when nothing else is going on.
+
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to its reader")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postrider::{Claim, Email, Failure, MemoryStore, Outbox, Outgoing, Receipt, Store, Transport};
+use support::figures::{Figures, write_json};
+use support::{Options, databases, mail};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Between two mails: 20 a second.
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[tokio::main]
+async fn main() {
+    let options = Options::read();
+    let count = options.count.unwrap_or(200);
+    let (mut half, mut most) = (Figures::default(), Figures::default());
+    let mut add = |name: &str, mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        half.add(name, times[times.len() / 2]);
+        most.add(name, times[times.len() * 99 / 100]);
+    };
+    for _ in 0..options.rounds {
+        if options.wants("postgres") {
+            let store = databases::pg_store(10).await;
+            add("postgres", latencies(store, count).await);
+            let store = databases::pg_store(10).await;
+            add("postgres commit + claim", commit_and_claim(store, count).await);
+        }
+        if options.wants("sqlite") {
+            let (store, _directory) = databases::sqlite_store(4).await;
+            add("sqlite", latencies(store, count).await);
+        }
+        if options.wants("mariadb") {
+            add("mariadb", latencies(databases::mysql_store(10).await, count).await);
+        }
+        if options.wants("memory") {
+            add("memory", latencies(MemoryStore::new(), count).await);
+        }
+    }
+    half.print("From the commit to the call, half of them", "ms", "postgres commit + claim");
+    most.print("From the commit to the call, 99 of 100", "ms", "postgres commit + claim");
+    if let Some(path) = &options.json {
+        write_json(path, &BTreeMap::from([("p50".to_owned(), half), ("p99".to_owned(), most)]));
+    }
+}
+
+/// Tells when it is called.
+struct Clock(mpsc::UnboundedSender<Instant>);
+
+impl Transport for Clock {
+    type Message = Email;
+
+    fn name(&self) -> &str {
+        "clock"
+    }
+
+    async fn send(&self, _: &Outgoing<Email>) -> Result<Receipt, Failure> {
+        let _ = self.0.send(Instant::now());
+        Ok(Receipt::new())
+    }
+}
+
+/// Milliseconds from the beginning of the commit to the call.
+async fn latencies<S: Store>(store: S, count: usize) -> Vec<f64> {
+    let (sender, mut called) = mpsc::unbounded_channel();
+    let outbox = Arc::new(Outbox::new(store, Clock(sender)));
+    let stop = CancellationToken::new();
+    let relay = tokio::spawn(outbox.relay().run(stop.clone()));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut times = Vec::with_capacity(count);
+    for number in 0..count {
+        let email = mail(number);
+        let start = Instant::now();
+        outbox.enqueue(email).await.expect("it is enqueued");
+        let call = called.recv().await.expect("it is called");
+        times.push(call.saturating_duration_since(start).as_secs_f64() * 1e3);
+        tokio::time::sleep(PAUSE).await;
+    }
+    stop.cancel();
+    relay.await.expect("it does not panic").expect("it ends");
+    times
+}
+
+/// Milliseconds that the same commit and one claim take by themselves, one after the other.
+async fn commit_and_claim<S: Store>(store: S, count: usize) -> Vec<f64> {
+    let outbox = Outbox::enqueue_only(store.clone());
+    let mut times = Vec::with_capacity(count);
+    for number in 0..count {
+        let email = mail(number);
+        let start = Instant::now();
+        outbox.enqueue(email).await.expect("it is enqueued");
+        let leases = store.claim(Claim::new(32, Duration::from_secs(60))).await.expect("it is claimed");
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        assert_eq!(leases.len(), 1, "it is there");
+        tokio::time::sleep(PAUSE).await;
+    }
+    times
+}
