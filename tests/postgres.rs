@@ -5,6 +5,10 @@
 
 #[path = "postgres/plans.rs"]
 mod plans;
+#[path = "postgres/pool.rs"]
+mod pool;
+#[path = "postgres/rights.rs"]
+mod rights;
 
 use std::time::Duration;
 
@@ -359,23 +363,4 @@ async fn a_pool_of_one_connection_is_enough() {
     until_sent(&outbox, id).await;
     shutdown.cancel();
     worker.await.unwrap().unwrap();
-}
-
-/// A relay in the midst of a backlog keeps connections, but not beyond its own end, nor beyond the pool's.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs PostgreSQL: run scripts/test"]
-async fn a_pool_can_be_closed_whatever_a_relay_keeps() {
-    let (_, pool, outbox) = outbox().await;
-    outbox.enqueue_all((0..5_000).map(|_| ada())).await.unwrap();
-    // One relay is dropped in mid-work, another one works on.
-    let dropped = tokio::spawn(outbox.relay().concurrency(100).run(CancellationToken::new()));
-    let relay = tokio::spawn(outbox.relay().concurrency(100).run(CancellationToken::new()));
-    while outbox.stats().await.unwrap().sent < 1_000 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    dropped.abort();
-    let _ = dropped.await;
-    tokio::time::timeout(SECOND * 60, pool.close()).await.expect("the pool can be closed");
-    let error = tokio::time::timeout(SECOND * 60, relay).await.expect("the relay ends").unwrap().unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Closed, "{error}");
 }

@@ -13,7 +13,7 @@ $$;
 -- rest. docs/sql.md says what other programs may rely on.
 CREATE TABLE "postrider".deliveries (
     id            uuid        NOT NULL PRIMARY KEY DEFAULT "postrider".new_id(), -- version 7
-    created_at    timestamptz NOT NULL DEFAULT now(),
+    created_at    timestamptz NOT NULL DEFAULT now() CHECK (created_at > '-infinity' AND created_at < '200000-01-01'),
     format        text        NOT NULL,                     -- 'email/1'
     body          text        NOT NULL,                     -- the message, in that format
     recipients    jsonb       NOT NULL CHECK (jsonb_array_length(recipients) > 0), -- an array of addresses
@@ -21,8 +21,9 @@ CREATE TABLE "postrider".deliveries (
     key           text        UNIQUE,                       -- the caller's idempotency key
     priority      smallint    NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt text        NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
-    send_at       timestamptz CHECK (isfinite(send_at)),    -- not before; NULL: at once
-    expires_at    timestamptz CHECK (isfinite(expires_at))  -- not after; NULL: as long as the relay's policy says
+    send_at       timestamptz CHECK (send_at > '-infinity' AND send_at < '200000-01-01'), -- not before; NULL: at once
+    expires_at    timestamptz CHECK (expires_at > '-infinity' AND expires_at < '200000-01-01') -- not after; NULL: as long as the
+                                                            -- relay's policy says
 );
 
 -- What is pending or leased. A delivery that is neither here nor in "ended" was sent by its last attempt.
@@ -114,6 +115,9 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Nobody else may hang it on a table of their own and so write into the queue.
+REVOKE ALL ON FUNCTION "postrider".take_in FROM PUBLIC;
+
 -- A delivery that is deleted takes all that is known of it along. (Foreign keys would do that too, and cost a lock for each row
 -- that is enqueued.)
 CREATE FUNCTION "postrider".take_out() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -160,6 +164,10 @@ BEGIN
     IF wanted IS NULL OR wanted = '{}' OR array_position(wanted, NULL) IS NOT NULL THEN
         RAISE EXCEPTION 'the mail names no recipient, or one without an address' USING ERRCODE = 'check_violation';
     END IF;
+    -- Each once, and with the domain as the mail has it.
+    SELECT array_agg(address ORDER BY place) INTO wanted
+    FROM (SELECT coalesce(substring(given FROM '^(.*@)') || lower(substring(given FROM '[^@]*$')), given) AS address, min(place) AS place
+          FROM unnest(wanted) WITH ORDINALITY each (given, place) GROUP BY 1) known;
     LOOP
         INSERT INTO "postrider".deliveries (format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
         VALUES ('email/1', enqueue.body::text, to_jsonb(wanted), enqueue.body ->> 'template_id', enqueue.key, enqueue.priority,

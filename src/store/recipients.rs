@@ -6,6 +6,15 @@ use crate::admin::RecipientStatus;
 use crate::delivery::RecipientOutcome;
 use crate::state::{RecipientState, State};
 
+/// Everyone once: a message of somebody else's making may name one twice, and the outcomes are kept by recipient.
+pub(super) fn distinct(mut recipients: Vec<Recipient>) -> Vec<Recipient> {
+    let mut seen = std::collections::HashSet::new();
+    if recipients.len() > 1 {
+        recipients.retain(|recipient| seen.insert(recipient.clone()));
+    }
+    recipients
+}
+
 /// How it stands with each recipient. `recorded` are the outcomes that were written down; `reply` is the next hop's answer to
 /// the last attempt.
 pub(super) fn statuses(

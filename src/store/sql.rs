@@ -8,7 +8,7 @@ use postrider_transport::{DeliveryId, Recipient};
 use crate::admin::{Delivery, Stats, Summary};
 use crate::delivery::{Attempt, Lease, RecipientOutcome};
 use crate::state::{Priority, UnknownWord};
-use crate::store::recipients::{remaining, statuses};
+use crate::store::recipients::{distinct, remaining, statuses};
 use crate::store::{StoreError, StoreErrorKind};
 
 impl From<sqlx::Error> for StoreError {
@@ -151,7 +151,7 @@ pub(super) fn recipients(row: &impl Columns) -> Result<Vec<Recipient>, StoreErro
 fn parsed(recipients: &str) -> Result<Vec<Recipient>, StoreError> {
     let addresses: Vec<String> =
         serde_json::from_str(recipients).map_err(|_| corrupt("the recipients are no JSON array of strings"))?;
-    Ok(addresses.into_iter().map(Recipient::new).collect())
+    Ok(distinct(addresses.into_iter().map(Recipient::new).collect()))
 }
 
 /// Puts into a lease what its delivery's row says in words. Words that make no sense must not keep other deliveries from being

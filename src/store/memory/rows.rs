@@ -7,7 +7,7 @@ use postrider_transport::{DeliveryId, Encoded, Recipient};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::{Attempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
 use crate::state::{Outcome, Priority, State, WhenInDoubt};
-use crate::store::recipients::remaining;
+use crate::store::recipients::{distinct, remaining};
 use crate::store::{RelayId, RelayReport, StoreError, StoreErrorKind};
 
 #[derive(Default)]
@@ -88,7 +88,7 @@ impl Rows {
         self.level(new.priority).insert((due, new.id));
         let row = Row {
             message: new.message,
-            recipients: new.recipients,
+            recipients: distinct(new.recipients),
             recorded: Vec::new(),
             template_id: new.template_id,
             key: new.key,

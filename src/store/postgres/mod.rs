@@ -21,7 +21,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres, Transaction};
 
 use bell::Bell;
-use lane::Lane;
+use lane::{Lane, MANY};
 use rows::Moment;
 use sql::Sql;
 
@@ -51,7 +51,8 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 /// ```
 ///
 /// A relay is woken by `LISTEN`, on one connection of the pool if it has at least two, and polls as well. While it works through a
-/// backlog, it keeps two more, if the pool may have at least six. The outbox's own
+/// backlog it keeps up to two more, where the pool can spare them: all relays of a pool together at most half of what it has beyond
+/// four. The outbox's own
 /// transactions expect the server's default isolation, `READ COMMITTED`; any isolation level will do for the caller's.
 /// Under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again.
 ///
@@ -90,13 +91,14 @@ impl PgStore {
 
     fn with_sql(pool: PgPool, sql: Sql) -> Self {
         let bell = Bell::listening(pool.clone(), sql.channel());
+        let lane = Lane::new();
         Self {
             pool,
             sql: Arc::new(sql),
             clock: Clock::default(),
             bell: Arc::new(bell),
-            claims: Lane::default(),
-            settlements: Lane::default(),
+            claims: lane.clone(),
+            settlements: lane,
         }
     }
 
@@ -240,7 +242,8 @@ impl Store for PgStore {
         let mut connection = self.claims.take(&self.pool).await?;
         let claimed = claim::claim(&mut connection, &self.sql, claim, self.test_now()).await;
         match &claimed {
-            Ok(leases) if !leases.is_empty() => self.claims.keep(connection, &self.pool),
+            Ok(leases) if leases.len() >= MANY => self.claims.keep(connection, &self.pool),
+            Ok(leases) if !leases.is_empty() => {}
             // The backlog is at its end; or the server has gone, and with it what else is kept.
             Ok(_) | Err(_) => self.settlements.clear(),
         }

@@ -7,15 +7,12 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
-use super::lane::Lane;
-use super::rows::{Moment, id};
+use super::lane::{Lane, MANY};
+use super::rows::Moment;
 use super::sql::Sql;
 use crate::clock::micros;
 use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
 use crate::store::StoreError;
-
-/// So many settlements at once, and more will come.
-const MANY: usize = 16;
 
 pub(super) async fn settle(
     pool: &PgPool,
@@ -24,9 +21,9 @@ pub(super) async fn settle(
     settlements: &[Settlement],
     now: Option<Moment>,
 ) -> Result<Vec<Settled>, StoreError> {
-    // A second settlement of the same delivery in one batch finds nothing left.
+    // The same settlement twice in one batch finds nothing left.
     let mut seen = HashSet::new();
-    let firsts: Vec<&Settlement> = settlements.iter().filter(|settlement| seen.insert(settlement.key.id)).collect();
+    let firsts: Vec<&Settlement> = settlements.iter().filter(|settlement| seen.insert(settlement.key)).collect();
     let (plain, rest): (Vec<&Settlement>, Vec<&Settlement>) = firsts.into_iter().partition(|s| s.is_plainly_sent());
     let done = if rest.is_empty() && sql.is_prepared() {
         // The usual case: one statement, which is its own transaction.
@@ -45,13 +42,15 @@ pub(super) async fn settle(
     };
     let mut done = done;
     let result = |settlement: &Settlement| {
-        if done.remove(&settlement.key.id.as_uuid()) { Settled::Done } else { Settled::LeaseLost }
+        if done.remove(&settlement.key) { Settled::Done } else { Settled::LeaseLost }
     };
     Ok(settlements.iter().map(result).collect())
 }
 
-fn ids(rows: &[PgRow]) -> Result<HashSet<Uuid>, StoreError> {
-    Ok(rows.iter().map(|row| row.try_get("delivery_id")).collect::<Result<_, _>>()?)
+/// Which settlements were written, or leases renewed.
+fn keys(rows: &[PgRow]) -> Result<HashSet<LeaseKey>, StoreError> {
+    let key = |row: &PgRow| Ok(LeaseKey { id: row.try_get::<Uuid, _>(0)?.into(), token: row.try_get(1)? });
+    rows.iter().map(key).collect()
 }
 
 /// A column of all settlements.
@@ -72,7 +71,7 @@ async fn settle_sent(
     connection: &mut PgConnection,
     sql: &Sql,
     settlements: &[&Settlement],
-) -> Result<HashSet<Uuid>, StoreError> {
+) -> Result<HashSet<LeaseKey>, StoreError> {
     if settlements.is_empty() {
         return Ok(HashSet::new());
     }
@@ -89,7 +88,7 @@ async fn settle_sent(
         .bind(attempts(settlements, |a| a.transport.as_deref()))
         .fetch_all(connection)
         .await?;
-    ids(&rows)
+    keys(&rows)
 }
 
 async fn settle_rest(
@@ -97,7 +96,7 @@ async fn settle_rest(
     sql: &Sql,
     settlements: &[&Settlement],
     now: Option<Moment>,
-) -> Result<HashSet<Uuid>, StoreError> {
+) -> Result<HashSet<LeaseKey>, StoreError> {
     if settlements.is_empty() {
         return Ok(HashSet::new());
     }
@@ -133,7 +132,7 @@ async fn settle_rest(
         .bind(column(settlements, |s| !s.recipients.is_empty()))
         .fetch_all(&mut *connection)
         .await?;
-    let done = ids(&rows)?;
+    let done = keys(&rows)?;
     record_recipients(connection, sql, settlements, &done).await?;
     Ok(done)
 }
@@ -142,12 +141,15 @@ async fn record_recipients(
     connection: &mut PgConnection,
     sql: &Sql,
     settlements: &[&Settlement],
-    done: &HashSet<Uuid>,
+    done: &HashSet<LeaseKey>,
 ) -> Result<(), StoreError> {
+    // Each recipient once: the statement cannot change one row twice.
+    let mut seen = HashSet::new();
     let outcomes: Vec<_> = settlements
         .iter()
-        .filter(|settlement| done.contains(&settlement.key.id.as_uuid()))
+        .filter(|settlement| done.contains(&settlement.key))
         .flat_map(|settlement| settlement.recipients.iter().map(|outcome| (settlement.key.id.as_uuid(), outcome)))
+        .filter(|(id, outcome)| seen.insert((*id, &outcome.recipient)))
         .collect();
     if outcomes.is_empty() {
         return Ok(());
@@ -177,9 +179,6 @@ pub(super) async fn renew(
         .bind(keys.iter().map(|key| key.token).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    let renewed: HashSet<LeaseKey> = rows
-        .iter()
-        .map(|row| Ok(LeaseKey { id: id(row, "delivery_id")?, token: row.try_get("token")? }))
-        .collect::<Result<_, StoreError>>()?;
+    let renewed = self::keys(&rows)?;
     Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Done } else { Settled::LeaseLost }).collect())
 }

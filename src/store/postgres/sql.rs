@@ -122,7 +122,8 @@ const CLAIM: &str = r#"
         RETURNING q.*),
     lost AS (
         INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
-        SELECT delivery_id, attempts, cycle, token - 1, abandoned_at, {now}, 'lost' FROM claimed WHERE abandoned_at IS NOT NULL)
+        SELECT delivery_id, attempts, cycle, token - 1, abandoned_at, {now}, 'lost' FROM claimed WHERE abandoned_at IS NOT NULL
+        ON CONFLICT DO NOTHING)
     SELECT c.delivery_id, c.token, c.attempts, c.cycle, c.spent, c.partial, c.abandoned_at IS NOT NULL, c.leased_at,
            c.cycle_started_at, c.expires_at, greatest(d.created_at, d.send_at), d.format, d.body, d.recipients::text, d.template_id,
            d.when_in_doubt
@@ -141,7 +142,8 @@ const SETTLE_SENT: &str = r#"
         RETURNING u.*)
     INSERT INTO "{s}".attempts
         (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
-    SELECT id, number, cycle, token, started, finished, 'sent', reply, provider_id, transport FROM gone RETURNING delivery_id"#;
+    SELECT id, number, cycle, token, started, finished, 'sent', reply, provider_id, transport FROM gone
+    RETURNING delivery_id, token"#;
 
 /// Everything else that a settlement can be.
 const SETTLE: &str = r#"
@@ -161,18 +163,18 @@ const SETTLE: &str = r#"
             attempts = q.attempts + u.called::int, spent = q.spent + u.charge::int, partial = q.partial OR u.partial
         FROM u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next = 'pending'
-        RETURNING q.delivery_id),
-    done AS (SELECT delivery_id FROM gone UNION ALL SELECT delivery_id FROM back),
+        RETURNING q.delivery_id, u.token),
+    done AS (SELECT delivery_id, token FROM gone UNION ALL SELECT delivery_id, token FROM back),
     recorded AS (
         INSERT INTO "{s}".attempts
             (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id,
              transport)
-        SELECT id, number, cycle, token, started, finished, outcome, fault, error, reply, provider_id, transport
-        FROM u JOIN done ON done.delivery_id = u.id WHERE u.called),
+        SELECT id, number, cycle, u.token, started, finished, outcome, fault, error, reply, provider_id, transport
+        FROM u JOIN done ON done.delivery_id = u.id AND done.token = u.token WHERE u.called),
     ended AS (
         INSERT INTO "{s}".ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
         SELECT delivery_id, next, reason, {now}, token, attempts, cycle FROM gone WHERE next <> 'sent' OR NOT called)
-    SELECT delivery_id FROM done"#;
+    SELECT delivery_id, token FROM done"#;
 
 const RECORD_RECIPIENTS: &str = r#"
     INSERT INTO "{s}".recipients (delivery_id, address, outcome, reply)

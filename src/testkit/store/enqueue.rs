@@ -54,6 +54,26 @@ pub async fn a_message_comes_back_as_it_went_in<F: StoreUnderTest>(fixture: &F) 
     assert_eq!(shown.template_id, new.template_id);
 }
 
+/// Who is named twice is mailed once, and has one outcome.
+pub async fn a_recipient_named_twice_counts_once<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let id = insert_one(&store, row_for(&["ada@example.com", "bob@example.com", "ada@example.com"])).await;
+    let lease = claim_one(&store).await;
+    let names: Vec<_> = lease.recipients.iter().map(|recipient| recipient.as_str()).collect();
+    assert_eq!(names, ["ada@example.com", "bob@example.com"]);
+    let mut settlement = dead(&lease);
+    for recipient in lease.recipients.iter().chain(&lease.recipients) {
+        let recipient = recipient.clone();
+        let state = crate::RecipientState::Refused;
+        settlement.recipients.push(crate::RecipientOutcome { recipient, state, reply: Some("550".to_owned()) });
+    }
+    assert_eq!(settle(&store, settlement).await, Settled::Done, "an outcome that comes twice stops nothing");
+    assert_eq!(get(&store, id).await.recipients.len(), 2);
+    assert_eq!(store.resend(id).await.expect("resending works"), crate::Changed::Done);
+    assert_eq!(claim_one(&store).await.recipients.len(), 2);
+}
+
 /// While a delivery with a key is kept, whatever its state, another is not added and the first one's id comes back.
 pub async fn a_key_adds_one_delivery<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();

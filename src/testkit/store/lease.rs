@@ -197,3 +197,22 @@ pub async fn a_slow_holder_may_settle_while_nobody_took_over<F: StoreUnderTest>(
     let shown = get(&store, id).await;
     assert_eq!((shown.state, shown.attempts.len()), (State::Sent, 1));
 }
+
+/// A relay that lost a delivery and took it over again may bring both results at once: the valid one is written.
+pub async fn a_stale_settlement_spoils_no_valid_one<F: StoreUnderTest>(fixture: &F) {
+    for retried in [false, true] {
+        let clock = TestClock::new();
+        let store = fixture.fresh(clock.clone()).await;
+        let id = insert_one(&store, row()).await;
+        let stale = claim_one(&store).await;
+        clock.advance(LEASE * 2);
+        let valid = claim_one(&store).await;
+        let settlement = |lease: &crate::Lease| if retried { retry(lease, SECOND) } else { sent(lease) };
+        let results = store.settle(&[settlement(&stale), settlement(&valid)]).await.expect("settling works");
+        assert_eq!(results, [Settled::LeaseLost, Settled::Done]);
+        let delivery = get(&store, id).await;
+        assert_eq!(delivery.state, if retried { crate::State::Pending } else { crate::State::Sent });
+        let numbers: Vec<_> = delivery.attempts.iter().map(|attempt| attempt.number).collect();
+        assert_eq!(numbers, [1, 2], "the lost attempt and the valid one");
+    }
+}

@@ -76,6 +76,7 @@ macro_rules! store_tests {
         $crate::store_tests! { @each $attributes $fixture;
             a_commit_brings_it_and_a_rollback_does_not
             a_message_comes_back_as_it_went_in
+            a_recipient_named_twice_counts_once
             a_key_adds_one_delivery
             a_key_is_free_again_after_a_rollback
             what_is_scheduled_waits_for_its_time
@@ -85,6 +86,7 @@ macro_rules! store_tests {
             a_pass_does_not_meet_what_it_put_off
             many_claimers_never_share_a_delivery
             only_the_present_token_settles
+            a_stale_settlement_spoils_no_valid_one
             a_vanished_holder_leaves_a_lost_attempt
             a_renewed_lease_is_not_taken_over
             a_slow_holder_may_settle_while_nobody_took_over

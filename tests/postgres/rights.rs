@@ -1,0 +1,40 @@
+//! What a program may do that has only been let enqueue.
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{AssertSqlSafe, Executor};
+
+use crate::{new_schema, outbox, run, url};
+
+/// The triggers act with their owner's rights; nobody may hang them on a table of their own and so write into the queue.
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn nobody_may_borrow_a_trigger() {
+    let (schema, pool, _outbox) = outbox().await;
+    let role = new_schema();
+    run(&pool, &format!("CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA \"{schema}\" TO {role}")).await;
+    run(&pool, &format!("GRANT EXECUTE ON FUNCTION \"{schema}\".enqueue TO {role}")).await;
+    let stranger = url("PG").replacen("postgres@", &format!("{role}@"), 1);
+    let stranger = PgPoolOptions::new().max_connections(1).connect(&stranger).await.unwrap();
+    let enqueue = format!(
+        "SELECT \"{schema}\".enqueue('{{\"from\":\"a@example.com\",\"to\":[\"Ada@Example.COM\",\"Ada@example.com\"],\"text\":\"x\"}}')"
+    );
+    stranger.execute(AssertSqlSafe(enqueue)).await.expect("what it was let do");
+    let named: i32 = sqlx::query_scalar(AssertSqlSafe(format!(
+        "SELECT jsonb_array_length(recipients) FROM \"{schema}\".deliveries"
+    )))
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(named, 1, "who is named twice is mailed once");
+
+    let forged = "CREATE TEMP TABLE mine (id uuid, priority smallint, send_at timestamptz, created_at timestamptz, expires_at timestamptz)";
+    stranger.execute(forged).await.unwrap();
+    let trigger = format!(
+        "CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS added FOR EACH STATEMENT
+         EXECUTE FUNCTION \"{schema}\".take_in()"
+    );
+    let refused = stranger.execute(AssertSqlSafe(trigger)).await.unwrap_err();
+    assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("42501"), "{refused}");
+    stranger.close().await;
+    run(&pool, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
