@@ -36,11 +36,12 @@ use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 /// [`check`](Transport::check) is asked of each transport again before a message is sent, where it costs what it costs there.
 ///
 /// # Batches
-/// It takes as many messages as the largest of its transports, and hands them to the others in turns, as many as those take. What may
-/// move on is sent by the next one.
+/// It takes as many messages as the largest of its transports. For one that takes fewer, a batch is divided, and the parts go out side
+/// by side. What may move on is sent by the next one. The results come together, when the last of them is known.
 ///
 /// # Cancel safety
-/// A dropped call changes no pause. If it was the message that was to find out whether a transport works again, the next message is.
+/// A dropped call changes no pause, save by the parts of a batch that were through before. If it was the message that was to find out
+/// whether a transport works again, the next message is. The outcome of a dropped batch is unknown for all its messages.
 pub struct Failover<M> {
     children: Children<M>,
 }

@@ -20,7 +20,8 @@ use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 /// cannot express the message, is followed by another, in the terms of [`Failover`](crate::Failover). To leave that out would
 /// serve nobody: a failure that blames the transport pauses the relay, and with it all those that work.
 ///
-/// A batch goes to one transport, as far as that takes so many, and counts as so many messages.
+/// A batch goes to one transport, as far as that takes so many, and counts as so many messages. What is left goes to the next in turn,
+/// side by side with it.
 ///
 /// # Cancel safety
 /// As [`Failover`](crate::Failover)'s. A dropped call counts towards its transport's share.

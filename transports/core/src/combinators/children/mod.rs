@@ -7,7 +7,9 @@ mod job;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::{Admission, Backoff, BoxTransport, Breaker, Change, Failure, Message, Outgoing, Receipt, Transport};
+use futures_util::future::join_all;
+
+use crate::{Admission, Backoff, BoxTransport, Breaker, Change, Failure, Message, Outgoing, Probe, Receipt, Transport};
 
 pub use all_failed::AllFailed;
 use job::Job;
@@ -34,6 +36,14 @@ struct Child<M> {
     label: String,
     transport: BoxTransport<M>,
     breaker: Breaker,
+}
+
+/// One call of one transport.
+struct Part {
+    picked: usize,
+    /// The messages, by their place in the batch.
+    group: Vec<usize>,
+    probe: Option<Probe>,
 }
 
 impl<M: Message> Children<M> {
@@ -94,11 +104,30 @@ impl<M: Message> Children<M> {
     /// Finds a transport for each message. One result for each, in their order.
     pub(super) async fn carry(&self, order: &impl Order, batch: &[Outgoing<M>]) -> Vec<Result<Receipt, Failure>> {
         let mut jobs: Vec<_> = batch.iter().map(|outgoing| Job::new(outgoing, self.len())).collect();
-        while let Some(first) = jobs.iter().position(Job::is_open) {
+        while jobs.iter().any(Job::is_open) {
+            let mut parts = self.divide(order, &mut jobs);
+            let calls = parts.iter_mut().map(|part| self.list[part.picked].call(&jobs, &part.group, part.probe.take()));
+            let answers = join_all(calls).await;
+            for (part, answers) in parts.iter().zip(answers) {
+                for (index, answer) in part.group.iter().zip(answers) {
+                    jobs[*index].take(part.picked, &self.list[part.picked].label, answer);
+                }
+            }
+        }
+        jobs.into_iter().map(|job| job.into_result().unwrap_or_else(|| Err(unanswered()))).collect()
+    }
+
+    /// Divides what is open into calls that are made side by side, none larger than its transport takes. Where one of them is to find
+    /// out whether its transport works again, the messages after it wait for that.
+    fn divide(&self, order: &impl Order, jobs: &mut [Job<'_, M>]) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let mut open: Vec<_> = (0..jobs.len()).filter(|index| jobs[*index].is_open()).collect();
+        while let Some(&first) = open.first() {
             let able = self.able(&mut jobs[first]);
             if able.is_empty() {
                 let failure = self.nobody_for(&mut jobs[first]);
                 jobs[first].end(Err(failure));
+                open.remove(0);
                 continue;
             }
             let picked = order.pick(&able);
@@ -109,27 +138,22 @@ impl<M: Message> Children<M> {
                 // Another call was quicker, and it is no longer able.
                 Admission::NotBefore(_) | Admission::Probing => continue,
             };
-            let mut group = vec![first];
-            for (index, job) in jobs.iter_mut().enumerate().skip(first + 1).filter(|(_, job)| job.is_open()) {
-                if group.len() == room {
-                    break;
-                }
-                if order.joins(&self.able(job), picked) {
+            let mut group = Vec::with_capacity(room.min(open.len()));
+            open.retain(|&index| {
+                let joins = index == first || (group.len() < room && order.joins(&self.able(&mut jobs[index]), picked));
+                if joins {
                     group.push(index);
                 }
-            }
+                !joins
+            });
             order.joined(&able, picked, group.len() - 1);
-            let began = Instant::now();
-            let mut answers = child.call(&jobs, &group).await.into_iter();
-            for index in group {
-                let answer = answers.next().unwrap_or_else(|| Err(unanswered()));
-                child.judge(&answer, began);
-                jobs[index].take(picked, &child.label, answer);
+            let is_probe = probe.is_some();
+            parts.push(Part { picked, group, probe });
+            if is_probe {
+                break;
             }
-            // The right to probe ends with the judgement, not before.
-            drop(probe);
         }
-        jobs.into_iter().map(|job| job.into_result().unwrap_or_else(|| Err(unanswered()))).collect()
+        parts
     }
 
     /// Which could carry the message now: they have not failed at it, are not paused, and can express it.
@@ -168,14 +192,23 @@ impl<M: Message> Children<M> {
 }
 
 impl<M: Message> Child<M> {
-    async fn call(&self, jobs: &[Job<'_, M>], group: &[usize]) -> Vec<Result<Receipt, Failure>> {
-        match group {
+    /// One call, judged as soon as it is through. One result for each message.
+    async fn call(&self, jobs: &[Job<'_, M>], group: &[usize], probe: Option<Probe>) -> Vec<Result<Receipt, Failure>> {
+        let began = Instant::now();
+        let mut answers = match group {
             [one] => vec![self.transport.send(jobs[*one].outgoing()).await],
             many => {
                 let batch: Vec<_> = many.iter().map(|index| jobs[*index].outgoing().clone()).collect();
                 self.transport.send_batch(&batch).await
             }
+        };
+        answers.resize_with(group.len(), || Err(unanswered()));
+        for answer in &answers {
+            self.judge(answer, began);
         }
+        // The right to probe ends with the judgement, not before.
+        drop(probe);
+        answers
     }
 
     fn judge(&self, result: &Result<Receipt, Failure>, began: Instant) {
