@@ -14,6 +14,10 @@ use tokio::time::Instant;
 
 use crate::{Failure, Outgoing, Receipt, Transport};
 
+/// A hundred years. The limiter counts nanoseconds in 64 bits, and reckons with the time since its beginning, a burst that is spent
+/// and one that is asked for: three of these are as much as it can hold.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Holds messages back so that no more of them reach a transport than so many in a while, such as a provider's quota.
 ///
 /// ```
@@ -50,19 +54,18 @@ type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<N
 
 impl<T: Transport> RateLimit<T> {
     /// At most `messages` in `period`, spread evenly: one after the other, each a `messages`th of the period after the last.
-    /// 0 counts as 1, and no distance is shorter than a nanosecond.
+    /// 0 counts as 1. No distance is shorter than a nanosecond, or longer than a hundred years.
     pub fn new(inner: T, messages: u32, period: Duration) -> Self {
-        let distance = (period / messages.max(1)).max(Duration::from_nanos(1));
-        // The distance is never zero, so that there is a quota; the other branch is the strictest of all.
-        let quota = Quota::with_period(distance).unwrap_or(Quota::per_hour(NonZeroU32::MIN));
-        let quota = quota.allow_burst(NonZeroU32::MIN);
+        let distance = (period / messages.max(1)).clamp(Duration::from_nanos(1), LONGEST);
+        let quota = quota(distance, 1);
         Self { inner, quota, limiter: limiter(quota), queue: Mutex::new(()) }
     }
 
-    /// How many may go out at once after a rest that was long enough for them. Default: 1. 0 counts as 1.
+    /// How many may go out at once after a rest that was long enough for them. Default: 1. 0 counts as 1, and more than would take a
+    /// rest of a hundred years as what that rest allows.
     #[must_use]
     pub fn burst(mut self, messages: u32) -> Self {
-        self.quota = self.quota.allow_burst(NonZeroU32::new(messages).unwrap_or(NonZeroU32::MIN));
+        self.quota = quota(self.quota.replenish_interval(), messages);
         self.limiter = limiter(self.quota);
         self
     }
@@ -83,6 +86,14 @@ impl<T: Transport> RateLimit<T> {
             }
         }
     }
+}
+
+/// A quota that the limiter can count. The distance is neither zero nor longer than the longest.
+fn quota(distance: Duration, burst: u32) -> Quota {
+    let most = u32::try_from(LONGEST.as_nanos() / distance.as_nanos().max(1)).unwrap_or(u32::MAX);
+    // The other branch, for a distance of zero, is the strictest of all.
+    let quota = Quota::with_period(distance).unwrap_or(Quota::per_hour(NonZeroU32::MIN));
+    quota.allow_burst(NonZeroU32::new(burst.min(most)).unwrap_or(NonZeroU32::MIN))
 }
 
 fn limiter(quota: Quota) -> Limiter {

@@ -132,3 +132,26 @@ async fn odd_limits_do_no_harm() {
         }
     }
 }
+
+/// What the clock cannot count is cut down to what it can, and goes on limiting.
+#[tokio::test(start_paused = true)]
+async fn a_limit_beyond_what_the_clock_can_count_still_limits() {
+    let year = SECOND * 365 * 24 * 3600;
+    let limits = [
+        (1, Duration::MAX, 1),
+        (1, Duration::MAX, u32::MAX),
+        (1, year * 90, u32::MAX),
+        (1, year, u32::MAX),
+        (7, year, 5),
+    ];
+    for (messages, period, burst) in limits {
+        let fake = Fake::new("ses").batches_of(1_000);
+        let transport = RateLimit::new(fake.clone(), messages, period).burst(burst);
+        transport.send(&mail()).await.unwrap();
+        // More than any of the bursts.
+        let batch = mails(1_000);
+        let sent = tokio::time::timeout(SECOND, transport.send_batch(&batch)).await;
+        assert!(sent.is_err(), "1000 messages went at once through {messages} in {period:?}, {burst} at once");
+        assert_eq!(fake.calls(), [1]);
+    }
+}
