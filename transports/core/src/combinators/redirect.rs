@@ -15,6 +15,9 @@ use crate::{Address, Email, Failure, Mailbox, Outgoing, Receipt, Recipient, Refu
 /// To, and the recipient in the envelope, become that address; Cc and Bcc are left out. The original recipients, those of Bcc
 /// included, stand in the header [`HEADER`](Self::HEADER). From, Reply-To and Sender stay, and with them whom an answer reaches.
 ///
+/// A mail that has the header already keeps it as it is: redirected twice, it still says whom it was first for, and not the address in
+/// between.
+///
 /// To the outbox it looks as if the original recipients had been mailed: if the one address is refused, so is each of them. Whoever
 /// of them a retry is for, the mail is the same.
 #[derive(Debug, Clone)]

@@ -144,11 +144,13 @@ impl Email {
         self.envelope_from.as_ref()
     }
 
-    /// The same mail to one mailbox alone, with a header of the given name that lists whom it was for.
+    /// The same mail to one mailbox alone, with a header of the given name that lists whom it was for. A mail that has one keeps it.
     pub(crate) fn redirected_to(mut self, to: &Mailbox, header: &str) -> Self {
-        let all: Vec<_> = self.recipient_addresses().into_iter().map(Address::as_str).collect();
-        // Addresses hold nothing that a header cannot, so that none is left out.
-        self.headers.extend(Header::new(header, all.join(", ")));
+        if !self.headers.iter().any(|present| present.name().eq_ignore_ascii_case(header)) {
+            let all: Vec<_> = self.recipient_addresses().into_iter().map(Address::as_str).collect();
+            // Addresses hold nothing that a header cannot, so that none is left out.
+            self.headers.extend(Header::new(header, all.join(", ")));
+        }
         self.to = vec![to.clone()];
         (self.cc, self.bcc) = (Vec::new(), Vec::new());
         self

@@ -42,6 +42,17 @@ async fn nobody_but_the_one_address_is_mailed() {
 }
 
 #[tokio::test]
+async fn redirected_twice_it_says_once_whom_it_was_first_for() {
+    let fake = Fake::new("smtp");
+    let transport = Redirect::new(redirect(&fake), "team@example.net".parse().unwrap());
+    transport.send(&outgoing()).await.unwrap();
+    let mails = fake.mails();
+    assert_eq!(mails[0].recipients(), [Recipient::new(STAGING)]);
+    let headers: Vec<_> = mails[0].message().headers().iter().map(|header| (header.name(), header.value())).collect();
+    assert_eq!(headers, [("X-Postrider-Original-To", "bob@example.org, eve@example.org, пошта@example.org")]);
+}
+
+#[tokio::test]
 async fn every_attempt_is_the_same_mail_whoever_it_is_for() {
     let fake = Fake::new("smtp");
     let transport = redirect(&fake);
