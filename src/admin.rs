@@ -216,7 +216,8 @@ pub struct RelayStatus {
     pub seen_ago: Duration,
     /// How many deliveries it held.
     pub in_flight: u64,
-    /// Why its transport is paused, if it is.
+    /// Why its transport is paused, if it is. Where it is made of several and some of them are paused, while the relay goes on with the
+    /// others: `failover/ses: `, and why.
     pub paused: Option<String>,
 }
 

@@ -94,7 +94,7 @@ async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancell
             () = shared.breaker_changed.notified() => {}
         }
     }
-    // A paused transport stays on view after the relay has ended, so that an operator finds out why nothing was sent.
+    // A paused transport, be it one of several, stays on view after the relay has ended, so that an operator finds out.
     let farewell = match shared.report().paused {
         None => shared.store.retire(shared.id).await,
         Some(_) => shared.store.report(&shared.report()).await,

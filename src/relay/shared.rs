@@ -92,7 +92,15 @@ impl<S, T: Transport> Shared<S, T> {
     }
 
     pub(super) fn report(&self) -> RelayReport {
-        let paused = self.breaker.reason().map(|reason| format!("{}: {reason}", self.transport.name()));
+        let name = self.transport.name();
+        let paused = match self.breaker.reason() {
+            Some(reason) => Some(format!("{name}: {reason}")),
+            None => {
+                let within = self.transport.paused();
+                let each: Vec<_> = within.iter().map(|(inner, reason)| format!("{name}/{inner}: {reason}")).collect();
+                (!each.is_empty()).then(|| each.join("; "))
+            }
+        };
         RelayReport::new(self.id, self.held().len(), paused)
     }
 

@@ -93,7 +93,8 @@ pub struct RelayReport {
     pub id: RelayId,
     /// How many deliveries it holds.
     pub in_flight: usize,
-    /// Why its transport is paused, if it is.
+    /// Why its transport is paused, if it is. Where it is made of several and some of them are paused, while the relay goes on with the
+    /// others: `failover/ses: `, and why.
     pub paused: Option<String>,
 }
 

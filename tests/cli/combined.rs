@@ -20,6 +20,11 @@ fn where_one_fails_the_next_one_sends() {
     assert_eq!((&summary["sent"], &summary["paused"]), (&3.into(), &serde_json::Value::Null));
     assert_eq!((bad.accepted_count(), good.accepted_count()), (0, 3));
     assert!(ids.iter().all(|id| tool.show(id)["attempts"][0]["transport"] == "failover/smtp#2"));
+    // That the first one takes no mail must not go unseen.
+    let stats = tool.stats();
+    let paused = stats["relays"][0]["paused"].as_str().unwrap();
+    assert!(paused.starts_with("failover/smtp: ") && paused.contains("535"), "{paused}");
+    assert!(!paused.contains("smtp#2") && !paused.contains("h0rse"), "{paused}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ fn down() -> ScriptedTransport<Email> {
 }
 
 async fn drained(transport: impl Transport<Message = Email>) {
+    let name = transport.name().to_owned();
     let outbox = Outbox::new(MemoryStore::new(), transport);
     let ids = outbox.enqueue_all((0..50).map(|_| ada())).await.unwrap();
     let diary = Diary::default();
@@ -20,6 +21,8 @@ async fn drained(transport: impl Transport<Message = Email>) {
     let pass = relay.drain().await.unwrap();
     assert_eq!((pass.sent, pass.retried, pass.paused), (50, 0, None));
     assert_eq!(diary.count("paused"), 0, "one transport that is down stopped the one that works");
+    let paused = outbox.stats().await.unwrap().relays[0].paused.clone();
+    assert_eq!(paused.unwrap(), format!("{name}/scripted: 535 wrong password"), "nobody learns that one is down");
     for id in ids {
         let delivery = outbox.get(id).await.unwrap().unwrap();
         assert_eq!((delivery.state, delivery.attempts.len()), (State::Sent, 1));

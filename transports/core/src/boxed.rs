@@ -16,6 +16,7 @@ trait Erased<M>: Send + Sync {
     fn check(&self, message: &M) -> Result<(), Failure>;
     fn max_batch(&self) -> usize;
     fn send_batch<'a>(&'a self, batch: &'a [Outgoing<M>]) -> Pending<'a, Vec<Result<Receipt, Failure>>>;
+    fn paused(&self) -> Vec<(String, String)>;
 }
 
 impl<T: Transport> Erased<T::Message> for T {
@@ -37,6 +38,10 @@ impl<T: Transport> Erased<T::Message> for T {
 
     fn send_batch<'a>(&'a self, batch: &'a [Outgoing<T::Message>]) -> Pending<'a, Vec<Result<Receipt, Failure>>> {
         Box::pin(Transport::send_batch(self, batch))
+    }
+
+    fn paused(&self) -> Vec<(String, String)> {
+        Transport::paused(self)
     }
 }
 
@@ -86,6 +91,10 @@ impl<M: Message> Transport for BoxTransport<M> {
 
     async fn send_batch(&self, batch: &[Outgoing<M>]) -> Vec<Result<Receipt, Failure>> {
         self.0.send_batch(batch).await
+    }
+
+    fn paused(&self) -> Vec<(String, String)> {
+        self.0.paused()
     }
 }
 

@@ -78,6 +78,13 @@ pub trait Transport: Send + Sync + 'static {
             results
         }
     }
+
+    /// Of the transports that this one is made of, those that are paused, each with the reason: `ses`, or `round-robin/ses` where it
+    /// is deeper within, and what it said. For an operator to see while the others carry the mail; it must hold no secrets and no whole
+    /// addresses. Empty unless overridden; one that wraps another passes on what that says.
+    fn paused(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -102,5 +109,9 @@ impl<T: Transport> Transport for Arc<T> {
 
     async fn send_batch(&self, batch: &[Outgoing<Self::Message>]) -> Vec<Result<Receipt, Failure>> {
         (**self).send_batch(batch).await
+    }
+
+    fn paused(&self) -> Vec<(String, String)> {
+        (**self).paused()
     }
 }

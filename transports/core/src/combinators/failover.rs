@@ -107,6 +107,10 @@ impl<M: Message> Transport for Failover<M> {
     async fn send_batch(&self, batch: &[Outgoing<M>]) -> Vec<Result<Receipt, Failure>> {
         self.children.carry(&InTurn, batch).await
     }
+
+    fn paused(&self) -> Vec<(String, String)> {
+        self.children.paused()
+    }
 }
 
 impl<M> fmt::Debug for Failover<M> {

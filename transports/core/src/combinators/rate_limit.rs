@@ -139,6 +139,10 @@ impl<T: Transport> Transport for RateLimit<T> {
         self.wait_for(batch.len()).await;
         self.inner.send_batch(batch).await
     }
+
+    fn paused(&self) -> Vec<(String, String)> {
+        self.inner.paused()
+    }
 }
 
 impl<T: fmt::Debug> fmt::Debug for RateLimit<T> {

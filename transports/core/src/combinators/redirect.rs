@@ -93,4 +93,8 @@ impl<T: Transport<Message = Email>> Transport for Redirect<T> {
         let results = self.inner.send_batch(&redirected).await;
         batch.iter().zip(results).map(|(outgoing, result)| self.translated(outgoing, result)).collect()
     }
+
+    fn paused(&self) -> Vec<(String, String)> {
+        self.inner.paused()
+    }
 }

@@ -120,6 +120,10 @@ impl<M: Message> Transport for RoundRobin<M> {
     async fn send_batch(&self, batch: &[Outgoing<M>]) -> Vec<Result<Receipt, Failure>> {
         self.children.carry(&self.shares, batch).await
     }
+
+    fn paused(&self) -> Vec<(String, String)> {
+        self.children.paused()
+    }
 }
 
 impl<M> fmt::Debug for RoundRobin<M> {

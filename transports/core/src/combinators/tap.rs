@@ -65,6 +65,10 @@ where
         }
         results
     }
+
+    fn paused(&self) -> Vec<(String, String)> {
+        self.inner.paused()
+    }
 }
 
 impl<T: fmt::Debug, F> fmt::Debug for Tap<T, F> {

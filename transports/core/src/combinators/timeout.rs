@@ -96,4 +96,8 @@ impl<T: Transport> Transport for Timeout<T> {
         let results = tokio::time::timeout(self.limit, self.inner.send_batch(batch)).await;
         results.unwrap_or_else(|_| batch.iter().map(|_| Err(TimedOut { limit: self.limit }.into())).collect())
     }
+
+    fn paused(&self) -> Vec<(String, String)> {
+        self.inner.paused()
+    }
 }

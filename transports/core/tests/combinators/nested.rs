@@ -38,6 +38,27 @@ async fn an_inner_one_that_is_wholly_paused_is_passed_over() {
 }
 
 #[tokio::test]
+async fn who_is_paused_is_told_through_all_of_them_until_it_works_again() {
+    let us = Fake::new("us").always(down_for_nothing);
+    let pool = RoundRobin::new(Fake::new("eu"), 1).and(us.clone(), 1);
+    let main = Fake::new("main").always(down);
+    let inner = Timeout::new(Failover::new(main.clone()).or(pool), Duration::from_secs(3600));
+    let limited = RateLimit::new(Tap::new(inner, |_, _| ()), u32::MAX, Duration::from_secs(1));
+    let all = Arc::new(BoxTransport::new(Redirect::new(limited, "staging@example.net".parse().unwrap())));
+    assert_eq!(all.paused(), []);
+    for _ in 0..2 {
+        all.send(&mail()).await.unwrap();
+    }
+    let reason = "421 closing <a***@example.com>".to_owned();
+    assert_eq!(all.paused(), [("main".into(), reason.clone()), ("round-robin/us".into(), "535 wrong".into())]);
+    us.mend();
+    for _ in 0..2 {
+        all.send(&mail()).await.unwrap();
+    }
+    assert_eq!(all.paused(), [("main".into(), reason)]);
+}
+
+#[tokio::test]
 async fn doubt_goes_all_the_way_out() {
     let last = Fake::new("last");
     let inner = Failover::new(Fake::new("a").always(down)).or(Fake::new("b").always(in_doubt)).pause(long());

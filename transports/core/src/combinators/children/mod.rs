@@ -83,6 +83,18 @@ impl<M: Message> Children<M> {
         self.list.iter().map(|child| child.transport.max_batch()).max().unwrap_or(1).max(1)
     }
 
+    /// Those that are paused, and those within the others, each with the reason.
+    pub(super) fn paused(&self) -> Vec<(String, String)> {
+        let each = self.list.iter().map(|Child { label, transport, breaker }| match breaker.reason() {
+            Some(reason) => vec![(label.clone(), reason)],
+            None => {
+                let within = transport.paused().into_iter();
+                within.map(|(inner, reason)| (format!("{label}/{inner}"), reason)).collect()
+            }
+        });
+        each.flatten().collect()
+    }
+
     /// One that can express the message is enough.
     pub(super) fn check(&self, message: &M) -> Result<(), Failure> {
         let mut said = Vec::new();
