@@ -81,19 +81,20 @@ impl Answer {
     /// What a status means by itself (RFC 9110 section 15), for answers that the provider's documentation says nothing of.
     ///
     /// A refusal whose form is not the provider's own may come from anything in between. It therefore never condemns the
-    /// message, unless the message is too large (413).
+    /// message, unless the message is too large (413). A 500 says nothing of how far it came, and leaves the message **in doubt**, so that
+    /// each such attempt counts.
     pub fn refusal(&self) -> HttpError {
         use HttpErrorKind::{Account, Message, NoAnswer, Rate, Unavailable};
         let (kind, text) = match self.status() {
             413 => (Message, "the request is too large"),
             429 => (Rate, "too many requests"),
             408 | 425 | 503 => (Unavailable, "it cannot serve at present"),
-            500 => (HttpErrorKind::Busy, "it failed inside"),
             300..400 => (Account, "it points elsewhere; the base URL may be wrong"),
             401 | 403 | 407 => (Account, "it does not let this account send"),
             402 => (Account, "it asks for payment"),
-            400..500 | 501 | 505 => (Account, "it refused in a form that is not its own"),
-            // A gateway that lost what is behind it, and whatever nobody has documented.
+            400..=499 | 501 | 505 => (Account, "it refused in a form that is not its own"),
+            // What failed inside, a gateway that lost what is behind it, and whatever nobody has documented: it may have come to the
+            // message before.
             _ => (NoAnswer, "it gave no answer of its own"),
         };
         self.error(kind, text)
@@ -159,6 +160,14 @@ mod tests {
             let condemned = error.class() == Class::Permanent && error.blame() == Blame::Message;
             assert_eq!(condemned, status == 413, "{status}");
         }
+    }
+
+    #[test]
+    fn a_failure_inside_leaves_the_message_in_doubt() {
+        for status in [500, 502, 504, 520] {
+            assert!(answer(status, &[]).refusal().in_doubt(), "{status}");
+        }
+        assert!(!answer(503, &[]).refusal().in_doubt());
     }
 
     #[test]

@@ -47,7 +47,7 @@
 //! else, see [`Answer::refusal`]: a proxy's page never condemns a message.
 //!
 //! No answer means that the whole request was handed to the connection, and that no answer came, or none that could be read, or that a
-//! gateway answered in the provider's place (502, 504). Before that point the message is certainly not sent.
+//! gateway or nobody known answered in the provider's place (500, 502, 504). Before that point the message is certainly not sent.
 //!
 //! # What is not expressed
 //! Nothing is dropped silently. What an API has no word for is an [`Unsupported`](postrider_transport::Unsupported), at enqueue time already. No

@@ -29,6 +29,7 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | other 400, 413, 422 | [`Message`](HttpErrorKind::Message) |
 /// | 402, or the code `not_enough_credits` | [`Quota`](HttpErrorKind::Quota) |
 /// | 429 | [`Rate`](HttpErrorKind::Rate), for as long as `x-sib-ratelimit-reset` says |
+/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
 #[derive(Debug, Clone)]
 pub struct Brevo {
     key: Secret,
@@ -221,7 +222,7 @@ fn key(outgoing: &Outgoing<Email>) -> Uuid {
 }
 
 fn refusal(answer: &Answer) -> HttpError {
-    use HttpErrorKind::{Account, Message, Quota, Rate};
+    use HttpErrorKind::{Account, Busy, Message, Quota, Rate};
     let Ok(Said { code, message }) = answer.json() else {
         return answer.refusal();
     };
@@ -233,6 +234,7 @@ fn refusal(answer: &Answer) -> HttpError {
         (400 | 413 | 422, _) => Message,
         (401 | 403..=406, _) => Account,
         (429, _) => Rate,
+        (500, _) => Busy,
         _ => return answer.refusal(),
     };
     answer.error(kind, message).with_code(code).with_retry_after(reset(answer).filter(|_| kind == Rate))

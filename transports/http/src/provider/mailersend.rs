@@ -29,6 +29,7 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | 401, 403 | [`Account`](HttpErrorKind::Account) |
 /// | 429 with `#MS42901`, or without requests left for the day | [`Quota`](HttpErrorKind::Quota), until midnight in UTC |
 /// | any other 429 | [`Rate`](HttpErrorKind::Rate), until `Retry-After` |
+/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
 /// | 421 | [`Unavailable`](HttpErrorKind::Unavailable): maintenance |
 #[derive(Debug, Clone)]
 pub struct MailerSend {
@@ -209,6 +210,7 @@ fn refusal(answer: &Answer) -> HttpError {
         422 => invalid(&reasons),
         429 if daily => HttpErrorKind::Quota,
         429 => HttpErrorKind::Rate,
+        500 => HttpErrorKind::Busy,
         _ => return answer.refusal(),
     };
     let texts: Vec<_> = reasons.iter().map(|(_, text)| *text).collect();

@@ -28,6 +28,7 @@ use crate::{Answer, Form, HttpConfigError, HttpError, HttpErrorKind, Provider, P
 /// | 401, 402, 403, 404 | [`Account`](HttpErrorKind::Account) |
 /// | 420, or any refusal with a time after which to try again | [`Quota`](HttpErrorKind::Quota), until that time |
 /// | 429 | [`Rate`](HttpErrorKind::Rate), for as long as it says |
+/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
 #[derive(Debug, Clone)]
 pub struct Mailgun {
     key: Secret,
@@ -170,7 +171,7 @@ impl Mailgun {
 /// Its errors have no codes, and what the account may not do is said with the statuses of a bad request as well: the words are all there
 /// is to tell them by.
 fn refusal(answer: &Answer) -> HttpError {
-    use HttpErrorKind::{Account, Message, Quota, Rate, Recipient};
+    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient};
     let Ok(Said { message }) = answer.json() else {
         return answer.refusal();
     };
@@ -184,6 +185,7 @@ fn refusal(answer: &Answer) -> HttpError {
         400 if said.contains("'to' parameter is not a valid address") => Recipient,
         400 | 413 => Message,
         401..=404 => Account,
+        500 => Busy,
         _ => return answer.refusal(),
     };
     answer.error(kind, message).with_retry_after(wait)

@@ -27,7 +27,7 @@ use crate::{Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, Provider
 /// | `mj-0013` for recipients | [`Recipient`](crate::HttpErrorKind::Recipient) |
 /// | any other code with 400 | [`Message`](crate::HttpErrorKind::Message) |
 /// | 429 | [`Rate`](crate::HttpErrorKind::Rate) |
-/// | 500 | [`Busy`](crate::HttpErrorKind::Busy); in a batch [`NoAnswer`](crate::HttpErrorKind::NoAnswer), since some may have been accepted |
+/// | 500 in its own form | [`Busy`](crate::HttpErrorKind::Busy); in a batch [`NoAnswer`](crate::HttpErrorKind::NoAnswer), since some may have been accepted |
 #[derive(Debug, Clone)]
 pub struct Mailjet {
     keys: Secret,

@@ -24,7 +24,7 @@ use crate::{
 /// | 400 | [`Message`](HttpErrorKind::Message) |
 /// | 401, 403 | [`Account`](HttpErrorKind::Account) |
 /// | 429 | [`Rate`](HttpErrorKind::Rate), or [`Quota`](HttpErrorKind::Quota) where it speaks of the plan |
-/// | 500 | [`Busy`](HttpErrorKind::Busy); in a batch [`NoAnswer`](HttpErrorKind::NoAnswer), since some may have been accepted |
+/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy); in a batch [`NoAnswer`](HttpErrorKind::NoAnswer), since some may have been accepted |
 ///
 /// A batch is answered by 200 although some of its messages failed, and why stands there in prose only. These are asked for again, each
 /// alone, so that the status tells.
@@ -228,6 +228,7 @@ fn refusal(answer: &Answer) -> HttpError {
         // "Billing plan limit exhausted or sandbox rate limit exceeded (see the response for details)."
         429 if text.to_ascii_lowercase().contains("plan") && !text.contains("per second") => HttpErrorKind::Quota,
         429 => HttpErrorKind::Rate,
+        500 => HttpErrorKind::Busy,
         _ => return answer.refusal(),
     };
     answer.error(kind, text)

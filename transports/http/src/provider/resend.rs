@@ -27,7 +27,7 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | 401, 403 (a domain that is not verified, too), 404, 405 | [`Account`](HttpErrorKind::Account) |
 /// | `daily_quota_exceeded`, `monthly_quota_exceeded` | [`Quota`](HttpErrorKind::Quota) |
 /// | `rate_limit_exceeded` | [`Rate`](HttpErrorKind::Rate) |
-/// | 500 | [`Busy`](HttpErrorKind::Busy) |
+/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
 ///
 /// The names are those of <https://resend.com/docs/api-reference/errors>.
 ///

@@ -22,6 +22,7 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | 400, 413 | [`Message`](HttpErrorKind::Message) |
 /// | 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
 /// | 429 | [`Rate`](HttpErrorKind::Rate), until `X-RateLimit-Reset` |
+/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
 #[derive(Debug, Clone)]
 pub struct SendGrid {
     key: Secret,
@@ -171,6 +172,7 @@ fn refusal(answer: &Answer) -> HttpError {
         400 | 413 => HttpErrorKind::Message,
         401 | 403 | 404 | 405 => HttpErrorKind::Account,
         429 => HttpErrorKind::Rate,
+        500 => HttpErrorKind::Busy,
         _ => return answer.refusal(),
     };
     let Ok(Errors { errors }) = answer.json() else {

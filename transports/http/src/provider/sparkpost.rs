@@ -33,6 +33,7 @@ use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// | other 409: the earlier request is still under way | [`Busy`](HttpErrorKind::Busy) |
 /// | 420 | [`Quota`](HttpErrorKind::Quota) |
 /// | 429 | [`Rate`](HttpErrorKind::Rate) |
+/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
 #[derive(Debug, Clone)]
 pub struct SparkPost {
     key: Secret,
@@ -212,6 +213,7 @@ fn refusal(answer: &Answer) -> HttpError {
         (401 | 403..=405, _) => Account,
         (420, _) => Quota,
         (429, _) => Rate,
+        (500, _) => Busy,
         _ => return answer.refusal(),
     };
     let error = answer.error(kind, said);

@@ -48,6 +48,7 @@ pub(crate) async fn what_is_not_the_providers_own<C: Case>() {
         line(413, Message),
         line(422, Account),
         line(429, Rate),
+        line(500, NoAnswer),
         line(502, NoAnswer),
         line(503, Unavailable),
         line(504, NoAnswer),

@@ -2,6 +2,7 @@
 
 use postrider_transport::{Email, Failure, Outgoing, Receipt};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::{Answer, BatchOutcome, HttpError, HttpErrorKind};
 
@@ -54,7 +55,10 @@ fn puzzling(answer: &Answer) -> HttpError {
 fn global(answer: &Answer) -> HttpError {
     match answer.json::<Said>() {
         Ok(said) => refusal(answer, &[said]),
-        Err(_) => answer.refusal(),
+        Err(_) => match answer.json::<Inside>() {
+            Ok(inside) if answer.status() == 500 => answer.error(HttpErrorKind::Busy, inside.message),
+            _ => answer.refusal(),
+        },
     }
 }
 
@@ -125,6 +129,15 @@ struct Said {
     message: String,
     #[serde(rename = "ErrorRelatedTo")]
     related_to: Option<Vec<String>>,
+}
+
+/// What failed inside has an identifier for Mailjet's support, and no code.
+#[derive(Deserialize)]
+struct Inside {
+    #[serde(rename = "ErrorIdentifier")]
+    _identifier: IgnoredAny,
+    #[serde(rename = "ErrorMessage")]
+    message: String,
 }
 
 impl Said {
