@@ -22,8 +22,7 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | 2xx with an `id` | accepted |
 /// | 400, 422: `validation_error`, `missing_required_field`, `invalid_` … `attachment`, `from_address`, `parameter` | [`Message`](HttpErrorKind::Message) |
 /// | 451: `security_error` | [`Message`](HttpErrorKind::Message) |
-/// | `invalid_idempotent_request`: the key was used with another content | [`Message`](HttpErrorKind::Message) |
-/// | `concurrent_idempotent_requests`: the same request is under way | [`NoAnswer`](HttpErrorKind::NoAnswer) |
+/// | `concurrent_idempotent_requests`, `invalid_idempotent_request`: an earlier request of this delivery is under way, or was handled with another content | [`NoAnswer`](HttpErrorKind::NoAnswer) |
 /// | 401, 403 (a domain that is not verified, too), 404, 405 | [`Account`](HttpErrorKind::Account) |
 /// | `daily_quota_exceeded`, `monthly_quota_exceeded` | [`Quota`](HttpErrorKind::Quota) |
 /// | `rate_limit_exceeded` | [`Rate`](HttpErrorKind::Rate) |
@@ -200,8 +199,8 @@ fn refusal(answer: &Answer) -> HttpError {
         (400 | 422, "validation_error" | "invalid_attachment" | "invalid_from_address") => Message,
         (400 | 422, "invalid_parameter" | "missing_required_field") => Message,
         (451, "security_error") => Message,
-        (409, "invalid_idempotent_request") => Message,
-        (409, "concurrent_idempotent_requests") => NoAnswer,
+        // A request of this delivery was there before, and what became of it, this answer does not say.
+        (409, "invalid_idempotent_request" | "concurrent_idempotent_requests") => NoAnswer,
         (401 | 403 | 404 | 405, _) => Account,
         (429, "daily_quota_exceeded" | "monthly_quota_exceeded") => Quota,
         (429, _) => Rate,

@@ -29,8 +29,8 @@ use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// | 400 of the codes 7000 to 7999 and 1910, 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
 /// | 400 of the codes 5002 and 1902 with a suppressed address; 200 without an accepted recipient | [`Recipient`](HttpErrorKind::Recipient) |
 /// | 400 of the code 1502 | [`Unavailable`](HttpErrorKind::Unavailable) |
-/// | other 400, 413, 422; 409 of the code 1600: the key was used for another message | [`Message`](HttpErrorKind::Message) |
-/// | other 409: the earlier request is still under way | [`Busy`](HttpErrorKind::Busy) |
+/// | other 400, 413, 422 | [`Message`](HttpErrorKind::Message) |
+/// | 409: an earlier request of this delivery is under way, or was handled with another content | [`NoAnswer`](HttpErrorKind::NoAnswer) |
 /// | 420 | [`Quota`](HttpErrorKind::Quota) |
 /// | 429 | [`Rate`](HttpErrorKind::Rate) |
 /// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
@@ -195,7 +195,7 @@ fn refused(outgoing: &Outgoing<Email>, errors: &[Said]) -> Vec<Refusal> {
 
 /// The codes: <https://support.sparkpost.com/docs/tech-resources/extended-error-codes>; those of 409: the API's manual.
 fn refusal(answer: &Answer) -> HttpError {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Unavailable};
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
     let Ok(Errors { errors }) = answer.json() else {
         return answer.refusal();
     };
@@ -207,8 +207,8 @@ fn refusal(answer: &Answer) -> HttpError {
         (400, code) if code.len() == 4 && code.starts_with('7') => Account,
         (400, "5002") => Recipient,
         (400, "1902") if said.contains("suppressed") => Recipient,
-        (409, "1600") => Message,
-        (409, _) => Busy,
+        // Whatever the code: a request of this delivery was there before, and what became of it, this answer does not say.
+        (409, _) => NoAnswer,
         (400 | 413 | 422, _) => Message,
         (401 | 403..=405, _) => Account,
         (420, _) => Quota,

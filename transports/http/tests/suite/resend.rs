@@ -134,7 +134,7 @@ async fn answers() {
         (422, "invalid_parameter", Message),
         (422, "missing_required_field", Message),
         (451, "security_error", Message),
-        (409, "invalid_idempotent_request", Message),
+        (409, "invalid_idempotent_request", NoAnswer),
         (409, "concurrent_idempotent_requests", NoAnswer),
         (400, "invalid_idempotency_key", Account),
         (422, "invalid_access", Account),

@@ -160,7 +160,7 @@ async fn who_is_rejected_inside_a_success_is_on_record() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Unavailable};
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
     let errors = |code: &str, message: &str, description: &str| {
         format!(r#"{{"errors":[{{"message":"{message}","description":"{description}","code":"{code}"}}]}}"#)
     };
@@ -183,9 +183,9 @@ async fn answers() {
         line(403, &errors("1100", "Forbidden.", "permission denied"), Account),
         line(404, &errors("1101", "invalid URI", ""), Account),
         line(405, &errors("1102", "invalid HTTP method", ""), Account),
-        line(409, &errors("1600", "the key was used with another payload", ""), Message),
-        line(409, &errors("1601", "a request with this key is in progress", ""), Busy),
-        line(409, &errors("1602", "Resource in use", ""), Busy),
+        line(409, &errors("1600", "the key was used with another payload", ""), NoAnswer),
+        line(409, &errors("1601", "a request with this key is in progress", ""), NoAnswer),
+        line(409, &errors("1602", "Resource in use", ""), NoAnswer),
         line(413, &errors("1300", "too large", ""), Message),
         line(422, &errors("3020", "template mime parsing error", "for ada@example.org"), Message),
         line(420, &errors("2101", "Exceed Sending Limit (hourly)", ""), Quota),
