@@ -18,7 +18,7 @@ pub(crate) fn example_mail(from: &str, to: &str) -> Result<Email, EmailError> {
         .subject("Your order 42")
         .text("It is on its way. The terms are attached.")
         .html("<p>It is <b>on its way</b>. <img src=\"cid:pixel\" width=\"20\" height=\"20\" alt=\"\"> The terms are attached.</p>")
-        .attach(Attachment::new("terms.txt", "text/plain; charset=utf-8", *b"Nothing is ever lost.\n")?)
+        .attach(Attachment::new("terms.txt", "text/plain", *b"Nothing is ever lost.\n")?)
         .attach(Attachment::inline("pixel", "pixel.gif", "image/gif", *pixel)?)
         .header("X-Order", "42")
         .tag("order")

@@ -2,7 +2,7 @@
 //! are for something else (templates, times to send at, tracking) are left out: none of ours may have them.
 
 use crate::spec::{Form, SOME_TEXT, TEXT, may, must};
-use Form::{Address, Base64, Flag, List, Mailbox, Mailboxes, Map, Object, OneOf, Text};
+use Form::{Address, Base64, Flag, List, Mailbox, Mailboxes, Map, Object, OneOf, Text, Without};
 
 const ANY: usize = usize::MAX;
 
@@ -10,6 +10,9 @@ const DISPOSITION: Form = OneOf(&["attachment", "inline"]);
 
 /// `{"email": …, "name": …}`.
 const PERSON: Form = Object(&[must("email", Address), may("name", TEXT)]);
+
+/// The `attachments` of <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>.
+const SENDGRID_NAME: Form = Without(&[';', ',', '\r', '\n']);
 
 /// <https://github.com/twilio/sendgrid-oai/blob/main/spec/json/tsg_mail_v3.json>, `PostMailSend`.
 pub(crate) const SENDGRID: Form = Object(&[
@@ -40,10 +43,10 @@ pub(crate) const SENDGRID: Form = Object(&[
             ANY,
             &Object(&[
                 must("content", Base64),
-                must("filename", TEXT),
-                may("type", SOME_TEXT),
+                must("filename", SENDGRID_NAME),
+                may("type", SENDGRID_NAME),
                 may("disposition", DISPOSITION),
-                may("content_id", TEXT),
+                may("content_id", SENDGRID_NAME),
             ]),
         ),
     ),

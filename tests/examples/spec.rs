@@ -11,6 +11,8 @@ use serde_json::Value;
 pub(crate) enum Form {
     /// A text of so many characters, at least and at most.
     Text(usize, usize),
+    /// Any text but the empty one, without these characters.
+    Without(&'static [char]),
     /// One of these texts.
     OneOf(&'static [&'static str]),
     /// An address of RFC 5321, and nothing else.
@@ -94,6 +96,7 @@ impl Form {
     fn holds(&self, text: &str) -> bool {
         match self {
             Self::Text(least, most) => (*least..=*most).contains(&text.chars().count()),
+            Self::Without(characters) => !text.is_empty() && !text.contains(*characters),
             Self::OneOf(texts) => texts.contains(&text),
             Self::Address => is_address(text),
             Self::Mailbox => {

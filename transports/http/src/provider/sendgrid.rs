@@ -16,6 +16,10 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// Tags become categories and metadata custom arguments. The answer has no word on single recipients; those on a suppression list are
 /// dropped later, which its event webhook tells.
 ///
+/// An attachment's type has no parameters. A `charset` of UTF-8 or US-ASCII is left out where the content is ASCII, which reads the same
+/// without it; SendGrid may name another one in its place. Any other parameter is refused, and so is a `;` or a `,` in a file name or a
+/// content id.
+///
 /// | Answer | Means |
 /// |---|---|
 /// | 202; 200 in the sandbox | accepted; the id is in `X-Message-Id` |
@@ -74,6 +78,10 @@ const MAX_CUSTOM_ARGS: usize = 10_000;
 /// Headers that the API refuses, beside those that no [`Email`] can have.
 const RESERVED: [&str; 3] = ["x-sg-id", "x-sg-eid", "received"];
 
+/// What no type, name and content id of an attachment may have, beside line breaks:
+/// <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>.
+const PROHIBITED: [char; 2] = [';', ','];
+
 impl Provider for SendGrid {
     const NAME: &'static str = "sendgrid";
 
@@ -115,6 +123,14 @@ impl Provider for SendGrid {
         }
         if email.attachments().iter().any(|file| file.content().is_empty()) {
             return Err(Unsupported::new("an empty attachment"));
+        }
+        for file in email.attachments() {
+            if media_type(file).is_none() {
+                return Err(Unsupported::new("an attachment's type with parameters"));
+            }
+            if [Some(file.file_name()), file.content_id()].into_iter().flatten().any(|text| text.contains(PROHIBITED)) {
+                return Err(Unsupported::new("an attachment's name or content id with a comma or semicolon"));
+            }
         }
         for header in email.headers() {
             if RESERVED.contains(&header.name().to_ascii_lowercase().as_str()) {
@@ -165,6 +181,19 @@ impl Provider for SendGrid {
         }
         Err(refusal(answer).into())
     }
+}
+
+/// An attachment's type without its parameters, where they say nothing that its reader needs.
+fn media_type(file: &Attachment) -> Option<&str> {
+    let Some((bare, parameters)) = file.content_type().split_once(';') else {
+        return Some(file.content_type()).filter(|bare| !bare.contains(PROHIBITED));
+    };
+    let (name, value) = parameters.split_once('=')?;
+    let charset = value.trim().trim_matches('"');
+    let is_ascii =
+        ["utf-8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known)) && file.content().is_ascii();
+    let needless = is_ascii && name.trim().eq_ignore_ascii_case("charset") && !bare.contains(PROHIBITED);
+    needless.then(|| bare.trim())
 }
 
 fn refusal(answer: &Answer) -> HttpError {
@@ -243,7 +272,8 @@ impl<'a> From<&'a Attachment> for File<'a> {
         Self {
             content: base64(attachment.content()),
             filename: attachment.file_name(),
-            kind: attachment.content_type(),
+            // None is left that check has not refused.
+            kind: media_type(attachment).unwrap_or_else(|| attachment.content_type()),
             disposition: if attachment.content_id().is_some() { "inline" } else { "attachment" },
             content_id: attachment.content_id(),
         }

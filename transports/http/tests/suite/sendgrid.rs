@@ -94,6 +94,19 @@ async fn the_whole_mail_is_in_the_request() {
 }
 
 #[tokio::test]
+async fn a_charset_that_says_nothing_is_left_out() {
+    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
+    for kind in
+        ["text/plain", "text/plain; charset=utf-8", "text/plain;charset=\"US-ASCII\"", "text/plain ; Charset=UTF-8"]
+    {
+        let file = Attachment::new("a.txt", kind, *b"terms").expect("an attachment");
+        connect(Sendgrid::provider(), &peer).send(&outgoing(plain().attach(file))).await.expect("it is accepted");
+        let seen = peer.seen().pop().expect("a request").json();
+        assert_eq!(seen["attachments"][0]["type"], "text/plain", "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn only_the_recipients_of_the_attempt_are_named() {
     let peer = HttpPeer::start([Sendgrid::accepted()]).await;
     let mail = outgoing(rich()).with_recipients(vec![Recipient::new("carol@example.org")]);
@@ -141,12 +154,22 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
     let peer = HttpPeer::start([Sendgrid::accepted()]).await;
     let transport = connect(Sendgrid::provider(), &peer);
     let tags = (0..11).fold(plain(), |email, number| email.tag(number.to_string()));
+    let file = |name: &str, kind: &str| Attachment::new(name, kind, *b"x").expect("an attachment");
     let crowd = (0..1000).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
     for email in [
         Email::builder().from("a@example.com").bcc("b@example.com").subject("x").text("x"),
         plain().subject(""),
         plain().html(""),
         plain().attach(Attachment::new("a.txt", "text/plain", *b"").expect("an attachment")),
+        // https://github.com/sendgrid/sendgrid-go/issues/450
+        plain().attach(file("a.ics", "text/calendar; method=REQUEST")),
+        plain().attach(file("a.ics", "text/calendar; charset=utf-8; method=REQUEST")),
+        plain().attach(file("a.txt", "text/plain; charset=iso-2022-jp")),
+        // SendGrid would call it something else: https://github.com/anymail/django-anymail/issues/150
+        plain().attach(Attachment::new("a.txt", "text/plain; charset=utf-8", "é".as_bytes()).expect("an attachment")),
+        plain().attach(file("Terms, new.txt", "text/plain")),
+        plain().attach(file("Terms; new.txt", "text/plain")),
+        plain().attach(Attachment::inline("a,b", "a.png", "image/png", *b"x").expect("an attachment")),
         plain().sender("b@example.com"),
         plain().null_envelope_from(),
         plain().header("X-A", "1").header("x-a", "2"),
