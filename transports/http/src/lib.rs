@@ -55,7 +55,8 @@
 //!
 //! # Batches
 //! Where a provider has a batch call, a relay fills it from what it has claimed, within the provider's limits. Each message has a result of its
-//! own.
+//! own. Messages that cannot go into a batch are asked for eight at once. When the provider is too fast asked, out of reach or silent, what
+//! it was not asked for yet comes back as not sent.
 
 mod answer;
 mod config;

@@ -1,8 +1,9 @@
 //! The transport.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use futures_util::stream::{self, StreamExt as _};
 use postrider_transport::{Email, Failure, Outgoing, Receipt, Transport};
 
 use crate::error::HttpError;
@@ -63,8 +64,25 @@ impl<P: Provider> Http<P> {
         self.0.provider.receipt(outgoing, &answer)
     }
 
-    /// Messages that go out together, by their places in `batch`. The result has one entry for each.
-    async fn together(&self, batch: &[(&Outgoing<Email>, Request)]) -> Vec<Result<Receipt, Failure>> {
+    /// What is to go into one call; nothing is asked for any more once there is an obstacle. The result has one entry for each message.
+    async fn ask(&self, pack: &Pack<'_>, obstacle: &OnceLock<HttpError>) -> Vec<Result<Receipt, Failure>> {
+        if let Some(error) = obstacle.get() {
+            return pack.requests.iter().map(|_| Err(error.repeated().into())).collect();
+        }
+        let results = self.together(&pack.requests, obstacle).await;
+        let failures = results.iter().filter_map(|result| result.as_ref().err());
+        if let Some(error) = failures.filter_map(|failure| self.0.exchange.obstacle(failure)).next() {
+            obstacle.get_or_init(|| error);
+        }
+        results
+    }
+
+    /// Messages that go out together. The result has one entry for each.
+    async fn together(
+        &self,
+        batch: &[(&Outgoing<Email>, Request)],
+        obstacle: &OnceLock<HttpError>,
+    ) -> Vec<Result<Receipt, Failure>> {
         if let [(outgoing, request)] = batch {
             return vec![self.one(outgoing, request.clone()).await];
         }
@@ -80,15 +98,16 @@ impl<P: Provider> Http<P> {
         };
         let mut taken = taken.into_iter();
         let mut results = Vec::with_capacity(batch.len());
-        let mut obstacle: Option<HttpError> = None;
         for (outgoing, request) in batch {
-            results.push(match (taken.next().flatten(), &obstacle) {
+            results.push(match (taken.next().flatten(), obstacle.get()) {
                 (Some(receipt), _) => Ok(receipt),
                 (None, Some(error)) => Err(error.repeated().into()),
                 (None, None) => {
                     let result = self.one(outgoing, request.clone()).await;
                     // Where it is too fast or out of reach, the others would fare no better.
-                    obstacle = result.as_ref().err().and_then(|failure| self.0.exchange.obstacle(failure));
+                    if let Some(error) = result.as_ref().err().and_then(|failure| self.0.exchange.obstacle(failure)) {
+                        obstacle.get_or_init(|| error);
+                    }
                     result
                 }
             });
@@ -124,14 +143,15 @@ impl<P: Provider> Transport for Http<P> {
 
     async fn send_batch(&self, batch: &[Outgoing<Email>]) -> Vec<Result<Receipt, Failure>> {
         let alone = BatchLimits { messages: 1, octets: 0 };
-        let limits = self.0.provider.batch_limits().unwrap_or(alone);
+        let limits = self.0.provider.batch_limits();
+        let (has_batches, limits) = (limits.is_some(), limits.unwrap_or(alone));
         let mut results: Vec<Option<Result<Receipt, Failure>>> = batch.iter().map(|_| None).collect();
         let mut packs: Vec<Pack<'_>> = Vec::new();
         for (place, outgoing) in batch.iter().enumerate() {
             match self.request(outgoing) {
                 Err(failure) => results[place] = Some(Err(failure)),
                 Ok(request) => {
-                    let joins = self.0.provider.is_batchable(outgoing);
+                    let joins = has_batches && self.0.provider.is_batchable(outgoing);
                     // The first that has room, since one message that goes alone must not end a batch.
                     match packs.iter_mut().find(|pack| joins && pack.takes(&request, limits)) {
                         Some(pack) => pack.add(place, outgoing, request),
@@ -140,16 +160,29 @@ impl<P: Provider> Transport for Http<P> {
                 }
             }
         }
-        for pack in packs {
-            let answers = self.together(&pack.requests).await;
-            for (place, answer) in pack.places.into_iter().zip(answers) {
-                results[place] = Some(answer);
+        let obstacle = OnceLock::new();
+        let mut settle = |pack: &Pack<'_>, answers: Vec<_>| {
+            for (place, answer) in pack.places.iter().zip(answers) {
+                results[*place] = Some(answer);
             }
+        };
+        let (batches, alone): (Vec<_>, Vec<_>) = packs.into_iter().partition(|pack| pack.open);
+        for pack in &batches {
+            settle(pack, self.ask(pack, &obstacle).await);
+        }
+        // What no batch takes would otherwise wait for all that is before it.
+        let calls: Vec<_> = alone.iter().map(async |pack| (pack, self.ask(pack, &obstacle).await)).collect();
+        let mut calls = stream::iter(calls).buffer_unordered(ABREAST);
+        while let Some((pack, answers)) = calls.next().await {
+            settle(pack, answers);
         }
         let missing = || Err(self.0.exchange.no_answer("it did not answer for each message of a batch").into());
         results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
     }
 }
+
+/// How many messages that go alone are asked for at once, in one call for many.
+const ABREAST: usize = 8;
 
 /// What goes into one call.
 struct Pack<'a> {

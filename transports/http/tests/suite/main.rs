@@ -18,6 +18,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod conformance;
+mod custom;
 mod faults;
 #[cfg(any(feature = "mailjet", feature = "mailtrap", feature = "postmark"))]
 mod limits;

@@ -1,0 +1,123 @@
+//! What holds for every provider, one of a user's own among them.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use postrider_http::{
+    Answer, BatchLimits, Http, HttpConfigError, HttpErrorKind, Provider, ProviderUrl, Request, Secret,
+};
+use postrider_transport::testkit::{HttpPeer, HttpReply};
+use postrider_transport::{Email, EmailBuilder, Failure, Outgoing, Receipt, Transport, Unsupported};
+
+use crate::faults::kind;
+use crate::support::{KEY, another, connect, outgoing, plain};
+
+/// It has a batch call for untagged mails, and asks with just these octets.
+struct Own {
+    key: Secret,
+    body: &'static str,
+    limits: Option<BatchLimits>,
+}
+
+impl Own {
+    fn asking(body: &'static str) -> Self {
+        let key = Secret::bearer(KEY).expect("a key");
+        Self { key, body, limits: Some(BatchLimits { messages: 2, octets: 100_000 }) }
+    }
+}
+
+impl Provider for Own {
+    const NAME: &'static str = "own";
+
+    fn from_url(_: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
+        Ok(Self::asking("{}"))
+    }
+
+    fn base_url(&self) -> &str {
+        "https://api.own.example"
+    }
+
+    fn authorization(&self) -> (HeaderName, &Secret) {
+        (http::header::AUTHORIZATION, &self.key)
+    }
+
+    fn check(&self, _: &Email) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn request(&self, _: &Outgoing<Email>) -> Result<Request, Failure> {
+        Ok(Request::json("/v1/send", self.body))
+    }
+
+    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
+        if answer.status() == 200 { Ok(Receipt::new()) } else { Err(answer.refusal().into()) }
+    }
+
+    fn batch_limits(&self) -> Option<BatchLimits> {
+        self.limits
+    }
+
+    fn is_batchable(&self, outgoing: &Outgoing<Email>) -> bool {
+        outgoing.message().tags().is_empty()
+    }
+
+    fn batch_request(&self, _: &[(&Outgoing<Email>, Request)]) -> Request {
+        Request::json("/v1/batch", self.body)
+    }
+}
+
+fn many(count: usize, mail: impl Fn() -> EmailBuilder) -> Vec<Outgoing<Email>> {
+    (0..count).map(|_| another(mail())).collect()
+}
+
+fn alone() -> EmailBuilder {
+    plain().tag("alone")
+}
+
+#[tokio::test]
+async fn messages_that_go_alone_are_asked_for_eight_at_once() {
+    // Because of what they are, or because there is no batch call.
+    are_asked_for_eight_at_once(Own::asking("{}"), alone).await;
+    are_asked_for_eight_at_once(Own { limits: None, ..Own::asking("{}") }, plain).await;
+}
+
+async fn are_asked_for_eight_at_once(own: Own, mail: fn() -> EmailBuilder) {
+    let peer = HttpPeer::start([HttpReply::Held(Box::new(HttpReply::json(200, "{}")))]).await;
+    let transport = connect(own, &peer);
+    let sending = tokio::spawn(async move { transport.send_batch(&many(20, mail)).await });
+    let eight = async {
+        while peer.seen().len() < 8 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), eight).await.expect("eight are under way while none is answered");
+    while !sending.is_finished() {
+        peer.release();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let results = sending.await.expect("it does not panic");
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 20, "{results:?}");
+    assert!(peer.connections() <= 8, "{} at once", peer.connections());
+}
+
+#[tokio::test]
+async fn nothing_more_is_asked_for_once_the_provider_does_not_serve() {
+    use HttpErrorKind::{NoAnswer, Rate, Unavailable};
+    for (reply, asked, unasked) in [(HttpReply::json(429, ""), Rate, Rate), (HttpReply::Close, NoAnswer, Unavailable)] {
+        let peer = HttpPeer::start([reply.clone()]).await;
+        let results = connect(Own::asking("{}"), &peer).send_batch(&many(20, alone)).await;
+        let kinds: Vec<_> = results.iter().map(|result| kind(result.as_ref().expect_err("none is sent"))).collect();
+        assert_eq!(peer.seen().len(), 8, "{reply:?}");
+        assert_eq!(kinds, [vec![asked; 8], vec![unasked; 12]].concat(), "{reply:?}");
+
+        // Of three batches the first one, and nothing of what goes alone after them.
+        let peer = HttpPeer::start([reply.clone()]).await;
+        let mails = [many(6, plain), many(1, alone)].concat();
+        let results = connect(Own::asking("{}"), &peer).send_batch(&mails).await;
+        let kinds: Vec<_> = results.iter().map(|result| kind(result.as_ref().expect_err("none is sent"))).collect();
+        assert_eq!(kinds[2..], [unasked; 5], "{reply:?}");
+        let paths: Vec<_> = peer.seen().into_iter().map(|seen| seen.path).collect();
+        assert_eq!(paths[0], "/v1/batch");
+        assert!(paths.len() <= 2, "the batch, and its first message alone: {paths:?}");
+    }
+}
