@@ -206,11 +206,4 @@ mod tests {
             assert_eq!(base(url), Err(HttpConfigError::BaseUrl), "{url}");
         }
     }
-
-    #[test]
-    fn a_base_path_goes_before_the_apis_own() {
-        let url =
-            base("https://gateway.example/mail").and_then(|url| url.join("v3/send").map_err(|_| HttpConfigError::Url));
-        assert_eq!(url.map(String::from), Ok("https://gateway.example/mail/v3/send".to_owned()));
-    }
 }

@@ -40,7 +40,9 @@ impl Exchange {
         authorization: (HeaderName, &Secret),
         request: Request,
     ) -> Result<Answer, HttpError> {
-        let url = self.base.join(&request.path).map_err(|_| self.unavailable("the request's path is no path"))?;
+        // A path that begins with a slash would replace that of the base.
+        let path = format!("./{}", request.path.trim_start_matches('/'));
+        let url = self.base.join(&path).map_err(|_| self.unavailable("the request's path is no path"))?;
         let handed_over = Arc::new(HandedOver::default());
         let mut post = self.client.post(url).header(authorization.0, authorization.1.header());
         for (name, value) in request.headers {

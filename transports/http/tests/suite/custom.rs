@@ -121,3 +121,13 @@ async fn nothing_more_is_asked_for_once_the_provider_does_not_serve() {
         assert!(paths.len() <= 2, "the batch, and its first message alone: {paths:?}");
     }
 }
+
+#[tokio::test]
+async fn a_base_path_goes_before_the_apis_own() {
+    let peer = HttpPeer::start([HttpReply::json(200, "{}")]).await;
+    for base in ["/gateway/mail", "/gateway/mail/"] {
+        let http = Http::builder(Own::asking("{}")).base_url(peer.url() + base).build().expect("a transport");
+        http.send(&outgoing(plain())).await.expect("it is accepted");
+        assert_eq!(peer.seen().pop().expect("a request").path, "/gateway/mail/v1/send", "{base}");
+    }
+}
