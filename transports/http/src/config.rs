@@ -69,7 +69,7 @@ impl<P: Provider> HttpBuilder<P> {
     /// When the base URL will not do, or this machine's root certificates cannot be read.
     pub fn build(self) -> Result<Http<P>, HttpConfigError> {
         let base = base(self.base_url.as_deref().unwrap_or(self.provider.base_url()))?;
-        let client = client(&self.timeouts)?;
+        let client = client(&self.timeouts, base.scheme() == "https")?;
         let exchange = Exchange { provider: P::NAME, client, base, timeouts: self.timeouts };
         Ok(Http::from_parts(self.provider, exchange))
     }
@@ -103,7 +103,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn client(timeouts: &Timeouts) -> Result<reqwest::Client, HttpConfigError> {
+fn client(timeouts: &Timeouts, encrypted: bool) -> Result<reqwest::Client, HttpConfigError> {
     let trust = |error: &dyn fmt::Display| HttpConfigError::Trust(error.to_string());
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -111,7 +111,7 @@ fn client(timeouts: &Timeouts) -> Result<reqwest::Client, HttpConfigError> {
         .with_platform_verifier()
         .map_err(|error| trust(&error))?
         .with_no_client_auth();
-    reqwest::Client::builder()
+    let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .http1_only()
         .redirect(reqwest::redirect::Policy::none())
@@ -120,9 +120,10 @@ fn client(timeouts: &Timeouts) -> Result<reqwest::Client, HttpConfigError> {
         .connect_timeout(timeouts.connect)
         .pool_idle_timeout(IDLE)
         // Some providers refuse requests that do not say what sends them.
-        .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| trust(&error))
+        .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")));
+    // A proxy would be shown the key and the mail, which are in clear only because they do not leave this machine.
+    let client = if encrypted { client } else { client.no_proxy() };
+    client.build().map_err(|error| trust(&error))
 }
 
 /// Why a transport cannot be built. It repeats no part of a key or a URL, save the name of a known setting.

@@ -34,6 +34,10 @@
 //! `~` is percent-encoded. Another host in place of `default` is where the API is instead, over `https`, or over `http` on this very
 //! machine.
 //!
+//! # Proxies
+//! Requests go through the proxy that the environment names in `HTTPS_PROXY` or `ALL_PROXY`, save for the hosts in `NO_PROXY`; it is shown the
+//! provider's host and nothing else. Requests to an `http://` base go through none.
+//!
 //! # What an answer means
 //! | [`HttpErrorKind`] | Class | Blame | In doubt |
 //! |---|---|---|---|

@@ -131,3 +131,25 @@ async fn a_base_path_goes_before_the_apis_own() {
         assert_eq!(peer.seen().pop().expect("a request").path, "/gateway/mail/v1/send", "{base}");
     }
 }
+
+/// The environment is read once for a whole process, so that the test runs itself again, in one that has a proxy.
+#[tokio::test]
+async fn what_is_in_clear_goes_through_no_proxy() {
+    const INSIDE: &str = "POSTRIDER_TEST_HAS_A_PROXY";
+    if std::env::var_os(INSIDE).is_some() {
+        let peer = HttpPeer::start([HttpReply::json(200, "{}")]).await;
+        connect(Own::asking("{}"), &peer).send(&outgoing(plain())).await.expect("it is accepted");
+        assert_eq!(peer.seen().len(), 1);
+        return;
+    }
+    let proxy = HttpPeer::start([HttpReply::json(200, "{}")]).await;
+    let mut again = tokio::process::Command::new(std::env::current_exe().expect("a program"));
+    again.args(["--exact", "custom::what_is_in_clear_goes_through_no_proxy"]).env(INSIDE, "1");
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        again.env(name, proxy.url());
+    }
+    let done = again.env_remove("NO_PROXY").env_remove("no_proxy").output().await.expect("it runs");
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && said.contains("1 passed"), "{said}");
+    assert_eq!(proxy.connections(), 0);
+}
