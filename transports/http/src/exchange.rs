@@ -19,8 +19,11 @@ use crate::error::{HttpError, HttpErrorKind};
 use crate::provider::Request;
 use crate::{Secret, Timeouts};
 
-/// No provider's answer is longer.
+/// No provider's answer is longer, in octets, save for what it says of single recipients.
 const LONGEST_ANSWER: usize = 1024 * 1024;
+
+/// How much that may be for each: Mailtrap has an id for it, Mailjet its address, two ids and a link, Postmark its address twice.
+const OF_A_RECIPIENT: usize = 1024;
 
 /// How much of a body is handed to the connection at once.
 const BLOCK: usize = 16 * 1024;
@@ -34,11 +37,12 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Asks once. Any answer is `Ok`, whatever its status.
+    /// Asks once, for mail to so many recipients. Any answer is `Ok`, whatever its status.
     pub(crate) async fn post(
         &self,
         authorization: (HeaderName, &Secret),
         request: Request,
+        recipients: usize,
     ) -> Result<Answer, HttpError> {
         // A path that begins with a slash would replace that of the base.
         let path = format!("./{}", request.path.trim_start_matches('/'));
@@ -67,7 +71,7 @@ impl Exchange {
         };
         match answered {
             Ok(response) => {
-                let mut answer = self.read(response).await;
+                let mut answer = self.read(response, LONGEST_ANSWER + recipients * OF_A_RECIPIENT).await;
                 authorization.1.blot_out(&mut answer.body);
                 Ok(answer)
             }
@@ -75,13 +79,13 @@ impl Exchange {
         }
     }
 
-    async fn read(&self, mut response: reqwest::Response) -> Answer {
+    async fn read(&self, mut response: reqwest::Response, longest: usize) -> Answer {
         let (status, headers) = (response.status(), response.headers().clone());
         let mut body = Vec::new();
         let whole = async {
             loop {
                 match response.chunk().await {
-                    Ok(Some(chunk)) if body.len() + chunk.len() > LONGEST_ANSWER => break Some(Cut::TooLong),
+                    Ok(Some(chunk)) if body.len() + chunk.len() > longest => break Some(Cut::TooLong),
                     Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                     Ok(None) => break None,
                     Err(_) => break Some(Cut::Broken),

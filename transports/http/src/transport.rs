@@ -53,14 +53,14 @@ impl<P: Provider> Http<P> {
         Self(Arc::new(Inner { provider, exchange }))
     }
 
-    async fn post(&self, request: Request) -> Result<crate::Answer, HttpError> {
-        let answer = self.0.exchange.post(self.0.provider.authorization(), request).await?;
+    async fn post(&self, request: Request, recipients: usize) -> Result<crate::Answer, HttpError> {
+        let answer = self.0.exchange.post(self.0.provider.authorization(), request, recipients).await?;
         tracing::debug!(provider = P::NAME, status = answer.status(), "answered");
         Ok(answer)
     }
 
     async fn one(&self, outgoing: &Outgoing<Email>, request: Request) -> Result<Receipt, Failure> {
-        let answer = self.post(request).await?;
+        let answer = self.post(request, outgoing.recipients().len()).await?;
         self.0.provider.receipt(outgoing, &answer)
     }
 
@@ -86,7 +86,8 @@ impl<P: Provider> Http<P> {
         if let [(outgoing, request)] = batch {
             return vec![self.one(outgoing, request.clone()).await];
         }
-        let answer = match self.post(self.0.provider.batch_request(batch)).await {
+        let recipients = batch.iter().map(|(outgoing, _)| outgoing.recipients().len()).sum();
+        let answer = match self.post(self.0.provider.batch_request(batch), recipients).await {
             Ok(answer) => answer,
             Err(error) => return batch.iter().map(|_| Err(error.repeated().into())).collect(),
         };

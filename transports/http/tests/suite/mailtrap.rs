@@ -300,6 +300,18 @@ async fn what_is_not_of_one_message_is_of_each() {
 }
 
 #[tokio::test]
+async fn an_answer_is_as_long_as_its_recipients_are_many() {
+    let ids = vec!["0c7fd939-02cf-11ed-88c2-0a58a9feac02"; 1000];
+    let answers = vec![json!({"success": true, "message_ids": ids}); 40];
+    assert!(json!(answers).to_string().len() > 1024 * 1024, "longer than an answer may be otherwise");
+    let peer = HttpPeer::start([answer(&answers)]).await;
+    let crowd = (0..999).fold(plain(), |email, number| email.to(format!("n{number}@example.org").as_str()));
+    let mails: Vec<_> = (0..40).map(|_| another(crowd.clone())).collect();
+    let results = connect(Trap::provider(), &peer).send_batch(&mails).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 40, "{:?}", results[0]);
+}
+
+#[tokio::test]
 async fn the_limits_split_a_batch() {
     let many: Vec<_> = (0..500).map(|number| sent(&number.to_string())).collect();
     let peer = HttpPeer::start([answer(&many), answer(&many[..2])]).await;
