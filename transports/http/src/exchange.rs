@@ -52,6 +52,10 @@ impl Exchange {
         for (name, value) in request.headers {
             post = post.header(name, value);
         }
+        if request.body.is_empty() {
+            // Nobody takes a block of it.
+            handed_over.set();
+        }
         let length = HeaderValue::from(request.body.len());
         let body = TrackedBody { rest: request.body, handed_over: Arc::clone(&handed_over) };
         let post = post.header(CONTENT_LENGTH, length).body(reqwest::Body::wrap(body));
@@ -100,10 +104,10 @@ impl Exchange {
     fn broken(&self, error: reqwest::Error, handed_over: bool) -> HttpError {
         // The client's own text names the URL, which is the operator's business and not this message's.
         let error = error.without_url();
-        let failure = if handed_over {
-            self.no_answer("the connection broke before an answer came")
-        } else if error.is_connect() {
+        let failure = if error.is_connect() {
             self.unavailable("cannot connect")
+        } else if handed_over {
+            self.no_answer("the connection broke before an answer came")
         } else {
             self.unavailable("the connection broke before the request was written")
         };

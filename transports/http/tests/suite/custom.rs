@@ -153,3 +153,14 @@ async fn what_is_in_clear_goes_through_no_proxy() {
     assert!(done.status.success() && said.contains("1 passed"), "{said}");
     assert_eq!(proxy.connections(), 0);
 }
+
+#[tokio::test]
+async fn a_request_without_a_body_is_in_doubt_too() {
+    let peer = HttpPeer::start([HttpReply::Close]).await;
+    let transport = connect(Own::asking(""), &peer);
+    let failure = transport.send(&outgoing(plain())).await.expect_err("no answer came");
+    assert_eq!((kind(&failure), peer.seen().len()), (HttpErrorKind::NoAnswer, 1), "{failure}");
+    let gone = connect(Own::asking(""), &HttpPeer::start([]).await);
+    let failure = gone.send(&outgoing(plain())).await.expect_err("nobody is there");
+    assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
+}
