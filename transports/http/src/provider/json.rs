@@ -73,11 +73,57 @@ pub(super) fn check_addresses(email: &Email) -> Result<(), Unsupported> {
     }
 }
 
+/// Whether prose names this address, as a whole and in whatever case: `joann@x.example` does not name `ann@x.example`.
+pub(super) fn is_named(text: &str, address: &str) -> bool {
+    let (text, address) = (text.to_ascii_lowercase(), address.to_ascii_lowercase());
+    text.match_indices(&address).any(|(start, found)| {
+        let (mut before, mut after) = (&text[..start], &text[start + found.len()..]);
+        // Marks of quotation, which an address may have as letters.
+        if let (Some(outside), Some(rest)) = (before.strip_suffix('\''), after.strip_prefix('\'')) {
+            (before, after) = (outside, rest);
+        }
+        let ends = match after.strip_prefix('.') {
+            // The end of a sentence.
+            Some(rest) => !rest.starts_with(|c: char| c.is_alphanumeric()),
+            None => !after.starts_with(|c: char| c.is_alphanumeric() || "-_@".contains(c)),
+        };
+        ends && !before.ends_with(|c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.@".contains(c))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use postrider_transport::AddressError;
 
     use super::*;
+
+    #[test]
+    fn an_address_is_named_as_a_whole() {
+        for text in [
+            "ann@x.example",
+            "no ANN@X.example.",
+            "'ann@x.example' is bad",
+            "no \"ann@x.example\"",
+            "<ann@x.example>, more",
+            "to:ann@x.example;",
+        ] {
+            assert!(is_named(text, "Ann@x.example"), "{text}");
+        }
+        for text in [
+            "joann@x.example",
+            "jo.ann@x.example",
+            "jo+ann@x.example",
+            "o'ann@x.example",
+            "'o'ann@x.example' is bad",
+            "ann@x.example.org",
+            "ann@x.example-y",
+            "",
+        ] {
+            assert!(!is_named(text, "ann@x.example"), "{text}");
+        }
+        // Of several mentions, any.
+        assert!(is_named("joann@x.example and ann@x.example", "ann@x.example"));
+    }
 
     #[test]
     fn a_name_stays_one_name() -> Result<(), AddressError> {

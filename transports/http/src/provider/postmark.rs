@@ -8,7 +8,7 @@ use postrider_transport::{Attachment, Class, Email, Failure, Mailbox, Outgoing, 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::json::{array, base64, size, written};
+use super::json::{array, base64, is_named, size, written};
 use super::{BatchLimits, BatchOutcome};
 use crate::config::env;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
@@ -269,12 +269,8 @@ fn refused_batch(messages: usize, answer: &Answer) -> BatchOutcome {
 /// Those recipients of an attempt whom an answer calls inactive. It names them by address, in lower case, amid prose.
 fn inactive(outgoing: &Outgoing<Email>, message: &str) -> Vec<Refusal> {
     let Some((_, list)) = message.split_once("inactive addresses:") else { return Vec::new() };
-    let named: HashSet<_> = list
-        .split(|c: char| c == ',' || c.is_whitespace())
-        .map(|word| word.trim_end_matches('.').to_lowercase())
-        .collect();
     let recipients = outgoing.recipients().iter().map(|recipient| recipient.as_str());
-    let inactive = recipients.filter(|recipient| named.contains(&recipient.to_lowercase()));
+    let inactive = recipients.filter(|recipient| is_named(list, recipient));
     inactive.map(|recipient| Refusal::new(recipient, Class::Permanent, message)).collect()
 }
 

@@ -8,6 +8,7 @@ use postrider_transport::{Class, Email, Failure, Outgoing, Receipt, Refusal, Rev
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::json::is_named;
 use super::message::{self, octets, render};
 use crate::config::env;
 use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
@@ -186,7 +187,7 @@ fn head(email: &Email) -> Vec<String> {
 
 /// Who is named by an error. No field is for it, so that only the words can tell.
 fn refused(outgoing: &Outgoing<Email>, errors: &[Said]) -> Vec<Refusal> {
-    let named = |recipient: &str| errors.iter().find(|error| error.text().contains(recipient));
+    let named = |recipient: &str| errors.iter().find(|error| is_named(&error.text(), recipient));
     let recipients = outgoing.recipients().iter().map(|recipient| recipient.as_str());
     recipients
         .filter_map(|recipient| Some(Refusal::new(recipient, Class::Permanent, named(recipient)?.text())))

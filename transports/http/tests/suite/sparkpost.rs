@@ -145,6 +145,15 @@ async fn who_is_rejected_inside_a_success_is_on_record() {
     let said = "invalid data format/type: 'bob@example.org' is not deliverable";
     assert_eq!(receipt.refused, [Refusal::new("bob@example.org", Class::Permanent, said)]);
 
+    // Not whoever's address ends so, and in whatever case.
+    let reply = HttpReply::json(200, results(1, 1, &error("JoAnn@example.org is not deliverable")));
+    let mail = plain().to("ann@example.org").to("joann@example.org");
+    let left = ["ann@example.org", "joann@example.org"].map(Recipient::new).to_vec();
+    let peer = HttpPeer::start([reply]).await;
+    let receipt = connect(SparkPostCase::provider(), &peer).send(&outgoing(mail).with_recipients(left)).await;
+    let refused = receipt.expect("the other one has it").refused;
+    assert_eq!(refused.iter().map(|refusal| refusal.recipient.as_str()).collect::<Vec<_>>(), ["joann@example.org"]);
+
     let nobody = ask(4, 0, &error("address.email is no address")).await.expect_err("nobody has it");
     let kind = |failure: &postrider_transport::Failure| {
         failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError").kind()
