@@ -21,6 +21,7 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | Answer | Means |
 /// |---|---|
 /// | 202 with `X-Message-Id` | accepted, save for the recipients that a warning `SOME_SUPPRESSED` names: refused for good |
+/// | 202 with `X-Message-Id` and a warning that cannot be read | accepted; the reply says that who is suppressed is not known |
 /// | 202 with a warning `ALL_SUPPRESSED` | [`Recipient`](HttpErrorKind::Recipient) |
 /// | 422 with `#MS42204`, `#MS42222` | [`Quota`](HttpErrorKind::Quota) |
 /// | 422 with `#MS42207`, `#MS42216`, `#MS42225`, `#MS42226` | [`Account`](HttpErrorKind::Account): the domain, the plan, the trial |
@@ -175,7 +176,9 @@ impl Provider for MailerSend {
         let receipt = Receipt::new().with_provider_id(id);
         Ok(match warned {
             Ok(warned) => receipt.with_refused(warned.refused(outgoing)).with_reply(answer.text()),
-            Err(_) => receipt,
+            Err(_) if answer.cut.is_none() && answer.body.is_empty() => receipt,
+            // It has an id, so that to send it again would surely send it twice. Who is suppressed gets no mail either way.
+            Err(_) => receipt.with_reply(format!("accepted; who is suppressed is not known: {}", answer.text())),
         })
     }
 }

@@ -135,6 +135,21 @@ async fn nobody_got_it_when_all_are_suppressed() {
 }
 
 #[tokio::test]
+async fn a_warning_that_cannot_be_read_is_on_record() {
+    let body = warning("SOME_SUPPRESSED", &["ada@example.org"]);
+    for said in [&body[..body.len() / 2], "<html>"] {
+        let reply = HttpReply::answer(202, &[("x-message-id", "5e42")], said);
+        let receipt = ask(Mailersend::provider(), plain(), reply).await.expect("it is accepted");
+        assert_eq!((receipt.provider_id.as_deref(), receipt.refused.len()), (Some("5e42"), 0));
+        let reply = receipt.reply.expect("a note");
+        assert!(reply.contains("who is suppressed is not known"), "{reply}");
+    }
+    let reply = HttpReply::answer(202, &[("x-message-id", "5e42")], "");
+    let receipt = ask(Mailersend::provider(), plain(), reply).await.expect("it is accepted");
+    assert_eq!(receipt.reply, None, "there is nothing to warn of");
+}
+
+#[tokio::test]
 async fn a_success_without_an_id_is_in_doubt() {
     for body in ["", "<html>Welcome to the lounge</html>", r#"{"warnings":[]}"#, &warning("SOME_SUPPRESSED", &[])] {
         let failure = ask(Mailersend::provider(), plain(), HttpReply::json(202, body)).await.expect_err("it has no id");
