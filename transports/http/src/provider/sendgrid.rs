@@ -1,6 +1,6 @@
 //! SendGrid: <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send>.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
@@ -109,7 +109,7 @@ impl Provider for SendGrid {
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 1000 recipients"));
         }
-        if email.tags().len() > MAX_CATEGORIES {
+        if categories(email).len() > MAX_CATEGORIES {
             return Err(Unsupported::new("more than 10 tags"));
         }
         if email.metadata().iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= MAX_CUSTOM_ARGS {
@@ -167,7 +167,7 @@ impl Provider for SendGrid {
                 .collect(),
             attachments: email.attachments().iter().map(File::from).collect(),
             headers,
-            categories: email.tags(),
+            categories: categories(email),
             mail_settings: self.sandbox.then_some(MailSettings { sandbox_mode: Enable { enable: true } }),
         };
         Request::of_json("/v3/mail/send", &mail)
@@ -181,6 +181,12 @@ impl Provider for SendGrid {
         }
         Err(refusal(answer).into())
     }
+}
+
+/// The tags, each once: a list with one twice is refused.
+fn categories(email: &Email) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    email.tags().iter().map(String::as_str).filter(|tag| seen.insert(*tag)).collect()
 }
 
 /// An attachment's type without its parameters, where they say nothing that its reader needs.
@@ -232,8 +238,8 @@ struct Mail<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<File<'a>>,
     headers: BTreeMap<&'a str, String>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    categories: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    categories: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mail_settings: Option<MailSettings>,
 }

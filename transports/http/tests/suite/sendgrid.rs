@@ -117,6 +117,15 @@ async fn only_the_recipients_of_the_attempt_are_named() {
 }
 
 #[tokio::test]
+async fn a_tag_that_comes_twice_is_one_category() {
+    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
+    let tags = (0..22).fold(plain(), |email, number| email.tag((9 - number % 10).to_string()));
+    connect(Sendgrid::provider(), &peer).send(&outgoing(tags)).await.expect("it is accepted");
+    let expected = json!(["9", "8", "7", "6", "5", "4", "3", "2", "1", "0"]);
+    assert_eq!(peer.seen()[0].json()["categories"], expected);
+}
+
+#[tokio::test]
 async fn the_sandbox_answers_200() {
     let peer = HttpPeer::start([HttpReply::json(200, "{}")]).await;
     let transport = connect(Sendgrid::provider().sandbox(), &peer);
