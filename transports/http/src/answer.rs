@@ -1,6 +1,7 @@
 //! What a provider answered, and what it means where the provider has not said otherwise.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, StatusCode};
@@ -8,8 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{HttpError, HttpErrorKind};
 
-/// A whole answer, or as much of it as came.
-#[derive(Debug)]
+/// A whole answer, or as much of it as came. `Debug` shows its status and its length.
 pub struct Answer {
     pub(crate) provider: &'static str,
     pub(crate) status: StatusCode,
@@ -135,6 +135,13 @@ impl Answer {
     }
 }
 
+/// What the headers and the body hold is nobody's business.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer({}, {} bytes)", self.status(), self.body.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +175,12 @@ mod tests {
             assert!(answer(status, &[]).refusal().in_doubt(), "{status}");
         }
         assert!(!answer(503, &[]).refusal().in_doubt());
+    }
+
+    #[test]
+    fn shows_nothing_of_what_it_holds() {
+        let answer = Answer { body: b"for ada@example.org".to_vec(), ..answer(200, &[("x-message-id", "id-of-it")]) };
+        assert_eq!(format!("{answer:?}"), "Answer(200, 19 bytes)");
     }
 
     #[test]
