@@ -214,11 +214,44 @@ async fn a_row_that_makes_no_sense_becomes_a_dead_letter_and_stops_nobody() {
     let dead = outbox.list(&postrider::Filter::new().state(State::Dead)).await.unwrap();
     assert_eq!((dead[0].id, dead[0].attempts), (odd, 1));
     assert!(dead[0].last_error.as_deref().unwrap().contains("the stored row cannot be read"));
-    for bad in ["0198C0DE-0000-7000-8000-000000000000", "no id", ""] {
+    for bad in [
+        "0198C0DE-0000-7000-8000-000000000000",
+        "gggggggg-gggg-gggg-gggg-gggggggggggg",
+        "0198c0de-0000-7000-8000-00000000000-",
+        "0198c0de-0000-7000-8000-000000000000\0x",
+        "0198c0dé-0000-7000-8000-000000000000",
+        "no id",
+        "",
+    ] {
         assert!(
             sqlx::query(add).bind(bad).bind("[\"a\"]").execute(&pool).await.is_err(),
             "{bad:?} was taken for an id"
         );
+    }
+}
+
+/// SQLite keeps as a text whatever octets it is told are one.
+#[tokio::test]
+async fn a_text_that_is_not_utf_8_stops_nobody() {
+    let pool = pool().await;
+    let outbox = outbox(&pool).await;
+    let odd = "CAST(x'7b22ff227d' AS TEXT)";
+    for values in [[odd, "'{}'", "NULL"], ["'email/1'", odd, "NULL"], ["'email/1'", "'{}'", odd]] {
+        let values = values.join(", ");
+        let add = format!(
+            "INSERT INTO postrider_deliveries (format, body, template_id, recipients) VALUES ({values}, '[\"ada@example.com\"]')"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(add)).execute(&pool).await.unwrap();
+    }
+    let good = outbox.enqueue(ada()).await.unwrap();
+    let pass = outbox.relay().drain().await.unwrap();
+    assert_eq!((pass.sent, pass.dead), (1, 3));
+    assert_eq!(outbox.get(good).await.unwrap().unwrap().state, State::Sent);
+    let listed = outbox.list(&postrider::Filter::new()).await.unwrap();
+    assert_eq!(listed.len(), 4);
+    for dead in listed.iter().filter(|summary| summary.id != good) {
+        assert!(dead.last_error.as_deref().unwrap().contains("the stored row cannot be read"), "{dead:?}");
+        assert_eq!(outbox.get(dead.id).await.unwrap().unwrap().state, State::Dead);
     }
 }
 

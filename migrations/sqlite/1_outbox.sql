@@ -12,7 +12,8 @@ CREATE TABLE postrider_deliveries (
                              CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) & 65535)
                       || '-7' || substr(hex(randomblob(2)), 2) || '-8' || substr(hex(randomblob(2)), 2)
                       || '-' || hex(randomblob(6))))
-                  CHECK (id GLOB '????????-????-????-????-????????????' AND id = lower(id)),
+                  CHECK (id GLOB '????????-????-????-????-????????????' AND id NOT GLOB '*[^0-9a-f-]*'
+                         AND length(replace(id, '-', '')) = 32 AND length(CAST(id AS BLOB)) = 36),
     created_at    INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
     format        TEXT    NOT NULL,                         -- 'email/1'
     body          TEXT    NOT NULL,                         -- the message, in that format

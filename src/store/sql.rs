@@ -102,12 +102,15 @@ pub(super) trait Columns {
 
 macro_rules! columns {
     ($row:ty) => {
+        columns!($row, |text: Option<String>| text);
+    };
+    ($row:ty, $text_or_null:expr) => {
         impl Columns for $row {
             fn text(&self, column: &str) -> Result<&str, StoreError> {
                 Ok(sqlx::Row::try_get(self, column)?)
             }
             fn text_or_null(&self, column: &str) -> Result<Option<String>, StoreError> {
-                Ok(sqlx::Row::try_get(self, column)?)
+                Ok($text_or_null(sqlx::Row::try_get(self, column)?))
             }
             fn number(&self, column: &str) -> Result<i64, StoreError> {
                 Ok(sqlx::Row::try_get(self, column)?)
@@ -126,8 +129,10 @@ macro_rules! columns {
 columns!(sqlx::mysql::MySqlRow);
 #[cfg(feature = "postgres")]
 columns!(sqlx::postgres::PgRow);
+// SQLite keeps any octets as a text. They are shown as well as can be: one row must not keep a list from being shown.
 #[cfg(feature = "sqlite")]
-columns!(sqlx::sqlite::SqliteRow);
+columns!(sqlx::sqlite::SqliteRow, |text: Option<Vec<u8>>| text
+    .map(|octets| String::from_utf8_lossy(&octets).into_owned()));
 
 /// A word of ours.
 pub(super) fn word<T: FromStr<Err = UnknownWord>>(row: &impl Columns, column: &str) -> Result<T, StoreError> {

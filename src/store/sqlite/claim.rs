@@ -1,5 +1,6 @@
 //! Leasing what is due.
 
+use postrider_transport::Encoded;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Row, SqlitePool};
 
@@ -85,21 +86,31 @@ async fn record_losses(connection: &mut SqliteConnection, ids: &str, now: i64) -
 async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> Result<Lease, StoreError> {
     let lost = row.try_get::<Option<i64>, _>("leased_at")?.is_some();
     let key = LeaseKey { id: id(row, "delivery_id")?, token: row.try_get::<i64, _>("token")? + 1 };
-    let message = postrider_transport::Encoded { format: row.try_get("format")?, body: row.try_get("body")? };
+    let (message, template_id, unreadable) = match mail(row) {
+        Ok((message, template_id)) => (message, template_id, None),
+        Err(error) => (Encoded { format: String::new(), body: String::new() }, None, Some(error.to_string())),
+    };
     let outcomes =
         if row.try_get("partial")? { recorded(connection, row.try_get("delivery_id")?).await? } else { Vec::new() };
     let lease = Lease {
         dated_at: from_millis(row.try_get("dated_at")?),
-        template_id: row.try_get("template_id")?,
+        template_id,
         attempts: count(row, "attempts")? + u32::from(lost),
         cycle: count(row, "cycle")?,
         spent: count(row, "spent")? + u32::from(lost),
         cycle_started_at: from_millis(row.try_get("cycle_started_at")?),
         expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(from_millis),
         lost,
+        unreadable,
         ..Lease::new(key, from_millis(now), message, Vec::new())
     };
     Ok(addressed(lease, row.text("recipients"), row.text("when_in_doubt"), &outcomes))
+}
+
+/// What another program may have written, and which SQLite takes for text whatever its octets are.
+fn mail(row: &SqliteRow) -> Result<(Encoded, Option<String>), StoreError> {
+    let message = Encoded { format: row.try_get("format")?, body: row.try_get("body")? };
+    Ok((message, row.try_get("template_id")?))
 }
 
 pub(super) async fn first_due(pool: &SqlitePool) -> Result<Option<i64>, StoreError> {
