@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::server::{Answer, Ask, Server};
-use crate::servers::{mariadb, mysql_url, new_name, pg_url, postgres};
+use crate::servers::{mariadb, mysql_url, new_name, pg_url, pgbouncer, postgres};
 use crate::tool::{Tool, wait_until};
 
 /// Each of these on each of the servers.
@@ -15,6 +15,16 @@ macro_rules! on_each_server {
                 #[ignore = "needs PostgreSQL: run scripts/test"]
                 fn $test() {
                     super::$test(super::postgres().0);
+                }
+            )*
+        }
+
+        mod on_pgbouncer {
+            $(
+                #[test]
+                #[ignore = "needs PgBouncer: run scripts/test"]
+                fn $test() {
+                    super::$test(super::pgbouncer());
                 }
             )*
         }

@@ -169,6 +169,13 @@ fn an_outbox_is_named_as_its_database_names_it() {
             refused(&tool.run_with(&[("DATABASE_URL", url)], &args), 2, why, &args);
         }
     }
+    for url in ["sqlite://outbox.db", "mysql://ada:h0rse@127.0.0.1:1/shop"] {
+        let why = "--pgbouncer, or POSTRIDER_PGBOUNCER, is for PostgreSQL";
+        refused(&tool.run_with(&[("DATABASE_URL", url)], &["stats", "--pgbouncer"]), 2, why, &[url]);
+        refused(&tool.run_with(&[("DATABASE_URL", url), ("POSTRIDER_PGBOUNCER", "1")], &["stats"]), 2, why, &[url]);
+    }
+    tool.ok(&["stats"]);
+    assert_eq!(tool.run_with(&[("POSTRIDER_PGBOUNCER", "0")], &["stats"]).code, 0, "it was not asked for");
     for (variable, why) in [("POSTRIDER_SCHEMA", "--schema"), ("POSTRIDER_TABLE_PREFIX", "--table-prefix")] {
         refused(&tool.run_with(&[(variable, "other")], &["stats"]), 2, why, &[variable]);
     }

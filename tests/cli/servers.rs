@@ -30,6 +30,16 @@ pub(crate) fn postgres() -> (Tool, String) {
     (Tool::of(vec![("DATABASE_URL", pg_url()), ("POSTRIDER_SCHEMA", schema.clone())]), schema)
 }
 
+/// The same by way of PgBouncer in transaction mode, with what the manual says.
+pub(crate) fn pgbouncer() -> Tool {
+    let variables = [
+        ("DATABASE_URL", variable("POSTRIDER_TEST_PGBOUNCER_URL")),
+        ("POSTRIDER_SCHEMA", new_name()),
+        ("POSTRIDER_PGBOUNCER", "1".to_owned()),
+    ];
+    Tool::of(variables.into())
+}
+
 /// A tool with a prefix of its own in MariaDB, and nothing there yet.
 pub(crate) fn mariadb() -> (Tool, String) {
     let prefix = new_name();

@@ -74,7 +74,8 @@ impl Tool {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
         command.args(args).current_dir(self.directory()).stdin(Stdio::null());
-        for other in ["TRANSPORT_URL", "RUST_LOG", "POSTRIDER_SCHEMA", "POSTRIDER_TABLE_PREFIX"] {
+        for other in ["TRANSPORT_URL", "RUST_LOG", "POSTRIDER_SCHEMA", "POSTRIDER_TABLE_PREFIX", "POSTRIDER_PGBOUNCER"]
+        {
             command.env_remove(other);
         }
         command.envs(self.outbox.iter().map(|(name, value)| (name, value)));

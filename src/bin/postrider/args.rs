@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Parser, Subcommand};
 use postrider::{DeliveryId, State};
 
@@ -33,6 +34,10 @@ pub(crate) struct Which {
     /// What the names of the outbox's tables begin with, in MySQL and MariaDB [default: postrider_]
     #[arg(long, value_name = "PREFIX", global = true, env = "POSTRIDER_TABLE_PREFIX")]
     pub(crate) table_prefix: Option<String>,
+
+    /// The database is behind PgBouncer, or another pooler of PostgreSQL, in transaction mode
+    #[arg(long, global = true, env = "POSTRIDER_PGBOUNCER", value_parser = FalseyValueParser::new())]
+    pub(crate) pgbouncer: bool,
 }
 
 const EXIT_CODES: &str = "\

@@ -37,6 +37,9 @@ fn scheme(which: &Which) -> Result<(&'static Scheme, &str), Fail> {
     if which.schema.is_some() && feature != "postgres" {
         return Err(Fail::usage("--schema, or POSTRIDER_SCHEMA, is for PostgreSQL, and the database is none"));
     }
+    if which.pgbouncer && feature != "postgres" {
+        return Err(Fail::usage("--pgbouncer, or POSTRIDER_PGBOUNCER, is for PostgreSQL, and the database is none"));
+    }
     if which.table_prefix.is_some() && feature != "mysql" {
         let line = "--table-prefix, or POSTRIDER_TABLE_PREFIX, is for MySQL and MariaDB, and the database is none";
         return Err(Fail::usage(line));
@@ -78,7 +81,7 @@ pub(crate) async fn open(which: &Which, missing: Missing) -> Result<Database, Fa
     let (scheme, url) = scheme(which)?;
     match scheme.feature {
         #[cfg(feature = "postgres")]
-        "postgres" => postgres(url, pg_schema(which)).await.map(Database::Postgres),
+        "postgres" => postgres(url, which).await.map(Database::Postgres),
         #[cfg(feature = "mysql")]
         "mysql" => mysql(url, table_prefix(which)).await.map(Database::MySql),
         #[cfg(feature = "sqlite")]
@@ -120,7 +123,7 @@ async fn sqlite(url: &str, missing: Missing) -> Result<postrider::SqliteStore, F
 }
 
 #[cfg(feature = "postgres")]
-async fn postgres(url: &str, schema: &str) -> Result<postrider::PgStore, Fail> {
+async fn postgres(url: &str, which: &Which) -> Result<postrider::PgStore, Fail> {
     use std::str::FromStr;
 
     use postrider::{PgStore, StoreError};
@@ -140,7 +143,8 @@ async fn postgres(url: &str, schema: &str) -> Result<postrider::PgStore, Fail> {
     // Whether or not the server hears of it, it sees that the connection ends.
     let _ = first.close().await;
     let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
-    PgStore::in_schema(pool, schema).map_err(misnamed)
+    let store = PgStore::in_schema(pool, pg_schema(which)).map_err(misnamed)?;
+    Ok(if which.pgbouncer { store.without_prepared_statements().without_listen() } else { store })
 }
 
 #[cfg(feature = "mysql")]
