@@ -1,9 +1,11 @@
-//! What a program may do that has only been let enqueue.
+//! What a program may do that has been given few rights.
 
-use sqlx::postgres::PgPoolOptions;
+use postrider::testkit::ScriptedTransport;
+use postrider::{AdminStore, Email, Outbox, PgStore, StoreErrorKind};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::{new_schema, outbox, run, url};
+use crate::{ada, new_schema, outbox, run, url};
 
 /// The triggers act with their owner's rights; nobody may hang them on a table of their own and so write into the queue.
 #[tokio::test]
@@ -37,4 +39,28 @@ async fn nobody_may_borrow_a_trigger() {
     assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("42501"), "{refused}");
     stranger.close().await;
     run(&pool, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+/// A user who may do nothing yet, and a pool of that user's.
+async fn user(pool: &PgPool) -> (String, PgPool) {
+    let name = new_schema();
+    run(pool, &format!("CREATE ROLE \"{name}\" LOGIN")).await;
+    let options: PgConnectOptions = url("PG").parse().unwrap();
+    let own = PgPoolOptions::new().max_connections(2).connect_with(options.username(&name)).await.unwrap();
+    (name, own)
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn who_was_given_a_schema_needs_no_right_to_make_one() {
+    let (schema, pool) = (new_schema(), PgPool::connect(&url("PG")).await.unwrap());
+    let (name, own) = user(&pool).await;
+    let store = PgStore::in_schema(own, &schema).unwrap();
+    let refused = store.migrate().await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Rejected, "{refused}");
+    run(&pool, &format!("CREATE SCHEMA \"{schema}\" AUTHORIZATION \"{name}\"")).await;
+    store.migrate().await.unwrap();
+    let outbox = Outbox::new(store, ScriptedTransport::<Email>::new());
+    outbox.enqueue(ada()).await.unwrap();
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
 }

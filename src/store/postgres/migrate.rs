@@ -19,14 +19,17 @@ fn renamed(statements: &str, schema: &str) -> String {
 /// All of it, to be run by hand.
 pub(super) fn schema(schema: &str) -> String {
     let versions = VERSIONS.iter().enumerate().map(|(index, statements)| version(schema, index, statements));
-    format!("{};\n\n{}", ledger(schema), versions.collect::<String>())
+    format!("{};\n{};\n\n{}", namespace(schema), ledger(schema), versions.collect::<String>())
+}
+
+fn namespace(schema: &str) -> String {
+    format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\"")
 }
 
 /// Where the applied versions are kept.
 fn ledger(schema: &str) -> String {
     format!(
-        "CREATE SCHEMA IF NOT EXISTS \"{schema}\";
-CREATE TABLE \"{schema}\".migrations (version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+        "CREATE TABLE \"{schema}\".migrations (version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
     )
 }
 
@@ -45,7 +48,11 @@ pub(super) async fn migrate(pool: &PgPool, sql: &Sql) -> Result<(), StoreError> 
     )))
     .execute(&mut *tx)
     .await?;
-    // To create what is there needs a right that a service may not have, so look first.
+    // To create what is there needs a right that a service may not have, so look first, at the schema as at the tables.
+    let exists: bool = scalar(&mut tx, sql, format!("SELECT to_regnamespace('\"{schema}\"') IS NOT NULL")).await?;
+    if !exists {
+        sqlx::raw_sql(AssertSqlSafe(namespace(schema))).execute(&mut *tx).await?;
+    }
     let ledger = format!("\"{schema}\".migrations");
     let exists: bool = scalar(&mut tx, sql, format!("SELECT to_regclass('{ledger}') IS NOT NULL")).await?;
     if !exists {
