@@ -119,8 +119,9 @@ END $$;
 REVOKE ALL ON FUNCTION "postrider".take_in FROM PUBLIC;
 
 -- A delivery that is deleted takes all that is known of it along. (Foreign keys would do that too, and cost a lock for each row
--- that is enqueued.)
-CREATE FUNCTION "postrider".take_out() RETURNS trigger LANGUAGE plpgsql AS $$
+-- that is enqueued.) It acts with its owner's rights, so that whoever may delete a delivery needs no other, and nobody else may
+-- attach it to a table.
+CREATE FUNCTION "postrider".take_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM "postrider".queue WHERE delivery_id IN (SELECT id FROM gone);
     DELETE FROM "postrider".ended WHERE delivery_id IN (SELECT id FROM gone);
@@ -128,6 +129,8 @@ BEGIN
     DELETE FROM "postrider".recipients WHERE delivery_id IN (SELECT id FROM gone);
     RETURN NULL;
 END $$;
+
+REVOKE ALL ON FUNCTION "postrider".take_out FROM PUBLIC;
 
 CREATE TRIGGER take_out AFTER DELETE ON "postrider".deliveries
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_out();

@@ -1,7 +1,7 @@
 //! What a program may do that has been given few rights.
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{AdminStore, Email, Outbox, PgStore, StoreErrorKind};
+use postrider::{AdminStore, Email, Outbox, PgStore, Store, StoreErrorKind};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 
@@ -63,4 +63,27 @@ async fn who_was_given_a_schema_needs_no_right_to_make_one() {
     let outbox = Outbox::new(store, ScriptedTransport::<Email>::new());
     outbox.enqueue(ada()).await.unwrap();
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn who_may_delete_a_delivery_needs_no_other_right_to_forget_it() {
+    let (schema, pool, outbox) = outbox().await;
+    let (name, own) = user(&pool).await;
+    let rights = format!(
+        "GRANT USAGE ON SCHEMA \"{schema}\" TO \"{name}\"; GRANT SELECT, DELETE ON \"{schema}\".deliveries TO \"{name}\""
+    );
+    run(&pool, &rights).await;
+    outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();
+    run(&own, &format!("DELETE FROM \"{schema}\".deliveries")).await;
+    assert_eq!(outbox.store().next_due().await.unwrap(), None);
+    // What acts with its owner's rights can be attached to no table of somebody else's.
+    run(&pool, &format!("CREATE SCHEMA AUTHORIZATION \"{name}\"")).await;
+    let attach = format!(
+        "CREATE TABLE \"{name}\".mine (id uuid);
+         CREATE TRIGGER take_out AFTER DELETE ON \"{name}\".mine
+             REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION \"{schema}\".take_out()"
+    );
+    let refused = sqlx::raw_sql(AssertSqlSafe(attach)).execute(&own).await.unwrap_err();
+    assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("42501"), "{refused}");
 }
