@@ -278,3 +278,34 @@ async fn outboxes_under_two_prefixes_do_not_meet_and_odd_prefixes_are_refused() 
     let longest = format!("p{}", &new_prefix().repeat(2)[..39]);
     MySqlStore::with_table_prefix(pool, &longest).unwrap().migrate().await.unwrap();
 }
+
+/// The work of pruning grows as what is pruned, and not as its square.
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn a_long_history_is_pruned_without_walking_over_it_again_and_again() {
+    let mut reads = Vec::new();
+    for (state, deliveries) in [("sent", 1_000), ("sent", 12_000), ("dead", 1_000), ("dead", 12_000)] {
+        let prefix = new_prefix();
+        // One connection, whose own counters tell what the store did.
+        let pool = pool(options(), 1).await;
+        let store = MySqlStore::with_table_prefix(pool.clone(), &prefix).unwrap();
+        store.migrate().await.unwrap();
+        let fill = format!(
+            "INSERT INTO {prefix}deliveries (id, created_at, format, body, recipients)
+             SELECT UNHEX(MD5(seq)), 1000, 'email/1', '{{}}', '[\"ada@example.com\"]' FROM seq_1_to_{deliveries};
+             DELETE FROM {prefix}queue;
+             INSERT INTO {prefix}attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
+             SELECT id, seq, 1, seq, 1000, 1000, 'transient' FROM {prefix}deliveries, seq_1_to_2;
+             INSERT INTO {prefix}ended SELECT id, 'dead', NULL, 1000, 2, 2, 1 FROM {prefix}deliveries WHERE '{state}' = 'dead'"
+        );
+        run(&pool, &fill).await;
+        run(&pool, "FLUSH STATUS").await;
+        let prune = postrider::Prune::older_than(SECOND).state(state.parse().unwrap()).history_only();
+        assert_eq!(store.prune(&prune).await.unwrap(), deliveries);
+        let read = "SELECT CAST(SUM(VARIABLE_VALUE) AS SIGNED) FROM information_schema.SESSION_STATUS
+                    WHERE VARIABLE_NAME LIKE 'Handler_read%'";
+        reads.push(sqlx::query_scalar::<_, i64>(read).fetch_one(&pool).await.unwrap());
+        assert_eq!(store.prune(&prune).await.unwrap(), 0);
+    }
+    assert!(reads[1] < reads[0] * 15 && reads[3] < reads[2] * 15, "{reads:?} rows read");
+}

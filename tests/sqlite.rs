@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
@@ -253,6 +255,57 @@ async fn a_text_that_is_not_utf_8_stops_nobody() {
         assert!(dead.last_error.as_deref().unwrap().contains("the stored row cannot be read"), "{dead:?}");
         assert_eq!(outbox.get(dead.id).await.unwrap().unwrap().state, State::Dead);
     }
+}
+
+/// The work of pruning grows as what is pruned, and not as its square.
+#[tokio::test]
+async fn a_long_history_is_pruned_without_walking_over_it_again_and_again() {
+    let mut steps = Vec::new();
+    for (state, deliveries) in [("sent", 1_000), ("sent", 12_000), ("dead", 1_000), ("dead", 12_000)] {
+        let pool = pool().await;
+        outbox(&pool).await;
+        let fill = format!(
+            "INSERT INTO postrider_deliveries (created_at, format, body, recipients)
+             WITH n AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM n WHERE n < {deliveries})
+             SELECT 1000, 'email/1', '{{}}', '[\"ada@example.com\"]' FROM n;
+             DELETE FROM postrider_queue;
+             INSERT INTO postrider_attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
+             SELECT id, number.column1, 1, number.column1, 1000, 1000, 'transient'
+             FROM postrider_deliveries, (VALUES (1), (2)) number;
+             INSERT INTO postrider_ended SELECT id, 'dead', NULL, 1000, 2, 2, 1 FROM postrider_deliveries WHERE '{state}' = 'dead'"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&pool).await.unwrap();
+        let options = pool.connect_options();
+        let taken = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&taken);
+        let pool = SqlitePoolOptions::new().max_connections(1).after_connect(move |connection, _| {
+            let counter = Arc::clone(&counter);
+            Box::pin(async move {
+                let count = move || counter.fetch_add(1, Ordering::Relaxed) < u64::MAX;
+                connection.lock_handle().await?.set_progress_handler(100, count);
+                Ok(())
+            })
+        });
+        let pool = pool.connect_with(options.as_ref().clone()).await.unwrap();
+        let store = SqliteStore::new(pool);
+        let prune = postrider::Prune::older_than(SECOND).state(state.parse().unwrap()).history_only();
+        assert_eq!(store.prune(&prune).await.unwrap(), deliveries);
+        steps.push(taken.load(Ordering::Relaxed));
+        assert_eq!(store.prune(&prune).await.unwrap(), 0);
+    }
+    assert!(steps[1] < steps[0] * 15 && steps[3] < steps[2] * 15, "{steps:?} hundreds of steps");
+}
+
+#[tokio::test]
+async fn looking_for_what_to_prune_waits_for_no_writer() {
+    let pool = pool().await;
+    outbox(&pool).await;
+    let hurried: SqliteConnectOptions = pool.connect_options().as_ref().clone().busy_timeout(Duration::from_millis(20));
+    let hurried = SqliteStore::new(SqlitePoolOptions::new().max_connections(2).connect_with(hurried).await.unwrap());
+    let writer = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let prune = postrider::Prune::older_than(SECOND).state(State::Sent);
+    assert_eq!(hurried.prune(&prune).await.unwrap(), 0);
+    drop(writer);
 }
 
 #[tokio::test]

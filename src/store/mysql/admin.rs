@@ -82,7 +82,7 @@ impl MySqlStore {
             .collect()
     }
 
-    /// Deletes in portions, so that no transaction grows long.
+    /// Deletes in portions, each from where the last one ended, so that no transaction grows long.
     async fn prune_state(&self, state: State, age: Duration, history_only: bool) -> Result<u64, StoreError> {
         // The last attempt stays with a delivery that stays: the numbers of a resend go on from it.
         let numbers = "(SELECT {what}(a.number) FROM {p}attempts a WHERE a.delivery_id = d.id)";
@@ -91,10 +91,12 @@ impl MySqlStore {
             if history_only { (format!("{first} < {last}"), last) } else { ("TRUE".to_owned(), "0".to_owned()) };
         let old = format!(
             "LEFT JOIN {{p}}queue q ON q.delivery_id = d.id LEFT JOIN {{p}}ended e ON e.delivery_id = d.id
-             WHERE {} AND q.delivery_id IS NULL AND d.created_at < {{now}} - ? AND {narrowed} LIMIT 1000",
+             WHERE {} AND q.delivery_id IS NULL AND d.created_at < {{now}} - ? AND {narrowed}",
             where_state(Some(state))
         );
-        let find = self.sql.fill(&format!("SELECT d.id, 0 AS stays FROM {{p}}deliveries d {old}"));
+        let find =
+            format!("SELECT d.id, 0 AS stays FROM {{p}}deliveries d {old} AND d.id > ? ORDER BY d.id LIMIT 1000");
+        let find = self.sql.fill(&find);
         let own = "{keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
         let lock = self.sql.fill(&format!("SELECT d.id, 0 AS stays FROM {own} FOR UPDATE SKIP LOCKED"));
         let check = self.sql.fill(&format!("SELECT d.id, CAST({stays} AS SIGNED) AS stays FROM {own} {old}"));
@@ -105,18 +107,20 @@ impl MySqlStore {
         });
         let (now, age) = (self.clock.test_micros(), micros(age));
         let mut affected = 0;
+        let mut after = Vec::new();
         loop {
             let mut session = self.session().await?;
             let mut tx = session.begin_with(BEGIN).await?;
             // Found without locks, then locked, then looked at again: an operator may have resent one of them meanwhile.
-            let found = self.sql.query(&find).bind(now).bind(age).fetch_all(&mut *tx).await?;
+            let found = self.sql.query(&find).bind(now).bind(age).bind(after).fetch_all(&mut *tx).await?;
+            let Some(last) = found.last() else {
+                tx.rollback().await?;
+                return session.finish(Ok(affected));
+            };
+            after = id(last, "id")?.as_uuid().as_bytes().to_vec();
             let found = self.sql.query(&lock).bind(with_numbers(&found)?).fetch_all(&mut *tx).await?;
             let query = self.sql.query(&check).bind(with_numbers(&found)?).bind(now).bind(age);
             let found = query.fetch_all(&mut *tx).await?;
-            if found.is_empty() {
-                tx.rollback().await?;
-                return session.finish(Ok(affected));
-            }
             self.sql.query(&delete).bind(with_numbers(&found)?).execute(&mut *tx).await?;
             tx.commit().await?;
             session.finish(Ok(()))?;

@@ -233,40 +233,54 @@ async fn relays(connection: &mut SqliteConnection, now: i64) -> Result<Vec<Relay
 }
 
 impl SqliteStore {
-    /// Deletes in portions, so that other writers get their turn in between.
+    /// Deletes in portions, each from where the last one ended, so that other writers get their turn in between.
     async fn prune_state(&self, state: State, before: i64, history_only: bool) -> Result<u64, StoreError> {
+        // The last attempt stays: the numbers of a resend go on from it.
+        let narrowed = if history_only {
+            "EXISTS (SELECT 1 FROM postrider_attempts a, postrider_attempts later
+                     WHERE a.delivery_id = d.id AND later.delivery_id = d.id AND later.number > a.number)"
+        } else {
+            "true"
+        };
+        // Each in the order of an index: a portion must not sort all that is left.
+        let (whose, id) = match state {
+            State::Sent => (where_state(Some(state)).to_owned(), "d.id"),
+            _ => (format!("e.state = '{state}'"), "e.delivery_id"),
+        };
         let old = format!(
             "SELECT d.id FROM postrider_deliveries d
              LEFT JOIN postrider_queue q ON q.delivery_id = d.id LEFT JOIN postrider_ended e ON e.delivery_id = d.id
-             WHERE {} AND q.delivery_id IS NULL AND d.created_at < ?1",
-            where_state(Some(state))
+             WHERE {whose} AND q.delivery_id IS NULL AND d.created_at < ?1 AND {narrowed}"
         );
-        // The last attempt stays: the numbers of a resend go on from it.
-        let earlier = "SELECT 1 FROM postrider_attempts a, postrider_attempts later
-                       WHERE a.delivery_id = d.id AND later.delivery_id = d.id AND later.number > a.number";
-        let narrowed = if history_only { format!("{old} AND EXISTS ({earlier})") } else { old };
-        let portion = format!("{narrowed} LIMIT 1000");
+        let find = format!("{old} AND {id} > ?2 ORDER BY {id} LIMIT 1000");
+        let check = format!("{old} AND d.id IN (SELECT value FROM json_each(?2))");
+        let delete = if history_only {
+            "DELETE FROM postrider_attempts WHERE delivery_id IN (SELECT value FROM json_each(?1))
+             AND number < (SELECT max(number) FROM postrider_attempts l WHERE l.delivery_id = postrider_attempts.delivery_id)"
+        } else {
+            // A trigger takes the rest along.
+            "DELETE FROM postrider_deliveries WHERE id IN (SELECT value FROM json_each(?1))"
+        };
         let mut affected = 0;
+        let mut after = String::new();
         loop {
-            let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-            let ids: Vec<String> =
-                sqlx::query_scalar(AssertSqlSafe(portion.clone())).bind(before).fetch_all(&mut *tx).await?;
-            if ids.is_empty() {
+            // Found without a lock, then looked at again with it: an operator may have resent one of them meanwhile.
+            let query = sqlx::query_scalar(AssertSqlSafe(find.clone())).bind(before).bind(&after);
+            let found: Vec<String> = query.fetch_all(&self.pool).await?;
+            let Some(last) = found.last() else {
                 return Ok(affected);
-            }
-            affected += u64::try_from(ids.len()).unwrap_or(0);
-            let ids = serde_json::Value::from(ids).to_string();
-            let statements: &[&str] = if history_only {
-                &["DELETE FROM postrider_attempts WHERE delivery_id IN (SELECT value FROM json_each(?1))
-                   AND number < (SELECT max(number) FROM postrider_attempts l WHERE l.delivery_id = postrider_attempts.delivery_id)"]
-            } else {
-                // A trigger takes the rest along.
-                &["DELETE FROM postrider_deliveries WHERE id IN (SELECT value FROM json_each(?1))"]
             };
-            for statement in statements {
-                sqlx::query(AssertSqlSafe(*statement)).bind(&ids).execute(&mut *tx).await?;
-            }
+            after.clone_from(last);
+            let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let query = sqlx::query_scalar(AssertSqlSafe(check.clone())).bind(before).bind(json(found));
+            let found: Vec<String> = query.fetch_all(&mut *tx).await?;
+            affected += u64::try_from(found.len()).unwrap_or(0);
+            sqlx::query(delete).bind(json(found)).execute(&mut *tx).await?;
             tx.commit().await?;
         }
     }
+}
+
+fn json(ids: Vec<String>) -> String {
+    serde_json::Value::from(ids).to_string()
 }
