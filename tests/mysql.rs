@@ -279,6 +279,24 @@ async fn outboxes_under_two_prefixes_do_not_meet_and_odd_prefixes_are_refused() 
     MySqlStore::with_table_prefix(pool, &longest).unwrap().migrate().await.unwrap();
 }
 
+/// Another program may write any number for a time.
+#[tokio::test]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn a_delivery_due_since_ever_can_be_counted_and_sent() {
+    let (prefix, pool, outbox) = outbox().await;
+    let id = outbox.enqueue(ada()).await.unwrap();
+    let copy = format!(
+        "INSERT INTO {prefix}deliveries (format, body, recipients, send_at)
+         SELECT format, body, recipients, -9223372036854775808 FROM {prefix}deliveries"
+    );
+    run(&pool, &copy).await;
+    let stats = outbox.stats().await.unwrap();
+    assert_eq!(stats.pending, 2);
+    assert!(stats.oldest_due.unwrap() > SECOND * 60 * 60 * 24 * 365 * 1_000);
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 2);
+    assert_eq!(outbox.get(id).await.unwrap().unwrap().state, postrider::State::Sent);
+}
+
 /// The work of pruning grows as what is pruned, and not as its square.
 #[tokio::test]
 #[ignore = "needs MariaDB: run scripts/test"]

@@ -263,7 +263,7 @@ impl AdminStore for MySqlStore {
         let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
         let text = self.sql.fill(
             "SELECT (SELECT COUNT(*) FROM {p}deliveries) AS everything, COUNT(*) AS queued, COUNT(leased_at) AS leased,
-                    CAST({now} - MIN(due_at) AS SIGNED) AS oldest_due
+                    MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now
              FROM {p}queue",
         );
         let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
@@ -271,8 +271,10 @@ impl AdminStore for MySqlStore {
         let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
         let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
         let mut stats = stats(everything, queued, leased, &ended)?;
-        let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due >= 0);
-        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(unsigned(due)));
+        // Not subtracted by the server, which refuses what is out of range: other programs may write any number for a time.
+        let now = row.number("now")?;
+        let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due <= now);
+        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(unsigned(now.saturating_sub(due))));
         stats.relays = self.relays(&mut tx).await?;
         tx.rollback().await?;
         session.finish(Ok(stats))
