@@ -54,7 +54,8 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 /// backlog it keeps up to two more, where the pool can spare them: all relays of a pool together at most half of what it has beyond
 /// four. The outbox's own
 /// transactions expect the server's default isolation, `READ COMMITTED`; any isolation level will do for the caller's.
-/// Under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again.
+/// Under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again. Under
+/// `REPEATABLE READ` one with a key does so, where that key was committed after the transaction's snapshot was taken.
 ///
 /// # Rights
 /// A program that enqueues needs `USAGE` on the schema, and `INSERT` and `SELECT` on its table `deliveries`; in plain SQL
