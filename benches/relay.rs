@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use postrider::{MemoryStore, NewDelivery, Outbox, PgStore, Store};
-use sqlx::{AssertSqlSafe, Connection as _};
+use sqlx::Connection as _;
 use support::figures::{Figures, write_json};
 use support::noop::Noop;
 use support::{Options, databases, mail, raw, seed};
@@ -46,14 +46,14 @@ async fn stores(options: &Options, count: usize) -> Figures {
             if options.wants(&name) {
                 let store = databases::pg_store(20).await;
                 fill(&store, count).await;
-                analyze(&store).await;
+                databases::settle_down(&store).await;
                 drains.add(&name, drain(store, relays, count).await);
             }
         }
         if options.wants("postgres raw SQL") {
             let store = databases::pg_store(2).await;
             fill(&store, count).await;
-            analyze(&store).await;
+            databases::settle_down(&store).await;
             drains.add("postgres raw SQL", raw::drain(store.pool()).await);
         }
         for workers in [1, 16] {
@@ -108,8 +108,8 @@ async fn backlog(options: &Options) -> Figures {
     for _ in 0..options.rounds {
         for &size in sizes {
             let store = databases::pg_store(10).await;
-            fill_by_sql(&store, size, "now()").await;
-            analyze(&store).await;
+            databases::fill_by_sql(&store, size, "now()").await;
+            databases::settle_down(&store).await;
             drains.add(&size.to_string(), drain(store, 1, size).await);
         }
     }
@@ -123,32 +123,32 @@ async fn surroundings(options: &Options) -> Figures {
     let mut drains = Figures::default();
     for _ in 0..options.rounds {
         let store = databases::pg_store(10).await;
-        fill_by_sql(&store, count, "now()").await;
-        analyze(&store).await;
+        databases::fill_by_sql(&store, count, "now()").await;
+        databases::settle_down(&store).await;
         drains.add("nothing", drain(store, 1, count).await);
 
         let store = databases::pg_store(10).await;
-        fill_by_sql(&store, around, "now() + interval '1 day'").await;
-        fill_by_sql(&store, count, "now()").await;
-        analyze(&store).await;
+        databases::fill_by_sql(&store, around, "now() + interval '1 day'").await;
+        databases::fill_by_sql(&store, count, "now()").await;
+        databases::settle_down(&store).await;
         drains.add(&format!("{around} scheduled"), drain(store, 1, count).await);
 
         let store = databases::pg_store(10).await;
-        fill_by_sql(&store, around, "now()").await;
+        databases::fill_by_sql(&store, around, "now()").await;
         bury(&store).await;
-        fill_by_sql(&store, count, "now()").await;
-        analyze(&store).await;
+        databases::fill_by_sql(&store, count, "now()").await;
+        databases::settle_down(&store).await;
         drains.add(&format!("{around} dead"), drain(store, 1, count).await);
 
         let many = 10 * count;
         let store = databases::pg_store(10).await;
-        fill_by_sql(&store, many, "now()").await;
-        analyze(&store).await;
+        databases::fill_by_sql(&store, many, "now()").await;
+        databases::settle_down(&store).await;
         drains.add(&format!("nothing, {many}"), drain(store, 1, many).await);
 
         let store = databases::pg_store(10).await;
-        fill_by_sql(&store, many, "now()").await;
-        analyze(&store).await;
+        databases::fill_by_sql(&store, many, "now()").await;
+        databases::settle_down(&store).await;
         let mut other =
             sqlx::PgConnection::connect_with(store.pool().connect_options().as_ref()).await.expect("a connection");
         let mut open = other.begin().await.expect("a transaction");
@@ -167,29 +167,12 @@ async fn fill<S: Store>(store: &S, count: usize) {
     }
 }
 
-/// Many at once, as a program in another language would.
-async fn fill_by_sql(store: &PgStore, count: usize, due: &'static str) {
-    let body = postrider::Message::encode(&mail(0)).expect("a mail").body;
-    let text = format!(
-        "INSERT INTO postrider.deliveries (id, format, body, recipients, send_at)
-         SELECT gen_random_uuid(), 'email/1', $1, '[\"customer-0@example.org\"]', {due} FROM generate_series(1, {count})"
-    );
-    sqlx::query(AssertSqlSafe(text)).bind(body).execute(store.pool()).await.expect("they are enqueued");
-}
-
 /// Makes everything in the queue a dead letter.
 async fn bury(store: &PgStore) {
     let text = "WITH gone AS (DELETE FROM postrider.queue RETURNING delivery_id)
                 INSERT INTO postrider.ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
                 SELECT delivery_id, 'dead', 'bounced', now(), 1, 1, 1 FROM gone";
     sqlx::query(text).execute(store.pool()).await.expect("they are buried");
-}
-
-/// As autovacuum would after a while.
-async fn analyze(store: &PgStore) {
-    for text in ["VACUUM ANALYZE", "CHECKPOINT"] {
-        sqlx::query(text).execute(store.pool()).await.expect("it is done");
-    }
 }
 
 /// Deliveries a second.
