@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use postrider_transport::{Email, Mailbox, Outgoing, Unsupported};
+use postrider_transport::{Address, Email, Mailbox, Outgoing, Recipient, Unsupported};
 
 /// A mail for the recipients of one attempt, in the parts that most APIs have a field for.
 ///
@@ -58,7 +58,12 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// When several recipients are left and all are hidden.
     pub fn of(outgoing: &'a Outgoing<Email>) -> Result<Self, Unsupported> {
-        let mut open: HashSet<&str> = outgoing.recipients().iter().map(|recipient| recipient.as_str()).collect();
+        // Another program may have written a recipient's domain in another case than the mail, which has it as it is compared.
+        let as_compared = |recipient: &Recipient| match recipient.as_str().parse::<Address>() {
+            Ok(address) => address.as_str().to_owned(),
+            Err(_) => recipient.as_str().to_owned(),
+        };
+        let mut open: HashSet<String> = outgoing.recipients().iter().map(as_compared).collect();
         let mut take = |mailboxes: &'a [Mailbox]| -> Vec<&'a Mailbox> {
             mailboxes.iter().filter(|mailbox| open.remove(mailbox.address().as_str())).collect()
         };
@@ -95,11 +100,15 @@ mod tests {
 
     use super::*;
 
-    fn left(recipients: &[&str]) -> Result<[Vec<String>; 3], Unsupported> {
+    fn outgoing(recipients: Vec<Recipient>) -> Outgoing<Email> {
         let email = Email::builder().from("a@x.example").to("to@x.example").to("to2@x.example").cc("cc@x.example");
         let email = email.bcc("b1@x.example").bcc("b2@x.example").text("x").build().expect("a mail");
+        Outgoing::new(DeliveryId::new(), SystemTime::now(), email).with_recipients(recipients)
+    }
+
+    fn left(recipients: &[&str]) -> Result<[Vec<String>; 3], Unsupported> {
         let recipients = recipients.iter().map(|name| Recipient::new(format!("{name}@x.example"))).collect();
-        let outgoing = Outgoing::new(DeliveryId::new(), SystemTime::now(), email).with_recipients(recipients);
+        let outgoing = outgoing(recipients);
         let Fields { to, cc, bcc, .. } = Fields::of(&outgoing)?;
         let names =
             |list: Vec<&Mailbox>| list.iter().map(|mailbox| mailbox.address().local_part().to_owned()).collect();
@@ -115,6 +124,8 @@ mod tests {
         assert_eq!(left(&["to2", "b1"]), lists(&["to2"], &[], &["b1"]));
         assert_eq!(left(&["cc", "b1", "b2"]), lists(&["cc"], &[], &["b1", "b2"]));
         assert_eq!(left(&["b2"]), lists(&["b2"], &[], &[]));
+        let shouted = outgoing(vec![Recipient::new("cc@X.Example")]);
+        assert_eq!(Fields::of(&shouted).map(|fields| fields.to.len()), Ok(1), "a domain has no case");
         assert!(left(&["b1", "b2"]).is_err());
         assert!(left(&[]).is_err());
     }
