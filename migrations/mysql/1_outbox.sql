@@ -83,7 +83,7 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     recipients    LONGTEXT    NOT NULL                      -- a JSON array of addresses
         CHECK (JSON_VALID(recipients) AND JSON_TYPE(recipients) = 'ARRAY' AND JSON_LENGTH(recipients) > 0),
     template_id   LONGTEXT,
-    `key`         VARBINARY(1020),                          -- the caller's idempotency key
+    `key`         VARBINARY(1020) CHECK (LENGTH(`key`) > 0), -- the caller's idempotency key
     priority      TINYINT     NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt VARCHAR(16) NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
     send_at       BIGINT,                                   -- not before; NULL: at once

@@ -18,7 +18,7 @@ CREATE TABLE "postrider".deliveries (
     body          text        NOT NULL,                     -- the message, in that format
     recipients    jsonb       NOT NULL CHECK (jsonb_array_length(recipients) > 0), -- an array of addresses
     template_id   text,
-    key           text        UNIQUE,                       -- the caller's idempotency key
+    key           text        UNIQUE CHECK (char_length(key) BETWEEN 1 AND 255), -- the caller's idempotency key
     priority      smallint    NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt text        NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
     send_at       timestamptz CHECK (send_at > '-infinity' AND send_at < '200000-01-01'), -- not before; NULL: at once

@@ -19,7 +19,7 @@ CREATE TABLE postrider_deliveries (
     body          TEXT    NOT NULL,                         -- the message, in that format
     recipients    TEXT    NOT NULL CHECK (json_array_length(recipients) > 0), -- a JSON array of addresses
     template_id   TEXT,
-    key           TEXT    UNIQUE,                           -- the caller's idempotency key
+    key           TEXT    UNIQUE CHECK (length(key) BETWEEN 1 AND 255), -- the caller's idempotency key
     priority      INTEGER NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt TEXT    NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
     send_at       INTEGER,                                  -- not before; NULL: at once

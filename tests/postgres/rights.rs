@@ -20,6 +20,9 @@ async fn nobody_may_borrow_a_trigger() {
     let enqueue = format!(
         "SELECT \"{schema}\".enqueue('{{\"from\":\"a@example.com\",\"to\":[\"Ada@Example.COM\",\"Ada@example.com\"],\"text\":\"x\"}}')"
     );
+    let keyed = enqueue.replace("')", "', key => '')");
+    let nameless = stranger.execute(AssertSqlSafe(keyed)).await.unwrap_err();
+    assert_eq!(nameless.as_database_error().and_then(|error| error.code()).as_deref(), Some("23514"), "{nameless}");
     stranger.execute(AssertSqlSafe(enqueue)).await.expect("what it was let do");
     let named: i32 = sqlx::query_scalar(AssertSqlSafe(format!(
         "SELECT jsonb_array_length(recipients) FROM \"{schema}\".deliveries"

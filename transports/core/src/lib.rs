@@ -27,7 +27,7 @@
 //! # Features
 //! | Feature | Adds |
 //! |---|---|
-//! | `mime` | [`Mime`]: an [`Email`] as the bytes of an RFC 5322 message |
+//! | `mime` | `Mime`: an [`Email`] as the bytes of an RFC 5322 message |
 //! | `dkim` | signing of those bytes (RFC 6376) |
 //! | `timeout` | `Timeout`, by tokio's clock |
 //! | `rate-limit` | `RateLimit`, by tokio's clock |

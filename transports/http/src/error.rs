@@ -112,6 +112,11 @@ impl HttpError {
         self.0.kind
     }
 
+    /// The provider's name.
+    pub fn provider(&self) -> &'static str {
+        self.0.provider
+    }
+
     /// The status of the answer, where there was one.
     pub fn status(&self) -> Option<u16> {
         self.0.status
@@ -125,7 +130,6 @@ impl HttpError {
 
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.0.provider)?;
         match (self.0.status, &self.0.code) {
             (Some(status), Some(code)) => write!(f, "{status} ({code}) ")?,
             (Some(status), None) => write!(f, "{status} ")?,

@@ -105,7 +105,8 @@ impl Exchange {
         // The client's own text names the URL, which is the operator's business and not this message's.
         let error = error.without_url();
         let failure = if error.is_connect() {
-            self.unavailable("cannot connect")
+            let text = format!("cannot connect: {}", root_cause(&error));
+            HttpError::new(HttpErrorKind::Unavailable, self.provider, text)
         } else if handed_over {
             self.no_answer("the connection broke before an answer came")
         } else {
@@ -133,6 +134,15 @@ impl Exchange {
     pub(crate) fn no_answer(&self, text: &'static str) -> HttpError {
         HttpError::new(HttpErrorKind::NoAnswer, self.provider, text)
     }
+}
+
+/// What the system or the handshake said.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 /// Whether the connection has been given the whole of a request.

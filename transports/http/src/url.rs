@@ -23,10 +23,11 @@ impl ProviderUrl {
             return Err(HttpConfigError::Scheme);
         }
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(HttpConfigError::Missing { what: "a host" })?;
-        if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
+        if !matches!(url.path(), "" | "/") || url.fragment().is_some() || host.contains(',') {
             return Err(HttpConfigError::Url);
         }
-        let base_url = (host != "default").then(|| base_url(&url, host)).transpose()?;
+        // A host has no case.
+        let base_url = (!host.eq_ignore_ascii_case("default")).then(|| base_url(&url, host)).transpose()?;
         let settings = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         let user = Some(url.username()).filter(|user| !user.is_empty()).map(decode).transpose()?;
         let password = url.password().map(decode).transpose()?;
@@ -140,9 +141,14 @@ mod tests {
             ("test://K@default/path", HttpConfigError::Url),
             ("test://K@default#x", HttpConfigError::Url),
             ("K", HttpConfigError::Url),
+            ("test://K@default,", HttpConfigError::Url),
+            ("test://K@default,other://K@default", HttpConfigError::Url),
         ] {
             assert_eq!(parse(text).err(), Some(error), "{text}");
         }
+        let mut shouted = parse("test://K@DEFAULT")?;
+        shouted.key()?;
+        assert_eq!(shouted.finish(), Ok(None));
         assert_eq!(parse("test://default")?.key(), Err(HttpConfigError::Missing { what: "a key before the @" }));
         Ok(())
     }

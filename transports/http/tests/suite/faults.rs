@@ -120,6 +120,7 @@ pub(crate) async fn what_was_not_written_is_not_in_doubt<C: Case>() {
         connect(C::provider(), &peer)
     };
     let failure = gone.send(&outgoing(C::mail())).await.expect_err("nobody is there");
+    assert!(failure.to_string().starts_with("cannot connect: "), "an operator wants to know why: {failure}");
     assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
     assert_discreet(&failure);
 
