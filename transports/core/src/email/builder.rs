@@ -12,7 +12,8 @@ use super::{Attachment, Email, Header, ListUnsubscribe, ReversePath};
 #[derive(Clone)]
 #[must_use = "a builder does nothing until build is called"]
 pub struct EmailBuilder {
-    parts: Parts,
+    /// Boxed, because every step moves the builder.
+    parts: Box<Parts>,
     size_limit: usize,
     error: Option<EmailError>,
 }
@@ -40,7 +41,7 @@ struct Parts {
 
 impl EmailBuilder {
     pub(super) fn new() -> Self {
-        Self { parts: Parts::default(), size_limit: Email::DEFAULT_SIZE_LIMIT, error: None }
+        Self { parts: Box::default(), size_limit: Email::DEFAULT_SIZE_LIMIT, error: None }
     }
 
     /// Applies a fallible step; after the first error, steps change nothing.
@@ -204,7 +205,7 @@ impl EmailBuilder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let parts = self.parts;
+        let parts = *self.parts;
         let from = parts.from.ok_or(EmailError::NoSender)?;
         if parts.to.is_empty() && parts.cc.is_empty() && parts.bcc.is_empty() {
             return Err(EmailError::NoRecipient);

@@ -3,13 +3,17 @@
 //! Reading goes through the builder, so that a mail put into the database by other means obeys the same rules. Fields that are
 //! not known are an error: to ignore one would send a mail other than the one that was asked for.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Address, CodecError, Encoded, Mailbox};
+use crate::{CodecError, Encoded, Mailbox};
 
 use super::{Attachment, Email, ListUnsubscribe, ReversePath};
 
@@ -17,24 +21,25 @@ const FORMAT: &str = "email/1";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
-    from: StoredMailbox,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sender: Option<StoredMailbox>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    reply_to: Vec<StoredMailbox>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    to: Vec<StoredMailbox>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<StoredMailbox>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<StoredMailbox>,
+struct Stored<'a> {
+    #[serde(borrow)]
+    from: StoredMailbox<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    sender: Option<StoredMailbox<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    reply_to: Vec<StoredMailbox<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    to: Vec<StoredMailbox<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    cc: Vec<StoredMailbox<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    bcc: Vec<StoredMailbox<'a>>,
     #[serde(default)]
-    subject: String,
+    subject: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
+    text: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    html: Option<String>,
+    html: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<StoredAttachment>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -44,20 +49,58 @@ struct Stored {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    template_id: Option<String>,
+    template_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     list_unsubscribe: Option<StoredUnsubscribe>,
     /// The empty string is the null reverse-path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    envelope_from: Option<String>,
+    envelope_from: Option<Cow<'a, str>>,
 }
 
 /// A mailbox without a name is a plain string, which may also be read in the form `Name <address>`.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 #[serde(untagged)]
-enum StoredMailbox {
-    Text(String),
-    Named { name: String, address: Address },
+enum StoredMailbox<'a> {
+    Text(Cow<'a, str>),
+    Named(NamedMailbox<'a>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedMailbox<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    address: Cow<'a, str>,
+}
+
+/// By hand, because serde's own way to tell the two forms apart takes a copy of everything first.
+impl<'de: 'a, 'a> Deserialize<'de> for StoredMailbox<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = StoredMailbox<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mailbox")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(StoredMailbox::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(StoredMailbox::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Self::Value, M::Error> {
+                NamedMailbox::deserialize(MapAccessDeserializer::new(map)).map(StoredMailbox::Named)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,26 +122,32 @@ struct StoredUnsubscribe {
     one_click: bool,
 }
 
-impl From<&Mailbox> for StoredMailbox {
-    fn from(mailbox: &Mailbox) -> Self {
+impl<'a> From<&'a Mailbox> for StoredMailbox<'a> {
+    fn from(mailbox: &'a Mailbox) -> Self {
+        let address = Cow::Borrowed(mailbox.address().as_str());
         match mailbox.name() {
-            None => Self::Text(mailbox.address().as_str().to_owned()),
-            Some(name) => Self::Named { name: name.to_owned(), address: mailbox.address().clone() },
+            None => Self::Text(address),
+            Some(name) => Self::Named(NamedMailbox { name: Cow::Borrowed(name), address }),
         }
     }
 }
 
-impl crate::IntoMailbox for StoredMailbox {
+impl crate::IntoMailbox for StoredMailbox<'_> {
     fn into_mailbox(self) -> Result<Mailbox, crate::AddressError> {
         match self {
             Self::Text(text) => text.parse(),
-            Self::Named { name, address } => Mailbox::new(name, address),
+            Self::Named(NamedMailbox { name, address }) => Mailbox::new(name, address.parse()?),
         }
     }
 }
 
 pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
-    let mailboxes = |list: &[Mailbox]| list.iter().map(StoredMailbox::from).collect();
+    fn mailboxes(list: &[Mailbox]) -> Vec<StoredMailbox<'_>> {
+        list.iter().map(StoredMailbox::from).collect()
+    }
+    fn borrowed(text: &Option<String>) -> Option<Cow<'_, str>> {
+        text.as_deref().map(Cow::Borrowed)
+    }
     let stored = Stored {
         from: StoredMailbox::from(&email.from),
         sender: email.sender.as_ref().map(StoredMailbox::from),
@@ -106,21 +155,21 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
         to: mailboxes(&email.to),
         cc: mailboxes(&email.cc),
         bcc: mailboxes(&email.bcc),
-        subject: email.subject.clone(),
-        text: email.text.clone(),
-        html: email.html.clone(),
+        subject: Cow::Borrowed(&email.subject),
+        text: borrowed(&email.text),
+        html: borrowed(&email.html),
         attachments: email.attachments.iter().map(encode_attachment).collect(),
         headers: email.headers.iter().map(|h| (h.name().to_owned(), h.value().to_owned())).collect(),
         tags: email.tags.clone(),
         metadata: email.metadata.clone(),
-        template_id: email.template_id.clone(),
+        template_id: borrowed(&email.template_id),
         list_unsubscribe: email
             .list_unsubscribe
             .as_ref()
             .map(|list| StoredUnsubscribe { uris: list.uris().to_vec(), one_click: list.is_one_click() }),
         envelope_from: email.envelope_from.as_ref().map(|path| match path {
-            ReversePath::Null => String::new(),
-            ReversePath::Address(address) => address.as_str().to_owned(),
+            ReversePath::Null => Cow::Borrowed(""),
+            ReversePath::Address(address) => Cow::Borrowed(address.as_str()),
         }),
     };
     let body = serde_json::to_string(&stored).map_err(|_| CodecError::new("the mail could not be written as JSON"))?;
@@ -141,14 +190,14 @@ pub(super) fn decode(encoded: &Encoded) -> Result<Email, CodecError> {
         return Err(CodecError::unknown_format(&encoded.format));
     }
     // serde's own message may quote the mail, so that only the place is told.
-    let stored: Stored = serde_json::from_str(&encoded.body).map_err(|error| {
+    let stored: Stored<'_> = serde_json::from_str(&encoded.body).map_err(|error| {
         let place = format!("the stored mail is damaged at line {}, column {}", error.line(), error.column());
         CodecError::new(place)
     })?;
     build(stored).map_err(|error| CodecError::new(format!("the stored mail is not valid: {error}")))
 }
 
-fn build(stored: Stored) -> Result<Email, super::EmailError> {
+fn build(stored: Stored<'_>) -> Result<Email, super::EmailError> {
     // The size was checked when the mail was made; a limit that was lowered since must not strand it.
     let mut builder = Email::builder().size_limit(usize::MAX).from(stored.from).subject(stored.subject);
     if let Some(sender) = stored.sender {
