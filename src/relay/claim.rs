@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use postrider_transport::{Admission, Probe, Transport};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -28,7 +30,10 @@ pub(super) enum Until {
 }
 
 /// The most that is claimed at once. More takes longer than it saves, and the results of one claim are written during the next.
-const MOST: usize = 512;
+pub(super) const MOST: usize = 512;
+
+/// Among so many tasks the calls of one claim are divided. One for each call would cost more than the call of a fast transport.
+const TASKS: usize = 32;
 
 /// How long to leave the claiming alone while results wait for the database.
 const UNSETTLED: Duration = Duration::from_millis(50);
@@ -229,14 +234,19 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
             }
         }
         let size = shared.transport.max_batch().max(1);
+        let calls = count.div_ceil(size);
         let mut claims = claims.into_iter();
-        loop {
-            let group: Vec<_> = claims.by_ref().take(size).collect();
-            if group.is_empty() {
-                return Ok(count);
+        while claims.len() > 0 {
+            let share = FuturesUnordered::new();
+            for _ in 0..calls.div_ceil(TASKS) {
+                let group: Vec<_> = claims.by_ref().take(size).collect();
+                if !group.is_empty() {
+                    share.push(send(Arc::clone(shared), group, probe.take(), self.finished.clone()));
+                }
             }
-            self.sends.spawn(send(Arc::clone(shared), group, probe.take(), self.finished.clone()));
+            self.sends.spawn(share.for_each(|()| std::future::ready(())));
         }
+        Ok(count)
     }
 
     /// How long until it is worth looking again, when nothing was due.

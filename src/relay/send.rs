@@ -1,5 +1,6 @@
 //! Calling the transport, and deciding what follows.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +15,7 @@ use tracing::Instrument;
 use super::settle::Finished;
 use super::shared::{Shared, random};
 use crate::decide::{Circumstances, decide, decide_before_sending};
-use crate::delivery::{Attempt, Lease, LeaseKey, Next, Settlement};
+use crate::delivery::{Attempt, Lease, Next, Settlement};
 use crate::observe::Event;
 use crate::store::Store;
 
@@ -31,9 +32,14 @@ pub(super) struct Claimed {
 }
 
 impl Claimed {
+    /// What the database's clock showed at a moment of this process.
+    fn at(&self, moment: Instant) -> SystemTime {
+        self.lease.claimed_at + moment.saturating_duration_since(self.answered)
+    }
+
     /// Now, by the database's clock.
     fn now(&self) -> SystemTime {
-        self.lease.claimed_at + self.answered.elapsed()
+        self.at(Instant::now())
     }
 }
 
@@ -44,28 +50,29 @@ pub(super) async fn send<S: Store, T: Transport>(
     probe: Option<Probe>,
     finished: mpsc::Sender<Finished>,
 ) {
-    let keys = group.iter().map(|claimed| claimed.lease.key).collect();
-    let mut desk = Desk { shared: &shared, finished, keys, probe };
-    let mut batch = Vec::with_capacity(group.len());
-    for claimed in group {
-        match prepare(&shared, &claimed) {
-            Prepared::Send(outgoing) => batch.push((claimed, outgoing)),
-            Prepared::Settle(settlement) => desk.pass_on(claimed, settlement).await,
+    let mut messages = Vec::with_capacity(group.len());
+    let mut desk = Desk { shared: &shared, finished, claims: group.into(), probe };
+    while let Some(claimed) = desk.claims.get(messages.len()) {
+        match prepare(&shared, claimed) {
+            Prepared::Send(outgoing) => messages.push(outgoing),
+            Prepared::Settle(settlement) => desk.pass_on(messages.len(), settlement).await,
         }
     }
-    if batch.is_empty() {
+    let Some(first) = desk.claims.front() else {
         return;
-    }
-    let (claims, messages): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-    let (started_at, began): (Vec<_>, _) = (claims.iter().map(Claimed::now).collect(), Instant::now());
-    let results = call(&shared, &claims, &messages).await;
-    for ((claimed, started_at), result) in claims.into_iter().zip(started_at).zip(results) {
+    };
+    let began = Instant::now();
+    let results = call(&shared, &first.lease, &messages).await;
+    for result in results {
         shared.judge(&result, began);
-        let mut settlement = conclude(&shared, &claimed, started_at, began.elapsed(), &result);
+        let Some(claimed) = desk.claims.front() else {
+            return;
+        };
+        let mut settlement = conclude(&shared, claimed, claimed.at(began), began.elapsed(), &result);
         if let Some(attempt) = &mut settlement.attempt {
             attempt.transport = Some(path(shared.transport.name(), &result));
         }
-        desk.pass_on(claimed, settlement).await;
+        desk.pass_on(0, settlement).await;
     }
 }
 
@@ -74,17 +81,18 @@ pub(super) async fn send<S: Store, T: Transport>(
 struct Desk<'a, S: Store, T: Transport> {
     shared: &'a Shared<S, T>,
     finished: mpsc::Sender<Finished>,
-    /// The leases that are not passed on yet.
-    keys: Vec<LeaseKey>,
+    /// What is not passed on yet.
+    claims: VecDeque<Claimed>,
     /// Kept until the call is judged, where it is a probe.
     probe: Option<Probe>,
 }
 
 impl<S: Store, T: Transport> Desk<'_, S, T> {
-    async fn pass_on(&mut self, claimed: Claimed, mut settlement: Settlement) {
-        let Claimed { lease, permit, .. } = claimed;
+    async fn pass_on(&mut self, place: usize, mut settlement: Settlement) {
+        let Some(Claimed { lease, permit, .. }) = self.claims.remove(place) else {
+            return;
+        };
         settlement.make_storable();
-        self.keys.retain(|key| *key != lease.key);
         let finished = Finished { settlement, template_id: lease.template_id, permit };
         if self.finished.send(finished).await.is_err() {
             // Nobody receives any more: the driver is to see it and end the relay. The lease runs out.
@@ -95,8 +103,8 @@ impl<S: Store, T: Transport> Desk<'_, S, T> {
 
 impl<S: Store, T: Transport> Drop for Desk<'_, S, T> {
     fn drop(&mut self) {
-        let left = !self.keys.is_empty();
-        self.shared.let_go(self.keys.drain(..));
+        let left = !self.claims.is_empty();
+        self.shared.let_go(self.claims.drain(..).map(|claimed| claimed.lease.key));
         // Before anybody is told to look again.
         let probed = self.probe.take().is_some();
         if left || probed {
@@ -155,13 +163,12 @@ fn circumstances<'a, S: Store, T: Transport>(shared: &'a Shared<S, T>, claimed: 
     Circumstances { lease, policy, now: claimed.now(), random: random(), pause }
 }
 
-/// One call of the transport for the whole group, with one result for each message whatever happens.
+/// One call of the transport for the whole group, with one result for each message whatever happens. The lease is the first one's.
 async fn call<S: Store, T: Transport>(
     shared: &Shared<S, T>,
-    claims: &[Claimed],
+    lease: &Lease,
     messages: &[Outgoing<T::Message>],
 ) -> Vec<Result<Receipt, Failure>> {
-    let lease = &claims[0].lease;
     let span = tracing::info_span!(
         "delivery",
         id = %lease.key.id,

@@ -15,8 +15,8 @@ use crate::observe::Event;
 use crate::state::RecipientState;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// The most that is written in one transaction.
-const BATCH: usize = 500;
+/// The most that is written in one transaction: what was claimed together.
+const BATCH: usize = super::claim::MOST;
 
 /// A settlement, with what is told once it is written.
 #[derive(Debug)]
