@@ -9,22 +9,31 @@ CREATE FUNCTION "postrider".new_id() RETURNS uuid LANGUAGE sql VOLATILE AS $$
         || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid
 $$;
 
+-- The rules for single columns are domains: the server keeps those ready, and would read a table's constraints anew for each
+-- statement, which is a tenth of what it costs to enqueue a mail.
+CREATE DOMAIN "postrider".moment AS timestamptz CHECK (VALUE > '-infinity' AND VALUE < '200000-01-01');
+CREATE DOMAIN "postrider".addresses AS jsonb CHECK (jsonb_array_length(VALUE) > 0);
+CREATE DOMAIN "postrider".idempotency_key AS text CHECK (char_length(VALUE) BETWEEN 1 AND 255);
+CREATE DOMAIN "postrider".priority AS smallint CHECK (VALUE BETWEEN 0 AND 9);
+CREATE DOMAIN "postrider".when_in_doubt AS text CHECK (VALUE IN ('resend', 'hold'));
+
 -- One row for each delivery, written once. To enqueue is to insert rows here, or to call the function below; the trigger does the
 -- rest. docs/sql.md says what other programs may rely on.
 CREATE TABLE "postrider".deliveries (
-    id            uuid        NOT NULL PRIMARY KEY DEFAULT "postrider".new_id(), -- version 7
-    created_at    timestamptz NOT NULL DEFAULT now() CHECK (created_at > '-infinity' AND created_at < '200000-01-01'),
-    format        text        NOT NULL,                     -- 'email/1'
-    body          text        NOT NULL,                     -- the message, in that format
-    recipients    jsonb       NOT NULL CHECK (jsonb_array_length(recipients) > 0), -- an array of addresses
+    id            uuid                        NOT NULL PRIMARY KEY DEFAULT "postrider".new_id(), -- version 7
+    created_at    "postrider".moment          NOT NULL DEFAULT now(),
+    format        text                        NOT NULL,     -- 'email/1'
+    body          text                        NOT NULL,     -- the message, in that format
+    recipients    "postrider".addresses       NOT NULL,     -- an array of addresses
     template_id   text,
-    key           text        UNIQUE CHECK (char_length(key) BETWEEN 1 AND 255), -- the caller's idempotency key
-    priority      smallint    NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
-    when_in_doubt text        NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
-    send_at       timestamptz CHECK (send_at > '-infinity' AND send_at < '200000-01-01'), -- not before; NULL: at once
-    expires_at    timestamptz CHECK (expires_at > '-infinity' AND expires_at < '200000-01-01') -- not after; NULL: as long as the
-                                                            -- relay's policy says
+    key           "postrider".idempotency_key,              -- the caller's
+    priority      "postrider".priority        NOT NULL DEFAULT 5,
+    when_in_doubt "postrider".when_in_doubt   NOT NULL DEFAULT 'resend',
+    send_at       "postrider".moment,                       -- not before; NULL: at once
+    expires_at    "postrider".moment                        -- not after; NULL: as long as the relay's policy says
 );
+
+CREATE UNIQUE INDEX deliveries_key ON "postrider".deliveries (key) WHERE key IS NOT NULL;
 
 -- What is pending or leased. A delivery that is neither here nor in "ended" was sent by its last attempt.
 --
@@ -104,11 +113,11 @@ CREATE SEQUENCE "postrider".bell MINVALUE 0 START 0;
 -- was committed without a ring of its own. It acts with its owner's rights, so that a program that enqueues needs none but to insert.
 CREATE FUNCTION "postrider".take_in() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    present bigint := floor(extract(epoch FROM clock_timestamp()) * 50);
+    present bigint := floor(date_part('epoch', clock_timestamp()) * 50);
 BEGIN
     INSERT INTO "postrider".queue (delivery_id, priority, due_at, cycle_started_at, expires_at)
     SELECT id, priority, coalesce(send_at, created_at), greatest(send_at, created_at), expires_at FROM added;
-    IF (SELECT last_value FROM "postrider".bell) <> present THEN
+    IF pg_sequence_last_value('"postrider".bell') IS DISTINCT FROM present THEN
         PERFORM setval('"postrider".bell', present);
         PERFORM pg_notify('postrider:postrider', '');
     END IF;
@@ -175,7 +184,7 @@ BEGIN
         INSERT INTO "postrider".deliveries (format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
         VALUES ('email/1', enqueue.body::text, to_jsonb(wanted), enqueue.body ->> 'template_id', enqueue.key, enqueue.priority,
                 enqueue.when_in_doubt, enqueue.send_at, enqueue.expires_at)
-        ON CONFLICT (key) DO NOTHING RETURNING id INTO delivery;
+        ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING RETURNING id INTO delivery;
         EXIT WHEN FOUND;
         -- The key is taken; unless that delivery has just been deleted.
         SELECT id INTO delivery FROM "postrider".deliveries WHERE key = enqueue.key;

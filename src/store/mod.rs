@@ -1,6 +1,8 @@
 //! Where deliveries are kept.
 
 mod error;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod floor;
 mod memory;
 #[cfg(feature = "mysql")]
 mod mysql;

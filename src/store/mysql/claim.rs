@@ -7,12 +7,12 @@ use postrider_transport::{DeliveryId, Encoded};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Connection, Row};
 
-use super::floor::{Floor, Floors};
 use super::rows::{attempt_item, id, list, numbered, recorded};
 use super::sql::{BEGIN, Sql};
 use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::{Attempt, Lease, LeaseKey, RecipientOutcome};
 use crate::state::Outcome;
+use crate::store::floor::{Floor, Floors};
 use crate::store::sql::{Columns, addressed, count};
 use crate::store::{Claim, StoreError};
 

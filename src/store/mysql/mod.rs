@@ -3,7 +3,6 @@
 mod admin;
 mod claim;
 mod enqueue;
-mod floor;
 mod migrate;
 mod rows;
 mod session;
@@ -19,12 +18,12 @@ use sqlx::MySqlPool;
 use sqlx::mysql::MySqlConnection;
 use tokio::sync::Notify;
 
-use floor::{Floor, Floors};
 use session::{Session, undeadlocked};
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
+use crate::store::floor::{Floor, Floors};
 use crate::store::sql::{Columns, unsigned};
 use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 

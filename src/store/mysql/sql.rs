@@ -9,8 +9,6 @@ use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, MySql, Type};
 
-use super::floor::Floor;
-
 /// Now: the time that is bound here, or else the server's. It asks for UTC, because in a session's own time zone an hour may come
 /// twice.
 const NOW: &str = "COALESCE(?, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)))";
@@ -206,3 +204,4 @@ const RECORD_RECIPIENTS: &str = "
 const RECORDED: &str = "
     SELECT r.delivery_id, r.address, r.outcome, r.reply
     FROM {keys} {p}recipients r FORCE INDEX (PRIMARY) ON r.delivery_id = UNHEX(k.id)";
+use crate::store::floor::Floor;

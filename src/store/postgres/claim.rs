@@ -1,6 +1,8 @@
 //! Leasing what is due, in one statement.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::time::Instant;
 
 use postrider_transport::Encoded;
 use sqlx::Row;
@@ -9,8 +11,9 @@ use uuid::Uuid;
 
 use super::rows::{Moment, recorded};
 use super::sql::Sql;
-use crate::clock::micros;
+use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::{Lease, LeaseKey, RecipientOutcome};
+use crate::store::floor::{Floor, Floors};
 use crate::store::sql::{addressed, corrupt};
 use crate::store::{Claim, StoreError};
 
@@ -32,22 +35,27 @@ mod column {
     pub(super) const RECIPIENTS: usize = 13;
     pub(super) const TEMPLATE_ID: usize = 14;
     pub(super) const WHEN_IN_DOUBT: usize = 15;
+    pub(super) const PRIORITY: usize = 16;
+    pub(super) const DUE_AT: usize = 17;
 }
 
 pub(super) async fn claim(
     connection: &mut PgConnection,
     sql: &Sql,
     claim: Claim,
+    floors: &Floors,
     now: Option<Moment>,
 ) -> Result<Vec<Lease>, StoreError> {
-    let rows = sql
-        .query(&sql.claim)
-        .bind(now)
-        .bind(micros(claim.lease))
-        .bind(claim.due_by.map(Moment))
-        .bind(i64::try_from(claim.limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *connection)
-        .await?;
+    let floor = floors.next(Instant::now());
+    let mut rows = take(connection, sql, claim, &floor, now).await?;
+    if rows.is_empty() && floor != Floor::default() {
+        rows = take(connection, sql, claim, &Floor::default(), now).await?;
+    }
+    let mut rows = rows.into_iter().map(|row| Ok((place(&row)?, row))).collect::<Result<Vec<_>, StoreError>>()?;
+    floors.took(rows.len() >= claim.limit, rows.iter().map(|(place, _)| *place));
+    // Most urgent first. The server would copy every mail to put them into this order.
+    rows.sort_unstable_by_key(|((priority, due_at), _)| (Reverse(*priority), *due_at));
+    let rows: Vec<PgRow> = rows.into_iter().map(|(_, row)| row).collect();
     let partial = rows.iter().filter(|row| row.try_get(column::PARTIAL).unwrap_or(false));
     let partial: Vec<Uuid> = partial.map(|row| row.try_get(column::ID)).collect::<Result<_, _>>()?;
     let mut outcomes: HashMap<Uuid, Vec<RecipientOutcome>> = HashMap::new();
@@ -55,6 +63,30 @@ pub(super) async fn claim(
         outcomes.entry(id).or_default().push(outcome);
     }
     rows.iter().map(|row| lease(row, &outcomes)).collect()
+}
+
+/// Claims what is due from the floor on.
+async fn take(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    claim: Claim,
+    floor: &Floor,
+    now: Option<Moment>,
+) -> Result<Vec<PgRow>, StoreError> {
+    let query = sql
+        .query(&sql.claim)
+        .bind(now)
+        .bind(micros(claim.lease))
+        .bind(claim.due_by.map(Moment))
+        .bind(i64::try_from(claim.limit).unwrap_or(i64::MAX))
+        .bind(floor.map(|from| from.map(|micros| Moment(from_micros(micros)))));
+    Ok(query.fetch_all(connection).await?)
+}
+
+/// A row's priority, and when it was due.
+fn place(row: &PgRow) -> Result<(i64, i64), StoreError> {
+    let (priority, Moment(due_at)) = (row.try_get::<i16, _>(column::PRIORITY)?, row.try_get(column::DUE_AT)?);
+    Ok((i64::from(priority), to_micros(due_at)))
 }
 
 fn lease(row: &PgRow, outcomes: &HashMap<Uuid, Vec<RecipientOutcome>>) -> Result<Lease, StoreError> {

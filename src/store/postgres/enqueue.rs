@@ -1,10 +1,12 @@
 //! Inserting: one statement however many there are, in whatever transaction is open.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use postrider_transport::DeliveryId;
-use sqlx::Row;
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
 use super::rows::Moment;
@@ -32,25 +34,14 @@ pub(super) async fn insert(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let (send_after, send): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.due)).unzip();
-    let (expire_after, expire): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.expires)).unzip();
-    let inserted = sql
-        .query(&sql.insert)
-        .bind(now)
-        .bind(rows.iter().map(|row| row.id.as_uuid()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.message.format.as_str()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.message.body.as_str()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| recipients_json(&row.recipients)).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.template_id.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.key.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| i16::from(row.priority.level())).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.when_in_doubt.as_str()).collect::<Vec<_>>())
-        .bind(send_after)
-        .bind(send)
-        .bind(expire_after)
-        .bind(expire)
-        .fetch_all(&mut *connection)
-        .await?;
+    if rows.iter().all(|row| row.key.is_none()) {
+        match rows {
+            [row] => insert_one(connection, sql, row, now).await?,
+            rows => _ = many(sql, &sql.insert_many, rows, now).execute(connection).await?,
+        }
+        return Ok(rows.iter().map(|row| row.id).collect());
+    }
+    let inserted = many(sql, &sql.insert_keyed, rows, now).fetch_all(&mut *connection).await?;
     if inserted.len() == rows.len() {
         return Ok(rows.iter().map(|row| row.id).collect());
     }
@@ -65,6 +56,52 @@ pub(super) async fn insert(
             taken.map(|id| (*id).into()).ok_or_else(|| corrupt("a key was taken, and its delivery cannot be seen"))
         })
         .collect()
+}
+
+async fn insert_one(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    row: &NewRow,
+    now: Option<Moment>,
+) -> Result<(), StoreError> {
+    let ((send_after, send), (expire_after, expire)) = (moment(row.due), moment(row.expires));
+    sql.query(&sql.insert_one)
+        .bind(now)
+        .bind(row.id.as_uuid())
+        .bind(&row.message.format)
+        .bind(&row.message.body)
+        .bind(recipients_json(&row.recipients))
+        .bind(row.template_id.as_deref())
+        .bind(row.key.as_deref())
+        .bind(i16::from(row.priority.level()))
+        .bind(row.when_in_doubt.as_str())
+        .bind(send_after)
+        .bind(send)
+        .bind(expire_after)
+        .bind(expire)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// A statement over arrays, one for each column.
+fn many(sql: &Sql, text: &Arc<str>, rows: &[NewRow], now: Option<Moment>) -> Query<'static, Postgres, PgArguments> {
+    let (send_after, send): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.due)).unzip();
+    let (expire_after, expire): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.expires)).unzip();
+    sql.query(text)
+        .bind(now)
+        .bind(rows.iter().map(|row| row.id.as_uuid()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.message.format.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.message.body.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| recipients_json(&row.recipients)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.template_id.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.key.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| i16::from(row.priority.level())).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.when_in_doubt.as_str()).collect::<Vec<_>>())
+        .bind(send_after)
+        .bind(send)
+        .bind(expire_after)
+        .bind(expire)
 }
 
 /// The delivery that has each key.

@@ -27,6 +27,7 @@ use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
+use crate::store::floor::Floors;
 use crate::store::sql::unsigned;
 use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
@@ -73,6 +74,7 @@ pub struct PgStore {
     bell: Arc<Bell>,
     claims: Lane,
     settlements: Lane,
+    floors: Arc<Floors>,
 }
 
 impl PgStore {
@@ -100,6 +102,7 @@ impl PgStore {
             bell: Arc::new(bell),
             claims: lane.clone(),
             settlements: lane,
+            floors: Arc::default(),
         }
     }
 
@@ -236,12 +239,12 @@ impl Store for PgStore {
         }
         if !self.sql.is_prepared() {
             let mut tx = self.pool.begin().await?;
-            let leases = claim::claim(&mut tx, &self.sql, claim, self.test_now()).await?;
+            let leases = claim::claim(&mut tx, &self.sql, claim, &self.floors, self.test_now()).await?;
             tx.commit().await?;
             return Ok(leases);
         }
         let mut connection = self.claims.take(&self.pool).await?;
-        let claimed = claim::claim(&mut connection, &self.sql, claim, self.test_now()).await;
+        let claimed = claim::claim(&mut connection, &self.sql, claim, &self.floors, self.test_now()).await;
         match &claimed {
             Ok(leases) if leases.len() >= MANY => self.claims.keep(connection, &self.pool),
             Ok(leases) if !leases.is_empty() => {}

@@ -40,7 +40,11 @@ pub(super) async fn settle(
         tx.commit().await?;
         done
     };
-    let mut done = done;
+    // The usual case again, which needs no look at each.
+    if done.len() == settlements.len() {
+        return Ok(vec![Settled::Done; settlements.len()]);
+    }
+    let mut done = keys(&done)?;
     let result = |settlement: &Settlement| {
         if done.remove(&settlement.key) { Settled::Done } else { Settled::LeaseLost }
     };
@@ -71,9 +75,9 @@ async fn settle_sent(
     connection: &mut PgConnection,
     sql: &Sql,
     settlements: &[&Settlement],
-) -> Result<HashSet<LeaseKey>, StoreError> {
+) -> Result<Vec<PgRow>, StoreError> {
     if settlements.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(Vec::new());
     }
     let rows = sql
         .query(&sql.settle_sent)
@@ -88,7 +92,7 @@ async fn settle_sent(
         .bind(attempts(settlements, |a| a.transport.as_deref()))
         .fetch_all(connection)
         .await?;
-    keys(&rows)
+    Ok(rows)
 }
 
 async fn settle_rest(
@@ -96,9 +100,9 @@ async fn settle_rest(
     sql: &Sql,
     settlements: &[&Settlement],
     now: Option<Moment>,
-) -> Result<HashSet<LeaseKey>, StoreError> {
+) -> Result<Vec<PgRow>, StoreError> {
     if settlements.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(Vec::new());
     }
     let (next, (after, reason)): (Vec<_>, (Vec<_>, Vec<_>)) = settlements
         .iter()
@@ -132,9 +136,8 @@ async fn settle_rest(
         .bind(column(settlements, |s| !s.recipients.is_empty()))
         .fetch_all(&mut *connection)
         .await?;
-    let done = keys(&rows)?;
-    record_recipients(connection, sql, settlements, &done).await?;
-    Ok(done)
+    record_recipients(connection, sql, settlements, &keys(&rows)?).await?;
+    Ok(rows)
 }
 
 async fn record_recipients(

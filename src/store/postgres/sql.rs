@@ -16,7 +16,9 @@ pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 pub(super) struct Sql {
     schema: String,
     prepared: bool,
-    pub(super) insert: Arc<str>,
+    pub(super) insert_one: Arc<str>,
+    pub(super) insert_many: Arc<str>,
+    pub(super) insert_keyed: Arc<str>,
     pub(super) ids_of_keys: Arc<str>,
     pub(super) claim: Arc<str>,
     pub(super) settle_sent: Arc<str>,
@@ -36,7 +38,9 @@ impl Sql {
         Self {
             schema: schema.to_owned(),
             prepared: true,
-            insert: fill(INSERT),
+            insert_one: fill(&INSERT.replace("{rows}", ONE)),
+            insert_many: fill(&INSERT.replace("{rows}", MANY)),
+            insert_keyed: fill(&(INSERT.replace("{rows}", MANY) + UNLESS_KNOWN)),
             ids_of_keys: fill(IDS_OF_KEYS),
             claim: fill(CLAIM),
             settle_sent: fill(SETTLE_SENT),
@@ -91,17 +95,24 @@ const INSERT: &str = r#"
     SELECT id, {now}, format, body, recipients::jsonb, template_id, key, priority, when_in_doubt,
            CASE WHEN send_after THEN {now} ELSE 'epoch'::timestamptz END + send * interval '1 microsecond',
            CASE WHEN expire_after THEN {now} ELSE 'epoch'::timestamptz END + expire * interval '1 microsecond'
-    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[],
-                $10::bool[], $11::bigint[], $12::bool[], $13::bigint[])
-         r (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire)
-    ORDER BY key
-    ON CONFLICT (key) DO NOTHING
-    RETURNING id"#;
+    FROM {rows}
+         r (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire)"#;
+
+/// One row, whose values the server need not take out of arrays.
+const ONE: &str = r#"(VALUES ($2::uuid, $3::text, $4::text, $5::text, $6::text, $7::text, $8::smallint, $9::text, $10::bool,
+                $11::bigint, $12::bool, $13::bigint))"#;
+
+const MANY: &str = r#"unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[],
+                $10::bool[], $11::bigint[], $12::bool[], $13::bigint[])"#;
+
+/// In the keys' order, so that no two transactions wait for each other.
+const UNLESS_KNOWN: &str = " ORDER BY key ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING RETURNING id";
 
 const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = ANY($1)"#;
 
 /// One look at the index for each priority, most urgent first, so that rows scheduled for later are never walked over. Leased rows
-/// keep their place in the index, and are passed by until their lease has run out.
+/// keep their place in the index, and are passed by until their lease has run out. `$5` says for each priority from which due time on
+/// to look.
 ///
 /// The number of rows comes from a sub-select, which keeps it from the planner. Of a queue that was last analysed when it was empty,
 /// or when all of it lay ahead, the planner believes that next to nothing is due; with the number in hand it would read and sort the
@@ -116,7 +127,7 @@ const CLAIM: &str = r#"
             CROSS JOIN LATERAL (
                 SELECT ctid FROM "{s}".queue
                 WHERE priority = level.priority AND lease_until <= {now}
-                  AND due_at <= least({now}, $3::timestamptz)
+                  AND due_at >= coalesce(($5::timestamptz[])[1 + level.priority], '-infinity') AND due_at <= least({now}, $3::timestamptz)
                 ORDER BY due_at LIMIT (SELECT $4::bigint) FOR UPDATE SKIP LOCKED) due
             LIMIT (SELECT $4::bigint)))
         RETURNING q.*),
@@ -126,9 +137,8 @@ const CLAIM: &str = r#"
         ON CONFLICT DO NOTHING)
     SELECT c.delivery_id, c.token, c.attempts, c.cycle, c.spent, c.partial, c.abandoned_at IS NOT NULL, c.leased_at,
            c.cycle_started_at, c.expires_at, greatest(d.created_at, d.send_at), d.format, d.body, d.recipients::text, d.template_id,
-           d.when_in_doubt
-    FROM claimed c JOIN "{s}".deliveries d ON d.id = c.delivery_id
-    ORDER BY c.priority DESC, c.due_at"#;
+           d.when_in_doubt, c.priority, c.due_at
+    FROM claimed c JOIN "{s}".deliveries d ON d.id = c.delivery_id"#;
 
 /// What is plainly sent, which is nearly everything: out of the queue, into the history.
 const SETTLE_SENT: &str = r#"

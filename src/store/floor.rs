@@ -13,10 +13,10 @@ const STREAK: u32 = 8;
 const WHILE: Duration = Duration::from_secs(1);
 
 /// For each priority, by its number, the due time (in microseconds) from which to look; `None` is the beginning.
-pub(super) type Floor = [Option<i64>; 10];
+pub(crate) type Floor = [Option<i64>; 10];
 
 #[derive(Debug, Default)]
-pub(super) struct Floors(Mutex<Backlog>);
+pub(crate) struct Floors(Mutex<Backlog>);
 
 #[derive(Debug, Default)]
 struct Backlog {
@@ -31,7 +31,7 @@ impl Floors {
     }
 
     /// From where the next claim is to look.
-    pub(super) fn next(&self, now: Instant) -> Floor {
+    pub(crate) fn next(&self, now: Instant) -> Floor {
         let mut backlog = self.backlog();
         let fresh = backlog.looked_at_all.is_some_and(|then| now.saturating_duration_since(then) < WHILE);
         if backlog.full_claims >= STREAK && fresh {
@@ -43,7 +43,7 @@ impl Floors {
     }
 
     /// Notes what a claim took: for each row its priority and when it was due.
-    pub(super) fn took(&self, full: bool, rows: impl IntoIterator<Item = (i64, i64)>) {
+    pub(crate) fn took(&self, full: bool, rows: impl IntoIterator<Item = (i64, i64)>) {
         let mut backlog = self.backlog();
         if !full {
             *backlog = Backlog::default();
