@@ -17,6 +17,10 @@ impl Figures {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The median, and the ratio to the median of `base`.
     pub(crate) fn print(&self, title: &str, unit: &str, base: &str) {
         self.print_beside(title, unit, &[base]);
