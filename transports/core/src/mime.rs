@@ -7,7 +7,7 @@ use lettre::message::header::{self, ContentTransferEncoding, ContentType, Header
 use lettre::message::{
     Attachment as LettreAttachment, Body as Encoded, Mailbox as LettreMailbox, Mailboxes, MultiPart, SinglePart,
 };
-use memchr::{memchr_iter, memchr2_iter};
+use memchr::memchr_iter;
 
 use crate::{Address, Attachment, Class, Classify, Email, Mailbox, Outgoing};
 
@@ -184,12 +184,12 @@ fn text(content_type: ContentType, text: &str) -> Result<SinglePart, MimeError> 
     };
     // A mail's texts hold no CR.
     let mut lines = String::with_capacity(text.len() + memchr_iter(b'\n', text.as_bytes()).count());
-    for (number, line) in text.split('\n').enumerate() {
-        if number > 0 {
-            lines.push_str("\r\n");
-        }
-        lines.push_str(line);
+    let mut from = 0;
+    for end in memchr_iter(b'\n', text.as_bytes()) {
+        lines.extend([&text[from..end], "\r\n"]);
+        from = end + 1;
     }
+    lines.push_str(&text[from..]);
     let body = match encoding {
         // The choice was made for lines without their CR.
         ContentTransferEncoding::SevenBit => Ok(Encoded::dangerous_pre_encoded(lines.into_bytes(), encoding)),
@@ -266,16 +266,18 @@ fn header_value(name: &str, value: String) -> Result<HeaderValue, MimeError> {
 /// RFC 5322 section 2.1.1: at most 998 octets to a line; section 2.2: CR and LF only together. A bare one could end a line for
 /// one parser and not for another, and so smuggle a second mail into the dialogue.
 fn check_lines(bytes: &[u8]) -> Result<(), MimeError> {
-    let mut from = 0;
-    let mut ends = memchr2_iter(b'\r', b'\n', bytes);
-    while let Some(end) = ends.next() {
-        if ends.next() != Some(end + 1) || !bytes[end..].starts_with(b"\r\n") {
-            return Err(MimeError::new("a line of it ends with a lone CR or LF"));
-        }
-        check_length(&bytes[from..end])?;
-        from = end + 2;
+    let (mut from, mut lines) = (0, 0);
+    for end in memchr_iter(b'\n', bytes) {
+        check_length(bytes[from..end].strip_suffix(b"\r").ok_or_else(lone)?)?;
+        (from, lines) = (end + 1, lines + 1);
     }
-    check_length(&bytes[from..])
+    check_length(&bytes[from..])?;
+    // Each LF has its CR; one more would be alone.
+    if memchr_iter(b'\r', bytes).count() == lines { Ok(()) } else { Err(lone()) }
+}
+
+fn lone() -> MimeError {
+    MimeError::new("a line of it ends with a lone CR or LF")
 }
 
 fn check_length(line: &[u8]) -> Result<(), MimeError> {
