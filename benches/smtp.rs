@@ -1,20 +1,26 @@
 //! How fast mail goes out by SMTP, beside the fastest client known and a client library's own pool.
+//!
+//! All of them send the same octets to one server, and open their connections within the time that is taken.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to its reader")]
 
 mod support;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
+use lettre::address::Envelope;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use postrider::smtp::{Smtp, Tls};
-use postrider::{MemoryStore, Outbox, Store};
+use postrider::{DeliveryId, MemoryStore, Outbox, Outgoing, Store};
+use postrider_transport::Mime;
 use support::figures::{Figures, write_json};
 use support::proxy::Proxy;
 use support::{Options, databases, mail_of};
+use tempfile::NamedTempFile;
 
 /// The octets of a mail's text.
 const SIZE: usize = 10 * 1024;
@@ -22,35 +28,41 @@ const SIZE: usize = 10 * 1024;
 #[tokio::main]
 async fn main() {
     let options = Options::read();
-    let count = options.count.unwrap_or(10_000);
     let sink = Sink::start();
+    let octets = Mime::new()
+        .render(&Outgoing::new(DeliveryId::new(), SystemTime::now(), mail_of(0, SIZE)))
+        .expect("the mail can be written");
+    println!("\nmails of {} octets on the wire", octets.len());
     let mut tables = BTreeMap::new();
     for delay in [0, 20] {
         let proxy = Proxy::start(sink.port, Duration::from_millis(delay) / 2).await;
         let port = if delay == 0 { sink.port } else { proxy.port() };
-        let mut rates = Figures::default();
-        for _ in 0..options.rounds {
-            for connections in [1, 8, 32] {
-                // As many as take a second or so.
-                let some = if delay == 0 { count } else { 40 * connections };
-                let name = |who: &str| format!("{who} ×{connections}");
-                if options.wants("relay in memory") {
-                    rates.add(&name("relay in memory"), relay(MemoryStore::new(), port, connections, some).await);
+        for connections in [1, 8, 32] {
+            // As many as take a second or more. The library is slow whatever the distance.
+            let count = if delay == 0 { options.count.unwrap_or(15_000) } else { 40 * connections };
+            let few = 30 * connections;
+            let title = format!("{delay} ms of round trip, {connections} connections");
+            let wants = |who: &str| options.wants(&format!("{who} ×{connections} {delay} ms"));
+            let mut rates = Figures::default();
+            for _ in 0..options.rounds {
+                if wants("relay over memory") {
+                    rates.add("relay over memory", relay(MemoryStore::new(), port, connections, count).await);
                 }
-                if options.wants("relay on postgres") && delay == 0 {
-                    let store = databases::pg_store(10).await;
-                    rates.add(&name("relay on postgres"), relay(store, port, connections, some).await);
+                if wants("relay over PostgreSQL") && delay == 0 {
+                    rates.add("relay over PostgreSQL", relay_over_postgres(port, connections, count).await);
                 }
-                if options.wants("smtp-source") {
-                    rates.add(&name("smtp-source"), smtp_source(port, connections, some));
+                if wants("smtp-source") {
+                    rates.add("smtp-source", smtp_source(&octets, port, connections, count));
                 }
-                if options.wants("lettre") {
-                    rates.add(&name("lettre"), lettre_pool(port, connections, 20 * connections).await);
+                if wants("lettre") {
+                    rates.add("lettre", lettre_pool(&octets, port, connections, few).await);
                 }
             }
+            if !rates.is_empty() {
+                rates.print_beside(&title, "mails/s", &["smtp-source", "lettre", "relay over memory"]);
+                tables.insert(title, rates);
+            }
         }
-        rates.print(&format!("10 KiB mails, {delay} ms of round trip"), "mails/s", "smtp-source ×1");
-        tables.insert(format!("{delay} ms"), rates);
     }
     if let Some(path) = &options.json {
         write_json(path, &tables);
@@ -68,17 +80,27 @@ impl Sink {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         drop(listener);
-        let child = Command::new("/usr/sbin/smtp-sink")
-            .args(["-u", "nobody", "-c", &format!("127.0.0.1:{port}"), "1024"])
+        // It ends with this process, however that ends. It does not run as root, and a change of the user by its own hand would undo
+        // that.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]);
+        if std::fs::metadata("/proc/self").expect("Linux tells").uid() == 0 {
+            command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]);
+        }
+        let child = command
+            .args(["/usr/sbin/smtp-sink", &format!("127.0.0.1:{port}"), "1024"])
             .stdout(Stdio::null())
             .spawn()
-            .expect("smtp-sink is there: it comes with Postfix");
+            .expect("setpriv is there: it comes with util-linux");
+        let mut sink = Self { port, child };
         let start = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            let ended = sink.child.try_wait().expect("it can be asked");
+            assert!(ended.is_none(), "smtp-sink, which comes with Postfix, does not run");
             assert!(start.elapsed() < Duration::from_secs(10), "smtp-sink does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { port, child }
+        sink
     }
 }
 
@@ -87,6 +109,10 @@ impl Drop for Sink {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+async fn relay_over_postgres(port: u16, connections: usize, count: usize) -> f64 {
+    relay(databases::pg_store(10).await, port, connections, count).await
 }
 
 /// The whole way, from an outbox to the server.
@@ -105,30 +131,32 @@ async fn relay<S: Store>(store: S, port: u16, connections: usize, count: usize) 
     count as f64 / took.as_secs_f64()
 }
 
-fn smtp_source(port: u16, connections: usize, count: usize) -> f64 {
+fn smtp_source(octets: &[u8], port: u16, connections: usize, count: usize) -> f64 {
+    // It ends the lines itself.
+    let mail = NamedTempFile::new().expect("a file");
+    let text = String::from_utf8(octets.to_vec()).expect("a text").replace("\r\n", "\n");
+    std::fs::write(mail.path(), text).expect("it can be written");
     let start = Instant::now();
     let status = Command::new("/usr/sbin/smtp-source")
-        .args(["-d", "-s", &connections.to_string(), "-m", &count.to_string(), "-l", &SIZE.to_string()])
-        .args(["-f", "a@example.com", "-t", "b@example.org", &format!("127.0.0.1:{port}")])
+        .args(["-d", "-s", &connections.to_string(), "-m", &count.to_string(), "-F"])
+        .arg(mail.path())
+        .args(["-f", "orders@shop.example", "-t", "customer-0@example.org", &format!("127.0.0.1:{port}")])
         .status()
         .expect("smtp-source is there: it comes with Postfix");
     assert!(status.success(), "smtp-source works");
     count as f64 / start.elapsed().as_secs_f64()
 }
 
-async fn lettre_pool(port: u16, connections: usize, count: usize) -> f64 {
+/// The mail is written out beforehand, which is in the library's favour.
+async fn lettre_pool(octets: &[u8], port: u16, connections: usize, count: usize) -> f64 {
     let pool = lettre::transport::smtp::PoolConfig::new().max_size(u32::try_from(connections).expect("a number"));
     let transport =
         AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous("127.0.0.1").port(port).pool_config(pool).build();
-    let body = mail_of(0, SIZE).text().expect("a text").to_owned();
-    let message = lettre::Message::builder()
-        .from("a@example.com".parse().expect("an address"))
-        .to("b@example.org".parse().expect("an address"))
-        .subject("Order")
-        .body(body)
-        .expect("a message");
+    let from = "orders@shop.example".parse().expect("an address");
+    let to = "customer-0@example.org".parse().expect("an address");
+    let envelope = Envelope::new(Some(from), vec![to]).expect("an envelope");
     let start = Instant::now();
-    let sends = futures_util::stream::iter(0..count).map(|_| transport.send(message.clone()));
+    let sends = futures_util::stream::iter(0..count).map(|_| transport.send_raw(&envelope, octets));
     let sent = sends.buffer_unordered(connections).filter(|sent| std::future::ready(sent.is_ok())).count().await;
     assert_eq!(sent, count, "each is sent");
     count as f64 / start.elapsed().as_secs_f64()

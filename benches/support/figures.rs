@@ -17,16 +17,26 @@ impl Figures {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The median, and the ratio to the median of `base`.
     pub(crate) fn print(&self, title: &str, unit: &str, base: &str) {
-        println!("\n{title}\n");
-        println!("| contestant | median {unit} | smallest–largest | ÷ {base} |");
-        println!("|---|--:|--:|--:|");
-        let reference = self.median_of(base);
+        self.print_beside(title, unit, &[base]);
+    }
+
+    /// The median, and the ratio to the median of each of `bases`.
+    pub(crate) fn print_beside(&self, title: &str, unit: &str, bases: &[&str]) {
+        let beside: String = bases.iter().map(|base| format!(" ÷ {base} |")).collect();
+        println!("\n{title}\n\n| contestant | median {unit} | smallest–largest |{beside}");
+        println!("|---|--:|--:|{}", "--:|".repeat(bases.len()));
         for (name, figures) in &self.rows {
             let (low, middle, high) = spread(figures);
-            let ratio = reference.map_or_else(String::new, |reference| format!("{:.2}", middle / reference));
-            println!("| {name} | {} | {}–{} | {ratio} |", short(middle), short(low), short(high));
+            let ratio =
+                |base: &&str| self.median_of(base).map_or_else(String::new, |base| format!("{:.2}", middle / base));
+            let ratios: String = bases.iter().map(|base| format!(" {} |", ratio(base))).collect();
+            println!("| {name} | {} | {}–{} |{ratios}", short(middle), short(low), short(high));
         }
     }
 

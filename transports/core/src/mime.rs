@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use email_encoding::body::Encoding;
 use lettre::message::header::{self, ContentTransferEncoding, ContentType, HeaderName, HeaderValue, Headers};
 use lettre::message::{
     Attachment as LettreAttachment, Body as Encoded, Mailbox as LettreMailbox, Mailboxes, MultiPart, SinglePart,
 };
+use memchr::memchr_iter;
 
 use crate::{Address, Attachment, Class, Classify, Email, Mailbox, Outgoing};
 
@@ -60,8 +62,8 @@ impl Mime {
         if let Some(dkim) = &self.dkim {
             dkim.sign(&mut message);
         }
-        let mut bytes = extra_headers(outgoing.message(), !self.bare)?.into_bytes();
-        bytes.extend_from_slice(&message.formatted());
+        let mut bytes = message.formatted();
+        bytes.splice(..0, extra_headers(outgoing.message(), !self.bare)?.into_bytes());
         check_lines(&bytes)?;
         Ok(bytes)
     }
@@ -135,7 +137,7 @@ fn body(email: &Email, boundary: &str) -> Result<Body, MimeError> {
     let (inline, attached): (Vec<_>, Vec<_>) =
         email.attachments().iter().partition(|a| a.content_id().is_some() && email.html().is_some());
 
-    let html = email.html().map(|html| SinglePart::html(html.to_owned()));
+    let html = email.html().map(|html| text(ContentType::TEXT_HTML, html)).transpose()?;
     let html = match html {
         Some(html) if !inline.is_empty() => {
             let mut related = multipart(MultiPart::related(), boundary, "r").singlepart(html);
@@ -147,7 +149,7 @@ fn body(email: &Email, boundary: &str) -> Result<Body, MimeError> {
         Some(html) => Some(Body::Single(html)),
         None => None,
     };
-    let text = email.text().map(|text| SinglePart::plain(text.to_owned()));
+    let text = email.text().map(|plain| text(ContentType::TEXT_PLAIN, plain)).transpose()?;
     let content = match (text, html) {
         (Some(text), Some(html)) => {
             let alternative = multipart(MultiPart::alternative(), boundary, "a").singlepart(text);
@@ -169,6 +171,32 @@ fn body(email: &Email, boundary: &str) -> Result<Body, MimeError> {
         mixed = mixed.singlepart(attachment(part)?);
     }
     Ok(Body::Multi(mixed))
+}
+
+/// A text as lettre would write it. Left to itself, lettre makes the line ends one by one and moves the rest of the text at each, so
+/// that its time grows with the square of the length.
+fn text(content_type: ContentType, text: &str) -> Result<SinglePart, MimeError> {
+    let encoding = match Encoding::choose(text, false) {
+        Encoding::SevenBit => ContentTransferEncoding::SevenBit,
+        Encoding::EightBit => ContentTransferEncoding::EightBit,
+        Encoding::QuotedPrintable => ContentTransferEncoding::QuotedPrintable,
+        Encoding::Base64 => ContentTransferEncoding::Base64,
+    };
+    // A mail's texts hold no CR.
+    let mut lines = String::with_capacity(text.len() + memchr_iter(b'\n', text.as_bytes()).count());
+    let mut from = 0;
+    for end in memchr_iter(b'\n', text.as_bytes()) {
+        lines.extend([&text[from..end], "\r\n"]);
+        from = end + 1;
+    }
+    lines.push_str(&text[from..]);
+    let body = match encoding {
+        // The choice was made for lines without their CR.
+        ContentTransferEncoding::SevenBit => Ok(Encoded::dangerous_pre_encoded(lines.into_bytes(), encoding)),
+        _ => Encoded::new_with_encoding(lines, encoding),
+    };
+    let body = body.map_err(|_| MimeError::new("a text of it cannot be encoded"))?;
+    Ok(SinglePart::builder().header(content_type).body(body))
 }
 
 fn add(multi: MultiPart, body: Body) -> MultiPart {
@@ -238,18 +266,22 @@ fn header_value(name: &str, value: String) -> Result<HeaderValue, MimeError> {
 /// RFC 5322 section 2.1.1: at most 998 octets to a line; section 2.2: CR and LF only together. A bare one could end a line for
 /// one parser and not for another, and so smuggle a second mail into the dialogue.
 fn check_lines(bytes: &[u8]) -> Result<(), MimeError> {
-    let (mut previous, mut length) = (0, 0_usize);
-    for &byte in bytes {
-        if (byte == b'\n') != (previous == b'\r') {
-            return Err(MimeError::new("a line of it ends with a lone CR or LF"));
-        }
-        length = if byte == b'\n' { 0 } else { length + 1 };
-        if length > 999 {
-            return Err(MimeError::new("a line of it is longer than 998 octets"));
-        }
-        previous = byte;
+    let (mut from, mut lines) = (0, 0);
+    for end in memchr_iter(b'\n', bytes) {
+        check_length(bytes[from..end].strip_suffix(b"\r").ok_or_else(lone)?)?;
+        (from, lines) = (end + 1, lines + 1);
     }
-    if previous == b'\r' { Err(MimeError::new("it ends with a lone CR")) } else { Ok(()) }
+    check_length(&bytes[from..])?;
+    // Each LF has its CR; one more would be alone.
+    if memchr_iter(b'\r', bytes).count() == lines { Ok(()) } else { Err(lone()) }
+}
+
+fn lone() -> MimeError {
+    MimeError::new("a line of it ends with a lone CR or LF")
+}
+
+fn check_length(line: &[u8]) -> Result<(), MimeError> {
+    if line.len() > 998 { Err(MimeError::new("a line of it is longer than 998 octets")) } else { Ok(()) }
 }
 
 /// The mail cannot be rendered. Permanent, and the mail's own fault.
@@ -284,5 +316,37 @@ impl Classify for MimeError {
     /// A transport that takes the parts of a mail one by one may carry what this format cannot.
     fn unsupported(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_end_with_both_and_are_not_too_long() {
+        let (longest, longer) = ("a".repeat(998), "a".repeat(999));
+        for good in ["", "\r\n", "a\r\n\r\nb", &longest, &format!("{longest}\r\n{longest}\r\n")] {
+            assert!(check_lines(good.as_bytes()).is_ok(), "refused {good:?}");
+        }
+        for bad in ["\r", "\n", "a\r\r\n", "a\n\r\n", "\r\n\n", "a\rb\r\n", "a\r\n\r", "a\r\nb\nc\r\n"] {
+            assert!(check_lines(bad.as_bytes()).is_err(), "took {bad:?}");
+        }
+        for long in [&longer, &format!("a\r\n{longer}\r\n"), &format!("{longer}\r\n")] {
+            assert!(check_lines(long.as_bytes()).is_err(), "took a line of 999");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_written_as_lettre_would(
+            pieces in prop::collection::vec(prop::sample::select(vec!["\n", "a", ".", " ", "=", "é", "📬", "seventy"]), 0..400)
+        ) {
+            let plain = pieces.concat();
+            let theirs = SinglePart::plain(plain.clone());
+            prop_assert_eq!(text(ContentType::TEXT_PLAIN, &plain).unwrap().formatted(), theirs.formatted());
+        }
     }
 }

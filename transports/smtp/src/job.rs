@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use lettre::Address as EnvelopeAddress;
 use lettre::transport::smtp::commands::{Mail, Rcpt};
 use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
+use memchr::memmem;
 use postrider_transport::{Address, DeliveryId, Email, Failure, Mime, Outgoing, Recipient, Unsupported};
 
 use crate::error::{Fault, SmtpError, Stage};
@@ -39,10 +40,10 @@ impl Job {
             return Err(unfit("the mail has no recipient left").into());
         }
         let message = mime.render(outgoing)?;
-        let header = message.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(message.len());
+        let header = memmem::find(&message, b"\r\n\r\n").unwrap_or(message.len());
         utf8 |= !message[..header].is_ascii();
         let eight_bit = !message.is_ascii();
-        Ok(Self { from, recipients, size: message.len(), body: stuff(&message), eight_bit, utf8 })
+        Ok(Self { from, recipients, size: message.len(), body: stuff(message), eight_bit, utf8 })
     }
 
     /// MAIL FROM with the parameters that the message needs of this server.
@@ -100,20 +101,26 @@ fn is_ascii(address: &EnvelopeAddress) -> bool {
     text.is_ascii()
 }
 
-/// Doubles the dot that begins a line, and ends the message with a line of one dot (RFC 5321 section 4.5.2).
-fn stuff(message: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(message.len() + 8);
-    for line in message.split_inclusive(|byte| *byte == b'\n') {
-        if line.first() == Some(&b'.') {
-            out.push(b'.');
+/// Doubles the dot that begins a line, and ends the message with a line of one dot (RFC 5321 section 4.5.2). A message without such a
+/// dot, as nearly all are, stays where it is.
+fn stuff(mut message: Vec<u8>) -> Vec<u8> {
+    let first = message.starts_with(b".").then_some(0);
+    let dots: Vec<_> = first.into_iter().chain(memmem::find_iter(&message, b"\n.").map(|end| end + 1)).collect();
+    if !dots.is_empty() {
+        let mut out = Vec::with_capacity(message.len() + dots.len() + 5);
+        let mut from = 0;
+        for dot in dots {
+            out.extend_from_slice(&message[from..=dot]);
+            from = dot;
         }
-        out.extend_from_slice(line);
+        out.extend_from_slice(&message[from..]);
+        message = out;
     }
-    if !message.is_empty() && !out.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
+    if !message.is_empty() && !message.ends_with(b"\r\n") {
+        message.extend_from_slice(b"\r\n");
     }
-    out.extend_from_slice(b".\r\n");
-    out
+    message.extend_from_slice(b".\r\n");
+    message
 }
 
 #[cfg(test)]
@@ -128,9 +135,10 @@ mod tests {
             ("a", "a\r\n.\r\n"),
             (".\r\n", "..\r\n.\r\n"),
             (".a\r\n..b\r\nc.\r\n", "..a\r\n...b\r\nc.\r\n.\r\n"),
+            (".\r\n.\r\n\r\n.", "..\r\n..\r\n\r\n..\r\n.\r\n"),
             ("\r\n.\r\nQUIT\r\n", "\r\n..\r\nQUIT\r\n.\r\n"),
         ] {
-            assert_eq!(stuff(message.as_bytes()), wire.as_bytes(), "{message:?}");
+            assert_eq!(stuff(message.into()), wire.as_bytes(), "{message:?}");
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::tls::TlsClient;
 /// How long a server that broke the connection off is given to have said why. Its words have arrived or never will.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Octets read at once: the answers to an envelope, which by default would be read in pieces of 64.
+const ROOM: usize = 1024;
+
 /// A connection to a server. To drop it closes the socket at once.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -34,7 +37,7 @@ enum Io {
 
 impl Wire {
     pub(crate) fn new(tcp: TcpStream) -> Self {
-        Self { io: Io::Plain(tcp), inbound: Vec::new() }
+        Self { io: Io::Plain(tcp), inbound: Vec::with_capacity(ROOM) }
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {
@@ -58,7 +61,7 @@ impl Wire {
         }
         let Io::Plain(tcp) = self.io else { return Ok(self) };
         let tls = timeout(limit, client.connect(tcp)).await.map_err(|_| Fault::Timeout(limit))?;
-        Ok(Self { io: Io::Encrypted(Box::new(tls.map_err(Fault::Handshake)?)), inbound: Vec::new() })
+        Ok(Self { io: Io::Encrypted(Box::new(tls.map_err(Fault::Handshake)?)), inbound: Vec::with_capacity(ROOM) })
     }
 
     /// Reads one whole reply within the limit.
