@@ -81,7 +81,9 @@ pub(crate) async fn settle_mysql_down(pool: &MySqlPool) {
     run(&mut connection, "SET GLOBAL innodb_max_dirty_pages_pct = DEFAULT".to_owned()).await;
     let text = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()";
     let tables: Vec<String> = sqlx::query_scalar(text).fetch_all(&mut *connection).await.expect("a list");
-    run(&mut connection, format!("ANALYZE TABLE {}", tables.join(", "))).await;
+    if !tables.is_empty() {
+        run(&mut connection, format!("ANALYZE TABLE {}", tables.join(", "))).await;
+    }
 }
 
 /// A file of its own, in WAL mode and with every commit flushed, that lasts as long as the directory.

@@ -1,6 +1,8 @@
 //! Where deliveries are kept.
 
 mod error;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod lane;
 mod memory;
 #[cfg(feature = "mysql")]
 mod mysql;
