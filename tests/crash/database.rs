@@ -156,7 +156,7 @@ impl Database {
 
     /// All attempts of each delivery, in their order.
     pub(crate) fn history(&self) -> HashMap<String, Vec<Attempt>> {
-        let Dialect { tables, id, number, micros } = self.kind.dialect();
+        let Dialect { tables, id, number, micros, .. } = self.kind.dialect();
         let (id, number) = (id.replace("{}", "delivery_id"), number.replace("{}", "number"));
         let (started_at, finished_at) = (micros.replace("{}", "started_at"), micros.replace("{}", "finished_at"));
         let sql = format!(
