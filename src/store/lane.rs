@@ -83,12 +83,14 @@ impl<D: Database> Kept<D> {
         Ok(Self { connection: pool.acquire().await?, counted: None, under_way: false })
     }
 
-    /// From now on the connection is closed, and neither kept nor given back, if it is dropped.
+    /// For a driver that cannot go on where a call was dropped: from now on the connection is closed, and neither kept nor given back, if it is dropped.
+    #[cfg(feature = "mysql")]
     pub(crate) fn begin(&mut self) {
         self.under_way = true;
     }
 
     /// What had begun came to its end.
+    #[cfg(feature = "mysql")]
     pub(crate) fn end(&mut self) {
         self.under_way = false;
     }
