@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use postrider::{DeliveryId, Message, Outbox, PgStore, Store};
-use sqlx::PgPool;
+use sqlx::{Database, MySqlPool, PgPool, Pool, SqlitePool};
 use support::figures::{Figures, write_json};
 use support::noop::Noop;
 use support::{Options, databases, mail};
@@ -25,23 +25,41 @@ async fn main() {
         if options.wants("postgres") {
             for connections in [1, 8] {
                 single.add(&format!("postgres outbox ×{connections}"), postgres(connections, count).await);
-                single.add(&format!("postgres bare INSERT ×{connections}"), postgres_bare(connections, count).await);
+                let pool = databases::postgres(number(connections)).await;
+                single.add(
+                    &format!("postgres bare INSERT ×{connections}"),
+                    bare::postgres(pool, connections, count).await,
+                );
             }
             let store = databases::pg_store(4).await;
             bulk.add("postgres outbox", in_bulk(&store, 5 * count).await);
             bulk.add("postgres COPY", postgres_copy(5 * count).await);
         }
         if options.wants("mariadb") {
-            let store = databases::mysql_store(12).await;
-            bulk.add("mariadb outbox", in_bulk(&store, count).await);
             for connections in [1, 8] {
-                single.add(&format!("mariadb outbox ×{connections}"), alone(&store, connections, count / 2).await);
+                let store = databases::mysql_store(number(connections)).await;
+                databases::settle_mysql_down(store.pool()).await;
+                let rate = in_transactions(&store, store.pool(), connections, count / 2).await;
+                single.add(&format!("mariadb outbox ×{connections}"), rate);
+                let pool = databases::mysql(number(connections)).await;
+                databases::settle_mysql_down(&pool).await;
+                single.add(
+                    &format!("mariadb bare INSERT ×{connections}"),
+                    bare::mysql(pool, connections, count / 2).await,
+                );
             }
+            let store = databases::mysql_store(4).await;
+            databases::settle_mysql_down(store.pool()).await;
+            bulk.add("mariadb outbox", in_bulk(&store, 2 * count).await);
+            bulk.add("mariadb bare INSERT", mysql_bare_in_bulk(2 * count).await);
         }
         if options.wants("sqlite") {
             let (store, _directory) = databases::sqlite_store(2).await;
             bulk.add("sqlite outbox", in_bulk(&store, count).await);
-            single.add("sqlite outbox ×1", alone(&store, 1, count / 4).await);
+            let (store, _directory) = databases::sqlite_store(1).await;
+            single.add("sqlite outbox ×1", in_transactions(&store, store.pool(), 1, count / 4).await);
+            let (pool, _directory) = databases::sqlite(1).await;
+            single.add("sqlite bare INSERT ×1", bare::sqlite(pool, 1, count / 4).await);
         }
     }
     single.print("One mail in each transaction", "mails/s", "postgres bare INSERT ×8");
@@ -49,6 +67,10 @@ async fn main() {
     if let Some(path) = &options.json {
         write_json(path, &BTreeMap::from([("single".to_owned(), single), ("bulk".to_owned(), bulk)]));
     }
+}
+
+fn number(connections: usize) -> u32 {
+    u32::try_from(connections).expect("a number")
 }
 
 /// So many workers, each with the next number until there are none left. Numbers a second.
@@ -79,15 +101,27 @@ where
 
 /// In transactions of the caller's, while a relay somewhere else listens.
 async fn postgres(connections: usize, count: usize) -> f64 {
-    let store = databases::pg_store(u32::try_from(connections).expect("a number")).await;
+    let store = databases::pg_store(number(connections)).await;
     let elsewhere =
         PgStore::new(store.pool().options().clone().connect_lazy_with((*store.pool().connect_options()).clone()));
     let stop = CancellationToken::new();
     // It is rung for and looks, but what it finds is scheduled for later: only the waking counts.
     let relay =
         tokio::spawn(Outbox::new(elsewhere, Noop::default()).relay().poll(Duration::from_secs(60)).run(stop.clone()));
-    let (pool, outbox) = (store.pool().clone(), Outbox::enqueue_only(store));
-    let rate = by_workers(connections, count, move |number| {
+    let rate = in_transactions(&store, store.pool(), connections, count).await;
+    stop.cancel();
+    relay.await.expect("it does not panic").expect("it ends");
+    rate
+}
+
+/// In transactions of the caller's.
+async fn in_transactions<D, S>(store: &S, pool: &Pool<D>, workers: usize, count: usize) -> f64
+where
+    D: Database,
+    S: Store<Connection = D::Connection>,
+{
+    let (pool, outbox) = (pool.clone(), Outbox::enqueue_only(store.clone()));
+    by_workers(workers, count, move |number| {
         let (pool, outbox) = (pool.clone(), outbox.clone());
         async move {
             let mut tx = pool.begin().await.expect("a transaction");
@@ -96,36 +130,67 @@ async fn postgres(connections: usize, count: usize) -> f64 {
             tx.commit().await.expect("a commit");
         }
     })
-    .await;
-    stop.cancel();
-    relay.await.expect("it does not panic").expect("it ends");
-    rate
-}
-
-async fn bare_table(pool: &PgPool) {
-    sqlx::query("CREATE TABLE mails (id uuid PRIMARY KEY, body text NOT NULL)").execute(pool).await.expect("a table");
-}
-
-async fn postgres_bare(connections: usize, count: usize) -> f64 {
-    let pool = databases::postgres(u32::try_from(connections).expect("a number")).await;
-    bare_table(&pool).await;
-    by_workers(connections, count, move |number| {
-        let pool = pool.clone();
-        async move {
-            let mut tx = pool.begin().await.expect("a transaction");
-            let body = mail(number).encode().expect("a mail").body;
-            let insert = sqlx::query("INSERT INTO mails (id, body) VALUES ($1, $2)");
-            let insert = insert.bind(DeliveryId::new().as_uuid()).bind(body);
-            insert.execute(&mut *tx).await.expect("an insert");
-            tx.commit().await.expect("a commit");
-        }
-    })
     .await
+}
+
+/// The same octets into one table, by so many workers.
+mod bare {
+    use super::*;
+
+    pub(super) const TABLE: [&str; 3] = [
+        "CREATE TABLE mails (id uuid PRIMARY KEY, body text NOT NULL)",
+        "CREATE TABLE mails (id binary(16) PRIMARY KEY, body longtext NOT NULL)",
+        "CREATE TABLE mails (id BLOB PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
+    ];
+
+    macro_rules! bare {
+        ($name:ident, $pool:ty, $table:expr, $insert:literal) => {
+            pub(super) async fn $name(pool: $pool, workers: usize, count: usize) -> f64 {
+                sqlx::query($table).execute(&pool).await.expect("a table");
+                by_workers(workers, count, move |number| {
+                    let pool = pool.clone();
+                    async move {
+                        let mut tx = pool.begin().await.expect("a transaction");
+                        let body = mail(number).encode().expect("a mail").body;
+                        let insert = sqlx::query($insert).bind(DeliveryId::new().as_uuid()).bind(body);
+                        insert.execute(&mut *tx).await.expect("an insert");
+                        tx.commit().await.expect("a commit");
+                    }
+                })
+                .await
+            }
+        };
+    }
+
+    bare!(postgres, PgPool, TABLE[0], "INSERT INTO mails (id, body) VALUES ($1, $2)");
+    bare!(mysql, MySqlPool, TABLE[1], "INSERT INTO mails (id, body) VALUES (?, ?)");
+    bare!(sqlite, SqlitePool, TABLE[2], "INSERT INTO mails (id, body) VALUES (?, ?)");
+}
+
+/// In statements of 100 rows, ten to a transaction.
+async fn mysql_bare_in_bulk(count: usize) -> f64 {
+    let pool = databases::mysql(1).await;
+    sqlx::query(bare::TABLE[1]).execute(&pool).await.expect("a table");
+    databases::settle_mysql_down(&pool).await;
+    let start = Instant::now();
+    for first in (0..count).step_by(1000) {
+        let mut tx = pool.begin().await.expect("a transaction");
+        for first in (first..count.min(first + 1000)).step_by(100) {
+            let mut insert = sqlx::QueryBuilder::new("INSERT INTO mails (id, body) ");
+            insert.push_values(first..count.min(first + 100), |mut row, number| {
+                let body = mail(number).encode().expect("a mail").body;
+                row.push_bind(DeliveryId::new().as_uuid()).push_bind(body);
+            });
+            insert.build().execute(&mut *tx).await.expect("an insert");
+        }
+        tx.commit().await.expect("a commit");
+    }
+    count as f64 / start.elapsed().as_secs_f64()
 }
 
 async fn postgres_copy(count: usize) -> f64 {
     let pool = databases::postgres(1).await;
-    bare_table(&pool).await;
+    sqlx::query(bare::TABLE[0]).execute(&pool).await.expect("a table");
     let start = Instant::now();
     for first in (0..count).step_by(1000) {
         let mut rows = String::new();
@@ -139,18 +204,6 @@ async fn postgres_copy(count: usize) -> f64 {
         copy.finish().await.expect("it ends");
     }
     count as f64 / start.elapsed().as_secs_f64()
-}
-
-/// In transactions of the outbox's own.
-async fn alone<S: Store>(store: &S, workers: usize, count: usize) -> f64 {
-    let outbox = Outbox::enqueue_only(store.clone());
-    by_workers(workers, count, move |number| {
-        let outbox = outbox.clone();
-        async move {
-            outbox.enqueue(mail(number)).await.expect("it is enqueued");
-        }
-    })
-    .await
 }
 
 async fn in_bulk<S: Store>(store: &S, count: usize) -> f64 {

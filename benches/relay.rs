@@ -69,6 +69,7 @@ async fn stores(options: &Options, count: usize) -> Figures {
         if options.wants("mariadb relay ×1") {
             let store = databases::mysql_store(10).await;
             fill(&store, count).await;
+            databases::settle_mysql_down(store.pool()).await;
             drains.add("mariadb relay ×1", drain(store, 1, count).await);
         }
         for workers in [1, 16] {
@@ -77,6 +78,7 @@ async fn stores(options: &Options, count: usize) -> Figures {
                 let pool = databases::mysql(u32::try_from(workers).expect("a number")).await;
                 seed::mysql::create(&pool).await;
                 seed::mysql::fill(&pool, (0..count).map(mail)).await;
+                databases::settle_mysql_down(&pool).await;
                 drains.add(&name, seed::mysql::drain(&pool, workers, WATCH).await);
             }
         }

@@ -5,6 +5,8 @@
 
 #[path = "mysql/operation.rs"]
 mod operation;
+#[path = "mysql/pool.rs"]
+mod pool;
 
 use std::time::Duration;
 

@@ -1,7 +1,9 @@
 //! New databases on the servers that `scripts/bench` starts.
 
+use std::time::Duration;
+
 use postrider::{AdminStore as _, DeliveryId, MySqlStore, PgStore, SqliteStore};
-use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tempfile::TempDir;
@@ -55,6 +57,33 @@ pub(crate) async fn mysql_store(connections: u32) -> MySqlStore {
     let store = MySqlStore::new(mysql(connections).await);
     store.migrate().await.expect("the tables can be made");
     store
+}
+
+/// As the server itself would after a while: deleted rows are purged and changed pages written, those of whoever ran before
+/// included, and the tables are analyzed.
+pub(crate) async fn settle_mysql_down(pool: &MySqlPool) {
+    let mut connection = pool.acquire().await.expect("a connection");
+    let run = async |connection: &mut MySqlConnection, text: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(connection).await.expect("it is done");
+    };
+    // The first one waits until all is purged.
+    for text in ["SET GLOBAL innodb_max_purge_lag_wait = 0", "SET GLOBAL innodb_max_dirty_pages_pct = 0"] {
+        run(&mut connection, text.to_owned()).await;
+    }
+    let text = "SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'";
+    let dirty = async |connection: &mut MySqlConnection| {
+        let row: (String, String) = sqlx::query_as(text).fetch_one(connection).await.expect("a count");
+        row.1.parse::<u32>().expect("a number")
+    };
+    while dirty(&mut connection).await > 100 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    run(&mut connection, "SET GLOBAL innodb_max_dirty_pages_pct = DEFAULT".to_owned()).await;
+    let text = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()";
+    let tables: Vec<String> = sqlx::query_scalar(text).fetch_all(&mut *connection).await.expect("a list");
+    if !tables.is_empty() {
+        run(&mut connection, format!("ANALYZE TABLE {}", tables.join(", "))).await;
+    }
 }
 
 /// A file of its own, in WAL mode and with every commit flushed, that lasts as long as the directory.

@@ -21,8 +21,10 @@ impl Figures {
         self.rows.is_empty()
     }
 
-    /// The median, and the ratio to the median of `base`.
+    /// The median, and the ratio to the median of `base`, or of the first contestant where `base` did not run.
     pub(crate) fn print(&self, title: &str, unit: &str, base: &str) {
+        let Some((first, _)) = self.rows.first() else { return };
+        let base = if self.median_of(base).is_some() { base } else { first };
         self.print_beside(title, unit, &[base]);
     }
 

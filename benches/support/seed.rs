@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use postrider::{Email, Message};
-use sqlx::{MySqlPool, PgPool, SqlitePool};
+use sqlx::{MySqlPool, PgPool, QueryBuilder, SqlitePool};
 
 /// The statements, which differ little from database to database.
 struct Dialect {
     tables: &'static [&'static str],
-    insert: [&'static str; 3],
     next: &'static str,
     recipients: &'static str,
     attempt: &'static str,
@@ -30,16 +29,31 @@ macro_rules! seed {
             }
 
             pub(crate) async fn fill(pool: &$pool, mails: impl Iterator<Item = Email>) {
+                let mails: Vec<(i64, Email)> = (0..).zip(mails).collect();
                 let mut tx = pool.begin_with(SQL.begin).await.expect("a transaction");
-                for (number, mail) in mails.enumerate() {
-                    let id = i64::try_from(number).expect("a number");
-                    let body = mail.encode().expect("a mail").body;
-                    sqlx::query(SQL.insert[0]).bind(id).execute(&mut *tx).await.expect("a delivery");
-                    sqlx::query(SQL.insert[1]).bind(id).bind(body).execute(&mut *tx).await.expect("a payload");
-                    for address in mail.recipient_addresses() {
-                        let query = sqlx::query(SQL.insert[2]).bind(id).bind(address.as_str());
-                        query.execute(&mut *tx).await.expect("a recipient");
-                    }
+                for mails in mails.chunks(500) {
+                    let mut insert = QueryBuilder::new("INSERT INTO deliveries (id) ");
+                    insert.push_values(mails, |mut row, (id, _)| {
+                        row.push_bind(id);
+                    });
+                    insert.build().execute(&mut *tx).await.expect("deliveries");
+                    let mut insert = QueryBuilder::new("INSERT INTO payloads ");
+                    insert.push_values(mails, |mut row, (id, mail)| {
+                        row.push_bind(id).push_bind(mail.encode().expect("a mail").body);
+                    });
+                    insert.build().execute(&mut *tx).await.expect("payloads");
+                    let mut insert = QueryBuilder::new("INSERT INTO recipients ");
+                    let addresses = |(id, mail): &(i64, Email)| {
+                        let id = *id;
+                        mail.recipient_addresses()
+                            .into_iter()
+                            .map(move |address| (id, address.as_str().to_owned()))
+                            .collect::<Vec<_>>()
+                    };
+                    insert.push_values(mails.iter().flat_map(addresses), |mut row, (id, address)| {
+                        row.push_bind(id).push_bind(address);
+                    });
+                    insert.build().execute(&mut *tx).await.expect("recipients");
                 }
                 tx.commit().await.expect("a commit");
             }
@@ -83,11 +97,6 @@ seed!(postgres, PgPool, Dialect {
         "CREATE TABLE recipients (id bigint REFERENCES deliveries, address text, PRIMARY KEY (id, address))",
         "CREATE TABLE attempts (id bigint REFERENCES deliveries, number int, finished_at timestamptz, outcome text, PRIMARY KEY (id, number))",
     ],
-    insert: [
-        "INSERT INTO deliveries (id) VALUES ($1)",
-        "INSERT INTO payloads VALUES ($1, $2)",
-        "INSERT INTO recipients VALUES ($1, $2)",
-    ],
     next: "SELECT d.id, p.body FROM deliveries d JOIN payloads p USING (id) WHERE d.status = 'pending' AND d.due_at <= now()
            ORDER BY d.due_at LIMIT 1 FOR UPDATE OF d SKIP LOCKED",
     recipients: "SELECT address FROM recipients WHERE id = $1",
@@ -105,11 +114,6 @@ seed!(sqlite, SqlitePool, Dialect {
         "CREATE TABLE recipients (id INTEGER, address TEXT, PRIMARY KEY (id, address))",
         "CREATE TABLE attempts (id INTEGER, number INTEGER, finished_at INTEGER, outcome TEXT, PRIMARY KEY (id, number))",
     ],
-    insert: [
-        "INSERT INTO deliveries (id) VALUES (?)",
-        "INSERT INTO payloads VALUES (?, ?)",
-        "INSERT INTO recipients VALUES (?, ?)",
-    ],
     next: "SELECT d.id, p.body FROM deliveries d JOIN payloads p USING (id) WHERE d.status = 'pending' AND d.due_at <= unixepoch()
            ORDER BY d.due_at LIMIT 1",
     recipients: "SELECT address FROM recipients WHERE id = ?",
@@ -125,11 +129,6 @@ seed!(mysql, MySqlPool, Dialect {
         "CREATE TABLE payloads (id bigint PRIMARY KEY, body mediumtext NOT NULL)",
         "CREATE TABLE recipients (id bigint, address varchar(254), PRIMARY KEY (id, address))",
         "CREATE TABLE attempts (id bigint, number int, finished_at datetime(6), outcome varchar(16), PRIMARY KEY (id, number))",
-    ],
-    insert: [
-        "INSERT INTO deliveries (id) VALUES (?)",
-        "INSERT INTO payloads VALUES (?, ?)",
-        "INSERT INTO recipients VALUES (?, ?)",
     ],
     next: "SELECT d.id, p.body FROM deliveries d JOIN payloads p USING (id) WHERE d.status = 'pending' AND d.due_at <= now(6)
            ORDER BY d.due_at LIMIT 1 FOR UPDATE SKIP LOCKED",

@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS postrider_queue (
     delivery_id      BINARY(16) NOT NULL PRIMARY KEY,
     priority         TINYINT    NOT NULL,
     due_at           BIGINT     NOT NULL,                   -- when it can next be claimed; of a leased one, the end of the lease
-    leased_at        BIGINT,                                -- set while a relay holds it
+    leased_at        BIGINT     NOT NULL DEFAULT 0,         -- 0 while no relay holds it: rows that keep their length are changed in place
     token            BIGINT     NOT NULL DEFAULT 0,         -- grows with each claim
     attempts         INT        NOT NULL DEFAULT 0,         -- made over its life
     cycle            INT        NOT NULL DEFAULT 1,

@@ -3,6 +3,8 @@
 mod error;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod floor;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod lane;
 mod memory;
 #[cfg(feature = "mysql")]
 mod mysql;

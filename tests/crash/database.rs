@@ -83,23 +83,28 @@ struct Dialect {
     id: &'static str,
     number: &'static str,
     micros: &'static str,
+    is_held: &'static str,
 }
 
 impl Kind {
     fn dialect(self) -> Dialect {
         match self {
-            Self::Sqlite => Dialect { tables: "postrider_", id: "{}", number: "{}", micros: "{}" },
+            Self::Sqlite => {
+                Dialect { tables: "postrider_", id: "{}", number: "{}", micros: "{}", is_held: "leased_at IS NOT NULL" }
+            }
             Self::Postgres => Dialect {
                 tables: "postrider.",
                 id: "{}::text",
                 number: "{}::bigint",
                 micros: "(extract(epoch FROM {}) * 1000000)::bigint",
+                is_held: "leased_at IS NOT NULL",
             },
             Self::MariaDb => Dialect {
                 tables: "postrider_",
                 id: "LOWER(INSERT(INSERT(INSERT(INSERT(HEX({}), 9, 0, '-'), 14, 0, '-'), 19, 0, '-'), 24, 0, '-'))",
                 number: "CAST({} AS SIGNED)",
                 micros: "{}",
+                is_held: "leased_at <> 0",
             },
         }
     }
@@ -131,9 +136,9 @@ impl Database {
 
     /// What relays hold, living and dead.
     pub(crate) fn held(&self) -> Vec<Held> {
-        let Dialect { tables, id, .. } = self.kind.dialect();
+        let Dialect { tables, id, is_held, .. } = self.kind.dialect();
         let id = id.replace("{}", "delivery_id");
-        let sql = format!("SELECT {id}, token FROM {tables}queue WHERE leased_at IS NOT NULL");
+        let sql = format!("SELECT {id}, token FROM {tables}queue WHERE {is_held}");
         let sql = AssertSqlSafe(sql);
         self.runtime
             .block_on(async { on_pool!(&self.pool, pool => sqlx::query_as(sql).fetch_all(pool).await.unwrap()) })
@@ -151,7 +156,7 @@ impl Database {
 
     /// All attempts of each delivery, in their order.
     pub(crate) fn history(&self) -> HashMap<String, Vec<Attempt>> {
-        let Dialect { tables, id, number, micros } = self.kind.dialect();
+        let Dialect { tables, id, number, micros, .. } = self.kind.dialect();
         let (id, number) = (id.replace("{}", "delivery_id"), number.replace("{}", "number"));
         let (started_at, finished_at) = (micros.replace("{}", "started_at"), micros.replace("{}", "finished_at"));
         let sql = format!(

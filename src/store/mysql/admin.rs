@@ -21,7 +21,7 @@ use crate::store::{AdminStore, StoreError};
 const WITH_STATE: &str = "
     SELECT d.id, d.created_at, d.template_id, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority, d.when_in_doubt, d.recipients,
            q.due_at, q.expires_at, e.reason, COALESCE(q.cycle, e.cycle) AS cycle,
-           CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
+           CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE COALESCE(e.state, 'sent') END AS state
     FROM {p}deliveries d
     LEFT JOIN {p}queue q ON q.delivery_id = d.id
@@ -31,8 +31,8 @@ const WITH_STATE: &str = "
 fn where_state(state: Option<State>) -> &'static str {
     match state {
         None => "TRUE",
-        Some(State::Pending) => "d.id IN (SELECT delivery_id FROM {p}queue WHERE leased_at IS NULL)",
-        Some(State::Leased) => "d.id IN (SELECT delivery_id FROM {p}queue WHERE leased_at IS NOT NULL)",
+        Some(State::Pending) => "d.id IN (SELECT delivery_id FROM {p}queue WHERE leased_at = 0)",
+        Some(State::Leased) => "d.id IN (SELECT delivery_id FROM {p}queue WHERE leased_at <> 0)",
         Some(State::Sent) => "q.delivery_id IS NULL AND COALESCE(e.state, 'sent') = 'sent'",
         Some(State::Dead) => "d.id IN (SELECT delivery_id FROM {p}ended WHERE state = 'dead')",
         Some(State::InDoubt) => "d.id IN (SELECT delivery_id FROM {p}ended WHERE state = 'in_doubt')",
@@ -262,7 +262,7 @@ impl AdminStore for MySqlStore {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
         let text = self.sql.fill(
-            "SELECT (SELECT COUNT(*) FROM {p}deliveries) AS everything, COUNT(*) AS queued, COUNT(leased_at) AS leased,
+            "SELECT (SELECT COUNT(*) FROM {p}deliveries) AS everything, COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased,
                     MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now
              FROM {p}queue",
         );

@@ -115,14 +115,15 @@ async fn take(
 }
 
 fn is_leased(row: &MySqlRow) -> Result<bool, StoreError> {
-    Ok(row.number_or_null("leased_at")?.is_some())
+    Ok(row.number("leased_at")? != 0)
 }
 
 /// The attempt of a holder that vanished, which held the token that is still in the row.
 fn lost_item(row: &MySqlRow, id: DeliveryId, now: i64) -> Result<Option<serde_json::Value>, StoreError> {
-    let Some(leased_at) = row.number_or_null("leased_at")? else {
+    if !is_leased(row)? {
         return Ok(None);
-    };
+    }
+    let leased_at = row.number("leased_at")?;
     let (number, cycle) = (count(row, "attempts")? + 1, count(row, "cycle")?);
     let attempt = Attempt::new(number, cycle, from_micros(leased_at), from_micros(now), Outcome::Lost);
     Ok(Some(attempt_item(LeaseKey { id, token: row.number("token")? }, &attempt)))

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use postrider_transport::DeliveryId;
-use sqlx::MySqlPool;
 use sqlx::mysql::MySqlConnection;
+use sqlx::{MySql, MySqlPool};
 use tokio::sync::Notify;
 
 use session::{Session, undeadlocked};
@@ -24,6 +24,7 @@ use sql::Sql;
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::floor::{Floor, Floors};
+use crate::store::lane::{Lane, MANY};
 use crate::store::sql::{Columns, unsigned};
 use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
@@ -52,7 +53,8 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 /// enqueues with an idempotency key keeps others with the same key waiting until it ends. The caller's own tables must be in InnoDB as
 /// well: those of other engines do not roll back.
 ///
-/// Other processes' commits are noticed by polling.
+/// Other processes' commits are noticed by polling. While a relay works through a backlog it keeps up to two connections, where the
+/// pool can spare them: all relays of a pool together at most half of what it has beyond four.
 ///
 /// # Cancel safety
 /// A call that is dropped half-way closes its connection and so undoes what it had begun. In the caller's transaction that is for the
@@ -76,6 +78,8 @@ pub struct MySqlStore {
     clock: Clock,
     bell: Arc<Notify>,
     floors: Arc<Floors>,
+    claims: Lane<MySql>,
+    settlements: Lane<MySql>,
 }
 
 impl MySqlStore {
@@ -97,7 +101,16 @@ impl MySqlStore {
     }
 
     fn with_sql(pool: MySqlPool, sql: Sql) -> Self {
-        Self { pool, sql: Arc::new(sql), clock: Clock::default(), bell: Arc::default(), floors: Arc::default() }
+        let lane = Lane::new();
+        Self {
+            pool,
+            sql: Arc::new(sql),
+            clock: Clock::default(),
+            bell: Arc::default(),
+            floors: Arc::default(),
+            claims: lane.clone(),
+            settlements: lane,
+        }
     }
 
     /// The same store with a clock that a test moves.
@@ -179,11 +192,20 @@ impl Store for MySqlStore {
         }
         let now = self.clock.test_micros();
         let leases = undeadlocked(|| async {
-            let mut session = self.session().await?;
+            let mut session = Session::on(&self.claims, &self.pool).await?;
             let leases = claim::claim(&mut session, &self.sql, claim, &self.floors, now).await;
-            session.finish(leases)
+            if leases.as_ref().is_ok_and(|leases| leases.len() >= MANY) {
+                session.finish_and_keep(&self.claims, &self.pool, leases)
+            } else {
+                session.finish(leases)
+            }
         });
-        leases.await
+        let leases = leases.await;
+        if leases.as_ref().map_or(true, Vec::is_empty) {
+            // The backlog is at its end; or the server has gone, and with it what else is kept.
+            self.settlements.clear();
+        }
+        leases
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
@@ -192,11 +214,19 @@ impl Store for MySqlStore {
         }
         let now = self.clock.test_micros();
         let settled = undeadlocked(|| async {
-            let mut session = self.session().await?;
+            let mut session = Session::on(&self.settlements, &self.pool).await?;
             let settled = settle::settle(&mut session, &self.sql, settlements, now).await;
-            session.finish(settled)
+            if settlements.len() >= MANY {
+                session.finish_and_keep(&self.settlements, &self.pool, settled)
+            } else {
+                session.finish(settled)
+            }
         });
-        settled.await
+        let settled = settled.await;
+        if settled.is_err() {
+            self.claims.clear();
+        }
+        settled
     }
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {

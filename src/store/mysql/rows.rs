@@ -55,6 +55,21 @@ pub(super) fn attempt_item(key: LeaseKey, attempt: &Attempt) -> Value {
     ])
 }
 
+/// An attempt of a settlement that is plainly sent.
+pub(super) fn sent_item(key: LeaseKey, attempt: &Attempt) -> Value {
+    json!([
+        hex(key.id),
+        key.token,
+        to_micros(attempt.started_at),
+        to_micros(attempt.finished_at),
+        attempt.number,
+        attempt.cycle,
+        attempt.transport,
+        attempt.reply,
+        attempt.provider_id,
+    ])
+}
+
 pub(super) fn outcome_item(id: DeliveryId, outcome: &RecipientOutcome) -> Value {
     json!([hex(id), outcome.recipient.as_str(), outcome.state.as_str(), outcome.reply])
 }

@@ -4,38 +4,51 @@ use std::future::Future;
 use std::ops::{Deref, DerefMut};
 
 use sqlx::mysql::MySqlConnection;
-use sqlx::pool::PoolConnection;
 use sqlx::{MySql, MySqlPool};
 
 use crate::store::StoreError;
+use crate::store::lane::{Kept, Lane};
 use crate::store::sql::is_deadlock;
 
-/// A connection that goes back into the pool when the call is over, and is closed when the call is dropped before.
+/// A connection that goes back into the pool, or is kept, when the call is over, and is closed when the call is dropped before.
 ///
 /// The driver does not know where in its exchange with the server it was dropped: the next statement would take what is left of the
 /// last answer for its own, and a transaction that had just begun would stay open. With the connection goes whatever was begun.
-pub(super) struct Session {
-    connection: PoolConnection<MySql>,
-    over: bool,
-}
+pub(super) struct Session(Kept<MySql>);
 
 impl Session {
     pub(super) async fn of(pool: &MySqlPool) -> Result<Self, StoreError> {
-        Ok(Self { connection: pool.acquire().await?, over: false })
+        Ok(Self::begun(Kept::of(pool).await?))
+    }
+
+    /// On the connection that is kept for statements of this kind, if there is one.
+    pub(super) async fn on(lane: &Lane<MySql>, pool: &MySqlPool) -> Result<Self, StoreError> {
+        Ok(Self::begun(lane.take(pool).await?))
+    }
+
+    fn begun(mut connection: Kept<MySql>) -> Self {
+        connection.begin();
+        Self(connection)
     }
 
     /// The call came to its end, in whatever way.
     pub(super) fn finish<T>(mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        self.over = true;
+        self.0.end();
         result
     }
-}
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        if !self.over {
-            self.connection.close_on_drop();
+    /// The call came to its end, and where all went well, more of its kind will come.
+    pub(super) fn finish_and_keep<T>(
+        mut self,
+        lane: &Lane<MySql>,
+        pool: &MySqlPool,
+        result: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.0.end();
+        if result.is_ok() {
+            lane.keep(self.0, pool);
         }
+        result
     }
 }
 
@@ -43,13 +56,13 @@ impl Deref for Session {
     type Target = MySqlConnection;
 
     fn deref(&self) -> &MySqlConnection {
-        &self.connection
+        &self.0
     }
 }
 
 impl DerefMut for Session {
     fn deref_mut(&mut self) -> &mut MySqlConnection {
-        &mut self.connection
+        &mut self.0
     }
 }
 

@@ -1,6 +1,6 @@
 //! Writing what became of leased deliveries. A batch first locks the rows whose tokens are the present ones, and then changes these
 //! rows and no others. What was changed is not read from the server's counts: they leave out, or not, rows that an update left as
-//! they were.
+//! they were. Deleted rows they do count: where all were sent, as nearly always, and all are still held, one look at them is enough.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
 
-use super::rows::{attempt_item, back_item, end_item, id, keys, list, numbered, outcome_item};
+use super::rows::{attempt_item, back_item, end_item, id, keys, list, numbered, outcome_item, sent_item};
 use super::sql::{BEGIN, Sql};
 use crate::clock::micros;
 use crate::delivery::{LeaseKey, Next, Settled, Settlement};
@@ -45,6 +45,9 @@ pub(super) async fn settle(
     settlements: &[Settlement],
     test_now: Option<i64>,
 ) -> Result<Vec<Settled>, StoreError> {
+    if let Some(settled) = settle_sent(connection, sql, settlements).await? {
+        return Ok(settled);
+    }
     let mut tx = connection.begin_with(BEGIN).await?;
     let (held, now) = hold(&mut tx, sql, settlements.iter().map(|settlement| &settlement.key), test_now).await?;
     // A second settlement of the same delivery in one batch finds nothing left.
@@ -75,11 +78,14 @@ pub(super) async fn settle(
             Next::InDoubt { reason } => ends.push(end(State::InDoubt, Some(reason.as_str()))),
         }
     }
-    let attempts = done().filter_map(|s| Some(attempt_item(s.key, s.attempt.as_ref()?)));
+    let sent = done().filter(|s| s.is_plainly_sent()).filter_map(|s| Some(sent_item(s.key, s.attempt.as_ref()?)));
+    let attempts = done().filter(|s| !s.is_plainly_sent());
+    let attempts = attempts.filter_map(|s| Some(attempt_item(s.key, s.attempt.as_ref()?)));
     let outcomes = done().flat_map(|s| s.recipients.iter().map(|outcome| outcome_item(s.key.id, outcome)));
     let steps = [
         (&sql.leave, numbered(gone)),
         (&sql.give_back, list(back)),
+        (&sql.record_sent, list(sent)),
         (&sql.record_attempts, list(attempts)),
         (&sql.record_ends, list(ends)),
         (&sql.record_recipients, list(outcomes)),
@@ -91,6 +97,32 @@ pub(super) async fn settle(
     }
     tx.commit().await?;
     Ok(first.into_iter().map(|first| if first { Settled::Done } else { Settled::LeaseLost }).collect())
+}
+
+/// Writes a batch of which all was plainly sent. Nothing is written, and nothing returned, where it is another, or one of the leases
+/// is lost.
+async fn settle_sent(
+    connection: &mut MySqlConnection,
+    sql: &Sql,
+    settlements: &[Settlement],
+) -> Result<Option<Vec<Settled>>, StoreError> {
+    if !settlements.iter().all(Settlement::is_plainly_sent) {
+        return Ok(None);
+    }
+    let mut firsts = HashSet::with_capacity(settlements.len());
+    let results = settlements.iter().map(|s| if firsts.insert(s.key) { Settled::Done } else { Settled::LeaseLost });
+    let results: Vec<Settled> = results.collect();
+    let mut tx = connection.begin_with(BEGIN).await?;
+    let left = sql.query(&sql.leave_held).bind(keys(firsts.iter())).execute(&mut *tx).await?.rows_affected();
+    if usize::try_from(left) != Ok(firsts.len()) {
+        tx.rollback().await?;
+        return Ok(None);
+    }
+    let first = settlements.iter().zip(&results).filter(|(_, result)| **result == Settled::Done);
+    let sent = first.filter_map(|(s, _)| Some(sent_item(s.key, s.attempt.as_ref()?)));
+    sql.query(&sql.record_sent).bind(list(sent)).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(Some(results))
 }
 
 pub(super) async fn renew(

@@ -4,7 +4,6 @@ mod admin;
 mod bell;
 mod claim;
 mod enqueue;
-mod lane;
 mod migrate;
 mod rows;
 mod settle;
@@ -21,13 +20,13 @@ use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres, Transaction};
 
 use bell::Bell;
-use lane::{Lane, MANY};
 use rows::Moment;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::floor::Floors;
+use crate::store::lane::{Lane, MANY};
 use crate::store::sql::unsigned;
 use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
@@ -72,8 +71,8 @@ pub struct PgStore {
     sql: Arc<Sql>,
     clock: Clock,
     bell: Arc<Bell>,
-    claims: Lane,
-    settlements: Lane,
+    claims: Lane<Postgres>,
+    settlements: Lane<Postgres>,
     floors: Arc<Floors>,
 }
 

@@ -4,19 +4,19 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{PgPool, Row};
+use sqlx::{PgPool, Postgres, Row};
 use uuid::Uuid;
 
-use super::lane::{Lane, MANY};
 use super::rows::Moment;
 use super::sql::Sql;
 use crate::clock::micros;
 use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
 use crate::store::StoreError;
+use crate::store::lane::{Lane, MANY};
 
 pub(super) async fn settle(
     pool: &PgPool,
-    lane: &Lane,
+    lane: &Lane<Postgres>,
     sql: &Sql,
     settlements: &[Settlement],
     now: Option<Moment>,

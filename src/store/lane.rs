@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{Database, Pool};
 
 use crate::store::StoreError;
 
@@ -16,36 +16,36 @@ use crate::store::StoreError;
 const OTHERS: u32 = 4;
 
 /// So many at once, and more will come.
-pub(super) const MANY: usize = 16;
+pub(crate) const MANY: usize = 16;
 
 /// At most one connection, for one kind of statement. A clone is a new lane of the same pool, so that what a relay keeps goes back
 /// with the relay; all of a pool's lanes together keep no more than half of what the pool can spare.
-pub(super) struct Lane {
-    kept: Mutex<Option<Kept>>,
+pub(crate) struct Lane<D: Database> {
+    kept: Mutex<Option<Kept<D>>>,
     /// How many are kept by all of the pool's lanes.
     all: Arc<AtomicU32>,
 }
 
-impl Lane {
-    pub(super) fn new() -> Self {
+impl<D: Database> Lane<D> {
+    pub(crate) fn new() -> Self {
         Self { kept: Mutex::default(), all: Arc::default() }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+    fn kept(&self) -> MutexGuard<'_, Option<Kept<D>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection that was kept, or one of the pool's.
-    pub(super) async fn take(&self, pool: &PgPool) -> Result<Kept, StoreError> {
+    pub(crate) async fn take(&self, pool: &Pool<D>) -> Result<Kept<D>, StoreError> {
         let kept = self.kept().take();
         match kept {
             Some(kept) if !pool.is_closed() => Ok(kept),
-            _ => Ok(Kept { connection: pool.acquire().await?, counted: None }),
+            _ => Kept::of(pool).await,
         }
     }
 
     /// Keeps a connection on which all went well for the next statement of its kind, where the pool can spare it.
-    pub(super) fn keep(&self, mut kept: Kept, pool: &PgPool) {
+    pub(crate) fn keep(&self, mut kept: Kept<D>, pool: &Pool<D>) {
         let most = pool.options().get_max_connections().saturating_sub(OTHERS) / 2;
         if kept.counted.is_none() {
             let more = |all| (all < most).then_some(all + 1);
@@ -58,40 +58,63 @@ impl Lane {
     }
 
     /// Gives the connection back to the pool.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         *self.kept() = None;
     }
 }
 
-impl Clone for Lane {
+impl<D: Database> Clone for Lane<D> {
     fn clone(&self) -> Self {
         Self { kept: Mutex::default(), all: Arc::clone(&self.all) }
     }
 }
 
 /// A connection in use, or kept for the next.
-pub(super) struct Kept {
-    connection: PoolConnection<Postgres>,
+pub(crate) struct Kept<D: Database> {
+    connection: PoolConnection<D>,
     /// Where it counts as kept.
     counted: Option<Arc<AtomicU32>>,
+    under_way: bool,
 }
 
-impl Deref for Kept {
-    type Target = PgConnection;
+impl<D: Database> Kept<D> {
+    /// A connection for a call that comes alone.
+    pub(crate) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
+        Ok(Self { connection: pool.acquire().await?, counted: None, under_way: false })
+    }
 
-    fn deref(&self) -> &PgConnection {
+    /// For a driver that cannot go on where a call was dropped: from now on the connection is closed, and neither kept nor given back, if it is dropped.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn begin(&mut self) {
+        self.under_way = true;
+    }
+
+    /// What had begun came to its end.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn end(&mut self) {
+        self.under_way = false;
+    }
+}
+
+impl<D: Database> Deref for Kept<D> {
+    type Target = D::Connection;
+
+    fn deref(&self) -> &D::Connection {
         &self.connection
     }
 }
 
-impl DerefMut for Kept {
-    fn deref_mut(&mut self) -> &mut PgConnection {
+impl<D: Database> DerefMut for Kept<D> {
+    fn deref_mut(&mut self) -> &mut D::Connection {
         &mut self.connection
     }
 }
 
-impl Drop for Kept {
+impl<D: Database> Drop for Kept<D> {
     fn drop(&mut self) {
+        if self.under_way {
+            self.connection.close_on_drop();
+        }
         if let Some(all) = &self.counted {
             all.fetch_sub(1, Ordering::SeqCst);
         }
