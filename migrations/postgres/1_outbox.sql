@@ -55,7 +55,8 @@ CREATE TABLE "postrider".queue (
     partial          boolean     NOT NULL DEFAULT false     -- "recipients" has rows of it
 ) WITH (fillfactor = 50);
 
-CREATE INDEX queue_due ON "postrider".queue (priority, due_at);
+-- With the id, because all that one transaction enqueues is due at the same moment.
+CREATE INDEX queue_due ON "postrider".queue (priority, due_at, delivery_id);
 
 -- Deliveries that ended otherwise than with the attempt that sent them.
 CREATE TABLE "postrider".ended (

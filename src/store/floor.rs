@@ -12,26 +12,39 @@ const STREAK: u32 = 8;
 /// How long before a claim looks from the beginning again, where late commits, lost leases and what others gave back are found.
 const WHILE: Duration = Duration::from_secs(1);
 
-/// For each priority, by its number, the due time (in microseconds) from which to look; `None` is the beginning.
-pub(crate) type Floor = [Option<i64>; 10];
+/// For each priority, by its number, the place from which to look; `None` is the beginning.
+pub(crate) type Floor<P> = [Option<P>; 10];
 
-#[derive(Debug, Default)]
-pub(crate) struct Floors(Mutex<Backlog>);
+/// The floors of one store. A place is whatever its index puts a priority's deliveries in order by: when they are due, first of all.
+#[derive(Debug)]
+pub(crate) struct Floors<P>(Mutex<Backlog<P>>);
 
-#[derive(Debug, Default)]
-struct Backlog {
+#[derive(Debug)]
+struct Backlog<P> {
     full_claims: u32,
     looked_at_all: Option<Instant>,
-    reached: Floor,
+    reached: Floor<P>,
 }
 
-impl Floors {
-    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+impl<P> Default for Backlog<P> {
+    fn default() -> Self {
+        Self { full_claims: 0, looked_at_all: None, reached: Floor::default() }
+    }
+}
+
+impl<P> Default for Floors<P> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<P: Ord + Copy> Floors<P> {
+    fn backlog(&self) -> MutexGuard<'_, Backlog<P>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From where the next claim is to look.
-    pub(crate) fn next(&self, now: Instant) -> Floor {
+    pub(crate) fn next(&self, now: Instant) -> Floor<P> {
         let mut backlog = self.backlog();
         let fresh = backlog.looked_at_all.is_some_and(|then| now.saturating_duration_since(then) < WHILE);
         if backlog.full_claims >= STREAK && fresh {
@@ -42,18 +55,18 @@ impl Floors {
         backlog.reached
     }
 
-    /// Notes what a claim took: for each row its priority and when it was due.
-    pub(crate) fn took(&self, full: bool, rows: impl IntoIterator<Item = (i64, i64)>) {
+    /// Notes what a claim took: for each row its priority and its place.
+    pub(crate) fn took(&self, full: bool, rows: impl IntoIterator<Item = (i64, P)>) {
         let mut backlog = self.backlog();
         if !full {
             *backlog = Backlog::default();
             return;
         }
         backlog.full_claims = backlog.full_claims.saturating_add(1);
-        for (priority, due_at) in rows {
+        for (priority, place) in rows {
             let reached = usize::try_from(priority).ok().and_then(|priority| backlog.reached.get_mut(priority));
             if let Some(reached) = reached {
-                *reached = (*reached).max(Some(due_at));
+                *reached = (*reached).max(Some(place));
             }
         }
     }

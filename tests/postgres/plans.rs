@@ -73,3 +73,65 @@ async fn a_claim_does_not_sort_what_is_due_when_it_was_counted_at_another_time()
         claims_read_little(&[before, analyze.clone(), rows(20_000, 5, "-1 hour")]).await;
     }
 }
+
+/// Claims as many again and again, and writes that all are sent; how much the last two claims read, the smaller count.
+async fn send_away(store: &PgStore, one: &PgPool, schema: &str, claims: usize) -> i64 {
+    let mut read = Vec::new();
+    for _ in 0..claims {
+        let before = visited_so_far(one, schema).await;
+        let leases = store.claim(postrider::Claim::new(500, SECOND * 60)).await.unwrap();
+        read.push(visited_so_far(one, schema).await - before);
+        assert_eq!(leases.len(), 500);
+        let settlements: Vec<_> = leases.iter().map(sent).collect();
+        let settled = store.settle(&settlements).await.unwrap();
+        assert!(settled.iter().all(|settled| *settled == postrider::Settled::Done));
+    }
+    // Now and then a claim looks from the beginning, but not twice in a row.
+    *read[read.len() - 2..].iter().min().unwrap()
+}
+
+fn sent(lease: &postrider::Lease) -> postrider::Settlement {
+    let attempt = postrider::Attempt::new(1, 1, lease.claimed_at, lease.claimed_at, postrider::Outcome::Sent);
+    postrider::Settlement {
+        key: lease.key,
+        attempt: Some(attempt),
+        charge: true,
+        recipients: Vec::new(),
+        next: postrider::Next::Sent,
+    }
+}
+
+/// How many pages of the queue and of its index by due time were visited.
+async fn visited_so_far(pool: &PgPool, schema: &str) -> i64 {
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(pool).await.unwrap();
+    sqlx::query("SELECT 1").execute(pool).await.unwrap();
+    let sql = format!(
+        "SELECT (t.heap_blks_hit + t.heap_blks_read + i.idx_blks_hit + i.idx_blks_read)::bigint
+         FROM pg_statio_user_tables t JOIN pg_statio_user_indexes i USING (relid)
+         WHERE t.schemaname = '{schema}' AND t.relname = 'queue' AND i.indexrelname = 'queue_due'"
+    );
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_transaction_held_open_does_not_make_claims_walk_over_what_was_sent() {
+    let (schema, pool, _outbox) = outbox().await;
+    run(&pool, &format!("ALTER TABLE \"{schema}\".queue SET (autovacuum_enabled = false)")).await;
+    // In one transaction, so that all are due at the same moment.
+    let rows = format!(
+        "INSERT INTO \"{schema}\".deliveries (format, body, recipients)
+             SELECT 'email/1', '{{}}', '[\"ada@example.com\"]' FROM generate_series(1, 20000)"
+    );
+    run(&pool, &rows).await;
+    let mut open = pool.begin().await.unwrap();
+    sqlx::query("SELECT txid_current()").execute(&mut *open).await.unwrap();
+    let one = PgPoolOptions::new().max_connections(1).connect_with((*pool.connect_options()).clone()).await.unwrap();
+    let store = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
+    let read = send_away(&store, &one, &schema, 24).await;
+    // Another relay does not know how far this one has come, and begins at the beginning.
+    let other = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
+    let newcomer = send_away(&other, &one, &schema, 2).await;
+    assert!(2 * read < newcomer, "a claim visited {read} pages, and {newcomer} from the beginning");
+    open.rollback().await.unwrap();
+}

@@ -20,7 +20,7 @@ pub(super) async fn claim(
     connection: &mut MySqlConnection,
     sql: &Sql,
     claim: Claim,
-    floors: &Floors,
+    floors: &Floors<i64>,
     test_now: Option<i64>,
 ) -> Result<Vec<Lease>, StoreError> {
     let floor = floors.next(Instant::now());
@@ -37,7 +37,7 @@ async fn take(
     connection: &mut MySqlConnection,
     sql: &Sql,
     claim: Claim,
-    floor: &Floor,
+    floor: &Floor<i64>,
     test_now: Option<i64>,
 ) -> Result<(Vec<Lease>, Vec<(i64, i64)>), StoreError> {
     // Looking takes no lock and no transaction: an idle relay costs the server little.

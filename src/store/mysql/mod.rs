@@ -77,7 +77,7 @@ pub struct MySqlStore {
     sql: Arc<Sql>,
     clock: Clock,
     bell: Arc<Notify>,
-    floors: Arc<Floors>,
+    floors: Arc<Floors<i64>>,
     claims: Lane<MySql>,
     settlements: Lane<MySql>,
 }

@@ -9,6 +9,8 @@ use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, MySql, Type};
 
+use crate::store::floor::Floor;
+
 /// Now: the time that is bound here, or else the server's. It asks for UTC, because in a session's own time zone an hour may come
 /// twice.
 const NOW: &str = "COALESCE(?, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)))";
@@ -98,7 +100,7 @@ impl Sql {
     }
 
     /// The first row of each priority, from a floor on.
-    pub(super) fn first_due(&self, test_now: Option<i64>, floor: &Floor) -> Query<'static, MySql, MySqlArguments> {
+    pub(super) fn first_due(&self, test_now: Option<i64>, floor: &Floor<i64>) -> Query<'static, MySql, MySqlArguments> {
         let query = self.query(&self.first_due).bind(test_now);
         floor.iter().rev().fold(query, |query, from| query.bind(from.unwrap_or(i64::MIN)))
     }
@@ -225,4 +227,3 @@ const RECORD_RECIPIENTS: &str = "
 const RECORDED: &str = "
     SELECT r.delivery_id, r.address, r.outcome, r.reply
     FROM {keys} {p}recipients r FORCE INDEX (PRIMARY) ON r.delivery_id = UNHEX(k.id)";
-use crate::store::floor::Floor;

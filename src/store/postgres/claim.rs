@@ -43,7 +43,7 @@ pub(super) async fn claim(
     connection: &mut PgConnection,
     sql: &Sql,
     claim: Claim,
-    floors: &Floors,
+    floors: &Floors<Place>,
     now: Option<Moment>,
 ) -> Result<Vec<Lease>, StoreError> {
     let floor = floors.next(Instant::now());
@@ -54,7 +54,7 @@ pub(super) async fn claim(
     let mut rows = rows.into_iter().map(|row| Ok((place(&row)?, row))).collect::<Result<Vec<_>, StoreError>>()?;
     floors.took(rows.len() >= claim.limit, rows.iter().map(|(place, _)| *place));
     // Most urgent first. The server would copy every mail to put them into this order.
-    rows.sort_unstable_by_key(|((priority, due_at), _)| (Reverse(*priority), *due_at));
+    rows.sort_unstable_by_key(|((priority, place), _)| (Reverse(*priority), *place));
     let rows: Vec<PgRow> = rows.into_iter().map(|(_, row)| row).collect();
     let partial = rows.iter().filter(|row| row.try_get(column::PARTIAL).unwrap_or(false));
     let partial: Vec<Uuid> = partial.map(|row| row.try_get(column::ID)).collect::<Result<_, _>>()?;
@@ -70,7 +70,7 @@ async fn take(
     connection: &mut PgConnection,
     sql: &Sql,
     claim: Claim,
-    floor: &Floor,
+    floor: &Floor<Place>,
     now: Option<Moment>,
 ) -> Result<Vec<PgRow>, StoreError> {
     let query = sql
@@ -79,14 +79,19 @@ async fn take(
         .bind(micros(claim.lease))
         .bind(claim.due_by.map(Moment))
         .bind(i64::try_from(claim.limit).unwrap_or(i64::MAX))
-        .bind(floor.map(|from| from.map(|micros| Moment(from_micros(micros)))));
+        .bind(floor.map(|from| from.map(|(due_at, _)| Moment(from_micros(due_at)))))
+        .bind(floor.map(|from| from.map(|(_, id)| id)));
     Ok(query.fetch_all(connection).await?)
 }
 
-/// A row's priority, and when it was due.
-fn place(row: &PgRow) -> Result<(i64, i64), StoreError> {
+/// When a delivery was due, in microseconds, and its id: many are due at the same moment where they were enqueued in one
+/// transaction.
+pub(super) type Place = (i64, Uuid);
+
+/// A row's priority and place.
+fn place(row: &PgRow) -> Result<(i64, Place), StoreError> {
     let (priority, Moment(due_at)) = (row.try_get::<i16, _>(column::PRIORITY)?, row.try_get(column::DUE_AT)?);
-    Ok((i64::from(priority), to_micros(due_at)))
+    Ok((i64::from(priority), (to_micros(due_at), row.try_get(column::ID)?)))
 }
 
 fn lease(row: &PgRow, outcomes: &HashMap<Uuid, Vec<RecipientOutcome>>) -> Result<Lease, StoreError> {

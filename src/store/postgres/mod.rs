@@ -20,6 +20,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres, Transaction};
 
 use bell::Bell;
+use claim::Place;
 use rows::Moment;
 use sql::Sql;
 
@@ -73,7 +74,7 @@ pub struct PgStore {
     bell: Arc<Bell>,
     claims: Lane<Postgres>,
     settlements: Lane<Postgres>,
-    floors: Arc<Floors>,
+    floors: Arc<Floors<Place>>,
 }
 
 impl PgStore {

@@ -111,8 +111,8 @@ const UNLESS_KNOWN: &str = " ORDER BY key ON CONFLICT (key) WHERE key IS NOT NUL
 const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = ANY($1)"#;
 
 /// One look at the index for each priority, most urgent first, so that rows scheduled for later are never walked over. Leased rows
-/// keep their place in the index, and are passed by until their lease has run out. `$5` says for each priority from which due time on
-/// to look.
+/// keep their place in the index, and are passed by until their lease has run out. `$5` and `$6` say for each priority from which due
+/// time and id on to look.
 ///
 /// The number of rows comes from a sub-select, which keeps it from the planner. Of a queue that was last analysed when it was empty,
 /// or when all of it lay ahead, the planner believes that next to nothing is due; with the number in hand it would read and sort the
@@ -127,8 +127,10 @@ const CLAIM: &str = r#"
             CROSS JOIN LATERAL (
                 SELECT ctid FROM "{s}".queue
                 WHERE priority = level.priority AND lease_until <= {now}
-                  AND due_at >= coalesce(($5::timestamptz[])[1 + level.priority], '-infinity') AND due_at <= least({now}, $3::timestamptz)
-                ORDER BY due_at LIMIT (SELECT $4::bigint) FOR UPDATE SKIP LOCKED) due
+                  AND due_at <= least({now}, $3::timestamptz)
+                  AND (due_at, delivery_id) >= (coalesce(($5::timestamptz[])[1 + level.priority], '-infinity'),
+                      coalesce(($6::uuid[])[1 + level.priority], '00000000-0000-0000-0000-000000000000'))
+                ORDER BY due_at, delivery_id LIMIT (SELECT $4::bigint) FOR UPDATE SKIP LOCKED) due
             LIMIT (SELECT $4::bigint)))
         RETURNING q.*),
     lost AS (
