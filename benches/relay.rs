@@ -14,7 +14,7 @@ use support::noop::Noop;
 use support::{Options, databases, mail, raw, seed};
 
 /// So many messages are in one relay's hands at once: two batches, one that is claimed while the other is settled.
-const CONCURRENCY: usize = 2048;
+const CONCURRENCY: usize = 4096;
 
 /// How long the seed's algorithm is watched; it would need minutes for a whole backlog.
 const WATCH: Duration = Duration::from_secs(4);

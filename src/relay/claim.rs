@@ -30,10 +30,13 @@ pub(super) enum Until {
 }
 
 /// The most that is claimed at once. More takes longer than it saves, and the results of one claim are written during the next.
-pub(super) const MOST: usize = 512;
+pub(super) const MOST: usize = 1024;
 
 /// Among so many tasks the calls of one claim are divided. One for each call would cost more than the call of a fast transport.
 const TASKS: usize = 32;
+
+/// What becomes due may wait so long for a look that comes anyway.
+const SOON: Duration = Duration::from_millis(20);
 
 /// How long to leave the claiming alone while results wait for the database.
 const UNSETTLED: Duration = Duration::from_millis(50);
@@ -251,11 +254,16 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
 
     /// How long until it is worth looking again, when nothing was due.
     async fn next_look(&mut self) -> Result<Wait, StoreError> {
+        let hinted = self.hints.next();
+        if hinted <= SOON {
+            // Sooner than it is worth to ask the database for what else is to come.
+            return Ok(Wait::For(hinted));
+        }
         let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * random());
         let due = self.shared.store.next_due().await?;
         // What is due at once and was not claimed is in other hands at the moment.
         let due = due.map_or(poll, |due| due.max(Duration::from_millis(10)));
-        Ok(Wait::For(poll.min(due).min(self.hints.next())))
+        Ok(Wait::For(poll.min(due).min(hinted)))
     }
 
     async fn wait(&mut self, wait: Wait, shutdown: &CancellationToken) {
