@@ -10,7 +10,7 @@ use std::time::Duration;
 use postrider::{Outbox, PgStore};
 use support::figures::{Figures, write_json};
 use support::noop::Noop;
-use support::{Options, databases};
+use support::{CONCURRENCY, Options, databases};
 
 #[tokio::main]
 async fn main() {
@@ -23,8 +23,12 @@ async fn main() {
         databases::settle_down(&store).await;
         forget_peak();
         let before = Counters::read(&store).await;
-        let pass =
-            Outbox::new(store.clone(), Noop::default()).relay().concurrency(1024).drain().await.expect("it drains");
+        let pass = Outbox::new(store.clone(), Noop::default())
+            .relay()
+            .concurrency(CONCURRENCY)
+            .drain()
+            .await
+            .expect("it drains");
         assert_eq!(pass.sent, count as u64, "each is sent");
         // The server writes its statistics down after a moment.
         tokio::time::sleep(Duration::from_secs(2)).await;

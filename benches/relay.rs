@@ -11,10 +11,7 @@ use postrider::{MemoryStore, NewDelivery, Outbox, PgStore, Store};
 use sqlx::Connection as _;
 use support::figures::{Figures, write_json};
 use support::noop::Noop;
-use support::{Options, databases, mail, raw, seed};
-
-/// So many messages are in one relay's hands at once: two batches, one that is claimed while the other is settled.
-const CONCURRENCY: usize = 4096;
+use support::{CONCURRENCY, Options, databases, mail, raw, seed};
 
 /// How long the seed's algorithm is watched; it would need minutes for a whole backlog.
 const WATCH: Duration = Duration::from_secs(4);

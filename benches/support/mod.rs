@@ -13,6 +13,10 @@ use std::path::PathBuf;
 
 use postrider::Email;
 
+/// So many messages are in one relay's hands at once: four of its largest claims, so that some are claimed, some sent and some settled
+/// at any moment.
+pub(crate) const CONCURRENCY: usize = 4096;
+
 /// What a benchmark is asked for. `cargo bench` adds `--bench`, which is ignored.
 #[derive(Debug)]
 pub(crate) struct Options {

@@ -168,6 +168,9 @@ DECLARE
     wanted   text[] := recipients;
 BEGIN
     IF wanted IS NULL THEN
+        IF EXISTS (SELECT FROM (VALUES ('to'), ('cc'), ('bcc')) field (name) WHERE jsonb_typeof(enqueue.body -> field.name) <> 'array') THEN
+            RAISE EXCEPTION 'the mail''s "to", "cc" and "bcc" must be arrays' USING ERRCODE = 'check_violation';
+        END IF;
         -- A mailbox is 'ada@example.com', 'Ada <ada@example.com>' or {"name": "Ada", "address": "ada@example.com"}.
         SELECT array_agg(coalesce(substring(mailbox FROM '<([^<>]*)>\s*$'), btrim(mailbox))) INTO wanted
         FROM (VALUES ('to'), ('cc'), ('bcc')) field (name)
