@@ -1,4 +1,4 @@
-//! The SQL of the PostgreSQL layout without the engine: two loops that claim 500, look at the mails, and write that they are sent.
+//! The SQL of the PostgreSQL layout without the engine: two loops that claim 1,024 (as a relay does), look at the mails, and write that they are sent.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ const CLAIM: &str = r#"
         WHERE ctid = ANY (ARRAY (
             SELECT ctid FROM postrider.queue
             WHERE (priority, due_at) >= (5, '-infinity'::timestamptz) AND (priority, due_at) <= (5, now()) AND lease_until <= now()
-            ORDER BY priority, due_at LIMIT 500 FOR UPDATE SKIP LOCKED))
+            ORDER BY priority, due_at LIMIT 1024 FOR UPDATE SKIP LOCKED))
         RETURNING q.delivery_id, q.token)
     SELECT c.delivery_id, c.token, d.format, d.body, d.recipients::text
     FROM claimed c JOIN postrider.deliveries d ON d.id = c.delivery_id"#;
