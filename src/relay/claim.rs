@@ -1,11 +1,12 @@
 //! The driver: finds room, claims, hands out, waits.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use postrider_transport::{Admission, Probe, Transport};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -244,10 +245,12 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
             for _ in 0..calls.div_ceil(TASKS) {
                 let group: Vec<_> = claims.by_ref().take(size).collect();
                 if !group.is_empty() {
-                    share.push(send(Arc::clone(shared), group, probe.take(), self.finished.clone()));
+                    let call = send(Arc::clone(shared), group, probe.take(), self.finished.clone());
+                    // Caught, so that what panics in one call takes no other along.
+                    share.push(AssertUnwindSafe(call).catch_unwind());
                 }
             }
-            self.sends.spawn(share.for_each(|()| std::future::ready(())));
+            self.sends.spawn(share.for_each(|_| std::future::ready(())));
         }
         Ok(count)
     }
@@ -257,7 +260,7 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         let hinted = self.hints.next();
         if hinted <= SOON {
             // Sooner than it is worth to ask the database for what else is to come.
-            return Ok(Wait::For(hinted));
+            return Ok(Wait::For(hinted.min(self.shared.settings.poll)));
         }
         let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * random());
         let due = self.shared.store.next_due().await?;

@@ -97,7 +97,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
     }
 
     /// How often to look for due deliveries when no signal comes, ± 20 %; from 1 ms to a day. Default: 1 s. What falls due by itself is
-    /// met on time whatever the poll.
+    /// met within 20 ms of its time whatever the poll.
     pub fn poll(mut self, interval: Duration) -> Self {
         self.settings.poll = interval.clamp(Duration::from_millis(1), DAY);
         self
@@ -171,7 +171,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self.work(Until::Stopped, shutdown).await
     }
 
-    /// One round for tests and cron: claims once, up to [`concurrency`](Self::concurrency) and at most 512, and returns when all of it
+    /// One round for tests and cron: claims once, up to [`concurrency`](Self::concurrency) and at most 1,024, and returns when all of it
     /// is settled.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
@@ -18,10 +19,13 @@ const OTHERS: u32 = 4;
 /// So many at once, and more will come.
 pub(crate) const MANY: usize = 16;
 
+/// A connection that was kept for longer is asked whether it still lives, as the pool does.
+const FRESH: Duration = Duration::from_secs(5);
+
 /// At most one connection, for one kind of statement. A clone is a new lane of the same pool, so that what a relay keeps goes back
 /// with the relay; all of a pool's lanes together keep no more than half of what the pool can spare.
 pub(crate) struct Lane<D: Database> {
-    kept: Mutex<Option<Kept<D>>>,
+    kept: Mutex<Option<(Kept<D>, Instant)>>,
     /// How many are kept by all of the pool's lanes.
     all: Arc<AtomicU32>,
 }
@@ -31,16 +35,17 @@ impl<D: Database> Lane<D> {
         Self { kept: Mutex::default(), all: Arc::default() }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<Kept<D>>> {
+    fn kept(&self) -> MutexGuard<'_, Option<(Kept<D>, Instant)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection that was kept, or one of the pool's.
     pub(crate) async fn take(&self, pool: &Pool<D>) -> Result<Kept<D>, StoreError> {
-        let kept = self.kept().take();
+        // What is not used goes back before another is waited for.
+        let kept = self.kept().take().filter(|(_, since)| !pool.is_closed() && since.elapsed() < FRESH);
         match kept {
-            Some(kept) if !pool.is_closed() => Ok(kept),
-            _ => Kept::of(pool).await,
+            Some((kept, _)) => Ok(kept),
+            None => Kept::of(pool).await,
         }
     }
 
@@ -54,7 +59,7 @@ impl<D: Database> Lane<D> {
             }
             kept.counted = Some(Arc::clone(&self.all));
         }
-        *self.kept() = Some(kept);
+        *self.kept() = Some((kept, Instant::now()));
     }
 
     /// Gives the connection back to the pool.

@@ -96,6 +96,32 @@ async fn age_ends_a_delivery_as_well() {
     assert_eq!(transport.calls().len(), 1, "an expired message was sent");
 }
 
+/// An error that cannot say what it is.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("an error panics")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[tokio::test]
+async fn an_error_that_panics_takes_no_other_message_along() {
+    let transport = ScriptedTransport::new().answering(|call| {
+        let bad = call.recipients[0].as_str() == "bad@example.com";
+        async move { if bad { Err(Failure::transient(Unspeakable)) } else { Ok(Receipt::new()) } }
+    });
+    let outbox = outbox(transport);
+    let bad = outbox.enqueue(email(&["bad@example.com"])).await.unwrap();
+    outbox.enqueue_all((0..200).map(|_| ada())).await.unwrap();
+    let pass = outbox.relay().concurrency(256).retry(eager()).drain().await.unwrap();
+    assert_eq!(pass.sent, 200);
+    assert_eq!(get(&outbox, bad).await.state, State::Leased, "its lease runs out");
+}
+
 #[tokio::test]
 async fn a_panic_costs_its_message_one_attempt_and_nothing_else() {
     let transport = ScriptedTransport::new().answering(|call| {

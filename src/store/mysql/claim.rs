@@ -23,12 +23,13 @@ pub(super) async fn claim(
     floors: &Floors<i64>,
     test_now: Option<i64>,
 ) -> Result<Vec<Lease>, StoreError> {
-    let floor = floors.next(Instant::now());
-    let (mut leases, mut took) = take(connection, sql, claim, &floor, test_now).await?;
-    if leases.is_empty() && floor != Floor::default() {
-        (leases, took) = take(connection, sql, claim, &Floor::default(), test_now).await?;
+    let mut look = floors.next(Instant::now());
+    let (mut leases, mut took) = take(connection, sql, claim, &look.floor, test_now).await?;
+    if leases.is_empty() && look.floor != Floor::default() {
+        look = floors.beginning(Instant::now());
+        (leases, took) = take(connection, sql, claim, &look.floor, test_now).await?;
     }
-    floors.took(took.len() >= claim.limit, took);
+    floors.took(&look, took.len() >= claim.limit, took);
     Ok(leases)
 }
 

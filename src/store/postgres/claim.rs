@@ -46,13 +46,14 @@ pub(super) async fn claim(
     floors: &Floors<Place>,
     now: Option<Moment>,
 ) -> Result<Vec<Lease>, StoreError> {
-    let floor = floors.next(Instant::now());
-    let mut rows = take(connection, sql, claim, &floor, now).await?;
-    if rows.is_empty() && floor != Floor::default() {
-        rows = take(connection, sql, claim, &Floor::default(), now).await?;
+    let mut look = floors.next(Instant::now());
+    let mut rows = take(connection, sql, claim, &look.floor, now).await?;
+    if rows.is_empty() && look.floor != Floor::default() {
+        look = floors.beginning(Instant::now());
+        rows = take(connection, sql, claim, &look.floor, now).await?;
     }
     let mut rows = rows.into_iter().map(|row| Ok((place(&row)?, row))).collect::<Result<Vec<_>, StoreError>>()?;
-    floors.took(rows.len() >= claim.limit, rows.iter().map(|(place, _)| *place));
+    floors.took(&look, rows.len() >= claim.limit, rows.iter().map(|(place, _)| *place));
     // Most urgent first. The server would copy every mail to put them into this order.
     rows.sort_unstable_by_key(|((priority, place), _)| (Reverse(*priority), *place));
     let rows: Vec<PgRow> = rows.into_iter().map(|(_, row)| row).collect();
