@@ -5,7 +5,7 @@
 
 #[path = "mysql/operation.rs"]
 mod operation;
-#[path = "mysql/pool.rs"]
+#[path = "support/pool.rs"]
 mod pool;
 
 use std::time::Duration;
@@ -328,4 +328,18 @@ async fn a_long_history_is_pruned_without_walking_over_it_again_and_again() {
         assert_eq!(store.prune(&prune).await.unwrap(), 0);
     }
     assert!(reads[1] < reads[0] * 15 && reads[3] < reads[2] * 15, "{reads:?} rows read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn a_pool_can_be_closed_whatever_a_relay_keeps() {
+    let (_, pool, outbox) = outbox().await;
+    pool::can_be_closed_whatever_a_relay_keeps(&pool, &outbox).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs MariaDB: run scripts/test"]
+async fn relays_that_share_a_pool_leave_one_another_connections() {
+    let (_, pool, outbox) = outbox().await;
+    pool::is_shared_by_its_relays(&pool, &outbox, 5).await;
 }

@@ -5,7 +5,7 @@
 
 #[path = "postgres/plans.rs"]
 mod plans;
-#[path = "postgres/pool.rs"]
+#[path = "support/pool.rs"]
 mod pool;
 #[path = "postgres/rights.rs"]
 mod rights;
@@ -363,4 +363,18 @@ async fn a_pool_of_one_connection_is_enough() {
     until_sent(&outbox, id).await;
     shutdown.cancel();
     worker.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_pool_can_be_closed_whatever_a_relay_keeps() {
+    let (_, pool, outbox) = outbox().await;
+    pool::can_be_closed_whatever_a_relay_keeps(&pool, &outbox).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn relays_that_share_a_pool_leave_one_another_connections() {
+    let (_, pool, outbox) = outbox().await;
+    pool::is_shared_by_its_relays(&pool, &outbox, 20).await;
 }

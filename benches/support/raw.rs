@@ -1,4 +1,5 @@
-//! The SQL of the PostgreSQL layout without the engine: two loops that claim 1,024 (as a relay does), look at the mails, and write that they are sent.
+//! The SQL of the PostgreSQL layout without the engine: two loops that claim 1,024, as a relay does, look at the mails, and write
+//! that they are sent.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

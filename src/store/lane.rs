@@ -88,7 +88,8 @@ impl<D: Database> Kept<D> {
         Ok(Self { connection: pool.acquire().await?, counted: None, under_way: false })
     }
 
-    /// For a driver that cannot go on where a call was dropped: from now on the connection is closed, and neither kept nor given back, if it is dropped.
+    /// For a driver that cannot go on where a call was dropped: from now on the connection is closed, and neither kept nor given back,
+    /// if it is dropped.
     #[cfg(feature = "mysql")]
     pub(crate) fn begin(&mut self) {
         self.under_way = true;

@@ -38,12 +38,29 @@ async fn claims_read_little(statements: &[String]) {
 
 /// How many rows of the queue and how many pages of its index by due time were read, by the server's own count.
 async fn read_so_far(pool: &PgPool, schema: &str) -> (i64, i64) {
+    let rows = "(coalesce(t.idx_tup_fetch, 0) + coalesce(t.seq_tup_read, 0))::bigint";
+    let pages = "(i.idx_blks_hit + i.idx_blks_read)::bigint";
+    counted(pool, schema, &format!("{rows}, {pages}")).await
+}
+
+/// How many pages of the queue and of its index by due time were visited.
+async fn visited_so_far(pool: &PgPool, schema: &str) -> i64 {
+    let pages = "(h.heap_blks_hit + h.heap_blks_read + i.idx_blks_hit + i.idx_blks_read)::bigint";
+    let (visited,) = counted(pool, schema, pages).await;
+    visited
+}
+
+/// What the server has counted of the queue (`t`, `h`) and of its index by due time (`i`).
+async fn counted<T>(pool: &PgPool, schema: &str, what: &str) -> T
+where
+    T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin,
+{
     // The counters of the present connection are handed in when it is idle, or when asked.
     sqlx::query("SELECT pg_stat_force_next_flush()").execute(pool).await.unwrap();
     sqlx::query("SELECT 1").execute(pool).await.unwrap();
     let sql = format!(
-        "SELECT (coalesce(t.idx_tup_fetch, 0) + coalesce(t.seq_tup_read, 0))::bigint, (i.idx_blks_hit + i.idx_blks_read)::bigint
-         FROM pg_stat_user_tables t JOIN pg_statio_user_indexes i USING (relid)
+        "SELECT {what}
+         FROM pg_stat_user_tables t JOIN pg_statio_user_tables h USING (relid) JOIN pg_statio_user_indexes i USING (relid)
          WHERE t.schemaname = '{schema}' AND t.relname = 'queue' AND i.indexrelname = 'queue_due'"
     );
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap()
@@ -99,18 +116,6 @@ fn sent(lease: &postrider::Lease) -> postrider::Settlement {
         recipients: Vec::new(),
         next: postrider::Next::Sent,
     }
-}
-
-/// How many pages of the queue and of its index by due time were visited.
-async fn visited_so_far(pool: &PgPool, schema: &str) -> i64 {
-    sqlx::query("SELECT pg_stat_force_next_flush()").execute(pool).await.unwrap();
-    sqlx::query("SELECT 1").execute(pool).await.unwrap();
-    let sql = format!(
-        "SELECT (t.heap_blks_hit + t.heap_blks_read + i.idx_blks_hit + i.idx_blks_read)::bigint
-         FROM pg_statio_user_tables t JOIN pg_statio_user_indexes i USING (relid)
-         WHERE t.schemaname = '{schema}' AND t.relname = 'queue' AND i.indexrelname = 'queue_due'"
-    );
-    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(pool).await.unwrap()
 }
 
 #[tokio::test]
