@@ -1,18 +1,18 @@
 //! A mail as the bytes that travel (RFC 5322, RFC 2045).
 
 use std::fmt;
+use std::slice;
 
 use email_encoding::body::Encoding;
-use lettre::message::header::{self, ContentTransferEncoding, ContentType, HeaderName, HeaderValue, Headers};
-use lettre::message::{
-    Attachment as LettreAttachment, Body as Encoded, Mailbox as LettreMailbox, Mailboxes, MultiPart, SinglePart,
-};
+use lettre::message::header::{self, ContentTransferEncoding, ContentType, Headers};
+use lettre::message::{Attachment as LettreAttachment, Body as Encoded, MultiPart, SinglePart};
 use memchr::memchr_iter;
 
-use crate::{Address, Attachment, Class, Classify, Email, Mailbox, Outgoing};
+use crate::{Attachment, Class, Classify, Email, Outgoing};
 
 #[cfg(feature = "dkim")]
 mod dkim;
+mod headers;
 #[cfg(feature = "dkim")]
 pub use dkim::{Dkim, DkimError};
 
@@ -56,79 +56,46 @@ impl Mime {
     /// # Errors
     /// When the mail holds something that the message format cannot carry.
     pub fn render(&self, outgoing: &Outgoing<Email>) -> Result<Vec<u8>, MimeError> {
-        #[cfg_attr(not(feature = "dkim"), allow(unused_mut, reason = "only signing changes it"))]
-        let mut message = message(outgoing)?;
+        let email = outgoing.message();
+        let beside_from = headers::beside_from(outgoing)?;
+        let body = body(email, &boundary(outgoing))?;
+        let mut bytes = headers::custom(email, !self.bare)?.into_bytes();
         #[cfg(feature = "dkim")]
         if let Some(dkim) = &self.dkim {
-            dkim.sign(&mut message);
+            bytes.extend(dkim.signed(email.from(), beside_from, body)?);
+            check_lines(&bytes)?;
+            return Ok(bytes);
         }
-        let mut bytes = message.formatted();
-        bytes.splice(..0, extra_headers(outgoing.message(), !self.bare)?.into_bytes());
+        let mut header = Headers::new();
+        header.insert_raw(headers::addresses("From", slice::from_ref(email.from()))?);
+        beside_from.into_iter().for_each(|value| header.insert_raw(value));
+        header.set(header::MIME_VERSION_1_0);
+        bytes.extend_from_slice(header.to_string().as_bytes());
+        body.write(&mut bytes);
         check_lines(&bytes)?;
         Ok(bytes)
     }
 }
 
-fn message(outgoing: &Outgoing<Email>) -> Result<lettre::Message, MimeError> {
-    let email = outgoing.message();
-    let mut builder = lettre::Message::builder()
-        .from(mailbox(email.from())?)
-        .date(outgoing.dated_at())
-        .message_id(Some(outgoing.message_id()))
-        .subject(email.subject());
-    if let Some(sender) = email.sender() {
-        builder = builder.sender(mailbox(sender)?);
-    }
-    for (name, list) in [("Reply-To", email.reply_to()), ("To", email.to()), ("Cc", email.cc())] {
-        if !list.is_empty() {
-            builder = builder.raw_header(address_list(name, list)?);
-        }
-    }
-    if let Some(list) = email.list_unsubscribe() {
-        builder = builder.raw_header(header_value("List-Unsubscribe", list.header_value())?);
-        if list.is_one_click() {
-            builder =
-                builder.raw_header(header_value("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned())?);
-        }
-    }
-    // The envelope is the transport's business; lettre wants one to build a message at all.
-    let recipients = email.recipient_addresses().into_iter().map(address).collect::<Result<_, _>>()?;
-    let envelope = lettre::address::Envelope::new(None, recipients).map_err(MimeError::because)?;
-    builder = builder.envelope(envelope);
-
-    let message = match body(email, &boundary(outgoing))? {
-        Body::Single(part) => builder.singlepart(part),
-        Body::Multi(part) => builder.multipart(part),
-    };
-    message.map_err(MimeError::because)
-}
-
-/// The custom headers, and tags and metadata where they are wanted. They go in front of the others, since lettre keeps only one header of a name.
-fn extra_headers(email: &Email, labels: bool) -> Result<String, MimeError> {
-    let mut out = String::new();
-    let mut add = |name: &str, value: &str| -> Result<(), MimeError> {
-        let mut one = Headers::new();
-        one.insert_raw(header_value(name, value.to_owned())?);
-        out.push_str(&one.to_string());
-        Ok(())
-    };
-    for custom in email.headers() {
-        add(custom.name(), custom.value())?;
-    }
-    if labels {
-        for tag in email.tags() {
-            add("X-Tag", tag)?;
-        }
-        for (key, value) in email.metadata() {
-            add(&format!("X-Metadata-{key}"), value)?;
-        }
-    }
-    Ok(out)
-}
-
 enum Body {
     Single(SinglePart),
     Multi(MultiPart),
+}
+
+impl Body {
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            // As lettre's own form of it, without making room again and again. What a transport adds finds room as well.
+            Self::Single(part) => {
+                let headers = part.headers().to_string();
+                out.reserve(headers.len() + part.raw_body().len() + 16);
+                for piece in [headers.as_bytes(), b"\r\n", part.raw_body(), b"\r\n"] {
+                    out.extend_from_slice(piece);
+                }
+            }
+            Self::Multi(part) => out.extend(part.formatted()),
+        }
+    }
 }
 
 /// The nesting of RFC 2387 and RFC 2046: mixed(alternative(text, related(html, inline parts)), attachments), each layer only
@@ -233,36 +200,6 @@ fn attachment(part: &Attachment) -> Result<SinglePart, MimeError> {
     Ok(attachment.body(content, content_type))
 }
 
-fn mailbox(mailbox: &Mailbox) -> Result<LettreMailbox, MimeError> {
-    Ok(LettreMailbox::new(mailbox.name().map(str::to_owned), address(mailbox.address())?))
-}
-
-/// A list of mailboxes, one to a line: lettre folds at names only, and a long list of bare addresses would be one line.
-fn address_list(name: &'static str, list: &[Mailbox]) -> Result<HeaderValue, MimeError> {
-    let mut encoded = Vec::with_capacity(list.len());
-    for one in list {
-        let mut headers = Headers::new();
-        headers.set(header::To::from(Mailboxes::from(mailbox(one)?)));
-        let text = headers.to_string();
-        encoded.push(text.trim_start_matches("To: ").trim_end().to_owned());
-    }
-    // Nothing here comes from outside without having gone through lettre's encoder.
-    Ok(HeaderValue::dangerous_new_pre_encoded(
-        HeaderName::new_from_ascii_str(name),
-        encoded.join(", "),
-        encoded.join(",\r\n "),
-    ))
-}
-
-fn address(address: &Address) -> Result<lettre::Address, MimeError> {
-    lettre::Address::new(address.local_part(), address.domain()).map_err(MimeError::because)
-}
-
-fn header_value(name: &str, value: String) -> Result<HeaderValue, MimeError> {
-    let name = HeaderName::new_from_ascii(name.to_owned()).map_err(MimeError::because)?;
-    Ok(HeaderValue::new(name, value))
-}
-
 /// RFC 5322 section 2.1.1: at most 998 octets to a line; section 2.2: CR and LF only together. A bare one could end a line for
 /// one parser and not for another, and so smuggle a second mail into the dialogue.
 fn check_lines(bytes: &[u8]) -> Result<(), MimeError> {
@@ -336,6 +273,39 @@ mod tests {
         }
         for long in [&longer, &format!("a\r\n{longer}\r\n"), &format!("{longer}\r\n")] {
             assert!(check_lines(long.as_bytes()).is_err(), "took a line of 999");
+        }
+    }
+
+    /// The same bytes as from the builder of the library whose parts these are.
+    #[test]
+    fn a_mail_is_written_as_lettre_would() {
+        let email = Email::builder()
+            .from("Ada <ada@example.com>")
+            .sender("office@example.com")
+            .reply_to("Zoë <zoe@example.com>")
+            .to("bob@example.com")
+            .subject("Grüße")
+            .text("One.\nTwo.\n");
+        let id = crate::DeliveryId::new();
+        for html in [None, Some("<p>One.</p>")] {
+            let email = html.into_iter().fold(email.clone(), |email, html| email.html(html)).build().unwrap();
+            let outgoing = Outgoing::new(id, std::time::SystemTime::UNIX_EPOCH, email);
+            let builder = lettre::Message::builder()
+                .from("Ada <ada@example.com>".parse().unwrap())
+                .date(std::time::SystemTime::UNIX_EPOCH)
+                .message_id(Some(outgoing.message_id()))
+                .subject("Grüße")
+                .sender("office@example.com".parse().unwrap())
+                .reply_to("Zoë <zoe@example.com>".parse().unwrap())
+                .to("bob@example.com".parse().unwrap());
+            let theirs = match body(outgoing.message(), &boundary(&outgoing)).unwrap() {
+                Body::Single(part) => builder.singlepart(part),
+                Body::Multi(part) => builder.multipart(part),
+            };
+            assert_eq!(
+                String::from_utf8(Mime::new().render(&outgoing).unwrap()).unwrap(),
+                String::from_utf8(theirs.unwrap().formatted()).unwrap()
+            );
         }
     }
 

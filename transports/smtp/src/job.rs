@@ -2,9 +2,6 @@
 
 use std::time::SystemTime;
 
-use lettre::Address as EnvelopeAddress;
-use lettre::transport::smtp::commands::{Mail, Rcpt};
-use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
 use memchr::memmem;
 use postrider_transport::{Address, DeliveryId, Email, Failure, Mime, Outgoing, Recipient, Unsupported};
 
@@ -13,7 +10,8 @@ use crate::session::Offers;
 
 /// One message with its envelope.
 pub(crate) struct Job {
-    from: Option<EnvelopeAddress>,
+    /// The reverse-path; empty where failures are reported to nobody.
+    from: String,
     /// Each recipient with its command.
     pub(crate) recipients: Vec<(Recipient, String)>,
     /// The message as it travels: dots doubled, its end included.
@@ -27,14 +25,14 @@ pub(crate) struct Job {
 impl Job {
     pub(crate) fn new(mime: &Mime, outgoing: &Outgoing<Email>) -> Result<Self, Failure> {
         let email = outgoing.message();
-        let from = email.reverse_path().map(envelope_address).transpose()?;
-        let mut utf8 = from.as_ref().is_some_and(|address| !is_ascii(address));
+        let from = email.reverse_path().map_or("", Address::as_str).to_owned();
+        let mut utf8 = !from.is_ascii();
         let mut recipients = Vec::with_capacity(outgoing.recipients().len());
         for recipient in outgoing.recipients() {
             let address = recipient.as_str().parse::<Address>().map_err(|error| unfit(error.to_string()))?;
-            let address = envelope_address(&address)?;
-            utf8 |= !is_ascii(&address);
-            recipients.push((recipient.clone(), Rcpt::new(address, Vec::new()).to_string()));
+            let address = address.as_str();
+            utf8 |= !address.is_ascii();
+            recipients.push((recipient.clone(), format!("RCPT TO:<{address}>\r\n")));
         }
         if recipients.is_empty() {
             return Err(unfit("the mail has no recipient left").into());
@@ -48,26 +46,27 @@ impl Job {
 
     /// MAIL FROM with the parameters that the message needs of this server.
     pub(crate) fn mail_command(&self, offers: &Offers) -> Result<String, Failure> {
-        let mut parameters = Vec::new();
+        let mut command = format!("MAIL FROM:<{}>", self.from);
         if let Some(limit) = offers.size {
             if let Some(limit) = limit.filter(|limit| self.size > *limit) {
                 return Err(SmtpError::new(Stage::Prepare, Fault::TooLarge { size: self.size, limit }).into());
             }
-            parameters.push(MailParameter::Size(self.size));
+            command.push_str(&format!(" SIZE={}", self.size));
         }
         if self.utf8 {
             if !offers.utf8 {
                 return Err(Unsupported::new("addresses outside ASCII: the server does not offer SMTPUTF8").into());
             }
-            parameters.push(MailParameter::SmtpUtfEight);
+            command.push_str(" SMTPUTF8");
         }
         if self.eight_bit {
             if !offers.eight_bit {
                 return Err(Unsupported::new("a message outside ASCII: the server does not offer 8BITMIME").into());
             }
-            parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+            command.push_str(" BODY=8BITMIME");
         }
-        Ok(Mail::new(self.from.clone(), parameters).to_string())
+        command.push_str("\r\n");
+        Ok(command)
     }
 }
 
@@ -77,9 +76,6 @@ const CHECKED: usize = 256 * 1024;
 
 /// What can be said of a message without a server.
 pub(crate) fn check(email: &Email) -> Result<(), Failure> {
-    for address in email.recipient_addresses().into_iter().chain(email.reverse_path()) {
-        envelope_address(address)?;
-    }
     let attached: usize = email.attachments().iter().map(|attachment| attachment.content().len()).sum();
     if attached <= CHECKED {
         Mime::new().render(&Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email.clone()))?;
@@ -87,18 +83,8 @@ pub(crate) fn check(email: &Email) -> Result<(), Failure> {
     Ok(())
 }
 
-fn envelope_address(address: &Address) -> Result<EnvelopeAddress, SmtpError> {
-    EnvelopeAddress::new(address.local_part(), address.domain())
-        .map_err(|_| unfit("the mail has an address that SMTP cannot carry"))
-}
-
 fn unfit(what: impl Into<std::borrow::Cow<'static, str>>) -> SmtpError {
     SmtpError::new(Stage::Prepare, Fault::Unfit(what.into()))
-}
-
-fn is_ascii(address: &EnvelopeAddress) -> bool {
-    let text: &str = address.as_ref();
-    text.is_ascii()
 }
 
 /// Doubles the dot that begins a line, and ends the message with a line of one dot (RFC 5321 section 4.5.2). A message without such a

@@ -66,13 +66,17 @@ impl Wire {
 
     /// Reads one whole reply within the limit.
     pub(crate) async fn reply(&mut self, limit: Duration) -> Result<Reply, Fault> {
+        // Of the answers to a group of commands, most have come with the first.
+        if let Some(reply) = Reply::take(&mut self.inbound).map_err(Fault::Malformed)? {
+            return Ok(reply);
+        }
         let read = async {
             loop {
-                if let Some(reply) = Reply::take(&mut self.inbound).map_err(Fault::Malformed)? {
-                    return Ok(reply);
-                }
                 if self.io.read_buf(&mut self.inbound).await.map_err(Fault::Io)? == 0 {
                     return Err(Fault::Closed);
+                }
+                if let Some(reply) = Reply::take(&mut self.inbound).map_err(Fault::Malformed)? {
+                    return Ok(reply);
                 }
             }
         };

@@ -3,10 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use lettre::address::Envelope;
 use lettre::message::dkim::{
     DkimCanonicalization, DkimCanonicalizationType, DkimConfig, DkimSigningAlgorithm, DkimSigningKey,
 };
-use lettre::message::header::HeaderName;
+use lettre::message::header::{HeaderName, HeaderValue};
+use lettre::message::{Mailbox as LettreMailbox, MessageBuilder};
+use lettre::{Address, Message};
+
+use super::{Body, MimeError};
+use crate::Mailbox;
 
 /// A domain's signing key. `Debug` hides the key.
 ///
@@ -84,8 +90,26 @@ impl Dkim {
         })
     }
 
-    pub(super) fn sign(&self, message: &mut lettre::Message) {
+    /// The whole message, signed.
+    pub(super) fn signed(
+        &self,
+        from: &Mailbox,
+        beside_from: Vec<HeaderValue>,
+        body: Body,
+    ) -> Result<Vec<u8>, MimeError> {
+        let address = from.address();
+        let address = Address::new(address.local_part(), address.domain()).map_err(MimeError::because)?;
+        // What lettre wants to build a message at all. The envelope is the transport's business.
+        let envelope = Envelope::new(None, vec![address.clone()]).map_err(MimeError::because)?;
+        let builder = Message::builder().from(LettreMailbox::new(from.name().map(str::to_owned), address));
+        let builder = beside_from.into_iter().fold(builder, MessageBuilder::raw_header).envelope(envelope);
+        let message = match body {
+            Body::Single(part) => builder.singlepart(part),
+            Body::Multi(part) => builder.multipart(part),
+        };
+        let mut message = message.map_err(MimeError::because)?;
         message.sign(&self.config);
+        Ok(message.formatted())
     }
 }
 
