@@ -53,6 +53,16 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(at) = plain(text) {
+            return Ok(Self { whole: text.to_owned(), at });
+        }
+        Self::checked(text)
+    }
+}
+
+impl Address {
+    /// By all the rules.
+    fn checked(text: &str) -> Result<Self, AddressError> {
         let (local, domain) = text.rsplit_once('@').ok_or(AddressError::new("has no @"))?;
         if text.chars().any(char::is_control) {
             return Err(AddressError::new("has a control character"));
@@ -72,6 +82,26 @@ impl FromStr for Address {
         EmailAddress::parse_with_options(&whole, options).map_err(|error| AddressError::new(reason(&error)))?;
         Ok(Self { at: local.len(), whole })
     }
+}
+
+/// Where the `@` is in an address of the usual form, which no rule changes or refuses: small letters, digits and single `-`, `_`,
+/// `+`, `.` between them. Nearly all are, and the whole of the rules takes many times as long.
+fn plain(text: &str) -> Option<usize> {
+    let at = text.find('@')?;
+    let (local, domain) = (&text.as_bytes()[..at], &text.as_bytes()[at + 1..]);
+    let is_plain = |part: &[u8], marks: &[u8]| {
+        let mut after_mark = true;
+        let words = part.iter().all(|b| {
+            let mark = marks.contains(b);
+            let fits = if mark { !after_mark } else { b.is_ascii_lowercase() || b.is_ascii_digit() };
+            after_mark = mark;
+            fits
+        });
+        words && !after_mark
+    };
+    // No label of such a domain is too long, and `xn--` has two marks in a row.
+    let fits = local.len() <= 64 && domain.len() <= 63 && is_plain(local, b".-_+") && is_plain(domain, b".-");
+    fits.then_some(at)
 }
 
 /// The rest of `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3), as the whole.
@@ -278,6 +308,8 @@ impl std::error::Error for AddressError {}
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -320,6 +352,37 @@ mod tests {
             "пошта@example.com",
         ] {
             assert!(good.parse::<Address>().is_ok(), "refused {good:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_usual_form_is_taken_as_all_the_rules_would(
+            pieces in prop::collection::vec(
+                prop::sample::select(vec!["@", ".", "-", "_", "+", "a", "7", "xn", "ex", "com", "A", "é", "\"", "long-and-longer"]),
+                0..14,
+            ),
+            local in "[a-z0-9.+_-]{0,70}",
+            domain in "[a-z0-9.-]{0,70}",
+        ) {
+            for text in [pieces.concat(), format!("{local}@{domain}")] {
+                if let Some(at) = plain(&text) {
+                    let address = Address::checked(&text);
+                    prop_assert_eq!(address, Ok(Address { whole: text.clone(), at }), "{}", text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_usual_form_is_what_most_addresses_have() {
+        for usual in ["ada@example.com", "ada.lovelace+tag@mail-1.example.co.uk", "a@b", "order_7@shop.example"] {
+            assert_eq!(plain(usual), usual.find('@'), "{usual}");
+        }
+        for other in
+            ["Ada@example.com", "ada@xn--bcher-kva.example", "ada@Example.com", "a..b@example.com", "a@b.", "@b", "a@"]
+        {
+            assert_eq!(plain(other), None, "{other}");
         }
     }
 

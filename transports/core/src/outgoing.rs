@@ -64,8 +64,7 @@ pub struct Outgoing<M> {
     attempt: u32,
     cycle: u32,
     recipients: Vec<Recipient>,
-    /// How many the message names.
-    named: usize,
+    partial: bool,
     message: M,
 }
 
@@ -73,14 +72,14 @@ impl<M: Message> Outgoing<M> {
     /// A first attempt at a message, for everyone it names.
     pub fn new(id: DeliveryId, dated_at: SystemTime, message: M) -> Self {
         let recipients = message.recipients();
-        Self { id, dated_at, attempt: 1, cycle: 1, named: recipients.len(), recipients, message }
+        Self::addressed(id, dated_at, message, recipients, false)
     }
 
     /// Narrows the message to the recipients that still want it. Those who took it in an earlier attempt are not in the list.
     #[must_use]
     pub fn with_recipients(mut self, recipients: Vec<Recipient>) -> Self {
         if recipients != self.recipients {
-            self.named = self.message.recipients().len();
+            self.partial = recipients.len() != self.message.recipients().len();
             self.recipients = recipients;
         }
         self
@@ -95,6 +94,18 @@ impl Outgoing<Email> {
 }
 
 impl<M> Outgoing<M> {
+    /// A first attempt at a message for those whom the store names, whatever the message itself does; `partial` says whether others
+    /// are left out, because they took it before or were refused for good.
+    pub fn addressed(
+        id: DeliveryId,
+        dated_at: SystemTime,
+        message: M,
+        recipients: Vec<Recipient>,
+        partial: bool,
+    ) -> Self {
+        Self { id, dated_at, attempt: 1, cycle: 1, recipients, partial, message }
+    }
+
     /// Says which attempt over the delivery's life this is, from 1 on, and in which cycle (a resend begins a new one).
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32, cycle: u32) -> Self {
@@ -123,9 +134,14 @@ impl<M> Outgoing<M> {
         &self.recipients
     }
 
+    /// The same, when the message is no longer needed.
+    pub fn into_recipients(self) -> Vec<Recipient> {
+        self.recipients
+    }
+
     /// Whether some of the message's recipients are left out, because they took it before or were refused for good.
     pub fn is_partial(&self) -> bool {
-        self.recipients.len() != self.named
+        self.partial
     }
 
     /// The message.
@@ -141,7 +157,7 @@ impl<M> Outgoing<M> {
             attempt: self.attempt,
             cycle: self.cycle,
             recipients: self.recipients,
-            named: self.named,
+            partial: self.partial,
             message: rewrite(self.message),
         }
     }
