@@ -90,6 +90,8 @@ pub struct Lease {
     pub message: Encoded,
     /// Everyone who still wants it: neither mailed nor refused for good in this cycle.
     pub recipients: Vec<Recipient>,
+    /// Whether the message has more recipients, who are through.
+    pub partial: bool,
     /// Whether somebody took it in an earlier attempt of this cycle.
     pub taken: bool,
     /// What it was made from.
@@ -121,6 +123,7 @@ impl Lease {
             dated_at: claimed_at,
             message,
             recipients,
+            partial: false,
             taken: false,
             template_id: None,
             attempts: 0,

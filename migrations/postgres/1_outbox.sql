@@ -12,7 +12,7 @@ $$;
 -- The rules for single columns are domains: the server keeps those ready, and would read a table's constraints anew for each
 -- statement, which is a tenth of what it costs to enqueue a mail.
 CREATE DOMAIN "postrider".moment AS timestamptz CHECK (VALUE > '-infinity' AND VALUE < '200000-01-01');
-CREATE DOMAIN "postrider".addresses AS jsonb CHECK (jsonb_array_length(VALUE) > 0);
+CREATE DOMAIN "postrider".addresses AS json CHECK (json_array_length(VALUE) > 0);
 CREATE DOMAIN "postrider".idempotency_key AS text CHECK (char_length(VALUE) BETWEEN 1 AND 255);
 CREATE DOMAIN "postrider".priority AS smallint CHECK (VALUE BETWEEN 0 AND 9);
 CREATE DOMAIN "postrider".when_in_doubt AS text CHECK (VALUE IN ('resend', 'hold'));
@@ -186,7 +186,7 @@ BEGIN
           FROM unnest(wanted) WITH ORDINALITY each (given, place) GROUP BY 1) known;
     LOOP
         INSERT INTO "postrider".deliveries (format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
-        VALUES ('email/1', enqueue.body::text, to_jsonb(wanted), enqueue.body ->> 'template_id', enqueue.key, enqueue.priority,
+        VALUES ('email/1', enqueue.body::text, to_json(wanted), enqueue.body ->> 'template_id', enqueue.key, enqueue.priority,
                 enqueue.when_in_doubt, enqueue.send_at, enqueue.expires_at)
         ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING RETURNING id INTO delivery;
         EXIT WHEN FOUND;

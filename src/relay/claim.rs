@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use postrider_transport::{Admission, Probe, Transport};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::send::{Claimed, send};
+use super::send::{Claimed, send, together};
 use super::settle::{Finished, settle};
 use super::shared::{Shared, random};
 use super::{Pass, outage};
@@ -241,16 +240,15 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         let calls = count.div_ceil(size);
         let mut claims = claims.into_iter();
         while claims.len() > 0 {
-            let share = FuturesUnordered::new();
-            for _ in 0..calls.div_ceil(TASKS) {
-                let group: Vec<_> = claims.by_ref().take(size).collect();
-                if !group.is_empty() {
-                    let call = send(Arc::clone(shared), group, probe.take(), self.finished.clone());
-                    // Caught, so that what panics in one call takes no other along.
-                    share.push(AssertUnwindSafe(call).catch_unwind());
-                }
-            }
-            self.sends.spawn(share.for_each(|_| std::future::ready(())));
+            let groups = (0..calls.div_ceil(TASKS)).map(|_| claims.by_ref().take(size).collect::<Vec<_>>());
+            let share: Vec<_> = groups.filter(|group| !group.is_empty()).collect();
+            let (shared, finished, mut probe) = (Arc::clone(shared), self.finished.clone(), probe.take());
+            let calls = share.into_iter().map(move |group| {
+                let call = send(Arc::clone(&shared), group, probe.take(), finished.clone());
+                // Caught, so that what panics in one call takes no other along.
+                AssertUnwindSafe(call).catch_unwind()
+            });
+            self.sends.spawn(together(calls));
         }
         Ok(count)
     }

@@ -1,11 +1,16 @@
 //! Calling the transport, and deciding what follows.
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn, ready};
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::FutureExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use postrider_transport::{
     Class, Classify, CodecError, Failure, Message, Outgoing, Probe, Receipt, Refusal, Transport, mask_addresses,
 };
@@ -36,11 +41,28 @@ impl Claimed {
     fn at(&self, moment: Instant) -> SystemTime {
         self.lease.claimed_at + moment.saturating_duration_since(self.answered)
     }
+}
 
-    /// Now, by the database's clock.
-    fn now(&self) -> SystemTime {
-        self.at(Instant::now())
+/// Runs them together, to the end of the last. One that is over at once, as calls of a fast transport are, costs no place among those
+/// that are waited for.
+pub(super) async fn together<F: Future>(calls: impl Iterator<Item = F>) {
+    let waiting = FuturesUnordered::new();
+    let mut spare: Option<Pin<Box<F>>> = None;
+    for call in calls {
+        let mut call = match spare.take() {
+            Some(mut place) => {
+                place.set(call);
+                place
+            }
+            None => Box::pin(call),
+        };
+        if poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_ready())).await {
+            spare = Some(call);
+        } else {
+            waiting.push(call);
+        }
     }
+    waiting.for_each(|_| ready(())).await;
 }
 
 /// Sends a group of deliveries, no larger than the transport's batch, and passes the results on.
@@ -52,7 +74,7 @@ pub(super) async fn send<S: Store, T: Transport>(
 ) {
     let mut messages = Vec::with_capacity(group.len());
     let mut desk = Desk { shared: &shared, finished, claims: group.into(), probe };
-    while let Some(claimed) = desk.claims.get(messages.len()) {
+    while let Some(claimed) = desk.claims.get_mut(messages.len()) {
         match prepare(&shared, claimed) {
             Prepared::Send(outgoing) => messages.push(outgoing),
             Prepared::Settle(settlement) => desk.pass_on(messages.len(), settlement).await,
@@ -63,12 +85,14 @@ pub(super) async fn send<S: Store, T: Transport>(
     };
     let began = Instant::now();
     let results = call(&shared, &first.lease, &messages).await;
-    for result in results {
+    let ended = Instant::now();
+    for (result, message) in results.into_iter().zip(messages) {
         shared.judge(&result, began);
-        let Some(claimed) = desk.claims.front() else {
+        let Some(claimed) = desk.claims.front_mut() else {
             return;
         };
-        let mut settlement = conclude(&shared, claimed, claimed.at(began), began.elapsed(), &result);
+        claimed.lease.recipients = message.into_recipients();
+        let mut settlement = conclude(&shared, claimed, began, ended, &result);
         if let Some(attempt) = &mut settlement.attempt {
             attempt.transport = Some(path(shared.transport.name(), &result));
         }
@@ -118,36 +142,37 @@ enum Prepared<M> {
     Settle(Settlement),
 }
 
-fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &Claimed) -> Prepared<T::Message> {
+/// Makes the message of a lease. Until it is sent, the lease's recipients are with it.
+fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &mut Claimed) -> Prepared<T::Message> {
+    let now = Instant::now();
     let lease = &claimed.lease;
     let unsent = |next, recipients| {
         Prepared::Settle(Settlement { key: lease.key, attempt: None, charge: false, recipients, next })
     };
-    if claimed.asked.elapsed() >= shared.settings.lease {
+    if now.saturating_duration_since(claimed.asked) >= shared.settings.lease {
         // The claim took longer than the lease: somebody else may hold the delivery by now. If not, it is given back.
         tracing::warn!(id = %lease.key.id, "the lease ran out before the message could be sent");
         return unsent(Next::Pending { after: Duration::ZERO }, Vec::new());
     }
     if let Some(why) = &lease.unreadable {
         let failure = Failure::permanent(format!("the stored row cannot be read: {why}"));
-        return Prepared::Settle(conclude(shared, claimed, claimed.now(), Duration::ZERO, &Err(failure)));
+        return Prepared::Settle(conclude(shared, claimed, now, now, &Err(failure)));
     }
-    if let Some(end) = decide_before_sending(circumstances(shared, claimed)) {
+    if let Some(end) = decide_before_sending(circumstances(shared, claimed, now)) {
         return unsent(end.next, end.recipients);
     }
     // Messages may be of a type that is not ours, and reading one must not take the relay down.
-    let read = catch_unwind(AssertUnwindSafe(|| {
-        let message = T::Message::decode(&lease.message)?;
-        Ok(Outgoing::new(lease.key.id, lease.dated_at, message)
-            .with_recipients(lease.recipients.clone())
-            .with_attempt(lease.attempts + 1, lease.cycle))
-    }));
-    let failure = match read {
-        Ok(Ok(outgoing)) => return Prepared::Send(outgoing),
+    let failure = match catch_unwind(AssertUnwindSafe(|| T::Message::decode(&lease.message))) {
+        Ok(Ok(message)) => {
+            let lease = &mut claimed.lease;
+            let recipients = mem::take(&mut lease.recipients);
+            let outgoing = Outgoing::addressed(lease.key.id, lease.dated_at, message, recipients, lease.partial);
+            return Prepared::Send(outgoing.with_attempt(lease.attempts + 1, lease.cycle));
+        }
         Ok(Err(error)) => unreadable(error),
         Err(_) => Failure::transient("reading the stored message panicked"),
     };
-    Prepared::Settle(conclude(shared, claimed, claimed.now(), Duration::ZERO, &Err(failure)))
+    Prepared::Settle(conclude(shared, claimed, now, now, &Err(failure)))
 }
 
 /// During an upgrade a newer relay may know the format, so that an unknown one has its whole budget.
@@ -155,12 +180,16 @@ fn unreadable(error: CodecError) -> Failure {
     if error.is_unknown_format() { Failure::transient(error) } else { Failure::permanent(error) }
 }
 
-fn circumstances<'a, S: Store, T: Transport>(shared: &'a Shared<S, T>, claimed: &'a Claimed) -> Circumstances<'a> {
+fn circumstances<'a, S: Store, T: Transport>(
+    shared: &'a Shared<S, T>,
+    claimed: &'a Claimed,
+    now: Instant,
+) -> Circumstances<'a> {
     let (lease, policy) = (&claimed.lease, &shared.settings.retry);
     // A pass ends with the pause; what it gives back is there for the next pass at once.
     let pause =
         if shared.settings.ends_by_itself { Duration::ZERO } else { shared.breaker.remaining().unwrap_or_default() };
-    Circumstances { lease, policy, now: claimed.now(), random: random(), pause }
+    Circumstances { lease, policy, now: claimed.at(now), random: random(), pause }
 }
 
 /// One call of the transport for the whole group, with one result for each message whatever happens. The lease is the first one's.
@@ -208,14 +237,14 @@ async fn call<S: Store, T: Transport>(
 fn conclude<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     claimed: &Claimed,
-    started_at: SystemTime,
-    took: Duration,
+    began: Instant,
+    ended: Instant,
     result: &Result<Receipt, Failure>,
 ) -> Settlement {
     let lease = &claimed.lease;
-    let decision = decide(result, circumstances(shared, claimed));
+    let decision = decide(result, circumstances(shared, claimed, ended));
     let number = lease.attempts + 1;
-    let mut attempt = Attempt::new(number, lease.cycle, started_at, started_at + took, decision.outcome);
+    let mut attempt = Attempt::new(number, lease.cycle, claimed.at(began), claimed.at(ended), decision.outcome);
     match result {
         Ok(receipt) => {
             attempt.error = refusals(&receipt.refused);
@@ -228,6 +257,7 @@ fn conclude<S: Store, T: Transport>(
             attempt.reply = failure.reply().map(str::to_owned);
         }
     }
+    let took = ended.saturating_duration_since(began);
     shared.tell(&Event::AttemptFinished { id: lease.key.id, number, outcome: decision.outcome, result, took });
     Settlement {
         key: lease.key,

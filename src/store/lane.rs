@@ -83,6 +83,11 @@ pub(crate) struct Kept<D: Database> {
 }
 
 impl<D: Database> Kept<D> {
+    /// Whether it came from a lane. What is few in the midst of many must not cost the lane its connection.
+    pub(crate) fn was_kept(&self) -> bool {
+        self.counted.is_some()
+    }
+
     /// A connection for a call that comes alone.
     pub(crate) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
         Ok(Self { connection: pool.acquire().await?, counted: None, under_way: false })

@@ -3,7 +3,7 @@
 use postrider_transport::Recipient;
 
 use crate::admin::RecipientStatus;
-use crate::delivery::RecipientOutcome;
+use crate::delivery::{Lease, RecipientOutcome};
 use crate::state::{RecipientState, State};
 
 /// Everyone once: a message of somebody else's making may name one twice, and the outcomes are kept by recipient.
@@ -43,11 +43,15 @@ pub(super) fn statuses(
         .collect()
 }
 
-/// Who still wants the message, and whether somebody took it already.
-pub(super) fn remaining(recipients: Vec<Recipient>, recorded: &[RecipientOutcome]) -> (Vec<Recipient>, bool) {
-    let taken = recorded.iter().any(|outcome| outcome.state == RecipientState::Sent);
-    let open = |recipient: &Recipient| !recorded.iter().any(|outcome| outcome.recipient == *recipient);
-    (recipients.into_iter().filter(open).collect(), taken)
+/// Takes those who are through out of a lease for everyone. What cannot be read stays as it is.
+pub(super) fn narrow(lease: &mut Lease, recorded: &[RecipientOutcome]) {
+    if lease.unreadable.is_some() {
+        return;
+    }
+    let everyone = lease.recipients.len();
+    lease.recipients.retain(|recipient| !recorded.iter().any(|outcome| outcome.recipient == *recipient));
+    lease.partial = lease.recipients.len() != everyone;
+    lease.taken = recorded.iter().any(|outcome| outcome.state == RecipientState::Sent);
 }
 
 /// The outcomes that stay recorded when a delivery in `state` is resent: those who have the mail, unless everybody has it,

@@ -8,7 +8,7 @@ use postrider_transport::{DeliveryId, Recipient};
 use crate::admin::{Delivery, Stats, Summary};
 use crate::delivery::{Attempt, Lease, RecipientOutcome};
 use crate::state::{Priority, UnknownWord};
-use crate::store::recipients::{distinct, remaining, statuses};
+use crate::store::recipients::{distinct, statuses};
 use crate::store::{StoreError, StoreErrorKind};
 
 impl From<sqlx::Error> for StoreError {
@@ -165,14 +165,10 @@ pub(super) fn addressed(
     lease: Lease,
     recipients: Result<&str, StoreError>,
     when_in_doubt: Result<&str, StoreError>,
-    recorded: &[RecipientOutcome],
 ) -> Lease {
     let words = recipients.and_then(parsed).and_then(|recipients| Ok((recipients, parsed_word(when_in_doubt?)?)));
     match words {
-        Ok((all, when_in_doubt)) => {
-            let (recipients, taken) = remaining(all, recorded);
-            Lease { recipients, taken, when_in_doubt, ..lease }
-        }
+        Ok((recipients, when_in_doubt)) => Lease { recipients, when_in_doubt, ..lease },
         Err(error) => Lease { unreadable: Some(error.to_string()), ..lease },
     }
 }

@@ -24,12 +24,11 @@ async fn nobody_may_borrow_a_trigger() {
     let nameless = stranger.execute(AssertSqlSafe(keyed)).await.unwrap_err();
     assert_eq!(nameless.as_database_error().and_then(|error| error.code()).as_deref(), Some("23514"), "{nameless}");
     stranger.execute(AssertSqlSafe(enqueue)).await.expect("what it was let do");
-    let named: i32 = sqlx::query_scalar(AssertSqlSafe(format!(
-        "SELECT jsonb_array_length(recipients) FROM \"{schema}\".deliveries"
-    )))
-    .fetch_one(&pool)
-    .await
-    .unwrap();
+    let named: i32 =
+        sqlx::query_scalar(AssertSqlSafe(format!("SELECT json_array_length(recipients) FROM \"{schema}\".deliveries")))
+            .fetch_one(&pool)
+            .await
+            .unwrap();
     assert_eq!(named, 1, "who is named twice is mailed once");
 
     let forged = "CREATE TEMP TABLE mine (id uuid, priority smallint, send_at timestamptz, created_at timestamptz, expires_at timestamptz)";

@@ -7,7 +7,7 @@ use postrider_transport::{DeliveryId, Encoded, Recipient};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::{Attempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
 use crate::state::{Outcome, Priority, State, WhenInDoubt};
-use crate::store::recipients::{distinct, remaining};
+use crate::store::recipients::{distinct, narrow};
 use crate::store::{RelayId, RelayReport, StoreError, StoreErrorKind};
 
 #[derive(Default)]
@@ -137,10 +137,8 @@ impl Rows {
             row.spent += 1;
             row.attempts.push(Attempt::new(row.made, row.cycle, from_millis(since), from_millis(now), Outcome::Lost));
         }
-        let (recipients, taken) = remaining(row.recipients.clone(), &row.recorded);
         let key = LeaseKey { id, token: row.token };
-        Some(Lease {
-            taken,
+        let mut lease = Lease {
             dated_at: from_millis(row.dated),
             template_id: row.template_id.clone(),
             attempts: row.made,
@@ -150,8 +148,10 @@ impl Rows {
             expires_at: row.expires.map(from_millis),
             when_in_doubt: row.when_in_doubt,
             lost: lost.is_some(),
-            ..Lease::new(key, from_millis(now), row.message.clone(), recipients)
-        })
+            ..Lease::new(key, from_millis(now), row.message.clone(), row.recipients.clone())
+        };
+        narrow(&mut lease, &row.recorded);
+        Some(lease)
     }
 
     fn move_in_queue(&mut self, id: DeliveryId, due: i64) {

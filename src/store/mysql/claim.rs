@@ -13,6 +13,7 @@ use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::{Attempt, Lease, LeaseKey, RecipientOutcome};
 use crate::state::Outcome;
 use crate::store::floor::{Floor, Floors};
+use crate::store::recipients::narrow;
 use crate::store::sql::{Columns, addressed, count};
 use crate::store::{Claim, StoreError};
 
@@ -152,5 +153,7 @@ fn lease(
         lost,
         ..Lease::new(key, from_micros(now), encoded, Vec::new())
     };
-    Ok(addressed(lease, message.text("recipients"), message.text("when_in_doubt"), recorded))
+    let mut lease = addressed(lease, message.text("recipients"), message.text("when_in_doubt"));
+    narrow(&mut lease, recorded);
+    Ok(lease)
 }

@@ -31,6 +31,11 @@ impl Session {
         Self(connection)
     }
 
+    /// Whether its connection was kept for it.
+    pub(super) fn was_kept(&self) -> bool {
+        self.0.was_kept()
+    }
+
     /// The call came to its end, in whatever way.
     pub(super) fn finish<T>(mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         self.0.end();

@@ -2,11 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use futures_util::TryStreamExt;
 use postrider_transport::Encoded;
-use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Decode, Postgres, Row};
 use uuid::Uuid;
 
 use super::rows::{Moment, recorded};
@@ -14,6 +15,7 @@ use super::sql::Sql;
 use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::{Lease, LeaseKey, RecipientOutcome};
 use crate::store::floor::{Floor, Floors};
+use crate::store::recipients::narrow;
 use crate::store::sql::{addressed, corrupt};
 use crate::store::{Claim, StoreError};
 
@@ -21,22 +23,18 @@ use crate::store::{Claim, StoreError};
 mod column {
     pub(super) const ID: usize = 0;
     pub(super) const TOKEN: usize = 1;
-    pub(super) const ATTEMPTS: usize = 2;
-    pub(super) const CYCLE: usize = 3;
-    pub(super) const SPENT: usize = 4;
-    pub(super) const PARTIAL: usize = 5;
-    pub(super) const LOST: usize = 6;
-    pub(super) const CLAIMED_AT: usize = 7;
-    pub(super) const CYCLE_STARTED_AT: usize = 8;
-    pub(super) const EXPIRES_AT: usize = 9;
-    pub(super) const DATED_AT: usize = 10;
-    pub(super) const FORMAT: usize = 11;
-    pub(super) const BODY: usize = 12;
-    pub(super) const RECIPIENTS: usize = 13;
-    pub(super) const TEMPLATE_ID: usize = 14;
-    pub(super) const WHEN_IN_DOUBT: usize = 15;
-    pub(super) const PRIORITY: usize = 16;
-    pub(super) const DUE_AT: usize = 17;
+    pub(super) const PRIORITY: usize = 2;
+    pub(super) const DUE_AT: usize = 3;
+    pub(super) const CLAIMED_AT: usize = 4;
+    pub(super) const EXPIRES_AT: usize = 5;
+    pub(super) const PROGRESS: usize = 6;
+    pub(super) const CYCLE_STARTED_AT: usize = 7;
+    pub(super) const DATED_AT: usize = 8;
+    pub(super) const FORMAT: usize = 9;
+    pub(super) const BODY: usize = 10;
+    pub(super) const RECIPIENTS: usize = 11;
+    pub(super) const TEMPLATE_ID: usize = 12;
+    pub(super) const WHEN_IN_DOUBT: usize = 13;
 }
 
 pub(super) async fn claim(
@@ -47,75 +45,107 @@ pub(super) async fn claim(
     now: Option<Moment>,
 ) -> Result<Vec<Lease>, StoreError> {
     let mut look = floors.next(Instant::now());
-    let mut rows = take(connection, sql, claim, &look.floor, now).await?;
-    if rows.is_empty() && look.floor != Floor::default() {
+    let mut taken = take(connection, sql, claim, &look.floor, now).await?;
+    if taken.is_empty() && look.floor != Floor::default() {
         look = floors.beginning(Instant::now());
-        rows = take(connection, sql, claim, &look.floor, now).await?;
+        taken = take(connection, sql, claim, &look.floor, now).await?;
     }
-    let mut rows = rows.into_iter().map(|row| Ok((place(&row)?, row))).collect::<Result<Vec<_>, StoreError>>()?;
-    floors.took(&look, rows.len() >= claim.limit, rows.iter().map(|(place, _)| *place));
+    let places = taken.iter().map(|taken| (taken.priority, taken.place));
+    floors.took(&look, taken.len() >= claim.limit, places);
     // Most urgent first. The server would copy every mail to put them into this order.
-    rows.sort_unstable_by_key(|((priority, place), _)| (Reverse(*priority), *place));
-    let rows: Vec<PgRow> = rows.into_iter().map(|(_, row)| row).collect();
-    let partial = rows.iter().filter(|row| row.try_get(column::PARTIAL).unwrap_or(false));
-    let partial: Vec<Uuid> = partial.map(|row| row.try_get(column::ID)).collect::<Result<_, _>>()?;
+    taken.sort_by_cached_key(|taken| (Reverse(taken.priority), taken.place));
+    let partial: Vec<Uuid> = taken.iter().filter(|taken| taken.partial).map(|taken| taken.place.1).collect();
     let mut outcomes: HashMap<Uuid, Vec<RecipientOutcome>> = HashMap::new();
     for (id, outcome) in recorded(connection, sql, &partial).await? {
         outcomes.entry(id).or_default().push(outcome);
     }
-    rows.iter().map(|row| lease(row, &outcomes)).collect()
-}
-
-/// Claims what is due from the floor on.
-async fn take(
-    connection: &mut PgConnection,
-    sql: &Sql,
-    claim: Claim,
-    floor: &Floor<Place>,
-    now: Option<Moment>,
-) -> Result<Vec<PgRow>, StoreError> {
-    let query = sql
-        .query(&sql.claim)
-        .bind(now)
-        .bind(micros(claim.lease))
-        .bind(claim.due_by.map(Moment))
-        .bind(i64::try_from(claim.limit).unwrap_or(i64::MAX))
-        .bind(floor.map(|from| from.map(|(due_at, _)| Moment(from_micros(due_at)))))
-        .bind(floor.map(|from| from.map(|(_, id)| id)));
-    Ok(query.fetch_all(connection).await?)
+    for taken in taken.iter_mut().filter(|taken| taken.partial) {
+        narrow(&mut taken.lease, outcomes.get(&taken.place.1).map_or(&[][..], Vec::as_slice));
+    }
+    Ok(taken.into_iter().map(|taken| taken.lease).collect())
 }
 
 /// When a delivery was due, in microseconds, and its id: many are due at the same moment where they were enqueued in one
 /// transaction.
 pub(super) type Place = (i64, Uuid);
 
-/// A row's priority and place.
-fn place(row: &PgRow) -> Result<(i64, Place), StoreError> {
-    let (priority, Moment(due_at)) = (row.try_get::<i16, _>(column::PRIORITY)?, row.try_get(column::DUE_AT)?);
-    Ok((i64::from(priority), (to_micros(due_at), row.try_get(column::ID)?)))
+/// A row of a claim.
+struct Taken {
+    priority: i64,
+    place: Place,
+    /// Whether some of the recipients, all of whom the lease still names, are through.
+    partial: bool,
+    lease: Lease,
 }
 
-fn lease(row: &PgRow, outcomes: &HashMap<Uuid, Vec<RecipientOutcome>>) -> Result<Lease, StoreError> {
-    let id: Uuid = row.try_get(column::ID)?;
-    let key = LeaseKey { id: id.into(), token: row.try_get(column::TOKEN)? };
-    let message = Encoded { format: row.try_get(column::FORMAT)?, body: row.try_get(column::BODY)? };
-    let recorded = if outcomes.is_empty() { &[][..] } else { outcomes.get(&id).map_or(&[][..], Vec::as_slice) };
-    let time = |column| row.try_get(column).map(|Moment(time)| time);
-    let lease = Lease {
-        dated_at: time(column::DATED_AT)?,
-        template_id: row.try_get(column::TEMPLATE_ID)?,
-        attempts: count(row, column::ATTEMPTS)?,
-        cycle: count(row, column::CYCLE)?,
-        spent: count(row, column::SPENT)?,
-        cycle_started_at: time(column::CYCLE_STARTED_AT)?,
-        expires_at: row.try_get::<Option<Moment>, _>(column::EXPIRES_AT)?.map(|Moment(time)| time),
-        lost: row.try_get(column::LOST)?,
-        ..Lease::new(key, time(column::CLAIMED_AT)?, message, Vec::new())
+/// Room for so many rows is made before they come.
+const MOST: usize = 1024;
+
+/// Claims what is due from the floor on. Each row is read while the server makes the next.
+async fn take(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    claim: Claim,
+    floor: &Floor<Place>,
+    now: Option<Moment>,
+) -> Result<Vec<Taken>, StoreError> {
+    let mut rows = sql
+        .query(&sql.claim)
+        .bind(now)
+        .bind(micros(claim.lease))
+        .bind(claim.due_by.map(Moment))
+        .bind(i64::try_from(claim.limit).unwrap_or(i64::MAX))
+        .bind(floor.map(|from| from.map(|(due_at, _)| Moment(from_micros(due_at)))))
+        .bind(floor.map(|from| from.map(|(_, id)| id)))
+        .fetch(connection);
+    let mut all = Vec::with_capacity(claim.limit.min(MOST));
+    while let Some(row) = rows.try_next().await? {
+        all.push(taken(&row)?);
+    }
+    Ok(all)
+}
+
+fn taken(row: &PgRow) -> Result<Taken, StoreError> {
+    let id: Uuid = value(row, column::ID)?;
+    let key = LeaseKey { id: id.into(), token: value(row, column::TOKEN)? };
+    let message = Encoded { format: value(row, column::FORMAT)?, body: value(row, column::BODY)? };
+    let dated_at = time(row, column::DATED_AT)?;
+    let progress: Option<Vec<i32>> = value(row, column::PROGRESS)?;
+    let [attempts, cycle, spent, partial, lost] = match progress.as_deref() {
+        None => [0, 1, 0, 0, 0],
+        Some(progress) => progress.try_into().map_err(|_| corrupt("a count is missing"))?,
     };
-    let text = |column| row.try_get(column).map_err(StoreError::from);
-    Ok(addressed(lease, text(column::RECIPIENTS), text(column::WHEN_IN_DOUBT), recorded))
+    let cycle_started_at: Option<Moment> = value(row, column::CYCLE_STARTED_AT)?;
+    let expires_at: Option<Moment> = value(row, column::EXPIRES_AT)?;
+    let lease = Lease {
+        dated_at,
+        template_id: value(row, column::TEMPLATE_ID)?,
+        attempts: count(attempts)?,
+        cycle: count(cycle)?,
+        spent: count(spent)?,
+        cycle_started_at: cycle_started_at.map_or(dated_at, |Moment(time)| time),
+        expires_at: expires_at.map(|Moment(time)| time),
+        lost: lost != 0,
+        ..Lease::new(key, time(row, column::CLAIMED_AT)?, message, Vec::new())
+    };
+    Ok(Taken {
+        priority: value::<i16>(row, column::PRIORITY)?.into(),
+        place: (to_micros(time(row, column::DUE_AT)?), id),
+        partial: partial != 0,
+        lease: addressed(lease, value(row, column::RECIPIENTS), value(row, column::WHEN_IN_DOUBT)),
+    })
 }
 
-fn count(row: &PgRow, column: usize) -> Result<u32, StoreError> {
-    u32::try_from(row.try_get::<i32, _>(column)?).map_err(|_| corrupt("a count is out of range"))
+/// A column's value. The statement says of which type it is, so that it need not be asked for each row.
+fn value<'r, T: Decode<'r, Postgres>>(row: &'r PgRow, column: usize) -> Result<T, StoreError> {
+    Ok(row.try_get_unchecked(column)?)
+}
+
+fn time(row: &PgRow, column: usize) -> Result<SystemTime, StoreError> {
+    let Moment(time) = value(row, column)?;
+    Ok(time)
+}
+
+fn count(number: i32) -> Result<u32, StoreError> {
+    u32::try_from(number).map_err(|_| corrupt("a count is out of range"))
 }

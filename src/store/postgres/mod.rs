@@ -246,7 +246,9 @@ impl Store for PgStore {
         let mut connection = self.claims.take(&self.pool).await?;
         let claimed = claim::claim(&mut connection, &self.sql, claim, &self.floors, self.test_now()).await;
         match &claimed {
-            Ok(leases) if leases.len() >= MANY => self.claims.keep(connection, &self.pool),
+            Ok(leases) if leases.len() >= MANY || (!leases.is_empty() && connection.was_kept()) => {
+                self.claims.keep(connection, &self.pool)
+            }
             Ok(leases) if !leases.is_empty() => {}
             // The backlog is at its end; or the server has gone, and with it what else is kept.
             Ok(_) | Err(_) => self.settlements.clear(),

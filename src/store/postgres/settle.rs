@@ -21,35 +21,32 @@ pub(super) async fn settle(
     settlements: &[Settlement],
     now: Option<Moment>,
 ) -> Result<Vec<Settled>, StoreError> {
-    // The same settlement twice in one batch finds nothing left.
-    let mut seen = HashSet::new();
-    let firsts: Vec<&Settlement> = settlements.iter().filter(|settlement| seen.insert(settlement.key)).collect();
-    let (plain, rest): (Vec<&Settlement>, Vec<&Settlement>) = firsts.into_iter().partition(|s| s.is_plainly_sent());
-    let done = if rest.is_empty() && sql.is_prepared() {
+    let (plain, rest): (Vec<Placed<'_>>, Vec<Placed<'_>>) =
+        settlements.iter().enumerate().partition(|(_, settlement)| settlement.is_plainly_sent());
+    let lost = if rest.is_empty() && sql.is_prepared() {
         // The usual case: one statement, which is its own transaction.
         let mut connection = lane.take(pool).await?;
-        let done = settle_sent(&mut connection, sql, &plain).await?;
-        if plain.len() >= MANY {
+        let lost = settle_sent(&mut connection, sql, &plain).await?;
+        if plain.len() >= MANY || connection.was_kept() {
             lane.keep(connection, pool);
         }
-        done
+        lost
     } else {
         let mut tx = pool.begin().await?;
-        let mut done = settle_sent(&mut tx, sql, &plain).await?;
-        done.extend(settle_rest(&mut tx, sql, &rest, now).await?);
+        let mut lost = settle_sent(&mut tx, sql, &plain).await?;
+        lost.extend(settle_rest(&mut tx, sql, rest, now).await?);
         tx.commit().await?;
-        done
+        lost
     };
-    // The usual case again, which needs no look at each.
-    if done.len() == settlements.len() {
-        return Ok(vec![Settled::Done; settlements.len()]);
+    let mut results = vec![Settled::Done; settlements.len()];
+    for place in lost {
+        results[place] = Settled::LeaseLost;
     }
-    let mut done = keys(&done)?;
-    let result = |settlement: &Settlement| {
-        if done.remove(&settlement.key) { Settled::Done } else { Settled::LeaseLost }
-    };
-    Ok(settlements.iter().map(result).collect())
+    Ok(results)
 }
+
+/// A settlement with its place among those that were given.
+type Placed<'a> = (usize, &'a Settlement);
 
 /// Which settlements were written, or leases renewed.
 fn keys(rows: &[PgRow]) -> Result<HashSet<LeaseKey>, StoreError> {
@@ -58,55 +55,72 @@ fn keys(rows: &[PgRow]) -> Result<HashSet<LeaseKey>, StoreError> {
 }
 
 /// A column of all settlements.
-fn column<T>(settlements: &[&Settlement], of: impl Fn(&Settlement) -> T) -> Vec<T> {
-    settlements.iter().map(|settlement| of(settlement)).collect()
+fn column<T>(settlements: &[Placed<'_>], of: impl Fn(&Settlement) -> T) -> Vec<T> {
+    settlements.iter().map(|(_, settlement)| of(settlement)).collect()
 }
 
 /// A column of their attempts; nothing for those without one.
-fn attempts<'a, T>(settlements: &[&'a Settlement], of: impl Fn(&'a Attempt) -> T) -> Vec<Option<T>> {
-    settlements.iter().map(|settlement| settlement.attempt.as_ref().map(&of)).collect()
+fn attempts<'a, T>(settlements: &[Placed<'a>], of: impl Fn(&'a Attempt) -> T) -> Vec<Option<T>> {
+    settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref().map(&of)).collect()
+}
+
+/// A column of their texts. Where none has one, it is left out: the server fills it up with nulls.
+fn texts<'a>(settlements: &[Placed<'a>], of: impl Fn(&'a Attempt) -> Option<&'a str>) -> Option<Vec<Option<&'a str>>> {
+    let texts: Vec<_> = settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref().and_then(&of)).collect();
+    texts.iter().any(Option::is_some).then_some(texts)
 }
 
 fn number(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
+/// Returns the places of those whose lease was lost.
 async fn settle_sent(
     connection: &mut PgConnection,
     sql: &Sql,
-    settlements: &[&Settlement],
-) -> Result<Vec<PgRow>, StoreError> {
+    settlements: &[Placed<'_>],
+) -> Result<Vec<usize>, StoreError> {
     if settlements.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = sql
-        .query(&sql.settle_sent)
+    let done: Option<Vec<i64>> = sql
+        .scalar(&sql.settle_sent)
         .bind(column(settlements, |s| s.key.id.as_uuid()))
         .bind(column(settlements, |s| s.key.token))
         .bind(attempts(settlements, |a| number(a.number)))
         .bind(attempts(settlements, |a| number(a.cycle)))
         .bind(attempts(settlements, |a| Moment(a.started_at)))
         .bind(attempts(settlements, |a| Moment(a.finished_at)))
-        .bind(attempts(settlements, |a| a.reply.as_deref()))
-        .bind(attempts(settlements, |a| a.provider_id.as_deref()))
-        .bind(attempts(settlements, |a| a.transport.as_deref()))
-        .fetch_all(connection)
+        .bind(texts(settlements, |a| a.reply.as_deref()))
+        .bind(texts(settlements, |a| a.provider_id.as_deref()))
+        .bind(texts(settlements, |a| a.transport.as_deref()))
+        .fetch_one(connection)
         .await?;
-    Ok(rows)
+    let Some(done) = done else {
+        return Ok(Vec::new());
+    };
+    let done: HashSet<i64> = done.into_iter().collect();
+    let lost = (1..).zip(settlements).filter(|(nth, _)| !done.contains(nth));
+    Ok(lost.map(|(_, (place, _))| *place).collect())
 }
 
+/// Returns the places of those whose lease was lost.
 async fn settle_rest(
     connection: &mut PgConnection,
     sql: &Sql,
-    settlements: &[&Settlement],
+    settlements: Vec<Placed<'_>>,
     now: Option<Moment>,
-) -> Result<Vec<PgRow>, StoreError> {
+) -> Result<Vec<usize>, StoreError> {
     if settlements.is_empty() {
         return Ok(Vec::new());
     }
+    // The same settlement twice in one batch finds nothing left.
+    let mut seen = HashSet::new();
+    let (settlements, again): (Vec<_>, Vec<_>) = settlements.into_iter().partition(|(_, s)| seen.insert(s.key));
+    let settlements = &settlements[..];
     let (next, (after, reason)): (Vec<_>, (Vec<_>, Vec<_>)) = settlements
         .iter()
-        .map(|settlement| match &settlement.next {
+        .map(|(_, settlement)| match &settlement.next {
             Next::Pending { after } => ("pending", (Some(micros(*after).max(1_000)), None)),
             Next::Sent => ("sent", (None, None)),
             Next::Dead { reason } => ("dead", (None, Some(reason.as_str()))),
@@ -129,29 +143,31 @@ async fn settle_rest(
         .bind(attempts(settlements, |a| Moment(a.finished_at)))
         .bind(attempts(settlements, |a| a.outcome.as_str()))
         .bind(attempts(settlements, |a| a.transport_fault))
-        .bind(attempts(settlements, |a| a.error.as_deref()))
-        .bind(attempts(settlements, |a| a.reply.as_deref()))
-        .bind(attempts(settlements, |a| a.provider_id.as_deref()))
-        .bind(attempts(settlements, |a| a.transport.as_deref()))
+        .bind(texts(settlements, |a| a.error.as_deref()))
+        .bind(texts(settlements, |a| a.reply.as_deref()))
+        .bind(texts(settlements, |a| a.provider_id.as_deref()))
+        .bind(texts(settlements, |a| a.transport.as_deref()))
         .bind(column(settlements, |s| !s.recipients.is_empty()))
         .fetch_all(&mut *connection)
         .await?;
-    record_recipients(connection, sql, settlements, &keys(&rows)?).await?;
-    Ok(rows)
+    let done = keys(&rows)?;
+    record_recipients(connection, sql, settlements, &done).await?;
+    let lost = settlements.iter().filter(|(_, settlement)| !done.contains(&settlement.key));
+    Ok(lost.chain(&again).map(|(place, _)| *place).collect())
 }
 
 async fn record_recipients(
     connection: &mut PgConnection,
     sql: &Sql,
-    settlements: &[&Settlement],
+    settlements: &[Placed<'_>],
     done: &HashSet<LeaseKey>,
 ) -> Result<(), StoreError> {
     // Each recipient once: the statement cannot change one row twice.
     let mut seen = HashSet::new();
     let outcomes: Vec<_> = settlements
         .iter()
-        .filter(|settlement| done.contains(&settlement.key))
-        .flat_map(|settlement| settlement.recipients.iter().map(|outcome| (settlement.key.id.as_uuid(), outcome)))
+        .filter(|(_, settlement)| done.contains(&settlement.key))
+        .flat_map(|(_, settlement)| settlement.recipients.iter().map(|outcome| (settlement.key.id.as_uuid(), outcome)))
         .filter(|(id, outcome)| seen.insert((*id, &outcome.recipient)))
         .collect();
     if outcomes.is_empty() {

@@ -92,7 +92,7 @@ impl Sql {
 const INSERT: &str = r#"
     INSERT INTO "{s}".deliveries
         (id, created_at, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
-    SELECT id, {now}, format, body, recipients::jsonb, template_id, key, priority, when_in_doubt,
+    SELECT id, {now}, format, body, recipients::json, template_id, key, priority, when_in_doubt,
            CASE WHEN send_after THEN {now} ELSE 'epoch'::timestamptz END + send * interval '1 microsecond',
            CASE WHEN expire_after THEN {now} ELSE 'epoch'::timestamptz END + expire * interval '1 microsecond'
     FROM {rows}
@@ -117,6 +117,9 @@ const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = AN
 /// The number of rows comes from a sub-select, which keeps it from the planner. Of a queue that was last analysed when it was empty,
 /// or when all of it lay ahead, the planner believes that next to nothing is due; with the number in hand it would read and sort the
 /// whole backlog for each claim. Without, it reckons with a tenth of what is due, and takes the rows in the order of the index.
+///
+/// What a first claim finds in the first cycle goes without saying, since every column costs something for every row: no attempts, the first cycle,
+/// begun when the delivery was first to be sent.
 const CLAIM: &str = r#"
     WITH claimed AS (
         UPDATE "{s}".queue q
@@ -137,25 +140,27 @@ const CLAIM: &str = r#"
         INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
         SELECT delivery_id, attempts, cycle, token - 1, abandoned_at, {now}, 'lost' FROM claimed WHERE abandoned_at IS NOT NULL
         ON CONFLICT DO NOTHING)
-    SELECT c.delivery_id, c.token, c.attempts, c.cycle, c.spent, c.partial, c.abandoned_at IS NOT NULL, c.leased_at,
-           c.cycle_started_at, c.expires_at, greatest(d.created_at, d.send_at), d.format, d.body, d.recipients::text, d.template_id,
-           d.when_in_doubt, c.priority, c.due_at
+    SELECT c.delivery_id, c.token, c.priority, c.due_at, c.leased_at, c.expires_at,
+           CASE WHEN c.token > 1 OR c.cycle > 1 THEN ARRAY[c.attempts, c.cycle, c.spent, c.partial::int, (c.abandoned_at IS NOT NULL)::int] END,
+           CASE WHEN c.token > 1 OR c.cycle > 1 THEN c.cycle_started_at END,
+           greatest(d.created_at, d.send_at), d.format, d.body, d.recipients, d.template_id, d.when_in_doubt
     FROM claimed c JOIN "{s}".deliveries d ON d.id = c.delivery_id"#;
 
-/// What is plainly sent, which is nearly everything: out of the queue, into the history.
+/// What is plainly sent, which is nearly everything: out of the queue, into the history. It returns null where that was all of it,
+/// and else the places, from 1 on, of what was written.
 const SETTLE_SENT: &str = r#"
-    WITH u AS MATERIALIZED (
-        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[],
-                             $9::text[])
-            u (id, token, number, cycle, started, finished, reply, provider_id, transport)),
-    gone AS (
-        DELETE FROM "{s}".queue q USING u
+    WITH gone AS (
+        DELETE FROM "{s}".queue q
+        USING unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[],
+                     $9::text[]) WITH ORDINALITY
+            u (id, token, number, cycle, started, finished, reply, provider_id, transport, place)
         WHERE q.delivery_id = u.id AND q.token = u.token
-        RETURNING u.*)
-    INSERT INTO "{s}".attempts
-        (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
-    SELECT id, number, cycle, token, started, finished, 'sent', reply, provider_id, transport FROM gone
-    RETURNING delivery_id, token"#;
+        RETURNING u.*),
+    recorded AS (
+        INSERT INTO "{s}".attempts
+            (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
+        SELECT id, number, cycle, token, started, finished, 'sent', reply, provider_id, transport FROM gone)
+    SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(place), '{}') END FROM gone"#;
 
 /// Everything else that a settlement can be.
 const SETTLE: &str = r#"

@@ -7,6 +7,7 @@ use sqlx::{Row, SqlitePool};
 use super::rows::{id, recorded};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::{Lease, LeaseKey};
+use crate::store::recipients::narrow;
 use crate::store::sql::{Columns, addressed, count};
 use crate::store::{Claim, StoreError};
 
@@ -90,8 +91,6 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
         Ok((message, template_id)) => (message, template_id, None),
         Err(error) => (Encoded { format: String::new(), body: String::new() }, None, Some(error.to_string())),
     };
-    let outcomes =
-        if row.try_get("partial")? { recorded(connection, row.try_get("delivery_id")?).await? } else { Vec::new() };
     let lease = Lease {
         dated_at: from_millis(row.try_get("dated_at")?),
         template_id,
@@ -104,7 +103,11 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
         unreadable,
         ..Lease::new(key, from_millis(now), message, Vec::new())
     };
-    Ok(addressed(lease, row.text("recipients"), row.text("when_in_doubt"), &outcomes))
+    let mut lease = addressed(lease, row.text("recipients"), row.text("when_in_doubt"));
+    if row.try_get("partial")? {
+        narrow(&mut lease, &recorded(connection, row.try_get("delivery_id")?).await?);
+    }
+    Ok(lease)
 }
 
 /// What another program may have written, and which SQLite takes for text whatever its octets are.

@@ -99,6 +99,7 @@ pub async fn recipients_are_settled_one_by_one<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row_for(&["a@example.com", "b@example.com", "c@example.com"])).await;
     let lease = claim_one(&store).await;
+    assert!(!lease.partial, "it goes to everyone");
     let outcomes =
         vec![through("a@example.com", RecipientState::Sent), through("b@example.com", RecipientState::Refused)];
     let partly = Settlement { recipients: outcomes, ..retry(&lease, SECOND) };
@@ -106,6 +107,7 @@ pub async fn recipients_are_settled_one_by_one<F: StoreUnderTest>(fixture: &F) {
     clock.advance(SECOND);
     let rest = claim_one(&store).await;
     assert!(rest.taken, "somebody took it");
+    assert!(rest.partial, "it goes to a part of its recipients");
     assert_eq!(rest.recipients.iter().map(|r| r.as_str()).collect::<Vec<_>>(), ["c@example.com"]);
     let while_leased = get(&store, id).await;
     assert_eq!(
