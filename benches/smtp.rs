@@ -48,6 +48,9 @@ async fn main() {
                 if wants("relay over memory") {
                     rates.add("relay over memory", relay(MemoryStore::new(), port, connections, count).await);
                 }
+                if wants("relay in one thread") {
+                    rates.add("relay in one thread", relay_in_one_thread(port, connections, count).await);
+                }
                 if wants("relay over PostgreSQL") && delay == 0 {
                     rates.add("relay over PostgreSQL", relay_over_postgres(port, connections, count).await);
                 }
@@ -109,6 +112,15 @@ impl Drop for Sink {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A relay in a process of its own needs no more than one, which spares it the wakings of others.
+async fn relay_in_one_thread(port: u16, connections: usize, count: usize) -> f64 {
+    let thread = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(relay(MemoryStore::new(), port, connections, count))
+    };
+    tokio::task::spawn_blocking(thread).await.expect("it drains")
 }
 
 async fn relay_over_postgres(port: u16, connections: usize, count: usize) -> f64 {

@@ -256,7 +256,11 @@ impl Settlement {
     /// Takes NUL characters out of every text: PostgreSQL cannot store them, and a result must not be lost for what a server
     /// put into its answer.
     pub(crate) fn make_storable(&mut self) {
-        let clean = |text: &mut String| text.retain(|c| c != '\0');
+        let clean = |text: &mut String| {
+            if text.contains('\0') {
+                text.retain(|c| c != '\0');
+            }
+        };
         if let Next::Dead { reason } | Next::InDoubt { reason } = &mut self.next {
             clean(reason);
         }

@@ -1,17 +1,15 @@
 //! The driver: finds room, claims, hands out, waits.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::FutureExt;
 use postrider_transport::{Admission, Probe, Transport};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::send::{Claimed, send, together};
+use super::send::{Claimed, Share};
 use super::settle::{Finished, settle};
 use super::shared::{Shared, random};
 use super::{Pass, outage};
@@ -49,7 +47,8 @@ pub(super) async fn work<S: Store, T: Transport>(
     until: Until,
     shutdown: CancellationToken,
 ) -> Result<Pass, StoreError> {
-    let (sender, receiver) = mpsc::channel(shared.settings.concurrency);
+    // What is in it has its room, which bounds it.
+    let (sender, receiver) = mpsc::unbounded_channel();
     let patience = if until == Until::Stopped { Duration::MAX } else { PASS_PATIENCE };
     let mut settling = JoinSet::new();
     settling.spawn(settle(Arc::clone(shared), receiver, patience));
@@ -125,7 +124,7 @@ struct Driver<'a, S, T> {
     until: Until,
     room: Arc<Semaphore>,
     sends: JoinSet<()>,
-    finished: mpsc::Sender<Finished>,
+    finished: mpsc::UnboundedSender<Finished>,
     /// Of a pass that ends by itself: when it began, by the database's clock.
     horizon: Option<SystemTime>,
     hints: Hints,
@@ -241,14 +240,13 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         let mut claims = claims.into_iter();
         while claims.len() > 0 {
             let groups = (0..calls.div_ceil(TASKS)).map(|_| claims.by_ref().take(size).collect::<Vec<_>>());
-            let share: Vec<_> = groups.filter(|group| !group.is_empty()).collect();
-            let (shared, finished, mut probe) = (Arc::clone(shared), self.finished.clone(), probe.take());
-            let calls = share.into_iter().map(move |group| {
-                let call = send(Arc::clone(&shared), group, probe.take(), finished.clone());
-                // Caught, so that what panics in one call takes no other along.
-                AssertUnwindSafe(call).catch_unwind()
-            });
-            self.sends.spawn(together(calls));
+            let groups: Vec<_> = groups.filter(|group| !group.is_empty()).collect();
+            let share = Share {
+                shared: Arc::clone(shared),
+                finished: self.finished.clone(),
+                groups: Mutex::new((groups.into_iter(), probe.take())),
+            };
+            self.sends.spawn(share.send());
         }
         Ok(count)
     }

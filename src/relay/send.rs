@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn, ready};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
+use std::vec::IntoIter;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -43,48 +44,64 @@ impl Claimed {
     }
 }
 
-/// Runs them together, to the end of the last. One that is over at once, as calls of a fast transport are, costs no place among those
-/// that are waited for.
-pub(super) async fn together<F: Future>(calls: impl Iterator<Item = F>) {
-    let waiting = FuturesUnordered::new();
-    let mut spare: Option<Pin<Box<F>>> = None;
-    for call in calls {
-        let mut call = match spare.take() {
-            Some(mut place) => {
-                place.set(call);
-                place
-            }
-            None => Box::pin(call),
-        };
-        if poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_ready())).await {
-            spare = Some(call);
-        } else {
-            waiting.push(call);
-        }
-    }
-    waiting.for_each(|_| ready(())).await;
+/// What one task sends: some of what was claimed together, in groups no larger than the transport's batch.
+pub(super) struct Share<S, T> {
+    pub(super) shared: Arc<Shared<S, T>>,
+    pub(super) finished: mpsc::UnboundedSender<Finished>,
+    /// With the probe that the first of them is, where it is one.
+    pub(super) groups: Mutex<(IntoIter<Vec<Claimed>>, Option<Probe>)>,
 }
 
-/// Sends a group of deliveries, no larger than the transport's batch, and passes the results on.
-pub(super) async fn send<S: Store, T: Transport>(
-    shared: Arc<Shared<S, T>>,
+impl<S: Store, T: Transport> Share<S, T> {
+    /// Sends all of them side by side, to the end of the last. Those that are over at once, as calls of a fast transport are, take turns
+    /// in one place; only one that has to wait costs a place of its own.
+    pub(super) async fn send(self) {
+        let waiting = FuturesUnordered::new();
+        loop {
+            let mut line = Box::pin(self.send_in_turn());
+            if poll_fn(|context| Poll::Ready(line.as_mut().poll(context).is_ready())).await {
+                break;
+            }
+            waiting.push(line);
+        }
+        waiting.for_each(|()| ready(())).await;
+    }
+
+    async fn send_in_turn(&self) {
+        while let Some((group, probe)) = self.next() {
+            let call = pin!(send(&self.shared, group, probe, &self.finished));
+            // Caught, so that what panics in one call takes no other along.
+            let _ = AssertUnwindSafe(call).catch_unwind().await;
+        }
+    }
+
+    fn next(&self) -> Option<(Vec<Claimed>, Option<Probe>)> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let group = groups.0.next()?;
+        Some((group, groups.1.take()))
+    }
+}
+
+/// Sends a group and passes the results on.
+async fn send<S: Store, T: Transport>(
+    shared: &Shared<S, T>,
     group: Vec<Claimed>,
     probe: Option<Probe>,
-    finished: mpsc::Sender<Finished>,
+    finished: &mpsc::UnboundedSender<Finished>,
 ) {
     let mut messages = Vec::with_capacity(group.len());
-    let mut desk = Desk { shared: &shared, finished, claims: group.into(), probe };
+    let mut desk = Desk { shared, finished, claims: group.into(), probe };
     while let Some(claimed) = desk.claims.get_mut(messages.len()) {
-        match prepare(&shared, claimed) {
+        match prepare(shared, claimed) {
             Prepared::Send(outgoing) => messages.push(outgoing),
-            Prepared::Settle(settlement) => desk.pass_on(messages.len(), settlement).await,
+            Prepared::Settle(settlement) => desk.pass_on(messages.len(), settlement),
         }
     }
     let Some(first) = desk.claims.front() else {
         return;
     };
     let began = Instant::now();
-    let results = call(&shared, &first.lease, &messages).await;
+    let results = call(shared, &first.lease, &messages).await;
     let ended = Instant::now();
     for (result, message) in results.into_iter().zip(messages) {
         shared.judge(&result, began);
@@ -92,11 +109,11 @@ pub(super) async fn send<S: Store, T: Transport>(
             return;
         };
         claimed.lease.recipients = message.into_recipients();
-        let mut settlement = conclude(&shared, claimed, began, ended, &result);
+        let mut settlement = conclude(shared, claimed, began, ended, &result);
         if let Some(attempt) = &mut settlement.attempt {
             attempt.transport = Some(path(shared.transport.name(), &result));
         }
-        desk.pass_on(0, settlement).await;
+        desk.pass_on(0, settlement);
     }
 }
 
@@ -104,7 +121,7 @@ pub(super) async fn send<S: Store, T: Transport>(
 /// for in vain, nobody waiting for room who is not told.
 struct Desk<'a, S: Store, T: Transport> {
     shared: &'a Shared<S, T>,
-    finished: mpsc::Sender<Finished>,
+    finished: &'a mpsc::UnboundedSender<Finished>,
     /// What is not passed on yet.
     claims: VecDeque<Claimed>,
     /// Kept until the call is judged, where it is a probe.
@@ -112,13 +129,13 @@ struct Desk<'a, S: Store, T: Transport> {
 }
 
 impl<S: Store, T: Transport> Desk<'_, S, T> {
-    async fn pass_on(&mut self, place: usize, mut settlement: Settlement) {
+    fn pass_on(&mut self, place: usize, mut settlement: Settlement) {
         let Some(Claimed { lease, permit, .. }) = self.claims.remove(place) else {
             return;
         };
         settlement.make_storable();
         let finished = Finished { settlement, template_id: lease.template_id, permit };
-        if self.finished.send(finished).await.is_err() {
+        if self.finished.send(finished).is_err() {
             // Nobody receives any more: the driver is to see it and end the relay. The lease runs out.
             self.shared.room_freed.notify_one();
         }
@@ -207,12 +224,13 @@ async fn call<S: Store, T: Transport>(
         batch = messages.len(),
     );
     let transport = &shared.transport;
-    let sending = async {
+    // It stays where it is: those around it would copy it, each in turn.
+    let sending = pin!(async {
         match messages {
             [one] => vec![transport.send(one).await],
             many => transport.send_batch(many).await,
         }
-    };
+    });
     let sending = AssertUnwindSafe(sending.instrument(span.clone())).catch_unwind();
     let outcome = tokio::select! {
         biased;

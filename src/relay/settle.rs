@@ -31,7 +31,7 @@ pub(super) struct Finished {
 /// lasts from its first failure.
 pub(super) async fn settle<S: Store, T: Transport>(
     shared: Arc<Shared<S, T>>,
-    mut finished: mpsc::Receiver<Finished>,
+    mut finished: mpsc::UnboundedReceiver<Finished>,
     patience: Duration,
 ) -> Result<(), StoreError> {
     let mut received = Vec::with_capacity(BATCH);

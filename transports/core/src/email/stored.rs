@@ -9,9 +9,11 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memchr;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{CodecError, Encoded, Mailbox};
 
@@ -36,9 +38,9 @@ struct Stored<'a> {
     bcc: Vec<StoredMailbox<'a>>,
     #[serde(default)]
     subject: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "long_text", skip_serializing_if = "Option::is_none")]
     text: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow, default, deserialize_with = "long_text", skip_serializing_if = "Option::is_none")]
     html: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<StoredAttachment>,
@@ -55,6 +57,46 @@ struct Stored<'a> {
     /// The empty string is the null reverse-path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     envelope_from: Option<Cow<'a, str>>,
+}
+
+/// A text of many lines, each of whose ends is an escape. serde's own way puts it together in a buffer that grows with it, and copies
+/// that.
+fn long_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+    let Some(raw) = Option::<&RawValue>::deserialize(deserializer)? else { return Ok(None) };
+    let Some(inner) = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return Err(D::Error::invalid_type(Unexpected::Other("something else"), &"a string"));
+    };
+    let text = match unescape(inner) {
+        Some(text) => text,
+        None => Cow::Owned(serde_json::from_str(raw.get()).map_err(D::Error::custom)?),
+    };
+    Ok(Some(text))
+}
+
+/// What stands for itself after a backslash, and what each of the other letters stands for (RFC 8259 section 7). `None` where a code
+/// point is spelt out.
+fn unescape(json: &str) -> Option<Cow<'_, str>> {
+    let Some(mut end) = memchr(b'\\', json.as_bytes()) else { return Some(Cow::Borrowed(json)) };
+    let (mut text, mut rest) = (String::with_capacity(json.len()), json);
+    loop {
+        text.push_str(&rest[..end]);
+        text.push(match rest.as_bytes().get(end + 1)? {
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            mark @ (b'"' | b'\\' | b'/') => char::from(*mark),
+            _ => return None,
+        });
+        rest = &rest[end + 2..];
+        match memchr(b'\\', rest.as_bytes()) {
+            Some(next) => end = next,
+            None => break,
+        }
+    }
+    text.push_str(rest);
+    Some(Cow::Owned(text))
 }
 
 /// A mailbox without a name is a plain string, which may also be read in the form `Name <address>`.
@@ -248,4 +290,47 @@ fn decode_unsubscribe(stored: StoredUnsubscribe) -> Result<ListUnsubscribe, supe
     let first = uris.next().ok_or(super::EmailError::ListUnsubscribe)?;
     let list = if stored.one_click { ListUnsubscribe::one_click(first)? } else { ListUnsubscribe::uri(first)? };
     uris.try_fold(list, |list, uri| list.or(uri))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Texts<'a> {
+        #[serde(borrow, default, deserialize_with = "long_text")]
+        text: Option<Cow<'a, str>>,
+    }
+
+    fn read(json: &str) -> Option<Option<String>> {
+        let texts: Result<Texts<'_>, _> = serde_json::from_str(json);
+        texts.ok().map(|texts| texts.text.map(Cow::into_owned))
+    }
+
+    proptest! {
+        #[test]
+        fn a_long_text_is_read_as_serde_would(
+            pieces in prop::collection::vec(
+                prop::sample::select(vec!["a", "é", "📬", "\\n", "\\r", "\\t", "\\b", "\\f", "\\/", "\\\"", "\\\\", "\\u00e9",
+                    "\\ud83d\\udcec", "\\ud83d", "\\x", "\\", "\n", "\"", " "]),
+                0..12,
+            )
+        ) {
+            let string = format!("\"{}\"", pieces.concat());
+            let theirs: Option<String> = serde_json::from_str(&string).ok();
+            let ours = read(&format!("{{\"text\":{string}}}"));
+            prop_assert_eq!(ours, theirs.map(Some), "{}", string);
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_a_string_or_left_out() {
+        assert_eq!(read("{}"), Some(None));
+        assert_eq!(read(r#"{"text": null}"#), Some(None));
+        for other in ["7", "true", "[]", "{}", r#"["a"]"#] {
+            assert_eq!(read(&format!("{{\"text\": {other}}}")), None, "{other}");
+        }
+    }
 }
