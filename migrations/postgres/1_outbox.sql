@@ -33,6 +33,14 @@ CREATE TABLE "postrider".deliveries (
     expires_at    "postrider".moment                        -- not after; NULL: as long as the relay's policy says
 );
 
+-- What is longer than about 2 KiB is compressed. lz4 takes a tenth of the time of the server's own way; it is there since version
+-- 14, where the server was built with it.
+DO $$ BEGIN
+    EXECUTE 'ALTER TABLE "postrider".deliveries ALTER COLUMN body SET COMPRESSION lz4';
+EXCEPTION WHEN feature_not_supported OR syntax_error THEN
+    NULL;
+END $$;
+
 CREATE UNIQUE INDEX deliveries_key ON "postrider".deliveries (key) WHERE key IS NOT NULL;
 
 -- What is pending or leased. A delivery that is neither here nor in "ended" was sent by its last attempt.

@@ -1,6 +1,7 @@
 //! What the tasks of one relay share.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,8 +67,10 @@ impl<S, T: Transport> Shared<S, T> {
     pub(super) fn let_go(&self, keys: impl IntoIterator<Item = LeaseKey>) {
         let mut held = self.held();
         for key in keys {
-            if held.get(&key.id) == Some(&key.token) {
-                held.remove(&key.id);
+            if let Entry::Occupied(entry) = held.entry(key.id)
+                && *entry.get() == key.token
+            {
+                entry.remove();
             }
         }
     }

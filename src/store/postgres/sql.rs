@@ -123,7 +123,7 @@ const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = AN
 const CLAIM: &str = r#"
     WITH claimed AS (
         UPDATE "{s}".queue q
-        SET lease_until = {now} + $2 * interval '1 microsecond', leased_at = {now}, abandoned_at = leased_at,
+        SET lease_until = (SELECT {now} + $2 * interval '1 microsecond'), leased_at = (SELECT {now}), abandoned_at = leased_at,
             token = greatest(token + 1, -token), attempts = attempts + (leased_at IS NOT NULL)::int, spent = spent + (leased_at IS NOT NULL)::int
         WHERE ctid = ANY (ARRAY (
             SELECT due.ctid FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)
