@@ -140,3 +140,16 @@ async fn a_transaction_held_open_does_not_make_claims_walk_over_what_was_sent() 
     assert!(2 * read < newcomer, "a claim visited {read} pages, and {newcomer} from the beginning");
     open.rollback().await.unwrap();
 }
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn a_long_mail_is_compressed_in_the_quick_way_where_the_server_knows_it() {
+    let (schema, pool, outbox) = outbox().await;
+    let long = Email::builder().from("shop@example.com").to("ada@example.com").text("As ordered.\n".repeat(1_000));
+    outbox.enqueue(long.build().unwrap()).await.unwrap();
+    let known = "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'";
+    let quick: bool = sqlx::query_scalar(known).fetch_one(&pool).await.unwrap();
+    let text = format!("SELECT pg_column_compression(body) FROM \"{schema}\".deliveries");
+    let used: String = sqlx::query_scalar(sqlx::AssertSqlSafe(text)).fetch_one(&pool).await.unwrap();
+    assert_eq!(used, if quick { "lz4" } else { "pglz" });
+}

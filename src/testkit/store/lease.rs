@@ -216,3 +216,22 @@ pub async fn a_stale_settlement_spoils_no_valid_one<F: StoreUnderTest>(fixture: 
         assert_eq!(numbers, [1, 2], "the lost attempt and the valid one");
     }
 }
+
+/// Of two settlements of one lease in one batch, one is written: once.
+pub async fn a_lease_is_settled_once_in_a_batch<F: StoreUnderTest>(fixture: &F) {
+    let both = |lease: &crate::Lease| [(sent(lease), retry(lease, SECOND)), (retry(lease, SECOND), sent(lease))];
+    let twice = |lease: &crate::Lease| [(sent(lease), sent(lease)), (retry(lease, SECOND), retry(lease, SECOND))];
+    for case in 0..4 {
+        let store = fixture.fresh(TestClock::new()).await;
+        let ids = store.insert(vec![row(), row()]).await.expect("inserting works");
+        let leases = claim(&store, 2).await;
+        let (first, second) = [both(&leases[0]), twice(&leases[0])].concat().remove(case);
+        let mut results = store.settle(&[first, sent(&leases[1]), second]).await.expect("settling works");
+        assert_eq!(results.remove(1), Settled::Done, "the other one in the batch");
+        results.sort_by_key(|settled| *settled == Settled::LeaseLost);
+        assert_eq!(results, [Settled::Done, Settled::LeaseLost]);
+        for id in ids {
+            assert_eq!(get(&store, id).await.attempts.len(), 1, "one attempt was made");
+        }
+    }
+}

@@ -87,6 +87,7 @@ macro_rules! store_tests {
             many_claimers_never_share_a_delivery
             only_the_present_token_settles
             a_stale_settlement_spoils_no_valid_one
+            a_lease_is_settled_once_in_a_batch
             a_vanished_holder_leaves_a_lost_attempt
             a_renewed_lease_is_not_taken_over
             a_slow_holder_may_settle_while_nobody_took_over

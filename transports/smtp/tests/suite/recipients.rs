@@ -180,6 +180,20 @@ async fn the_envelope_goes_by_who_is_left_and_the_null_sender_is_kept() {
     assert!(!String::from_utf8(accepted.data).unwrap().contains("r2@"), "bcc was shown");
 }
 
+/// All that RFC 5321 section 4.1.2 lets stand between the brackets.
+#[tokio::test]
+async fn an_unusual_address_is_named_as_it_is() {
+    let peer = Peer::start(true).await;
+    let smtp = smtp(&peer);
+    for address in
+        ["Ada@example.org", "\"ada lovelace\"@example.org", "o'hara{x}@example.org", "ada@[IPv6:2001:db8::1]"]
+    {
+        let mail = outgoing(email().to(address).build().unwrap());
+        let receipt = smtp.send(&mail).await.unwrap();
+        assert_carried(&peer, &mail, &receipt, &[address]);
+    }
+}
+
 #[tokio::test]
 async fn a_recipient_that_would_be_a_command_is_not_sent() {
     let peer = Peer::start(true).await;
