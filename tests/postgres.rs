@@ -372,6 +372,14 @@ async fn a_pool_can_be_closed_whatever_a_relay_keeps() {
     pool::can_be_closed_whatever_a_relay_keeps(&pool, &outbox).await;
 }
 
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn few_results_in_the_midst_of_many_do_not_cost_them_their_connection() {
+    let (schema, pool, _outbox) = outbox().await;
+    let store = PgStore::in_schema(pool.clone(), &schema).unwrap();
+    pool::keeps_a_connection_until_the_backlog_is_at_its_end(&pool, &store).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs PostgreSQL: run scripts/test"]
 async fn relays_that_share_a_pool_leave_one_another_connections() {

@@ -99,23 +99,12 @@ async fn send_away(store: &PgStore, one: &PgPool, schema: &str, claims: usize) -
         let leases = store.claim(postrider::Claim::new(500, SECOND * 60)).await.unwrap();
         read.push(visited_so_far(one, schema).await - before);
         assert_eq!(leases.len(), 500);
-        let settlements: Vec<_> = leases.iter().map(sent).collect();
+        let settlements: Vec<_> = leases.iter().map(pool::sent).collect();
         let settled = store.settle(&settlements).await.unwrap();
         assert!(settled.iter().all(|settled| *settled == postrider::Settled::Done));
     }
     // Now and then a claim looks from the beginning, but not twice in a row.
     *read[read.len() - 2..].iter().min().unwrap()
-}
-
-fn sent(lease: &postrider::Lease) -> postrider::Settlement {
-    let attempt = postrider::Attempt::new(1, 1, lease.claimed_at, lease.claimed_at, postrider::Outcome::Sent);
-    postrider::Settlement {
-        key: lease.key,
-        attempt: Some(attempt),
-        charge: true,
-        recipients: Vec::new(),
-        next: postrider::Next::Sent,
-    }
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{AdminStore, Email, Outbox, Store, StoreErrorKind};
+use postrider::{
+    AdminStore, Attempt, Claim, Email, Lease, Next, Outbox, Outcome, Settled, Settlement, Store, StoreErrorKind,
+};
 use sqlx::{Database, Pool};
 use tokio_util::sync::CancellationToken;
 
@@ -44,4 +46,47 @@ pub(crate) async fn is_shared_by_its_relays<S: Store, D: Database>(
         drained.into_iter().map(|pass| pass.unwrap().expect("none waits in vain for a connection")).collect();
     assert_eq!(passes.iter().map(|pass| pass.sent).sum::<u64>(), 1_000 * thousands);
     assert!(passes.iter().all(|pass| pass.lease_lost == 0), "{passes:?}");
+}
+
+/// Few results in the midst of many do not cost them their connection, and the end of the backlog does.
+pub(crate) async fn keeps_a_connection_until_the_backlog_is_at_its_end<S: Store, D: Database>(
+    pool: &Pool<D>,
+    store: &S,
+) {
+    Outbox::enqueue_only(store.clone()).enqueue_all((0..40).map(|_| ada())).await.unwrap();
+    let mut leases = Vec::new();
+    while leases.len() < 40 {
+        leases.extend(store.claim(Claim::new(8, SECOND * 60)).await.unwrap());
+    }
+    in_use(pool, 0).await;
+    for count in [2, 20, 2, 16] {
+        let settlements: Vec<_> = leases.drain(..count).map(|lease| sent(&lease)).collect();
+        assert_eq!(store.settle(&settlements).await.unwrap(), vec![Settled::Done; count]);
+        // What is given back is given back in a moment.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        in_use(pool, if leases.len() == 38 { 0 } else { 1 }).await;
+    }
+    assert!(store.claim(Claim::new(8, SECOND * 60)).await.unwrap().is_empty());
+    in_use(pool, 0).await;
+}
+
+/// Waits until so many of a pool's connections are in use.
+async fn in_use<D: Database>(pool: &Pool<D>, expected: usize) {
+    let come_to = async {
+        while usize::try_from(pool.size()).unwrap() - pool.num_idle() != expected {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SECOND * 10, come_to).await.unwrap_or_else(|_| panic!("never {expected} in use"));
+}
+
+/// What a relay writes of a mail that was taken.
+pub(crate) fn sent(lease: &Lease) -> Settlement {
+    Settlement {
+        key: lease.key,
+        attempt: Some(Attempt::new(1, 1, lease.claimed_at, lease.claimed_at, Outcome::Sent)),
+        charge: true,
+        recipients: Vec::new(),
+        next: Next::Sent,
+    }
 }
