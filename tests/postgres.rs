@@ -239,13 +239,14 @@ async fn another_program_enqueues_with_one_statement() {
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
     let shown = outbox.get(id).await.unwrap().unwrap();
     assert_eq!((shown.state, shown.template_id.as_deref()), (State::Sent, Some("welcome")));
-    let nobody = format!(
-        "INSERT INTO \"{schema}\".deliveries (id, format, body, recipients) VALUES (gen_random_uuid(), 'email/1', '{{}}', '[]')"
-    );
-    assert!(
-        sqlx::raw_sql(sqlx::AssertSqlSafe(nobody)).execute(&pool).await.is_err(),
-        "a delivery for nobody was taken"
-    );
+    // For nobody, and for somebody whose outcome could not be written down.
+    for recipients in ["[]", r#"["a\u0000@example.com"]"#, "7", "[", r#"{"a": 1}"#] {
+        let bad = format!(
+            "INSERT INTO \"{schema}\".deliveries (id, format, body, recipients) VALUES (gen_random_uuid(), 'email/1', '{{}}', '{recipients}')"
+        );
+        let taken = sqlx::raw_sql(sqlx::AssertSqlSafe(bad)).execute(&pool).await;
+        assert!(taken.is_err(), "a delivery for {recipients} was taken");
+    }
 }
 
 #[tokio::test]

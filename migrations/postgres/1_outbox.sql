@@ -12,7 +12,7 @@ $$;
 -- The rules for single columns are domains: the server keeps those ready, and would read a table's constraints anew for each
 -- statement, which is a tenth of what it costs to enqueue a mail.
 CREATE DOMAIN "postrider".moment AS timestamptz CHECK (VALUE > '-infinity' AND VALUE < '200000-01-01');
-CREATE DOMAIN "postrider".addresses AS json CHECK (json_array_length(VALUE) > 0);
+CREATE DOMAIN "postrider".addresses AS json CHECK (json_array_length(VALUE) > 0 AND strpos(VALUE::text, '\u0000') = 0);
 CREATE DOMAIN "postrider".idempotency_key AS text CHECK (char_length(VALUE) BETWEEN 1 AND 255);
 CREATE DOMAIN "postrider".priority AS smallint CHECK (VALUE BETWEEN 0 AND 9);
 CREATE DOMAIN "postrider".when_in_doubt AS text CHECK (VALUE IN ('resend', 'hold'));

@@ -224,14 +224,15 @@ async fn call<S: Store, T: Transport>(
         batch = messages.len(),
     );
     let transport = &shared.transport;
-    // It stays where it is: those around it would copy it, each in turn.
-    let sending = pin!(async {
+    let sending = async {
         match messages {
             [one] => vec![transport.send(one).await],
             many => transport.send_batch(many).await,
         }
-    });
-    let sending = AssertUnwindSafe(sending.instrument(span.clone())).catch_unwind();
+    };
+    // It stays where it is: those around it would copy it, each in turn.
+    let sending = pin!(sending.instrument(span.clone()));
+    let sending = AssertUnwindSafe(sending).catch_unwind();
     let outcome = tokio::select! {
         biased;
         outcome = tokio::time::timeout(shared.settings.send_timeout, sending) => match outcome {

@@ -43,9 +43,9 @@ pub(super) fn statuses(
         .collect()
 }
 
-/// Takes those who are through out of a lease for everyone. What cannot be read stays as it is.
+/// Takes those who are through out of a lease for everyone. Where it cannot be read who everyone is, it stays as it is.
 pub(super) fn narrow(lease: &mut Lease, recorded: &[RecipientOutcome]) {
-    if lease.unreadable.is_some() {
+    if lease.recipients.is_empty() {
         return;
     }
     let everyone = lease.recipients.len();

@@ -79,7 +79,10 @@ impl<M: Message> Outgoing<M> {
     #[must_use]
     pub fn with_recipients(mut self, recipients: Vec<Recipient>) -> Self {
         if recipients != self.recipients {
-            self.partial = recipients.len() != self.message.recipients().len();
+            // The store may have named others than the message does, so that those who are left may be as many as it names.
+            let fewer = recipients.len() < self.recipients.len();
+            let narrowed = fewer && recipients.iter().all(|recipient| self.recipients.contains(recipient));
+            self.partial = narrowed || recipients.len() != self.message.recipients().len();
             self.recipients = recipients;
         }
         self

@@ -5,7 +5,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use postrider_transport::{
-    Attachment, DeliveryId, Email, EmailError, Encoded, Header, ListUnsubscribe, Message, Outgoing,
+    Attachment, DeliveryId, Email, EmailError, Encoded, Header, ListUnsubscribe, Message, Outgoing, Recipient,
 };
 use proptest::prelude::*;
 
@@ -155,6 +155,18 @@ fn an_idempotency_key_names_the_request_it_stands_for() {
     assert_ne!(first.idempotency_key(), resent.idempotency_key());
     assert_ne!(first.idempotency_key(), rest.idempotency_key());
     assert!(rest.idempotency_key().len() <= 96);
+}
+
+/// Who enqueues may name others than the mail does, and as many of them may be left as it names.
+#[test]
+fn who_is_left_of_others_than_the_mail_names_is_a_part_as_well() {
+    let mail = Email::builder().from("shop@example.com").to("ada@example.com").text("As ordered.").build().unwrap();
+    let others = ["bob@example.com", "carol@example.com"].map(Recipient::new).to_vec();
+    let whole = Outgoing::addressed(DeliveryId::new(), UNIX_EPOCH, mail, others.clone(), false);
+    let rest = whole.clone().with_recipients(others[1..].to_vec());
+    assert!(!whole.is_partial() && rest.is_partial());
+    assert_ne!(whole.idempotency_key(), rest.idempotency_key());
+    assert!(!whole.clone().with_recipients(others).is_partial());
 }
 
 proptest! {
