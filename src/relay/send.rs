@@ -159,7 +159,7 @@ enum Prepared<M> {
     Settle(Settlement),
 }
 
-/// Makes the message of a lease. Until it is sent, the lease's recipients are with it.
+/// Makes the message of a lease. Until the call is over, the lease's recipients are with it.
 fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &mut Claimed) -> Prepared<T::Message> {
     let now = Instant::now();
     let lease = &claimed.lease;

@@ -83,9 +83,9 @@ pub(crate) struct Kept<D: Database> {
 }
 
 impl<D: Database> Kept<D> {
-    /// Whether it came from a lane. What is few in the midst of many must not cost the lane its connection.
-    pub(crate) fn was_kept(&self) -> bool {
-        self.counted.is_some()
+    /// Whether a call for so many should leave it to its lane. Few in the midst of many must not cost the lane its connection.
+    pub(crate) fn is_worth_keeping(&self, count: usize) -> bool {
+        count >= MANY || (count > 0 && self.counted.is_some())
     }
 
     /// A connection for a call that comes alone.

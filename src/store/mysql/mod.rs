@@ -216,7 +216,7 @@ impl Store for MySqlStore {
         let settled = undeadlocked(|| async {
             let mut session = Session::on(&self.settlements, &self.pool).await?;
             let settled = settle::settle(&mut session, &self.sql, settlements, now).await;
-            if settlements.len() >= MANY || session.was_kept() {
+            if session.is_worth_keeping(settlements.len()) {
                 session.finish_and_keep(&self.settlements, &self.pool, settled)
             } else {
                 session.finish(settled)

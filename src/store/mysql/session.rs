@@ -31,9 +31,9 @@ impl Session {
         Self(connection)
     }
 
-    /// Whether its connection was kept for it.
-    pub(super) fn was_kept(&self) -> bool {
-        self.0.was_kept()
+    /// Whether a call for so many should leave the connection to its lane.
+    pub(super) fn is_worth_keeping(&self, count: usize) -> bool {
+        self.0.is_worth_keeping(count)
     }
 
     /// The call came to its end, in whatever way.

@@ -78,9 +78,6 @@ struct Taken {
     lease: Lease,
 }
 
-/// Room for so many rows is made before they come.
-const MOST: usize = 1024;
-
 /// Claims what is due from the floor on. Each row is read while the server makes the next.
 async fn take(
     connection: &mut PgConnection,
@@ -98,7 +95,7 @@ async fn take(
         .bind(floor.map(|from| from.map(|(due_at, _)| Moment(from_micros(due_at)))))
         .bind(floor.map(|from| from.map(|(_, id)| id)))
         .fetch(connection);
-    let mut all = Vec::with_capacity(claim.limit.min(MOST));
+    let mut all = Vec::new();
     while let Some(row) = rows.try_next().await? {
         all.push(taken(&row)?);
     }

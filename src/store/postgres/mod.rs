@@ -27,7 +27,7 @@ use sql::Sql;
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::floor::Floors;
-use crate::store::lane::{Lane, MANY};
+use crate::store::lane::Lane;
 use crate::store::sql::unsigned;
 use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
@@ -246,9 +246,7 @@ impl Store for PgStore {
         let mut connection = self.claims.take(&self.pool).await?;
         let claimed = claim::claim(&mut connection, &self.sql, claim, &self.floors, self.test_now()).await;
         match &claimed {
-            Ok(leases) if leases.len() >= MANY || (!leases.is_empty() && connection.was_kept()) => {
-                self.claims.keep(connection, &self.pool)
-            }
+            Ok(leases) if connection.is_worth_keeping(leases.len()) => self.claims.keep(connection, &self.pool),
             Ok(leases) if !leases.is_empty() => {}
             // The backlog is at its end; or the server has gone, and with it what else is kept.
             Ok(_) | Err(_) => self.settlements.clear(),

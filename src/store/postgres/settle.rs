@@ -12,7 +12,7 @@ use super::sql::Sql;
 use crate::clock::micros;
 use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
 use crate::store::StoreError;
-use crate::store::lane::{Lane, MANY};
+use crate::store::lane::Lane;
 
 pub(super) async fn settle(
     pool: &PgPool,
@@ -27,7 +27,7 @@ pub(super) async fn settle(
         // The usual case: one statement, which is its own transaction.
         let mut connection = lane.take(pool).await?;
         let lost = settle_sent(&mut connection, sql, &plain).await?;
-        if plain.len() >= MANY || connection.was_kept() {
+        if connection.is_worth_keeping(plain.len()) {
             lane.keep(connection, pool);
         }
         lost
