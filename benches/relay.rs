@@ -12,6 +12,7 @@ use sqlx::Connection as _;
 use support::figures::{Figures, write_json};
 use support::noop::Noop;
 use support::{CONCURRENCY, Options, databases, mail, raw, seed};
+use tokio_util::sync::CancellationToken;
 
 /// How long the seed's algorithm is watched; it would need minutes for a whole backlog.
 const WATCH: Duration = Duration::from_secs(4);
@@ -153,6 +154,8 @@ async fn surroundings(options: &Options) -> Figures {
         let mut open = other.begin().await.expect("a transaction");
         sqlx::query("SELECT txid_current()").execute(&mut *open).await.expect("a snapshot");
         drains.add(&format!("a transaction held open, {many}"), drain(store, 1, many).await);
+
+        drains.add(&format!("little before, {many}"), all_at_once(databases::pg_store(10).await, many).await);
     }
     drains.print(&format!("Drain of {count} among other things, PostgreSQL, 1 relay"), "deliveries/s", "nothing");
     drains
@@ -173,6 +176,33 @@ async fn bury(store: &PgStore) {
                 SELECT delivery_id, 'dead', 'bounced', now(), 1, 1, 1 FROM gone";
     sqlx::query(text).execute(store.pool()).await.expect("they are buried");
 }
+
+/// Deliveries a second, where a relay that had one mail now and then meets so many at once. Nothing tells the server that the queue
+/// is no longer nearly empty, but its size.
+async fn all_at_once(store: PgStore, count: usize) -> f64 {
+    let noop = Noop::default();
+    let outbox = Outbox::new(store.clone(), noop.clone());
+    databases::settle_down(&store).await;
+    let stop = CancellationToken::new();
+    let relay = tokio::spawn(outbox.relay().concurrency(CONCURRENCY).run(stop.clone()));
+    for number in 0..FEW {
+        outbox.enqueue(mail(number)).await.expect("it is enqueued");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    databases::fill_by_sql(&store, count, "now()").await;
+    let start = Instant::now();
+    while noop.calls() < (count + FEW) as u64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let took = start.elapsed();
+    stop.cancel();
+    let pass = relay.await.expect("it does not panic").expect("it ends");
+    assert_eq!((pass.sent, noop.calls()), ((count + FEW) as u64, (count + FEW) as u64), "each is sent once");
+    count as f64 / took.as_secs_f64()
+}
+
+/// One by one, before they come in crowds.
+const FEW: usize = 200;
 
 /// Deliveries a second.
 async fn drain<S: Store>(store: S, relays: usize, count: usize) -> f64 {

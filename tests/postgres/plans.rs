@@ -1,5 +1,7 @@
 //! How much a claim reads, whatever the server believes of the queue.
 
+use postrider::{Lease, LeaseKey, Message, Next};
+
 use super::*;
 
 /// Deliveries at a priority, each due at a moment of its own.
@@ -128,6 +130,47 @@ async fn a_transaction_held_open_does_not_make_claims_walk_over_what_was_sent() 
     let newcomer = send_away(&other, &one, &schema, 2).await;
     assert!(2 * read < newcomer, "a claim visited {read} pages, and {newcomer} from the beginning");
     open.rollback().await.unwrap();
+}
+
+/// Every statement of a relay on the queue, once.
+async fn all_of_a_relay(store: &PgStore) {
+    let leases = store.claim(postrider::Claim::new(4, SECOND * 60)).await.unwrap();
+    let unknown = LeaseKey { id: DeliveryId::new(), token: 1 };
+    store.renew(&leases.iter().map(|lease| lease.key).chain([unknown]).collect::<Vec<_>>(), SECOND * 60).await.unwrap();
+    let lost = Lease::new(unknown, std::time::SystemTime::now(), ada().encode().unwrap(), Vec::new());
+    let mut settlements: Vec<_> = leases.iter().chain([&lost]).map(pool::sent).collect();
+    store.settle(&settlements[..2.min(settlements.len())]).await.unwrap();
+    for settlement in &mut settlements {
+        settlement.next = Next::Pending { after: SECOND };
+    }
+    store.settle(&settlements).await.unwrap();
+    store.next_due().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+async fn plans_that_were_made_over_an_empty_queue_do_not_stay() {
+    let (schema, pool, _outbox) = outbox().await;
+    run(&pool, &format!("ALTER TABLE \"{schema}\".queue SET (autovacuum_enabled = false)")).await;
+    run(&pool, &format!("VACUUM ANALYZE \"{schema}\".queue")).await;
+    let one = PgPoolOptions::new().max_connections(1).connect_with((*pool.connect_options()).clone()).await.unwrap();
+    let store = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
+    // More often than the server plans for the parameters of the moment.
+    for _ in 0..10 {
+        all_of_a_relay(&store).await;
+    }
+    run(&pool, &rows(1_000, 5, "-1 hour").replace("{s}", &schema)).await;
+    for scheduled in [18_000, 60_000] {
+        run(&pool, &rows(scheduled, 5, "1 day").replace("{s}", &schema)).await;
+        // Longer than a relay believes in a size.
+        tokio::time::sleep(SECOND / 2).await;
+        for _ in 0..10 {
+            let before = read_so_far(&one, &schema).await;
+            all_of_a_relay(&store).await;
+            let (rows, _) = read_so_far(&one, &schema).await;
+            assert!(rows - before.0 < 3_000, "beside {scheduled} it read {} rows", rows - before.0);
+        }
+    }
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ pub(super) async fn claim(
     floors: &Floors<Place>,
     now: Option<Moment>,
 ) -> Result<Vec<Lease>, StoreError> {
+    sql.size().refresh(connection, sql).await?;
     let mut look = floors.next(Instant::now());
     let mut taken = take(connection, sql, claim, &look.floor, now).await?;
     if taken.is_empty() && look.floor != Floor::default() {
@@ -87,7 +88,7 @@ async fn take(
     now: Option<Moment>,
 ) -> Result<Vec<Taken>, StoreError> {
     let mut rows = sql
-        .query(&sql.claim)
+        .query(sql.size().fit(&sql.claim))
         .bind(now)
         .bind(micros(claim.lease))
         .bind(claim.due_by.map(Moment))

@@ -5,6 +5,7 @@ mod bell;
 mod claim;
 mod enqueue;
 mod migrate;
+mod plans;
 mod rows;
 mod settle;
 mod sql;
@@ -274,8 +275,12 @@ impl Store for PgStore {
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
         let mut session = self.session().await?;
-        let wait: Option<i64> =
-            self.sql.scalar(&self.sql.next_due).bind(self.test_now()).fetch_one(&mut *session).await?;
+        let wait: Option<i64> = self
+            .sql
+            .scalar(self.sql.size().fit(&self.sql.next_due))
+            .bind(self.test_now())
+            .fetch_one(&mut *session)
+            .await?;
         session.finish().await?;
         Ok(wait.map(|wait| Duration::from_micros(unsigned(wait))))
     }

@@ -9,6 +9,8 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, Postgres, Type};
 
+use super::plans::{Fitted, QueueSize};
+
 /// Now: the time in `$1`, or else the database's.
 pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 
@@ -16,17 +18,19 @@ pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 pub(super) struct Sql {
     schema: String,
     prepared: bool,
+    size: QueueSize,
     pub(super) insert_one: Arc<str>,
     pub(super) insert_many: Arc<str>,
     pub(super) insert_keyed: Arc<str>,
     pub(super) ids_of_keys: Arc<str>,
-    pub(super) claim: Arc<str>,
-    pub(super) settle_sent: Arc<str>,
-    pub(super) settle: Arc<str>,
+    pub(super) claim: Fitted,
+    pub(super) settle_sent: Fitted,
+    pub(super) settle: Fitted,
     pub(super) record_recipients: Arc<str>,
     pub(super) recorded: Arc<str>,
-    pub(super) renew: Arc<str>,
-    pub(super) next_due: Arc<str>,
+    pub(super) renew: Fitted,
+    pub(super) next_due: Fitted,
+    pub(super) queue_size: Arc<str>,
     pub(super) now: Arc<str>,
     pub(super) report: Arc<str>,
     pub(super) retire: Arc<str>,
@@ -38,17 +42,19 @@ impl Sql {
         Self {
             schema: schema.to_owned(),
             prepared: true,
+            size: QueueSize::default(),
             insert_one: fill(&INSERT.replace("{rows}", ONE)),
             insert_many: fill(&INSERT.replace("{rows}", MANY)),
             insert_keyed: fill(&(INSERT.replace("{rows}", MANY) + UNLESS_KNOWN)),
             ids_of_keys: fill(IDS_OF_KEYS),
-            claim: fill(CLAIM),
-            settle_sent: fill(SETTLE_SENT),
-            settle: fill(SETTLE),
+            claim: Fitted::new(&fill(CLAIM)),
+            settle_sent: Fitted::new(&fill(SETTLE_SENT)),
+            settle: Fitted::new(&fill(SETTLE)),
             record_recipients: fill(RECORD_RECIPIENTS),
             recorded: fill(RECORDED),
-            renew: fill(RENEW),
-            next_due: fill(NEXT_DUE),
+            renew: Fitted::new(&fill(RENEW)),
+            next_due: Fitted::new(&fill(NEXT_DUE)),
+            queue_size: fill(r#"SELECT pg_relation_size(to_regclass('"{s}".queue'))"#),
             now: fill("SELECT {now}"),
             report: fill(REPORT),
             retire: fill(r#"DELETE FROM "{s}".relays WHERE id = $1"#),
@@ -74,6 +80,11 @@ impl Sql {
     /// The schema's name put into a text that is used now and then.
     pub(super) fn fill(&self, text: &str) -> String {
         text.replace("{s}", &self.schema).replace("{now}", NOW)
+    }
+
+    /// How large the queue is, which says which text of a statement on it to take.
+    pub(super) fn size(&self) -> &QueueSize {
+        &self.size
     }
 
     pub(super) fn query(&self, text: &Arc<str>) -> Query<'static, Postgres, PgArguments> {
@@ -211,12 +222,13 @@ const RENEW: &str = r#"
     RETURNING q.delivery_id, q.token"#;
 
 /// What is leased is due when its lease runs out. The first row of each priority is enough, unless it is leased: then the few that
-/// are leased are walked over.
+/// are leased are walked over. That nobody holds a row is asked of its token, since the planner believes of a queue that was never
+/// counted that next to nothing is null, and would sort all of it for the one that is.
 const NEXT_DUE: &str = r#"
     SELECT (extract(epoch FROM min(first.due) - {now}) * 1000000)::bigint
     FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)
     CROSS JOIN LATERAL (
-        (SELECT due_at AS due FROM "{s}".queue WHERE priority = level.priority AND leased_at IS NULL ORDER BY due_at LIMIT 1)
+        (SELECT due_at AS due FROM "{s}".queue WHERE priority = level.priority AND token < 0 ORDER BY due_at LIMIT 1)
         UNION ALL
         (SELECT min(lease_until) FROM "{s}".queue WHERE leased_at IS NOT NULL AND priority = level.priority AND due_at <= {now})
     ) first"#;
