@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 /// How long the seed's algorithm is watched; it would need minutes for a whole backlog.
 const WATCH: Duration = Duration::from_secs(4);
 
+/// One by one, before many come at once.
+const FEW: usize = 200;
+
 #[tokio::main]
 async fn main() {
     let options = Options::read();
@@ -200,9 +203,6 @@ async fn all_at_once(store: PgStore, count: usize) -> f64 {
     assert_eq!((pass.sent, noop.calls()), ((count + FEW) as u64, (count + FEW) as u64), "each is sent once");
     count as f64 / took.as_secs_f64()
 }
-
-/// One by one, before they come in crowds.
-const FEW: usize = 200;
 
 /// Deliveries a second.
 async fn drain<S: Store>(store: S, relays: usize, count: usize) -> f64 {

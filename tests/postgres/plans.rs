@@ -1,4 +1,4 @@
-//! How much a claim reads, whatever the server believes of the queue.
+//! How much a relay's statements read, whatever the server believes of the queue.
 
 use postrider::{Lease, LeaseKey, Message, Next};
 

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Decode, Postgres, Row};
 use uuid::Uuid;
 
+use super::plans;
 use super::rows::{Moment, recorded};
 use super::sql::Sql;
 use crate::clock::{from_micros, micros, to_micros};
@@ -44,7 +45,7 @@ pub(super) async fn claim(
     floors: &Floors<Place>,
     now: Option<Moment>,
 ) -> Result<Vec<Lease>, StoreError> {
-    sql.size().refresh(connection, sql).await?;
+    plans::refresh(connection, sql).await?;
     let mut look = floors.next(Instant::now());
     let mut taken = take(connection, sql, claim, &look.floor, now).await?;
     if taken.is_empty() && look.floor != Floor::default() {
@@ -88,7 +89,7 @@ async fn take(
     now: Option<Moment>,
 ) -> Result<Vec<Taken>, StoreError> {
     let mut rows = sql
-        .query(sql.size().fit(&sql.claim))
+        .query(sql.fit(&sql.claim))
         .bind(now)
         .bind(micros(claim.lease))
         .bind(claim.due_by.map(Moment))

@@ -275,12 +275,8 @@ impl Store for PgStore {
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
         let mut session = self.session().await?;
-        let wait: Option<i64> = self
-            .sql
-            .scalar(self.sql.size().fit(&self.sql.next_due))
-            .bind(self.test_now())
-            .fetch_one(&mut *session)
-            .await?;
+        let wait: Option<i64> =
+            self.sql.scalar(self.sql.fit(&self.sql.next_due)).bind(self.test_now()).fetch_one(&mut *session).await?;
         session.finish().await?;
         Ok(wait.map(|wait| Duration::from_micros(unsigned(wait))))
     }

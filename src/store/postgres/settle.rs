@@ -84,7 +84,7 @@ async fn settle_sent(
         return Ok(Vec::new());
     }
     let done: Option<Vec<i64>> = sql
-        .scalar(sql.size().fit(&sql.settle_sent))
+        .scalar(sql.fit(&sql.settle_sent))
         .bind(column(settlements, |s| s.key.id.as_uuid()))
         .bind(column(settlements, |s| s.key.token))
         .bind(attempts(settlements, |a| number(a.number)))
@@ -128,7 +128,7 @@ async fn settle_rest(
         })
         .unzip();
     let rows = sql
-        .query(sql.size().fit(&sql.settle))
+        .query(sql.fit(&sql.settle))
         .bind(now)
         .bind(column(settlements, |s| s.key.id.as_uuid()))
         .bind(column(settlements, |s| s.key.token))
@@ -191,7 +191,7 @@ pub(super) async fn renew(
     now: Option<Moment>,
 ) -> Result<Vec<Settled>, StoreError> {
     let rows = sql
-        .query(sql.size().fit(&sql.renew))
+        .query(sql.fit(&sql.renew))
         .bind(now)
         .bind(micros(lease))
         .bind(keys.iter().map(|key| key.id.as_uuid()).collect::<Vec<_>>())

@@ -18,7 +18,7 @@ pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 pub(super) struct Sql {
     schema: String,
     prepared: bool,
-    size: QueueSize,
+    pub(super) size: QueueSize,
     pub(super) insert_one: Arc<str>,
     pub(super) insert_many: Arc<str>,
     pub(super) insert_keyed: Arc<str>,
@@ -82,9 +82,9 @@ impl Sql {
         text.replace("{s}", &self.schema).replace("{now}", NOW)
     }
 
-    /// How large the queue is, which says which text of a statement on it to take.
-    pub(super) fn size(&self) -> &QueueSize {
-        &self.size
+    /// The text of a statement on the queue that goes with the queue's size.
+    pub(super) fn fit<'a>(&self, statement: &'a Fitted) -> &'a Arc<str> {
+        self.size.fit(statement)
     }
 
     pub(super) fn query(&self, text: &Arc<str>) -> Query<'static, Postgres, PgArguments> {
