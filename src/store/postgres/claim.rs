@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::plans;
 use super::rows::{Moment, recorded};
-use super::sql::Sql;
+use super::sql::{Sql, usual};
 use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::{Lease, LeaseKey, RecipientOutcome};
 use crate::store::floor::{Floor, Floors};
@@ -107,31 +107,34 @@ async fn take(
 fn taken(row: &PgRow) -> Result<Taken, StoreError> {
     let id: Uuid = value(row, column::ID)?;
     let key = LeaseKey { id: id.into(), token: value(row, column::TOKEN)? };
-    let message = Encoded { format: value(row, column::FORMAT)?, body: value(row, column::BODY)? };
-    let dated_at = time(row, column::DATED_AT)?;
+    let format: Option<&str> = value(row, column::FORMAT)?;
+    let message = Encoded { format: format.unwrap_or(usual::FORMAT).to_owned(), body: value(row, column::BODY)? };
+    let due_at = time(row, column::DUE_AT)?;
+    let dated_at = time_or_null(row, column::DATED_AT)?.unwrap_or(due_at);
     let progress: Option<Vec<i32>> = value(row, column::PROGRESS)?;
     let [attempts, cycle, spent, partial, lost] = match progress.as_deref() {
         None => [0, 1, 0, 0, 0],
         Some(progress) => progress.try_into().map_err(|_| corrupt("a count is missing"))?,
     };
-    let cycle_started_at: Option<Moment> = value(row, column::CYCLE_STARTED_AT)?;
-    let expires_at: Option<Moment> = value(row, column::EXPIRES_AT)?;
     let lease = Lease {
         dated_at,
         template_id: value(row, column::TEMPLATE_ID)?,
         attempts: count(attempts)?,
         cycle: count(cycle)?,
         spent: count(spent)?,
-        cycle_started_at: cycle_started_at.map_or(dated_at, |Moment(time)| time),
-        expires_at: expires_at.map(|Moment(time)| time),
+        cycle_started_at: time_or_null(row, column::CYCLE_STARTED_AT)?.unwrap_or(dated_at),
+        expires_at: time_or_null(row, column::EXPIRES_AT)?,
         lost: lost != 0,
         ..Lease::new(key, time(row, column::CLAIMED_AT)?, message, Vec::new())
     };
+    let priority: Option<i16> = value(row, column::PRIORITY)?;
+    let when_in_doubt: Option<&str> = value(row, column::WHEN_IN_DOUBT)?;
+    let when_in_doubt = when_in_doubt.unwrap_or(usual::WHEN_IN_DOUBT.as_str());
     Ok(Taken {
-        priority: value::<i16>(row, column::PRIORITY)?.into(),
-        place: (to_micros(time(row, column::DUE_AT)?), id),
+        priority: priority.map_or(usual::PRIORITY.level().into(), i64::from),
+        place: (to_micros(due_at), id),
         partial: partial != 0,
-        lease: addressed(lease, value(row, column::RECIPIENTS), value(row, column::WHEN_IN_DOUBT)),
+        lease: addressed(lease, value(row, column::RECIPIENTS), Ok(when_in_doubt)),
     })
 }
 
@@ -143,6 +146,11 @@ fn value<'r, T: Decode<'r, Postgres>>(row: &'r PgRow, column: usize) -> Result<T
 fn time(row: &PgRow, column: usize) -> Result<SystemTime, StoreError> {
     let Moment(time) = value(row, column)?;
     Ok(time)
+}
+
+fn time_or_null(row: &PgRow, column: usize) -> Result<Option<SystemTime>, StoreError> {
+    let moment: Option<Moment> = value(row, column)?;
+    Ok(moment.map(|Moment(time)| time))
 }
 
 fn count(number: i32) -> Result<u32, StoreError> {

@@ -70,6 +70,19 @@ fn texts<'a>(settlements: &[Placed<'a>], of: impl Fn(&'a Attempt) -> Option<&'a 
     texts.iter().any(Option::is_some).then_some(texts)
 }
 
+/// A column of their numbers. Where each is 1, as for a first attempt, it is left out.
+fn numbers(settlements: &[Placed<'_>], of: impl Fn(&Attempt) -> u32) -> Option<Vec<Option<i32>>> {
+    let numbers = attempts(settlements, |attempt| number(of(attempt)));
+    numbers.iter().any(|number| *number != Some(1)).then_some(numbers)
+}
+
+/// The transport that all of them were sent by.
+fn same_transport<'a>(settlements: &[Placed<'a>]) -> Option<&'a str> {
+    let mut transports = settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref()?.transport.as_deref());
+    let first = transports.next()?;
+    transports.all(|transport| transport == first).then_some(first)?
+}
+
 fn number(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
@@ -83,17 +96,19 @@ async fn settle_sent(
     if settlements.is_empty() {
         return Ok(Vec::new());
     }
+    let transport = same_transport(settlements);
     let done: Option<Vec<i64>> = sql
         .scalar(sql.fit(&sql.settle_sent))
         .bind(column(settlements, |s| s.key.id.as_uuid()))
         .bind(column(settlements, |s| s.key.token))
-        .bind(attempts(settlements, |a| number(a.number)))
-        .bind(attempts(settlements, |a| number(a.cycle)))
+        .bind(numbers(settlements, |a| a.number))
+        .bind(numbers(settlements, |a| a.cycle))
         .bind(attempts(settlements, |a| Moment(a.started_at)))
         .bind(attempts(settlements, |a| Moment(a.finished_at)))
         .bind(texts(settlements, |a| a.reply.as_deref()))
         .bind(texts(settlements, |a| a.provider_id.as_deref()))
-        .bind(texts(settlements, |a| a.transport.as_deref()))
+        .bind(if transport.is_none() { texts(settlements, |a| a.transport.as_deref()) } else { None })
+        .bind(transport)
         .fetch_one(connection)
         .await?;
     let Some(done) = done else {

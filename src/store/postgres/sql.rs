@@ -14,6 +14,15 @@ use super::plans::{Fitted, QueueSize};
 /// Now: the time in `$1`, or else the database's.
 pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 
+/// What a claim leaves out.
+pub(super) mod usual {
+    use crate::state::{Priority, WhenInDoubt};
+
+    pub(in super::super) const PRIORITY: Priority = Priority::NORMAL;
+    pub(in super::super) const FORMAT: &str = "email/1";
+    pub(in super::super) const WHEN_IN_DOUBT: WhenInDoubt = WhenInDoubt::Resend;
+}
+
 #[derive(Debug)]
 pub(super) struct Sql {
     schema: String,
@@ -39,6 +48,10 @@ pub(super) struct Sql {
 impl Sql {
     pub(super) fn new(schema: &str) -> Self {
         let fill = |text: &str| Arc::from(text.replace("{s}", schema).replace("{now}", NOW).as_str());
+        let claim = CLAIM
+            .replace("{priority}", &usual::PRIORITY.level().to_string())
+            .replace("{format}", usual::FORMAT)
+            .replace("{when_in_doubt}", usual::WHEN_IN_DOUBT.as_str());
         Self {
             schema: schema.to_owned(),
             prepared: true,
@@ -47,7 +60,7 @@ impl Sql {
             insert_many: fill(&INSERT.replace("{rows}", MANY)),
             insert_keyed: fill(&(INSERT.replace("{rows}", MANY) + UNLESS_KNOWN)),
             ids_of_keys: fill(IDS_OF_KEYS),
-            claim: Fitted::new(&fill(CLAIM)),
+            claim: Fitted::new(&fill(&claim)),
             settle_sent: Fitted::new(&fill(SETTLE_SENT)),
             settle: Fitted::new(&fill(SETTLE)),
             record_recipients: fill(RECORD_RECIPIENTS),
@@ -129,8 +142,9 @@ const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = AN
 /// or when all of it lay ahead, the planner believes that next to nothing is due; with the number in hand it would read and sort the
 /// whole backlog for each claim. Without, it reckons with a tenth of what is due, and takes the rows in the order of the index.
 ///
-/// What a first claim finds in the first cycle goes without saying, since every column costs something for every row: no attempts, the first cycle,
-/// begun when the delivery was first to be sent.
+/// What nearly every row says goes without saying, since every column costs something for every row. Null stands for the usual
+/// priority, format and choice in doubt; for a mail's date that is the time at which it was due; and, in a first claim, for no
+/// attempts and the first cycle, begun at that date.
 const CLAIM: &str = r#"
     WITH claimed AS (
         UPDATE "{s}".queue q
@@ -151,14 +165,15 @@ const CLAIM: &str = r#"
         INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
         SELECT delivery_id, attempts, cycle, token - 1, abandoned_at, {now}, 'lost' FROM claimed WHERE abandoned_at IS NOT NULL
         ON CONFLICT DO NOTHING)
-    SELECT c.delivery_id, c.token, c.priority, c.due_at, c.leased_at, c.expires_at,
+    SELECT c.delivery_id, c.token, nullif(c.priority, {priority}), c.due_at, c.leased_at, c.expires_at,
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN ARRAY[c.attempts, c.cycle, c.spent, c.partial::int, (c.abandoned_at IS NOT NULL)::int] END,
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN c.cycle_started_at END,
-           greatest(d.created_at, d.send_at), d.format, d.body, d.recipients, d.template_id, d.when_in_doubt
+           nullif(greatest(d.created_at, d.send_at), c.due_at), nullif(d.format, '{format}'), d.body, d.recipients, d.template_id,
+           nullif(d.when_in_doubt, '{when_in_doubt}')
     FROM claimed c JOIN "{s}".deliveries d ON d.id = c.delivery_id"#;
 
-/// What is plainly sent, which is nearly everything: out of the queue, into the history. It returns null where that was all of it,
-/// and else the places, from 1 on, of what was written.
+/// What is plainly sent, which is nearly everything: out of the queue, into the history. Numbers that are left out are 1, and `$10`
+/// is the transport where it is the same for all. It returns null where all was written, and else the places, from 1 on, of what was.
 const SETTLE_SENT: &str = r#"
     WITH gone AS (
         DELETE FROM "{s}".queue q
@@ -170,7 +185,8 @@ const SETTLE_SENT: &str = r#"
     recorded AS (
         INSERT INTO "{s}".attempts
             (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
-        SELECT id, number, cycle, token, started, finished, 'sent', reply, provider_id, transport FROM gone)
+        SELECT id, coalesce(number, 1), coalesce(cycle, 1), token, started, finished, 'sent', reply, provider_id, coalesce(transport, $10)
+        FROM gone)
     SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(place), '{}') END FROM gone"#;
 
 /// Everything else that a settlement can be.

@@ -94,6 +94,7 @@ macro_rules! store_tests {
             a_retry_waits_and_counts
             what_is_given_back_costs_nothing
             every_end_is_kept_with_its_reason
+            what_is_sent_together_stays_apart
             recipients_are_settled_one_by_one
             one_lost_lease_spoils_no_other
             a_resend_begins_anew_and_counts_on

@@ -12,10 +12,12 @@ use crate::{AdminStore, Filter, Settled, State, Store, TestClock};
 pub async fn a_retry_waits_and_counts<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
+    let enqueued = clock.now();
     let id = insert_one(&store, row()).await;
     for n in 0..3 {
         let lease = claim_one(&store).await;
         assert_eq!((lease.attempts, lease.spent, lease.lost), (n, n, false));
+        assert_eq!((lease.dated_at, lease.cycle_started_at), (enqueued, enqueued), "a retry is not another mail");
         assert_eq!(settle(&store, retry(&lease, SECOND * 30)).await, Settled::Done);
         assert_eq!(get(&store, id).await.state, State::Pending);
         clock.advance(SECOND * 29);
@@ -91,6 +93,27 @@ pub async fn every_end_is_kept_with_its_reason<F: StoreUnderTest>(fixture: &F) {
         assert_eq!(listed[0].last_error.as_deref(), reason);
     }
     assert_eq!(get(&store, leases[0].key.id).await.attempts[0].provider_id.as_deref(), Some("queue-id-1"));
+}
+
+/// Of what was sent together, each has the history of its own: which attempt it was, by which transport, and what was answered.
+pub async fn what_is_sent_together_stays_apart<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let again = insert_one(&store, row()).await;
+    assert_eq!(settle(&store, retry(&claim_one(&store).await, SECOND)).await, Settled::Done);
+    clock.advance(SECOND);
+    store.insert(vec![row(), row()]).await.expect("inserting works");
+    let mut settlements: Vec<_> = claim(&store, 3).await.iter().map(sent).collect();
+    assert_eq!(settlements.len(), 3);
+    // Nothing is known of the last but that it was sent.
+    let last = settlements[2].attempt.as_mut().expect("it was called");
+    (last.transport, last.reply) = (None, None);
+    assert_eq!(store.settle(&settlements).await.expect("settling works"), [Settled::Done; 3]);
+    for settlement in &settlements {
+        let history = get(&store, settlement.key.id).await.attempts;
+        assert_eq!(history.last(), settlement.attempt.as_ref());
+        assert_eq!(history.len(), if settlement.key.id == again { 2 } else { 1 });
+    }
 }
 
 /// Who took the mail and who refused it is remembered, and the next claim names only the rest.

@@ -1,109 +1,89 @@
 //! Building a mail, with every rule checked before it exists.
 
-use std::collections::BTreeMap;
 use std::fmt;
+
+use memchr::memchr;
 
 use crate::{Address, AddressError, IntoMailbox, Mailbox};
 
 use super::parts::can_be_folded;
-use super::{Attachment, Email, Header, ListUnsubscribe, ReversePath};
+use super::{Attachment, Email, Header, ListUnsubscribe, Parts, ReversePath};
 
 /// Collects a mail. Nothing is checked away silently: the first thing that is wrong comes out of [`build`](Self::build).
 #[derive(Clone)]
 #[must_use = "a builder does nothing until build is called"]
 pub struct EmailBuilder {
-    /// Boxed, because every step moves the builder.
+    from: Option<Mailbox>,
     parts: Box<Parts>,
     size_limit: usize,
     error: Option<EmailError>,
 }
 
-/// A mail that may still lack its sender.
-#[derive(Clone, Default)]
-struct Parts {
-    from: Option<Mailbox>,
-    sender: Option<Mailbox>,
-    reply_to: Vec<Mailbox>,
-    to: Vec<Mailbox>,
-    cc: Vec<Mailbox>,
-    bcc: Vec<Mailbox>,
-    subject: String,
-    text: Option<String>,
-    html: Option<String>,
-    attachments: Vec<Attachment>,
-    headers: Vec<Header>,
-    tags: Vec<String>,
-    metadata: BTreeMap<String, String>,
-    template_id: Option<String>,
-    list_unsubscribe: Option<ListUnsubscribe>,
-    envelope_from: Option<ReversePath>,
-}
-
 impl EmailBuilder {
     pub(super) fn new() -> Self {
-        Self { parts: Box::default(), size_limit: Email::DEFAULT_SIZE_LIMIT, error: None }
+        Self { from: None, parts: Box::default(), size_limit: Email::DEFAULT_SIZE_LIMIT, error: None }
     }
 
     /// Applies a fallible step; after the first error, steps change nothing.
-    fn step(mut self, apply: impl FnOnce(&mut Parts) -> Result<(), EmailError>) -> Self {
+    fn step(mut self, apply: impl FnOnce(&mut Self) -> Result<(), EmailError>) -> Self {
         if self.error.is_none() {
-            self.error = apply(&mut self.parts).err();
+            self.error = apply(&mut self).err();
         }
         self
     }
 
-    fn mailbox(self, field: &'static str, mailbox: impl IntoMailbox, put: impl FnOnce(&mut Parts, Mailbox)) -> Self {
-        self.step(|parts| {
+    fn mailbox(self, field: &'static str, mailbox: impl IntoMailbox, put: impl FnOnce(&mut Self, Mailbox)) -> Self {
+        self.step(|mail| {
             let mailbox = mailbox.into_mailbox().map_err(|source| EmailError::Address { field, source })?;
             if !mailbox.name().is_none_or(can_be_folded) {
                 return Err(EmailError::LongWord { field: field.to_owned() });
             }
-            put(parts, mailbox);
+            put(mail, mailbox);
             Ok(())
         })
     }
 
     /// Who the mail is from. Required. A second call replaces the first.
     pub fn from(self, mailbox: impl IntoMailbox) -> Self {
-        self.mailbox("from", mailbox, |parts, mailbox| parts.from = Some(mailbox))
+        self.mailbox("from", mailbox, |mail, mailbox| mail.from = Some(mailbox))
     }
 
     /// Who sends in the name of `from`.
     pub fn sender(self, mailbox: impl IntoMailbox) -> Self {
-        self.mailbox("sender", mailbox, |parts, mailbox| parts.sender = Some(mailbox))
+        self.mailbox("sender", mailbox, |mail, mailbox| mail.parts.sender = Some(mailbox))
     }
 
     /// Adds a mailbox for answers.
     pub fn reply_to(self, mailbox: impl IntoMailbox) -> Self {
-        self.mailbox("reply-to", mailbox, |parts, mailbox| parts.reply_to.push(mailbox))
+        self.mailbox("reply-to", mailbox, |mail, mailbox| mail.parts.reply_to.push(mailbox))
     }
 
     /// Adds a recipient. At least one of `to`, `cc` and `bcc` is required.
     pub fn to(self, mailbox: impl IntoMailbox) -> Self {
-        self.mailbox("to", mailbox, |parts, mailbox| parts.to.push(mailbox))
+        self.mailbox("to", mailbox, |mail, mailbox| mail.parts.to.push(mailbox))
     }
 
     /// Adds a recipient of a copy.
     pub fn cc(self, mailbox: impl IntoMailbox) -> Self {
-        self.mailbox("cc", mailbox, |parts, mailbox| parts.cc.push(mailbox))
+        self.mailbox("cc", mailbox, |mail, mailbox| mail.parts.cc.push(mailbox))
     }
 
     /// Adds a recipient of a copy whom the others do not see.
     pub fn bcc(self, mailbox: impl IntoMailbox) -> Self {
-        self.mailbox("bcc", mailbox, |parts, mailbox| parts.bcc.push(mailbox))
+        self.mailbox("bcc", mailbox, |mail, mailbox| mail.parts.bcc.push(mailbox))
     }
 
     /// The subject: one line.
     pub fn subject(self, subject: impl Into<String>) -> Self {
         let subject = subject.into();
-        self.step(|parts| {
+        self.step(|mail| {
             if subject.chars().any(|c| c.is_control() && c != '\t') {
                 return Err(EmailError::Subject);
             }
             if !can_be_folded(&subject) {
                 return Err(EmailError::LongWord { field: "subject".to_owned() });
             }
-            parts.subject = subject;
+            mail.parts.subject = subject;
             Ok(())
         })
     }
@@ -129,8 +109,8 @@ impl EmailBuilder {
     /// Adds a custom header, in the terms of [`Header::new`].
     pub fn header(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let header = Header::new(name, value);
-        self.step(|parts| {
-            parts.headers.push(header?);
+        self.step(|mail| {
+            mail.parts.headers.push(header?);
             Ok(())
         })
     }
@@ -138,9 +118,9 @@ impl EmailBuilder {
     /// Adds a label for the provider's statistics: printable ASCII, at most 128 characters.
     pub fn tag(self, tag: impl Into<String>) -> Self {
         let tag = tag.into();
-        self.step(|parts| {
+        self.step(|mail| {
             check_label(&tag)?;
-            parts.tags.push(tag);
+            mail.parts.tags.push(tag);
             Ok(())
         })
     }
@@ -149,7 +129,7 @@ impl EmailBuilder {
     /// without control characters.
     pub fn metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let (key, value) = (key.into(), value.into());
-        self.step(|parts| {
+        self.step(|mail| {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             if key.is_empty() || key.len() > 64 || !key.bytes().all(plain) || value.chars().any(char::is_control) {
                 return Err(EmailError::Metadata);
@@ -157,7 +137,7 @@ impl EmailBuilder {
             if !can_be_folded(&value) {
                 return Err(EmailError::LongWord { field: "metadata".to_owned() });
             }
-            parts.metadata.insert(key, value);
+            mail.parts.metadata.insert(key, value);
             Ok(())
         })
     }
@@ -166,9 +146,9 @@ impl EmailBuilder {
     /// ASCII, at most 128 characters.
     pub fn template_id(self, id: impl Into<String>) -> Self {
         let id = id.into();
-        self.step(|parts| {
+        self.step(|mail| {
             check_label(&id)?;
-            parts.template_id = Some(id);
+            mail.parts.template_id = Some(id);
             Ok(())
         })
     }
@@ -205,32 +185,15 @@ impl EmailBuilder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let parts = *self.parts;
-        let from = parts.from.ok_or(EmailError::NoSender)?;
+        let Self { from, parts, .. } = self;
+        let from = from.ok_or(EmailError::NoSender)?;
         if parts.to.is_empty() && parts.cc.is_empty() && parts.bcc.is_empty() {
             return Err(EmailError::NoRecipient);
         }
         if parts.text.is_none() && parts.html.is_none() {
             return Err(EmailError::NoBody);
         }
-        let email = Email {
-            from,
-            sender: parts.sender,
-            reply_to: parts.reply_to,
-            to: parts.to,
-            cc: parts.cc,
-            bcc: parts.bcc,
-            subject: parts.subject,
-            text: parts.text,
-            html: parts.html,
-            attachments: parts.attachments,
-            headers: parts.headers,
-            tags: parts.tags,
-            metadata: parts.metadata,
-            template_id: parts.template_id,
-            list_unsubscribe: parts.list_unsubscribe,
-            envelope_from: parts.envelope_from,
-        };
+        let email = Email { from, parts };
         let size = wire_size(&email);
         if size > self.size_limit {
             return Err(EmailError::TooLarge { size, limit: self.size_limit });
@@ -254,18 +217,18 @@ fn check_label(label: &str) -> Result<(), EmailError> {
 
 /// A lone CR is a line end of old; left as it is, it could hide a line from one parser and show it to another.
 fn normalize_line_ends(text: String) -> String {
-    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
+    if memchr(b'\r', text.as_bytes()).is_some() { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
 }
 
 /// About how large the mail will be on the wire: bodies grow little, attachments grow by base64 with its line ends.
 fn wire_size(email: &Email) -> usize {
     let base64 = |n: usize| n.div_ceil(57) * 78;
-    let mailboxes = [&email.reply_to, &email.to, &email.cc].into_iter().flatten();
+    let mailboxes = [&email.parts.reply_to, &email.parts.to, &email.parts.cc].into_iter().flatten();
     let addresses: usize = mailboxes.map(|m| m.address().as_str().len() + m.name().map_or(0, str::len) + 6).sum();
-    let headers: usize = email.headers.iter().map(|h| h.name().len() + h.value().len() + 4).sum();
-    let attachments: usize = email.attachments.iter().map(|a| base64(a.content().len()) + 300).sum();
-    let bodies = email.text.as_ref().map_or(0, String::len) + email.html.as_ref().map_or(0, String::len);
-    1_000 + addresses + email.subject.len() + headers + attachments + bodies
+    let headers: usize = email.parts.headers.iter().map(|h| h.name().len() + h.value().len() + 4).sum();
+    let attachments: usize = email.parts.attachments.iter().map(|a| base64(a.content().len()) + 300).sum();
+    let bodies = email.parts.text.as_ref().map_or(0, String::len) + email.parts.html.as_ref().map_or(0, String::len);
+    1_000 + addresses + email.parts.subject.len() + headers + attachments + bodies
 }
 
 /// Why a mail cannot be built. The message says what to mend; it repeats no words of the mail.

@@ -32,6 +32,13 @@ use crate::{Address, CodecError, Encoded, Mailbox, Message, Recipient};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Email {
     from: Mailbox,
+    /// Boxed, because a mail passes through many hands.
+    parts: Box<Parts>,
+}
+
+/// What a mail is made of besides its author.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Parts {
     sender: Option<Mailbox>,
     reply_to: Vec<Mailbox>,
     to: Vec<Mailbox>,
@@ -66,101 +73,101 @@ impl Email {
 
     /// Who sends it in the name of [`from`](Self::from), where that is somebody else (RFC 5322 section 3.6.2).
     pub fn sender(&self) -> Option<&Mailbox> {
-        self.sender.as_ref()
+        self.parts.sender.as_ref()
     }
 
     /// Where answers go, if not to [`from`](Self::from).
     pub fn reply_to(&self) -> &[Mailbox] {
-        &self.reply_to
+        &self.parts.reply_to
     }
 
     /// The primary recipients.
     pub fn to(&self) -> &[Mailbox] {
-        &self.to
+        &self.parts.to
     }
 
     /// Who gets a copy, seen by all.
     pub fn cc(&self) -> &[Mailbox] {
-        &self.cc
+        &self.parts.cc
     }
 
     /// Who gets a copy, seen by nobody else. These stand in no header of the mail.
     pub fn bcc(&self) -> &[Mailbox] {
-        &self.bcc
+        &self.parts.bcc
     }
 
     /// The subject; empty when none was given.
     pub fn subject(&self) -> &str {
-        &self.subject
+        &self.parts.subject
     }
 
     /// The body as plain text. Its lines end with `\n`.
     pub fn text(&self) -> Option<&str> {
-        self.text.as_deref()
+        self.parts.text.as_deref()
     }
 
     /// The body as HTML. Its lines end with `\n`.
     pub fn html(&self) -> Option<&str> {
-        self.html.as_deref()
+        self.parts.html.as_deref()
     }
 
     /// Attached files and inline parts, in the order in which they were added.
     pub fn attachments(&self) -> &[Attachment] {
-        &self.attachments
+        &self.parts.attachments
     }
 
     /// Custom headers, in the order in which they were added. A name may occur more than once.
     pub fn headers(&self) -> &[Header] {
-        &self.headers
+        &self.parts.headers
     }
 
     /// Labels for the provider's statistics.
     pub fn tags(&self) -> &[String] {
-        &self.tags
+        &self.parts.tags
     }
 
     /// Pairs that a provider hands back in its events.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
+        &self.parts.metadata
     }
 
     /// How to leave the list that this mail came through.
     pub fn list_unsubscribe(&self) -> Option<&ListUnsubscribe> {
-        self.list_unsubscribe.as_ref()
+        self.parts.list_unsubscribe.as_ref()
     }
 
     /// Where the next hop reports that it could not deliver (the SMTP envelope's sender): as given to the builder, or else the
     /// address of the sender, or else that of [`from`](Self::from). `None` is the null reverse-path.
     pub fn reverse_path(&self) -> Option<&Address> {
-        match &self.envelope_from {
+        match &self.parts.envelope_from {
             Some(ReversePath::Null) => None,
             Some(ReversePath::Address(address)) => Some(address),
-            None => Some(self.sender.as_ref().unwrap_or(&self.from).address()),
+            None => Some(self.parts.sender.as_ref().unwrap_or(&self.from).address()),
         }
     }
 
     /// The envelope's sender where the builder was given one.
     pub fn envelope_from(&self) -> Option<&ReversePath> {
-        self.envelope_from.as_ref()
+        self.parts.envelope_from.as_ref()
     }
 
     /// The same mail to one mailbox alone, with a header of the given name that lists whom it was for. A mail that has one keeps it.
     pub(crate) fn redirected_to(mut self, to: &Mailbox, header: &str) -> Self {
-        if !self.headers.iter().any(|present| present.name().eq_ignore_ascii_case(header)) {
+        if !self.parts.headers.iter().any(|present| present.name().eq_ignore_ascii_case(header)) {
             let all: Vec<_> = self.recipient_addresses().into_iter().map(Address::as_str).collect();
             // Addresses hold nothing that a header cannot, so that none is left out.
-            self.headers.extend(Header::new(header, all.join(", ")));
+            self.parts.headers.extend(Header::new(header, all.join(", ")));
         }
-        self.to = vec![to.clone()];
-        (self.cc, self.bcc) = (Vec::new(), Vec::new());
+        self.parts.to = vec![to.clone()];
+        (self.parts.cc, self.parts.bcc) = (Vec::new(), Vec::new());
         self
     }
 
     /// All recipients, each mailbox once: `to`, then `cc`, then `bcc`. Addresses that differ only in the case of their domain
     /// are the same.
     pub fn recipient_addresses(&self) -> Vec<&Address> {
-        let all = self.to.iter().chain(&self.cc).chain(&self.bcc).map(Mailbox::address);
-        if self.to.len() + self.cc.len() + self.bcc.len() == 1 {
+        let all = self.parts.to.iter().chain(&self.parts.cc).chain(&self.parts.bcc).map(Mailbox::address);
+        if self.parts.to.len() + self.parts.cc.len() + self.parts.bcc.len() == 1 {
             return all.collect();
         }
         let mut seen = std::collections::HashSet::new();
@@ -182,19 +189,19 @@ impl Message for Email {
     }
 
     fn template_id(&self) -> Option<&str> {
-        self.template_id.as_deref()
+        self.parts.template_id.as_deref()
     }
 }
 
 impl fmt::Debug for Email {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Email")
-            .field("template_id", &self.template_id)
+            .field("template_id", &self.parts.template_id)
             .field("from", &self.from)
             .field("recipients", &self.recipient_addresses().len())
-            .field("text_bytes", &self.text.as_ref().map(String::len))
-            .field("html_bytes", &self.html.as_ref().map(String::len))
-            .field("attachments", &self.attachments.len())
+            .field("text_bytes", &self.parts.text.as_ref().map(String::len))
+            .field("html_bytes", &self.parts.html.as_ref().map(String::len))
+            .field("attachments", &self.parts.attachments.len())
             .finish_non_exhaustive()
     }
 }

@@ -190,26 +190,27 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
     fn borrowed(text: &Option<String>) -> Option<Cow<'_, str>> {
         text.as_deref().map(Cow::Borrowed)
     }
+    let parts = &email.parts;
     let stored = Stored {
         from: StoredMailbox::from(&email.from),
-        sender: email.sender.as_ref().map(StoredMailbox::from),
-        reply_to: mailboxes(&email.reply_to),
-        to: mailboxes(&email.to),
-        cc: mailboxes(&email.cc),
-        bcc: mailboxes(&email.bcc),
-        subject: Cow::Borrowed(&email.subject),
-        text: borrowed(&email.text),
-        html: borrowed(&email.html),
-        attachments: email.attachments.iter().map(encode_attachment).collect(),
-        headers: email.headers.iter().map(|h| (h.name().to_owned(), h.value().to_owned())).collect(),
-        tags: email.tags.clone(),
-        metadata: email.metadata.clone(),
-        template_id: borrowed(&email.template_id),
-        list_unsubscribe: email
+        sender: parts.sender.as_ref().map(StoredMailbox::from),
+        reply_to: mailboxes(&parts.reply_to),
+        to: mailboxes(&parts.to),
+        cc: mailboxes(&parts.cc),
+        bcc: mailboxes(&parts.bcc),
+        subject: Cow::Borrowed(&parts.subject),
+        text: borrowed(&parts.text),
+        html: borrowed(&parts.html),
+        attachments: parts.attachments.iter().map(encode_attachment).collect(),
+        headers: parts.headers.iter().map(|h| (h.name().to_owned(), h.value().to_owned())).collect(),
+        tags: parts.tags.clone(),
+        metadata: parts.metadata.clone(),
+        template_id: borrowed(&parts.template_id),
+        list_unsubscribe: parts
             .list_unsubscribe
             .as_ref()
             .map(|list| StoredUnsubscribe { uris: list.uris().to_vec(), one_click: list.is_one_click() }),
-        envelope_from: email.envelope_from.as_ref().map(|path| match path {
+        envelope_from: parts.envelope_from.as_ref().map(|path| match path {
             ReversePath::Null => Cow::Borrowed(""),
             ReversePath::Address(address) => Cow::Borrowed(address.as_str()),
         }),
