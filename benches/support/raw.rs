@@ -22,7 +22,7 @@ const CLAIM: &str = r#"
 
 const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (
-        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) u (id, token, at)),
+        SELECT * FROM unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::bigint[])) u (id, token, at)),
     gone AS (
         DELETE FROM postrider.queue q USING u WHERE q.delivery_id = u.id AND q.token = u.token RETURNING u.*)
     INSERT INTO postrider.attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)

@@ -174,11 +174,14 @@ const CLAIM: &str = r#"
 
 /// What is plainly sent, which is nearly everything: out of the queue, into the history. Numbers that are left out are 1, and `$10`
 /// is the transport where it is the same for all. It returns null where all was written, and else the places, from 1 on, of what was.
+///
+/// The sub-selects keep the arrays' length from the planner. Until it keeps a plan, it would read and hash the whole queue for as many
+/// as a large claim brings; so it looks for each by its key.
 const SETTLE_SENT: &str = r#"
     WITH gone AS (
         DELETE FROM "{s}".queue q
-        USING unnest($1::uuid[], $2::bigint[], $3::int[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[],
-                     $9::text[]) WITH ORDINALITY
+        USING unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::int[]), (SELECT $4::int[]), (SELECT $5::timestamptz[]),
+                     (SELECT $6::timestamptz[]), (SELECT $7::text[]), (SELECT $8::text[]), (SELECT $9::text[])) WITH ORDINALITY
             u (id, token, number, cycle, started, finished, reply, provider_id, transport, place)
         WHERE q.delivery_id = u.id AND q.token = u.token
         RETURNING u.*),
