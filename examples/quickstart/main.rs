@@ -34,6 +34,10 @@ use postrider::{AdminStore, DeliveryId, Email, EmailError, Outbox, State};
 
 use catcher::Catcher;
 
+/// How long to wait for a database that does not answer; the pool's own 30 s are long for whoever sits before it.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let catcher = Catcher::start().await?;

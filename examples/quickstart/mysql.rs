@@ -4,13 +4,13 @@ use std::error::Error;
 
 use postrider::smtp::Smtp;
 use postrider::{MySqlStore, Outbox};
-use sqlx::mysql::MySqlPool;
+use sqlx::mysql::MySqlPoolOptions;
 
-use crate::{ada, deliver, is_empty, welcome};
+use crate::{PATIENCE, ada, deliver, is_empty, welcome};
 
 pub(crate) async fn tour(url: &str, smtp: Smtp) -> Result<(), Box<dyn Error>> {
     // An ordinary database, and the outbox in it.
-    let pool = MySqlPool::connect(url).await?;
+    let pool = MySqlPoolOptions::new().acquire_timeout(PATIENCE).connect(url).await?;
     let outbox = Outbox::new(MySqlStore::new(pool.clone()), smtp);
     outbox.migrate().await?;
     is_empty(&outbox).await?;

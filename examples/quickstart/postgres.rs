@@ -4,13 +4,13 @@ use std::error::Error;
 
 use postrider::smtp::Smtp;
 use postrider::{Outbox, PgStore};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::PgPoolOptions;
 
-use crate::{ada, deliver, is_empty, welcome};
+use crate::{PATIENCE, ada, deliver, is_empty, welcome};
 
 pub(crate) async fn tour(url: &str, smtp: Smtp) -> Result<(), Box<dyn Error>> {
     // An ordinary database, and the outbox in it.
-    let pool = PgPool::connect(url).await?;
+    let pool = PgPoolOptions::new().acquire_timeout(PATIENCE).connect(url).await?;
     let outbox = Outbox::new(PgStore::new(pool.clone()), smtp);
     outbox.migrate().await?;
     is_empty(&outbox).await?;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
@@ -70,12 +71,10 @@ impl Pool {
         session.quit(&self.config).await
     }
 
-    /// Closes every connection that waits.
+    /// Closes every connection that waits, all at once.
     pub(crate) async fn close(&self) {
         let idle = std::mem::take(&mut self.lock().stack);
-        for (_, session) in idle {
-            let _ = session.quit(&self.config).await;
-        }
+        join_all(idle.into_iter().map(|(_, session)| session.quit(&self.config))).await;
     }
 
     /// `None` only where the semaphore was closed, which nobody does.

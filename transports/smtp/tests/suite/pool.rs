@@ -6,7 +6,7 @@ use std::time::Duration;
 use postrider_transport::{Blame, Class, Transport};
 use tokio::sync::Notify;
 
-use crate::support::{Act, At, Peer, assert_carried, builder, mail, smtp};
+use crate::support::{Act, At, Peer, assert_carried, builder, mail, patient, smtp};
 
 #[tokio::test]
 async fn one_connection_carries_many_messages() {
@@ -184,6 +184,32 @@ async fn close_says_goodbye_to_those_who_wait_and_a_later_call_connects_again() 
     peer.until_open(0).await;
     smtp.send(&mail()).await.unwrap();
     assert_eq!(peer.connections(), 2);
+}
+
+/// A server that is slow to answer one goodbye holds up no other.
+#[tokio::test]
+async fn close_says_every_goodbye_at_once() {
+    let peer = Peer::start(true).await;
+    let mut timeouts = patient();
+    timeouts.quit = Duration::from_secs(3600);
+    let smtp = builder(&peer).timeouts(timeouts).build().unwrap();
+    let release = Arc::new(Notify::new());
+    peer.times(2, At::Dot, Act::Hold(Arc::clone(&release)));
+    let both = [mail(), mail()].map(|mail| {
+        let smtp = smtp.clone();
+        tokio::spawn(async move { smtp.send(&mail).await })
+    });
+    peer.until(|peer| peer.rules_left() == 0).await;
+    release.notify_waiters();
+    for sending in both {
+        sending.await.unwrap().unwrap();
+    }
+    peer.times(2, At::Quit, Act::Hold(Arc::clone(&release)));
+    let closing = tokio::spawn(async move { smtp.close().await });
+    peer.until(|peer| peer.rules_left() == 0).await;
+    release.notify_waiters();
+    closing.await.unwrap();
+    peer.until_open(0).await;
 }
 
 /// A check is one of the connections allowed, and waits for its turn.
