@@ -137,10 +137,12 @@ pub enum HttpConfigError {
         /// Its name.
         name: &'static str,
     },
-    /// A setting has a value that is not known.
+    /// A setting has a value that cannot be used.
     Value {
         /// Which one.
         setting: &'static str,
+        /// What it may be.
+        expected: String,
     },
     /// The base URL is not `https://` with a host, or has a user name, a query or a fragment.
     BaseUrl,
@@ -155,8 +157,13 @@ pub enum HttpConfigError {
         /// Which one.
         what: &'static str,
     },
+    /// The transport's URL has more before the `@` than this provider takes.
+    Surplus,
     /// The transport's URL has a setting that this provider does not know, or one twice.
-    UnknownSetting,
+    UnknownSetting {
+        /// Those that it knows.
+        known: Vec<String>,
+    },
     /// The platform's root certificates cannot be used.
     Trust(String),
 }
@@ -168,13 +175,21 @@ impl fmt::Display for HttpConfigError {
                 f.write_str("a key is empty, or has a space, a line break or another character that none has")
             }
             Self::Env { name } => write!(f, "the environment variable {name} is not set"),
-            Self::Value { setting } => write!(f, "the setting {setting} has a value that is not known"),
+            Self::Value { setting, expected } => {
+                write!(f, "the setting {setting} has a value that cannot be used; it must be {expected}")
+            }
             Self::BaseUrl => f.write_str("the base URL must be https:// and a host, without user name, ? and #"),
             Self::Insecure => f.write_str("the base URL must be https://, or the key would travel in clear"),
             Self::Url => f.write_str("it is no URL; in a key, /, ?, #, : and @ must be percent-encoded"),
             Self::Scheme => f.write_str("the URL is of another provider"),
             Self::Missing { what } => write!(f, "the URL lacks {what}"),
-            Self::UnknownSetting => f.write_str("the URL has a setting that is not known, or one twice"),
+            Self::Surplus => f.write_str("the URL has more than a key before the @"),
+            Self::UnknownSetting { known } if known.is_empty() => {
+                f.write_str("the URL has a setting after the ?, and this provider has none")
+            }
+            Self::UnknownSetting { known } => {
+                write!(f, "the URL has a setting that is not known, or one twice; known are {}", known.join(", "))
+            }
             Self::Trust(reason) => write!(f, "the root certificates of this machine cannot be used: {reason}"),
         }
     }

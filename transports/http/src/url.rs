@@ -14,6 +14,8 @@ pub struct ProviderUrl {
     password: Option<String>,
     base_url: Option<String>,
     settings: Vec<(String, String)>,
+    /// The settings that the provider asked for.
+    known: Vec<String>,
 }
 
 impl ProviderUrl {
@@ -31,7 +33,7 @@ impl ProviderUrl {
         let settings = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         let user = Some(url.username()).filter(|user| !user.is_empty()).map(decode).transpose()?;
         let password = url.password().map(decode).transpose()?;
-        Ok(Self { user, password, base_url, settings })
+        Ok(Self { user, password, base_url, settings, known: Vec::new() })
     }
 
     /// The key: what stands before the `@`, and before a `:` if there is one.
@@ -52,6 +54,7 @@ impl ProviderUrl {
 
     /// The value of a setting after the `?`, if it is there.
     pub fn setting(&mut self, name: &str) -> Option<String> {
+        self.known.push(name.to_owned());
         let place = self.settings.iter().position(|(found, _)| found == name)?;
         Some(self.settings.swap_remove(place).1)
     }
@@ -61,17 +64,29 @@ impl ProviderUrl {
     /// # Errors
     /// When it is anything else.
     pub fn flag(&mut self, name: &'static str) -> Result<bool, HttpConfigError> {
-        match self.setting(name).as_deref() {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(HttpConfigError::Value { setting: name }),
+        self.choice(name, "false", "true")
+    }
+
+    /// Whether a setting has the second of two values rather than the first, which it has where it is not given.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn choice(&mut self, name: &'static str, usual: &str, other: &str) -> Result<bool, HttpConfigError> {
+        match self.setting(name) {
+            None => Ok(false),
+            Some(value) if value == usual => Ok(false),
+            Some(value) if value == other => Ok(true),
+            Some(_) => Err(HttpConfigError::Value { setting: name, expected: format!("{usual} or {other}") }),
         }
     }
 
     /// What is left is what nobody knows. Returns where the API is, if not at the provider's own address.
     pub(crate) fn finish(self) -> Result<Option<String>, HttpConfigError> {
-        if self.user.is_some() || self.password.is_some() || !self.settings.is_empty() {
-            return Err(HttpConfigError::UnknownSetting);
+        if self.user.is_some() || self.password.is_some() {
+            return Err(HttpConfigError::Surplus);
+        }
+        if !self.settings.is_empty() {
+            return Err(HttpConfigError::UnknownSetting { known: self.known });
         }
         Ok(self.base_url)
     }
@@ -131,11 +146,21 @@ mod tests {
 
     #[test]
     fn what_nobody_knows_is_an_error() -> Result<(), HttpConfigError> {
-        for text in ["test://K@default?regoin=eu", "test://K:second@default"] {
+        let left_over = |text| {
             let mut url = parse(text)?;
             url.key()?;
-            assert_eq!(url.finish(), Err(HttpConfigError::UnknownSetting), "{text}");
+            url.flag("sandbox")?;
+            url.choice("region", "us", "eu")?;
+            url.finish()
+        };
+        let unknown = HttpConfigError::UnknownSetting { known: vec!["sandbox".to_owned(), "region".to_owned()] };
+        for text in ["test://K@default?regoin=eu", "test://K@default?region=eu&region=eu"] {
+            assert_eq!(left_over(text), Err(unknown.clone()), "{text}");
         }
+        assert!(unknown.to_string().ends_with("known are sandbox, region"), "{unknown}");
+        assert_eq!(left_over("test://K:second@default"), Err(HttpConfigError::Surplus));
+        let value = HttpConfigError::Value { setting: "region", expected: "us or eu".to_owned() };
+        assert_eq!(left_over("test://K@default?region=mars"), Err(value));
         for (text, error) in [
             ("other://K@default", HttpConfigError::Scheme),
             ("test://K@default/path", HttpConfigError::Url),

@@ -64,7 +64,7 @@ impl fmt::Display for UrlError {
             Self::NoUsername => f.write_str("has a password without a user name"),
             Self::UnknownKey => f.write_str("has an unknown key; known are tls, pool, helo, ca and auth"),
             Self::Twice { key } => write!(f, "has the key {key} twice"),
-            Self::Value { key } => write!(f, "has a value for {key} that is not known"),
+            Self::Value { key } => write!(f, "has a value for {key} that cannot be used; it must be {}", expected(key)),
             Self::TlsForSmtps => f.write_str("has the key tls, which smtps:// does not take"),
         }
     }
@@ -79,6 +79,15 @@ impl From<UrlError> for SmtpConfigError {
 }
 
 const KEYS: [&str; 5] = ["tls", "pool", "helo", "ca", "auth"];
+
+fn expected(key: &str) -> &'static str {
+    match key {
+        "tls" => "required, opportunistic or none",
+        "auth" => "plain, login or xoauth2",
+        "pool" => "a number",
+        _ => "text",
+    }
+}
 
 pub(crate) fn parse(text: &str) -> Result<SmtpBuilder, SmtpConfigError> {
     let url = Url::parse(text.trim()).map_err(|error| match error {

@@ -46,7 +46,7 @@ impl Mailgun {
         let domain = domain.as_ref();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' || byte == b'_';
         if !domain.bytes().all(plain) || domain.split('.').any(str::is_empty) {
-            return Err(HttpConfigError::Value { setting: "domain" });
+            return Err(HttpConfigError::Value { setting: "domain", expected: "a domain name".to_owned() });
         }
         let path = format!("/v3/{domain}/messages.mime");
         Ok(Self { key: Secret::basic("api", key.as_ref())?, path, eu: false, test_mode: false })
@@ -98,11 +98,7 @@ impl Provider for Mailgun {
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
         let domain = url.setting("domain").ok_or(HttpConfigError::Missing { what: "the setting domain" })?;
         let mut mailgun = Self::new(url.key()?, domain)?;
-        mailgun.eu = match url.setting("region").as_deref() {
-            None | Some("us") => false,
-            Some("eu") => true,
-            Some(_) => return Err(HttpConfigError::Value { setting: "region" }),
-        };
+        mailgun.eu = url.choice("region", "us", "eu")?;
         mailgun.test_mode = url.flag("testmode")?;
         Ok(mailgun)
     }

@@ -113,11 +113,7 @@ impl Provider for Mailjet {
 
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
         let mut mailjet = Self::new(url.key()?, url.second("a secret key between the : and the @")?)?;
-        mailjet.us = match url.setting("region").as_deref() {
-            None | Some("global") => false,
-            Some("us") => true,
-            Some(_) => return Err(HttpConfigError::Value { setting: "region" }),
-        };
+        mailjet.us = url.choice("region", "global", "us")?;
         mailjet.sandbox = url.flag("sandbox")?;
         Ok(mailjet)
     }

@@ -97,14 +97,15 @@ impl Provider for Mailtrap {
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
         let mailtrap = Self::new(url.key()?)?;
         let stream = url.setting("stream");
+        let wrong = |setting, expected: &str| HttpConfigError::Value { setting, expected: expected.to_owned() };
         match (stream.as_deref(), url.setting("sandbox")) {
             (None | Some("transactional"), None) => Ok(mailtrap),
             (Some("bulk"), None) => Ok(mailtrap.bulk()),
             (None, Some(id)) => {
-                let id = id.parse().map_err(|_| HttpConfigError::Value { setting: "sandbox" })?;
+                let id = id.parse().map_err(|_| wrong("sandbox", "the number of an inbox"))?;
                 Ok(mailtrap.sandbox(id))
             }
-            _ => Err(HttpConfigError::Value { setting: "stream" }),
+            _ => Err(wrong("stream", "transactional or bulk, and left out beside sandbox")),
         }
     }
 

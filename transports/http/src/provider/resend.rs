@@ -87,11 +87,7 @@ impl Provider for Resend {
 
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
         let mut resend = Self::new(url.key()?)?;
-        resend.batches = match url.setting("batches").as_deref() {
-            None | Some("true") => true,
-            Some("false") => false,
-            Some(_) => return Err(HttpConfigError::Value { setting: "batches" }),
-        };
+        resend.batches = !url.choice("batches", "true", "false")?;
         Ok(resend)
     }
 

@@ -87,11 +87,7 @@ impl Provider for SendGrid {
 
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
         let mut sendgrid = Self::new(url.key()?)?;
-        sendgrid.eu = match url.setting("region").as_deref() {
-            None | Some("global") => false,
-            Some("eu") => true,
-            Some(_) => return Err(HttpConfigError::Value { setting: "region" }),
-        };
+        sendgrid.eu = url.choice("region", "global", "eu")?;
         sendgrid.sandbox = url.flag("sandbox")?;
         Ok(sendgrid)
     }

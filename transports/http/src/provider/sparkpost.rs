@@ -88,11 +88,7 @@ impl Provider for SparkPost {
 
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
         let mut sparkpost = Self::new(url.key()?)?;
-        sparkpost.eu = match url.setting("region").as_deref() {
-            None | Some("us") => false,
-            Some("eu") => true,
-            Some(_) => return Err(HttpConfigError::Value { setting: "region" }),
-        };
+        sparkpost.eu = url.choice("region", "us", "eu")?;
         sparkpost.sandbox = url.flag("sandbox")?;
         Ok(sparkpost)
     }

@@ -222,7 +222,13 @@ async fn reads_its_url() {
     let shown = format!("{:?}", Http::<Brevo>::from_url("brevo://K@default").expect("a URL"));
     assert!(shown.contains("https://api.brevo.com/"), "{shown}");
     let error = |url| Http::<Brevo>::from_url(url).err();
-    assert_eq!(error("brevo://K@default?region=eu"), Some(HttpConfigError::UnknownSetting));
-    assert_eq!(error("brevo://K@default?sandbox=1"), Some(HttpConfigError::Value { setting: "sandbox" }));
+    assert_eq!(
+        error("brevo://K@default?region=eu"),
+        Some(HttpConfigError::UnknownSetting { known: vec!["sandbox".to_owned()] })
+    );
+    assert_eq!(
+        error("brevo://K@default?sandbox=1"),
+        Some(HttpConfigError::Value { setting: "sandbox", expected: "false or true".to_owned() })
+    );
     assert_eq!(error("brevo://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
 }

@@ -255,6 +255,6 @@ async fn reads_its_url() {
     let own = Http::<MailerSend>::from_url("mailersend://K@default").expect("a URL");
     assert!(format!("{own:?}").contains("https://api.mailersend.com/"), "{own:?}");
     let error = |url| Http::<MailerSend>::from_url(url).err();
-    assert_eq!(error("mailersend://K@default?region=eu"), Some(HttpConfigError::UnknownSetting));
+    assert_eq!(error("mailersend://K@default?region=eu"), Some(HttpConfigError::UnknownSetting { known: Vec::new() }));
     assert_eq!(error("mailersend://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
 }

@@ -210,9 +210,13 @@ async fn reads_its_url() {
     let error = |url| Http::<Mailgun>::from_url(url).err();
     assert_eq!(error("mailgun://K@default"), Some(HttpConfigError::Missing { what: "the setting domain" }));
     for url in ["mailgun://K@default?domain=a/b", "mailgun://K@default?domain=", "mailgun://K@default?domain=a..b"] {
-        assert_eq!(error(url), Some(HttpConfigError::Value { setting: "domain" }), "{url}");
+        assert_eq!(
+            error(url),
+            Some(HttpConfigError::Value { setting: "domain", expected: "a domain name".to_owned() }),
+            "{url}"
+        );
     }
-    let region = Some(HttpConfigError::Value { setting: "region" });
+    let region = Some(HttpConfigError::Value { setting: "region", expected: "us or eu".to_owned() });
     assert_eq!(error("mailgun://K@default?domain=a.b&region=mars"), region);
     assert_eq!(error("mailgun://default?domain=a.b"), Some(HttpConfigError::Missing { what: "a key before the @" }));
 }

@@ -239,7 +239,10 @@ async fn reads_its_url() {
     let us = Http::<Mailjet>::from_url("mailjet://K:S@default?region=us").expect("a URL");
     assert!(format!("{us:?}").contains("https://api.us.mailjet.com/"), "{us:?}");
     let error = |url| Http::<Mailjet>::from_url(url).err();
-    assert_eq!(error("mailjet://K:S@default?region=mars"), Some(HttpConfigError::Value { setting: "region" }));
+    assert_eq!(
+        error("mailjet://K:S@default?region=mars"),
+        Some(HttpConfigError::Value { setting: "region", expected: "global or us".to_owned() })
+    );
     let secret = HttpConfigError::Missing { what: "a secret key between the : and the @" };
     assert_eq!(error("mailjet://K@default"), Some(secret));
 }

@@ -184,10 +184,11 @@ async fn reads_its_url() {
         assert!(format!("{transport:?}").contains(host), "{transport:?}");
     }
     let error = |url| Http::<Mailtrap>::from_url(url).err();
-    let value = |setting| Some(HttpConfigError::Value { setting });
-    assert_eq!(error("mailtrap://K@default?stream=promotional"), value("stream"));
-    assert_eq!(error("mailtrap://K@default?stream=bulk&sandbox=1"), value("stream"));
-    assert_eq!(error("mailtrap://K@default?sandbox=inbox"), value("sandbox"));
+    let value = |setting, expected: &str| Some(HttpConfigError::Value { setting, expected: expected.to_owned() });
+    let stream = value("stream", "transactional or bulk, and left out beside sandbox");
+    assert_eq!(error("mailtrap://K@default?stream=promotional"), stream);
+    assert_eq!(error("mailtrap://K@default?stream=bulk&sandbox=1"), stream);
+    assert_eq!(error("mailtrap://K@default?sandbox=inbox"), value("sandbox", "the number of an inbox"));
     assert_eq!(error("mailtrap://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
 }
 

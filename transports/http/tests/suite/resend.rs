@@ -370,6 +370,9 @@ async fn reads_its_url() {
     assert!(format!("{usual:?}").contains("https://api.resend.com/"), "{usual:?}");
     assert_eq!(usual.max_batch(), 100);
     let error = |url| Http::<Resend>::from_url(url).err();
-    assert_eq!(error("resend://K@default?batches=no"), Some(HttpConfigError::Value { setting: "batches" }));
+    assert_eq!(
+        error("resend://K@default?batches=no"),
+        Some(HttpConfigError::Value { setting: "batches", expected: "true or false".to_owned() })
+    );
     assert_eq!(error("resend://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
 }

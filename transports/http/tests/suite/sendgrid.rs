@@ -209,6 +209,9 @@ async fn reads_its_url() {
     let eu = Http::<SendGrid>::from_url("sendgrid://K@default?region=eu").expect("a URL");
     assert!(format!("{eu:?}").contains("https://api.eu.sendgrid.com/"), "{eu:?}");
     let error = |url| Http::<SendGrid>::from_url(url).err();
-    assert_eq!(error("sendgrid://K@default?region=mars"), Some(HttpConfigError::Value { setting: "region" }));
+    assert_eq!(
+        error("sendgrid://K@default?region=mars"),
+        Some(HttpConfigError::Value { setting: "region", expected: "global or eu".to_owned() })
+    );
     assert_eq!(error("sendgrid://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
 }

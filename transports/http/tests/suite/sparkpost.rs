@@ -254,6 +254,9 @@ async fn reads_its_url() {
     assert!(shown("sparkpost://K@default?region=eu").contains("https://api.eu.sparkpost.com/"));
     assert!(shown("sparkpost://K@default?region=us").contains("https://api.sparkpost.com/"));
     let error = |url| Http::<SparkPost>::from_url(url).err();
-    assert_eq!(error("sparkpost://K@default?region=mars"), Some(HttpConfigError::Value { setting: "region" }));
+    assert_eq!(
+        error("sparkpost://K@default?region=mars"),
+        Some(HttpConfigError::Value { setting: "region", expected: "us or eu".to_owned() })
+    );
     assert_eq!(error("sparkpost://default"), Some(HttpConfigError::Missing { what: "a key before the @" }));
 }
