@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{AdminStore, DeliveryId, Email, EnqueueError, Outbox, SqliteStore, State, Store, StoreErrorKind};
+use postrider::{
+    AdminStore, Class, DeliveryId, Email, EnqueueError, Outbox, Receipt, RecipientState, Refusal, SqliteStore, State,
+    Store, StoreErrorKind,
+};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tokio_util::sync::CancellationToken;
@@ -255,6 +258,28 @@ async fn a_text_that_is_not_utf_8_stops_nobody() {
         assert!(dead.last_error.as_deref().unwrap().contains("the stored row cannot be read"), "{dead:?}");
         assert_eq!(outbox.get(dead.id).await.unwrap().unwrap().state, State::Dead);
     }
+}
+
+/// Whoever took a mail has it, even if the rest of its way shows that it can no longer be read.
+#[tokio::test]
+async fn a_body_that_is_damaged_after_somebody_took_it_leaves_no_dead_letter() {
+    let pool = pool().await;
+    let later = Receipt::new().with_refused(vec![Refusal::new("bob@example.com", Class::Transient, "450 later")]);
+    let transport = ScriptedTransport::new().then(Ok(later));
+    let outbox = Outbox::new(SqliteStore::new(pool.clone()), transport.clone());
+    outbox.migrate().await.unwrap();
+    let both = Email::builder().from("shop@example.com").to("ada@example.com").to("bob@example.com").text("Hello");
+    let id = outbox.enqueue(both.build().unwrap()).await.unwrap();
+    assert_eq!(outbox.relay().drain().await.unwrap().retried, 1);
+    let damage =
+        "UPDATE postrider_deliveries SET body = CAST(x'7b22ff227d' AS TEXT); UPDATE postrider_queue SET due_at = 0";
+    sqlx::raw_sql(damage).execute(&pool).await.unwrap();
+    outbox.relay().drain().await.unwrap();
+    assert_eq!(transport.calls().len(), 1, "there is nothing to send");
+    let delivery = outbox.get(id).await.unwrap().unwrap();
+    assert_eq!(delivery.state, State::Sent);
+    let states: Vec<_> = delivery.recipients.iter().map(|r| (r.recipient.as_str(), r.state)).collect();
+    assert_eq!(states, [("ada@example.com", RecipientState::Sent), ("bob@example.com", RecipientState::Refused)]);
 }
 
 /// The work of pruning grows as what is pruned, and not as its square.
