@@ -21,27 +21,25 @@ fn fresh_name() -> String {
     format!("b_{}", DeliveryId::new().as_uuid().simple())
 }
 
-/// The databases on one server that this benchmark has made. Whoever used one is through when the next is made.
-struct Made(Mutex<Vec<String>>);
+/// The database that this benchmark made last. Whoever used it is through when the next is made.
+type Last = Mutex<Option<String>>;
 
-static ON_POSTGRES: Made = Made(Mutex::new(Vec::new()));
-static ON_MARIADB: Made = Made(Mutex::new(Vec::new()));
+static ON_POSTGRES: Last = Mutex::new(None);
+static ON_MARIADB: Last = Mutex::new(None);
 
-impl Made {
-    /// A name, and the names of those that can go: a million mails take more than a GiB.
-    fn next(&self) -> (String, Vec<String>) {
-        let name = fresh_name();
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (name.clone(), std::mem::replace(&mut *made, vec![name]))
-    }
+/// A name, and that of the last one, which can go: a million mails take more than a GiB.
+fn next(last: &Last) -> (String, Option<String>) {
+    let name = fresh_name();
+    let old = last.lock().unwrap_or_else(PoisonError::into_inner).replace(name.clone());
+    (name, old)
 }
 
 /// A database of its own on the PostgreSQL of the tests, with so many connections.
 pub(crate) async fn postgres(connections: u32) -> PgPool {
     let url = variable("POSTRIDER_TEST_PG_URL");
-    let (name, old) = ON_POSTGRES.next();
+    let (name, old) = next(&ON_POSTGRES);
     let admin = PgPoolOptions::new().max_connections(1).connect(&url).await.expect("PostgreSQL answers");
-    for old in old {
+    if let Some(old) = old {
         let text = format!("DROP DATABASE {old} WITH (FORCE)");
         sqlx::query(sqlx::AssertSqlSafe(text)).execute(&admin).await.expect("it is dropped");
     }
@@ -63,9 +61,9 @@ pub(crate) async fn pg_store(connections: u32) -> PgStore {
 /// A database of its own on the MariaDB of the tests.
 pub(crate) async fn mysql(connections: u32) -> MySqlPool {
     let url = variable("POSTRIDER_TEST_MYSQL_URL");
-    let (name, old) = ON_MARIADB.next();
+    let (name, old) = next(&ON_MARIADB);
     let admin = MySqlPoolOptions::new().max_connections(1).connect(&url).await.expect("MariaDB answers");
-    for old in old {
+    if let Some(old) = old {
         sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {old}"))).execute(&admin).await.expect("it is dropped");
     }
     sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.expect("a database");

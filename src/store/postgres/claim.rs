@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::plans;
 use super::rows::{Moment, recorded};
-use super::sql::{Sql, usual};
+use super::sql::{Sql, USUAL_FORMAT, USUAL_IN_DOUBT, USUAL_PRIORITY};
 use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::{Lease, LeaseKey, RecipientOutcome};
 use crate::store::floor::{Floor, Floors};
@@ -108,7 +108,7 @@ fn taken(row: &PgRow) -> Result<Taken, StoreError> {
     let id: Uuid = value(row, column::ID)?;
     let key = LeaseKey { id: id.into(), token: value(row, column::TOKEN)? };
     let format: Option<&str> = value(row, column::FORMAT)?;
-    let message = Encoded { format: format.unwrap_or(usual::FORMAT).to_owned(), body: value(row, column::BODY)? };
+    let message = Encoded { format: format.unwrap_or(USUAL_FORMAT).to_owned(), body: value(row, column::BODY)? };
     let due_at = time(row, column::DUE_AT)?;
     let dated_at = time_or_null(row, column::DATED_AT)?.unwrap_or(due_at);
     let progress: Option<Vec<i32>> = value(row, column::PROGRESS)?;
@@ -128,13 +128,13 @@ fn taken(row: &PgRow) -> Result<Taken, StoreError> {
         ..Lease::new(key, time(row, column::CLAIMED_AT)?, message, Vec::new())
     };
     let priority: Option<i16> = value(row, column::PRIORITY)?;
-    let when_in_doubt: Option<&str> = value(row, column::WHEN_IN_DOUBT)?;
-    let when_in_doubt = when_in_doubt.unwrap_or(usual::WHEN_IN_DOUBT.as_str());
+    let when_in_doubt = value(row, column::WHEN_IN_DOUBT);
+    let when_in_doubt = when_in_doubt.map(|word: Option<&str>| word.unwrap_or(USUAL_IN_DOUBT.as_str()));
     Ok(Taken {
-        priority: priority.map_or(usual::PRIORITY.level().into(), i64::from),
+        priority: priority.map_or(USUAL_PRIORITY.level().into(), i64::from),
         place: (to_micros(due_at), id),
         partial: partial != 0,
-        lease: addressed(lease, value(row, column::RECIPIENTS), Ok(when_in_doubt)),
+        lease: addressed(lease, value(row, column::RECIPIENTS), when_in_doubt),
     })
 }
 

@@ -10,18 +10,15 @@ use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, Postgres, Type};
 
 use super::plans::{Fitted, QueueSize};
+use crate::state::{Priority, WhenInDoubt};
 
 /// Now: the time in `$1`, or else the database's.
 pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 
-/// What a claim leaves out.
-pub(super) mod usual {
-    use crate::state::{Priority, WhenInDoubt};
-
-    pub(in super::super) const PRIORITY: Priority = Priority::NORMAL;
-    pub(in super::super) const FORMAT: &str = "email/1";
-    pub(in super::super) const WHEN_IN_DOUBT: WhenInDoubt = WhenInDoubt::Resend;
-}
+/// What nearly every delivery has, and a claim leaves out.
+pub(super) const USUAL_PRIORITY: Priority = Priority::NORMAL;
+pub(super) const USUAL_FORMAT: &str = "email/1";
+pub(super) const USUAL_IN_DOUBT: WhenInDoubt = WhenInDoubt::Resend;
 
 #[derive(Debug)]
 pub(super) struct Sql {
@@ -49,9 +46,9 @@ impl Sql {
     pub(super) fn new(schema: &str) -> Self {
         let fill = |text: &str| Arc::from(text.replace("{s}", schema).replace("{now}", NOW).as_str());
         let claim = CLAIM
-            .replace("{priority}", &usual::PRIORITY.level().to_string())
-            .replace("{format}", usual::FORMAT)
-            .replace("{when_in_doubt}", usual::WHEN_IN_DOUBT.as_str());
+            .replace("{priority}", &USUAL_PRIORITY.level().to_string())
+            .replace("{format}", USUAL_FORMAT)
+            .replace("{when_in_doubt}", USUAL_IN_DOUBT.as_str());
         Self {
             schema: schema.to_owned(),
             prepared: true,

@@ -183,7 +183,7 @@ impl fmt::Display for HttpConfigError {
             Self::Url => f.write_str("it is no URL; in a key, /, ?, #, : and @ must be percent-encoded"),
             Self::Scheme => f.write_str("the URL is of another provider"),
             Self::Missing { what } => write!(f, "the URL lacks {what}"),
-            Self::Surplus => f.write_str("the URL has more than a key before the @"),
+            Self::Surplus => f.write_str("the URL has more before the @ than this provider takes"),
             Self::UnknownSetting { known } if known.is_empty() => {
                 f.write_str("the URL has a setting after the ?, and this provider has none")
             }

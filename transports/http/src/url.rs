@@ -67,7 +67,7 @@ impl ProviderUrl {
         self.choice(name, "false", "true")
     }
 
-    /// Whether a setting has the second of two values rather than the first, which it has where it is not given.
+    /// A setting with two values: false where it has the usual one or is not given, true where it has the other.
     ///
     /// # Errors
     /// When it is anything else.
