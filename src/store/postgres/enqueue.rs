@@ -10,9 +10,10 @@ use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
 use super::rows::Moment;
-use super::sql::Sql;
+use super::sql::{Sql, USUAL_FORMAT, USUAL_IN_DOUBT, USUAL_PRIORITY};
 use crate::clock::{micros, to_micros};
 use crate::delivery::{NewRow, When};
+use crate::state::Priority;
 use crate::store::StoreError;
 use crate::store::sql::{corrupt, recipients_json};
 
@@ -73,7 +74,7 @@ async fn insert_one(
         .bind(recipients_json(&row.recipients))
         .bind(row.template_id.as_deref())
         .bind(row.key.as_deref())
-        .bind(i16::from(row.priority.level()))
+        .bind(level(row.priority))
         .bind(row.when_in_doubt.as_str())
         .bind(send_after)
         .bind(send)
@@ -88,20 +89,34 @@ async fn insert_one(
 fn many(sql: &Sql, text: &Arc<str>, rows: &[NewRow], now: Option<Moment>) -> Query<'static, Postgres, PgArguments> {
     let (send_after, send): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.due)).unzip();
     let (expire_after, expire): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.expires)).unzip();
+    let first = rows.first().and_then(|row| row.template_id.as_deref());
+    let templates = unless_all(first, rows.iter().map(|row| row.template_id.as_deref()));
+    let template = if templates.is_none() { first } else { None };
     sql.query(text)
         .bind(now)
         .bind(rows.iter().map(|row| row.id.as_uuid()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.message.format.as_str()).collect::<Vec<_>>())
+        .bind(unless_all(USUAL_FORMAT, rows.iter().map(|row| row.message.format.as_str())))
         .bind(rows.iter().map(|row| row.message.body.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| recipients_json(&row.recipients)).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.template_id.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.key.as_deref()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| i16::from(row.priority.level())).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.when_in_doubt.as_str()).collect::<Vec<_>>())
-        .bind(send_after)
-        .bind(send)
-        .bind(expire_after)
-        .bind(expire)
+        .bind(templates)
+        .bind(unless_all(None, rows.iter().map(|row| row.key.as_deref())))
+        .bind(unless_all(level(USUAL_PRIORITY), rows.iter().map(|row| level(row.priority))))
+        .bind(unless_all(USUAL_IN_DOUBT.as_str(), rows.iter().map(|row| row.when_in_doubt.as_str())))
+        .bind(unless_all(false, send_after))
+        .bind(unless_all(None, send))
+        .bind(unless_all(false, expire_after))
+        .bind(unless_all(None, expire))
+        .bind(template)
+}
+
+/// A column; nothing where each row has the same usual value, which the statement then puts in.
+fn unless_all<T: PartialEq>(usual: T, column: impl IntoIterator<Item = T>) -> Option<Vec<T>> {
+    let column: Vec<T> = column.into_iter().collect();
+    column.iter().any(|value| *value != usual).then_some(column)
+}
+
+fn level(priority: Priority) -> i16 {
+    priority.level().into()
 }
 
 /// The delivery that has each key.

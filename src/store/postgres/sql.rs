@@ -15,7 +15,7 @@ use crate::state::{Priority, WhenInDoubt};
 /// Now: the time in `$1`, or else the database's.
 pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 
-/// What nearly every delivery has, and a claim leaves out.
+/// What nearly every delivery has, and so goes without saying where many are enqueued or claimed.
 pub(super) const USUAL_PRIORITY: Priority = Priority::NORMAL;
 pub(super) const USUAL_FORMAT: &str = "email/1";
 pub(super) const USUAL_IN_DOUBT: WhenInDoubt = WhenInDoubt::Resend;
@@ -44,11 +44,11 @@ pub(super) struct Sql {
 
 impl Sql {
     pub(super) fn new(schema: &str) -> Self {
-        let fill = |text: &str| Arc::from(text.replace("{s}", schema).replace("{now}", NOW).as_str());
-        let claim = CLAIM
-            .replace("{priority}", &USUAL_PRIORITY.level().to_string())
-            .replace("{format}", USUAL_FORMAT)
-            .replace("{when_in_doubt}", USUAL_IN_DOUBT.as_str());
+        let priority = USUAL_PRIORITY.level().to_string();
+        let fill = |text: &str| -> Arc<str> {
+            let text = text.replace("{s}", schema).replace("{now}", NOW).replace("{priority}", &priority);
+            text.replace("{format}", USUAL_FORMAT).replace("{when_in_doubt}", USUAL_IN_DOUBT.as_str()).into()
+        };
         Self {
             schema: schema.to_owned(),
             prepared: true,
@@ -57,7 +57,7 @@ impl Sql {
             insert_many: fill(&INSERT.replace("{rows}", MANY)),
             insert_keyed: fill(&(INSERT.replace("{rows}", MANY) + UNLESS_KNOWN)),
             ids_of_keys: fill(IDS_OF_KEYS),
-            claim: Fitted::new(&fill(&claim)),
+            claim: Fitted::new(&fill(CLAIM)),
             settle_sent: Fitted::new(&fill(SETTLE_SENT)),
             settle: Fitted::new(&fill(SETTLE)),
             record_recipients: fill(RECORD_RECIPIENTS),
@@ -123,8 +123,14 @@ const INSERT: &str = r#"
 const ONE: &str = r#"(VALUES ($2::uuid, $3::text, $4::text, $5::text, $6::text, $7::text, $8::smallint, $9::text, $10::bool,
                 $11::bigint, $12::bool, $13::bigint))"#;
 
-const MANY: &str = r#"unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[],
-                $10::bool[], $11::bigint[], $12::bool[], $13::bigint[])"#;
+/// Many rows, from an array for each column. An array that is null stands for the usual value in every row, or for `$14`, the
+/// template that is the same for all: each array costs something for each row.
+const MANY: &str = r#"(
+        SELECT id, coalesce(format, '{format}'), body, recipients, coalesce(template_id, $14::text), key, coalesce(priority, {priority}::smallint),
+               coalesce(when_in_doubt, '{when_in_doubt}'), send_after, send, expire_after, expire
+        FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::bool[],
+                    $11::bigint[], $12::bool[], $13::bigint[])
+            u (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire))"#;
 
 /// In the keys' order, so that no two transactions wait for each other.
 const UNLESS_KNOWN: &str = " ORDER BY key ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING RETURNING id";

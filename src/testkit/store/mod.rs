@@ -76,6 +76,7 @@ macro_rules! store_tests {
         $crate::store_tests! { @each $attributes $fixture;
             a_commit_brings_it_and_a_rollback_does_not
             a_message_comes_back_as_it_went_in
+            what_is_enqueued_together_stays_apart
             a_recipient_named_twice_counts_once
             a_key_adds_one_delivery
             a_key_is_free_again_after_a_rollback
