@@ -1,5 +1,5 @@
 //! Writing down what became of deliveries, in natural batches: whatever finishes while one batch is being written goes into
-//! the next. Nothing waits for a timer.
+//! the next. Where far more is under way than has finished, a batch waits a moment for company.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +17,15 @@ use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The most that is written in one transaction: what was claimed together.
 const BATCH: usize = super::claim::MOST;
+
+/// So few results wait a moment for others: with a claim of as many, their batch costs a database as much again as ten of them.
+const FEW: usize = 64;
+
+/// How long they wait. What is sent and not yet written would be sent twice after a crash.
+const COMPANY: Duration = Duration::from_millis(3);
+
+/// They wait only where so many times as many deliveries are in this relay's hands, so that the calls never run out of room.
+const PLENTY: usize = 4;
 
 /// A settlement, with what is told once it is written.
 #[derive(Debug)]
@@ -37,13 +46,7 @@ pub(super) async fn settle<S: Store, T: Transport>(
     let mut received = Vec::with_capacity(BATCH);
     let mut batch = Batch::default();
     let mut outcome = Ok(());
-    while finished.recv_many(&mut received, BATCH).await > 0 {
-        // Others may be about to finish, and go along.
-        tokio::task::yield_now().await;
-        while received.len() < BATCH {
-            let Ok(done) = finished.try_recv() else { break };
-            received.push(done);
-        }
+    while gather(&shared, &mut finished, &mut received).await > 0 {
         shared.settling.store(true, Ordering::SeqCst);
         received.drain(..).for_each(|done| batch.add(done));
         if let Err(error) = settle_batch(&shared, &batch, patience).await {
@@ -61,6 +64,33 @@ pub(super) async fn settle<S: Store, T: Transport>(
         shared.room_freed.notify_one();
     }
     outcome
+}
+
+/// Waits for results, and returns how many there are; none when the last sender is gone.
+async fn gather<S: Store, T: Transport>(
+    shared: &Shared<S, T>,
+    finished: &mut mpsc::UnboundedReceiver<Finished>,
+    received: &mut Vec<Finished>,
+) -> usize {
+    if finished.recv_many(received, BATCH).await == 0 {
+        return 0;
+    }
+    // Others may be about to finish, and go along.
+    tokio::task::yield_now().await;
+    while received.len() < BATCH {
+        let Ok(done) = finished.try_recv() else { break };
+        received.push(done);
+    }
+    let wait = tokio::time::sleep(COMPANY);
+    tokio::pin!(wait);
+    while received.len() < FEW && received.len() * PLENTY < shared.in_hand() {
+        tokio::select! {
+            biased;
+            more = finished.recv_many(received, FEW) => if more == 0 { break },
+            () = &mut wait => break,
+        }
+    }
+    received.len()
 }
 
 /// What is written together, in the form in which a store takes it.

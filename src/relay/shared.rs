@@ -75,6 +75,11 @@ impl<S, T: Transport> Shared<S, T> {
         }
     }
 
+    /// How many it holds.
+    pub(super) fn in_hand(&self) -> usize {
+        self.held().len()
+    }
+
     pub(super) fn holding(&self) -> Vec<LeaseKey> {
         let mut keys: Vec<_> = self.held().iter().map(|(id, token)| LeaseKey { id: *id, token: *token }).collect();
         // In one order everywhere, so that no two transactions wait for each other.
@@ -104,7 +109,7 @@ impl<S, T: Transport> Shared<S, T> {
                 (!each.is_empty()).then(|| each.join("; "))
             }
         };
-        RelayReport::new(self.id, self.held().len(), paused)
+        RelayReport::new(self.id, self.in_hand(), paused)
     }
 
     /// Tells the breaker what a call came to, and everybody what the breaker made of it.

@@ -321,6 +321,34 @@ async fn a_message_takes_room_until_its_result_is_written() {
     worker.await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn where_much_is_under_way_results_are_written_together_and_else_at_once() {
+    // One call at a time, of a millisecond.
+    let line = Arc::new(tokio::sync::Mutex::new(()));
+    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+        let line = Arc::clone(&line);
+        async move {
+            let _turn = line.lock().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok(Receipt::new())
+        }
+    });
+    for (mails, at_most) in [(1, 1), (4, 4), (200, 100)] {
+        let store = crate::outage::Unreliable::default();
+        let outbox = Outbox::new(store.clone(), transport.clone());
+        outbox.enqueue_all((0..mails).map(|_| ada())).await.unwrap();
+        let (start, shutdown) = (tokio::time::Instant::now(), CancellationToken::new());
+        let diary = Diary::default();
+        let worker = tokio::spawn(outbox.relay().concurrency(256).observer(diary.clone()).run(shutdown.clone()));
+        until("all are sent", || async { diary.count("sent") == mails }).await;
+        let took = start.elapsed();
+        assert!(mails > 1 || took < Duration::from_millis(4), "a lone result waited for company: {took:?}");
+        assert!(store.batches() <= at_most, "{} batches for {mails} results", store.batches());
+        shutdown.cancel();
+        worker.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_no_database_can_store_is_stored_without_what_it_cannot() {
     let answer = Receipt::new().with_reply("250 o\0k").with_provider_id("a\0b").with_via("s\0es");

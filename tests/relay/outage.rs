@@ -19,6 +19,7 @@ pub(crate) struct Unreliable {
     store: MemoryStore,
     down: Arc<AtomicBool>,
     refused: Arc<AtomicUsize>,
+    settled: Arc<AtomicUsize>,
 }
 
 impl Unreliable {
@@ -33,6 +34,11 @@ impl Unreliable {
     /// How many calls found the line cut.
     pub(crate) fn refusals(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
+    }
+
+    /// How many batches of results were written.
+    pub(crate) fn batches(&self) -> usize {
+        self.settled.load(Ordering::SeqCst)
     }
 
     fn up(&self) -> Result<(), StoreError> {
@@ -61,6 +67,7 @@ impl Store for Unreliable {
     }
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
         self.up()?;
+        self.settled.fetch_add(1, Ordering::SeqCst);
         self.store.settle(settlements).await
     }
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
