@@ -175,6 +175,38 @@ async fn plans_that_were_made_over_an_empty_queue_do_not_stay() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run scripts/test"]
+async fn what_is_renewed_or_settled_is_looked_for_by_its_key() {
+    let (schema, pool, _outbox) = outbox().await;
+    run(&pool, &format!("ALTER TABLE \"{schema}\".queue SET (autovacuum_enabled = false)")).await;
+    run(&pool, &rows(20_000, 5, "-1 hour").replace("{s}", &schema)).await;
+    run(&pool, &format!("VACUUM ANALYZE \"{schema}\".queue")).await;
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let options = pool.connect_options().as_ref().clone().options([("plan_cache_mode", mode)]);
+        let one = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let store = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
+        let leases = store.claim(postrider::Claim::new(1_000, SECOND * 60)).await.unwrap();
+        let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
+        let (sent, retried) = leases.split_at(500);
+        let sent: Vec<_> = sent.iter().map(pool::sent).collect();
+        let again = |lease| postrider::Settlement { next: Next::Pending { after: SECOND * 60 }, ..pool::sent(lease) };
+        let retried: Vec<_> = retried.iter().map(again).collect();
+        let mut before = read_so_far(&one, &schema).await.0;
+        for what in ["renewing", "sent", "retried"] {
+            let done = match what {
+                "renewing" => store.renew(&keys, SECOND * 60).await,
+                "sent" => store.settle(&sent).await,
+                _ => store.settle(&retried).await,
+            };
+            assert!(done.unwrap().iter().all(|settled| *settled == postrider::Settled::Done));
+            let after = read_so_far(&one, &schema).await.0;
+            assert!(after - before < 5_000, "{mode}, {what}: {} rows of the queue were read", after - before);
+            before = after;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
 async fn a_long_mail_is_compressed_in_the_quick_way_where_the_server_knows_it() {
     let (schema, pool, outbox) = outbox().await;
     let long = Email::builder().from("shop@example.com").to("ada@example.com").text("As ordered.\n".repeat(1_000));

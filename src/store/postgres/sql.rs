@@ -195,12 +195,14 @@ const SETTLE_SENT: &str = r#"
         FROM gone)
     SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(place), '{}') END FROM gone"#;
 
-/// Everything else that a settlement can be.
+/// Everything else that a settlement can be; with sub-selects as in [`SETTLE_SENT`].
 const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (
-        SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::bool[], $8::bool[], $9::int[],
-                             $10::int[], $11::timestamptz[], $12::timestamptz[], $13::text[], $14::bool[], $15::text[], $16::text[],
-                             $17::text[], $18::text[], $19::bool[])
+        SELECT * FROM unnest((SELECT $2::uuid[]), (SELECT $3::bigint[]), (SELECT $4::text[]), (SELECT $5::bigint[]),
+                             (SELECT $6::text[]), (SELECT $7::bool[]), (SELECT $8::bool[]), (SELECT $9::int[]), (SELECT $10::int[]),
+                             (SELECT $11::timestamptz[]), (SELECT $12::timestamptz[]), (SELECT $13::text[]), (SELECT $14::bool[]),
+                             (SELECT $15::text[]), (SELECT $16::text[]), (SELECT $17::text[]), (SELECT $18::text[]),
+                             (SELECT $19::bool[]))
             u (id, token, next, after, reason, charge, called, number, cycle, started, finished, outcome, fault, error, reply,
                provider_id, transport, partial)),
     gone AS (
@@ -234,11 +236,11 @@ const RECORD_RECIPIENTS: &str = r#"
 const RECORDED: &str =
     r#"SELECT delivery_id, address, outcome, reply FROM "{s}".recipients WHERE delivery_id = ANY($1)"#;
 
-/// What is being settled at this moment is passed by, and needs no longer lease.
+/// What is being settled at this moment is passed by, and needs no longer lease. With sub-selects as in [`SETTLE_SENT`].
 const RENEW: &str = r#"
     UPDATE "{s}".queue q SET lease_until = {now} + $2 * interval '1 microsecond'
     WHERE ctid = ANY (ARRAY (
-        SELECT h.ctid FROM "{s}".queue h JOIN unnest($3::uuid[], $4::bigint[]) u (id, token)
+        SELECT h.ctid FROM "{s}".queue h JOIN unnest((SELECT $3::uuid[]), (SELECT $4::bigint[])) u (id, token)
             ON h.delivery_id = u.id AND h.token = u.token
         FOR UPDATE OF h SKIP LOCKED))
     RETURNING q.delivery_id, q.token"#;
