@@ -1,5 +1,5 @@
 //! Writing down what became of deliveries, in natural batches: whatever finishes while one batch is being written goes into
-//! the next. Where far more is under way than has finished, a batch waits a moment for company.
+//! the next. Where a great many are in hand, a small batch waits a moment for company.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,14 +18,16 @@ use crate::store::{Store, StoreError, StoreErrorKind};
 /// The most that is written in one transaction: what was claimed together.
 const BATCH: usize = super::claim::MOST;
 
-/// So few results wait a moment for others: with a claim of as many, their batch costs a database as much again as ten of them.
+/// Fewer results than this wait a moment for others: however few they are, a claim and a settlement cost PostgreSQL as much as nine
+/// mails.
 const FEW: usize = 64;
 
 /// How long they wait. What is sent and not yet written would be sent twice after a crash.
 const COMPANY: Duration = Duration::from_millis(3);
 
-/// They wait only where so many times as many deliveries are in this relay's hands, so that the calls never run out of room.
-const PLENTY: usize = 4;
+/// They wait only where so many deliveries are in hand. A result keeps its room while it waits, which a relay with less of it would
+/// rather have for a call.
+const PLENTY: usize = 2 * FEW;
 
 /// A settlement, with what is told once it is written.
 #[derive(Debug)]
@@ -81,15 +83,14 @@ async fn gather<S: Store, T: Transport>(
         let Ok(done) = finished.try_recv() else { break };
         received.push(done);
     }
-    let wait = tokio::time::sleep(COMPANY);
-    tokio::pin!(wait);
-    while received.len() < FEW && received.len() * PLENTY < shared.in_hand() {
-        tokio::select! {
-            biased;
-            more = finished.recv_many(received, FEW) => if more == 0 { break },
-            () = &mut wait => break,
+    let company = async {
+        while received.len() < FEW && shared.in_hand() >= PLENTY {
+            if finished.recv_many(received, FEW).await == 0 {
+                break;
+            }
         }
-    }
+    };
+    let _ = tokio::time::timeout(COMPANY, company).await;
     received.len()
 }
 

@@ -60,31 +60,36 @@ pub async fn what_is_enqueued_together_stays_apart<F: StoreUnderTest>(fixture: &
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let plain = || NewRow { message: Encoded { format: "email/1".to_owned(), ..row().message }, ..row() };
-    let special = NewRow {
+    let special = || NewRow {
         template_id: Some("welcome".to_owned()),
-        key: Some("special".to_owned()),
         priority: Priority::URGENT,
-        due: Some(When::At(clock.now())),
+        due: Some(When::After(super::SECOND)),
         expires: Some(When::After(super::LEASE * 10)),
         when_in_doubt: WhenInDoubt::Hold,
         ..row_for(&["bob@example.com"])
     };
+    let keyed = |key: &str| NewRow { key: Some(key.to_owned()), ..special() };
     let templated = |name: &str| NewRow { template_id: Some(name.to_owned()), ..plain() };
     for together in [
         vec![plain(), plain()],
-        vec![plain(), special.clone(), plain()],
-        vec![NewRow { id: crate::DeliveryId::new(), key: Some("other".to_owned()), ..special }, plain()],
+        vec![special(), special()],
+        vec![plain(), special(), plain()],
+        vec![plain(), keyed("one"), plain()],
+        vec![keyed("two"), keyed("three")],
         vec![templated("order"), templated("order")],
         vec![templated("order"), templated("receipt"), plain()],
     ] {
+        let enqueued = clock.now();
         store.insert(together.clone()).await.expect("inserting works");
+        clock.advance(super::SECOND);
         let claimed = super::claim(&store, 10).await;
         assert_eq!(claimed.len(), together.len());
         for row in together {
             let lease = claimed.iter().find(|lease| lease.key.id == row.id).expect("it is claimed");
             assert_eq!((&lease.message, &lease.recipients), (&row.message, &row.recipients));
             assert_eq!((&lease.template_id, lease.when_in_doubt), (&row.template_id, row.when_in_doubt));
-            assert_eq!(lease.expires_at, row.expires.map(|_| clock.now() + super::LEASE * 10));
+            assert_eq!(lease.dated_at, if row.due.is_some() { clock.now() } else { enqueued });
+            assert_eq!(lease.expires_at, row.expires.map(|_| enqueued + super::LEASE * 10));
             let shown = get(&store, row.id).await;
             assert_eq!((&shown.template_id, &shown.key, shown.priority), (&row.template_id, &row.key, row.priority));
         }
