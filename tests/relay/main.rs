@@ -5,7 +5,6 @@
 mod breaker;
 mod combined;
 mod flow;
-mod logs;
 mod outage;
 mod retry;
 mod shutdown;
