@@ -25,6 +25,9 @@ const FEW: usize = 64;
 /// How long they wait. What is sent and not yet written would be sent twice after a crash.
 const COMPANY: Duration = Duration::from_millis(3);
 
+/// They do not wait for a store that wrote the last batch sooner than this: it is not what takes the time.
+const SLOW: Duration = Duration::from_micros(500);
+
 /// They wait only where so many deliveries are in hand. A result keeps its room while it waits, which a relay with less of it would
 /// rather have for a call.
 const PLENTY: usize = 2 * FEW;
@@ -48,10 +51,14 @@ pub(super) async fn settle<S: Store, T: Transport>(
     let mut received = Vec::with_capacity(BATCH);
     let mut batch = Batch::default();
     let mut outcome = Ok(());
-    while gather(&shared, &mut finished, &mut received).await > 0 {
+    let mut slow = false;
+    while gather(&shared, &mut finished, &mut received, slow).await > 0 {
         shared.settling.store(true, Ordering::SeqCst);
         received.drain(..).for_each(|done| batch.add(done));
-        if let Err(error) = settle_batch(&shared, &batch, patience).await {
+        let began = tokio::time::Instant::now();
+        let settled = settle_batch(&shared, &batch, patience).await;
+        slow = began.elapsed() >= SLOW;
+        if let Err(error) = settled {
             // Their leases run out, and whoever takes them over records a lost attempt: nothing is lost but the knowledge.
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -68,11 +75,12 @@ pub(super) async fn settle<S: Store, T: Transport>(
     outcome
 }
 
-/// Waits for results, and returns how many there are; none when the last sender is gone.
+/// Waits for results, and returns how many there are; none when the last sender is gone. `slow` says of the store that it is.
 async fn gather<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     finished: &mut mpsc::UnboundedReceiver<Finished>,
     received: &mut Vec<Finished>,
+    slow: bool,
 ) -> usize {
     if finished.recv_many(received, BATCH).await == 0 {
         return 0;
@@ -82,6 +90,9 @@ async fn gather<S: Store, T: Transport>(
     while received.len() < BATCH {
         let Ok(done) = finished.try_recv() else { break };
         received.push(done);
+    }
+    if !slow {
+        return received.len();
     }
     let company = async {
         while received.len() < FEW && shared.in_hand() >= PLENTY {

@@ -20,6 +20,7 @@ pub(crate) struct Unreliable {
     down: Arc<AtomicBool>,
     refused: Arc<AtomicUsize>,
     settled: Arc<AtomicUsize>,
+    takes: Duration,
 }
 
 impl Unreliable {
@@ -34,6 +35,11 @@ impl Unreliable {
     /// How many calls found the line cut.
     pub(crate) fn refusals(&self) -> usize {
         self.refused.load(Ordering::SeqCst)
+    }
+
+    /// As one that takes so long to write results.
+    pub(crate) fn taking(self, takes: Duration) -> Self {
+        Self { takes, ..self }
     }
 
     /// How many batches of results were written.
@@ -68,6 +74,9 @@ impl Store for Unreliable {
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
         self.up()?;
         self.settled.fetch_add(1, Ordering::SeqCst);
+        if !self.takes.is_zero() {
+            tokio::time::sleep(self.takes).await;
+        }
         self.store.settle(settlements).await
     }
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
