@@ -25,8 +25,9 @@ const FEW: usize = 64;
 /// How long they wait. What is sent and not yet written would be sent twice after a crash.
 const COMPANY: Duration = Duration::from_millis(3);
 
-/// They do not wait for a store that wrote the last batch sooner than this: it is not what takes the time.
+/// They do not wait for a store that wrote one of its last batches, so many, sooner than this: it is not what takes the time.
 const SLOW: Duration = Duration::from_micros(500);
+const IN_A_ROW: u32 = 4;
 
 /// They wait only where so many deliveries are in hand. A result keeps its room while it waits, which a relay with less of it would
 /// rather have for a call.
@@ -51,13 +52,13 @@ pub(super) async fn settle<S: Store, T: Transport>(
     let mut received = Vec::with_capacity(BATCH);
     let mut batch = Batch::default();
     let mut outcome = Ok(());
-    let mut slow = false;
-    while gather(&shared, &mut finished, &mut received, slow).await > 0 {
+    let mut slow = 0;
+    while gather(&shared, &mut finished, &mut received, slow >= IN_A_ROW).await > 0 {
         shared.settling.store(true, Ordering::SeqCst);
         received.drain(..).for_each(|done| batch.add(done));
         let began = tokio::time::Instant::now();
         let settled = settle_batch(&shared, &batch, patience).await;
-        slow = began.elapsed() >= SLOW;
+        slow = if began.elapsed() >= SLOW { slow + 1 } else { 0 };
         if let Err(error) = settled {
             // Their leases run out, and whoever takes them over records a lost attempt: nothing is lost but the knowledge.
             tracing::error!(
