@@ -69,7 +69,8 @@ async fn logs_name_the_delivery_and_hide_the_mail() {
         ids.push(outbox.enqueue(NewDelivery::new(email.clone()).when_in_doubt(WhenInDoubt::Hold)).await.unwrap());
         let _ = format!("{delivery:?} {:?}", outbox.get(ids[0]).await.unwrap());
     }
-    let at_once = RetryPolicy::default().attempts(3).backoff(Duration::from_millis(1), Duration::from_millis(1));
+    let at_once =
+        RetryPolicy::default().attempts(3).backoff(Duration::from_millis(1), Duration::from_millis(1)).jitter(0.0);
     let pass = outbox.relay().concurrency(1).retry(at_once).drain().await.unwrap();
     assert_eq!((pass.dead, pass.retried, pass.in_doubt, pass.sent, pass.released), (1, 1, 1, 1, 1));
     drop(guard);

@@ -25,8 +25,10 @@ const FEW: usize = 64;
 /// How long they wait. What is sent and not yet written would be sent twice after a crash.
 const COMPANY: Duration = Duration::from_millis(3);
 
-/// They do not wait for a store that wrote one of its last batches, so many, sooner than this: it is not what takes the time.
+/// They do not wait for a store that writes a batch sooner than this: it is not what takes the time.
 const SLOW: Duration = Duration::from_micros(500);
+
+/// So many batches in a row must have been slow. A single one is now and then, on a machine that has too much to do.
 const IN_A_ROW: u32 = 4;
 
 /// They wait only where so many deliveries are in hand. A result keeps its room while it waits, which a relay with less of it would
@@ -58,7 +60,7 @@ pub(super) async fn settle<S: Store, T: Transport>(
         received.drain(..).for_each(|done| batch.add(done));
         let began = tokio::time::Instant::now();
         let settled = settle_batch(&shared, &batch, patience).await;
-        slow = if began.elapsed() >= SLOW { slow + 1 } else { 0 };
+        slow = if began.elapsed() >= SLOW { IN_A_ROW.min(slow + 1) } else { 0 };
         if let Err(error) = settled {
             // Their leases run out, and whoever takes them over records a lost attempt: nothing is lost but the knowledge.
             tracing::error!(

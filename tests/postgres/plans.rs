@@ -23,9 +23,7 @@ async fn claims_read_little(statements: &[String]) {
     }
     outbox.enqueue_all((0..1_200).map(|_| ada())).await.unwrap();
     for mode in ["force_custom_plan", "force_generic_plan"] {
-        let options = pool.connect_options().as_ref().clone().options([("plan_cache_mode", mode)]);
-        let one = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-        let store = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
+        let (one, store) = planning(mode, &pool, &schema).await;
         for limit in [32, 500] {
             let before = read_so_far(&one, &schema).await;
             let leases = store.claim(postrider::Claim::new(limit, SECOND * 60)).await.unwrap();
@@ -36,6 +34,14 @@ async fn claims_read_little(statements: &[String]) {
             assert!(pages < 150, "{mode}: a claim of {limit} read {pages} pages of the index");
         }
     }
+}
+
+/// A single connection that plans in this way, and the store over it.
+async fn planning(mode: &str, pool: &PgPool, schema: &str) -> (PgPool, PgStore) {
+    let options = pool.connect_options().as_ref().clone().options([("plan_cache_mode", mode)]);
+    let one = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let store = PgStore::in_schema(one.clone(), schema).unwrap().without_listen();
+    (one, store)
 }
 
 /// How many rows of the queue and how many pages of its index by due time were read, by the server's own count.
@@ -122,8 +128,7 @@ async fn a_transaction_held_open_does_not_make_claims_walk_over_what_was_sent() 
     run(&pool, &rows).await;
     let mut open = pool.begin().await.unwrap();
     sqlx::query("SELECT txid_current()").execute(&mut *open).await.unwrap();
-    let one = PgPoolOptions::new().max_connections(1).connect_with((*pool.connect_options()).clone()).await.unwrap();
-    let store = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
+    let (one, store) = planning("auto", &pool, &schema).await;
     let read = send_away(&store, &one, &schema, 24).await;
     // Another relay does not know how far this one has come, and begins at the beginning.
     let other = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
@@ -153,8 +158,7 @@ async fn plans_that_were_made_over_an_empty_queue_do_not_stay() {
     let (schema, pool, _outbox) = outbox().await;
     run(&pool, &format!("ALTER TABLE \"{schema}\".queue SET (autovacuum_enabled = false)")).await;
     run(&pool, &format!("VACUUM ANALYZE \"{schema}\".queue")).await;
-    let one = PgPoolOptions::new().max_connections(1).connect_with((*pool.connect_options()).clone()).await.unwrap();
-    let store = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
+    let (one, store) = planning("auto", &pool, &schema).await;
     // More often than the server plans for the parameters of the moment.
     for _ in 0..10 {
         all_of_a_relay(&store).await;
@@ -181,9 +185,7 @@ async fn what_is_renewed_or_settled_is_looked_for_by_its_key() {
     run(&pool, &rows(20_000, 5, "-1 hour").replace("{s}", &schema)).await;
     run(&pool, &format!("VACUUM ANALYZE \"{schema}\".queue")).await;
     for mode in ["force_custom_plan", "force_generic_plan"] {
-        let options = pool.connect_options().as_ref().clone().options([("plan_cache_mode", mode)]);
-        let one = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-        let store = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
+        let (one, store) = planning(mode, &pool, &schema).await;
         let leases = store.claim(postrider::Claim::new(1_000, SECOND * 60)).await.unwrap();
         let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
         let (sent, retried) = leases.split_at(500);
