@@ -196,7 +196,8 @@ async fn postgres_copy(count: usize) -> f64 {
         let mut rows = String::new();
         for number in first..count.min(first + 1000) {
             let body = mail(number).encode().expect("a mail").body;
-            rows.push_str(&format!("{}\t{}\n", DeliveryId::new(), body.replace('\\', "\\\\")));
+            let body = body.replace('\\', "\\\\").replace('\n', "\\n");
+            rows.push_str(&format!("{}\t{body}\n", DeliveryId::new()));
         }
         let mut connection = pool.acquire().await.expect("a connection");
         let mut copy = connection.copy_in_raw("COPY mails FROM STDIN").await.expect("a copy");

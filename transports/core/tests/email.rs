@@ -50,13 +50,73 @@ fn the_stored_form_round_trips() {
     assert_eq!(Email::decode(&encoded).unwrap(), email);
 }
 
+/// A mail as another program might write it, and what comes of it.
+fn read(body: &str) -> Result<Email, postrider_transport::CodecError> {
+    Email::decode(&Encoded { format: "email/1".into(), body: body.into() })
+}
+
 #[test]
 fn reads_what_another_language_would_write() {
     let body = r#"{"from":"Shop <shop@example.com>","to":["ada@example.com",{"name":"Bob","address":"bob@example.com"}],
-        "subject":"Hi","text":"Hello"}"#;
-    let email = Email::decode(&Encoded { format: "email/1".into(), body: body.into() }).unwrap();
+        "subject":"Hi","text":"Dear \u00e9\n\"Bob\"","html":null,
+        "attachments":[{"file_name":"a","content_type":"text/plain","content":"aGk="}]}
+        "#;
+    let email = read(body).unwrap();
     assert_eq!(email.from().name(), Some("Shop"));
     assert_eq!(email.recipients().len(), 2);
+    assert_eq!(email.text(), Some("Dear é\n\"Bob\""));
+    assert_eq!(email.html(), None);
+    assert_eq!(email.attachments()[0].content(), b"hi");
+}
+
+/// The form that docs/sql.md describes, letter by letter: other versions and other programs rely on it.
+#[test]
+fn what_is_long_stands_behind_the_object_as_it_is() {
+    let email = Email::builder().from("shop@example.com").to("ada@example.com").subject("\"Hi\"");
+    let email = email
+        .text("Dear \"Ada\",\n\\é\n")
+        .html("<p>\0</p>")
+        .attach(Attachment::new("a", "text/plain", *b"hi").unwrap());
+    let email = email.build().unwrap();
+    let body = concat!(
+        r#"{"from":"shop@example.com","to":["ada@example.com"],"subject":"\"Hi\"","text":16,"html":"<p>\u0000</p>","#,
+        r#""attachments":[{"file_name":"a","content_type":"text/plain","content":4}]}"#,
+        "\nDear \"Ada\",\n\\é\n\naGk="
+    );
+    assert_eq!(email.encode().unwrap().body, body);
+    assert_eq!(read(body).unwrap(), email);
+}
+
+#[test]
+fn a_text_behind_the_object_that_is_not_as_long_as_it_says_is_an_error() {
+    let of = |text: &str, behind: &str| {
+        read(&format!(r#"{{"from":"shop@example.com","to":["ada@example.com"],"text":{text}}}{behind}"#))
+    };
+    assert_eq!(of("2", "\né").unwrap().text(), Some("é"));
+    assert_eq!(of("2", "\né\n \n").unwrap().text(), Some("é"));
+    assert_eq!(of("0", "\n").unwrap().text(), Some(""));
+    for (text, behind) in [
+        ("3", "\né"),
+        ("1", "\né"),
+        ("2", "é"),
+        ("1", "\né!"),
+        ("0", ""),
+        ("2", "\nabc"),
+        ("\"a\"", "\nabc"),
+        ("\"a\"", "{}"),
+        ("-1", "\na"),
+        ("1.0", "\na"),
+        ("18446744073709551615", "\na"),
+        ("18446744073709551616", "\na"),
+        ("true", "\na"),
+        ("[1]", "\na"),
+    ] {
+        let error = of(text, behind).unwrap_err();
+        assert!(!error.is_unknown_format() && !error.to_string().contains("abc"), "{text} {behind:?}: {error}");
+    }
+    for nothing in ["", " ", "\n", "7", "[]", "null", "\"a\""] {
+        assert!(read(nothing).is_err(), "{nothing:?}");
+    }
 }
 
 #[test]

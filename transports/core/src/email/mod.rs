@@ -1,6 +1,7 @@
 //! The mail itself.
 
 mod builder;
+mod long_text;
 mod parts;
 mod stored;
 
