@@ -26,7 +26,10 @@ pub async fn a_commit_brings_it_and_a_rollback_does_not<F: StoreUnderTest>(fixtu
 pub async fn a_message_comes_back_as_it_went_in<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
-    let body = format!("{{\"text\":\"quotes ' \\\" \\\\ ✓ 𝄞 \\u0000 {}\"}}", "long ".repeat(200_000));
+    // Every character that is rarely met, but NUL, for which some databases have no place.
+    let odd: String =
+        ('\u{1}'..=' ').chain(['\u{7f}', '\u{85}', '\u{2028}', '\u{feff}', '\u{ffff}', '\u{10ffff}']).collect();
+    let body = format!("{odd}quotes ' \\\" \\\\ ✓ 𝄞 \\u0000 {} {odd}\r\n\\N\n ", "long ".repeat(200_000));
     let new = NewRow {
         message: Encoded { format: "test/7".to_owned(), body },
         template_id: Some("wel'come ✓".to_owned()),

@@ -38,7 +38,7 @@ pub trait Message: Clone + Send + Sync + 'static {
 pub struct Encoded {
     /// The name and version of the format, such as `email/1`.
     pub format: String,
-    /// The message in that format.
+    /// The message in that format. Without NUL (U+0000), for which PostgreSQL has no place: a store may refuse such a body.
     pub body: String,
 }
 
