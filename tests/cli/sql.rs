@@ -179,6 +179,50 @@ fn psql_enqueues_many_by_one_insert() {
     delivers(&tool, &[&["ada@example.com"], &["bob@example.com"]]);
 }
 
+/// The words arrived, whole and in their order.
+fn arrived(mail: &Mail) {
+    let content = String::from_utf8_lossy(&mail.content).replace("=C3=BC=C3=9F", "üß");
+    let text = content.split("\r\n\r\n").nth(1);
+    assert_eq!(
+        text.map(str::trim_end),
+        Some("Grüße, and some more words that nobody need encode,\r\n\"Ada\""),
+        "{content}"
+    );
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: run scripts/test"]
+fn psql_writes_and_reads_a_text_behind_the_object() {
+    let (tool, schema) = postgres();
+    tool.ok(&["migrate"]);
+    psql(&format!(
+        r#"INSERT INTO "{schema}".deliveries (format, body, recipients)
+           SELECT 'email/1', json_build_object('from', 'shop@example.com', 'to', json_build_array('ada@example.com'),
+               'text', octet_length(convert_to(t, 'UTF8')))::text || E'\n' || t, '["ada@example.com"]'
+           FROM (VALUES (E'Grüße, and some more words that nobody need encode,\n"Ada"')) words (t)"#
+    ));
+    arrived(&delivers(&tool, &[&["ada@example.com"]])[0]);
+
+    let id =
+        tool.enqueue(&["--from", "a@example.com", "--to", "b@example.com", "--subject", "Grüße", "--text", "One\nTwo"]);
+    let read =
+        format!("split_part(body, E'\\n', 1)::json ->> 'subject' FROM \"{schema}\".deliveries WHERE id = '{id}'");
+    assert_eq!(psql(&format!("SELECT {read}")).trim_end(), "Grüße");
+}
+
+#[test]
+#[ignore = "needs MariaDB: run scripts/test"]
+fn the_mariadb_client_writes_a_text_behind_the_object() {
+    let (tool, prefix) = mariadb();
+    tool.ok(&["migrate"]);
+    mariadb_client(&format!(
+        r#"SET @t = 'Grüße, and some more words that nobody need encode,\n"Ada"';
+           INSERT INTO {prefix}deliveries (format, body, recipients) VALUES ('email/1', CONCAT('{{"from": "shop@example.com",
+               "to": ["ada@example.com"], "text": ', OCTET_LENGTH(CONVERT(@t USING utf8mb4)), '}}\n', @t), '["ada@example.com"]')"#
+    ));
+    arrived(&delivers(&tool, &[&["ada@example.com"]])[0]);
+}
+
 #[test]
 #[ignore = "needs MariaDB: run scripts/test"]
 fn the_mariadb_client_enqueues_by_a_statement() {

@@ -87,20 +87,50 @@ fn what_is_long_stands_behind_the_object_as_it_is() {
     assert_eq!(read(body).unwrap(), email);
 }
 
+/// The text, the HTML, the attachments, wherever their fields stand within the object.
+#[test]
+fn what_stands_behind_the_object_has_its_order() {
+    let part = |name: &str, content: &[u8]| Attachment::new(name, "text/plain", content).unwrap();
+    let email = Email::builder().from("shop@example.com").to("ada@example.com").text("One\n").html("<p>");
+    let email = email.attach(part("a", b"")).attach(part("b", b"hi")).build().unwrap();
+    let behind = "\nOne\n\n<p>\n\naGk=";
+    let written = concat!(
+        r#"{"from":"shop@example.com","to":["ada@example.com"],"subject":"","text":4,"html":3,"attachments":["#,
+        r#"{"file_name":"a","content_type":"text/plain","content":0},"#,
+        r#"{"file_name":"b","content_type":"text/plain","content":4}]}"#,
+    );
+    let turned = concat!(
+        r#" {"attachments":[{"content":0,"file_name":"a","content_type":"text/plain"},"#,
+        r#"{"content":4,"file_name":"b","content_type":"text/plain"}],"html":3,"text":4,"#,
+        r#""to":["ada@example.com"],"from":"shop@example.com"}"#,
+    );
+    assert_eq!(email.encode().unwrap().body, format!("{written}{behind}"));
+    for object in [written, turned] {
+        assert_eq!(read(&format!("{object}{behind}")).unwrap(), email);
+    }
+    let mixed = turned.replacen(r#""html":3"#, r#""html":"<p>""#, 1);
+    assert_eq!(read(&format!("{mixed}\nOne\n\n\naGk=")).unwrap(), email);
+}
+
 #[test]
 fn a_text_behind_the_object_that_is_not_as_long_as_it_says_is_an_error() {
     let of = |text: &str, behind: &str| {
         read(&format!(r#"{{"from":"shop@example.com","to":["ada@example.com"],"text":{text}}}{behind}"#))
     };
     assert_eq!(of("2", "\né").unwrap().text(), Some("é"));
-    assert_eq!(of("2", "\né\n \n").unwrap().text(), Some("é"));
     assert_eq!(of("0", "\n").unwrap().text(), Some(""));
+    assert_eq!(of("\"a\"", "\n\t\r ").unwrap().text(), Some("a"));
     for (text, behind) in [
         ("3", "\né"),
         ("1", "\né"),
         ("2", "é"),
         ("1", "\né!"),
         ("0", ""),
+        ("0", "\n\n"),
+        ("2", "\né\n"),
+        ("2", " \né"),
+        ("2", "\r\né"),
+        ("\"a\"", "\u{c}"),
         ("2", "\nabc"),
         ("\"a\"", "\nabc"),
         ("\"a\"", "{}"),
@@ -114,8 +144,9 @@ fn a_text_behind_the_object_that_is_not_as_long_as_it_says_is_an_error() {
         let error = of(text, behind).unwrap_err();
         assert!(!error.is_unknown_format() && !error.to_string().contains("abc"), "{text} {behind:?}: {error}");
     }
-    for nothing in ["", " ", "\n", "7", "[]", "null", "\"a\""] {
-        assert!(read(nothing).is_err(), "{nothing:?}");
+    let array = r#"["shop@example.com",null,[],["ada@example.com"],[],[],"","hi"]"#;
+    for other in ["", " ", "\n", "7", "[]", "null", "\"a\"", array] {
+        assert!(read(other).is_err(), "{other:?}");
     }
 }
 
@@ -229,13 +260,16 @@ fn who_is_left_of_others_than_the_mail_names_is_a_part_as_well() {
     assert!(!whole.clone().with_recipients(others).is_partial());
 }
 
+/// With line ends, what JSON escapes, and NUL.
+const TEXT: &str = "(\\PC|[\\x00-\\x1f\"\\\\\\n]){0,60}";
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_mail_that_can_be_built_can_be_stored(
-        name in "\\PC{0,30}", local in "[a-z0-9.+_-]{1,20}", subject in "\\PC{0,60}", text in any::<Option<String>>(),
-        html in any::<String>(), value in "\\PC{0,40}", file in "\\PC{1,20}", content in any::<Vec<u8>>(),
-        metadata in "\\PC{0,30}", recipients in 1usize..6,
+        name in "\\PC{0,30}", local in "[a-z0-9.+_-]{1,20}", subject in "\\PC{0,60}",
+        text in proptest::option::of(TEXT), html in TEXT, value in "\\PC{0,40}", file in "\\PC{1,20}", content in any::<Vec<u8>>(),
+        metadata in "\\PC{0,30}", recipients in 1usize..6, cut in any::<prop::sample::Index>(),
     ) {
         let mut builder = Email::builder()
             .from((name, format!("{local}@example.com")))
@@ -256,6 +290,10 @@ proptest! {
             let encoded = email.encode().unwrap();
             prop_assert!(!encoded.body.contains('\0'), "PostgreSQL cannot keep it");
             prop_assert_eq!(Email::decode(&encoded).unwrap(), email);
+            let mut ends = encoded.body.char_indices().map(|(end, _)| end).collect::<Vec<_>>();
+            let end = ends.swap_remove(cut.index(ends.len()));
+            let torn = Encoded { body: encoded.body[..end].to_owned(), ..encoded };
+            prop_assert!(Email::decode(&torn).is_err(), "it was read without its end");
         }
     }
 }

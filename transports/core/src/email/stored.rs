@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{CodecError, Encoded, Mailbox};
 
-use super::long_text::{Behind, LongText, Rest};
+use super::long_text::{self, LongText};
 use super::{Attachment, Email, EmailError, ListUnsubscribe, ReversePath};
 
 const FORMAT: &str = "email/1";
@@ -56,6 +56,14 @@ struct Stored<'a> {
     /// The empty string is the null reverse-path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     envelope_from: Option<Cow<'a, str>>,
+}
+
+impl<'a> Stored<'a> {
+    /// What is long, in the order in which it stands behind the object.
+    fn long_texts(&mut self) -> impl Iterator<Item = &mut LongText<'a>> {
+        let attached = self.attachments.iter_mut().map(|attachment| &mut attachment.content);
+        self.text.iter_mut().chain(&mut self.html).chain(attached)
+    }
 }
 
 /// A mailbox without a name is a plain string, which may also be read in the form `Name <address>`.
@@ -151,8 +159,7 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
         text.as_deref().map(Cow::Borrowed)
     }
     let parts = &email.parts;
-    let mut behind = Behind::default();
-    let stored = Stored {
+    let mut stored = Stored {
         from: StoredMailbox::from(&email.from),
         sender: parts.sender.as_ref().map(StoredMailbox::from),
         reply_to: mailboxes(&parts.reply_to),
@@ -160,9 +167,9 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
         cc: mailboxes(&parts.cc),
         bcc: mailboxes(&parts.bcc),
         subject: Cow::Borrowed(&parts.subject),
-        text: parts.text.as_deref().map(|text| behind.put(text)),
-        html: parts.html.as_deref().map(|html| behind.put(html)),
-        attachments: parts.attachments.iter().map(|part| encode_attachment(part, &mut behind)).collect(),
+        text: parts.text.as_deref().map(LongText::new),
+        html: parts.html.as_deref().map(LongText::new),
+        attachments: parts.attachments.iter().map(encode_attachment).collect(),
         headers: parts.headers.iter().map(|h| (h.name().to_owned(), h.value().to_owned())).collect(),
         tags: parts.tags.clone(),
         metadata: parts.metadata.clone(),
@@ -178,15 +185,15 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
     };
     let body = serde_json::to_string(&stored);
     let mut body = body.map_err(|_| CodecError::new("the mail could not be written as JSON"))?;
-    behind.append_to(&mut body);
+    long_text::write(stored.long_texts(), &mut body);
     Ok(Encoded { format: FORMAT.to_owned(), body })
 }
 
-fn encode_attachment<'a>(attachment: &Attachment, behind: &mut Behind<'a>) -> StoredAttachment<'a> {
+fn encode_attachment(attachment: &Attachment) -> StoredAttachment<'_> {
     StoredAttachment {
         file_name: attachment.file_name().to_owned(),
         content_type: attachment.content_type().to_owned(),
-        content: behind.put(STANDARD.encode(attachment.content())),
+        content: LongText::new(STANDARD.encode(attachment.content())),
         content_id: attachment.content_id().map(str::to_owned),
     }
 }
@@ -196,26 +203,20 @@ pub(super) fn decode(encoded: &Encoded) -> Result<Email, CodecError> {
         return Err(CodecError::unknown_format(&encoded.format));
     }
     let mut objects = serde_json::Deserializer::from_str(&encoded.body).into_iter();
-    let stored: Stored<'_> = match objects.next() {
-        Some(Ok(stored)) => stored,
-        // serde's own message may quote the mail, so that only the place is told.
-        Some(Err(error)) => {
-            let place = format!("the stored mail is damaged at line {}, column {}", error.line(), error.column());
-            return Err(CodecError::new(place));
-        }
-        None => return Err(CodecError::new("the stored mail is empty")),
-    };
-    let mut rest = Rest(encoded.body.get(objects.byte_offset()..).unwrap_or_default());
-    let email = build(stored, &mut rest)?;
-    rest.end()?;
-    Ok(email)
+    // serde would take an array for an object as well.
+    let object = if encoded.body.trim_ascii_start().starts_with('{') { objects.next() } else { None };
+    // serde's own message may quote the mail, so that only the place is told.
+    let stored = object.transpose().map_err(|error: serde_json::Error| {
+        let place = format!("the stored mail is damaged at line {}, column {}", error.line(), error.column());
+        CodecError::new(place)
+    })?;
+    let mut stored: Stored<'_> =
+        stored.ok_or_else(|| CodecError::new("the stored mail does not begin with an object"))?;
+    long_text::read(stored.long_texts(), encoded.body.get(objects.byte_offset()..).unwrap_or_default())?;
+    build(stored).map_err(|error| CodecError::new(format!("the stored mail is not valid: {error}")))
 }
 
-fn invalid(error: EmailError) -> CodecError {
-    CodecError::new(format!("the stored mail is not valid: {error}"))
-}
-
-fn build<'a>(stored: Stored<'a>, rest: &mut Rest<'a>) -> Result<Email, CodecError> {
+fn build(stored: Stored<'_>) -> Result<Email, EmailError> {
     // The size was checked when the mail was made; a limit that was lowered since must not strand it.
     let mut builder = Email::builder().size_limit(usize::MAX).from(stored.from).subject(stored.subject);
     if let Some(sender) = stored.sender {
@@ -226,13 +227,13 @@ fn build<'a>(stored: Stored<'a>, rest: &mut Rest<'a>) -> Result<Email, CodecErro
     builder = stored.cc.into_iter().fold(builder, |b, mailbox| b.cc(mailbox));
     builder = stored.bcc.into_iter().fold(builder, |b, mailbox| b.bcc(mailbox));
     if let Some(text) = stored.text {
-        builder = builder.text(rest.take(text)?);
+        builder = builder.text(text.into_text());
     }
     if let Some(html) = stored.html {
-        builder = builder.html(rest.take(html)?);
+        builder = builder.html(html.into_text());
     }
     for attachment in stored.attachments {
-        builder = builder.attach(decode_attachment(attachment, rest)?);
+        builder = builder.attach(decode_attachment(attachment)?);
     }
     builder = stored.headers.into_iter().fold(builder, |b, (name, value)| b.header(name, value));
     builder = stored.tags.into_iter().fold(builder, |b, tag| b.tag(tag));
@@ -241,27 +242,26 @@ fn build<'a>(stored: Stored<'a>, rest: &mut Rest<'a>) -> Result<Email, CodecErro
         builder = builder.template_id(id);
     }
     if let Some(list) = stored.list_unsubscribe {
-        builder = builder.list_unsubscribe(decode_unsubscribe(list).map_err(invalid)?);
+        builder = builder.list_unsubscribe(decode_unsubscribe(list)?);
     }
     builder = match stored.envelope_from.as_deref() {
         None => builder,
         Some("") => builder.null_envelope_from(),
         Some(text) => {
             let address = text.parse().map_err(|source| EmailError::Address { field: "envelope_from", source });
-            builder.envelope_from(address.map_err(invalid)?)
+            builder.envelope_from(address?)
         }
     };
-    builder.build().map_err(invalid)
+    builder.build()
 }
 
-fn decode_attachment<'a>(stored: StoredAttachment<'a>, rest: &mut Rest<'a>) -> Result<Attachment, CodecError> {
-    let content = rest.take(stored.content)?;
-    let content = STANDARD.decode(content.as_ref()).map_err(|_| invalid(EmailError::AttachmentContent))?;
-    let part = match stored.content_id {
+fn decode_attachment(stored: StoredAttachment<'_>) -> Result<Attachment, EmailError> {
+    let content = stored.content.into_text();
+    let content = STANDARD.decode(content.as_ref()).map_err(|_| EmailError::AttachmentContent)?;
+    match stored.content_id {
         Some(id) => Attachment::inline(id, stored.file_name, stored.content_type, content),
         None => Attachment::new(stored.file_name, stored.content_type, content),
-    };
-    part.map_err(invalid)
+    }
 }
 
 fn decode_unsubscribe(stored: StoredUnsubscribe) -> Result<ListUnsubscribe, EmailError> {
