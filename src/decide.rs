@@ -12,7 +12,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{Blame, Class, Failure, Receipt, Recipient, Refusal, mask_addresses};
+use postrider_transport::{Blame, Breaker, Class, Failure, Receipt, Recipient, Refusal, mask_addresses};
 
 use crate::delivery::{Lease, Next, RecipientOutcome};
 use crate::retry::RetryPolicy;
@@ -71,16 +71,19 @@ pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
     if lease.recipients.is_empty() {
         return end(RecipientState::Dead, "nobody is left to be mailed".to_owned());
     }
+    let (state, last) = if lease.lost {
+        (RecipientState::InDoubt, ": the last attempt was lost with its relay")
+    } else {
+        (RecipientState::Dead, "")
+    };
     if lease.spent >= at.policy.max_attempts() {
-        let (state, last) = if lease.lost {
-            (RecipientState::InDoubt, ": the last one was lost with its relay")
-        } else {
-            (RecipientState::Dead, "")
-        };
         return end(state, format!("budget: {} attempts spent{last}", lease.spent));
     }
     if at.now >= deadline(lease, at.policy) {
-        return end(RecipientState::Dead, "expired: it was not sent in time".to_owned());
+        return end(
+            state,
+            if lease.lost { format!("expired{last}") } else { "expired: it was not sent in time".to_owned() },
+        );
     }
     None
 }
@@ -89,13 +92,8 @@ fn accepted(receipt: &Receipt, at: Circumstances<'_>) -> Decision {
     let sorted = sort(&receipt.refused, &at.lease.recipients);
     if sorted.unnamed.is_empty() && !at.lease.recipients.is_empty() {
         // Accepted for nobody: the transport broke its contract, and its refusals are what really happened.
-        let all_permanent = sorted.transient.is_empty();
-        let class = if all_permanent { Class::Permanent } else { Class::Transient };
         let error = "every recipient was refused";
-        let failure = match class {
-            Class::Permanent => Failure::permanent(error),
-            Class::Transient => Failure::transient(error),
-        };
+        let failure = if sorted.transient.is_empty() { Failure::permanent(error) } else { Failure::transient(error) };
         return failed(&failure.with_refused(receipt.refused.clone()), at);
     }
     let mut recipients = refused(&sorted.permanent);
@@ -131,7 +129,7 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
         let error = failure.to_string();
         let next = match lease.when_in_doubt {
             WhenInDoubt::Hold => Next::InDoubt { reason: format!("in doubt: {error}") },
-            WhenInDoubt::Resend => retry(at, failure.retry_after()).unwrap_or_else(|why| {
+            WhenInDoubt::Resend => retry(at, asked(failure)).unwrap_or_else(|why| {
                 let reason = format!("{why}; it may have been accepted: {error}");
                 given_up(lease, RecipientState::InDoubt, reason, &mut recipients)
             }),
@@ -145,7 +143,7 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
     if failure.blame() == Blame::Transport && !nobody_left {
         let left = deadline(lease, at.policy).duration_since(at.now).unwrap_or_default();
         // Away for longer than the pause, so that another message is the next to prove the transport, however urgent this one is.
-        let away = failure.retry_after().unwrap_or_default().max(at.pause.saturating_mul(2));
+        let away = asked(failure).unwrap_or_default().max(at.pause.saturating_mul(2));
         let next = if left.is_zero() {
             given_up(lease, RecipientState::Dead, format!("expired: {failure}"), &mut recipients)
         } else {
@@ -160,7 +158,7 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
         if unnamed_is_over {
             recipients.extend(sorted.unnamed.iter().map(|r| refusal_of(r, failure)));
         }
-        match retry(at, failure.retry_after()) {
+        match retry(at, asked(failure)) {
             Ok(next) => next,
             Err(why) => {
                 recipients.extend(refused(&sorted.transient));
@@ -174,6 +172,12 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
         given_up(lease, RecipientState::Dead, format!("permanent: {failure}"), &mut recipients)
     };
     Decision { outcome, next, charge: true, recipients }
+}
+
+/// How long the next hop asks to wait. A day at the most, as for the transport's pause: a wait beyond the delivery's time would be
+/// its end, and what is to be paid or mended is so before.
+fn asked(failure: &Failure) -> Option<Duration> {
+    failure.retry_after().map(|wait| wait.min(Breaker::LONGEST))
 }
 
 /// The next try, or why there is none.

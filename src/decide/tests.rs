@@ -85,6 +85,15 @@ fn what_the_next_hop_asks_to_wait_is_waited() {
 }
 
 #[test]
+fn no_wait_is_longer_than_a_day() {
+    let (lease, policy) = (lease(&["a"]), policy().max_age(SECOND * 86_400 * 5));
+    for blame in [Blame::Message, Blame::Transport] {
+        let quota = Failure::transient("monthly quota").with_blame(blame).with_retry_after(SECOND * 86_400 * 30);
+        assert_eq!(after(&decide(&Err(quota), at(&lease, &policy))), SECOND * 86_400, "{blame:?}");
+    }
+}
+
+#[test]
 fn the_transports_fault_costs_nothing_and_kills_nothing() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     lease.spent = 2;
@@ -181,7 +190,15 @@ fn a_lost_attempt_holds_what_wants_to_be_held_and_ends_what_is_spent() {
     (lease.lost, lease.attempts, lease.spent) = (true, 1, 1);
     assert_eq!(decide_before_sending(at(&lease, &policy)), None);
     lease.spent = 3;
-    assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap().next).starts_with("budget: 3 attempts spent"));
+    let spent = decide_before_sending(at(&lease, &policy)).unwrap();
+    assert_eq!(reason(&spent.next), "budget: 3 attempts spent: the last attempt was lost with its relay");
+    (lease.spent, lease.expires_at) = (1, Some(lease.claimed_at));
+    let late = decide_before_sending(at(&lease, &policy)).unwrap();
+    assert_eq!(reason(&late.next), "expired: the last attempt was lost with its relay");
+    lease.taken = true;
+    let others_have_it = decide_before_sending(at(&lease, &policy)).unwrap();
+    assert_eq!((others_have_it.next, others_have_it.recipients[0].state), (Next::Sent, RecipientState::InDoubt));
+    lease.taken = false;
     lease.when_in_doubt = WhenInDoubt::Hold;
     assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap().next).starts_with("in doubt: "));
 }

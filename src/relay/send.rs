@@ -179,7 +179,7 @@ fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &mut Claimed)
         return unsent(end.next, end.recipients);
     }
     // Messages may be of a type that is not ours, and reading one must not take the relay down.
-    let failure = match catch_unwind(AssertUnwindSafe(|| T::Message::decode(&lease.message))) {
+    let failure = match catch_unwind(AssertUnwindSafe(|| read(lease))) {
         Ok(Ok(message)) => {
             let lease = &mut claimed.lease;
             let recipients = mem::take(&mut lease.recipients);
@@ -190,6 +190,17 @@ fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &mut Claimed)
         Err(_) => Failure::transient("reading the stored message panicked"),
     };
     Prepared::Settle(conclude(shared, claimed, now, now, &Err(failure)))
+}
+
+/// Reads the message, and looks at whom it is for.
+fn read<M: Message>(lease: &Lease) -> Result<M, CodecError> {
+    let message = M::decode(&lease.message)?;
+    let all = lease.recipients.len();
+    for (place, recipient) in (1..).zip(&lease.recipients) {
+        M::check_recipient(recipient)
+            .map_err(|error| CodecError::new(format!("recipient {place} of {all}: {error}")))?;
+    }
+    Ok(message)
 }
 
 /// During an upgrade a newer relay may know the format, so that an unknown one has its whole budget.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
 use postrider::{
-    AdminStore, Claim, Email, Encoded, Failure, MemoryStore, NewDelivery, NewRow, Outbox, Outcome, Priority, Receipt,
-    Recipient, State, Store, TestClock,
+    AdminStore, Claim, DeliveryId, Email, Encoded, Failure, MemoryStore, NewDelivery, NewRow, Outbox, Outcome,
+    Priority, Receipt, Recipient, State, Store, TestClock,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -300,6 +300,23 @@ async fn a_message_type_that_panics_ends_as_a_dead_letter_and_stops_nobody() {
     }
     let shown = outbox.get(bad).await.unwrap().unwrap();
     assert_eq!((sent, shown.state, shown.attempts.len()), (5, State::Dead, 3));
+}
+
+#[tokio::test]
+async fn a_transport_is_given_no_recipient_that_is_no_address() {
+    let transport = ScriptedTransport::<Email>::new();
+    let outbox = outbox(transport.clone());
+    // As a program that writes rows in plain SQL may do.
+    let row = |recipients: &[&str]| {
+        let recipients = recipients.iter().map(|text| Recipient::new(*text)).collect();
+        NewRow::new(DeliveryId::new(), postrider::Message::encode(&ada()).unwrap(), recipients)
+    };
+    let bad = ["ok@example.com", "x@example.com>\r\nRCPT TO:<y@z"];
+    let ids = outbox.store().insert(vec![row(&bad), row(&["Ada@EXAMPLE.com", "ada@bücher.example"])]).await.unwrap();
+    let pass = outbox.relay().drain().await.unwrap();
+    assert_eq!((pass.dead, pass.sent, transport.calls().len()), (1, 1, 1));
+    let reason = get(&outbox, ids[0]).await.reason;
+    assert_eq!(reason.as_deref(), Some("permanent: recipient 2 of 2: the address has a control character"));
 }
 
 #[tokio::test]

@@ -61,6 +61,14 @@ impl FromStr for Address {
 }
 
 impl Address {
+    /// Whether a text can be parsed.
+    pub(crate) fn check(text: &str) -> Result<(), AddressError> {
+        if plain(text).is_none() {
+            Self::checked(text)?;
+        }
+        Ok(())
+    }
+
     /// By all the rules.
     fn checked(text: &str) -> Result<Self, AddressError> {
         let (local, domain) = text.rsplit_once('@').ok_or(AddressError::new("has no @"))?;

@@ -7,9 +7,6 @@ use std::time::{Duration, Instant};
 use crate::backoff::random;
 use crate::{Backoff, Blame, Failure, Receipt};
 
-/// No pause is longer, whatever the next hop asks for: somebody may have mended it meanwhile.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
-
 /// Keeps messages from a transport that cannot send for anybody, and finds out when it can again.
 ///
 /// Closed, it lets everything pass. After a failure that the transport is to blame for it is open: nothing passes for a while,
@@ -70,6 +67,9 @@ pub struct Probe {
 }
 
 impl Breaker {
+    /// No pause is longer, whatever the next hop asks for: a day, since somebody may have mended it meanwhile.
+    pub const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
     /// A closed breaker, whose pauses last as `backoff` says where the next hop does not.
     pub fn new(backoff: Backoff) -> Self {
         Self(Arc::new(Mutex::new(State::new(backoff))))
@@ -220,7 +220,7 @@ impl State {
             return Change::None;
         }
         self.failures += 1;
-        let pause = asked.unwrap_or_else(|| self.backoff.delay(self.failures, random)).min(LONGEST);
+        let pause = asked.unwrap_or_else(|| self.backoff.delay(self.failures, random)).min(Breaker::LONGEST);
         self.probing = None;
         self.opened = now;
         self.until = now + pause;
@@ -323,7 +323,10 @@ mod tests {
     #[test]
     fn no_pause_is_beyond_what_the_clock_can_count() {
         let mut state = state();
-        assert_eq!(state.failed("429".into(), Some(Duration::MAX), 0.0, at(Instant::now())), Change::Paused(LONGEST));
+        assert_eq!(
+            state.failed("429".into(), Some(Duration::MAX), 0.0, at(Instant::now())),
+            Change::Paused(Breaker::LONGEST)
+        );
     }
 
     #[test]

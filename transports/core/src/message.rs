@@ -26,6 +26,16 @@ pub trait Message: Clone + Send + Sync + 'static {
     /// Everyone the message is for, each once. Never empty.
     fn recipients(&self) -> Vec<Recipient>;
 
+    /// Looks at a recipient that was read back from the database, before a transport is given it. Another program may have
+    /// written it there. By default, any text will do.
+    ///
+    /// # Errors
+    /// When nobody can be reached by such a text. The delivery ends as a dead letter.
+    fn check_recipient(recipient: &Recipient) -> Result<(), CodecError> {
+        let _ = recipient;
+        Ok(())
+    }
+
     /// The name of what the message was made from, such as `welcome`. It is stored, listed and logged, so it must not be
     /// secret.
     fn template_id(&self) -> Option<&str> {

@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::{Class, mask_addresses};
 
-/// Whom a message is for, as the transport writes it: for mail, an address with its domain in ASCII.
+/// Whom a message is for: for mail, a text that is an [`Address`](crate::Address). Its domain is in ASCII, unless a program that writes
+/// deliveries in plain SQL has written it otherwise.
 ///
 /// `Debug` masks it; [`as_str`](Self::as_str) is the one way to read it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -56,7 +56,7 @@ impl<'a> Fields<'a> {
     /// The parts of an attempt.
     ///
     /// # Errors
-    /// When several recipients are left and all are hidden.
+    /// When several recipients are left and all are hidden, or one is left whom the mail does not name.
     pub fn of(outgoing: &'a Outgoing<Email>) -> Result<Self, Unsupported> {
         // Another program may have written a recipient's domain in another case than the mail, which has it as it is compared.
         let as_compared = |recipient: &Recipient| match recipient.as_str().parse::<Address>() {
@@ -69,6 +69,10 @@ impl<'a> Fields<'a> {
         };
         let email = outgoing.message();
         let (mut to, mut cc, mut bcc) = (take(email.to()), take(email.cc()), take(email.bcc()));
+        if !open.is_empty() {
+            // Only a program that writes deliveries in plain SQL can ask for that.
+            return Err(Unsupported::new("a recipient whom the mail does not name"));
+        }
         if to.is_empty() {
             match (cc.is_empty(), bcc.len()) {
                 (false, _) => to.push(cc.remove(0)),
@@ -127,6 +131,7 @@ mod tests {
         let shouted = outgoing(vec![Recipient::new("cc@X.Example")]);
         assert_eq!(Fields::of(&shouted).map(|fields| fields.to.len()), Ok(1), "a domain has no case");
         assert!(left(&["b1", "b2"]).is_err());
+        assert!(left(&["to", "audit"]).is_err(), "nobody is left out in silence");
         assert!(left(&[]).is_err());
     }
 }

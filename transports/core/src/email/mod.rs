@@ -189,6 +189,11 @@ impl Message for Email {
         self.recipient_addresses().into_iter().map(Recipient::from).collect()
     }
 
+    /// It has to be an [`Address`]; the domain need not be in ASCII yet.
+    fn check_recipient(recipient: &Recipient) -> Result<(), CodecError> {
+        Address::check(recipient.as_str()).map_err(|error| CodecError::new(error.to_string()))
+    }
+
     fn template_id(&self) -> Option<&str> {
         self.parts.template_id.as_deref()
     }
