@@ -131,14 +131,22 @@ impl SmtpError {
         Self { stage, fault, meaning }
     }
 
-    /// The same answer, for somebody who waited for it too; `None` where it is no answer of the server's.
-    pub(crate) fn repeated(&self) -> Option<Self> {
-        let Self { stage, meaning, .. } = *self;
-        match &self.fault {
-            Fault::Refused(reply) => Some(Self { stage, fault: Fault::Refused(reply.clone()), meaning }),
-            Fault::Misconfigured(what) => Some(Self { stage, fault: Fault::Misconfigured(what), meaning }),
-            _ => None,
-        }
+    /// The same, for somebody who waited for it too.
+    pub(crate) fn repeated(&self) -> Self {
+        let io = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+        let fault = match &self.fault {
+            Fault::Refused(reply) => Fault::Refused(reply.clone()),
+            Fault::OutOfTurn(reply) => Fault::OutOfTurn(reply.clone()),
+            Fault::Malformed(what) => Fault::Malformed(what),
+            Fault::Io(error) => Fault::Io(io(error)),
+            Fault::Handshake(error) => Fault::Handshake(io(error)),
+            Fault::Closed => Fault::Closed,
+            Fault::Timeout(limit) => Fault::Timeout(*limit),
+            Fault::Misconfigured(what) => Fault::Misconfigured(what),
+            Fault::Unfit(what) => Fault::Unfit(what.clone()),
+            Fault::TooLarge { size, limit } => Fault::TooLarge { size: *size, limit: *limit },
+        };
+        Self { stage: self.stage, fault, meaning: self.meaning }
     }
 
     /// Overrides what the fault means by itself.

@@ -1,7 +1,8 @@
 //! Opening connections without hammering at a door that does not open.
 //!
-//! Until credentials have been accepted once, one connection tries them while the others wait. If they are refused, those that
-//! waited share the answer: servers lock accounts after a few wrong passwords, and a relay has many messages to send.
+//! Until credentials have been accepted once, one connection tries them while the others wait. If it comes to nothing, those that
+//! waited share the failure: servers lock accounts after a few wrong passwords, and a relay has many messages to send. Where a
+//! server does not even answer, each would otherwise wait for its own silence behind that of all the others.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -15,7 +16,7 @@ use crate::session::Session;
 #[derive(Default)]
 pub(crate) struct Login {
     accepted: AtomicBool,
-    refused: Mutex<Option<(Instant, SmtpError)>>,
+    failed: Mutex<Option<(Instant, SmtpError)>>,
 }
 
 impl Login {
@@ -28,24 +29,18 @@ impl Login {
             return opened;
         }
         let came = Instant::now();
-        let mut refused = self.refused.lock().await;
+        let mut failed = self.failed.lock().await;
         if self.accepted.load(Ordering::Relaxed) {
-            drop(refused);
+            drop(failed);
             return Session::open(config).await;
         }
-        if let Some((_, error)) = refused.as_ref().filter(|(when, _)| *when >= came)
-            && let Some(same) = error.repeated()
-        {
-            return Err(same);
+        if let Some((_, error)) = failed.as_ref().filter(|(when, _)| *when >= came) {
+            return Err(error.repeated());
         }
         let opened = Session::open(config).await;
         match &opened {
             Ok(_) => self.accepted.store(true, Ordering::Relaxed),
-            Err(error) if error.stage() == Stage::Auth => {
-                *refused = error.repeated().map(|error| (Instant::now(), error));
-            }
-            // Not for the credentials' sake: the next may try.
-            Err(_) => {}
+            Err(error) => *failed = Some((Instant::now(), error.repeated())),
         }
         opened
     }

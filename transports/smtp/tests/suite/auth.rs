@@ -65,6 +65,22 @@ async fn a_wrong_password_is_the_transports_fault_and_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_server_that_says_nothing_waits_once() {
+    let peer = peer("AUTH PLAIN").await;
+    peer.times(8, At::Greeting, Act::Stall);
+    let mut timeouts = patient();
+    timeouts.greeting = std::time::Duration::from_millis(300);
+    let smtp = to(&peer, SECRET).timeouts(timeouts).max_connections(8).build().unwrap();
+    let mails: Vec<_> = (0..8).map(|_| mail()).collect();
+    for send in futures_util::future::join_all(mails.iter().map(|mail| smtp.send(mail))).await {
+        let error = send.unwrap_err();
+        let error = error.downcast_ref::<SmtpError>().unwrap();
+        assert!(error.is_timeout() && error.stage() == Stage::Greeting, "{error:?}");
+    }
+    assert_eq!(peer.connections(), 1, "they wait behind each other's silence");
+}
+
+#[tokio::test]
 async fn many_messages_do_not_make_many_wrong_passwords() {
     let peer = peer("AUTH PLAIN").await;
     let logins = |peer: &Peer| peer.heard().iter().filter(|heard| heard.line.starts_with("AUTH")).count();
