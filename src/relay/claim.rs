@@ -214,12 +214,12 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
         if self.until != Until::Stopped {
             let horizon = match self.horizon {
                 Some(horizon) => horizon,
-                None => *self.horizon.insert(shared.store.now().await?),
+                None => *self.horizon.insert(shared.in_time(shared.store.now()).await?),
             };
             claim = claim.due_by(horizon);
         }
         let asked = Instant::now();
-        let leases = shared.store.claim(claim).await?;
+        let leases = shared.in_time(shared.store.claim(claim)).await?;
         let answered = Instant::now();
         let count = leases.len();
         if count == 0 {
@@ -259,7 +259,7 @@ impl<S: Store, T: Transport> Driver<'_, S, T> {
             return Ok(Wait::For(hinted.min(self.shared.settings.poll)));
         }
         let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * random());
-        let due = self.shared.store.next_due().await?;
+        let due = self.shared.in_time(self.shared.store.next_due()).await?;
         // What is due at once and was not claimed is in other hands at the moment.
         let due = due.map_or(poll, |due| due.max(Duration::from_millis(10)));
         Ok(Wait::For(poll.min(due).min(hinted)))

@@ -70,7 +70,7 @@ async fn renew<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancella
         if held.is_empty() {
             continue;
         }
-        match shared.store.renew(&held, shared.settings.lease).await {
+        match shared.in_time(shared.store.renew(&held, shared.settings.lease)).await {
             Ok(results) => {
                 shared.store_answered();
                 // A lease may also be gone because its delivery was settled a moment ago; the settlement itself reports a true loss.
@@ -84,7 +84,7 @@ async fn renew<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancella
 
 async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: CancellationToken) {
     loop {
-        match shared.store.report(&shared.report()).await {
+        match shared.in_time(shared.store.report(&shared.report())).await {
             Ok(()) => shared.store_answered(),
             Err(error) => shared.store_failed(&error),
         }

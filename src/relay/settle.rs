@@ -174,7 +174,7 @@ async fn with_patience<S: Store, T: Transport>(
     let mut failures = 0;
     let started = Instant::now();
     loop {
-        match shared.store.settle(settlements).await {
+        match shared.in_time(shared.store.settle(settlements)).await {
             Ok(results) => {
                 shared.unsettled.store(false, Ordering::SeqCst);
                 shared.store_answered();

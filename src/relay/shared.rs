@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use postrider_transport::{Breaker, Change, DeliveryId, Failure, Receipt, Transport};
 use tokio::sync::Notify;
@@ -14,7 +15,10 @@ use super::outage::Outage;
 use super::{Pass, Pause, Settings};
 use crate::delivery::LeaseKey;
 use crate::observe::Event;
-use crate::store::{RelayId, RelayReport, StoreError};
+use crate::store::{RelayId, RelayReport, StoreError, StoreErrorKind};
+
+/// How long a call to the store may take at the least. A database that is busy must not be taken for one that is gone.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Shared<S, T> {
     pub(super) id: RelayId,
@@ -131,6 +135,16 @@ impl<S, T: Transport> Shared<S, T> {
         self.breaker_changed.notify_one();
     }
 
+    /// Waits for an answer of the store, but not for ever: the connection may have gone without a word, as in a network that drops what
+    /// it should carry, and it would be many minutes before the system noticed. Half a lease, so that it can still be renewed.
+    pub(super) async fn in_time<R>(&self, call: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
+        let limit = PATIENCE.max(self.settings.lease / 2);
+        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+            let text = format!("the database has not answered for {} s", limit.as_secs());
+            Err(StoreError::new(StoreErrorKind::Unavailable, text))
+        })
+    }
+
     pub(super) fn store_failed(&self, error: &StoreError) {
         if self.outage.began(error) {
             self.tell(&Event::StoreUnavailable { error });
@@ -157,6 +171,6 @@ pub(super) fn random() -> f64 {
     rand::random_range(-1.0..=1.0)
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -93,15 +93,13 @@ impl<D: Database> Kept<D> {
         Ok(Self { connection: pool.acquire().await?, counted: None, under_way: false })
     }
 
-    /// For a driver that cannot go on where a call was dropped: from now on the connection is closed, and neither kept nor given back,
-    /// if it is dropped.
-    #[cfg(feature = "mysql")]
+    /// From now on the connection is closed, and neither kept nor given back, if it is dropped. A call is dropped where the server does
+    /// not answer, and another call on the connection would wait for that answer.
     pub(crate) fn begin(&mut self) {
         self.under_way = true;
     }
 
     /// What had begun came to its end.
-    #[cfg(feature = "mysql")]
     pub(crate) fn end(&mut self) {
         self.under_way = false;
     }

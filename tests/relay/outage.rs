@@ -18,6 +18,8 @@ use crate::support::{Diary, ada, until};
 pub(crate) struct Unreliable {
     store: MemoryStore,
     down: Arc<AtomicBool>,
+    /// Calls that are never answered, as on a connection that is gone without a word.
+    silent: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
     settled: Arc<AtomicUsize>,
     takes: Duration,
@@ -47,7 +49,11 @@ impl Unreliable {
         self.settled.load(Ordering::SeqCst)
     }
 
-    fn up(&self) -> Result<(), StoreError> {
+    async fn up(&self) -> Result<(), StoreError> {
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.silent.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            std::future::pending::<()>().await;
+        }
         if self.down.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
             return Err(StoreError::new(StoreErrorKind::Unavailable, "connection refused"));
@@ -60,19 +66,19 @@ impl Store for Unreliable {
     type Connection = MemoryTransaction;
 
     async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
-        self.up()?;
+        self.up().await?;
         self.store.insert(rows).await
     }
     async fn insert_in(&self, tx: &mut MemoryTransaction, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
-        self.up()?;
+        self.up().await?;
         self.store.insert_in(tx, rows).await
     }
     async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
-        self.up()?;
+        self.up().await?;
         self.store.claim(claim).await
     }
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
-        self.up()?;
+        self.up().await?;
         self.settled.fetch_add(1, Ordering::SeqCst);
         if !self.takes.is_zero() {
             tokio::time::sleep(self.takes).await;
@@ -80,23 +86,23 @@ impl Store for Unreliable {
         self.store.settle(settlements).await
     }
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
-        self.up()?;
+        self.up().await?;
         self.store.renew(keys, lease).await
     }
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
-        self.up()?;
+        self.up().await?;
         self.store.next_due().await
     }
     async fn now(&self) -> Result<SystemTime, StoreError> {
-        self.up()?;
+        self.up().await?;
         self.store.now().await
     }
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
-        self.up()?;
+        self.up().await?;
         self.store.report(report).await
     }
     async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
-        self.up()?;
+        self.up().await?;
         self.store.retire(id).await
     }
     fn wake(&self) {
@@ -128,6 +134,30 @@ async fn an_outage_is_told_of_once_and_work_resumes_by_itself() {
     shutdown.cancel();
     worker.await.unwrap().unwrap();
     assert_eq!((diary.count("store unavailable"), diary.count("store recovered")), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_says_nothing_is_given_up_and_asked_again() {
+    let store = Unreliable::default();
+    let silent = Arc::clone(&store.silent);
+    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+        // The next calls, among them those that settle and claim, go on connections that are gone.
+        silent.store(4, Ordering::SeqCst);
+        async { Ok(Receipt::new()) }
+    });
+    let outbox = Outbox::new(store.clone(), transport.clone());
+    outbox.enqueue(ada()).await.unwrap();
+    let diary = Diary::default();
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(outbox.relay().observer(diary.clone()).run(shutdown.clone()));
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let counted = Outbox::enqueue_only(store.store.clone());
+    until("it is settled", || async { counted.stats().await.unwrap().sent == 1 }).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+    assert_eq!((transport.calls().len(), diary.count("lease lost")), (1, 0));
+    let told = diary.count("store unavailable");
+    assert!(told >= 1 && diary.count("store recovered") == told, "{:?}", diary.lines());
 }
 
 #[tokio::test]

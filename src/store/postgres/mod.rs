@@ -245,7 +245,9 @@ impl Store for PgStore {
             return Ok(leases);
         }
         let mut connection = self.claims.take(&self.pool).await?;
+        connection.begin();
         let claimed = claim::claim(&mut connection, &self.sql, claim, &self.floors, self.test_now()).await;
+        connection.end();
         match &claimed {
             Ok(leases) if connection.is_worth_keeping(leases.len()) => self.claims.keep(connection, &self.pool),
             Ok(leases) if !leases.is_empty() => {}

@@ -26,7 +26,10 @@ pub(super) async fn settle(
     let lost = if rest.is_empty() && sql.is_prepared() {
         // The usual case: one statement, which is its own transaction.
         let mut connection = lane.take(pool).await?;
-        let lost = settle_sent(&mut connection, sql, &plain).await?;
+        connection.begin();
+        let lost = settle_sent(&mut connection, sql, &plain).await;
+        connection.end();
+        let lost = lost?;
         if connection.is_worth_keeping(plain.len()) {
             lane.keep(connection, pool);
         }
