@@ -188,7 +188,8 @@ pub struct Stats {
     /// For how long the oldest delivery has been due that no relay holds; `None` if nothing is due. A number that grows means
     /// that nobody sends.
     pub oldest_due: Option<Duration>,
-    /// Every relay that has reported and not said good-bye.
+    /// Every relay that has reported in the last ten minutes and not said good-bye. One that ended while its transport was paused stays
+    /// on view for so long.
     pub relays: Vec<RelayStatus>,
 }
 

@@ -82,16 +82,18 @@ impl<S: Store, T: Transport> Relay<S, T> {
         Self { store, transport, settings }
     }
 
-    /// How many messages are sent at once, at the most: from 1 to 65,536. Default: 32. So many deliveries are claimed together, and no
-    /// more than this are in doubt when the process is killed. A message counts until its result is written. Where 128 or more are in
-    /// hand and the store is slow, up to 63 results may wait some 3 ms for others, and calls have so much less room meanwhile.
+    /// How many messages are sent at once, at the most: from 1 to 65,536; 0 counts as 1. Default: 32. So many deliveries are claimed
+    /// together and are in memory, and no more than this are in doubt when the process is killed. A message counts until its result is
+    /// written. Where 128 or more are in hand and the store is slow, up to 63 results may wait some 3 ms for others, and calls have so
+    /// much less room meanwhile.
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.settings.concurrency = messages.clamp(1, 65_536);
         self
     }
 
     /// For how long a delivery belongs to this relay once it is claimed; from 100 ms to a day. Default: 60 s. The lease of a message
-    /// that takes longer is renewed as long as this relay lives, so this is how soon others take over when it dies.
+    /// that takes longer is renewed as long as this relay lives, so this is how soon others take over when it dies. A call to the
+    /// database that is not answered within half of it, or 30 s if that is longer, is given up and tried again on another connection.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease.clamp(Duration::from_millis(100), DAY);
         self
@@ -144,7 +146,8 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self
     }
 
-    /// Calls back for each dead letter, once, after it is committed. The event is always an [`Event::DeadLettered`].
+    /// Calls back for each dead letter, once, after it is committed; not where the database's answer to the commit was lost. The event
+    /// is always an [`Event::DeadLettered`].
     pub fn on_dead_letter(self, callback: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         struct DeadLetters<F>(F);
         impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for DeadLetters<F> {
@@ -163,7 +166,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// did. A database that does not answer is waited for.
     ///
     /// # Errors
-    /// When the outbox's tables are missing or the pool is closed ([`StoreErrorKind::is_final`](crate::StoreErrorKind::is_final)).
+    /// When the outbox's tables are missing or the pool is closed ([`StoreErrorKind::is_final`](crate::StoreErrorKind::is_final)); and
+    /// on shutdown, when the last results could not be written within the grace and five seconds more. Their mails are taken over when
+    /// their leases run out, each with a `lost` attempt.
     ///
     /// # Cancel safety
     /// Prefer the token. If the future is dropped, calls under way are dropped with it, and their deliveries are taken over when

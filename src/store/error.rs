@@ -27,7 +27,8 @@ impl StoreErrorKind {
     }
 }
 
-/// A call to a store failed; nothing of it was written.
+/// A call to a store failed. Nothing of it was written, unless it is [`Unavailable`](StoreErrorKind::Unavailable): then the answer to a
+/// commit may have been lost.
 pub struct StoreError {
     kind: StoreErrorKind,
     text: String,
