@@ -80,10 +80,8 @@ pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
         return end(state, format!("budget: {} attempts spent{last}", lease.spent));
     }
     if at.now >= deadline(lease, at.policy) {
-        return end(
-            state,
-            if lease.lost { format!("expired{last}") } else { "expired: it was not sent in time".to_owned() },
-        );
+        let why = if lease.lost { last } else { ": it was not sent in time" };
+        return end(state, format!("expired{why}"));
     }
     None
 }

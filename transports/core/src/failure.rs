@@ -61,7 +61,7 @@ pub trait Classify: Error + Send + Sync + 'static {
         Blame::Message
     }
 
-    /// How long the next hop asks to wait, where it says so.
+    /// How long the next hop asks to wait, where it says so. A relay waits a day at the most.
     fn retry_after(&self) -> Option<Duration> {
         None
     }
