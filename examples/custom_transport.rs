@@ -10,7 +10,7 @@
 use std::time::Duration;
 use std::{env, error::Error, fmt};
 
-use postrider::{Blame, Email, Failure, MemoryStore, Message, Outbox, Outgoing, Receipt, Transport, Unsupported};
+use postrider::{Email, Failure, MemoryStore, Message, Outbox, Outgoing, Receipt, Scope, Transport, Unsupported};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ impl Transport for Gateway {
 
     /// Whatever a gateway has no word for is refused here, so that nothing is dropped silently. This one takes mails as they are stored.
     fn check(&self, email: &Email) -> Result<(), Failure> {
-        match email.encode().map_err(Failure::permanent)?.body.len() {
+        match email.encode()?.body.len() {
             0..=1_000_000 => Ok(()),
             _ => Err(Unsupported::new("a mail of more than a megabyte").into()),
         }
@@ -39,12 +39,12 @@ impl Transport for Gateway {
 
     async fn send(&self, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
         self.check(mail.message())?;
-        let transports_fault = |what: &str| Failure::transient(what).with_blame(Blame::Transport);
+        let transports_fault = |what: &str| Failure::transient(Scope::Transport, what);
         let connecting = timeout(self.patience, TcpStream::connect(&self.address)).await;
         let Ok(Ok(mut stream)) = connecting else { return Err(transports_fault("the gateway is out of reach")) };
 
         let to: Vec<_> = mail.recipients().iter().map(|recipient| recipient.as_str()).collect();
-        let email = mail.message().encode().map_err(Failure::permanent)?.body;
+        let email = mail.message().encode()?.body;
         let request = json!({ "token": self.token, "id": mail.id().to_string(), "to": to, "email": email });
         let mut answer = String::new();
         let talk = async {
@@ -56,13 +56,13 @@ impl Transport for Gateway {
         let line = answer.strip_suffix('\n').filter(|_| matches!(talked, Ok(Ok(_)))).unwrap_or_default();
         match line.split_once(' ').unwrap_or((line, "")) {
             ("200", id) => Ok(Receipt::new().with_provider_id(id)),
-            ("400", _) => Err(Failure::permanent("the gateway refuses the mail")),
-            ("401", _) => Err(Failure::permanent("the token is wrong").with_blame(Blame::Transport)),
-            ("409", _) => Err(Failure::transient("the gateway wants the mail later")),
+            ("400", _) => Err(Failure::permanent(Scope::Message, "the gateway refuses the mail")),
+            ("401", _) => Err(Failure::permanent(Scope::Transport, "the token is wrong")),
+            ("409", _) => Err(Failure::transient(Scope::Message, "the gateway wants the mail later")),
             ("429", wait) => Err(transports_fault("too much for the gateway")
                 .with_retry_after(Duration::from_secs(wait.parse().unwrap_or(60)))),
             ("503", _) => Err(transports_fault("the gateway is out of order")),
-            _ => Err(Failure::transient("the gateway gave no answer that can be read").with_doubt()),
+            _ => Err(Failure::maybe_accepted("the gateway gave no answer that can be read")),
         }
     }
 }

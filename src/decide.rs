@@ -1,6 +1,6 @@
 //! What to do with a result. Pure: no clock, no randomness, no I/O of its own.
 //!
-//! | Class | Blame | Then |
+//! | Class | Scope | Then |
 //! |---|---|---|
 //! | Permanent | Message | dead letter now |
 //! | Transient | Message | retry by policy, or as the next hop asks; the budget shrinks by one |
@@ -12,7 +12,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{Blame, Breaker, Class, Failure, Receipt, Recipient, Refusal, mask_addresses};
+use postrider_transport::{Breaker, Class, Failure, Receipt, Recipient, Refusal, Scope, mask_addresses};
 
 use crate::delivery::{Lease, Next, RecipientOutcome};
 use crate::retry::RetryPolicy;
@@ -91,7 +91,11 @@ fn accepted(receipt: &Receipt, at: Circumstances<'_>) -> Decision {
     if sorted.unnamed.is_empty() && !at.lease.recipients.is_empty() {
         // Accepted for nobody: the transport broke its contract, and its refusals are what really happened.
         let error = "every recipient was refused";
-        let failure = if sorted.transient.is_empty() { Failure::permanent(error) } else { Failure::transient(error) };
+        let failure = if sorted.transient.is_empty() {
+            Failure::permanent(Scope::Message, error)
+        } else {
+            Failure::transient(Scope::Message, error)
+        };
         return failed(&failure.with_refused(receipt.refused.clone()), at);
     }
     let mut recipients = refused(&sorted.permanent);
@@ -138,7 +142,7 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
         Class::Permanent => Outcome::Permanent,
         Class::Transient => Outcome::Transient,
     };
-    if failure.blame() == Blame::Transport && !nobody_left {
+    if failure.scope() != Scope::Message && !nobody_left {
         let left = deadline(lease, at.policy).duration_since(at.now).unwrap_or_default();
         // Away for longer than the pause, so that another message is the next to prove the transport, however urgent this one is.
         let away = asked(failure).unwrap_or_default().max(at.pause.saturating_mul(2));

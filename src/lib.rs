@@ -42,10 +42,9 @@ pub use postrider_transport::transport_tests;
 pub use postrider_transport::RateLimit;
 #[doc(no_inline)]
 pub use postrider_transport::{
-    Address, AddressError, AllFailed, Attachment, Backoff, Blame, BoxTransport, Class, Classify, CodecError,
-    DeliveryId, Email, EmailBuilder, EmailError, Encoded, Failover, Failure, IntoMailbox, ListUnsubscribe, Mailbox,
-    Message, Outgoing, Receipt, Recipient, Redirect, Refusal, RoundRobin, Tap, TimedOut, Timeout, Transport,
-    Unsupported,
+    Address, AddressError, AllFailed, Attachment, Backoff, BoxTransport, Class, Classify, CodecError, DeliveryId,
+    Email, EmailBuilder, EmailError, Encoded, Failover, Failure, IntoMailbox, ListUnsubscribe, Mailbox, Message,
+    Outgoing, Receipt, Recipient, Redirect, Refusal, RoundRobin, Scope, Tap, TimedOut, Timeout, Transport, Unsupported,
 };
 
 /// Mail by a provider's HTTP API.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
 use postrider::{
-    Blame, Class, Email, Failure, MemoryStore, NewDelivery, Outbox, Receipt, Refusal, RetryPolicy, WhenInDoubt,
+    Class, Email, Failure, MemoryStore, NewDelivery, Outbox, Receipt, Refusal, RetryPolicy, Scope, WhenInDoubt,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -49,11 +49,11 @@ async fn logs_name_the_delivery_and_hide_the_mail() {
     let answer = "550 5.1.1 <secret-person@example.com>: unknown";
     let refusal = || vec![Refusal::new("secret-person@example.com", Class::Transient, answer)];
     let transport = ScriptedTransport::new()
-        .then(Err(Failure::permanent(answer).with_reply(answer)))
-        .then(Err(Failure::transient(answer).with_refused(refusal())))
-        .then(Err(Failure::transient(answer).with_doubt()))
+        .then(Err(Failure::permanent(Scope::Message, answer).with_reply(answer)))
+        .then(Err(Failure::transient(Scope::Message, answer).with_refused(refusal())))
+        .then(Err(Failure::maybe_accepted(answer).with_scope(Scope::Message)))
         .then(Ok(Receipt::new().with_reply(answer)))
-        .then(Err(Failure::permanent(answer).with_blame(Blame::Transport)));
+        .then(Err(Failure::permanent(Scope::Transport, answer)));
     let outbox = Outbox::new(MemoryStore::new(), transport);
     let email = Email::builder()
         .from("secret-sender@example.com")

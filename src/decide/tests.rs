@@ -55,7 +55,7 @@ fn accepted_is_sent_and_records_nothing_that_does_not_differ() {
 #[test]
 fn a_permanent_fault_of_the_message_is_a_dead_letter_at_once() {
     let (lease, policy) = (lease(&["a"]), policy());
-    let decision = decide(&Err(Failure::permanent("too large")), at(&lease, &policy));
+    let decision = decide(&Err(Failure::permanent(Scope::Message, "too large")), at(&lease, &policy));
     assert_eq!(reason(&decision.next), "permanent: too large");
     assert!(decision.charge);
 }
@@ -65,7 +65,7 @@ fn a_transient_fault_of_the_message_is_retried_until_the_budget_is_spent() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     let mut waits = Vec::new();
     loop {
-        let decision = decide(&Err(Failure::transient("busy")), at(&lease, &policy));
+        let decision = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
         assert!(decision.charge);
         lease.spent += 1;
         if let Next::Dead { reason } = &decision.next {
@@ -80,16 +80,16 @@ fn a_transient_fault_of_the_message_is_retried_until_the_budget_is_spent() {
 #[test]
 fn what_the_next_hop_asks_to_wait_is_waited() {
     let (lease, policy) = (lease(&["a"]), policy());
-    let failure = Failure::transient("greylisted").with_retry_after(SECOND * 300);
+    let failure = Failure::transient(Scope::Message, "greylisted").with_retry_after(SECOND * 300);
     assert_eq!(after(&decide(&Err(failure), at(&lease, &policy))), SECOND * 300);
 }
 
 #[test]
 fn no_wait_is_longer_than_a_day() {
     let (lease, policy) = (lease(&["a"]), policy().max_age(SECOND * 86_400 * 5));
-    for blame in [Blame::Message, Blame::Transport] {
-        let quota = Failure::transient("monthly quota").with_blame(blame).with_retry_after(SECOND * 86_400 * 30);
-        assert_eq!(after(&decide(&Err(quota), at(&lease, &policy))), SECOND * 86_400, "{blame:?}");
+    for scope in [Scope::Message, Scope::Transport] {
+        let quota = Failure::transient(scope, "monthly quota").with_retry_after(SECOND * 86_400 * 30);
+        assert_eq!(after(&decide(&Err(quota), at(&lease, &policy))), SECOND * 86_400, "{scope:?}");
     }
 }
 
@@ -97,19 +97,22 @@ fn no_wait_is_longer_than_a_day() {
 fn the_transports_fault_costs_nothing_and_kills_nothing() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     lease.spent = 2;
-    for failure in [Failure::permanent("535 wrong password"), Failure::transient("connection refused")] {
-        let decision = decide(&Err(failure.with_blame(Blame::Transport)), at(&lease, &policy));
+    for failure in [
+        Failure::permanent(Scope::Message, "535 wrong password"),
+        Failure::transient(Scope::Message, "connection refused"),
+    ] {
+        let decision = decide(&Err(failure.with_scope(Scope::Transport)), at(&lease, &policy));
         assert_eq!((decision.charge, after(&decision)), (false, SECOND * 14));
     }
-    let asked = Failure::transient("429").with_blame(Blame::Transport).with_retry_after(SECOND * 60);
+    let asked = Failure::transient(Scope::Transport, "429").with_retry_after(SECOND * 60);
     assert_eq!(after(&decide(&Err(asked), at(&lease, &policy))), SECOND * 60);
 }
 
 #[test]
 fn doubt_follows_the_deliverys_wish_whoever_is_to_blame() {
     let (mut lease, policy) = (lease(&["a"]), policy());
-    for blame in [Blame::Message, Blame::Transport] {
-        let doubt = || Err(Failure::transient("no reply").with_doubt().with_blame(blame));
+    for scope in [Scope::Message, Scope::Transport] {
+        let doubt = || Err(Failure::maybe_accepted("no reply").with_scope(scope));
         lease.when_in_doubt = WhenInDoubt::Resend;
         let decision = decide(&doubt(), at(&lease, &policy));
         assert_eq!((decision.outcome, decision.charge, after(&decision)), (Outcome::InDoubt, true, SECOND));
@@ -118,7 +121,7 @@ fn doubt_follows_the_deliverys_wish_whoever_is_to_blame() {
     }
     lease.when_in_doubt = WhenInDoubt::Resend;
     lease.spent = 2;
-    let last = decide(&Err(Failure::transient("no reply").with_doubt()), at(&lease, &policy));
+    let last = decide(&Err(Failure::maybe_accepted("no reply")), at(&lease, &policy));
     assert_eq!(reason(&last.next), "budget: 3 attempts spent; it may have been accepted: no reply");
 }
 
@@ -135,11 +138,11 @@ fn recipients_are_settled_one_by_one() {
 fn who_took_it_makes_the_delivery_sent_even_when_the_rest_never_does() {
     let (mut lease, policy) = (lease(&["c"]), policy());
     (lease.taken, lease.spent) = (true, 2);
-    let refused = Failure::transient("busy").with_refused(vec![no("c", Class::Transient)]);
+    let refused = Failure::transient(Scope::Message, "busy").with_refused(vec![no("c", Class::Transient)]);
     let decision = decide(&Err(refused), at(&lease, &policy));
     assert_eq!(decision.next, Next::Sent);
     assert_eq!(states(&decision), [("c", RecipientState::Refused)]);
-    let unnamed = decide(&Err(Failure::permanent("gone")), at(&lease, &policy));
+    let unnamed = decide(&Err(Failure::permanent(Scope::Message, "gone")), at(&lease, &policy));
     assert_eq!((states(&unnamed), unnamed.next.clone()), (vec![("c", RecipientState::Refused)], Next::Sent));
 }
 
@@ -156,16 +159,22 @@ fn a_partly_accepted_delivery_whose_budget_ends_now_is_sent_with_all_refusals() 
 fn nobody_took_it() {
     let (lease, policy) = (lease(&["a", "b"]), policy());
     let all = |class_of_b| vec![no("a", Class::Permanent), no("b", class_of_b)];
-    let dead = decide(&Err(Failure::permanent("none").with_refused(all(Class::Permanent))), at(&lease, &policy));
+    let dead = decide(
+        &Err(Failure::permanent(Scope::Message, "none").with_refused(all(Class::Permanent))),
+        at(&lease, &policy),
+    );
     assert_eq!(reason(&dead.next), "permanent: none");
     assert_eq!(dead.recipients.len(), 2);
-    let again = decide(&Err(Failure::transient("none").with_refused(all(Class::Transient))), at(&lease, &policy));
+    let again = decide(
+        &Err(Failure::transient(Scope::Message, "none").with_refused(all(Class::Transient))),
+        at(&lease, &policy),
+    );
     assert_eq!((after(&again), states(&again)), (SECOND, vec![("a", RecipientState::Refused)]));
     // A receipt that accepted nobody is a failure, whatever the transport called it.
     let lying = decide(&Ok(Receipt::new().with_refused(all(Class::Permanent))), at(&lease, &policy));
     assert!(matches!(lying.next, Next::Dead { .. }));
     // One was refused for now, and the failure as a whole is for good: the one is retried.
-    let one = Failure::permanent("none").with_refused(vec![no("b", Class::Transient)]);
+    let one = Failure::permanent(Scope::Message, "none").with_refused(vec![no("b", Class::Transient)]);
     let some = decide(&Err(one), at(&lease, &policy));
     assert_eq!((after(&some), states(&some)), (SECOND, vec![("a", RecipientState::Refused)]));
 }
@@ -174,13 +183,13 @@ fn nobody_took_it() {
 fn time_runs_out() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     lease.expires_at = Some(lease.claimed_at + SECOND);
-    let late = decide(&Err(Failure::transient("busy")), at(&lease, &policy));
+    let late = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
     assert_eq!(reason(&late.next), "expired: the next attempt would come too late: busy");
     lease.expires_at = None;
     lease.cycle_started_at = lease.claimed_at - SECOND * 1000;
     let old = decide_before_sending(at(&lease, &policy)).unwrap();
     assert_eq!(reason(&old.next), "expired: it was not sent in time");
-    let blamed = Failure::transient("down").with_blame(Blame::Transport);
+    let blamed = Failure::transient(Scope::Transport, "down");
     assert_eq!(reason(&decide(&Err(blamed), at(&lease, &policy)).next), "expired: down");
 }
 
@@ -207,12 +216,12 @@ fn a_lost_attempt_holds_what_wants_to_be_held_and_ends_what_is_spent() {
 fn who_was_never_mailed_is_on_record_when_others_have_it() {
     let (mut lease, policy) = (lease(&["b", "c"]), policy());
     (lease.taken, lease.spent) = (true, 2);
-    let spent = decide(&Err(Failure::transient("busy")), at(&lease, &policy));
+    let spent = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
     assert_eq!(spent.next, Next::Sent);
     assert_eq!(states(&spent), [("b", RecipientState::Dead), ("c", RecipientState::Dead)]);
-    let doubt = decide(&Err(Failure::transient("no reply").with_doubt()), at(&lease, &policy));
+    let doubt = decide(&Err(Failure::maybe_accepted("no reply")), at(&lease, &policy));
     assert_eq!(states(&doubt), [("b", RecipientState::InDoubt), ("c", RecipientState::InDoubt)]);
-    let mixed = Failure::transient("busy").with_refused(vec![no("c", Class::Permanent)]);
+    let mixed = Failure::transient(Scope::Message, "busy").with_refused(vec![no("c", Class::Permanent)]);
     let mixed = decide(&Err(mixed), at(&lease, &policy));
     assert_eq!(states(&mixed), [("c", RecipientState::Refused), ("b", RecipientState::Dead)]);
     lease.cycle_started_at = lease.claimed_at - SECOND * 1000;
@@ -223,6 +232,6 @@ fn who_was_never_mailed_is_on_record_when_others_have_it() {
 #[test]
 fn the_transports_fault_puts_nothing_off_beyond_its_time() {
     let (lease, policy) = (lease(&["a"]), policy());
-    let asked = Failure::transient("429").with_blame(Blame::Transport).with_retry_after(Duration::MAX);
+    let asked = Failure::transient(Scope::Transport, "429").with_retry_after(Duration::MAX);
     assert_eq!(after(&decide(&Err(asked), at(&lease, &policy))), SECOND * 1000);
 }

@@ -13,7 +13,7 @@ use std::vec::IntoIter;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use postrider_transport::{
-    Class, Classify, CodecError, Failure, Message, Outgoing, Probe, Receipt, Refusal, Transport, mask_addresses,
+    Class, Classify, CodecError, Failure, Message, Outgoing, Probe, Receipt, Refusal, Scope, Transport, mask_addresses,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::Instrument;
@@ -172,7 +172,7 @@ fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &mut Claimed)
         return unsent(Next::Pending { after: Duration::ZERO }, Vec::new());
     }
     if let Some(why) = &lease.unreadable {
-        let failure = Failure::permanent(format!("the stored row cannot be read: {why}"));
+        let failure = Failure::permanent(Scope::Message, format!("the stored row cannot be read: {why}"));
         return Prepared::Settle(conclude(shared, claimed, now, now, &Err(failure)));
     }
     if let Some(end) = decide_before_sending(circumstances(shared, claimed, now)) {
@@ -186,8 +186,8 @@ fn prepare<S: Store, T: Transport>(shared: &Shared<S, T>, claimed: &mut Claimed)
             let outgoing = Outgoing::addressed(lease.key.id, lease.dated_at, message, recipients, lease.partial);
             return Prepared::Send(outgoing.with_attempt(lease.attempts + 1, lease.cycle));
         }
-        Ok(Err(error)) => unreadable(error),
-        Err(_) => Failure::transient("reading the stored message panicked"),
+        Ok(Err(error)) => error.into(),
+        Err(_) => Failure::transient(Scope::Message, "reading the stored message panicked"),
     };
     Prepared::Settle(conclude(shared, claimed, now, now, &Err(failure)))
 }
@@ -201,11 +201,6 @@ fn read<M: Message>(lease: &Lease) -> Result<M, CodecError> {
             .map_err(|error| CodecError::new(format!("recipient {place} of {all}: {error}")))?;
     }
     Ok(message)
-}
-
-/// During an upgrade a newer relay may know the format, so that an unknown one has its whole budget.
-fn unreadable(error: CodecError) -> Failure {
-    if error.is_unknown_format() { Failure::transient(error) } else { Failure::permanent(error) }
 }
 
 fn circumstances<'a, S: Store, T: Transport>(
@@ -339,6 +334,14 @@ impl std::error::Error for Interrupted {}
 impl Classify for Interrupted {
     fn class(&self) -> Class {
         Class::Transient
+    }
+
+    /// A message that crashes the transport says nothing about others. Whoever does not answer may answer nobody.
+    fn scope(&self) -> Scope {
+        match self {
+            Self::Panicked | Self::Stopped => Scope::Message,
+            Self::TimedOut | Self::Miscounted => Scope::Transport,
+        }
     }
 
     fn in_doubt(&self) -> bool {

@@ -32,10 +32,10 @@ type Script<M> = Box<dyn FnMut(&Call<M>) -> Answer + Send>;
 ///
 /// ```
 /// use postrider::testkit::ScriptedTransport;
-/// use postrider::{Email, Failure, Receipt};
+/// use postrider::{Email, Failure, Receipt, Scope};
 ///
 /// let transport = ScriptedTransport::<Email>::new()
-///     .then(Err(Failure::transient("busy")))
+///     .then(Err(Failure::transient(Scope::Message, "busy")))
 ///     .then(Ok(Receipt::new().with_provider_id("42")));
 /// ```
 pub struct ScriptedTransport<M> {

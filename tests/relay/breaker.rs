@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{Backoff, Blame, Email, Failure, Receipt, State};
+use postrider::{Backoff, Email, Failure, Receipt, Scope, State};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Diary, ada, eager, get, outbox, until};
 
 fn wrong_password() -> Failure {
-    Failure::permanent("535 5.7.8 wrong password").with_blame(Blame::Transport)
+    Failure::permanent(Scope::Transport, "535 5.7.8 wrong password")
 }
 
 /// Fails by its own fault for as long as it is told to.
@@ -80,11 +80,7 @@ async fn one_message_that_upsets_the_transport_does_not_block_the_others() {
     let transport = ScriptedTransport::new().answering(|call| {
         let upsets = call.recipients[0].as_str() == "upsetting@example.com";
         async move {
-            if upsets {
-                Err(Failure::transient("connection reset").with_blame(Blame::Transport))
-            } else {
-                Ok(Receipt::new())
-            }
+            if upsets { Err(Failure::transient(Scope::Transport, "connection reset")) } else { Ok(Receipt::new()) }
         }
     });
     let outbox = outbox(transport);
@@ -101,8 +97,7 @@ async fn one_message_that_upsets_the_transport_does_not_block_the_others() {
 
 #[tokio::test]
 async fn the_next_hop_says_how_long_the_pause_is() {
-    let rate =
-        Failure::transient("429 slow down").with_blame(Blame::Transport).with_retry_after(Duration::from_millis(60));
+    let rate = Failure::transient(Scope::Transport, "429 slow down").with_retry_after(Duration::from_millis(60));
     let outbox = outbox(ScriptedTransport::new().then(Err(rate)));
     let id = outbox.enqueue(ada()).await.unwrap();
     let shutdown = CancellationToken::new();

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{Blame, Email, Failover, Failure, MemoryStore, Outbox, Receipt, RoundRobin, State, Tap, Transport};
+use postrider::{Email, Failover, Failure, MemoryStore, Outbox, Receipt, RoundRobin, Scope, State, Tap, Transport};
 
 use crate::support::{Diary, ada, eager};
 
 fn down() -> ScriptedTransport<Email> {
-    ScriptedTransport::new()
-        .answering(|_| async { Err(Failure::permanent("535 wrong password").with_blame(Blame::Transport)) })
+    ScriptedTransport::new().answering(|_| async { Err(Failure::permanent(Scope::Transport, "535 wrong password")) })
 }
 
 async fn drained(transport: impl Transport<Message = Email>) {
@@ -74,7 +73,8 @@ async fn paths(transport: impl Transport<Message = Email>, attempts: usize) -> V
 
 #[tokio::test]
 async fn the_history_says_who_was_called() {
-    let busy = || ScriptedTransport::new().then(Err(Failure::transient("busy"))).then(Ok(Receipt::new()));
+    let busy =
+        || ScriptedTransport::new().then(Err(Failure::transient(Scope::Message, "busy"))).then(Ok(Receipt::new()));
     assert_eq!(paths(busy(), 2).await, ["scripted", "scripted"]);
     let paused = paths(Failover::new(down()).or(busy()), 2).await;
     assert_eq!(paused, ["failover/scripted, scripted#2", "failover/scripted#2"]);
@@ -86,7 +86,9 @@ async fn the_history_says_who_was_called() {
 async fn a_tap_sees_what_a_relay_sends() {
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let note = std::sync::Arc::clone(&seen);
-    let scripted = ScriptedTransport::<Email>::new().then(Err(Failure::transient("busy"))).then(Ok(Receipt::new()));
+    let scripted = ScriptedTransport::<Email>::new()
+        .then(Err(Failure::transient(Scope::Message, "busy")))
+        .then(Ok(Receipt::new()));
     let transport = Tap::new(scripted, move |outgoing, result: &Result<Receipt, Failure>| {
         note.lock().unwrap().push((outgoing.attempt(), result.is_ok()));
     });

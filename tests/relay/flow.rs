@@ -7,7 +7,7 @@ use std::time::Duration;
 use postrider::testkit::ScriptedTransport;
 use postrider::{
     AdminStore, Claim, DeliveryId, Email, Encoded, Failure, MemoryStore, NewDelivery, NewRow, Outbox, Outcome,
-    Priority, Receipt, Recipient, State, Store, TestClock,
+    Priority, Receipt, Recipient, Scope, State, Store, TestClock,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -162,8 +162,8 @@ async fn batches_are_filled_and_each_message_has_its_own_result() {
     let transport = ScriptedTransport::new()
         .batches_of(4)
         .then(Ok(Receipt::new()))
-        .then(Err(Failure::permanent("no")))
-        .then(Err(Failure::transient("later")));
+        .then(Err(Failure::permanent(Scope::Message, "no")))
+        .then(Err(Failure::transient(Scope::Message, "later")));
     let outbox = outbox(transport.clone());
     outbox.enqueue_all((0..6).map(|_| ada())).await.unwrap();
     let pass = outbox.relay().concurrency(6).retry(eager()).drain().await.unwrap();
@@ -375,7 +375,8 @@ async fn where_a_great_many_are_in_hand_results_are_written_together_and_else_at
 #[tokio::test]
 async fn an_answer_that_no_database_can_store_is_stored_without_what_it_cannot() {
     let answer = Receipt::new().with_reply("250 o\0k").with_provider_id("a\0b").with_via("s\0es");
-    let outbox = outbox(ScriptedTransport::new().then(Ok(answer)).then(Err(Failure::permanent("n\0o"))));
+    let outbox =
+        outbox(ScriptedTransport::new().then(Ok(answer)).then(Err(Failure::permanent(Scope::Message, "n\0o"))));
     let ids = outbox.enqueue_all((0..2).map(|_| ada())).await.unwrap();
     outbox.relay().concurrency(1).drain().await.unwrap();
     let sent = get(&outbox, ids[0]).await;

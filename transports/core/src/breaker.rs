@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backoff::random;
-use crate::{Backoff, Blame, Failure, Receipt};
+use crate::{Backoff, Failure, Receipt, Scope};
 
 /// Keeps messages from a transport that cannot send for anybody, and finds out when it can again.
 ///
@@ -18,13 +18,13 @@ use crate::{Backoff, Blame, Failure, Receipt};
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use postrider_transport::{Admission, Backoff, Blame, Breaker, Change, Failure};
+/// use postrider_transport::{Admission, Backoff, Scope, Breaker, Change, Failure};
 ///
 /// let breaker = Breaker::new(Backoff::new(Duration::from_secs(60), Duration::from_secs(600)));
 /// assert!(matches!(breaker.admit(), Admission::All));
 ///
 /// let began = Instant::now();
-/// let result = Err(Failure::transient("421 closing").with_blame(Blame::Transport));
+/// let result = Err(Failure::transient(Scope::Transport, "421 closing"));
 /// assert!(matches!(breaker.judge(&result, began), Change::Paused(_)));
 /// assert!(matches!(breaker.admit(), Admission::NotBefore(_)));
 /// assert_eq!(breaker.reason().as_deref(), Some("421 closing"));
@@ -109,7 +109,7 @@ impl Breaker {
         let call = Call { began, ended: Instant::now() };
         let mut state = self.state();
         match result {
-            Err(failure) if failure.blame() == Blame::Transport => {
+            Err(failure) if failure.scope() == Scope::Transport => {
                 state.failed(failure.to_string(), failure.retry_after(), random(), call)
             }
             Err(failure) if failure.in_doubt() => state.unproven(failure.to_string(), random(), call),
@@ -341,7 +341,7 @@ mod tests {
     }
 
     fn down() -> Result<Receipt, Failure> {
-        Err(Failure::transient("down").with_blame(Blame::Transport).with_retry_after(Duration::ZERO))
+        Err(Failure::transient(Scope::Transport, "down").with_retry_after(Duration::ZERO))
     }
 
     #[test]

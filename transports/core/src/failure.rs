@@ -16,59 +16,95 @@ pub enum Class {
     Transient,
 }
 
-/// Whose fault is it?
+/// Whose condition is it? What follows from a failure follows for everything in its scope, and for nothing else.
+///
+/// All three are meant to be matched: there is no fourth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Blame {
-    /// This message, or its recipients. Other messages may well go through.
+pub enum Scope {
+    /// This message: its content or its recipients. Other messages may well go through, so only this one is charged.
     Message,
-    /// The transport: its credentials, its configuration, its network, the server behind it. No other message would fare
-    /// better now, so no message is charged for it.
+    /// The sender: the From or envelope sender, or its domain. It is not verified, may not be used by this account, or is
+    /// throttled. Other senders may well go through; other messages of this one would fare no better now, so they wait, and
+    /// none of them is charged.
+    Sender,
+    /// The transport: the account, its credentials, quota or rate, the address it sends from, the network, the next hop itself.
+    /// No message would fare better now, so all of them wait, and none is charged.
     Transport,
+}
+
+impl Scope {
+    /// The word used in the database and in JSON: `message`, `sender`, `transport`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Message => "message",
+            Scope::Sender => "sender",
+            Scope::Transport => "transport",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// The shared trait: every transport's own error type says what it means, and so becomes a [`Failure`] with `?`.
 ///
+/// An author must answer three questions, since a wrong answer to any of them loses mail, sends it twice or stops others: can
+/// trying again help, whose condition is it, and may the message have been accepted all the same.
+///
 /// ```
-/// use postrider_transport::{Blame, Class, Classify, Failure};
+/// use postrider_transport::{Class, Classify, Failure, Scope};
 ///
 /// #[derive(Debug)]
-/// enum PagerError { WrongPin, LineBusy }
+/// enum PagerError { WrongPin, LineBusy, HungUp }
 ///
 /// impl std::fmt::Display for PagerError {
 ///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-///         f.write_str(match self { Self::WrongPin => "the pin was refused", Self::LineBusy => "the line was busy" })
+///         f.write_str(match self {
+///             Self::WrongPin => "the pin was refused",
+///             Self::LineBusy => "the line was busy",
+///             Self::HungUp => "the line went dead after the last word",
+///         })
 ///     }
 /// }
 /// impl std::error::Error for PagerError {}
 ///
 /// impl Classify for PagerError {
 ///     fn class(&self) -> Class {
-///         match self { Self::WrongPin => Class::Permanent, Self::LineBusy => Class::Transient }
+///         match self { Self::WrongPin => Class::Permanent, Self::LineBusy | Self::HungUp => Class::Transient }
 ///     }
-///     fn blame(&self) -> Blame { Blame::Transport }
+///     fn scope(&self) -> Scope { Scope::Transport }
+///     fn in_doubt(&self) -> bool { matches!(self, Self::HungUp) }
 /// }
 ///
 /// fn page() -> Result<(), Failure> { Err(PagerError::WrongPin)? }
 /// let failure = page().unwrap_err();
-/// assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Class::Permanent, Blame::Transport, false));
+/// assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Class::Permanent, Scope::Transport, false));
 /// ```
 pub trait Classify: Error + Send + Sync + 'static {
     /// Whether trying again can help.
     fn class(&self) -> Class;
 
-    /// Whose fault it is. The message's, unless said otherwise.
-    fn blame(&self) -> Blame {
-        Blame::Message
+    /// Whose condition it is.
+    fn scope(&self) -> Scope;
+
+    /// Whether the message may have been accepted all the same: the request went out, and no complete answer came back. `false`
+    /// is a promise that nobody got it.
+    fn in_doubt(&self) -> bool;
+
+    /// Whether class and scope are known from a rule with a source, or from this program itself. `false` says that they are the
+    /// best guess about an answer that no rule knows: before a relay believes a permanent refusal of that kind, it waits for
+    /// evidence.
+    fn sure(&self) -> bool {
+        true
     }
 
-    /// How long the next hop asks to wait, where it says so. A relay waits a day at the most.
+    /// How long the next hop asks to wait, where it says so. A lower bound of the wait: a relay waits at least as long as its own
+    /// backoff, and at most a day.
     fn retry_after(&self) -> Option<Duration> {
         None
-    }
-
-    /// Whether the message may have been accepted all the same: the request went out, and no complete answer came back.
-    fn in_doubt(&self) -> bool {
-        false
     }
 
     /// Whether it is this transport that cannot express the message, or this next hop that does not take its kind, so that
@@ -90,8 +126,9 @@ pub struct Failure(Box<Inner>);
 
 struct Inner {
     class: Class,
-    blame: Blame,
+    scope: Scope,
     in_doubt: bool,
+    sure: bool,
     unsupported: bool,
     retry_after: Option<Duration>,
     reply: Option<String>,
@@ -101,11 +138,12 @@ struct Inner {
 }
 
 impl Failure {
-    fn new(class: Class, source: Box<dyn Error + Send + Sync>) -> Self {
+    fn new(class: Class, scope: Scope, in_doubt: bool, source: Box<dyn Error + Send + Sync>) -> Self {
         Self(Box::new(Inner {
             class,
-            blame: Blame::Message,
-            in_doubt: false,
+            scope,
+            in_doubt,
+            sure: true,
             unsupported: false,
             retry_after: None,
             reply: None,
@@ -115,27 +153,37 @@ impl Failure {
         }))
     }
 
-    /// This message can never be sent, and it is its own fault. For more, chain the `with_` methods.
-    pub fn permanent(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::new(Class::Permanent, error.into())
+    /// Refused for good, and certainly not accepted. With [`Scope::Message`], this message can never be sent; with the other
+    /// scopes, somebody has to mend something first, and no message is given up for it.
+    ///
+    /// For more, chain the `with_` methods.
+    pub fn permanent(scope: Scope, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Class::Permanent, scope, false, error.into())
     }
 
-    /// This message may go through later. For more, chain the `with_` methods.
-    pub fn transient(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::new(Class::Transient, error.into())
+    /// Not now, perhaps later, and certainly not accepted. For more, chain the `with_` methods.
+    pub fn transient(scope: Scope, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Class::Transient, scope, false, error.into())
     }
 
-    /// Says whose fault it is.
+    /// In doubt: the request went out and no complete answer came back, so the message may have been accepted. Transient, and
+    /// the transport's condition, whichever transport it is: a next hop that answers nobody must not be sent the whole backlog.
+    /// The message is charged all the same, since only its budget bounds how many copies there can be.
+    pub fn maybe_accepted(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(Class::Transient, Scope::Transport, true, error.into())
+    }
+
+    /// Says whose condition it is, in place of what was said before.
     #[must_use]
-    pub fn with_blame(mut self, blame: Blame) -> Self {
-        self.0.blame = blame;
+    pub fn with_scope(mut self, scope: Scope) -> Self {
+        self.0.scope = scope;
         self
     }
 
-    /// Says that the message may have been accepted.
+    /// Says that no rule knows the next hop's answer: see [`Classify::sure`].
     #[must_use]
-    pub fn with_doubt(mut self) -> Self {
-        self.0.in_doubt = true;
+    pub fn unsure(mut self) -> Self {
+        self.0.sure = false;
         self
     }
 
@@ -172,14 +220,19 @@ impl Failure {
         self.0.class
     }
 
-    /// Whose fault it is.
-    pub fn blame(&self) -> Blame {
-        self.0.blame
+    /// Whose condition it is.
+    pub fn scope(&self) -> Scope {
+        self.0.scope
     }
 
     /// Whether the message may have been accepted all the same.
     pub fn in_doubt(&self) -> bool {
         self.0.in_doubt
+    }
+
+    /// Whether a rule, or the transport's author, stands behind class and scope: see [`Classify::sure`].
+    pub fn is_sure(&self) -> bool {
+        self.0.sure
     }
 
     /// Whether another transport may well carry the message, since this one cannot express it: see
@@ -226,8 +279,9 @@ impl<E: Classify> From<E> for Failure {
     fn from(error: E) -> Self {
         Self(Box::new(Inner {
             class: error.class(),
-            blame: error.blame(),
+            scope: error.scope(),
             in_doubt: error.in_doubt(),
+            sure: error.sure(),
             unsupported: error.unsupported(),
             retry_after: error.retry_after(),
             reply: error.reply().map(Cow::into_owned),
@@ -248,8 +302,9 @@ impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Failure")
             .field("class", &self.0.class)
-            .field("blame", &self.0.blame)
+            .field("scope", &self.0.scope)
             .field("in_doubt", &self.0.in_doubt)
+            .field("sure", &self.0.sure)
             .field("retry_after", &self.0.retry_after)
             .field("unsupported", &self.0.unsupported)
             .field("refused", &self.0.refused)
@@ -266,7 +321,7 @@ impl Error for Failure {
 }
 
 /// The transport cannot express something that the message asks for, such as an inline image over an API that has none.
-/// Permanent, and the message's fault as far as this transport goes; another transport may take it.
+/// Permanent, and the message's own condition as far as this transport goes; another transport may take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported {
     what: Cow<'static, str>,
@@ -292,6 +347,15 @@ impl Classify for Unsupported {
         Class::Permanent
     }
 
+    fn scope(&self) -> Scope {
+        Scope::Message
+    }
+
+    /// Nothing was sent.
+    fn in_doubt(&self) -> bool {
+        false
+    }
+
     fn unsupported(&self) -> bool {
         true
     }
@@ -303,7 +367,7 @@ mod tests {
 
     #[test]
     fn neither_display_nor_debug_shows_an_address() {
-        let failure = Failure::permanent("550 <ada@example.com> unknown")
+        let failure = Failure::permanent(Scope::Message, "550 <ada@example.com> unknown")
             .with_reply("550 <ada@example.com> unknown")
             .with_refused(vec![Refusal::new("ada@example.com", Class::Permanent, "550 <ada@example.com> unknown")]);
         let shown = format!("{failure} {failure:?}");

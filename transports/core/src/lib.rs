@@ -13,7 +13,7 @@
 //! | Question | Asked by | Answers |
 //! |---|---|---|
 //! | Can trying again help? | [`Class`] | `Permanent`, `Transient` |
-//! | Whose fault is it? | [`Blame`] | `Message`, `Transport` |
+//! | Whose fault is it? | [`Scope`] | `Message`, `Transport` |
 //! | May it have gone out all the same? | [`Failure::in_doubt`] | yes, no |
 //! | Is it only that this transport cannot express it? | [`Failure::is_unsupported`] | yes, no |
 //!
@@ -60,7 +60,7 @@ pub use combinators::{AllFailed, Failover, Redirect, RoundRobin, Tap};
 #[cfg(feature = "timeout")]
 pub use combinators::{TimedOut, Timeout};
 pub use email::{Attachment, Email, EmailBuilder, EmailError, Header, ListUnsubscribe, ReversePath};
-pub use failure::{Blame, Class, Classify, Failure, Unsupported};
+pub use failure::{Class, Classify, Failure, Scope, Unsupported};
 pub use mask::mask_addresses;
 pub use message::{CodecError, Encoded, Message};
 #[cfg(feature = "dkim")]

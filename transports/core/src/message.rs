@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::Recipient;
+use crate::{Class, Classify, Recipient, Scope};
 
 /// Something that an outbox can keep and a transport can carry. [`Email`](crate::Email) is one; any type of your own may be
 /// another.
@@ -92,3 +92,19 @@ impl fmt::Display for CodecError {
 }
 
 impl Error for CodecError {}
+
+impl Classify for CodecError {
+    /// A format that is not known here may be known after an upgrade; a damaged text stays so.
+    fn class(&self) -> Class {
+        if self.unknown_format { Class::Transient } else { Class::Permanent }
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Message
+    }
+
+    /// Nothing was sent.
+    fn in_doubt(&self) -> bool {
+        false
+    }
+}

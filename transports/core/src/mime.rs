@@ -8,7 +8,7 @@ use lettre::message::header::{self, ContentTransferEncoding, ContentType, Header
 use lettre::message::{Attachment as LettreAttachment, Body as Encoded, MultiPart, SinglePart};
 use memchr::memchr_iter;
 
-use crate::{Attachment, Class, Classify, Email, Outgoing};
+use crate::{Attachment, Class, Classify, Email, Outgoing, Scope};
 
 #[cfg(feature = "dkim")]
 mod dkim;
@@ -248,6 +248,15 @@ impl std::error::Error for MimeError {}
 impl Classify for MimeError {
     fn class(&self) -> Class {
         Class::Permanent
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Message
+    }
+
+    /// Nothing was sent.
+    fn in_doubt(&self) -> bool {
+        false
     }
 
     /// A transport that takes the parts of a mail one by one may carry what this format cannot.

@@ -100,6 +100,8 @@ pub struct Refusal {
     pub recipient: Recipient,
     /// For good, or for now: a transient refusal is retried, alone.
     pub class: Class,
+    /// Whether a rule, or the transport's author, stands behind the class: see [`Classify::sure`](crate::Classify::sure).
+    pub sure: bool,
     /// What the next hop answered for this recipient, to the letter.
     pub reply: String,
 }
@@ -107,7 +109,14 @@ pub struct Refusal {
 impl Refusal {
     /// A recipient with the answer it got.
     pub fn new(recipient: impl Into<String>, class: Class, reply: impl Into<String>) -> Self {
-        Self { recipient: Recipient::new(recipient), class, reply: reply.into() }
+        Self { recipient: Recipient::new(recipient), class, sure: true, reply: reply.into() }
+    }
+
+    /// Says that no rule knows the answer, so that it is not believed at first sight.
+    #[must_use]
+    pub fn unsure(mut self) -> Self {
+        self.sure = false;
+        self
     }
 }
 
@@ -116,6 +125,7 @@ impl fmt::Debug for Refusal {
         f.debug_struct("Refusal")
             .field("recipient", &self.recipient)
             .field("class", &self.class)
+            .field("sure", &self.sure)
             .field("reply", &mask_addresses(&self.reply))
             .finish()
     }

@@ -45,7 +45,7 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// # Errors
     /// Nobody got it, or nobody knows ([`Failure::in_doubt`]). What is to happen next follows from
-    /// [`class`](Failure::class), [`blame`](Failure::blame) and [`retry_after`](Failure::retry_after).
+    /// [`class`](Failure::class), [`scope`](Failure::scope) and [`retry_after`](Failure::retry_after).
     fn send(&self, outgoing: &Outgoing<Self::Message>) -> impl Future<Output = Result<Receipt, Failure>> + Send;
 
     /// Can this transport express the message at all? Asked when a message is enqueued where the outbox has its transport, so

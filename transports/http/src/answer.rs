@@ -145,7 +145,7 @@ impl fmt::Debug for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postrider_transport::{Blame, Class, Classify};
+    use postrider_transport::{Class, Classify, Scope};
 
     fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
         let headers = headers.iter().map(|(name, value)| {
@@ -164,7 +164,7 @@ mod tests {
     fn no_refusal_in_another_form_condemns_a_message_unless_it_is_too_large() {
         for status in 300..600 {
             let error = answer(status, &[]).refusal();
-            let condemned = error.class() == Class::Permanent && error.blame() == Blame::Message;
+            let condemned = error.class() == Class::Permanent && error.scope() == Scope::Message;
             assert_eq!(condemned, status == 413, "{status}");
         }
     }

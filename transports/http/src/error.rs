@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use postrider_transport::{Blame, Class, Classify, mask_addresses};
+use postrider_transport::{Class, Classify, Scope, mask_addresses};
 
 /// What a failure means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ pub enum HttpErrorKind {
     /// Too fast. Transient; the transport is to blame.
     Rate,
     /// The provider cannot be reached, or says that it cannot serve at present: certainly not sent. Transient; the transport is to
-    /// blame.
+    /// scope.
     Unavailable,
     /// The whole request went out, and no answer came back that could be understood. **In doubt**; transient; the transport is
     /// to blame.
@@ -170,11 +170,11 @@ impl Classify for HttpError {
         }
     }
 
-    fn blame(&self) -> Blame {
+    fn scope(&self) -> Scope {
         use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
         match self.0.kind {
-            Message | Recipient | Busy => Blame::Message,
-            Account | Quota | Rate | Unavailable | NoAnswer => Blame::Transport,
+            Message | Recipient | Busy => Scope::Message,
+            Account | Quota | Rate | Unavailable | NoAnswer => Scope::Transport,
         }
     }
 

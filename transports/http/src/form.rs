@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use postrider_transport::{DeliveryId, Failure};
+use postrider_transport::{DeliveryId, Failure, Scope};
 
 use crate::Request;
 
@@ -48,8 +48,8 @@ impl Form {
     /// When the boundary has no place in a header, which no delivery's id brings about.
     pub fn into_request(mut self, path: impl Into<String>) -> Result<Request, Failure> {
         let content_type = format!("multipart/form-data; boundary={}", self.boundary);
-        let content_type =
-            HeaderValue::try_from(content_type).map_err(|_| Failure::permanent("the form has no boundary"))?;
+        let content_type = HeaderValue::try_from(content_type)
+            .map_err(|_| Failure::permanent(Scope::Message, "the form has no boundary"))?;
         self.body.extend_from_slice(format!("--{}--\r\n", self.boundary).as_bytes());
         Ok(Request { path: path.into(), headers: vec![(CONTENT_TYPE, content_type)], body: self.body.into() })
     }

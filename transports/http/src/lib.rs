@@ -39,7 +39,7 @@
 //! provider's host and nothing else. Requests to an `http://` base go through none.
 //!
 //! # What an answer means
-//! | [`HttpErrorKind`] | Class | Blame | In doubt |
+//! | [`HttpErrorKind`] | Class | Scope | In doubt |
 //! |---|---|---|---|
 //! | `Message`, `Recipient` | permanent | message | no |
 //! | `Busy` | transient | message | no |

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider_transport::{Blame, Class};
+use postrider_transport::{Class, Scope};
 
 use crate::error::Answer;
 
@@ -10,23 +10,23 @@ use crate::error::Answer;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meaning {
     pub(crate) class: Class,
-    pub(crate) blame: Blame,
+    pub(crate) scope: Scope,
     pub(crate) in_doubt: bool,
     pub(crate) retry_after: Option<Duration>,
 }
 
-const fn meaning(class: Class, blame: Blame) -> Meaning {
-    Meaning { class, blame, in_doubt: false, retry_after: None }
+const fn meaning(class: Class, scope: Scope) -> Meaning {
+    Meaning { class, scope, in_doubt: false, retry_after: None }
 }
 
 /// SES, or the way to it, is out of order for now.
-pub(crate) const OUT_OF_ORDER: Meaning = meaning(Class::Transient, Blame::Transport);
+pub(crate) const OUT_OF_ORDER: Meaning = meaning(Class::Transient, Scope::Transport);
 /// The account, its credentials or what is configured here does not let anything through.
-pub(crate) const MISCONFIGURED: Meaning = meaning(Class::Permanent, Blame::Transport);
+pub(crate) const MISCONFIGURED: Meaning = meaning(Class::Permanent, Scope::Transport);
 /// Not this message, not now.
-pub(crate) const LATER: Meaning = meaning(Class::Transient, Blame::Message);
+pub(crate) const LATER: Meaning = meaning(Class::Transient, Scope::Message);
 /// Not this message, ever.
-pub(crate) const NEVER: Meaning = meaning(Class::Permanent, Blame::Message);
+pub(crate) const NEVER: Meaning = meaning(Class::Permanent, Scope::Message);
 /// The request went out whole, and no complete answer of SES came back.
 pub(crate) const IN_DOUBT: Meaning = Meaning { in_doubt: true, ..OUT_OF_ORDER };
 /// Something that is not known to be SES failed over this request, perhaps after it had passed it on. It may have failed over

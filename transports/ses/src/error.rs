@@ -9,7 +9,7 @@ use aws_sdk_sesv2::config::http::HttpResponse;
 use aws_sdk_sesv2::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_sesv2::operation::RequestId;
 use aws_sdk_sesv2::operation::send_email::SendEmailError;
-use postrider_transport::{Blame, Class, Classify, mask_addresses};
+use postrider_transport::{Class, Classify, Scope, mask_addresses};
 
 use crate::classify::{self, Meaning};
 
@@ -177,8 +177,8 @@ impl Classify for SesError {
         self.meaning.class
     }
 
-    fn blame(&self) -> Blame {
-        self.meaning.blame
+    fn scope(&self) -> Scope {
+        self.meaning.scope
     }
 
     fn retry_after(&self) -> Option<Duration> {
@@ -238,7 +238,7 @@ impl fmt::Debug for SesError {
         f.debug_struct("SesError")
             .field("stage", &self.stage)
             .field("class", &self.meaning.class)
-            .field("blame", &self.meaning.blame)
+            .field("scope", &self.meaning.scope)
             .field("in_doubt", &self.meaning.in_doubt)
             .field("text", &self.to_string())
             .finish()

@@ -49,7 +49,7 @@
 //! letters, digits, `_` and `-`; metadata named as a tag would be; a header twice that SES wants once.
 //!
 //! # What an answer means
-//! | Answer | Class | Blame |
+//! | Answer | Class | Scope |
 //! |---|---|---|
 //! | no credentials, no connection, a time-out or a broken connection **before** the whole request was handed to the connection | transient | transport |
 //! | the same **after** it, or an answer that breaks off | transient, **in doubt** | transport |
@@ -72,7 +72,7 @@
 //!
 //! An answer that bears no name of an error need not be from SES:
 //!
-//! | Status | Class | Blame |
+//! | Status | Class | Scope |
 //! |---|---|---|
 //! | 502, 504 and other 5xx: a proxy did not get, or not understand, the answer | transient, **in doubt** | transport |
 //! | 500 | transient, **in doubt** | message |

@@ -143,7 +143,7 @@ impl Transport for Ses {
         });
         answer.map_err(|error| {
             let failure = Failure::from(error);
-            debug!(class = ?failure.class(), blame = ?failure.blame(), in_doubt = failure.in_doubt(), "not accepted");
+            debug!(class = ?failure.class(), scope = ?failure.scope(), in_doubt = failure.in_doubt(), "not accepted");
             failure
         })
     }

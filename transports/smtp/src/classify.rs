@@ -1,6 +1,6 @@
 //! What an answer, or the lack of one, means. Pure: the whole table is in this file.
 
-use postrider_transport::{Blame, Class};
+use postrider_transport::{Class, Scope};
 
 use crate::error::Stage;
 use crate::reply::Reply;
@@ -9,25 +9,24 @@ use crate::reply::Reply;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meaning {
     pub(crate) class: Class,
-    pub(crate) blame: Blame,
+    pub(crate) scope: Scope,
     pub(crate) in_doubt: bool,
 }
 
-const fn meaning(class: Class, blame: Blame) -> Meaning {
-    Meaning { class, blame, in_doubt: false }
+const fn meaning(class: Class, scope: Scope) -> Meaning {
+    Meaning { class, scope, in_doubt: false }
 }
 
 /// The server, or the way to it, is out of order for now.
-pub(crate) const OUT_OF_ORDER: Meaning = meaning(Class::Transient, Blame::Transport);
+pub(crate) const OUT_OF_ORDER: Meaning = meaning(Class::Transient, Scope::Transport);
 /// What is configured here does not fit the server.
-pub(crate) const MISCONFIGURED: Meaning = meaning(Class::Permanent, Blame::Transport);
+pub(crate) const MISCONFIGURED: Meaning = meaning(Class::Permanent, Scope::Transport);
 /// Not this message, not now.
-pub(crate) const LATER: Meaning = meaning(Class::Transient, Blame::Message);
+pub(crate) const LATER: Meaning = meaning(Class::Transient, Scope::Message);
 /// Not this message, ever.
-pub(crate) const NEVER: Meaning = meaning(Class::Permanent, Blame::Message);
-/// The end of the message went out and no answer that can be read came back. The message is charged for it, so that its
-/// budget bounds how many copies there may be.
-pub(crate) const IN_DOUBT: Meaning = Meaning { class: Class::Transient, blame: Blame::Message, in_doubt: true };
+pub(crate) const NEVER: Meaning = meaning(Class::Permanent, Scope::Message);
+/// The end of the message went out and no answer that can be read came back.
+pub(crate) const IN_DOUBT: Meaning = Meaning { class: Class::Transient, scope: Scope::Transport, in_doubt: true };
 
 /// What a reply means that refuses, or that does not fit the command.
 pub(crate) fn of_reply(stage: Stage, reply: &Reply) -> Meaning {

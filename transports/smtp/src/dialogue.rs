@@ -3,7 +3,7 @@
 use std::mem;
 
 use lettre::transport::smtp::commands::{Data, Rset};
-use postrider_transport::{Blame, Class, Classify, Failure, Receipt, Refusal};
+use postrider_transport::{Class, Classify, Failure, Receipt, Refusal, Scope};
 use tracing::debug;
 
 use crate::classify;
@@ -255,7 +255,7 @@ fn refusals(job: &Job, replies: &[Reply]) -> Vec<Refusal> {
             let meaning = classify::of_reply(Stage::Recipient, reply);
             // A reply about the transport, for one recipient among others: that one tries again later, alone, and should the
             // transport be at fault, it will show then.
-            let class = if meaning.blame == Blame::Transport { Class::Transient } else { meaning.class };
+            let class = if meaning.scope == Scope::Transport { Class::Transient } else { meaning.class };
             debug!(code = reply.code(), "a recipient was refused");
             Refusal::new(recipient.as_str(), class, reply.verbatim())
         })
@@ -265,7 +265,7 @@ fn refusals(job: &Job, replies: &[Reply]) -> Vec<Refusal> {
 /// No recipient was taken: the failure follows from their replies together.
 fn nobody(job: &Job, replies: Vec<Reply>) -> Rejected {
     let refused = refusals(job, &replies);
-    let about_us = |reply: &Reply| classify::of_reply(Stage::Recipient, reply).blame == Blame::Transport;
+    let about_us = |reply: &Reply| classify::of_reply(Stage::Recipient, reply).scope == Scope::Transport;
     let all_about_us = replies.iter().all(about_us);
     let transient = refused.iter().position(|refusal| refusal.class == Class::Transient);
     let Some(reply) = replies.into_iter().nth(transient.unwrap_or(0)) else {
@@ -283,7 +283,7 @@ fn nobody(job: &Job, replies: Vec<Reply>) -> Rejected {
 /// Who had been taken was refused after all, by one reply for all. Beside others who were refused before, each is named, since
 /// they may differ in class.
 fn everybody(job: &Job, error: SmtpError, mut refused: Vec<Refusal>, replies: &[Reply]) -> Rejected {
-    if error.blame() == Blame::Transport || refused.is_empty() {
+    if error.scope() == Scope::Transport || refused.is_empty() {
         return Rejected::from(error).beside(refused);
     }
     let reply = error.reply().unwrap_or_default().into_owned();

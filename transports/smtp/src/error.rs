@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use postrider_transport::{Blame, Class, Classify, mask_addresses};
+use postrider_transport::{Class, Classify, Scope, mask_addresses};
 
 use crate::classify::{self, Meaning};
 use crate::reply::Reply;
@@ -183,8 +183,8 @@ impl Classify for SmtpError {
         self.meaning.class
     }
 
-    fn blame(&self) -> Blame {
-        self.meaning.blame
+    fn scope(&self) -> Scope {
+        self.meaning.scope
     }
 
     fn in_doubt(&self) -> bool {
@@ -232,7 +232,7 @@ impl fmt::Debug for SmtpError {
         f.debug_struct("SmtpError")
             .field("stage", &self.stage)
             .field("class", &self.meaning.class)
-            .field("blame", &self.meaning.blame)
+            .field("scope", &self.meaning.scope)
             .field("in_doubt", &self.meaning.in_doubt)
             .field("text", &self.to_string())
             .finish()

@@ -44,7 +44,7 @@
 //! | `None` | sent in clear | (none) | **yes** |
 //!
 //! # What an answer means
-//! | Answer | Class | Blame |
+//! | Answer | Class | Scope |
 //! |---|---|---|
 //! | name not found, no connection, no TLS, no greeting, a time-out or a broken connection **before** the end of the message | transient | transport |
 //! | the same **after** the end of the message (RFC 5321 section 4.5.2) went out | transient, **in doubt** | message |
@@ -68,8 +68,8 @@
 //! one refusal is, and [`Failure::refused`](postrider_transport::Failure::refused) has each with its own class. What
 //! goes wrong later leaves those refusals standing: the failure names them too, and speaks for whoever it does not name.
 //!
-//! A failure in doubt is blamed on the message although the network caused it: each attempt may deliver one more copy, and the
-//! budget is what bounds them.
+//! A failure in doubt is the transport's condition, as in every transport, and the message is charged all the same: each attempt may
+//! deliver one more copy, and the budget is what bounds them.
 //!
 //! # Connections
 //! Until the server has accepted the credentials once, one connection tries them while the others wait, and a refusal is shared

@@ -109,7 +109,7 @@ impl Transport for Smtp {
         lease.release();
         result.map_err(|rejected| {
             let failure = rejected.failure;
-            debug!(class = ?failure.class(), blame = ?failure.blame(), in_doubt = failure.in_doubt(), "not accepted");
+            debug!(class = ?failure.class(), scope = ?failure.scope(), in_doubt = failure.in_doubt(), "not accepted");
             failure
         })
     }

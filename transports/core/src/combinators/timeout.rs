@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Blame, Class, Classify, Failure, Outgoing, Receipt, Transport};
+use crate::{Class, Classify, Failure, Outgoing, Receipt, Scope, Transport};
 
 /// Ends a call that takes too long. What became of the message is then unknown: the failure is in doubt, transient, and blames the
 /// transport.
@@ -62,8 +62,8 @@ impl Classify for TimedOut {
         Class::Transient
     }
 
-    fn blame(&self) -> Blame {
-        Blame::Transport
+    fn scope(&self) -> Scope {
+        Scope::Transport
     }
 
     fn in_doubt(&self) -> bool {

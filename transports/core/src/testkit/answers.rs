@@ -4,29 +4,30 @@ use std::time::Duration;
 
 use super::letter::next_is_right;
 use super::{Answer, IMPATIENCE, Letter, PATIENCE, ScriptedPeer, TransportUnderTest};
-use crate::{Blame, Class, Failure, Transport};
+use crate::{Class, Failure, Scope, Transport};
 
 /// What a failure must mean. `None` where it may be either.
 struct Meaning {
     class: Option<Class>,
-    blame: Option<Blame>,
+    scope: Option<Scope>,
     in_doubt: Option<bool>,
 }
 
-const fn meaning(class: Class, blame: Blame) -> Meaning {
-    Meaning { class: Some(class), blame: Some(blame), in_doubt: Some(false) }
+const fn meaning(class: Class, scope: Scope) -> Meaning {
+    Meaning { class: Some(class), scope: Some(scope), in_doubt: Some(false) }
 }
 
-/// Who is charged for doubt is the transport's choice.
-const IN_DOUBT: Meaning = Meaning { class: Some(Class::Transient), blame: None, in_doubt: Some(true) };
+/// A lost answer is the transport's condition, in every transport.
+const IN_DOUBT: Meaning =
+    Meaning { class: Some(Class::Transient), scope: Some(Scope::Transport), in_doubt: Some(true) };
 
 impl Meaning {
     fn assert_is(&self, failure: &Failure) {
         if let Some(class) = self.class {
             assert_eq!(failure.class(), class, "the wrong class: {failure:?}");
         }
-        if let Some(blame) = self.blame {
-            assert_eq!(failure.blame(), blame, "the wrong one is to blame: {failure:?}");
+        if let Some(scope) = self.scope {
+            assert_eq!(failure.scope(), scope, "the wrong scope: {failure:?}");
         }
         if let Some(in_doubt) = self.in_doubt {
             assert_eq!(failure.in_doubt(), in_doubt, "wrong about whether it is in doubt: {failure:?}");
@@ -65,49 +66,48 @@ where
     failure
 }
 
-/// [`Answer::RefuseMessage`] is permanent, and the message is to blame.
+/// [`Answer::RefuseMessage`] is permanent, and the message's condition.
 pub async fn a_message_that_is_refused<T: TransportUnderTest>(test: &T) {
-    let meaning = || meaning(Class::Permanent, Blame::Message);
+    let meaning = || meaning(Class::Permanent, Scope::Message);
     first(test, Answer::RefuseMessage, PATIENCE, meaning()).await;
     later(test, Answer::RefuseMessage, PATIENCE, meaning()).await;
 }
 
-/// [`Answer::Busy`] is transient, and the message is to blame.
+/// [`Answer::Busy`] is transient, and the message's condition.
 pub async fn a_message_that_is_put_off<T: TransportUnderTest>(test: &T) {
-    let meaning = || meaning(Class::Transient, Blame::Message);
+    let meaning = || meaning(Class::Transient, Scope::Message);
     first(test, Answer::Busy, PATIENCE, meaning()).await;
     later(test, Answer::Busy, PATIENCE, meaning()).await;
 }
 
-/// [`Answer::RefuseCredentials`] is the transport's fault, of either class: no message may die of a wrong password.
+/// [`Answer::RefuseCredentials`] is the transport's condition, of either class: no message may die of a wrong password.
 pub async fn credentials_that_are_refused<T: TransportUnderTest>(test: &T) {
-    let meaning = Meaning { class: None, blame: Some(Blame::Transport), in_doubt: Some(false) };
+    let meaning = Meaning { class: None, scope: Some(Scope::Transport), in_doubt: Some(false) };
     first(test, Answer::RefuseCredentials, PATIENCE, meaning).await;
 }
 
-/// [`Answer::RateLimit`] is transient, the transport's fault, and says how long to wait.
+/// [`Answer::RateLimit`] is transient, the transport's condition, and says how long to wait.
 pub async fn a_rate_limit<T: TransportUnderTest>(test: &T) {
     let wait = Duration::from_secs(120);
-    let failure = first(test, Answer::RateLimit(wait), PATIENCE, meaning(Class::Transient, Blame::Transport)).await;
+    let failure = first(test, Answer::RateLimit(wait), PATIENCE, meaning(Class::Transient, Scope::Transport)).await;
     // An end that the peer named by the clock is a little nearer by now.
     let asked = failure.retry_after().expect("the peer said how long to wait, and the failure does not");
     assert!(asked <= wait && asked + PATIENCE >= wait, "the peer asked for {wait:?}, and the failure says {asked:?}");
-    later(test, Answer::RateLimit(wait), PATIENCE, meaning(Class::Transient, Blame::Transport)).await;
+    later(test, Answer::RateLimit(wait), PATIENCE, meaning(Class::Transient, Scope::Transport)).await;
 }
 
-/// [`Answer::Unavailable`] is transient, and the transport's fault.
+/// [`Answer::Unavailable`] is transient, and the transport's condition.
 pub async fn a_peer_that_is_out_of_order<T: TransportUnderTest>(test: &T) {
-    let meaning = || meaning(Class::Transient, Blame::Transport);
+    let meaning = || meaning(Class::Transient, Scope::Transport);
     first(test, Answer::Unavailable, PATIENCE, meaning()).await;
     later(test, Answer::Unavailable, PATIENCE, meaning()).await;
 }
 
-/// [`Answer::CloseBeforeReading`] is transient. Where the protocol shows that nothing was read, the transport is to blame; else it is
+/// [`Answer::CloseBeforeReading`] is transient, and the transport's condition. Where the protocol shows that nothing was read it is not
 /// in doubt.
 pub async fn a_connection_that_is_closed_at_once<T: TransportUnderTest>(test: &T) {
-    let meaning = Meaning { class: Some(Class::Transient), blame: None, in_doubt: None };
-    let failure = first(test, Answer::CloseBeforeReading, PATIENCE, meaning).await;
-    assert!(failure.in_doubt() || failure.blame() == Blame::Transport, "the message is charged: {failure:?}");
+    let meaning = Meaning { class: Some(Class::Transient), scope: Some(Scope::Transport), in_doubt: None };
+    first(test, Answer::CloseBeforeReading, PATIENCE, meaning).await;
 }
 
 /// [`Answer::CloseAfterReading`] leaves it in doubt whether the message was accepted.
@@ -128,12 +128,12 @@ pub async fn an_answer_that_makes_no_sense<T: TransportUnderTest>(test: &T) {
     later(test, Answer::Garbage, PATIENCE, IN_DOUBT).await;
 }
 
-/// Where nobody is, it is the transport's fault, for now: nothing is in doubt.
+/// Where nobody is, it is the transport's condition, for now: nothing is in doubt.
 pub async fn nobody_is_there<T: TransportUnderTest>(test: &T) {
     let transport = test.unreachable().await;
     let letter = Letter::new();
     let call = transport.send(&letter.outgoing);
     let result = tokio::time::timeout(PATIENCE * 2, call).await.expect("the transport waits for ever");
     let failure = result.expect_err("a message was accepted by nobody");
-    meaning(Class::Transient, Blame::Transport).assert_is(&failure);
+    meaning(Class::Transient, Scope::Transport).assert_is(&failure);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::letter::next_is_right;
 use super::{Answer, Letter, PATIENCE, ScriptedPeer, TransportUnderTest};
-use crate::{Blame, Class, Failure, Outgoing, Receipt, Recipient, Transport};
+use crate::{Class, Failure, Outgoing, Receipt, Recipient, Scope, Transport};
 
 /// A message that the peer accepts is `Ok`, reached it once and whole, and has the name that the peer gave it.
 pub async fn what_is_accepted_is_told_with_its_own_receipt<T: TransportUnderTest>(test: &T) {
@@ -110,7 +110,7 @@ fn assert_each(letters: &[Letter], results: &[Result<Receipt, Failure>], peer: &
         if index == bad {
             let failure =
                 result.as_ref().expect_err("what the peer refused, or cannot be expressed, is called accepted");
-            assert_eq!((failure.class(), failure.blame()), (Class::Permanent, Blame::Message), "{failure:?}");
+            assert_eq!((failure.class(), failure.scope()), (Class::Permanent, Scope::Message), "{failure:?}");
             assert_eq!(letter.copies(peer), 0, "a message that the peer accepted is called refused");
         } else {
             letter.assert_carried(peer, result);
@@ -128,7 +128,7 @@ pub async fn an_inexpressible_mail<T: TransportUnderTest>(test: &T) {
     let sent = transport.send(&outgoing).await.expect_err("an inexpressible mail is called accepted");
     for failure in [checked, sent] {
         assert!(failure.is_unsupported(), "it does not say that another transport may carry it: {failure:?}");
-        assert_eq!((failure.class(), failure.blame()), (Class::Permanent, Blame::Message), "{failure:?}");
+        assert_eq!((failure.class(), failure.scope()), (Class::Permanent, Scope::Message), "{failure:?}");
         assert!(!failure.in_doubt(), "{failure:?}");
     }
     assert_eq!((peer.read(), peer.accepted().len()), (0, 0), "the peer was sent what cannot be expressed");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::letter::next_is_right;
 use super::{Answer, Letter, PATIENCE, ScriptedPeer, TransportUnderTest};
-use crate::{Blame, Class, Transport};
+use crate::{Class, Scope, Transport};
 
 /// A call is dropped after the peer has read its message and before it answers. The answer, an acceptance, then comes, and must not
 /// become that of the next message, which is refused.
@@ -31,7 +31,7 @@ pub async fn a_dropped_call_lends_its_answer_to_no_other<T: TransportUnderTest>(
         let next = Letter::new();
         let result = transport.send(&next.outgoing).await;
         let failure = result.expect_err("the dropped call's acceptance was taken for the next message's");
-        assert_eq!((failure.class(), failure.blame()), (Class::Permanent, Blame::Message), "{failure:?}");
+        assert_eq!((failure.class(), failure.scope()), (Class::Permanent, Scope::Message), "{failure:?}");
         assert_eq!(next.copies(&peer), 0);
         assert!(dropped.copies(&peer) <= 1, "a dropped call was sent again");
         next_is_right(&transport, &peer).await;

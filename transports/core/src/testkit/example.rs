@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postrider_transport::testkit::{Accepted, Answer, ScriptedPeer, TransportUnderTest};
-use postrider_transport::{Blame, Email, Failure, Outgoing, Receipt, Transport, Unsupported};
+use postrider_transport::{Scope, Email, Failure, Outgoing, Receipt, Transport, Unsupported};
 
 /// The transport: hands mail in at a counter.
 struct Courier {
@@ -31,23 +31,23 @@ impl Transport for Courier {
 
     async fn send(&self, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
         self.check(mail.message())?;
-        let transports_fault = |text: &str| Failure::transient(text).with_blame(Blame::Transport);
+        let transports_fault = |text: &str| Failure::transient(Scope::Transport, text);
         let said = match tokio::time::timeout(self.limit, self.counter.take(mail)).await {
             Ok(said) => said,
-            Err(_) => return Err(Failure::transient("no answer").with_doubt()),
+            Err(_) => return Err(Failure::maybe_accepted("no answer")),
         };
         match said.as_deref().map(|said| said.split_at(3)) {
             Some(("200", id)) => Ok(Receipt::new().with_provider_id(id)),
-            Some(("400", _)) => Err(Failure::permanent("refused")),
-            Some(("409", _)) => Err(Failure::transient("later")),
-            Some(("401", _)) => Err(Failure::permanent("wrong key").with_blame(Blame::Transport)),
+            Some(("400", _)) => Err(Failure::permanent(Scope::Message, "refused")),
+            Some(("409", _)) => Err(Failure::transient(Scope::Message, "later")),
+            Some(("401", _)) => Err(Failure::permanent(Scope::Transport, "wrong key")),
             Some(("429", wait)) => {
                 let wait = Duration::from_secs(wait.parse().unwrap_or(60));
                 Err(transports_fault("too much").with_retry_after(wait))
             }
             Some(("503", _)) => Err(transports_fault("closed")),
             Some(("000", _)) => Err(transports_fault("nobody at the counter")),
-            _ => Err(Failure::transient("no answer that can be read").with_doubt()),
+            _ => Err(Failure::maybe_accepted("no answer that can be read")),
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use postrider_transport::{AllFailed, Blame, Class, Failover, Failure, Receipt, Recipient, Transport, Unsupported};
+use postrider_transport::{AllFailed, Class, Failover, Failure, Receipt, Recipient, Scope, Transport, Unsupported};
 
 use crate::support::*;
 
@@ -25,7 +25,7 @@ async fn never_moves_on_with_what_may_have_been_sent_or_is_the_messages_own_faul
         assert_eq!(via(&result), Some("smtp"));
         let failure = result.unwrap_err();
         assert_eq!(failure.in_doubt(), doubt);
-        assert_eq!(failure.blame(), if doubt { Blame::Transport } else { Blame::Message });
+        assert_eq!(failure.scope(), if doubt { Scope::Transport } else { Scope::Message });
         assert_eq!(second.calls().len(), 0, "{failure}");
     }
     // Neither does a message that some recipients got.
@@ -64,7 +64,7 @@ async fn what_nobody_can_express_is_refused_for_good() {
     let failover = Failover::new(first.clone()).or(second.clone());
     let odd = mail_about("Odd");
     for failure in [failover.check(odd.message()).unwrap_err(), failover.send(&odd).await.unwrap_err()] {
-        assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Class::Permanent, Blame::Message, false));
+        assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Class::Permanent, Scope::Message, false));
         assert!(failure.is_unsupported());
         let text =
             "a: this transport does not support such a subject; b: this transport does not support such a subject";
@@ -75,14 +75,13 @@ async fn what_nobody_can_express_is_refused_for_good() {
 
 #[tokio::test]
 async fn says_what_each_said_and_how_long_to_wait() {
-    let quota =
-        || Failure::transient("throttled").with_blame(Blame::Transport).with_retry_after(Duration::from_secs(90));
+    let quota = || Failure::transient(Scope::Transport, "throttled").with_retry_after(Duration::from_secs(90));
     let first = Fake::new("smtp").then(down());
     let second = Fake::new("ses").then(Err(quota()));
     let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
     let failure = failover.send(&mail()).await.unwrap_err();
     assert_eq!(failure.to_string(), "smtp: 421 closing <a***@example.com>; ses: throttled");
-    assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Class::Transient, Blame::Transport, false));
+    assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Class::Transient, Scope::Transport, false));
     assert_eq!(failure.via(), Some("smtp, ses"));
     assert_eq!(failure.reply(), Some("smtp: 421 closing"));
     let wait = failure.retry_after().unwrap();
@@ -93,7 +92,7 @@ async fn says_what_each_said_and_how_long_to_wait() {
     // From then on nobody is called, and the reasons are still known.
     let failure = failover.send(&mail()).await.unwrap_err();
     assert_eq!(failure.to_string(), "smtp: paused: 421 closing <a***@example.com>; ses: paused: throttled");
-    assert_eq!((failure.class(), failure.blame(), failure.via()), (Class::Transient, Blame::Transport, None));
+    assert_eq!((failure.class(), failure.scope(), failure.via()), (Class::Transient, Scope::Transport, None));
     assert!(failure.retry_after().unwrap() <= Duration::from_secs(90));
     assert_eq!((first.calls().len(), second.calls().len()), (1, 1));
 }
@@ -103,7 +102,7 @@ async fn an_end_after_others_keeps_its_own_meaning_and_says_what_they_said() {
     let second = Fake::new("ses").then(rejected());
     let failover = Failover::new(Fake::new("smtp").then(down())).or(second).pause(long());
     let failure = failover.send(&mail()).await.unwrap_err();
-    assert_eq!((failure.class(), failure.blame()), (Class::Permanent, Blame::Message));
+    assert_eq!((failure.class(), failure.scope()), (Class::Permanent, Scope::Message));
     assert_eq!(failure.to_string(), "smtp: 421 closing <a***@example.com>; ses: 550 spam");
     assert_eq!(failure.reply(), Some("550 spam"));
 }
@@ -113,7 +112,7 @@ async fn a_message_that_only_a_paused_transport_can_express_waits_without_stoppi
     let first = Fake::new("http").cannot_express("Odd");
     let failover = Failover::new(Fake::new("smtp").always(down)).or(first).pause(long());
     let failure = failover.send(&mail_about("Odd")).await.unwrap_err();
-    assert_eq!((failure.class(), failure.blame()), (Class::Transient, Blame::Transport));
+    assert_eq!((failure.class(), failure.scope()), (Class::Transient, Scope::Transport));
     assert_eq!(failure.retry_after(), None, "the others would wait for an hour as well");
     assert_eq!(via(&failover.send(&mail()).await), Some("http"));
 }
@@ -159,7 +158,7 @@ async fn while_all_are_paused_and_one_is_tried_nobody_is_told_to_come_back_at_on
         tokio::task::yield_now().await;
     }
     let failure = failover.send(&mail()).await.unwrap_err();
-    assert_eq!((failure.blame(), failure.retry_after()), (Blame::Transport, None));
+    assert_eq!((failure.scope(), failure.retry_after()), (Scope::Transport, None));
     assert_eq!(first.calls().len(), 2);
     probe.abort();
 }
@@ -256,7 +255,7 @@ async fn all_parts_that_meet_an_outage_move_on() {
 
 #[tokio::test]
 async fn who_was_refused_by_name_is_not_asked_of_the_next() {
-    let failure = Failure::transient("closed").with_blame(Blame::Transport);
+    let failure = Failure::transient(Scope::Transport, "closed");
     let first = Fake::new("smtp").then(Err(failure.with_refused(vec![refusal("bob@example.org")])));
     let second = Fake::new("ses");
     let failover = Failover::new(first).or(second.clone()).pause(long());
@@ -267,7 +266,7 @@ async fn who_was_refused_by_name_is_not_asked_of_the_next() {
     assert!(next.is_partial());
 
     // If nobody is left, that is the end.
-    let failure = Failure::permanent("closed").with_blame(Blame::Transport);
+    let failure = Failure::permanent(Scope::Transport, "closed");
     let both = vec![refusal("bob@example.org"), refusal("eve@example.org")];
     let second = Fake::new("ses");
     let failover = Failover::new(Fake::new("smtp").then(Err(failure.with_refused(both.clone())))).or(second.clone());

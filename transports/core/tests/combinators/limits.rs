@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_transport::{Blame, Class, RateLimit, TimedOut, Timeout, Transport};
+use postrider_transport::{Class, RateLimit, Scope, TimedOut, Timeout, Transport};
 use tokio::time::Instant;
 
 use crate::support::*;
@@ -21,7 +21,7 @@ async fn a_call_that_takes_too_long_is_in_doubt() {
     results.push(transport.send(&mail()).await);
     for result in results {
         let failure = result.unwrap_err();
-        assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Class::Transient, Blame::Transport, true));
+        assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Class::Transient, Scope::Transport, true));
         assert_eq!(failure.downcast_ref::<TimedOut>().unwrap().limit(), SECOND);
     }
 }

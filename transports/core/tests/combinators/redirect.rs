@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use postrider_transport::{
-    Blame, Class, DeliveryId, Email, Failure, Outgoing, Receipt, Recipient, Redirect, Transport,
+    Class, DeliveryId, Email, Failure, Outgoing, Receipt, Recipient, Redirect, Scope, Transport,
 };
 
 use crate::support::*;
@@ -68,15 +68,15 @@ async fn every_attempt_is_the_same_mail_whoever_it_is_for() {
 #[tokio::test]
 async fn a_refusal_is_one_of_each_original_recipient() {
     let everyone = ["bob@example.org", "eve@example.org", "пошта@example.org"];
-    let failure = Failure::permanent("550 unknown").with_refused(vec![refusal(STAGING)]);
+    let failure = Failure::permanent(Scope::Message, "550 unknown").with_refused(vec![refusal(STAGING)]);
     let fake = Fake::new("smtp").then(Err(failure)).then(Ok(Receipt::new().with_refused(vec![refusal(STAGING)])));
-    let transport = redirect(&fake.clone().then(Err(Failure::transient("421").with_blame(Blame::Transport))));
+    let transport = redirect(&fake.clone().then(Err(Failure::transient(Scope::Transport, "421"))));
     let failure = transport.send(&outgoing()).await.unwrap_err();
     assert_eq!(failure.refused(), everyone.map(refusal));
     let some = outgoing().with_recipients(vec![Recipient::new("eve@example.org")]);
     assert_eq!(transport.send(&some).await.unwrap().refused, [refusal("eve@example.org")]);
     let failure = transport.send(&outgoing()).await.unwrap_err();
-    assert_eq!((failure.class(), failure.blame(), failure.refused().len()), (Class::Transient, Blame::Transport, 0));
+    assert_eq!((failure.class(), failure.scope(), failure.refused().len()), (Class::Transient, Scope::Transport, 0));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use postrider_transport::{Blame, BoxTransport, RoundRobin, Transport};
+use postrider_transport::{BoxTransport, RoundRobin, Scope, Transport};
 
 use crate::support::*;
 
@@ -69,7 +69,7 @@ async fn a_failure_of_the_messages_own_stays_with_it() {
     let b = Fake::new("b");
     let transport = RoundRobin::new(Fake::new("a").then(rejected()), 1).and(b.clone(), 1);
     let failure = transport.send(&mail()).await.unwrap_err();
-    assert_eq!((failure.blame(), failure.via()), (Blame::Message, Some("a")));
+    assert_eq!((failure.scope(), failure.via()), (Scope::Message, Some("a")));
     assert_eq!(b.calls().len(), 0);
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use postrider_transport::{
-    Backoff, Blame, Class, DeliveryId, Email, Failure, Outgoing, Receipt, Refusal, Transport, Unsupported,
+    Backoff, Class, DeliveryId, Email, Failure, Outgoing, Receipt, Refusal, Scope, Transport, Unsupported,
 };
 
 type Answer = Result<Receipt, Failure>;
@@ -133,24 +133,24 @@ pub(crate) fn mails(count: usize) -> Vec<Outgoing<Email>> {
 
 /// The transport's own fault.
 pub(crate) fn down() -> Answer {
-    Err(Failure::transient("421 closing <ada@example.com>").with_blame(Blame::Transport).with_reply("421 closing"))
+    Err(Failure::transient(Scope::Transport, "421 closing <ada@example.com>").with_reply("421 closing"))
 }
 
 /// The same, with a wait that is over at once.
 pub(crate) fn down_for_nothing() -> Answer {
-    Err(Failure::permanent("535 wrong").with_blame(Blame::Transport).with_retry_after(Duration::ZERO))
+    Err(Failure::permanent(Scope::Transport, "535 wrong").with_retry_after(Duration::ZERO))
 }
 
 pub(crate) fn rejected() -> Answer {
-    Err(Failure::permanent("550 spam").with_reply("550 spam"))
+    Err(Failure::permanent(Scope::Message, "550 spam").with_reply("550 spam"))
 }
 
 pub(crate) fn busy() -> Answer {
-    Err(Failure::transient("450 greylisted"))
+    Err(Failure::transient(Scope::Message, "450 greylisted"))
 }
 
 pub(crate) fn in_doubt() -> Answer {
-    Err(Failure::transient("no answer").with_blame(Blame::Transport).with_doubt())
+    Err(Failure::maybe_accepted("no answer"))
 }
 
 pub(crate) fn refusal(recipient: &str) -> Refusal {

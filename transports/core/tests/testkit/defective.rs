@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postrider_transport::testkit::{Accepted, Answer, ScriptedPeer, TransportUnderTest};
-use postrider_transport::{Attachment, Blame, Email, Failure, Outgoing, Receipt, Recipient, Transport, Unsupported};
+use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Recipient, Scope, Transport, Unsupported};
 use tokio::sync::Notify;
 
 pub(crate) const SECRET: &str = "hunter2-and-more";
@@ -145,7 +145,11 @@ impl Defective {
     }
 
     fn certain(&self, failure: Failure, defect: Defect) -> Failure {
-        if self.is(defect) { failure.with_blame(Blame::Transport) } else { failure.with_doubt() }
+        if self.is(defect) {
+            failure.with_scope(Scope::Transport)
+        } else {
+            Failure::maybe_accepted(failure.to_string())
+        }
     }
 
     async fn attempt(&self, counter: &Counter, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
@@ -157,36 +161,38 @@ impl Defective {
         };
         // As from a network: not at once, so that others come in between.
         tokio::task::yield_now().await;
-        let ours = |text: &str| Failure::transient(text).with_blame(Blame::Transport);
+        let ours = |text: &str| Failure::transient(Scope::Transport, text);
         let text = if self.is(D::ReplyIsSecret) { format!("refused, {SECRET}") } else { "refused".to_owned() };
-        let refused = Failure::permanent("refused <bob.builder@example.org>").with_reply(text);
+        let refused = Failure::permanent(Scope::Message, "refused <bob.builder@example.org>").with_reply(text);
         Err(match answer {
-            Answer::RefuseMessage if self.is(D::RefusalIsTransient) => Failure::transient("refused"),
-            Answer::RefuseMessage if self.is(D::RefusalBlamesTheTransport) => refused.with_blame(Blame::Transport),
-            Answer::RefuseMessage if self.is(D::SourceShowsAddresses) => Failure::permanent(Leaky),
+            Answer::RefuseMessage if self.is(D::RefusalIsTransient) => Failure::transient(Scope::Message, "refused"),
+            Answer::RefuseMessage if self.is(D::RefusalBlamesTheTransport) => refused.with_scope(Scope::Transport),
+            Answer::RefuseMessage if self.is(D::SourceShowsAddresses) => Failure::permanent(Scope::Message, Leaky),
             Answer::RefuseMessage if self.is(D::FailureShowsTheSubject) => {
-                Failure::permanent(format!("refused: {}", mail.message().subject()))
+                Failure::permanent(Scope::Message, format!("refused: {}", mail.message().subject()))
             }
             Answer::RefuseMessage => refused,
-            Answer::Busy if self.is(D::BusyIsPermanent) => Failure::permanent("later"),
-            Answer::Busy => Failure::transient("later"),
-            Answer::RefuseCredentials if self.is(D::CredentialsBlameTheMessage) => Failure::permanent("wrong"),
+            Answer::Busy if self.is(D::BusyIsPermanent) => Failure::permanent(Scope::Message, "later"),
+            Answer::Busy => Failure::transient(Scope::Message, "later"),
+            Answer::RefuseCredentials if self.is(D::CredentialsBlameTheMessage) => {
+                Failure::permanent(Scope::Message, "wrong")
+            }
             Answer::RefuseCredentials if self.is(D::FailureIsSecret) => ours(&format!("wrong: {SECRET}")),
-            Answer::RefuseCredentials => Failure::permanent("wrong").with_blame(Blame::Transport),
+            Answer::RefuseCredentials => Failure::permanent(Scope::Transport, "wrong"),
             Answer::RateLimit(_) if self.is(D::LimitWithoutWait) => ours("too much"),
             Answer::RateLimit(wait) if self.is(D::LimitBlamesTheMessage) => {
-                Failure::transient("too much").with_retry_after(wait)
+                Failure::transient(Scope::Message, "too much").with_retry_after(wait)
             }
             Answer::RateLimit(wait) => ours("too much").with_retry_after(wait),
-            Answer::Unavailable if self.is(D::OutageIsPermanent) => {
-                Failure::permanent("closed").with_blame(Blame::Transport)
-            }
+            Answer::Unavailable if self.is(D::OutageIsPermanent) => Failure::permanent(Scope::Transport, "closed"),
             Answer::Unavailable => ours("closed"),
-            Answer::CloseBeforeReading if self.is(D::CloseChargesTheMessage) => Failure::transient("closed"),
+            Answer::CloseBeforeReading if self.is(D::CloseChargesTheMessage) => {
+                Failure::transient(Scope::Message, "closed")
+            }
             Answer::CloseBeforeReading => ours("closed"),
-            Answer::CloseAfterReading => self.certain(Failure::transient("closed"), D::CloseIsCertain),
+            Answer::CloseAfterReading => self.certain(Failure::transient(Scope::Message, "closed"), D::CloseIsCertain),
             Answer::Garbage if self.is(D::GarbageIsSuccess) => return Ok(Receipt::new()),
-            Answer::Garbage => Failure::transient("what?").with_doubt(),
+            Answer::Garbage => Failure::maybe_accepted("what?"),
             Answer::Hang => {
                 let heard = async {
                     counter.bell.notified().await;
@@ -197,7 +203,7 @@ impl Defective {
                 } else {
                     let _ = tokio::time::timeout(self.limit, heard).await;
                 }
-                self.certain(Failure::transient("silence"), D::HangIsCertain)
+                self.certain(Failure::transient(Scope::Message, "silence"), D::HangIsCertain)
             }
             _ => return Ok(self.accepted(counter, mail)),
         })
@@ -286,7 +292,7 @@ impl Transport for Defective {
         match self.defect {
             _ if email.attachments().is_empty() => Ok(()),
             D::CheckLetsPass => Ok(()),
-            D::InexpressibleIsJustPermanent => Err(Failure::permanent("attachments")),
+            D::InexpressibleIsJustPermanent => Err(Failure::permanent(Scope::Message, "attachments")),
             _ => Err(Unsupported::new("attachments").into()),
         }
     }
@@ -298,14 +304,14 @@ impl Transport for Defective {
         let Some(counter) = &self.counter else {
             return match self.defect {
                 D::AcceptedByNobody => Ok(Receipt::new()),
-                D::AlwaysInDoubt => Err(Failure::transient("nobody").with_blame(Blame::Transport).with_doubt()),
-                _ => Err(Failure::transient("nobody").with_blame(Blame::Transport)),
+                D::AlwaysInDoubt => Err(Failure::maybe_accepted("nobody")),
+                _ => Err(Failure::transient(Scope::Transport, "nobody")),
             };
         };
         let dropped = {
             let mut state = self.state.lock().unwrap();
             if state.broken {
-                return Err(Failure::transient("broken"));
+                return Err(Failure::transient(Scope::Message, "broken"));
             }
             state.under_way += 1;
             state.last = format!("{} {}", mail.message().subject(), mail.recipients()[0].as_str());
@@ -350,7 +356,7 @@ impl Transport for Defective {
             D::BatchIsReversed => results.reverse(),
             D::BatchLacksOne => drop(results.pop()),
             D::BatchFailsAsAWhole if results.iter().any(Result::is_err) => {
-                return batch.iter().map(|_| Err(Failure::permanent("one was bad"))).collect();
+                return batch.iter().map(|_| Err(Failure::permanent(Scope::Message, "one was bad"))).collect();
             }
             _ => {}
         }

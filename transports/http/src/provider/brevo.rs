@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::HeaderName;
-use postrider_transport::{Email, Failure, Mailbox, Outgoing, Receipt, Unsupported};
+use postrider_transport::{Email, Failure, Mailbox, Outgoing, Receipt, Scope, Unsupported};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -126,8 +126,10 @@ impl Provider for Brevo {
         headers.insert("idempotencyKey", key(outgoing).to_string());
         if !email.metadata().is_empty() {
             let json = serde_json::to_string(email.metadata());
-            headers
-                .insert("X-Mailin-custom", json.map_err(|_| Failure::permanent("the metadata has no form in JSON"))?);
+            headers.insert(
+                "X-Mailin-custom",
+                json.map_err(|_| Failure::permanent(Scope::Message, "the metadata has no form in JSON"))?,
+            );
         }
         if self.sandbox {
             headers.insert("X-Sib-Sandbox", "drop".to_owned());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
-use postrider_transport::{Attachment, Email, Failure, Mailbox, Outgoing, Receipt, Unsupported};
+use postrider_transport::{Attachment, Email, Failure, Mailbox, Outgoing, Receipt, Scope, Unsupported};
 use serde::Serialize;
 
 use super::json::{base64, check_addresses, join};
@@ -171,7 +171,7 @@ impl Provider for Mailjet {
         let files = |inline| {
             email.attachments().iter().filter(|file| is_inline(file) == inline).map(File::from).collect::<Vec<_>>()
         };
-        let unwritable = |_| Failure::permanent("the message has no form in JSON");
+        let unwritable = |_| Failure::permanent(Scope::Message, "the message has no form in JSON");
         let payload = Some(email.metadata()).filter(|metadata| !metadata.is_empty()).map(serde_json::to_string);
         let message = Message {
             from: Person::from(email.from()),

@@ -27,7 +27,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use postrider_transport::{Email, Failure, Outgoing, Receipt, Unsupported};
+use postrider_transport::{Email, Failure, Outgoing, Receipt, Scope, Unsupported};
 use serde::Serialize;
 
 #[cfg(feature = "brevo")]
@@ -169,7 +169,8 @@ impl Request {
     /// # Errors
     /// When it has no form in JSON: a map whose keys are no text, say.
     pub fn of_json(path: impl Into<String>, value: &impl Serialize) -> Result<Self, Failure> {
-        let body = serde_json::to_vec(value).map_err(|_| Failure::permanent("the message has no form in JSON"))?;
+        let body = serde_json::to_vec(value)
+            .map_err(|_| Failure::permanent(Scope::Message, "the message has no form in JSON"))?;
         Ok(Self::json(path, body))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
-use postrider_transport::{Class, Email, Failure, Outgoing, Receipt, Refusal, ReversePath, Unsupported};
+use postrider_transport::{Class, Email, Failure, Outgoing, Receipt, Refusal, ReversePath, Scope, Unsupported};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -140,7 +140,7 @@ impl Provider for SparkPost {
             content: Content { email_rfc822: message },
         };
         let key = HeaderValue::try_from(outgoing.idempotency_key())
-            .map_err(|_| Failure::permanent("the idempotency key has no place in a header"))?;
+            .map_err(|_| Failure::permanent(Scope::Message, "the idempotency key has no place in a header"))?;
         let request = Request::of_json("/api/v1/transmissions", &transmission)?;
         Ok(request.with_header(HeaderName::from_static("idempotency-key"), key))
     }

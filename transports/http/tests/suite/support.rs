@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use postrider_http::{Http, HttpErrorKind, Provider, Timeouts};
 use postrider_transport::{
-    Attachment, Blame, Class, DeliveryId, Email, EmailBuilder, Failure, ListUnsubscribe, Outgoing, Receipt, Transport,
+    Attachment, Class, DeliveryId, Email, EmailBuilder, Failure, ListUnsubscribe, Outgoing, Receipt, Scope, Transport,
 };
 
 use postrider_transport::testkit::{HttpPeer, HttpReply};
@@ -107,14 +107,14 @@ pub(crate) async fn check_table_for<P: Provider>(
 fn assert_classified(failure: &Failure, kind: HttpErrorKind) {
     use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
     let expected = match kind {
-        Message | Recipient => (Class::Permanent, Blame::Message, false),
-        Busy => (Class::Transient, Blame::Message, false),
-        Account => (Class::Permanent, Blame::Transport, false),
-        Quota | Rate | Unavailable => (Class::Transient, Blame::Transport, false),
-        NoAnswer => (Class::Transient, Blame::Transport, true),
+        Message | Recipient => (Class::Permanent, Scope::Message, false),
+        Busy => (Class::Transient, Scope::Message, false),
+        Account => (Class::Permanent, Scope::Transport, false),
+        Quota | Rate | Unavailable => (Class::Transient, Scope::Transport, false),
+        NoAnswer => (Class::Transient, Scope::Transport, true),
         _ => panic!("a kind that this test does not know"),
     };
-    assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), expected, "{failure}");
+    assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), expected, "{failure}");
 }
 
 /// Neither key nor body nor whole address in anything that is logged.

@@ -7,7 +7,7 @@ use aws_sdk_sesv2::config::Region;
 use aws_sdk_sesv2::config::timeout::TimeoutConfig;
 use mail_parser::{Address, MessageParser, MimeHeaders};
 use postrider_ses::Ses;
-use postrider_transport::{Attachment, Blame, Class, Transport};
+use postrider_transport::{Attachment, Class, Scope, Transport};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -119,7 +119,7 @@ async fn the_server_refuses_a_sender_it_does_not_know() {
     let mail = email().from("ada@unknown.example").to("bob@example.org").build().unwrap();
     let failure = ses().send(&outgoing(mail)).await.unwrap_err();
     assert_eq!(error(&failure).code(), Some("MessageRejected"), "{failure}");
-    assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Class::Permanent, Blame::Message, false));
+    assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Class::Permanent, Scope::Message, false));
     assert!(!failure.to_string().contains("ada@"), "{failure}");
     assert!(failure.reply().unwrap().contains("ada@unknown.example"));
 }

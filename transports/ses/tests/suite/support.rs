@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use postrider_ses::{SdkConfig, Ses, SesBuilder, SesError, Timeouts};
 use postrider_transport::testkit::{HttpPeer, HttpReply, HttpRequest};
-use postrider_transport::{Attachment, Blame, Class, DeliveryId, Email, EmailBuilder, Failure, Outgoing, Transport};
+use postrider_transport::{Attachment, Class, DeliveryId, Email, EmailBuilder, Failure, Outgoing, Scope, Transport};
 use serde_json::json;
 
 pub(crate) const SECRET: &str = "hunter2-secret";
@@ -81,21 +81,21 @@ pub(crate) fn raw(received: &HttpRequest) -> Vec<u8> {
 
 /// What a failure means, in short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Meaning(pub(crate) Class, pub(crate) Blame, pub(crate) bool, pub(crate) Option<u64>);
+pub(crate) struct Meaning(pub(crate) Class, pub(crate) Scope, pub(crate) bool, pub(crate) Option<u64>);
 
-pub(crate) const OUT_OF_ORDER: Meaning = Meaning(Class::Transient, Blame::Transport, false, None);
-pub(crate) const MISCONFIGURED: Meaning = Meaning(Class::Permanent, Blame::Transport, false, None);
-pub(crate) const LATER: Meaning = Meaning(Class::Transient, Blame::Message, false, None);
-pub(crate) const NEVER: Meaning = Meaning(Class::Permanent, Blame::Message, false, None);
-pub(crate) const IN_DOUBT: Meaning = Meaning(Class::Transient, Blame::Transport, true, None);
+pub(crate) const OUT_OF_ORDER: Meaning = Meaning(Class::Transient, Scope::Transport, false, None);
+pub(crate) const MISCONFIGURED: Meaning = Meaning(Class::Permanent, Scope::Transport, false, None);
+pub(crate) const LATER: Meaning = Meaning(Class::Transient, Scope::Message, false, None);
+pub(crate) const NEVER: Meaning = Meaning(Class::Permanent, Scope::Message, false, None);
+pub(crate) const IN_DOUBT: Meaning = Meaning(Class::Transient, Scope::Transport, true, None);
 
 pub(crate) const fn wait(seconds: u64) -> Meaning {
-    Meaning(Class::Transient, Blame::Transport, false, Some(seconds))
+    Meaning(Class::Transient, Scope::Transport, false, Some(seconds))
 }
 
 pub(crate) fn meaning(failure: &Failure) -> Meaning {
     let wait = failure.retry_after().map(|wait| wait.as_secs());
-    Meaning(failure.class(), failure.blame(), failure.in_doubt(), wait)
+    Meaning(failure.class(), failure.scope(), failure.in_doubt(), wait)
 }
 
 pub(crate) fn error(failure: &Failure) -> &SesError {

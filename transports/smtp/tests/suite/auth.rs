@@ -2,7 +2,7 @@
 
 use postrider_smtp::{AuthMechanism, Credentials, Smtp, SmtpBuilder, SmtpConfigError, SmtpError, Stage, Tls};
 use postrider_transport::Class::{Permanent, Transient};
-use postrider_transport::{Blame, Transport};
+use postrider_transport::{Scope, Transport};
 
 use crate::support::{Act, At, Peer, assert_carried, mail, patient};
 
@@ -52,7 +52,7 @@ async fn a_wrong_password_is_the_transports_fault_and_is_not_repeated() {
         let peer = peer(offer).await;
         let smtp = to(&peer, wrong).auth_mechanism(asked).build().unwrap();
         let failure = smtp.send(&mail()).await.unwrap_err();
-        assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Permanent, Blame::Transport, false));
+        assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Permanent, Scope::Transport, false));
         let error = failure.downcast_ref::<SmtpError>().unwrap();
         assert_eq!((error.stage(), error.code()), (Stage::Auth, Some(535)));
         let shown = format!("{failure} {failure:?} {error} {error:?} {:?} {smtp:?}", failure.reply());
@@ -89,7 +89,7 @@ async fn many_messages_do_not_make_many_wrong_passwords() {
         let mails: Vec<_> = (0..20).map(|_| mail()).collect();
         let sends = futures_util::future::join_all(mails.iter().map(|mail| wrong.send(mail))).await;
         for failure in sends.into_iter().map(Result::unwrap_err) {
-            assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Transport));
+            assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Transport));
             assert_eq!(failure.downcast_ref::<SmtpError>().unwrap().code(), Some(535));
         }
         assert_eq!(logins(&peer), round, "each round of messages tries the password once");
@@ -117,7 +117,7 @@ async fn no_mechanism_in_common() {
             builder = builder.auth_mechanism(mechanism);
         }
         let failure = builder.build().unwrap().send(&mail()).await.unwrap_err();
-        assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Transport), "{offer}");
+        assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Transport), "{offer}");
         assert!(!peer.heard_any("AUTH") && !peer.heard_any("MAIL"));
     }
 }
@@ -129,7 +129,7 @@ async fn temporary_trouble_with_the_directory_is_temporary() {
         let smtp = to(&peer, SECRET).build().unwrap();
         peer.once(At::Auth, Act::Say(say));
         let failure = smtp.send(&mail()).await.unwrap_err();
-        assert_eq!((failure.class(), failure.blame()), (Transient, Blame::Transport), "{say}");
+        assert_eq!((failure.class(), failure.scope()), (Transient, Scope::Transport), "{say}");
         smtp.send(&mail()).await.unwrap();
     }
 }

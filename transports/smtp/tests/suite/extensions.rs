@@ -2,7 +2,7 @@
 
 use postrider_smtp::{SmtpConfigError, SmtpError};
 use postrider_transport::Class::Permanent;
-use postrider_transport::{Address, Blame, Mime, Recipient, Transport, Unsupported};
+use postrider_transport::{Address, Mime, Recipient, Scope, Transport, Unsupported};
 
 use crate::support::{Peer, assert_carried, builder, email, mail, outgoing, smtp};
 
@@ -24,7 +24,7 @@ async fn the_size_is_told_and_the_limit_is_kept() {
     let smtp = smtp(&peer);
     for _ in 0..2 {
         let failure = smtp.send(&mail).await.unwrap_err();
-        assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Message));
+        assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Message));
         assert!(failure.downcast_ref::<SmtpError>().unwrap().to_string().contains(&size.to_string()));
         assert!(failure.is_unsupported(), "another server may take it");
     }
@@ -40,7 +40,7 @@ async fn addresses_outside_ascii_need_smtputf8() {
     for mail in [to_one, from_one] {
         let peer = Peer::start(true).await;
         let failure = smtp(&peer).send(&mail).await.unwrap_err();
-        assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Message));
+        assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Message));
         assert!(failure.downcast_ref::<Unsupported>().is_some());
         assert!(!peer.heard_any("MAIL"));
 
@@ -92,5 +92,5 @@ fn what_can_be_checked_without_a_server_is() {
     let odd = postrider_transport::Attachment::new("a", "text/plain; =", b"x".to_vec()).unwrap();
     let unwritable = email().to("bob@example.org").attach(odd).build().unwrap();
     let failure = smtp.check(&unwritable).unwrap_err();
-    assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Message));
+    assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Message));
 }

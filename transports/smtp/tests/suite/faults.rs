@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider_smtp::{Credentials, Smtp, SmtpError, Stage, Timeouts, Tls};
 use postrider_transport::Class::{Permanent, Transient};
-use postrider_transport::{Blame, Class, Failure, Outgoing, Transport};
+use postrider_transport::{Class, Failure, Outgoing, Scope, Transport};
 
 use crate::support::{Act, At, Peer, assert_carried, builder, copies, email, mail, mail_to, outgoing, patient, smtp};
 use crate::tls::Authority;
@@ -60,12 +60,12 @@ impl Fault {
     }
 }
 
-/// Class, blame, in doubt.
-type Expected = (Class, Blame, bool);
+/// Class, scope, in doubt.
+type Expected = (Class, Scope, bool);
 
 /// The table, in one place.
 fn expected(at: At, fault: Fault) -> Expected {
-    use Blame::{Message, Transport};
+    use Scope::{Message, Transport};
     match (at, fault) {
         (_, Fault::ShuttingDown) => (Transient, Transport, false),
         (At::Greeting, _) => (Transient, Transport, false),
@@ -73,7 +73,7 @@ fn expected(at: At, fault: Fault) -> Expected {
         (At::Ehlo | At::StartTls | At::Auth, _) => (Transient, Transport, false),
         (_, Fault::Later) => (Transient, Message, false),
         (_, Fault::Never) => (Permanent, Message, false),
-        (At::Dot, _) => (Transient, Message, true),
+        (At::Dot, _) => (Transient, Transport, true),
         _ => (Transient, Transport, false),
     }
 }
@@ -98,7 +98,7 @@ fn timeouts(at: At, fault: Fault) -> Timeouts {
 }
 
 fn is_as_expected(failure: &Failure, expected: Expected) -> bool {
-    (failure.class(), failure.blame(), failure.in_doubt()) == expected
+    (failure.class(), failure.scope(), failure.in_doubt()) == expected
 }
 
 async fn next_is_right(peer: &Peer, smtp: &Smtp) {
@@ -189,12 +189,12 @@ async fn a_connection_survives_a_refusal_and_nothing_else() {
 
 #[tokio::test]
 async fn out_of_step_means_a_new_connection() {
-    for (at, blame) in [(At::Mail, Blame::Message), (At::Data, Blame::Message), (At::Dot, Blame::Message)] {
+    for (at, scope) in [(At::Mail, Scope::Message), (At::Data, Scope::Message), (At::Dot, Scope::Message)] {
         let peer = Peer::start(true).await;
         let smtp = smtp(&peer);
         peer.once(at, Act::Say("503 5.5.1 not now"));
         let failure = smtp.send(&mail()).await.unwrap_err();
-        assert!(is_as_expected(&failure, (Transient, blame, false)), "{at:?}: {failure:?}");
+        assert!(is_as_expected(&failure, (Transient, scope, false)), "{at:?}: {failure:?}");
         next_is_right(&peer, &smtp).await;
         assert_eq!(peer.connections(), 2, "{at:?}");
     }
@@ -204,11 +204,11 @@ async fn out_of_step_means_a_new_connection() {
 #[tokio::test]
 async fn positive_answers_out_of_turn() {
     for (at, say, expected) in [
-        (At::Ehlo, "354 go", (Transient, Blame::Transport, false)),
-        (At::Mail, "354 go", (Transient, Blame::Transport, false)),
-        (At::Rcpt, "354 go", (Transient, Blame::Transport, false)),
-        (At::Data, "250 fine", (Transient, Blame::Transport, false)),
-        (At::Dot, "354 go", (Transient, Blame::Message, true)),
+        (At::Ehlo, "354 go", (Transient, Scope::Transport, false)),
+        (At::Mail, "354 go", (Transient, Scope::Transport, false)),
+        (At::Rcpt, "354 go", (Transient, Scope::Transport, false)),
+        (At::Data, "250 fine", (Transient, Scope::Transport, false)),
+        (At::Dot, "354 go", (Transient, Scope::Transport, true)),
     ] {
         for pipelining in [false, true] {
             let peer = Peer::start(pipelining).await;
@@ -266,7 +266,7 @@ async fn nobody_listens() {
     drop(peer);
     tokio::task::yield_now().await;
     let failure = smtp.send(&mail()).await.unwrap_err();
-    assert!(is_as_expected(&failure, (Transient, Blame::Transport, false)), "{failure:?}");
+    assert!(is_as_expected(&failure, (Transient, Scope::Transport, false)), "{failure:?}");
     assert_eq!(failure.downcast_ref::<SmtpError>().unwrap().stage(), Stage::Connect);
 }
 
@@ -274,7 +274,7 @@ async fn nobody_listens() {
 async fn a_name_that_does_not_exist() {
     let smtp = Smtp::builder("no-such-host.invalid").tls(Tls::None).timeouts(patient()).build().unwrap();
     let failure = smtp.send(&mail()).await.unwrap_err();
-    assert!(is_as_expected(&failure, (Transient, Blame::Transport, false)), "{failure:?}");
+    assert!(is_as_expected(&failure, (Transient, Scope::Transport, false)), "{failure:?}");
 }
 
 /// Larger than what the buffers on the way hold, so that the message cannot have left as a whole.
@@ -288,7 +288,7 @@ fn large_mail() -> Outgoing<postrider_transport::Email> {
 async fn what_breaks_within_the_message_is_not_in_doubt() {
     let mail = large_mail();
     for (fault, expected) in
-        [(Fault::Reset, (Transient, Blame::Transport, false)), (Fault::Stall, (Transient, Blame::Transport, false))]
+        [(Fault::Reset, (Transient, Scope::Transport, false)), (Fault::Stall, (Transient, Scope::Transport, false))]
     {
         let peer = Peer::start(true).await;
         let smtp = builder(&peer).timeouts(timeouts(At::Body, fault)).build().unwrap();
@@ -317,5 +317,5 @@ async fn errors_name_the_stage_and_the_words_but_no_address() {
     assert_eq!((error.stage(), error.code()), (Stage::Mail, Some(530)));
     assert!(!format!("{error:?} {failure:?} {failure}").contains("ada@"));
     assert_eq!(failure.reply(), Some("530-5.7.0 <ada@example.com> Authentication\n530 5.7.0 required"));
-    assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Transport));
+    assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Transport));
 }

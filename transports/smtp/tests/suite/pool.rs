@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_transport::{Blame, Class, Transport};
+use postrider_transport::{Class, Scope, Transport};
 use tokio::sync::Notify;
 
 use crate::support::{Act, At, Peer, assert_carried, builder, mail, patient, smtp};
@@ -116,13 +116,13 @@ async fn a_connection_that_ends_as_it_is_used_again_costs_no_attempt() {
 /// But a new connection has no such excuse, and one that was heard has none either.
 #[tokio::test]
 async fn connecting_anew_happens_once_and_only_when_nothing_was_heard() {
-    let transient = (Class::Transient, Blame::Transport, false);
+    let transient = (Class::Transient, Scope::Transport, false);
     let peer = Peer::start(true).await;
     let smtp = smtp(&peer);
     smtp.send(&mail()).await.unwrap();
     peer.times(2, At::Mail, Act::Close);
     let failure = smtp.send(&mail()).await.unwrap_err();
-    assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), transient);
+    assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), transient);
     assert_eq!((peer.connections(), peer.rules_left()), (2, 0));
 
     for at in [At::Rcpt, At::Data, At::Dot] {
@@ -243,5 +243,5 @@ async fn checking_the_connection_sends_nothing() {
     assert_eq!(lines[1], "QUIT");
     peer.once(At::Greeting, Act::Say("554 5.7.1 not you"));
     let failure = smtp.check_connection().await.unwrap_err();
-    assert_eq!((failure.class(), failure.blame()), (Class::Transient, Blame::Transport));
+    assert_eq!((failure.class(), failure.scope()), (Class::Transient, Scope::Transport));
 }

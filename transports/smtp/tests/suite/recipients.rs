@@ -1,7 +1,7 @@
 //! Each recipient has an answer of its own.
 
 use postrider_transport::Class::{Permanent, Transient};
-use postrider_transport::{Blame, Class, Recipient, Refusal, Transport};
+use postrider_transport::{Class, Recipient, Refusal, Scope, Transport};
 
 use crate::support::{Act, At, Peer, assert_carried, copies, email, mail, mail_to, outgoing, smtp};
 
@@ -53,13 +53,13 @@ async fn too_many_recipients_leaves_the_rest_for_later() {
 #[tokio::test]
 async fn nobody_is_taken() {
     for pipelining in [false, true] {
-        for (first, second, class, blame) in [
-            ("550 5.1.1 a", "550 5.1.1 b", Permanent, Blame::Message),
-            ("550 5.1.1 a", "450 4.2.0 b", Transient, Blame::Message),
-            ("450 4.2.0 a", "550 5.1.1 b", Transient, Blame::Message),
-            ("530 5.7.0 a", "530 5.7.0 b", Permanent, Blame::Transport),
-            ("454 4.7.0 a", "454 4.7.0 b", Transient, Blame::Transport),
-            ("530 5.7.0 a", "550 5.1.1 b", Transient, Blame::Message),
+        for (first, second, class, scope) in [
+            ("550 5.1.1 a", "550 5.1.1 b", Permanent, Scope::Message),
+            ("550 5.1.1 a", "450 4.2.0 b", Transient, Scope::Message),
+            ("450 4.2.0 a", "550 5.1.1 b", Transient, Scope::Message),
+            ("530 5.7.0 a", "530 5.7.0 b", Permanent, Scope::Transport),
+            ("454 4.7.0 a", "454 4.7.0 b", Transient, Scope::Transport),
+            ("530 5.7.0 a", "550 5.1.1 b", Transient, Scope::Message),
         ] {
             let peer = Peer::start(pipelining).await;
             let smtp = smtp(&peer);
@@ -67,8 +67,8 @@ async fn nobody_is_taken() {
             peer.once(At::RcptNo(1), Act::Say(second));
             let failure = smtp.send(&mail_to(2)).await.unwrap_err();
             assert_eq!(
-                (failure.class(), failure.blame(), failure.in_doubt()),
-                (class, blame, false),
+                (failure.class(), failure.scope(), failure.in_doubt()),
+                (class, scope, false),
                 "{first} {second}"
             );
             let replies: Vec<_> = failure.refused().iter().map(|refusal| refusal.reply.as_str()).collect();
@@ -98,7 +98,7 @@ async fn nobody_is_taken_and_the_message_is_wanted_all_the_same() {
         }
         let first = mail();
         let failure = smtp.send(&first).await.unwrap_err();
-        assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Permanent, Blame::Message, false));
+        assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Permanent, Scope::Message, false));
         assert_eq!(seen(failure.refused()), [("bob@example.org", Permanent, "550 5.1.1 unknown")]);
         assert_eq!(copies(&peer, &first), 0);
         let next = mail();
@@ -121,7 +121,7 @@ async fn who_was_taken_and_then_refused_is_named_beside_the_others() {
             peer.once(At::RcptNo(0), Act::Say(rcpt));
             peer.once(at, Act::Say(end));
             let failure = smtp.send(&mail_to(2)).await.unwrap_err();
-            assert_eq!((failure.class(), failure.blame()), (class, Blame::Message));
+            assert_eq!((failure.class(), failure.scope()), (class, Scope::Message));
             assert_eq!(failure.reply(), Some(end));
             let of = |said: &str| if said.starts_with('5') { Permanent } else { Transient };
             let expected = [("r0@example.org", of(rcpt), rcpt), ("r1@example.org", of(end), end)];
@@ -134,21 +134,21 @@ async fn who_was_taken_and_then_refused_is_named_beside_the_others() {
 #[tokio::test]
 async fn a_refusal_outlives_what_goes_wrong_later() {
     for pipelining in [false, true] {
-        for (at, act, blame, in_doubt) in [
-            (At::RcptNo(1), Act::Close, Blame::Transport, false),
-            (At::Data, Act::SayAndClose("421 4.3.2 closing"), Blame::Transport, false),
-            (At::Data, Act::Close, Blame::Transport, false),
-            (At::Data, Act::Say("250 what"), Blame::Transport, false),
-            (At::Dot, Act::Say("454 4.7.0 too fast"), Blame::Transport, false),
-            (At::Dot, Act::Close, Blame::Message, true),
-            (At::Dot, Act::Say("354 what"), Blame::Message, true),
+        for (at, act, scope, in_doubt) in [
+            (At::RcptNo(1), Act::Close, Scope::Transport, false),
+            (At::Data, Act::SayAndClose("421 4.3.2 closing"), Scope::Transport, false),
+            (At::Data, Act::Close, Scope::Transport, false),
+            (At::Data, Act::Say("250 what"), Scope::Transport, false),
+            (At::Dot, Act::Say("454 4.7.0 too fast"), Scope::Transport, false),
+            (At::Dot, Act::Close, Scope::Transport, true),
+            (At::Dot, Act::Say("354 what"), Scope::Transport, true),
         ] {
             let peer = Peer::start(pipelining).await;
             let smtp = smtp(&peer);
             peer.once(At::RcptNo(0), Act::Say("550 5.1.1 unknown"));
             peer.once(at, act);
             let failure = smtp.send(&mail_to(2)).await.unwrap_err();
-            assert_eq!((failure.class(), failure.blame(), failure.in_doubt()), (Transient, blame, in_doubt), "{at:?}");
+            assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Transient, scope, in_doubt), "{at:?}");
             assert_eq!(seen(failure.refused()), [("r0@example.org", Permanent, "550 5.1.1 unknown")], "{at:?}");
         }
     }
@@ -201,7 +201,7 @@ async fn a_recipient_that_would_be_a_command_is_not_sent() {
     for bad in ["bob@example.org>\r\nRCPT TO:<eve@example.org", "bob", "", "<bob@example.org>"] {
         let mail = mail().with_recipients(vec![Recipient::new(bad)]);
         let failure = smtp.send(&mail).await.unwrap_err();
-        assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Message));
+        assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Message));
     }
     assert!(smtp.send(&mail().with_recipients(Vec::new())).await.is_err());
     assert_eq!(peer.connections(), 0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postrider_smtp::{Credentials, Smtp, SmtpBuilder, SmtpConfigError, SmtpError, Stage, Tls};
 use postrider_transport::Class::{Permanent, Transient};
-use postrider_transport::{Blame, Transport};
+use postrider_transport::{Scope, Transport};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -99,8 +99,8 @@ async fn a_certificate_must_be_trusted_and_be_for_the_host() {
             let smtp = to(&peer, tls).root_certificate(trusted.pem()).credentials(credentials()).build().unwrap();
             let failure = smtp.send(&mail()).await.unwrap_err();
             assert_eq!(
-                (failure.class(), failure.blame(), failure.in_doubt()),
-                (Transient, Blame::Transport, false),
+                (failure.class(), failure.scope(), failure.in_doubt()),
+                (Transient, Scope::Transport, false),
                 "{case} {tls:?}: {failure:?}"
             );
             assert_eq!(failure.downcast_ref::<SmtpError>().unwrap().stage(), Stage::StartTls);
@@ -144,7 +144,7 @@ async fn without_an_offer_nothing_is_sent_that_needs_one() {
             builder = builder.credentials(credentials());
         }
         let failure = builder.build().unwrap().send(&mail()).await.unwrap_err();
-        assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Transport), "{failure:?}");
+        assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Transport), "{failure:?}");
         let heard = peer.heard();
         assert_eq!(heard.len(), 1, "{heard:?}");
         assert!(heard[0].line.starts_with("EHLO"));
@@ -160,7 +160,7 @@ async fn a_refused_starttls_lets_only_what_is_not_secret_through() {
     let builder = to(&peer, Tls::Opportunistic);
     let guarded = builder.clone().root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
     let failure = guarded.send(&mail()).await.unwrap_err();
-    assert_eq!((failure.class(), failure.blame()), (Transient, Blame::Transport));
+    assert_eq!((failure.class(), failure.scope()), (Transient, Scope::Transport));
     assert!(!peer.heard_any("MAIL"));
     let mail = mail();
     let receipt = builder.build().unwrap().send(&mail).await.unwrap();
@@ -187,7 +187,7 @@ async fn in_clear_only_when_told_so() {
     let guarded = Smtp::from_url(&format!("{url}?tls=opportunistic&ca={root}")).unwrap();
     std::fs::remove_file(root).unwrap();
     let failure = guarded.send(&mail()).await.unwrap_err();
-    assert_eq!((failure.class(), failure.blame()), (Permanent, Blame::Transport));
+    assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Transport));
     assert!(!peer.heard_any("AUTH"));
     let mail = mail();
     let receipt = Smtp::from_url(&format!("{url}?tls=none")).unwrap().send(&mail).await.unwrap();
@@ -210,7 +210,7 @@ async fn words_slipped_in_before_the_encryption_are_refused() {
     let smtp = to(&peer, Tls::Required).root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
     peer.once(At::StartTls, Act::AlsoSay("250-evil.example\r\n250 AUTH PLAIN"));
     let failure = smtp.send(&mail()).await.unwrap_err();
-    assert_eq!((failure.class(), failure.blame()), (Transient, Blame::Transport));
+    assert_eq!((failure.class(), failure.scope()), (Transient, Scope::Transport));
     assert!(failure.to_string().contains("slipped in"), "{failure}");
     assert!(!peer.heard_any("AUTH"));
     let next = mail();

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Blame, Class, Classify, Failure};
+use crate::{Class, Classify, Failure, Scope};
 
 /// None of several transports carried the message: what each of them said.
 ///
@@ -13,7 +13,7 @@ use crate::{Blame, Class, Classify, Failure};
 pub struct AllFailed {
     said: Vec<(String, Failure)>,
     class: Class,
-    blame: Blame,
+    scope: Scope,
     in_doubt: bool,
     unsupported: bool,
     retry_after: Option<Duration>,
@@ -31,22 +31,22 @@ impl AllFailed {
         let unsupported = said.iter().any(|(_, failure)| failure.is_unsupported());
         let transient = said.iter().any(|(_, failure)| failure.class() == Class::Transient);
         let class = if transient { Class::Transient } else { Class::Permanent };
-        Self { said, class, blame: Blame::Message, in_doubt: false, unsupported, retry_after: None }.into()
+        Self { said, class, scope: Scope::Message, in_doubt: false, unsupported, retry_after: None }.into()
     }
 
     /// Those that could express the message cannot send at present.
     pub(super) fn for_now(said: Vec<(String, Failure)>, retry_after: Option<Duration>) -> Failure {
-        let (class, blame) = (Class::Transient, Blame::Transport);
-        Self { said, class, blame, in_doubt: false, unsupported: false, retry_after }.into()
+        let (class, scope) = (Class::Transient, Scope::Transport);
+        Self { said, class, scope, in_doubt: false, unsupported: false, retry_after }.into()
     }
 
     /// The message came to an end at one, after others had not been able to carry it.
     pub(super) fn ended_by(mut said: Vec<(String, Failure)>, name: String, last: Failure) -> Failure {
         let reply = last.reply().map(str::to_owned);
-        let (class, blame, in_doubt) = (last.class(), last.blame(), last.in_doubt());
+        let (class, scope, in_doubt) = (last.class(), last.scope(), last.in_doubt());
         let (unsupported, retry_after) = (last.is_unsupported(), last.retry_after());
         said.push((name, last));
-        let failure = Failure::from(Self { said, class, blame, in_doubt, unsupported, retry_after });
+        let failure = Failure::from(Self { said, class, scope, in_doubt, unsupported, retry_after });
         match reply {
             Some(reply) => failure.with_reply(reply),
             None => failure,
@@ -64,8 +64,8 @@ impl Classify for AllFailed {
         self.class
     }
 
-    fn blame(&self) -> Blame {
-        self.blame
+    fn scope(&self) -> Scope {
+        self.scope
     }
 
     fn retry_after(&self) -> Option<Duration> {

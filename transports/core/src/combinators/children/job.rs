@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::AllFailed;
-use crate::{Blame, Failure, Message, Outgoing, Receipt, Refusal};
+use crate::{Failure, Message, Outgoing, Receipt, Refusal, Scope};
 
 pub(super) struct Job<'a, M: Clone> {
     outgoing: Cow<'a, Outgoing<M>>,
@@ -124,7 +124,7 @@ impl<'a, M: Message> Job<'a, M> {
     pub(super) fn nobody(&mut self, paused: Vec<(String, Failure)>, wait: Option<Duration>) -> Failure {
         let refused = std::mem::take(&mut self.refused);
         let mut said = std::mem::take(&mut self.said);
-        let never = paused.is_empty() && said.iter().all(|(_, failure)| failure.blame() == Blame::Message);
+        let never = paused.is_empty() && said.iter().all(|(_, failure)| failure.scope() == Scope::Message);
         said.extend(paused);
         let failure = if never { AllFailed::never(said) } else { AllFailed::for_now(said, wait) };
         let failure = failure.with_refused(refused);
@@ -134,7 +134,7 @@ impl<'a, M: Message> Job<'a, M> {
 
 /// A transport that fails by its own fault, or cannot express the message, has not had it; in doubt, it may have.
 fn may_move_on(failure: &Failure) -> bool {
-    !failure.in_doubt() && (failure.blame() == Blame::Transport || failure.is_unsupported())
+    !failure.in_doubt() && (failure.scope() == Scope::Transport || failure.is_unsupported())
 }
 
 fn path(label: &str, inner: Option<&str>) -> String {

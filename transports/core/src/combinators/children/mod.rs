@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::{Admission, Backoff, BoxTransport, Breaker, Change, Failure, Message, Outgoing, Probe, Receipt, Transport};
+use crate::{
+    Admission, Backoff, BoxTransport, Breaker, Change, Failure, Message, Outgoing, Probe, Receipt, Scope, Transport,
+};
 
 pub use all_failed::AllFailed;
 use job::Job;
@@ -191,7 +193,7 @@ impl<M: Message> Children<M> {
         for (index, child) in self.list.iter().enumerate() {
             if self.can_express(job, index) {
                 let reason = child.breaker.reason().unwrap_or_else(|| "it is being tried".to_owned());
-                let failure = Failure::transient(format!("paused: {reason}")).with_blame(crate::Blame::Transport);
+                let failure = Failure::transient(Scope::Transport, format!("paused: {reason}"));
                 paused.push((child.label.clone(), failure));
             }
         }
@@ -244,5 +246,5 @@ impl<M> fmt::Debug for Children<M> {
 
 /// A transport gave fewer results than it was given messages.
 fn unanswered() -> Failure {
-    Failure::transient("the transport did not answer for each message of a batch").with_doubt()
+    Failure::maybe_accepted("the transport did not answer for each message of a batch")
 }
