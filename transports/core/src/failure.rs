@@ -251,6 +251,12 @@ impl Failure {
         self.0.reply.as_deref()
     }
 
+    /// The next hop's answer, or else the error's text, without its [variable parts](crate::pattern): failures of different messages
+    /// that say the same have the same pattern.
+    pub fn pattern(&self) -> String {
+        self.reply().map_or_else(|| crate::pattern(&self.0.source.to_string()), crate::pattern)
+    }
+
     /// The recipients that were refused one by one.
     pub fn refused(&self) -> &[Refusal] {
         &self.0.refused

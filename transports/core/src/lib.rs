@@ -13,8 +13,9 @@
 //! | Question | Asked by | Answers |
 //! |---|---|---|
 //! | Can trying again help? | [`Class`] | `Permanent`, `Transient` |
-//! | Whose fault is it? | [`Scope`] | `Message`, `Transport` |
+//! | Whose condition is it? | [`Scope`] | `Message`, `Sender`, `Transport` |
 //! | May it have gone out all the same? | [`Failure::in_doubt`] | yes, no |
+//! | Does a rule stand behind that? | [`Failure::is_sure`] | yes, no |
 //! | Is it only that this transport cannot express it? | [`Failure::is_unsupported`] | yes, no |
 //!
 //! Transports are made of transports: [`Failover`] asks the next one, [`RoundRobin`] divides, `RateLimit` and `Timeout` keep
@@ -45,6 +46,7 @@ mod message;
 #[cfg(feature = "mime")]
 mod mime;
 mod outgoing;
+mod pattern;
 mod receipt;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -67,6 +69,7 @@ pub use message::{CodecError, Encoded, Message};
 pub use mime::{Dkim, DkimError};
 #[cfg(feature = "mime")]
 pub use mime::{Mime, MimeError};
-pub use outgoing::{DeliveryId, Outgoing};
+pub use outgoing::{DeliveryId, Outgoing, Waiting};
+pub use pattern::pattern;
 pub use receipt::{Receipt, Recipient, Refusal};
 pub use transport::Transport;

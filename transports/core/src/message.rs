@@ -36,6 +36,13 @@ pub trait Message: Clone + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Who sends it: the name by which failures of the sender's condition ([`Scope::Sender`]) are kept apart, for mail the From
+    /// address. Messages of the same sender wait together while the next hop refuses it. `None`, the default, leaves such a
+    /// message to wait for itself.
+    fn sender(&self) -> Option<&str> {
+        None
+    }
+
     /// The name of what the message was made from, such as `welcome`. It is stored, listed and logged, so it must not be
     /// secret.
     fn template_id(&self) -> Option<&str> {

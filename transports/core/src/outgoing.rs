@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -65,7 +67,20 @@ pub struct Outgoing<M> {
     cycle: u32,
     recipients: Vec<Recipient>,
     partial: bool,
+    /// How many [`Waiting`] marks are set. Clones share them, since they are the same call.
+    waiting: Arc<AtomicU32>,
     message: M,
+}
+
+/// While this lives, a call only waits, and its message has certainly not been sent: see [`Outgoing::waiting`].
+#[derive(Debug)]
+#[must_use = "the mark lasts as long as this value: bind it to a name"]
+pub struct Waiting(Arc<AtomicU32>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl<M: Message> Outgoing<M> {
@@ -106,7 +121,7 @@ impl<M> Outgoing<M> {
         recipients: Vec<Recipient>,
         partial: bool,
     ) -> Self {
-        Self { id, dated_at, attempt: 1, cycle: 1, recipients, partial, message }
+        Self { id, dated_at, attempt: 1, cycle: 1, recipients, partial, waiting: Arc::default(), message }
     }
 
     /// Says which attempt over the delivery's life this is, from 1 on, and in which cycle (a resend begins a new one).
@@ -161,8 +176,36 @@ impl<M> Outgoing<M> {
             cycle: self.cycle,
             recipients: self.recipients,
             partial: self.partial,
+            waiting: self.waiting,
             message: rewrite(self.message),
         }
+    }
+
+    /// Marks that the call only waits for now: for its turn under a rate limit, for a connection, for whatever comes before the
+    /// request itself. Whoever makes the call may drop it meanwhile and know that the message was not sent; a relay that stops or
+    /// has lost its lease gives such a message back uncharged. Without a mark, a dropped call is in doubt.
+    ///
+    /// Drop the mark **before** the first octet that could make the next hop accept the message leaves this process, and before
+    /// another transport is called.
+    ///
+    /// ```
+    /// # use postrider_transport::{Email, Outgoing};
+    /// # async fn turn() {}
+    /// # async fn send(outgoing: &Outgoing<Email>) {
+    /// let waiting = outgoing.waiting();
+    /// turn().await;
+    /// drop(waiting);
+    /// // … the request begins.
+    /// # }
+    /// ```
+    pub fn waiting(&self) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Waiting(Arc::clone(&self.waiting))
+    }
+
+    /// Whether the call only [waits](Self::waiting). Ask before you drop the call's future: with it go its marks.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
     }
 
     /// A key under which a provider can recognise a retry of this very request: at most 96 ASCII characters.

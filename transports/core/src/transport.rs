@@ -72,7 +72,9 @@ pub trait Transport: Send + Sync + 'static {
     ) -> impl Future<Output = Vec<Result<Receipt, Failure>>> + Send {
         async move {
             let mut results = Vec::with_capacity(batch.len());
-            for outgoing in batch {
+            let turns: Vec<_> = batch.iter().map(Outgoing::waiting).collect();
+            for (outgoing, turn) in batch.iter().zip(turns) {
+                drop(turn);
                 results.push(self.send(outgoing).await);
             }
             results

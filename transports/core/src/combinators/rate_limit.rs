@@ -30,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// ```
 ///
 /// The wait is part of the call, so that it costs neither an attempt nor a lease: a relay keeps the lease of what it is sending
-/// alive. Whoever waits is served in the order of coming. The limit is this value's own: several processes need each their share.
+/// alive, and takes a message back uncharged that still waits when it stops. Whoever waits is served in the order of coming. The limit is this value's own: several processes need each their share.
 ///
 /// A relay's own time limit for a call, and the room that a message takes in it, include the wait. Where messages wait for long, let it
 /// send fewer at once.
@@ -123,7 +123,9 @@ impl<T: Transport> Transport for RateLimit<T> {
     }
 
     async fn send(&self, outgoing: &Outgoing<T::Message>) -> Result<Receipt, Failure> {
+        let waiting = outgoing.waiting();
         self.wait_for(1).await;
+        drop(waiting);
         self.inner.send(outgoing).await
     }
 
@@ -136,7 +138,9 @@ impl<T: Transport> Transport for RateLimit<T> {
     }
 
     async fn send_batch(&self, batch: &[Outgoing<T::Message>]) -> Vec<Result<Receipt, Failure>> {
+        let waiting: Vec<_> = batch.iter().map(Outgoing::waiting).collect();
         self.wait_for(batch.len()).await;
+        drop(waiting);
         self.inner.send_batch(batch).await
     }
 

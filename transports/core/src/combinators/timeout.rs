@@ -1,12 +1,13 @@
 //! A limit on how long a call takes.
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::{Class, Classify, Failure, Outgoing, Receipt, Scope, Transport};
 
-/// Ends a call that takes too long. What became of the message is then unknown: the failure is in doubt, transient, and blames the
-/// transport.
+/// Ends a call that takes too long. What became of the message is then unknown: the failure is in doubt, transient, and the
+/// transport's condition. A call that only [waited](Outgoing::waiting) until then is not in doubt.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,12 +31,18 @@ impl<T: Transport> Timeout<T> {
     pub fn new(inner: T, limit: Duration) -> Self {
         Self { inner, limit }
     }
+
+    /// Asked while the call still exists, and with it its marks.
+    fn timed_out(&self, outgoing: &Outgoing<T::Message>) -> Failure {
+        TimedOut { limit: self.limit, waiting: outgoing.is_waiting() }.into()
+    }
 }
 
-/// A call took longer than its [`Timeout`]. The message may have been accepted.
+/// A call took longer than its [`Timeout`]. The message may have been accepted, unless the call only waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedOut {
     limit: Duration,
+    waiting: bool,
 }
 
 impl TimedOut {
@@ -47,11 +54,12 @@ impl TimedOut {
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the transport did not answer within {:?}; the message may have been accepted all the same",
-            self.limit
-        )
+        let rest = if self.waiting {
+            "the message still waited to be sent"
+        } else {
+            "the message may have been accepted all the same"
+        };
+        write!(f, "the transport did not answer within {:?}; {rest}", self.limit)
     }
 }
 
@@ -67,7 +75,7 @@ impl Classify for TimedOut {
     }
 
     fn in_doubt(&self) -> bool {
-        true
+        !self.waiting
     }
 }
 
@@ -80,8 +88,11 @@ impl<T: Transport> Transport for Timeout<T> {
     }
 
     async fn send(&self, outgoing: &Outgoing<T::Message>) -> Result<Receipt, Failure> {
-        let result = tokio::time::timeout(self.limit, self.inner.send(outgoing)).await;
-        result.unwrap_or_else(|_| Err(TimedOut { limit: self.limit }.into()))
+        let mut call = pin!(self.inner.send(outgoing));
+        match tokio::time::timeout(self.limit, &mut call).await {
+            Ok(result) => result,
+            Err(_) => Err(self.timed_out(outgoing)),
+        }
     }
 
     fn check(&self, message: &T::Message) -> Result<(), Failure> {
@@ -93,8 +104,11 @@ impl<T: Transport> Transport for Timeout<T> {
     }
 
     async fn send_batch(&self, batch: &[Outgoing<T::Message>]) -> Vec<Result<Receipt, Failure>> {
-        let results = tokio::time::timeout(self.limit, self.inner.send_batch(batch)).await;
-        results.unwrap_or_else(|_| batch.iter().map(|_| Err(TimedOut { limit: self.limit }.into())).collect())
+        let mut call = pin!(self.inner.send_batch(batch));
+        match tokio::time::timeout(self.limit, &mut call).await {
+            Ok(results) => results,
+            Err(_) => batch.iter().map(|outgoing| Err(self.timed_out(outgoing))).collect(),
+        }
     }
 
     fn paused(&self) -> Vec<(String, String)> {

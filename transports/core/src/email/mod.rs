@@ -194,6 +194,11 @@ impl Message for Email {
         Address::check(recipient.as_str()).map_err(|error| CodecError::new(error.to_string()))
     }
 
+    /// The From address.
+    fn sender(&self) -> Option<&str> {
+        Some(self.from.address().as_str())
+    }
+
     fn template_id(&self) -> Option<&str> {
         self.parts.template_id.as_deref()
     }
