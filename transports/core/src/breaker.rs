@@ -9,9 +9,9 @@ use crate::{Backoff, Failure, Receipt, Scope};
 
 /// Keeps messages from a transport that cannot send for anybody, and finds out when it can again.
 ///
-/// Closed, it lets everything pass. After a failure that the transport is to blame for it is open: nothing passes for a while,
-/// then one message as a probe. If the probe fares no better, the wait grows; any other result closes the breaker, except one
-/// that proves nothing.
+/// Closed, it lets everything pass. After a failure of [`Scope::Transport`] it is open: nothing passes for a while, then one message as
+/// a probe. If the probe fares no better, the wait grows; an acceptance closes the breaker; anything else proves nothing, and the next
+/// message is the probe.
 ///
 /// Who calls a transport asks first with [`admit`](Self::admit), and afterwards says with [`judge`](Self::judge) what came of
 /// it. The outbox's relay does so for its transport, and combinators do for each of theirs.
@@ -32,7 +32,7 @@ use crate::{Backoff, Failure, Receipt, Scope};
 ///
 /// Cheap to clone; clones share the state.
 #[derive(Clone)]
-pub struct Breaker(Arc<Mutex<State>>);
+pub struct Breaker(Arc<Mutex<BreakerState>>);
 
 /// How much may pass now.
 #[derive(Debug)]
@@ -72,10 +72,10 @@ impl Breaker {
 
     /// A closed breaker, whose pauses last as `backoff` says where the next hop does not.
     pub fn new(backoff: Backoff) -> Self {
-        Self(Arc::new(Mutex::new(State::new(backoff))))
+        Self(Arc::new(Mutex::new(BreakerState::new(backoff, Instant::now()))))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -83,7 +83,7 @@ impl Breaker {
     pub fn admit(&self) -> Admission {
         match self.state().admit(Instant::now()) {
             Admit::All => Admission::All,
-            Admit::One(number) => Admission::Probe(Probe { breaker: self.clone(), number }),
+            Admit::Probe(number) => Admission::Probe(Probe { breaker: self.clone(), number }),
             Admit::NotBefore(time) => Admission::NotBefore(time),
             Admit::Probing => Admission::Probing,
         }
@@ -98,36 +98,40 @@ impl Breaker {
     ///
     /// | The result | Closed | Open |
     /// |---|---|---|
-    /// | blames the transport | pauses it, as long as it asks for, or by the backoff | if this was a probe, prolongs the pause |
-    /// | is in doubt | nothing | if this was a probe, prolongs the pause: nobody knows whether it works |
-    /// | is that the message [cannot be expressed](Failure::is_unsupported) | nothing | nothing: the next message is the probe |
-    /// | any other | nothing | resumes: the transport did its work, whatever became of the message |
+    /// | accepted | nothing | resumes |
+    /// | the transport's condition | pauses it, by the backoff and at least as long as it asks for | if this was a probe, prolongs the pause |
+    /// | the message's or the sender's condition, or [cannot be expressed](Failure::is_unsupported) | nothing | nothing: it proves nothing about others, and the next message is the probe |
     ///
     /// Results of calls that began before the present pause change nothing. So calls that fail together count once, and one that
     /// succeeds late does not end a pause.
     pub fn judge(&self, result: &Result<Receipt, Failure>, began: Instant) -> Change {
-        let call = Call { began, ended: Instant::now() };
+        let call = CallTime { began, ended: Instant::now() };
         let mut state = self.state();
         match result {
-            Err(failure) if failure.scope() == Scope::Transport => {
-                state.failed(failure.to_string(), failure.retry_after(), random(), call)
+            Ok(_) => {
+                if state.worked(call) {
+                    Change::Resumed
+                } else {
+                    Change::None
+                }
             }
-            Err(failure) if failure.in_doubt() => state.unproven(failure.to_string(), random(), call),
-            Err(failure) if failure.is_unsupported() => Change::None,
-            _ => state.worked(call),
+            Err(failure) if failure.scope() == Scope::Transport => {
+                let pause = state.failed(failure.to_string(), failure.retry_after(), random(), call);
+                pause.map_or(Change::None, Change::Paused)
+            }
+            Err(_) => Change::None,
         }
     }
 
     /// How long the present pause lasts from now until a probe may pass: zero if one may or is under way, `None` if there is no
     /// pause.
     pub fn remaining(&self) -> Option<Duration> {
-        let state = self.state();
-        (state.failures > 0).then(|| state.until.saturating_duration_since(Instant::now()))
+        self.state().remaining(Instant::now())
     }
 
     /// Why the transport is paused, if it is: the text of the failure, with mail addresses masked.
     pub fn reason(&self) -> Option<String> {
-        self.state().reason.clone()
+        self.state().reason().map(str::to_owned)
     }
 }
 
@@ -149,23 +153,32 @@ impl fmt::Debug for Probe {
     }
 }
 
-/// When a call of the transport began and ended.
+/// When a call began and when it ended.
 #[derive(Debug, Clone, Copy)]
-struct Call {
-    began: Instant,
-    ended: Instant,
+#[allow(clippy::exhaustive_structs, reason = "a call has a beginning and an end")]
+pub struct CallTime {
+    /// When it was made.
+    pub began: Instant,
+    /// When its result was there.
+    pub ended: Instant,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Admit {
+/// How much a [`BreakerState`] lets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admit {
+    /// Everything.
     All,
-    One(u64),
+    /// A probe, of this number.
+    Probe(u64),
+    /// Nothing before this time.
     NotBefore(Instant),
+    /// Nothing before the probe that is under way comes back.
     Probing,
 }
 
-/// The breaker without clock, chance and lock.
-struct State {
+/// A [`Breaker`] without clock, lock and classification, for whoever keeps time by another clock or weighs more than one result.
+#[derive(Debug)]
+pub struct BreakerState {
     backoff: Backoff,
     /// Failures in a row, each after a wait; 0 when closed.
     failures: u32,
@@ -178,69 +191,99 @@ struct State {
     reason: Option<String>,
 }
 
-impl State {
-    fn new(backoff: Backoff) -> Self {
-        let now = Instant::now();
+impl BreakerState {
+    /// A closed one.
+    pub fn new(backoff: Backoff, now: Instant) -> Self {
         Self { backoff, failures: 0, until: now, opened: now, probing: None, probes: 0, reason: None }
     }
 
-    fn would_admit(&self, now: Instant) -> bool {
-        self.failures == 0 || (self.probing.is_none() && now >= self.until)
+    /// Whether it is open.
+    pub fn is_paused(&self) -> bool {
+        self.failures > 0
     }
 
-    fn admit(&mut self, now: Instant) -> Admit {
+    /// Why it is open.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// How long until a probe may pass: zero if one may or is under way, `None` when closed.
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.is_paused().then(|| self.until.saturating_duration_since(now))
+    }
+
+    /// Whether [`admit`](Self::admit) would let something pass. Unlike that, it takes no probe.
+    pub fn would_admit(&self, now: Instant) -> bool {
+        !self.is_paused() || (self.probing.is_none() && now >= self.until)
+    }
+
+    /// Asks how much may pass. A probe is to be [judged](Self::failed) or [given back](Self::give_back).
+    pub fn admit(&mut self, now: Instant) -> Admit {
         match (self.failures, self.probing) {
             (0, _) => Admit::All,
             (_, Some(_)) => Admit::Probing,
             (_, None) if now < self.until => Admit::NotBefore(self.until),
-            _ => {
-                self.probes += 1;
-                self.probing = Some(self.probes);
-                Admit::One(self.probes)
-            }
+            _ => self.probe(),
         }
     }
 
+    /// A probe before its time, where one is wanted at once and none is under way.
+    pub fn admit_early(&mut self) -> Admit {
+        match (self.failures, self.probing) {
+            (0, _) => Admit::All,
+            (_, Some(_)) => Admit::Probing,
+            _ => self.probe(),
+        }
+    }
+
+    fn probe(&mut self) -> Admit {
+        self.probes += 1;
+        self.probing = Some(self.probes);
+        Admit::Probe(self.probes)
+    }
+
     /// Says that a probe came to nothing. One that was judged, or that came before the present one, changes nothing.
-    fn give_back(&mut self, number: u64) {
+    pub fn give_back(&mut self, number: u64) {
         if self.probing == Some(number) {
             self.probing = None;
         }
     }
 
-    /// Whether a call that began then is older than the present pause.
-    fn is_stale(&self, began: Instant) -> bool {
-        self.failures > 0 && began < self.opened
+    /// Whether a call that began then is older than the present pause, and so says nothing about now.
+    pub fn is_stale(&self, began: Instant) -> bool {
+        self.is_paused() && began < self.opened
     }
 
-    /// The transport failed by its own fault. Calls that were under way together count once.
-    fn failed(&mut self, reason: String, asked: Option<Duration>, random: f64, call: Call) -> Change {
-        let now = call.ended;
-        if self.is_stale(call.began) || (self.failures > 0 && self.probing.is_none()) {
-            return Change::None;
+    /// How long the next pause is: by the backoff, and at least as long as the next hop asks; a day at the most. `random` is a number
+    /// from -1 to 1.
+    pub fn next_pause(&self, asked: Option<Duration>, random: f64) -> Duration {
+        let own = self.backoff.delay(self.failures.saturating_add(1), random);
+        own.max(asked.unwrap_or_default()).min(Breaker::LONGEST)
+    }
+
+    /// A call failed by the condition that this watches: pauses, or prolongs the pause if the call was a probe. Calls that were under
+    /// way together count once. `Some` is the pause that begins.
+    pub fn failed(&mut self, reason: String, asked: Option<Duration>, random: f64, call: CallTime) -> Option<Duration> {
+        if self.is_stale(call.began) || (self.is_paused() && self.probing.is_none()) {
+            return None;
         }
-        self.failures += 1;
-        let pause = asked.unwrap_or_else(|| self.backoff.delay(self.failures, random)).min(Breaker::LONGEST);
+        let pause = self.next_pause(asked, random);
+        self.failures = self.failures.saturating_add(1);
         self.probing = None;
-        self.opened = now;
-        self.until = now + pause;
+        self.opened = call.ended;
+        self.until = call.ended + pause;
         self.reason = Some(reason);
-        Change::Paused(pause)
+        Some(pause)
     }
 
-    /// Nobody knows what became of the call: no proof that the transport works, and none that it does not.
-    fn unproven(&mut self, reason: String, random: f64, call: Call) -> Change {
-        if self.probing.is_some() { self.failed(reason, None, random, call) } else { Change::None }
-    }
-
-    /// The transport did its work, whatever became of the message.
-    fn worked(&mut self, call: Call) -> Change {
+    /// A call proved that the condition is over. `true` if that ends a pause.
+    pub fn worked(&mut self, call: CallTime) -> bool {
         if self.is_stale(call.began) {
-            return Change::None;
+            return false;
         }
         self.probing = None;
         self.reason = None;
-        if std::mem::take(&mut self.failures) > 0 { Change::Resumed } else { Change::None }
+        std::mem::take(&mut self.failures) > 0
     }
 }
 
@@ -251,13 +294,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn state() -> State {
-        State::new(Backoff { jitter: 0.0, ..Backoff::new(SECOND, SECOND * 60) })
+    fn state() -> BreakerState {
+        BreakerState::new(Backoff { jitter: 0.0, ..Backoff::new(SECOND, SECOND * 60) }, Instant::now())
     }
 
     /// A call that took no time.
-    fn at(now: Instant) -> Call {
-        Call { began: now, ended: now }
+    fn at(now: Instant) -> CallTime {
+        CallTime { began: now, ended: now }
     }
 
     #[test]
@@ -265,11 +308,11 @@ mod tests {
         let (mut state, start) = (state(), Instant::now());
         let later = start + SECOND;
         let _ = state.failed("429".into(), Some(SECOND * 600), 0.0, at(later));
-        let straggler = Call { began: start, ended: later };
-        assert_eq!(state.worked(straggler), Change::None);
+        let straggler = CallTime { began: start, ended: later };
+        assert!(!state.worked(straggler));
         assert_eq!(state.admit(later), Admit::NotBefore(later + SECOND * 600));
-        assert_eq!(state.admit(later + SECOND * 600), Admit::One(1));
-        assert_eq!(state.failed("reset".into(), None, 0.0, straggler), Change::None);
+        assert_eq!(state.admit(later + SECOND * 600), Admit::Probe(1));
+        assert_eq!(state.failed("reset".into(), None, 0.0, straggler), None);
         assert_eq!(state.admit(later + SECOND * 600), Admit::Probing);
     }
 
@@ -277,76 +320,80 @@ mod tests {
     fn opens_probes_and_closes() {
         let (mut state, start) = (state(), Instant::now());
         assert_eq!(state.admit(start), Admit::All);
-        assert_eq!(state.failed("535".into(), None, 0.0, at(start)), Change::Paused(SECOND));
-        assert_eq!(state.reason.as_deref(), Some("535"));
+        assert_eq!(state.failed("535".into(), None, 0.0, at(start)), Some(SECOND));
+        assert_eq!(state.reason(), Some("535"));
         assert_eq!(state.admit(start), Admit::NotBefore(start + SECOND));
         assert!(!state.would_admit(start));
         let later = start + SECOND;
         assert!(state.would_admit(later));
-        assert_eq!(state.admit(later), Admit::One(1));
+        assert_eq!(state.admit(later), Admit::Probe(1));
         assert_eq!(state.admit(later), Admit::Probing);
         assert!(!state.would_admit(later));
-        assert_eq!(state.failed("535".into(), None, 0.0, at(later)), Change::Paused(SECOND * 2));
-        assert_eq!(state.admit(later + SECOND * 2), Admit::One(2));
-        assert_eq!(state.worked(at(later + SECOND * 2)), Change::Resumed);
+        assert_eq!(state.failed("535".into(), None, 0.0, at(later)), Some(SECOND * 2));
+        assert_eq!(state.admit(later + SECOND * 2), Admit::Probe(2));
+        assert!(state.worked(at(later + SECOND * 2)));
         assert_eq!(state.admit(later), Admit::All);
-        assert_eq!(state.reason, None);
-        assert_eq!(state.worked(at(later + SECOND * 2)), Change::None);
+        assert_eq!(state.reason(), None);
+        assert!(!state.worked(at(later + SECOND * 2)));
     }
 
     #[test]
     fn calls_that_fail_together_count_once() {
         let (mut state, start) = (state(), Instant::now());
-        assert_eq!(state.failed("down".into(), None, 0.0, at(start)), Change::Paused(SECOND));
+        assert_eq!(state.failed("down".into(), None, 0.0, at(start)), Some(SECOND));
         for _ in 0..31 {
-            assert_eq!(state.failed("down".into(), None, 0.0, at(start)), Change::None);
+            assert_eq!(state.failed("down".into(), None, 0.0, at(start)), None);
         }
-        assert_eq!(state.admit(start + SECOND), Admit::One(1));
+        assert_eq!(state.admit(start + SECOND), Admit::Probe(1));
     }
 
     #[test]
     fn waits_as_long_as_it_is_told_to() {
         let (mut state, start) = (state(), Instant::now());
-        assert_eq!(state.failed("429".into(), Some(SECOND * 600), 0.0, at(start)), Change::Paused(SECOND * 600));
+        assert_eq!(state.failed("429".into(), Some(SECOND * 600), 0.0, at(start)), Some(SECOND * 600));
     }
 
     #[test]
-    fn doubt_neither_opens_nor_closes_but_fails_a_probe() {
+    fn what_the_next_hop_asks_is_a_lower_bound_of_the_pause() {
         let (mut state, start) = (state(), Instant::now());
-        assert_eq!(state.unproven("no answer".into(), 0.0, at(start)), Change::None);
-        assert_eq!(state.admit(start), Admit::All);
+        assert_eq!(state.failed("429".into(), Some(Duration::ZERO), 0.0, at(start)), Some(SECOND));
+        assert_eq!(state.admit(start + SECOND), Admit::Probe(1));
+        assert_eq!(state.failed("429".into(), Some(Duration::ZERO), 0.0, at(start + SECOND)), Some(SECOND * 2));
+    }
+
+    #[test]
+    fn a_probe_before_its_time_leaves_no_second_one() {
+        let (mut state, start) = (state(), Instant::now());
+        assert_eq!(state.admit_early(), Admit::All);
         let _ = state.failed("down".into(), None, 0.0, at(start));
-        assert_eq!(state.admit(start + SECOND), Admit::One(1));
-        assert_eq!(state.unproven("no answer".into(), 0.0, at(start + SECOND)), Change::Paused(SECOND * 2));
+        assert_eq!(state.admit_early(), Admit::Probe(1));
+        assert_eq!(state.admit_early(), Admit::Probing);
     }
 
     #[test]
     fn no_pause_is_beyond_what_the_clock_can_count() {
         let mut state = state();
-        assert_eq!(
-            state.failed("429".into(), Some(Duration::MAX), 0.0, at(Instant::now())),
-            Change::Paused(Breaker::LONGEST)
-        );
+        assert_eq!(state.failed("429".into(), Some(Duration::MAX), 0.0, at(Instant::now())), Some(Breaker::LONGEST));
     }
 
     #[test]
     fn a_probe_that_found_nothing_to_send_leaves_the_way_open() {
         let (mut state, start) = (state(), Instant::now());
         let _ = state.failed("down".into(), None, 0.0, at(start));
-        assert_eq!(state.admit(start + SECOND), Admit::One(1));
+        assert_eq!(state.admit(start + SECOND), Admit::Probe(1));
         state.give_back(1);
-        assert_eq!(state.admit(start + SECOND), Admit::One(2));
+        assert_eq!(state.admit(start + SECOND), Admit::Probe(2));
         state.give_back(1);
         assert_eq!(state.admit(start + SECOND), Admit::Probing, "an old probe took a new one's place");
     }
 
     fn down() -> Result<Receipt, Failure> {
-        Err(Failure::transient(Scope::Transport, "down").with_retry_after(Duration::ZERO))
+        Err(Failure::transient(Scope::Transport, "down"))
     }
 
     #[test]
     fn a_dropped_probe_is_the_next_ones() {
-        let breaker = Breaker::new(Backoff::new(SECOND, SECOND));
+        let breaker = Breaker::new(Backoff::new(Duration::ZERO, Duration::ZERO));
         assert_eq!(breaker.judge(&down(), Instant::now()), Change::Paused(Duration::ZERO));
         let Admission::Probe(probe) = breaker.admit() else { panic!("no probe") };
         assert!(matches!(breaker.admit(), Admission::Probing));
@@ -360,7 +407,7 @@ mod tests {
 
     #[test]
     fn what_was_never_sent_proves_nothing() {
-        let breaker = Breaker::new(Backoff::new(SECOND, SECOND));
+        let breaker = Breaker::new(Backoff::new(Duration::ZERO, Duration::ZERO));
         let _ = breaker.judge(&down(), Instant::now());
         let Admission::Probe(probe) = breaker.admit() else { panic!("no probe") };
         let unsupported = Err(Unsupported::new("attachments").into());

@@ -55,7 +55,7 @@ mod transport;
 pub use address::{Address, AddressError, IntoMailbox, Mailbox};
 pub use backoff::Backoff;
 pub use boxed::BoxTransport;
-pub use breaker::{Admission, Breaker, Change, Probe};
+pub use breaker::{Admission, Admit, Breaker, BreakerState, CallTime, Change, Probe};
 #[cfg(feature = "rate-limit")]
 pub use combinators::RateLimit;
 pub use combinators::{AllFailed, Failover, Redirect, RoundRobin, Tap};

@@ -17,17 +17,18 @@ use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 /// | A transport says | Then |
 /// |---|---|
 /// | accepted, be it with refused recipients | that is the result |
-/// | it is to blame itself: outage, wrong password, quota | the next is asked, and this one is paused |
+/// | its own condition: outage, wrong password, quota | the next is asked, and this one is paused |
+/// | the sender's condition: not verified there, throttled there | the next is asked |
 /// | it [cannot express](Failure::is_unsupported) the message | the next is asked |
 /// | in doubt | that is the result: to ask the next could send twice |
-/// | the message is to blame | that is the result: the next would find no better one |
+/// | the message's condition | that is the result: the next would find no better one |
 ///
 /// A paused transport is passed over, and once its pause is over, one message finds out whether it works again (see
-/// [`Breaker`](crate::Breaker)). When all are paused, nobody is called: the failure blames the transport, is transient, and asks to
+/// [`Breaker`](crate::Breaker)). When all are paused, nobody is called: the failure is the transport's condition, transient, and asks to
 /// wait until the first may be tried. One transport that is up is enough for the outbox to go on, save for a message that it
 /// cannot express: that failure pauses the relay for as long as the relay's own backoff says.
 ///
-/// A transport that fails by its own fault after it refused some recipients by name leaves the next one the others; those refused are
+/// A transport that fails by its own condition after it refused some recipients by name leaves the next one the others; those refused are
 /// in the result.
 ///
 /// [`Receipt::via`] and [`Failure::via`] name the transport. A failure after more than one of them says what each said
@@ -59,8 +60,8 @@ impl<M: Message> Failover<M> {
         self
     }
 
-    /// How long a transport is paused after a failure that it is itself to blame for, and then after each message that finds it no
-    /// better. What the next hop asks for goes before this. Default: from 1 s to 5 min.
+    /// How long a transport is paused after a failure of its own condition, and then after each message that finds it no
+    /// better. What the next hop asks for is a lower bound. Default: from 1 s to 5 min.
     #[must_use]
     pub fn pause(mut self, backoff: Backoff) -> Self {
         self.children.set_backoff(backoff);

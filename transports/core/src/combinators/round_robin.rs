@@ -16,9 +16,9 @@ use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 /// # }
 /// ```
 ///
-/// Transports that are paused, or that cannot express a message, have no share in it. One that fails by its own fault, or says that it
+/// Transports that are paused, or that cannot express a message, have no share in it. One that fails by its own condition, or says that it
 /// cannot express the message, is followed by another, in the terms of [`Failover`](crate::Failover). To leave that out would
-/// serve nobody: a failure that blames the transport pauses the relay, and with it all those that work.
+/// serve nobody: a failure of the transport's condition pauses the relay, and with it all those that work.
 ///
 /// A batch goes to one transport, as far as that takes so many, and counts as so many messages. What is left goes to the next in turn,
 /// side by side with it.

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use postrider_transport::{AllFailed, Class, Failover, Failure, Receipt, Recipient, Scope, Transport, Unsupported};
+use postrider_transport::{
+    AllFailed, Backoff, Class, Failover, Failure, Receipt, Recipient, Scope, Transport, Unsupported,
+};
 
 use crate::support::*;
 
@@ -78,14 +80,16 @@ async fn says_what_each_said_and_how_long_to_wait() {
     let quota = || Failure::transient(Scope::Transport, "throttled").with_retry_after(Duration::from_secs(90));
     let first = Fake::new("smtp").then(down());
     let second = Fake::new("ses").then(Err(quota()));
-    let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
+    let failover = Failover::new(first.clone())
+        .or(second.clone())
+        .pause(Backoff::new(Duration::from_secs(60), Duration::from_secs(60)));
     let failure = failover.send(&mail()).await.unwrap_err();
     assert_eq!(failure.to_string(), "smtp: 421 closing <a***@example.com>; ses: throttled");
     assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Class::Transient, Scope::Transport, false));
     assert_eq!(failure.via(), Some("smtp, ses"));
     assert_eq!(failure.reply(), Some("smtp: 421 closing"));
     let wait = failure.retry_after().unwrap();
-    assert!(wait <= Duration::from_secs(90) && wait > Duration::ZERO, "not the soonest: {wait:?}");
+    assert!(wait <= Duration::from_secs(60) && wait > Duration::ZERO, "not the soonest: {wait:?}");
     let each: Vec<_> = failure.downcast_ref::<AllFailed>().unwrap().failures().map(|(name, _)| name).collect();
     assert_eq!(each, ["smtp", "ses"]);
 
@@ -93,7 +97,7 @@ async fn says_what_each_said_and_how_long_to_wait() {
     let failure = failover.send(&mail()).await.unwrap_err();
     assert_eq!(failure.to_string(), "smtp: paused: 421 closing <a***@example.com>; ses: paused: throttled");
     assert_eq!((failure.class(), failure.scope(), failure.via()), (Class::Transient, Scope::Transport, None));
-    assert!(failure.retry_after().unwrap() <= Duration::from_secs(90));
+    assert!(failure.retry_after().unwrap() <= Duration::from_secs(60));
     assert_eq!((first.calls().len(), second.calls().len()), (1, 1));
 }
 
@@ -120,7 +124,7 @@ async fn a_message_that_only_a_paused_transport_can_express_waits_without_stoppi
 #[tokio::test]
 async fn a_paused_transport_is_tried_with_one_message_at_a_time() {
     let (first, second) = (Fake::new("smtp").always(down_for_nothing), Fake::new("ses"));
-    let failover = std::sync::Arc::new(Failover::new(first.clone()).or(second.clone()));
+    let failover = std::sync::Arc::new(Failover::new(first.clone()).or(second.clone()).pause(no_pause()));
     failover.send(&mail()).await.unwrap();
     first.hang(true);
     let probe = tokio::spawn({
@@ -147,7 +151,7 @@ async fn a_paused_transport_is_tried_with_one_message_at_a_time() {
 #[tokio::test]
 async fn while_all_are_paused_and_one_is_tried_nobody_is_told_to_come_back_at_once() {
     let first = Fake::new("smtp").always(down_for_nothing);
-    let failover = std::sync::Arc::new(Failover::new(first.clone()));
+    let failover = std::sync::Arc::new(Failover::new(first.clone()).pause(no_pause()));
     assert_eq!(failover.send(&mail()).await.unwrap_err().retry_after(), None);
     first.hang(true);
     let probe = tokio::spawn({
@@ -207,7 +211,7 @@ async fn a_batch_moves_on_in_part_and_keeps_its_order() {
 #[tokio::test]
 async fn a_batch_probes_with_one_message() {
     let first = Fake::new("ses").batches_of(10).then(down_for_nothing());
-    let failover = Failover::new(first.clone()).or(Fake::new("smtp").batches_of(10));
+    let failover = Failover::new(first.clone()).or(Fake::new("smtp").batches_of(10)).pause(no_pause());
     failover.send(&mail()).await.unwrap();
     let results = failover.send_batch(&mails(8)).await;
     assert!(results.iter().all(|result| via(result) == Some("ses")), "{results:?}");
@@ -310,4 +314,26 @@ async fn a_transport_that_swallows_results_leaves_doubt() {
         assert!(result.as_ref().unwrap_err().in_doubt());
     }
     assert_eq!(second.calls().len(), 0);
+}
+
+/// A sender that one provider has not verified may be verified at the next; other senders go on at the first.
+#[tokio::test]
+async fn moves_on_where_the_sender_is_refused_and_pauses_nothing() {
+    let unverified = || Err(Failure::permanent(Scope::Sender, "the domain is not verified"));
+    let (first, second) = (Fake::new("ses").then(unverified()), Fake::new("smtp"));
+    let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
+    assert_eq!(via(&failover.send(&mail()).await), Some("smtp"));
+    assert_eq!(failover.paused(), []);
+    assert_eq!(via(&failover.send(&mail()).await), Some("ses"));
+}
+
+/// Where the one that is up refuses the sender, it is the sender's condition: others go through there.
+#[tokio::test]
+async fn says_that_it_is_the_senders_condition_where_one_is_up_for_others() {
+    let unverified = || Err(Failure::permanent(Scope::Sender, "the domain is not verified"));
+    for (first, second) in [(down(), unverified()), (unverified(), down())] {
+        let failover = Failover::new(Fake::new("a").then(first)).or(Fake::new("b").then(second)).pause(long());
+        let failure = failover.send(&mail()).await.unwrap_err();
+        assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), (Class::Transient, Scope::Sender, false));
+    }
 }

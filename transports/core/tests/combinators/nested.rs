@@ -40,7 +40,7 @@ async fn an_inner_one_that_is_wholly_paused_is_passed_over() {
 #[tokio::test]
 async fn who_is_paused_is_told_through_all_of_them_until_it_works_again() {
     let us = Fake::new("us").always(down_for_nothing);
-    let pool = RoundRobin::new(Fake::new("eu"), 1).and(us.clone(), 1);
+    let pool = RoundRobin::new(Fake::new("eu"), 1).and(us.clone(), 1).pause(no_pause());
     let main = Fake::new("main").always(down);
     let inner = Timeout::new(Failover::new(main.clone()).or(pool), Duration::from_secs(3600));
     let limited = RateLimit::new(Tap::new(inner, |_, _| ()), u32::MAX, Duration::from_secs(1));

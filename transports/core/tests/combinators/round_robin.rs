@@ -32,7 +32,7 @@ async fn who_is_paused_has_no_share_and_the_others_go_on() {
 #[tokio::test]
 async fn who_comes_back_has_its_share_and_no_more() {
     let a = Fake::new("a").always(down_for_nothing);
-    let transport = RoundRobin::new(a.clone(), 1).and(Fake::new("b"), 1);
+    let transport = RoundRobin::new(a.clone(), 1).and(Fake::new("b"), 1).pause(no_pause());
     shares(&transport, 20).await;
     a.mend();
     let went = shares(&transport, 40).await;

@@ -131,14 +131,14 @@ pub(crate) fn mails(count: usize) -> Vec<Outgoing<Email>> {
     (0..count).map(|_| mail()).collect()
 }
 
-/// The transport's own fault.
+/// The transport's own condition.
 pub(crate) fn down() -> Answer {
     Err(Failure::transient(Scope::Transport, "421 closing <ada@example.com>").with_reply("421 closing"))
 }
 
-/// The same, with a wait that is over at once.
+/// The same, for a transport with [`no_pause`].
 pub(crate) fn down_for_nothing() -> Answer {
-    Err(Failure::permanent(Scope::Transport, "535 wrong").with_retry_after(Duration::ZERO))
+    Err(Failure::permanent(Scope::Transport, "535 wrong"))
 }
 
 pub(crate) fn rejected() -> Answer {
@@ -155,6 +155,11 @@ pub(crate) fn in_doubt() -> Answer {
 
 pub(crate) fn refusal(recipient: &str) -> Refusal {
     Refusal::new(recipient, Class::Permanent, "550 unknown")
+}
+
+/// Over at once.
+pub(crate) fn no_pause() -> Backoff {
+    Backoff::new(Duration::ZERO, Duration::ZERO)
 }
 
 /// Longer than any test takes.

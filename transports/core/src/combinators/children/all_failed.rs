@@ -15,6 +15,7 @@ pub struct AllFailed {
     class: Class,
     scope: Scope,
     in_doubt: bool,
+    sure: bool,
     unsupported: bool,
     retry_after: Option<Duration>,
 }
@@ -31,22 +32,25 @@ impl AllFailed {
         let unsupported = said.iter().any(|(_, failure)| failure.is_unsupported());
         let transient = said.iter().any(|(_, failure)| failure.class() == Class::Transient);
         let class = if transient { Class::Transient } else { Class::Permanent };
-        Self { said, class, scope: Scope::Message, in_doubt: false, unsupported, retry_after: None }.into()
+        let sure = said.iter().all(|(_, failure)| failure.is_sure());
+        Self { said, class, scope: Scope::Message, in_doubt: false, sure, unsupported, retry_after: None }.into()
     }
 
     /// Those that could express the message cannot send at present.
     pub(super) fn for_now(said: Vec<(String, Failure)>, retry_after: Option<Duration>) -> Failure {
-        let (class, scope) = (Class::Transient, Scope::Transport);
-        Self { said, class, scope, in_doubt: false, unsupported: false, retry_after }.into()
+        // Where one of them refuses the sender, another sender may well go through.
+        let sender = said.iter().any(|(_, failure)| failure.scope() == Scope::Sender);
+        let (class, scope) = (Class::Transient, if sender { Scope::Sender } else { Scope::Transport });
+        Self { said, class, scope, in_doubt: false, sure: true, unsupported: false, retry_after }.into()
     }
 
     /// The message came to an end at one, after others had not been able to carry it.
     pub(super) fn ended_by(mut said: Vec<(String, Failure)>, name: String, last: Failure) -> Failure {
         let reply = last.reply().map(str::to_owned);
         let (class, scope, in_doubt) = (last.class(), last.scope(), last.in_doubt());
-        let (unsupported, retry_after) = (last.is_unsupported(), last.retry_after());
+        let (sure, unsupported, retry_after) = (last.is_sure(), last.is_unsupported(), last.retry_after());
         said.push((name, last));
-        let failure = Failure::from(Self { said, class, scope, in_doubt, unsupported, retry_after });
+        let failure = Failure::from(Self { said, class, scope, in_doubt, sure, unsupported, retry_after });
         match reply {
             Some(reply) => failure.with_reply(reply),
             None => failure,
@@ -74,6 +78,10 @@ impl Classify for AllFailed {
 
     fn in_doubt(&self) -> bool {
         self.in_doubt
+    }
+
+    fn sure(&self) -> bool {
+        self.sure
     }
 
     fn unsupported(&self) -> bool {

@@ -132,9 +132,10 @@ impl<'a, M: Message> Job<'a, M> {
     }
 }
 
-/// A transport that fails by its own fault, or cannot express the message, has not had it; in doubt, it may have.
+/// Another transport may carry what this one cannot for a condition of its own, of the sender there, or because it cannot express it. In
+/// doubt, it may have carried the message.
 fn may_move_on(failure: &Failure) -> bool {
-    !failure.in_doubt() && (failure.scope() == Scope::Transport || failure.is_unsupported())
+    !failure.in_doubt() && (failure.scope() != Scope::Message || failure.is_unsupported())
 }
 
 fn path(label: &str, inner: Option<&str>) -> String {
