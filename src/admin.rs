@@ -40,6 +40,8 @@ pub struct Delivery {
     pub recipients: Vec<RecipientStatus>,
     /// Its history, oldest first.
     pub attempts: Vec<Attempt>,
+    /// What of the stored row makes no sense, if something does not. In its place stands what is usual, or nothing.
+    pub unreadable: Option<String>,
 }
 
 impl fmt::Debug for Delivery {
@@ -58,6 +60,7 @@ impl fmt::Debug for Delivery {
             .field("reason", &self.reason)
             .field("recipients", &self.recipients)
             .field("attempts", &self.attempts)
+            .field("unreadable", &self.unreadable)
             .finish()
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded, Recipient, mask_addresses};
+use postrider_transport::{DeliveryId, Encoded, Recipient, Scope, mask_addresses};
 
 use crate::state::{Outcome, Priority, RecipientState, WhenInDoubt};
 
@@ -108,8 +108,10 @@ pub struct Lease {
     pub expires_at: Option<SystemTime>,
     /// What to do in doubt.
     pub when_in_doubt: WhenInDoubt,
-    /// The relay that held it before vanished; this claim has recorded its attempt as lost.
+    /// The last attempt of this cycle was lost with the relay that made it, and nothing was sent since. Mostly this claim has recorded it.
     pub lost: bool,
+    /// The attempt with the highest number; `None` if there is none, or its row was deleted or makes no sense.
+    pub last: Option<LastAttempt>,
     /// Why the stored row makes no sense, if it does not: such a delivery becomes a dead letter, and others go on.
     pub unreadable: Option<String>,
 }
@@ -133,8 +135,42 @@ impl Lease {
             expires_at: None,
             when_in_doubt: WhenInDoubt::default(),
             lost: false,
+            last: None,
             unreadable: None,
         }
+    }
+}
+
+impl Lease {
+    /// Adds the last attempt. One that was lost is told also where it was an earlier claim that recorded it, and then gave the delivery
+    /// back without a call.
+    pub(crate) fn with_last(mut self, last: Option<LastAttempt>) -> Self {
+        self.lost |= last.is_some_and(|last| last.outcome == Outcome::Lost && last.cycle == self.cycle);
+        self.last = last;
+        self
+    }
+}
+
+/// What a claim tells of the last attempt, so that the next decision can weigh it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastAttempt {
+    /// The cycle it belongs to.
+    pub cycle: u32,
+    /// When it ended, by the database's clock.
+    pub finished_at: SystemTime,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whose condition it failed for; `None` for `sent` and `lost`.
+    pub scope: Option<Scope>,
+    /// Whether a rule, or the transport's author, stood behind that.
+    pub sure: bool,
+}
+
+impl From<&Attempt> for LastAttempt {
+    fn from(attempt: &Attempt) -> Self {
+        let Attempt { cycle, finished_at, outcome, scope, sure, .. } = *attempt;
+        Self { cycle, finished_at, outcome, scope, sure }
     }
 }
 
@@ -152,8 +188,15 @@ pub struct Attempt {
     pub finished_at: SystemTime,
     /// What came of it.
     pub outcome: Outcome,
-    /// Whether the transport, rather than the message, was to blame: such an attempt costs no budget.
-    pub transport_fault: bool,
+    /// Whose condition it failed for; `None` for `sent` and `lost`.
+    pub scope: Option<Scope>,
+    /// Whether a rule, or the transport's author, stands behind outcome and scope. `false`: they are a guess, and evidence may
+    /// overrule them.
+    pub sure: bool,
+    /// Whether it counts against the budget.
+    pub charged: bool,
+    /// Why the relay decided as it did, for the operator, where the outcome alone does not say.
+    pub note: Option<String>,
     /// What went wrong, with addresses masked.
     pub error: Option<String>,
     /// What the next hop answered, to the letter.
@@ -168,7 +211,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// An attempt of which no more is known than this.
+    /// An attempt of which no more is known than this: sure, and charged.
     pub fn new(number: u32, cycle: u32, started_at: SystemTime, finished_at: SystemTime, outcome: Outcome) -> Self {
         Self {
             number,
@@ -176,12 +219,23 @@ impl Attempt {
             started_at,
             finished_at,
             outcome,
-            transport_fault: false,
+            scope: None,
+            sure: true,
+            charged: true,
+            note: None,
             error: None,
             reply: None,
             provider_id: None,
             transport: None,
         }
+    }
+}
+
+impl Attempt {
+    /// Sent, and nothing else to say of it.
+    fn is_plainly_sent(&self) -> bool {
+        let nothing_to_say = self.scope.is_none() && self.error.is_none() && self.note.is_none();
+        self.outcome == Outcome::Sent && self.sure && self.charged && nothing_to_say
     }
 }
 
@@ -191,6 +245,9 @@ impl fmt::Debug for Attempt {
             .field("number", &self.number)
             .field("cycle", &self.cycle)
             .field("outcome", &self.outcome)
+            .field("scope", &self.scope)
+            .field("sure", &self.sure)
+            .field("charged", &self.charged)
             .field("transport", &self.transport)
             .field("error", &self.error)
             .finish_non_exhaustive()
@@ -265,8 +322,8 @@ impl Settlement {
             clean(reason);
         }
         if let Some(attempt) = &mut self.attempt {
-            let Attempt { error, reply, provider_id, transport, .. } = attempt;
-            [error, reply, provider_id, transport].into_iter().flatten().for_each(clean);
+            let Attempt { error, reply, provider_id, transport, note, .. } = attempt;
+            [error, reply, provider_id, transport, note].into_iter().flatten().for_each(clean);
         }
         self.recipients.iter_mut().filter_map(|outcome| outcome.reply.as_mut()).for_each(clean);
     }
@@ -274,7 +331,9 @@ impl Settlement {
     /// Sent to everybody, by the attempt that it brings: what nearly all settlements are, and what a store may write in a
     /// shorter way.
     pub fn is_plainly_sent(&self) -> bool {
-        self.next == Next::Sent && self.attempt.is_some() && self.recipients.is_empty()
+        self.next == Next::Sent
+            && self.recipients.is_empty()
+            && self.attempt.as_ref().is_some_and(Attempt::is_plainly_sent)
     }
 }
 

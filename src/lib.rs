@@ -16,7 +16,7 @@ pub mod testkit;
 
 pub use admin::{Changed, Delivery, Filter, Prune, RecipientStatus, RelayStatus, Stats, Summary};
 pub use clock::TestClock;
-pub use delivery::{Attempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
+pub use delivery::{Attempt, LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
 pub use enqueue::{EnqueueError, NewDelivery};
 pub use observe::{Event, Observer};
 pub use outbox::{Accept, EnqueueOnly, Outbox};
@@ -30,7 +30,7 @@ pub use store::PgStore;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
 pub use store::{
-    AdminStore, Claim, MemoryStore, MemoryTransaction, RelayId, RelayReport, Store, StoreError, StoreErrorKind,
+    AdminStore, Claim, ClaimId, MemoryStore, MemoryTransaction, RelayId, RelayReport, Store, StoreError, StoreErrorKind,
 };
 
 #[cfg(feature = "testkit")]

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+use postrider_transport::Scope;
+
 /// Where a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
@@ -134,6 +137,14 @@ words!(State: Pending, Leased, Sent, Dead, InDoubt, Cancelled);
 words!(Outcome: Sent, Transient, Permanent, InDoubt, Lost);
 words!(RecipientState: Pending, Sent, Refused, InDoubt, Dead, Cancelled);
 words!(WhenInDoubt: Resend, Hold);
+
+/// The scope that a word stands for.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(crate) fn scope_of(word: &str) -> Result<Scope, UnknownWord> {
+    let scopes = [Scope::Message, Scope::Sender, Scope::Transport];
+    let scope = scopes.into_iter().find(|scope| scope.as_str() == word);
+    scope.ok_or_else(|| UnknownWord(word.to_owned()))
+}
 
 /// What to do when a message may have been accepted and nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

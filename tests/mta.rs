@@ -171,7 +171,7 @@ async fn a_wrong_password_pauses_and_an_untrusted_certificate_too() {
         let pass = outbox.relay().drain().await.unwrap();
         assert!(pass.paused.is_some(), "{pass:?}");
         let delivery = outbox.get(id).await.unwrap().unwrap();
-        assert_eq!((delivery.state, delivery.attempts[0].transport_fault), (State::Pending, true));
+        assert_eq!((delivery.state, delivery.attempts[0].charged), (State::Pending, false));
     }
 }
 

@@ -113,7 +113,7 @@ async fn the_victim_of_a_deadlock_leaves_no_mail() {
     assert!(first.is_ok() != second.is_ok(), "the server made {first:?} of one and {second:?} of the other");
     let survives = first.is_ok();
     let error = postrider::StoreError::from(if survives { second } else { first }.unwrap_err());
-    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+    assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}");
     one.commit().await.unwrap();
     other.commit().await.unwrap();
     let (kept, gone) = if survives { (ids[0], ids[1]) } else { (ids[1], ids[0]) };

@@ -76,7 +76,7 @@ async fn a_transaction_that_has_read_too_early_leaves_no_mail() {
     let kept = outbox.enqueue_in(&mut other, ada()).await.unwrap();
     other.commit().await.unwrap();
     match outbox.enqueue_in(&mut early, ada()).await.unwrap_err() {
-        EnqueueError::Store(error) => assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}"),
+        EnqueueError::Store(error) => assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}"),
         error => panic!("{error}"),
     }
     early.commit().await.unwrap();

@@ -8,8 +8,10 @@
 CREATE TABLE IF NOT EXISTS postrider_queue (
     delivery_id      BINARY(16) NOT NULL PRIMARY KEY,
     priority         TINYINT    NOT NULL,
+    size             INT        NOT NULL DEFAULT 0,         -- octets of the mail's body, by which claims are bounded
     due_at           BIGINT     NOT NULL,                   -- when it can next be claimed; of a leased one, the end of the lease
     leased_at        BIGINT     NOT NULL DEFAULT 0,         -- 0 while no relay holds it: rows that keep their length are changed in place
+    leased_by        BIGINT     NOT NULL DEFAULT 0,         -- the claim that did it
     token            BIGINT     NOT NULL DEFAULT 0,         -- grows with each claim
     attempts         INT        NOT NULL DEFAULT 0,         -- made over its life
     cycle            INT        NOT NULL DEFAULT 1,
@@ -41,7 +43,10 @@ CREATE TABLE IF NOT EXISTS postrider_attempts (
     started_at      BIGINT      NOT NULL,
     finished_at     BIGINT      NOT NULL,
     outcome         VARCHAR(16) NOT NULL CHECK (outcome IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost')),
-    transport_fault BOOLEAN     NOT NULL DEFAULT FALSE,
+    scope           VARCHAR(16) CHECK (scope IN ('message', 'sender', 'transport')), -- whose condition it failed for
+    sure            BOOLEAN     NOT NULL DEFAULT TRUE,      -- a rule or an author stands behind outcome and scope
+    charged         BOOLEAN     NOT NULL DEFAULT TRUE,      -- counts against the budget
+    note            LONGTEXT,                               -- why the relay decided as it did
     error           LONGTEXT,
     reply           LONGTEXT,
     provider_id     LONGTEXT,
@@ -92,8 +97,8 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 CREATE TRIGGER postrider_take_in AFTER INSERT ON postrider_deliveries_unready FOR EACH ROW
-    INSERT INTO postrider_queue (delivery_id, priority, due_at, cycle_started_at, expires_at)
-    VALUES (NEW.id, NEW.priority, COALESCE(NEW.send_at, NEW.created_at),
+    INSERT INTO postrider_queue (delivery_id, priority, size, due_at, cycle_started_at, expires_at)
+    VALUES (NEW.id, NEW.priority, OCTET_LENGTH(NEW.body), COALESCE(NEW.send_at, NEW.created_at),
             GREATEST(COALESCE(NEW.send_at, NEW.created_at), NEW.created_at), NEW.expires_at);
 
 -- A delivery that is deleted takes all that is known of it along. (Foreign keys would do that too, and cost a lock for each row that

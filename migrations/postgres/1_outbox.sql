@@ -17,6 +17,7 @@ CREATE DOMAIN "postrider".idempotency_key AS text CHECK (char_length(VALUE) BETW
 CREATE DOMAIN "postrider".priority AS smallint CHECK (VALUE BETWEEN 0 AND 9);
 CREATE DOMAIN "postrider".when_in_doubt AS text CHECK (VALUE IN ('resend', 'hold'));
 CREATE DOMAIN "postrider".outcome AS text CHECK (VALUE IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost'));
+CREATE DOMAIN "postrider".scope AS text CHECK (VALUE IN ('message', 'sender', 'transport'));
 
 -- One row for each delivery, written once. To enqueue is to insert rows here, or to call the function below; the trigger does the
 -- rest. docs/sql.md says what other programs may rely on.
@@ -46,13 +47,17 @@ CREATE UNIQUE INDEX deliveries_key ON "postrider".deliveries (key) WHERE key IS 
 
 -- What is pending or leased. A delivery that is neither here nor in "ended" was sent by its last attempt.
 --
--- A claim changes no indexed column, so that its update is heap-only; half-empty pages leave it the room.
+-- A claim changes no indexed column, so that its update is heap-only; half-empty pages leave it the room. The order of the columns
+-- leaves no gaps, and those that a claim sets have their room already, save one.
 CREATE TABLE "postrider".queue (
     delivery_id      uuid        NOT NULL PRIMARY KEY,
     priority         smallint    NOT NULL,
+    partial          boolean     NOT NULL DEFAULT false,    -- "recipients" has rows of it
+    size             integer     NOT NULL DEFAULT 0,        -- octets of the mail's body, by which claims are bounded
     due_at           timestamptz NOT NULL,
     lease_until      timestamptz NOT NULL DEFAULT '-infinity', -- held by a relay until then
     leased_at        timestamptz,                           -- set while a relay holds it
+    leased_by        bigint      NOT NULL DEFAULT 0,        -- the claim that did it
     abandoned_at     timestamptz,                           -- leased_at of the holder before, if that one vanished
     token            bigint      NOT NULL DEFAULT -1,       -- grows with each claim; while nobody holds it, -1 less the last one,
                                                             -- so that no settlement matches
@@ -60,8 +65,7 @@ CREATE TABLE "postrider".queue (
     cycle            integer     NOT NULL DEFAULT 1,
     spent            integer     NOT NULL DEFAULT 0,        -- of this cycle's budget
     cycle_started_at timestamptz NOT NULL,
-    expires_at       timestamptz,
-    partial          boolean     NOT NULL DEFAULT false     -- "recipients" has rows of it
+    expires_at       timestamptz
 ) WITH (fillfactor = 50);
 
 -- With the id, because all that one transaction enqueues is due at the same moment.
@@ -89,7 +93,10 @@ CREATE TABLE "postrider".attempts (
     started_at      timestamptz NOT NULL,
     finished_at     timestamptz NOT NULL,
     outcome         "postrider".outcome NOT NULL,
-    transport_fault boolean     NOT NULL DEFAULT false,
+    scope           "postrider".scope,                      -- whose condition it failed for; NULL: none, or nobody knows
+    sure            boolean     NOT NULL DEFAULT true,      -- a rule or an author stands behind outcome and scope
+    charged         boolean     NOT NULL DEFAULT true,      -- counts against the budget
+    note            text,                                   -- why the relay decided as it did
     error           text,
     reply           text,
     provider_id     text,
@@ -125,8 +132,8 @@ CREATE FUNCTION "postrider".take_in() RETURNS trigger LANGUAGE plpgsql SECURITY 
 DECLARE
     present bigint := floor(date_part('epoch', clock_timestamp()) * 50);
 BEGIN
-    INSERT INTO "postrider".queue (delivery_id, priority, due_at, cycle_started_at, expires_at)
-    SELECT id, priority, coalesce(send_at, created_at), greatest(send_at, created_at), expires_at FROM added;
+    INSERT INTO "postrider".queue (delivery_id, priority, size, due_at, cycle_started_at, expires_at)
+    SELECT id, priority, octet_length(body), coalesce(send_at, created_at), greatest(send_at, created_at), expires_at FROM added;
     IF pg_sequence_last_value('"postrider".bell') IS DISTINCT FROM present THEN
         PERFORM setval('"postrider".bell', present);
         PERFORM pg_notify('postrider:postrider', '');

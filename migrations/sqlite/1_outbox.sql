@@ -30,8 +30,10 @@ CREATE TABLE postrider_deliveries (
 CREATE TABLE postrider_queue (
     delivery_id      TEXT    NOT NULL PRIMARY KEY,
     priority         INTEGER NOT NULL,
+    size             INTEGER NOT NULL DEFAULT 0,            -- octets of the mail's body, by which claims are bounded
     due_at           INTEGER NOT NULL,                      -- when it can next be claimed; of a leased one, the end of the lease
     leased_at        INTEGER,                               -- set while a relay holds it
+    leased_by        INTEGER,                               -- the claim that did it
     token            INTEGER NOT NULL DEFAULT 0,            -- grows with each claim
     attempts         INTEGER NOT NULL DEFAULT 0,            -- made over its life
     cycle            INTEGER NOT NULL DEFAULT 1,
@@ -41,8 +43,8 @@ CREATE TABLE postrider_queue (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
-    INSERT INTO postrider_queue (delivery_id, priority, due_at, cycle_started_at, expires_at)
-    VALUES (new.id, new.priority, coalesce(new.send_at, new.created_at),
+    INSERT INTO postrider_queue (delivery_id, priority, size, due_at, cycle_started_at, expires_at)
+    VALUES (new.id, new.priority, length(CAST(new.body AS BLOB)), coalesce(new.send_at, new.created_at),
             max(coalesce(new.send_at, new.created_at), new.created_at), new.expires_at);
 END;
 
@@ -78,7 +80,10 @@ CREATE TABLE postrider_attempts (
     started_at      INTEGER NOT NULL,
     finished_at     INTEGER NOT NULL,
     outcome         TEXT    NOT NULL CHECK (outcome IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost')),
-    transport_fault INTEGER NOT NULL DEFAULT 0,
+    scope           TEXT    CHECK (scope IN ('message', 'sender', 'transport')), -- whose condition it failed for
+    sure            INTEGER NOT NULL DEFAULT 1,             -- a rule or an author stands behind outcome and scope
+    charged         INTEGER NOT NULL DEFAULT 1,             -- counts against the budget
+    note            TEXT,                                   -- why the relay decided as it did
     error           TEXT,
     reply           TEXT,
     provider_id     TEXT,

@@ -277,11 +277,13 @@ fn conclude<S: Store, T: Transport>(
             attempt.provider_id.clone_from(&receipt.provider_id);
         }
         Err(failure) => {
-            attempt.transport_fault = !decision.charge;
+            attempt.scope = Some(failure.scope());
+            attempt.sure = failure.is_sure();
             attempt.error = Some(failure.to_string());
             attempt.reply = failure.reply().map(str::to_owned);
         }
     }
+    attempt.charged = decision.charge;
     let took = ended.saturating_duration_since(began);
     shared.tell(&Event::AttemptFinished { id: lease.key.id, number, outcome: decision.outcome, result, took });
     Settlement {

@@ -13,7 +13,7 @@ use super::shared::Shared;
 use crate::delivery::{Next, Settled, Settlement};
 use crate::observe::Event;
 use crate::state::RecipientState;
-use crate::store::{Store, StoreError, StoreErrorKind};
+use crate::store::{Store, StoreError};
 
 /// The most that is written in one transaction: what was claimed together.
 const BATCH: usize = super::claim::MOST;
@@ -151,7 +151,7 @@ async fn settle_batch<S: Store, T: Transport>(
             batch.announce(shared, 0, results);
             Ok(())
         }
-        Err(error) if error.kind() == StoreErrorKind::Unavailable || settlements.len() == 1 => Err(error),
+        Err(error) if error.kind().is_transient() || settlements.len() == 1 => Err(error),
         // One that the database refuses must not keep the others from being written.
         Err(_) => {
             let mut outcome = Ok(());
@@ -180,7 +180,7 @@ async fn with_patience<S: Store, T: Transport>(
                 shared.store_answered();
                 return Ok(results);
             }
-            Err(error) if error.kind() == StoreErrorKind::Unavailable && started.elapsed() < patience => {
+            Err(error) if error.kind().is_transient() && started.elapsed() < patience => {
                 shared.unsettled.store(true, Ordering::SeqCst);
                 shared.store_failed(&error);
                 failures += 1;

@@ -90,7 +90,7 @@ impl<D: Database> Kept<D> {
 
     /// A connection for a call that comes alone.
     pub(crate) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
-        Ok(Self { connection: pool.acquire().await?, counted: None, under_way: false })
+        Ok(Self { connection: super::session::acquire(pool).await?, counted: None, under_way: false })
     }
 
     /// From now on the connection is closed, and neither kept nor given back, if it is dropped. A call is dropped where the server does

@@ -14,7 +14,7 @@ use rows::Rows;
 
 use crate::clock::{Clock, TestClock, from_millis, millis, to_millis};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
-use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, ring};
+use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, ring};
 
 /// Deliveries in memory, with all the rules of a database and none of its durability. Clones share the deliveries.
 ///
@@ -141,7 +141,12 @@ impl Store for MemoryStore {
     async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
         let now = self.clock.now_millis();
         let due_by = claim.due_by.map_or(now, |time| to_millis(time).min(now));
-        Ok(self.lock().claim(claim.limit, now, due_by, now.saturating_add(millis(claim.lease))))
+        Ok(self.lock().claim(claim, now, due_by))
+    }
+
+    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+        let now = self.clock.now_millis();
+        Ok(self.lock().take_back(claims, now))
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {

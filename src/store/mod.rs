@@ -3,7 +3,7 @@
 mod error;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod floor;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod lane;
 mod memory;
 #[cfg(feature = "mysql")]
@@ -12,9 +12,13 @@ mod mysql;
 mod postgres;
 mod recipients;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod session;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod sqlx_error;
 
 use std::fmt;
 use std::future::Future;
@@ -62,12 +66,41 @@ pub(crate) fn ring(bell: &tokio::sync::Notify) {
 /// After so long a silence a relay is forgotten: it tells of itself every few seconds.
 pub(crate) const SILENCE: Duration = Duration::from_secs(600);
 
+/// Says that the queue had rows whose mails are gone, by a `TRUNCATE` for instance. There is nothing to be sent, and nobody to be told.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(crate) fn tell_of_orphans(count: usize) {
+    tracing::warn!(count, "removed rows of the queue whose mails somebody has deleted");
+}
+
+/// The name of one claim, new for each. The store keeps it with what the claim leases, so that a claim whose answer never came can be
+/// taken back ([`Store::take_back`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClaimId(i64);
+
+impl ClaimId {
+    /// A new name.
+    #[allow(clippy::new_without_default, reason = "a default that differs each time would surprise")]
+    pub fn new() -> Self {
+        Self(rand::random_range(1..=i64::MAX))
+    }
+
+    /// The number that a store keeps: positive, and with some 63 bits of chance unlike any other's.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+}
+
 /// What a relay asks for.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Claim {
+    /// Its name.
+    pub id: ClaimId,
     /// How many deliveries at the most.
     pub limit: usize,
+    /// How many octets of stored mail ([`Encoded::body`]) at the most, all of them together. One delivery comes in any case, however
+    /// large it is. What does not fit stays due.
+    pub max_bytes: u64,
     /// How long the lease is to hold.
     pub lease: Duration,
     /// Only what was due by then; what is due now, if not given. A pass that ends asks by the time at which it began, so
@@ -76,9 +109,16 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Up to `limit` of what is due now.
+    /// Up to `limit` of what is due now, however large.
     pub fn new(limit: usize, lease: Duration) -> Self {
-        Self { limit, lease, due_by: None }
+        Self { id: ClaimId::new(), limit, max_bytes: u64::MAX, lease, due_by: None }
+    }
+
+    /// Only so many octets of mail, and one mail in any case.
+    #[must_use]
+    pub fn max_bytes(mut self, octets: u64) -> Self {
+        self.max_bytes = octets;
+        self
     }
 
     /// Only what was due by then.
@@ -144,6 +184,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Leases what is due, most urgent first. It may lease somewhat less than was asked for while more is due, but not less than half.
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<Vec<Lease>, StoreError>> + Send;
 
+    /// Gives back, uncharged and without an attempt, what was leased by claims whose answers never came, and returns how many there were:
+    /// nobody was going to send them. What a claim leases later is not met: call it when the claim is over
+    /// ([`with_call_limit`](Self::with_call_limit)).
+    fn take_back(&self, claims: &[ClaimId]) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// Writes what became of leased deliveries. The result has one entry for each settlement, in their order.
     fn settle(&self, settlements: &[Settlement]) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
 
@@ -167,6 +212,15 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Forgets a relay that has stopped.
     fn retire(&self, id: RelayId) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The same store, whose server ends by itself what takes longer than `limit`, be it a statement or the wait for a lock, with an
+    /// error and nothing written. A relay asks for it, with less than it waits for an answer: otherwise a claim that it has given up may
+    /// commit later. A store without such a limit returns itself.
+    #[must_use]
+    fn with_call_limit(self, limit: Duration) -> Self {
+        let _ = limit;
+        self
+    }
 
     /// Says to relays of this process that something may be due.
     fn wake(&self);

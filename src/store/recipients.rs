@@ -1,5 +1,7 @@
 //! Recipients, as they follow from a delivery's state and the few outcomes that differ from it.
 
+use std::collections::{HashMap, HashSet};
+
 use postrider_transport::Recipient;
 
 use crate::admin::RecipientStatus;
@@ -8,11 +10,16 @@ use crate::state::{RecipientState, State};
 
 /// Everyone once: a message of somebody else's making may name one twice, and the outcomes are kept by recipient.
 pub(super) fn distinct(mut recipients: Vec<Recipient>) -> Vec<Recipient> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     if recipients.len() > 1 {
         recipients.retain(|recipient| seen.insert(recipient.clone()));
     }
     recipients
+}
+
+/// The outcomes by recipient: mails to tens of thousands are looked up in it. The first of a recipient counts.
+fn by_recipient(recorded: &[RecipientOutcome]) -> HashMap<&Recipient, &RecipientOutcome> {
+    recorded.iter().rev().map(|outcome| (&outcome.recipient, outcome)).collect()
 }
 
 /// How it stands with each recipient. `recorded` are the outcomes that were written down; `reply` is the next hop's answer to
@@ -30,9 +37,10 @@ pub(super) fn statuses(
         State::InDoubt => RecipientState::InDoubt,
         State::Cancelled => RecipientState::Cancelled,
     };
+    let recorded = by_recipient(recorded);
     recipients
         .into_iter()
-        .map(|recipient| match recorded.iter().find(|outcome| outcome.recipient == recipient) {
+        .map(|recipient| match recorded.get(&recipient) {
             Some(outcome) => RecipientStatus { recipient, state: outcome.state, reply: outcome.reply.clone() },
             // Who is still to be mailed was not the one to whom the last answer went.
             None => {
@@ -49,7 +57,8 @@ pub(super) fn narrow(lease: &mut Lease, recorded: &[RecipientOutcome]) {
         return;
     }
     let everyone = lease.recipients.len();
-    lease.recipients.retain(|recipient| !recorded.iter().any(|outcome| outcome.recipient == *recipient));
+    let through: HashSet<_> = recorded.iter().map(|outcome| &outcome.recipient).collect();
+    lease.recipients.retain(|recipient| !through.contains(recipient));
     lease.partial = lease.recipients.len() != everyone;
     lease.taken = recorded.iter().any(|outcome| outcome.state == RecipientState::Sent);
 }
@@ -61,7 +70,8 @@ pub(super) fn kept_on_resend(
     recipients: &[Recipient],
     recorded: &[RecipientOutcome],
 ) -> Vec<RecipientOutcome> {
-    let has_it = |recipient: &&Recipient| match recorded.iter().find(|outcome| outcome.recipient == **recipient) {
+    let recorded = by_recipient(recorded);
+    let has_it = |recipient: &&Recipient| match recorded.get(*recipient) {
         Some(outcome) => outcome.state == RecipientState::Sent,
         None => state == State::Sent,
     };
@@ -74,10 +84,7 @@ pub(super) fn kept_on_resend(
         .map(|recipient| RecipientOutcome {
             recipient: recipient.clone(),
             state: RecipientState::Sent,
-            reply: recorded
-                .iter()
-                .find(|outcome| outcome.recipient == *recipient)
-                .and_then(|outcome| outcome.reply.clone()),
+            reply: recorded.get(recipient).and_then(|outcome| outcome.reply.clone()),
         })
         .collect()
 }

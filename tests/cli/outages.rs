@@ -56,7 +56,7 @@ fn a_server_that_is_not_there_pauses_too() {
     assert!(ran.stdout.starts_with("sent 0, retried 0, dead 0, in doubt 0"), "{}", ran.stdout);
     let shown = tool.show(&id);
     assert_eq!(shown["state"], "pending");
-    assert!(shown["attempts"].as_array().unwrap().iter().all(|attempt| attempt["transport_fault"] == true));
+    assert!(shown["attempts"].as_array().unwrap().iter().all(|attempt| attempt["scope"] == "transport"));
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn is_paused_and_costs_nothing(provider: &Provider, refusal: (u16, Value), reaso
         let shown = tool.show(id);
         assert_eq!(shown["state"], "pending", "{what}");
         for attempt in shown["attempts"].as_array().unwrap() {
-            assert_eq!(attempt["transport_fault"], true, "{what}: {attempt}");
+            assert_eq!(attempt["scope"], "transport", "{what}: {attempt}");
             attempts += 1;
         }
         assert!(!shown.to_string().contains(KEY), "{what}: {shown}");

@@ -43,7 +43,7 @@ async fn a_wrong_password_kills_no_message_and_ends_a_drain() {
     assert_eq!(stats.relays[0].paused.as_deref(), Some("scripted: 535 5.7.8 wrong password"));
     for id in ids {
         for attempt in get(&outbox, id).await.attempts {
-            assert!(attempt.transport_fault, "an attempt was charged to the message");
+            assert!(!attempt.charged, "an attempt was charged to the message");
         }
     }
 }
@@ -107,7 +107,7 @@ async fn the_next_hop_says_how_long_the_pause_is() {
     shutdown.cancel();
     worker.await.unwrap().unwrap();
     let history = get(&outbox, id).await.attempts;
-    assert_eq!((history.len(), history[0].transport_fault, history[1].transport_fault), (2, true, false));
+    assert_eq!((history.len(), history[0].charged, history[1].charged), (2, false, true));
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use postrider::testkit::ScriptedTransport;
 use postrider::{
-    Claim, DeliveryId, Email, Lease, LeaseKey, MemoryStore, MemoryTransaction, NewRow, Outbox, Receipt, RelayId,
-    RelayReport, Settled, Settlement, Store, StoreError, StoreErrorKind,
+    Claim, ClaimId, DeliveryId, Email, Lease, LeaseKey, MemoryStore, MemoryTransaction, NewRow, Outbox, Receipt,
+    RelayId, RelayReport, Settled, Settlement, Store, StoreError, StoreErrorKind,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +76,10 @@ impl Store for Unreliable {
     async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
         self.up().await?;
         self.store.claim(claim).await
+    }
+    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+        self.up().await?;
+        self.store.take_back(claims).await
     }
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
         self.up().await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider::{AdminStore, Attempt, Delivery, DeliveryId, Filter, Outbox, RelayStatus, Stats, Summary};
+use postrider::{AdminStore, Attempt, Delivery, DeliveryId, Filter, Outbox, RelayStatus, Scope, Stats, Summary};
 use serde_json::{Value, json};
 
 use crate::args::List;
@@ -87,6 +87,7 @@ fn delivery_json(delivery: &Delivery) -> Value {
         "cycle": delivery.cycle,
         "recipients": recipients.collect::<Vec<_>>(),
         "attempts": delivery.attempts.iter().map(attempt_json).collect::<Vec<_>>(),
+        "unreadable": delivery.unreadable,
     })
 }
 
@@ -97,7 +98,10 @@ fn attempt_json(attempt: &Attempt) -> Value {
         "started_at": time(attempt.started_at),
         "finished_at": time(attempt.finished_at),
         "outcome": attempt.outcome.as_str(),
-        "transport_fault": attempt.transport_fault,
+        "scope": attempt.scope.map(Scope::as_str),
+        "sure": attempt.sure,
+        "charged": attempt.charged,
+        "note": attempt.note,
         "error": attempt.error,
         "reply": attempt.reply,
         "provider_id": attempt.provider_id,
@@ -113,6 +117,7 @@ fn delivery_lines(delivery: &Delivery, out: &mut Out) -> Result<(), Fail> {
     line("id", Some(delivery.id.to_string()))?;
     line("state", Some(delivery.state.to_string()))?;
     line("why", delivery.reason.clone())?;
+    line("unreadable", delivery.unreadable.clone())?;
     line("template", delivery.template_id.clone())?;
     line("key", delivery.key.clone())?;
     line("priority", Some(delivery.priority.level().to_string()))?;
@@ -137,10 +142,20 @@ fn delivery_lines(delivery: &Delivery, out: &mut Out) -> Result<(), Fail> {
 fn attempt_lines(attempt: &Attempt, out: &mut Out) -> Result<(), Fail> {
     let Attempt { number, cycle, outcome, .. } = attempt;
     let took = attempt.finished_at.duration_since(attempt.started_at).unwrap_or_default();
-    let fault = if attempt.transport_fault { ", the transport's fault" } else { "" };
+    let whose = match attempt.scope {
+        Some(Scope::Sender) => ", the sender's",
+        Some(Scope::Transport) => ", the transport's",
+        _ => "",
+    };
+    let doubt = if attempt.sure { "" } else { ", unsure" };
+    let free = if attempt.charged { "" } else { ", not charged" };
     let started = time(attempt.started_at);
-    out.line(format_args!("  {number} (cycle {cycle})  {started}  {} ms  {outcome}{fault}", took.as_millis()))?;
+    out.line(format_args!(
+        "  {number} (cycle {cycle})  {started}  {} ms  {outcome}{whose}{doubt}{free}",
+        took.as_millis()
+    ))?;
     let texts = [
+        ("why", &attempt.note),
         ("transport", &attempt.transport),
         ("error", &attempt.error),
         ("reply", &attempt.reply),

@@ -55,6 +55,7 @@ impl AdminStore for MemoryStore {
                 reason: row.reason.clone(),
                 recipients: statuses(row.state, row.recipients.clone(), &row.recorded, reply),
                 attempts: row.attempts.clone(),
+                unreadable: None,
             }
         }))
     }

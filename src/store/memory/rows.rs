@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 use crate::clock::{from_millis, millis, to_millis};
-use crate::delivery::{Attempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
+use crate::delivery::{
+    Attempt, LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When,
+};
 use crate::state::{Outcome, Priority, State, WhenInDoubt};
 use crate::store::recipients::{distinct, narrow};
-use crate::store::{RelayId, RelayReport, StoreError, StoreErrorKind};
+use crate::store::{Claim, ClaimId, RelayId, RelayReport, StoreError, StoreErrorKind};
 
 #[derive(Default)]
 pub(super) struct Rows {
@@ -35,6 +37,8 @@ pub(super) struct Row {
     pub(super) expires: Option<i64>,
     pub(super) token: i64,
     pub(super) leased: Option<i64>,
+    /// The claim that leased it, as long as `leased` is set.
+    leased_by: Option<ClaimId>,
     /// `Pending` stands for leased as well, as long as `leased` is set.
     pub(super) state: State,
     pub(super) reason: Option<String>,
@@ -64,7 +68,7 @@ impl Rows {
         match self.keys.get(key) {
             Some(Some(id)) => Ok(Some(*id)),
             Some(None) => Err(StoreError::new(
-                StoreErrorKind::Unavailable,
+                StoreErrorKind::Conflict,
                 "the idempotency key is in use by another transaction that is still open",
             )),
             None => {
@@ -100,6 +104,7 @@ impl Rows {
             expires: new.expires.map(|when| resolve(when, now)),
             token: 0,
             leased: None,
+            leased_by: None,
             state: State::Pending,
             reason: None,
             cycle: 1,
@@ -115,22 +120,27 @@ impl Rows {
         &mut self.queue[usize::from(priority.level())]
     }
 
-    pub(super) fn claim(&mut self, limit: usize, now: i64, due_by: i64, until: i64) -> Vec<Lease> {
-        let due: Vec<DeliveryId> = self
-            .queue
-            .iter()
-            .rev()
-            .flat_map(|level| level.iter().take_while(|(due, _)| *due <= due_by))
-            .take(limit)
-            .map(|(_, id)| *id)
-            .collect();
-        due.into_iter().filter_map(|id| self.lease(id, now, until)).collect()
+    pub(super) fn claim(&mut self, claim: Claim, now: i64, due_by: i64) -> Vec<Lease> {
+        let due = self.queue.iter().rev().flat_map(|level| level.iter().take_while(|(due, _)| *due <= due_by));
+        let mut octets = 0_u64;
+        let mut taken = Vec::new();
+        for (_, id) in due.take(claim.limit) {
+            let size = self.deliveries.get(id).map_or(0, |row| row.message.body.len());
+            octets = octets.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
+            if octets > claim.max_bytes && !taken.is_empty() {
+                break;
+            }
+            taken.push(*id);
+        }
+        let until = now.saturating_add(millis(claim.lease));
+        taken.into_iter().filter_map(|id| self.lease(id, claim.id, now, until)).collect()
     }
 
-    fn lease(&mut self, id: DeliveryId, now: i64, until: i64) -> Option<Lease> {
+    fn lease(&mut self, id: DeliveryId, by: ClaimId, now: i64, until: i64) -> Option<Lease> {
         self.move_in_queue(id, until);
         let row = self.deliveries.get_mut(&id)?;
         let lost = row.leased.replace(now);
+        row.leased_by = Some(by);
         row.token += 1;
         if let Some(since) = lost {
             row.made += 1;
@@ -151,7 +161,23 @@ impl Rows {
             ..Lease::new(key, from_millis(now), row.message.clone(), row.recipients.clone())
         };
         narrow(&mut lease, &row.recorded);
-        Some(lease)
+        Some(lease.with_last(row.attempts.last().map(LastAttempt::from)))
+    }
+
+    /// Gives back what these claims leased, and returns how many there were.
+    pub(super) fn take_back(&mut self, claims: &[ClaimId], now: i64) -> u64 {
+        let by_them = |row: &Row| row.state == State::Pending && row.leased_by.is_some_and(|by| claims.contains(&by));
+        let theirs = self.deliveries.iter().filter(|(_, row)| by_them(row)).map(|(id, _)| *id);
+        let theirs: Vec<DeliveryId> = theirs.collect();
+        for id in &theirs {
+            if let Some(row) = self.deliveries.get_mut(id) {
+                (row.leased, row.leased_by) = (None, None);
+                // A lease ends in the past as well: nobody holds it.
+                let due = row.due.min(now);
+                self.move_in_queue(*id, due);
+            }
+        }
+        u64::try_from(theirs.len()).unwrap_or(u64::MAX)
     }
 
     fn move_in_queue(&mut self, id: DeliveryId, due: i64) {
@@ -181,7 +207,7 @@ impl Rows {
         let Some(row) = self.held(settlement.key) else {
             return Settled::LeaseLost;
         };
-        row.leased = None;
+        (row.leased, row.leased_by) = (None, None);
         row.recorded.extend(settlement.recipients.iter().cloned());
         if let Some(attempt) = &settlement.attempt {
             row.made = attempt.number;

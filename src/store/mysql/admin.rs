@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use postrider_transport::{DeliveryId, Encoded};
+use sqlx::Connection;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{Connection, Row};
 
 use super::MySqlStore;
 use super::rows::{id, list, numbered, outcome_item, recorded};
 use super::sql::{BEGIN, BEGIN_SNAPSHOT};
 use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
-use crate::clock::{from_micros, micros};
+use crate::clock::micros;
 use crate::delivery::RecipientOutcome;
 use crate::state::State;
 use crate::store::recipients::kept_on_resend;
@@ -69,15 +69,16 @@ impl MySqlStore {
     }
 
     async fn relays(&self, connection: &mut MySqlConnection) -> Result<Vec<RelayStatus>, StoreError> {
-        let text =
-            "SELECT id, CAST({now} - seen_at AS SIGNED) AS seen_ago, in_flight, paused FROM {p}relays ORDER BY id";
+        let text = "SELECT id, CAST({now} AS SIGNED) AS now, seen_at, in_flight, paused FROM {p}relays ORDER BY id";
         let text = self.sql.fill(text);
         let rows = self.sql.query(&text).bind(self.clock.test_micros()).fetch_all(connection).await?;
         rows.iter()
             .map(|row| {
-                let seen_ago = Duration::from_micros(unsigned(row.number("seen_ago")?));
+                let seen_ago = row.number("now")?.saturating_sub(row.number("seen_at")?);
+                let seen_ago = Duration::from_micros(unsigned(seen_ago));
                 let in_flight = unsigned(row.number("in_flight")?);
-                Ok(RelayStatus::new(row.text("id")?.to_owned(), seen_ago, in_flight, row.text_or_null("paused")?))
+                let id = row.text_or_null("id")?.unwrap_or_default();
+                Ok(RelayStatus::new(id, seen_ago, in_flight, row.text_or_null("paused")?))
             })
             .collect()
     }
@@ -154,10 +155,10 @@ impl AdminStore for MySqlStore {
         };
         let text = self.sql.fill("SELECT * FROM {p}attempts WHERE delivery_id = ? ORDER BY number");
         let attempts = self.sql.query(&text).bind(id.as_uuid()).fetch_all(&mut *tx).await?;
-        let attempts = attempts.iter().map(|row| attempt(row, from_micros)).collect::<Result<_, _>>()?;
+        let attempts = attempts.iter().map(attempt).collect();
         let outcomes = self.outcomes(&mut tx, id).await?;
         tx.rollback().await?;
-        session.finish(delivery(&row, id, attempts, &outcomes, from_micros).map(Some))
+        session.finish(Ok(Some(delivery(&row, id, attempts, &outcomes))))
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
@@ -165,7 +166,7 @@ impl AdminStore for MySqlStore {
         let mut session = self.session().await?;
         let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *session).await?;
         session.finish(Ok(()))?;
-        row.map(|row| Ok(Encoded { format: row.try_get("format")?, body: row.try_get("body")? })).transpose()
+        row.map(|row| Ok(Encoded { format: row.text("format")?.into(), body: row.text("body")?.into() })).transpose()
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
@@ -190,7 +191,7 @@ impl AdminStore for MySqlStore {
             .fetch_all(&mut *session)
             .await?;
         session.finish(Ok(()))?;
-        rows.iter().map(|row| summary(row, id(row, "id")?, from_micros)).collect()
+        rows.iter().map(|row| Ok(summary(row, id(row, "id")?))).collect()
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
@@ -208,7 +209,8 @@ impl AdminStore for MySqlStore {
             return session.finish(Ok(Changed::LeftAs(state)));
         }
         let outcomes = self.outcomes(&mut tx, id).await?;
-        let kept = kept_on_resend(state, &recipients(&row)?, &outcomes);
+        // Who it was for may make no sense, and then it becomes a dead letter again, with the reason.
+        let kept = kept_on_resend(state, &recipients(&row).unwrap_or_default(), &outcomes);
         self.about(&mut tx, "DELETE FROM {p}recipients WHERE delivery_id = ?", id).await?;
         if !kept.is_empty() {
             let kept = list(kept.iter().map(|outcome| outcome_item(id, outcome)));
@@ -216,10 +218,10 @@ impl AdminStore for MySqlStore {
         }
         // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt.
         let text = self.sql.fill(
-            "INSERT INTO {p}queue (delivery_id, priority, due_at, token, attempts, cycle, cycle_started_at, partial)
-             SELECT d.id, d.priority, {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
+            "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
+             SELECT d.id, d.priority, OCTET_LENGTH(d.body), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
                     GREATEST(COALESCE(e.attempts, 0), COALESCE(a.number, 0)),
-                    GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)) + 1, {now}, ?
+                    LEAST(GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)), 2147483646) + 1, {now}, ?
              FROM {p}deliveries d
              LEFT JOIN {p}ended e ON e.delivery_id = d.id
              LEFT JOIN {p}attempts a ON a.delivery_id = d.id
@@ -250,9 +252,12 @@ impl AdminStore for MySqlStore {
         }
         let text = self.sql.fill(
             "INSERT INTO {p}ended (delivery_id, state, ended_at, token, attempts, cycle)
-             SELECT delivery_id, 'cancelled', {now}, token, attempts, cycle FROM {p}queue WHERE delivery_id = ?",
+             SELECT delivery_id, 'cancelled', {now}, token, attempts, cycle FROM {p}queue q WHERE delivery_id = ?
+             ON DUPLICATE KEY UPDATE state = 'cancelled', reason = NULL, ended_at = {now}, token = q.token, attempts = q.attempts,
+                 cycle = q.cycle",
         );
-        self.sql.query(&text).bind(self.clock.test_micros()).bind(id.as_uuid()).execute(&mut *tx).await?;
+        let now = self.clock.test_micros();
+        self.sql.query(&text).bind(now).bind(id.as_uuid()).bind(now).execute(&mut *tx).await?;
         self.about(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
         tx.commit().await?;
         session.finish(Ok(Changed::Done))

@@ -18,15 +18,16 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{MySql, MySqlPool};
 use tokio::sync::Notify;
 
-use session::{Session, undeadlocked};
+use session::Session;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::floor::{Floor, Floors};
 use crate::store::lane::{Lane, MANY};
+use crate::store::session::undisturbed;
 use crate::store::sql::{Columns, unsigned};
-use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
+use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
 /// Deliveries in a MySQL (8.0.16 or later) or MariaDB (10.6 or later) database, in InnoDB tables beside the caller's own.
 ///
@@ -165,7 +166,7 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        let ids = undeadlocked(|| async {
+        let ids = undisturbed(|| async {
             let mut session = self.session().await?;
             let ids = enqueue::insert(&mut session, &self.sql, &rows, now).await;
             session.finish(ids)
@@ -191,7 +192,7 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        let leases = undeadlocked(|| async {
+        let leases = undisturbed(|| async {
             let mut session = Session::on(&self.claims, &self.pool).await?;
             let leases = claim::claim(&mut session, &self.sql, claim, &self.floors, now).await;
             if leases.as_ref().is_ok_and(|leases| leases.len() >= MANY) {
@@ -208,12 +209,25 @@ impl Store for MySqlStore {
         leases
     }
 
+    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+        if claims.is_empty() {
+            return Ok(0);
+        }
+        let now = self.clock.test_micros();
+        let taken = undisturbed(|| async {
+            let mut session = self.session().await?;
+            let taken = settle::take_back(&mut session, &self.sql, claims, now).await;
+            session.finish(taken)
+        });
+        taken.await
+    }
+
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        let settled = undeadlocked(|| async {
+        let settled = undisturbed(|| async {
             let mut session = Session::on(&self.settlements, &self.pool).await?;
             let settled = settle::settle(&mut session, &self.sql, settlements, now).await;
             if session.is_worth_keeping(settlements.len()) {
@@ -234,7 +248,7 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        let renewed = undeadlocked(|| async {
+        let renewed = undisturbed(|| async {
             let mut session = self.session().await?;
             let renewed = settle::renew(&mut session, &self.sql, keys, lease, now).await;
             session.finish(renewed)

@@ -1,6 +1,6 @@
 //! From rows to types, and from types to the JSON in which lists go to the server.
 
-use postrider_transport::DeliveryId;
+use postrider_transport::{DeliveryId, Scope};
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
@@ -47,11 +47,14 @@ pub(super) fn attempt_item(key: LeaseKey, attempt: &Attempt) -> Value {
         to_micros(attempt.started_at),
         to_micros(attempt.finished_at),
         attempt.outcome.as_str(),
-        u8::from(attempt.transport_fault),
+        attempt.scope.map(Scope::as_str),
+        u8::from(attempt.sure),
+        u8::from(attempt.charged),
         attempt.error,
         attempt.reply,
         attempt.provider_id,
         attempt.transport,
+        attempt.note,
     ])
 }
 

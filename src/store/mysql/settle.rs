@@ -13,8 +13,8 @@ use super::sql::{BEGIN, Sql};
 use crate::clock::micros;
 use crate::delivery::{LeaseKey, Next, Settled, Settlement};
 use crate::state::State;
-use crate::store::StoreError;
 use crate::store::sql::Columns;
+use crate::store::{ClaimId, StoreError};
 
 /// A row of the queue that is locked and held under the token that was given.
 struct Held {
@@ -123,6 +123,31 @@ async fn settle_sent(
     sql.query(&sql.record_sent).bind(list(sent)).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(Some(results))
+}
+
+/// Gives back what these claims leased, and returns how many there were.
+pub(super) async fn take_back(
+    connection: &mut MySqlConnection,
+    sql: &Sql,
+    claims: &[ClaimId],
+    test_now: Option<i64>,
+) -> Result<u64, StoreError> {
+    let claims = serde_json::Value::from_iter(claims.iter().map(|claim| claim.number())).to_string();
+    let rows = sql.query(&sql.leased_by).bind(claims).fetch_all(&mut *connection).await?;
+    let mut theirs = Vec::with_capacity(rows.len());
+    for row in &rows {
+        theirs.push(LeaseKey { id: id(row, "delivery_id")?, token: row.number("token")? });
+    }
+    if theirs.is_empty() {
+        return Ok(0);
+    }
+    let mut tx = connection.begin_with(BEGIN).await?;
+    let (held, now) = hold(&mut tx, sql, theirs.iter(), test_now).await?;
+    if !held.is_empty() {
+        sql.query(&sql.take_back).bind(keys(held.keys())).bind(now).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(u64::try_from(held.len()).unwrap_or(u64::MAX))
 }
 
 pub(super) async fn renew(

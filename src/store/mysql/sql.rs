@@ -40,6 +40,11 @@ pub(super) struct Sql {
     pub(super) due: Arc<str>,
     pub(super) messages: Arc<str>,
     pub(super) take: Arc<str>,
+    pub(super) last_attempts: Arc<str>,
+    pub(super) leased_by: Arc<str>,
+    pub(super) take_back: Arc<str>,
+    /// What is known of deliveries whose mails are gone.
+    pub(super) forget_deliveries: [Arc<str>; 4],
     pub(super) hold: Arc<str>,
     pub(super) leave: Arc<str>,
     pub(super) leave_held: Arc<str>,
@@ -69,6 +74,15 @@ impl Sql {
             due: fill(DUE),
             messages: fill(MESSAGES),
             take: fill(TAKE),
+            last_attempts: fill(LAST_ATTEMPTS),
+            leased_by: fill(LEASED_BY),
+            take_back: fill(TAKE_BACK),
+            forget_deliveries: ["queue", "ended", "attempts", "recipients"].map(|table| {
+                let text = format!(
+                    "DELETE t FROM {{keys}} {{p}}{table} t FORCE INDEX (PRIMARY) ON t.delivery_id = UNHEX(k.id)"
+                );
+                fill(&text)
+            }),
             hold: fill(HOLD),
             leave: fill(LEAVE),
             leave_held: fill(LEAVE_HELD),
@@ -151,7 +165,7 @@ fn first_due() -> String {
 /// The index gives the order, so that no more rows are locked than are taken. The server plans anew at each execution, with the
 /// limit in hand.
 const DUE: &str = "
-    SELECT delivery_id, due_at, leased_at, token, attempts, cycle, spent, cycle_started_at, expires_at, partial
+    SELECT delivery_id, size, due_at, leased_at, token, attempts, cycle, spent, cycle_started_at, expires_at, partial
     FROM {p}queue FORCE INDEX (queue_due)
     WHERE priority = ? AND due_at >= ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
 
@@ -159,10 +173,28 @@ const MESSAGES: &str = "
     SELECT d.id, GREATEST(d.created_at, COALESCE(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt
     FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
 
-/// Here the number says whether a holder vanished.
+/// Here the number says whether a holder vanished. Numbers stop before their end, where the server would refuse the whole claim for the
+/// sake of one row.
 const TAKE: &str = "
     UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
-    SET q.token = q.token + 1, q.attempts = q.attempts + k.n, q.spent = q.spent + k.n, q.leased_at = ?, q.due_at = ?";
+    SET q.token = LEAST(q.token, 9223372036854775806) + 1, q.attempts = LEAST(q.attempts, 2147483646) + k.n,
+        q.spent = LEAST(q.spent, 2147483646) + k.n, q.leased_at = ?, q.leased_by = ?, q.due_at = ?";
+
+/// The attempt with the highest number of each.
+const LAST_ATTEMPTS: &str = "
+    SELECT a.delivery_id, a.cycle, a.finished_at, a.outcome, a.scope, a.sure
+    FROM {keys} {p}attempts a FORCE INDEX (PRIMARY) ON a.delivery_id = UNHEX(k.id)
+    WHERE a.number = (SELECT MAX(l.number) FROM {p}attempts l WHERE l.delivery_id = a.delivery_id)";
+
+/// What certain claims leased. Not by an index, since it is seldom asked for, and so without locks.
+const LEASED_BY: &str = "
+    SELECT q.delivery_id, q.token FROM {p}queue q
+    JOIN JSON_TABLE(?, '$[*]' COLUMNS (claim BIGINT PATH '$')) k ON q.leased_by = k.claim WHERE q.leased_at <> 0";
+
+/// Of what is held under the given tokens, each is due again at once.
+const TAKE_BACK: &str = "
+    UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
+    SET q.leased_at = 0, q.leased_by = 0, q.due_at = LEAST(q.due_at, ?) WHERE q.token = k.n";
 
 /// Locks what is held under the given tokens. All that is then done to these rows needs no further look at the token.
 const HOLD: &str = "
@@ -182,7 +214,8 @@ const GIVE_BACK: &str = "
                id CHAR(32) PATH '$[0]', due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', charge BIGINT PATH '$[3]',
                partial BIGINT PATH '$[4]')) k
     STRAIGHT_JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
-    SET q.leased_at = 0, q.due_at = k.due_at, q.attempts = q.attempts + k.called, q.spent = q.spent + k.charge,
+    SET q.leased_at = 0, q.leased_by = 0, q.due_at = k.due_at, q.attempts = LEAST(q.attempts, 2147483646) + k.called,
+        q.spent = LEAST(q.spent, 2147483646) + k.charge,
         q.partial = q.partial OR k.partial";
 
 const RENEW: &str = "
@@ -190,14 +223,20 @@ const RENEW: &str = "
 
 const RECORD_ATTEMPTS: &str = "
     INSERT INTO {p}attempts
-        (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id, transport)
-    SELECT UNHEX(a.id), a.number, a.cycle, a.token, a.started_at, a.finished_at, a.outcome, a.fault, a.error, a.reply,
-           a.provider_id, a.transport
+        (delivery_id, number, cycle, token, started_at, finished_at, outcome, scope, sure, charged, error, reply, provider_id,
+         transport, note)
+    SELECT UNHEX(a.id), a.number, a.cycle, a.token, a.started_at, a.finished_at, a.outcome, a.scope, a.sure, a.charged, a.error,
+           a.reply, a.provider_id, a.transport, a.note
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
         id CHAR(32) PATH '$[0]', number BIGINT PATH '$[1]', cycle BIGINT PATH '$[2]', token BIGINT PATH '$[3]',
-        started_at BIGINT PATH '$[4]', finished_at BIGINT PATH '$[5]', outcome VARCHAR(16) PATH '$[6]', fault BIGINT PATH '$[7]',
-        error LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]', reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[9]',
-        provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[10]', transport LONGTEXT CHARACTER SET utf8mb4 PATH '$[11]')) a";
+        started_at BIGINT PATH '$[4]', finished_at BIGINT PATH '$[5]', outcome VARCHAR(16) PATH '$[6]',
+        scope VARCHAR(16) PATH '$[7]', sure BIGINT PATH '$[8]', charged BIGINT PATH '$[9]',
+        error LONGTEXT CHARACTER SET utf8mb4 PATH '$[10]', reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[11]',
+        provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[12]', transport LONGTEXT CHARACTER SET utf8mb4 PATH '$[13]',
+        note LONGTEXT CHARACTER SET utf8mb4 PATH '$[14]')) a
+    ON DUPLICATE KEY UPDATE cycle = a.cycle, token = a.token, started_at = a.started_at, finished_at = a.finished_at,
+        outcome = a.outcome, scope = a.scope, sure = a.sure, charged = a.charged, error = a.error, reply = a.reply,
+        provider_id = a.provider_id, transport = a.transport, note = a.note";
 
 /// The same for attempts that sent: with fewer columns to look for in each row, it takes half the time.
 const RECORD_SENT: &str = "
@@ -207,14 +246,19 @@ const RECORD_SENT: &str = "
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
         id CHAR(32) PATH '$[0]', token BIGINT PATH '$[1]', started_at BIGINT PATH '$[2]', finished_at BIGINT PATH '$[3]',
         number BIGINT PATH '$[4]', cycle BIGINT PATH '$[5]', transport LONGTEXT CHARACTER SET utf8mb4 PATH '$[6]',
-        reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[7]', provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]')) a";
+        reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[7]', provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]')) a
+    ON DUPLICATE KEY UPDATE cycle = a.cycle, token = a.token, started_at = a.started_at, finished_at = a.finished_at,
+        outcome = 'sent', scope = NULL, sure = TRUE, charged = TRUE, error = NULL, note = NULL, reply = a.reply,
+        provider_id = a.provider_id, transport = a.transport";
 
 const RECORD_ENDS: &str = "
     INSERT INTO {p}ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
     SELECT UNHEX(e.id), e.state, e.reason, e.ended_at, e.token, e.attempts, e.cycle
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
         id CHAR(32) PATH '$[0]', state VARCHAR(16) PATH '$[1]', reason LONGTEXT CHARACTER SET utf8mb4 PATH '$[2]',
-        ended_at BIGINT PATH '$[3]', token BIGINT PATH '$[4]', attempts BIGINT PATH '$[5]', cycle BIGINT PATH '$[6]')) e";
+        ended_at BIGINT PATH '$[3]', token BIGINT PATH '$[4]', attempts BIGINT PATH '$[5]', cycle BIGINT PATH '$[6]')) e
+    ON DUPLICATE KEY UPDATE state = e.state, reason = e.reason, ended_at = e.ended_at, token = e.token, attempts = e.attempts,
+        cycle = e.cycle";
 
 const RECORD_RECIPIENTS: &str = "
     INSERT INTO {p}recipients (delivery_id, address, outcome, reply)

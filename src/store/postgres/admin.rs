@@ -1,30 +1,30 @@
 //! The operator's side.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use postrider_transport::{DeliveryId, Encoded};
-use sqlx::Row;
+
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::PgStore;
+use super::call::Call;
 use super::rows::{id, recorded};
 use super::sql::Sql;
 use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
-use crate::clock::{from_micros, micros};
+use crate::clock::micros;
 use crate::delivery::RecipientOutcome;
 use crate::state::State;
 use crate::store::recipients::kept_on_resend;
-use crate::store::sql::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::session::undisturbed;
+use crate::store::sql::{Columns, Problems, attempt, delivery, recipients, stats, summary, unsigned, word};
 use crate::store::{AdminStore, StoreError};
 
 /// Every delivery with its state. What stands in neither table was sent by its last attempt.
 const WITH_STATE: &str = r#"
-    SELECT d.id, (extract(epoch FROM d.created_at) * 1000000)::bigint AS created_at, d.template_id, d.key,
-           d.priority::bigint, d.when_in_doubt, d.recipients::text AS recipients,
-           (extract(epoch FROM CASE WHEN q.leased_at IS NULL THEN q.due_at ELSE q.lease_until END) * 1000000)::bigint AS due_at,
-           (extract(epoch FROM q.expires_at) * 1000000)::bigint AS expires_at, e.reason,
+    SELECT d.id, d.created_at, d.template_id, d.key, d.priority::bigint, d.when_in_doubt, d.recipients::text AS recipients,
+           CASE WHEN q.leased_at IS NULL THEN q.due_at ELSE q.lease_until END AS due_at, q.expires_at, e.reason,
            coalesce(q.cycle, e.cycle)::bigint AS cycle,
            CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE coalesce(e.state, 'sent') END AS state
@@ -42,6 +42,14 @@ fn where_state(state: Option<State>) -> &'static str {
         Some(State::Dead) => r#"d.id IN (SELECT delivery_id FROM "{s}".ended WHERE state = 'dead')"#,
         Some(State::InDoubt) => r#"d.id IN (SELECT delivery_id FROM "{s}".ended WHERE state = 'in_doubt')"#,
         Some(State::Cancelled) => r#"d.id IN (SELECT delivery_id FROM "{s}".ended WHERE state = 'cancelled')"#,
+    }
+}
+
+/// Commits what was changed, and gives back at once what was locked for nothing.
+async fn finish(call: Call, changed: Result<Changed, StoreError>) -> Result<Changed, StoreError> {
+    match changed {
+        Ok(Changed::Done) | Err(_) => call.finish(changed).await,
+        Ok(left) => call.undo(left).await,
     }
 }
 
@@ -100,65 +108,163 @@ impl PgStore {
         });
         let mut affected = 0;
         loop {
-            let mut tx = self.pool.begin().await?;
-            let (now, age) = (self.test_now(), micros(age));
-            let ids: Vec<Uuid> = self.sql.scalar(&portion).bind(now).bind(age).fetch_all(&mut *tx).await?;
-            if ids.is_empty() {
-                return Ok(affected);
+            let pruned = undisturbed(|| async {
+                let mut call = self.transaction().await?;
+                let pruned = async {
+                    let (now, age) = (self.test_now(), micros(age));
+                    let query = self.sql.scalar(&portion).bind(now).bind(age);
+                    let ids: Vec<Uuid> = query.fetch_all(&mut *call).await?;
+                    if ids.is_empty() {
+                        return Ok(None);
+                    }
+                    let ids: Vec<Uuid> = self.sql.scalar(&finished).bind(ids).fetch_all(&mut *call).await?;
+                    self.sql.query(&delete).bind(&ids).execute(&mut *call).await?;
+                    Ok(Some(u64::try_from(ids.len()).unwrap_or(0)))
+                };
+                let pruned = pruned.await;
+                call.finish(pruned).await
+            });
+            match pruned.await? {
+                Some(portion) => affected += portion,
+                None => return Ok(affected),
             }
-            let ids: Vec<Uuid> = self.sql.scalar(&finished).bind(ids).fetch_all(&mut *tx).await?;
-            self.sql.query(&delete).bind(&ids).execute(&mut *tx).await?;
-            tx.commit().await?;
-            affected += u64::try_from(ids.len()).unwrap_or(0);
         }
     }
 
     async fn relays(&self, connection: &mut PgConnection) -> Result<Vec<RelayStatus>, StoreError> {
-        let text = self.text(
-            r#"SELECT id, (extract(epoch FROM {now} - seen_at) * 1000000)::bigint AS seen_ago, in_flight, paused
-               FROM "{s}".relays ORDER BY id"#,
-        );
+        let text = self.text(r#"SELECT id, {now} AS now, seen_at, in_flight, paused FROM "{s}".relays ORDER BY id"#);
         let rows = self.sql.query(&text).bind(self.test_now()).fetch_all(connection).await?;
-        rows.iter()
-            .map(|row| {
-                let seen_ago = Duration::from_micros(unsigned(row.try_get("seen_ago")?));
-                let in_flight = unsigned(row.try_get("in_flight")?);
-                Ok(RelayStatus::new(row.try_get("id")?, seen_ago, in_flight, row.try_get("paused")?))
-            })
-            .collect()
+        Ok(rows.iter().map(relay).collect())
     }
+
+    async fn get_in(&self, connection: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        let uuid = id.as_uuid();
+        let Some(row) = self.find(connection, uuid).await? else {
+            return Ok(None);
+        };
+        let text = self.text(
+            r#"SELECT number::bigint, cycle::bigint, outcome::text, scope::text, sure, charged, note, error, reply, provider_id, transport,
+                      started_at, finished_at
+               FROM "{s}".attempts WHERE delivery_id = $1 ORDER BY number"#,
+        );
+        let attempts = self.sql.query(&text).bind(uuid).fetch_all(&mut *connection).await?;
+        let attempts = attempts.iter().map(attempt).collect();
+        let outcomes = outcomes(connection, &self.sql, uuid).await?;
+        Ok(Some(delivery(&row, id, attempts, &outcomes)))
+    }
+
+    async fn resend_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<Changed, StoreError> {
+        let uuid = id.as_uuid();
+        self.lock(call, uuid).await?;
+        let Some(row) = self.find(call, uuid).await? else {
+            return Ok(Changed::NotFound);
+        };
+        let state: State = word(&row, "state")?;
+        if matches!(state, State::Pending | State::Leased) {
+            return Ok(Changed::LeftAs(state));
+        }
+        let outcomes = outcomes(call, &self.sql, uuid).await?;
+        // Who it was for may make no sense, and then it becomes a dead letter again, with the reason.
+        let kept = kept_on_resend(state, &recipients(&row).unwrap_or_default(), &outcomes);
+        let text = self.text(r#"DELETE FROM "{s}".recipients WHERE delivery_id = $1"#);
+        self.sql.query(&text).bind(uuid).execute(&mut *call).await?;
+        self.sql
+            .query(&self.sql.record_recipients)
+            .bind(vec![uuid; kept.len()])
+            .bind(kept.iter().map(|outcome| outcome.recipient.as_str()).collect::<Vec<_>>())
+            .bind(kept.iter().map(|outcome| outcome.state.as_str()).collect::<Vec<_>>())
+            .bind(kept.iter().map(|outcome| outcome.reply.as_deref()).collect::<Vec<_>>())
+            .execute(&mut *call)
+            .await?;
+        // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt. They stop before their end.
+        let text = self.text(
+            r#"INSERT INTO "{s}".queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
+               SELECT d.id, d.priority, octet_length(d.body), {now}, -1 - greatest(e.token, a.token, 0), greatest(e.attempts, a.number, 0),
+                      least(greatest(e.cycle, a.cycle, 1), 2147483646) + 1, {now}, $3
+               FROM "{s}".deliveries d
+               LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
+               LEFT JOIN LATERAL (SELECT token, number, cycle FROM "{s}".attempts
+                                  WHERE delivery_id = d.id ORDER BY number DESC LIMIT 1) a ON true
+               WHERE d.id = $2"#,
+        );
+        self.sql.query(&text).bind(self.test_now()).bind(uuid).bind(!kept.is_empty()).execute(&mut *call).await?;
+        let text = self.text(r#"DELETE FROM "{s}".ended WHERE delivery_id = $1"#);
+        self.sql.query(&text).bind(uuid).execute(&mut *call).await?;
+        let ring = sqlx::query("SELECT pg_notify($1, '')").bind(self.sql.channel()).persistent(self.sql.is_prepared());
+        ring.execute(&mut *call).await?;
+        Ok(Changed::Done)
+    }
+
+    async fn cancel_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<Changed, StoreError> {
+        let uuid = id.as_uuid();
+        self.lock(call, uuid).await?;
+        let Some(row) = self.find(call, uuid).await? else {
+            return Ok(Changed::NotFound);
+        };
+        let state: State = word(&row, "state")?;
+        if state != State::Pending {
+            return Ok(Changed::LeftAs(state));
+        }
+        let text = self.text(
+            r#"WITH gone AS (DELETE FROM "{s}".queue WHERE delivery_id = $2 RETURNING *)
+               INSERT INTO "{s}".ended (delivery_id, state, ended_at, token, attempts, cycle)
+               SELECT delivery_id, 'cancelled', {now}, -1 - token, attempts, cycle FROM gone
+               ON CONFLICT (delivery_id) DO UPDATE SET state = excluded.state, reason = NULL, ended_at = excluded.ended_at,
+                   token = excluded.token, attempts = excluded.attempts, cycle = excluded.cycle"#,
+        );
+        self.sql.query(&text).bind(self.test_now()).bind(uuid).execute(&mut *call).await?;
+        Ok(Changed::Done)
+    }
+
+    async fn stats_in(&self, call: &mut PgConnection) -> Result<Stats, StoreError> {
+        let text = self.text(
+            r#"SELECT (SELECT count(*) FROM "{s}".deliveries) AS everything, count(*) AS queued, count(leased_at) AS leased,
+                   {now} AS now, min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due
+               FROM "{s}".queue"#,
+        );
+        let row = self.sql.query(&text).bind(self.test_now()).fetch_one(&mut *call).await?;
+        let text = self.text(r#"SELECT state, count(*) AS deliveries FROM "{s}".ended GROUP BY state"#);
+        let ended = self.sql.query(&text).fetch_all(&mut *call).await?;
+        let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
+        let mut stats = stats(everything, queued, leased, &ended)?;
+        let now = row.time("now")?;
+        stats.oldest_due = row.time_or_null("oldest_due")?.and_then(|due| now.duration_since(due).ok());
+        stats.relays = self.relays(call).await?;
+        Ok(stats)
+    }
+}
+
+/// A relay as it is shown. What another program may have written into its row is shown as well as can be.
+fn relay(row: &PgRow) -> RelayStatus {
+    let mut problems = Problems::default();
+    let now = problems.or(row.time("now"), SystemTime::UNIX_EPOCH);
+    let seen_ago = now.duration_since(problems.or(row.time("seen_at"), now)).unwrap_or_default();
+    let in_flight = unsigned(problems.or(row.number("in_flight"), 0));
+    let id = problems.or(row.text_or_null("id"), None).unwrap_or_default();
+    RelayStatus::new(id, seen_ago, in_flight, problems.or(row.text_or_null("paused"), None))
 }
 
 impl AdminStore for PgStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        super::migrate::migrate(&self.pool, &self.sql).await
+        let mut call = self.transaction().await?;
+        let migrated = super::migrate::migrate(&mut call, &self.sql).await;
+        call.finish(migrated).await
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         // One snapshot: the state and the history must be of the same moment.
-        let mut tx = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-        let uuid = id.as_uuid();
-        let Some(row) = self.find(&mut tx, uuid).await? else {
-            return Ok(None);
-        };
-        let text = self.text(
-            r#"SELECT number::bigint, cycle::bigint, outcome, transport_fault, error, reply, provider_id, transport,
-                      (extract(epoch FROM started_at) * 1000000)::bigint AS started_at,
-                      (extract(epoch FROM finished_at) * 1000000)::bigint AS finished_at
-               FROM "{s}".attempts WHERE delivery_id = $1 ORDER BY number"#,
-        );
-        let attempts = self.sql.query(&text).bind(uuid).fetch_all(&mut *tx).await?;
-        let attempts = attempts.iter().map(|row| attempt(row, from_micros)).collect::<Result<_, _>>()?;
-        let outcomes = outcomes(&mut tx, &self.sql, uuid).await?;
-        delivery(&row, id, attempts, &outcomes, from_micros).map(Some)
+        let mut call = self.snapshot().await?;
+        let found = self.get_in(&mut call, id).await;
+        call.finish(found).await
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
         let text = self.text(r#"SELECT format, body FROM "{s}".deliveries WHERE id = $1"#);
-        let mut session = self.session().await?;
-        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *session).await?;
-        session.finish().await?;
-        row.map(|row| Ok(Encoded { format: row.try_get("format")?, body: row.try_get("body")? })).transpose()
+        let mut call = self.call().await?;
+        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *call).await;
+        let row = call.finish(row.map_err(StoreError::from)).await?;
+        let message = |row: PgRow| Ok(Encoded { format: row.text("format")?.into(), body: row.text("body")?.into() });
+        row.map(message).transpose()
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
@@ -170,107 +276,45 @@ impl AdminStore for PgStore {
                ORDER BY s.id"#,
             where_state(filter.state)
         ));
-        let mut session = self.session().await?;
+        let mut call = self.call().await?;
         let rows = self
             .sql
             .query(&text)
             .bind(filter.after.map(|id| id.as_uuid()))
             .bind(&filter.template_id)
             .bind(i64::from(filter.limit))
-            .fetch_all(&mut *session)
-            .await?;
-        session.finish().await?;
-        rows.iter().map(|row| summary(row, id(row, "id")?, from_micros)).collect()
+            .fetch_all(&mut *call)
+            .await;
+        let rows = call.finish(rows.map_err(StoreError::from)).await?;
+        rows.iter().map(|row| Ok(summary(row, id(row, "id")?))).collect()
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let uuid = id.as_uuid();
-        let mut tx = self.pool.begin().await?;
-        self.lock(&mut tx, uuid).await?;
-        let Some(row) = self.find(&mut tx, uuid).await? else {
-            tx.rollback().await?;
-            return Ok(Changed::NotFound);
-        };
-        let state: State = word(&row, "state")?;
-        if matches!(state, State::Pending | State::Leased) {
-            // At once, not whenever the connection is next used: a claim passes by rows that are locked.
-            tx.rollback().await?;
-            return Ok(Changed::LeftAs(state));
+        let changed = undisturbed(|| async {
+            let mut call = self.transaction().await?;
+            let changed = self.resend_in(&mut call, id).await;
+            finish(call, changed).await
+        });
+        let changed = changed.await?;
+        if changed == Changed::Done {
+            self.bell.ring();
         }
-        let outcomes = outcomes(&mut tx, &self.sql, uuid).await?;
-        let kept = kept_on_resend(state, &recipients(&row)?, &outcomes);
-        let text = self.text(r#"DELETE FROM "{s}".recipients WHERE delivery_id = $1"#);
-        self.sql.query(&text).bind(uuid).execute(&mut *tx).await?;
-        self.sql
-            .query(&self.sql.record_recipients)
-            .bind(vec![uuid; kept.len()])
-            .bind(kept.iter().map(|outcome| outcome.recipient.as_str()).collect::<Vec<_>>())
-            .bind(kept.iter().map(|outcome| outcome.state.as_str()).collect::<Vec<_>>())
-            .bind(kept.iter().map(|outcome| outcome.reply.as_deref()).collect::<Vec<_>>())
-            .execute(&mut *tx)
-            .await?;
-        // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt.
-        let text = self.text(
-            r#"INSERT INTO "{s}".queue (delivery_id, priority, due_at, token, attempts, cycle, cycle_started_at, partial)
-               SELECT d.id, d.priority, {now}, -1 - greatest(e.token, a.token, 0), greatest(e.attempts, a.number, 0),
-                      greatest(e.cycle, a.cycle, 1) + 1, {now}, $3
-               FROM "{s}".deliveries d
-               LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
-               LEFT JOIN LATERAL (SELECT token, number, cycle FROM "{s}".attempts
-                                  WHERE delivery_id = d.id ORDER BY number DESC LIMIT 1) a ON true
-               WHERE d.id = $2"#,
-        );
-        self.sql.query(&text).bind(self.test_now()).bind(uuid).bind(!kept.is_empty()).execute(&mut *tx).await?;
-        let text = self.text(r#"DELETE FROM "{s}".ended WHERE delivery_id = $1"#);
-        self.sql.query(&text).bind(uuid).execute(&mut *tx).await?;
-        let ring = sqlx::query("SELECT pg_notify($1, '')").bind(self.sql.channel()).persistent(self.sql.is_prepared());
-        ring.execute(&mut *tx).await?;
-        tx.commit().await?;
-        self.bell.ring();
-        Ok(Changed::Done)
+        Ok(changed)
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let uuid = id.as_uuid();
-        let mut tx = self.pool.begin().await?;
-        self.lock(&mut tx, uuid).await?;
-        let Some(row) = self.find(&mut tx, uuid).await? else {
-            tx.rollback().await?;
-            return Ok(Changed::NotFound);
-        };
-        let state: State = word(&row, "state")?;
-        if state != State::Pending {
-            // At once, not whenever the connection is next used: a claim passes by rows that are locked.
-            tx.rollback().await?;
-            return Ok(Changed::LeftAs(state));
-        }
-        let text = self.text(
-            r#"WITH gone AS (DELETE FROM "{s}".queue WHERE delivery_id = $2 RETURNING *)
-               INSERT INTO "{s}".ended (delivery_id, state, ended_at, token, attempts, cycle)
-               SELECT delivery_id, 'cancelled', {now}, -1 - token, attempts, cycle FROM gone"#,
-        );
-        self.sql.query(&text).bind(self.test_now()).bind(uuid).execute(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(Changed::Done)
+        let changed = undisturbed(|| async {
+            let mut call = self.transaction().await?;
+            let changed = self.cancel_in(&mut call, id).await;
+            finish(call, changed).await
+        });
+        changed.await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-        let text = self.text(
-            r#"SELECT (SELECT count(*) FROM "{s}".deliveries) AS everything, count(*) AS queued, count(leased_at) AS leased,
-                   (extract(epoch FROM {now} - min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END)) * 1000000)::bigint
-                       AS oldest_due
-               FROM "{s}".queue"#,
-        );
-        let row = self.sql.query(&text).bind(self.test_now()).fetch_one(&mut *tx).await?;
-        let text = self.text(r#"SELECT state, count(*) AS deliveries FROM "{s}".ended GROUP BY state"#);
-        let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
-        let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
-        let mut stats = stats(everything, queued, leased, &ended)?;
-        let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due >= 0);
-        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(unsigned(due)));
-        stats.relays = self.relays(&mut tx).await?;
-        Ok(stats)
+        let mut call = self.snapshot().await?;
+        let stats = self.stats_in(&mut call).await;
+        call.finish(stats).await
     }
 
     async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {

@@ -1,6 +1,7 @@
 //! Making and upgrading the tables, with a ledger of our own: the one that sqlx keeps belongs to the caller's migrations.
 
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
 
 use super::sql::Sql;
 use crate::store::{StoreError, StoreErrorKind};
@@ -39,26 +40,29 @@ fn version(schema: &str, index: usize, statements: &str) -> String {
     format!("{statements}\nINSERT INTO \"{schema}\".migrations (version) VALUES ({});\n", index + 1)
 }
 
-pub(super) async fn migrate(pool: &PgPool, sql: &Sql) -> Result<(), StoreError> {
+pub(super) async fn migrate(connection: &mut PgConnection, sql: &Sql) -> Result<(), StoreError> {
     let schema = sql.schema();
-    let mut tx = pool.begin().await?;
+    // Where a text may have no place in the database, a result could not be written, and the mail would be sent again.
+    let encoding: String = scalar(connection, sql, "SHOW server_encoding".to_owned()).await?;
+    if !matches!(encoding.as_str(), "UTF8" | "SQL_ASCII") {
+        let text = format!(
+            "the database's encoding is {encoding}, which has no place for every character: the outbox needs UTF8"
+        );
+        return Err(StoreError::new(StoreErrorKind::Rejected, text));
+    }
     // One process migrates; the others wait here and then find the work done.
-    sqlx::raw_sql(AssertSqlSafe(format!(
-        "SELECT pg_advisory_xact_lock(hashtextextended('postrider migrate {schema}', 0))"
-    )))
-    .execute(&mut *tx)
-    .await?;
+    run(connection, format!("SELECT pg_advisory_xact_lock(hashtextextended('postrider migrate {schema}', 0))")).await?;
     // To create what is there needs a right that a service may not have, so look first, at the schema as at the tables.
-    let exists: bool = scalar(&mut tx, sql, format!("SELECT to_regnamespace('\"{schema}\"') IS NOT NULL")).await?;
+    let exists: bool = scalar(connection, sql, format!("SELECT to_regnamespace('\"{schema}\"') IS NOT NULL")).await?;
     if !exists {
-        sqlx::raw_sql(AssertSqlSafe(namespace(schema))).execute(&mut *tx).await?;
+        run(connection, namespace(schema)).await?;
     }
     let ledger = format!("\"{schema}\".migrations");
-    let exists: bool = scalar(&mut tx, sql, format!("SELECT to_regclass('{ledger}') IS NOT NULL")).await?;
+    let exists: bool = scalar(connection, sql, format!("SELECT to_regclass('{ledger}') IS NOT NULL")).await?;
     if !exists {
-        sqlx::raw_sql(AssertSqlSafe(self::ledger(schema))).execute(&mut *tx).await?;
+        run(connection, self::ledger(schema)).await?;
     }
-    let applied: i64 = scalar(&mut tx, sql, format!("SELECT coalesce(max(version), 0) FROM {ledger}")).await?;
+    let applied: i64 = scalar(connection, sql, format!("SELECT coalesce(max(version), 0) FROM {ledger}")).await?;
     let applied = usize::try_from(applied).unwrap_or(0);
     if applied > VERSIONS.len() {
         let text =
@@ -66,13 +70,17 @@ pub(super) async fn migrate(pool: &PgPool, sql: &Sql) -> Result<(), StoreError> 
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
     for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {
-        sqlx::raw_sql(AssertSqlSafe(version(schema, index, statements))).execute(&mut *tx).await?;
+        run(connection, version(schema, index, statements)).await?;
     }
-    tx.commit().await?;
     Ok(())
 }
 
-async fn scalar<T>(connection: &mut sqlx::PgConnection, sql: &Sql, text: String) -> Result<T, StoreError>
+async fn run(connection: &mut PgConnection, text: String) -> Result<(), StoreError> {
+    sqlx::raw_sql(AssertSqlSafe(text)).execute(connection).await?;
+    Ok(())
+}
+
+async fn scalar<T>(connection: &mut PgConnection, sql: &Sql, text: String) -> Result<T, StoreError>
 where
     T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
 {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bell;
+mod call;
 mod claim;
 mod enqueue;
 mod migrate;
@@ -11,26 +12,27 @@ mod settle;
 mod sql;
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use postrider_transport::DeliveryId;
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgConnection;
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres};
 
 use bell::Bell;
+use call::Call;
 use claim::Place;
-use rows::Moment;
+pub(super) use rows::Moment;
+use settle::History;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::floor::Floors;
 use crate::store::lane::Lane;
-use crate::store::sql::unsigned;
-use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
+use crate::store::session::{Session, undisturbed};
+use crate::store::sql::{Columns, is_taken};
+use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
 /// Deliveries in a PostgreSQL database (13 or later), in a schema of their own beside the caller's tables.
 ///
@@ -55,7 +57,7 @@ use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, Stor
 /// A relay is woken by `LISTEN`, on one connection of the pool if it has at least two, and polls as well. While it works through a
 /// backlog it keeps up to two more, where the pool can spare them: all relays of a pool together at most half of what it has beyond
 /// four. The outbox's own
-/// transactions expect the server's default isolation, `READ COMMITTED`; any isolation level will do for the caller's.
+/// transactions are `READ COMMITTED`; any isolation level will do for the caller's.
 /// Under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again. Under
 /// `REPEATABLE READ` one with a key does so, where that key was committed after the transaction's snapshot was taken.
 ///
@@ -126,8 +128,7 @@ impl PgStore {
         self
     }
 
-    /// Sends every statement unprepared, and each call in a transaction of its own, as a pooler in transaction mode needs. It
-    /// costs two round trips for each call.
+    /// Sends every statement unprepared, and each call in a transaction of its own, as a pooler in transaction mode needs.
     #[must_use]
     pub fn without_prepared_statements(mut self) -> Self {
         self.sql = Arc::new(self.sql.unprepared());
@@ -164,53 +165,47 @@ impl fmt::Debug for PgStore {
     }
 }
 
-/// A connection for one call: bare, or in a transaction where a pooler might put its statements on different servers.
-enum Session {
-    Bare(PoolConnection<Postgres>),
-    Transaction(Transaction<'static, Postgres>),
-}
-
-impl Session {
-    async fn finish(self) -> Result<(), StoreError> {
-        match self {
-            Session::Bare(_) => Ok(()),
-            Session::Transaction(tx) => Ok(tx.commit().await?),
-        }
-    }
-}
-
-impl Deref for Session {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        match self {
-            Session::Bare(connection) => connection,
-            Session::Transaction(tx) => tx,
-        }
-    }
-}
-
-impl DerefMut for Session {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        match self {
-            Session::Bare(connection) => connection,
-            Session::Transaction(tx) => tx,
-        }
-    }
-}
-
 impl PgStore {
     /// What a test's clock shows; nothing leaves it to the database.
     fn test_now(&self) -> Option<Moment> {
         self.clock.test_micros().map(|micros| Moment(from_micros(micros)))
     }
 
-    async fn session(&self) -> Result<Session, StoreError> {
-        Ok(if self.sql.is_prepared() {
-            Session::Bare(self.pool.acquire().await?)
+    /// For a call of a single statement: in a transaction only where a pooler might put its statements on different servers, or where
+    /// the server is to keep a time limit.
+    async fn call(&self) -> Result<Call, StoreError> {
+        if self.sql.is_prepared() && !self.sql.is_limited() {
+            return Ok(Call::bare(Session::of(&self.pool).await?));
+        }
+        self.transaction().await
+    }
+
+    async fn transaction(&self) -> Result<Call, StoreError> {
+        Call::begin(Session::of(&self.pool).await?, &self.sql.begin).await
+    }
+
+    /// Reads of one moment.
+    async fn snapshot(&self) -> Result<Call, StoreError> {
+        Call::begin_snapshot(Session::of(&self.pool).await?, &self.sql.begin).await
+    }
+
+    async fn claim_once(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
+        let session = Session::on(&self.claims, &self.pool).await?;
+        let mut call = Call::begin(session, &self.sql.begin).await?;
+        let claimed = claim::claim(&mut call, &self.sql, claim, &self.floors, self.test_now()).await;
+        let keep = claimed.as_ref().is_ok_and(|leases| call.is_worth_keeping(leases.len()));
+        if keep { call.finish_and_keep(&self.claims, &self.pool, claimed).await } else { call.finish(claimed).await }
+    }
+
+    async fn settle_once(&self, settlements: &[Settlement], history: History) -> Result<Vec<Settled>, StoreError> {
+        let session = Session::on(&self.settlements, &self.pool).await?;
+        let mut call = Call::begin(session, &self.sql.begin).await?;
+        let settled = settle::settle(&mut call, &self.sql, settlements, self.test_now(), history).await;
+        if call.is_worth_keeping(settlements.len()) {
+            call.finish_and_keep(&self.settlements, &self.pool, settled).await
         } else {
-            Session::Transaction(self.pool.begin().await?)
-        })
+            call.finish(settled).await
+        }
     }
 }
 
@@ -218,9 +213,17 @@ impl Store for PgStore {
     type Connection = PgConnection;
 
     async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
-        let mut session = self.session().await?;
-        let ids = enqueue::insert(&mut session, &self.sql, &rows, self.test_now()).await?;
-        session.finish().await?;
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = undisturbed(|| async {
+            // One statement brings them all; with keys, another one looks who has those that are taken.
+            let keyed = rows.iter().any(|row| row.key.is_some());
+            let mut call = if keyed { self.transaction().await? } else { self.call().await? };
+            let ids = enqueue::insert(&mut call, &self.sql, &rows, self.test_now()).await;
+            call.finish(ids).await
+        });
+        let ids = ids.await?;
         self.bell.ring();
         Ok(ids)
     }
@@ -238,30 +241,32 @@ impl Store for PgStore {
         if claim.limit == 0 {
             return Ok(Vec::new());
         }
-        if !self.sql.is_prepared() {
-            let mut tx = self.pool.begin().await?;
-            let leases = claim::claim(&mut tx, &self.sql, claim, &self.floors, self.test_now()).await?;
-            tx.commit().await?;
-            return Ok(leases);
-        }
-        let mut connection = self.claims.take(&self.pool).await?;
-        connection.begin();
-        let claimed = claim::claim(&mut connection, &self.sql, claim, &self.floors, self.test_now()).await;
-        connection.end();
-        match &claimed {
-            Ok(leases) if connection.is_worth_keeping(leases.len()) => self.claims.keep(connection, &self.pool),
-            Ok(leases) if !leases.is_empty() => {}
+        let claimed = undisturbed(|| self.claim_once(claim)).await;
+        if claimed.as_ref().map_or(true, Vec::is_empty) {
             // The backlog is at its end; or the server has gone, and with it what else is kept.
-            Ok(_) | Err(_) => self.settlements.clear(),
+            self.settlements.clear();
         }
         claimed
+    }
+
+    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+        let taken = undisturbed(|| async {
+            let mut call = self.call().await?;
+            let claims: Vec<i64> = claims.iter().map(|claim| claim.number()).collect();
+            let taken = self.sql.query(&self.sql.take_back).bind(claims).execute(&mut *call).await;
+            call.finish(taken.map_err(StoreError::from)).await
+        });
+        Ok(taken.await?.rows_affected())
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
-        let settled = settle::settle(&self.pool, &self.settlements, &self.sql, settlements, self.test_now()).await;
+        let mut settled = undisturbed(|| self.settle_once(settlements, History::Appended)).await;
+        if settled.as_ref().is_err_and(is_taken) {
+            settled = undisturbed(|| self.settle_once(settlements, History::Occupied)).await;
+        }
         if settled.is_err() {
             self.claims.clear();
         }
@@ -269,45 +274,50 @@ impl Store for PgStore {
     }
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
-        let mut session = self.session().await?;
-        let results = settle::renew(&mut session, &self.sql, keys, lease, self.test_now()).await?;
-        session.finish().await?;
-        Ok(results)
+        let renewed = undisturbed(|| async {
+            let mut call = self.transaction().await?;
+            let results = settle::renew(&mut call, &self.sql, keys, lease, self.test_now()).await;
+            call.finish(results).await
+        });
+        renewed.await
     }
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
-        let mut session = self.session().await?;
-        let wait: Option<i64> =
-            self.sql.scalar(self.sql.fit(&self.sql.next_due)).bind(self.test_now()).fetch_one(&mut *session).await?;
-        session.finish().await?;
-        Ok(wait.map(|wait| Duration::from_micros(unsigned(wait))))
+        let mut call = self.call().await?;
+        let query = self.sql.query(self.sql.fit(&self.sql.next_due)).bind(self.test_now());
+        let found = query.fetch_one(&mut *call).await.map_err(StoreError::from);
+        let next = found.and_then(|row| Ok((row.time_or_null("due_at")?, row.time("now")?)));
+        let (due_at, now) = call.finish(next).await?;
+        Ok(due_at.map(|due_at| due_at.duration_since(now).unwrap_or_default()))
     }
 
     async fn now(&self) -> Result<SystemTime, StoreError> {
-        let mut session = self.session().await?;
-        let Moment(now) = self.sql.scalar(&self.sql.now).bind(self.test_now()).fetch_one(&mut *session).await?;
-        session.finish().await?;
+        let mut call = self.call().await?;
+        let now = self.sql.scalar(&self.sql.now).bind(self.test_now()).fetch_one(&mut *call).await;
+        let Moment(now) = call.finish(now.map_err(StoreError::from)).await?;
         Ok(now)
     }
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
-        let mut session = self.session().await?;
-        self.sql
-            .query(&self.sql.report)
-            .bind(self.test_now())
-            .bind(report.id.to_string())
-            .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
-            .bind(&report.paused)
-            .bind(micros(SILENCE))
-            .execute(&mut *session)
-            .await?;
-        session.finish().await
+        let reported = undisturbed(|| async {
+            let mut call = self.call().await?;
+            let query = self.sql.query(&self.sql.report).bind(self.test_now()).bind(report.id.to_string());
+            let query = query.bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX)).bind(report.paused.clone());
+            let reported = query.bind(micros(SILENCE)).execute(&mut *call).await;
+            call.finish(reported.map_err(StoreError::from)).await
+        });
+        reported.await.map(drop)
     }
 
     async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
-        let mut session = self.session().await?;
-        self.sql.query(&self.sql.retire).bind(id.to_string()).execute(&mut *session).await?;
-        session.finish().await
+        let mut call = self.call().await?;
+        let retired = self.sql.query(&self.sql.retire).bind(id.to_string()).execute(&mut *call).await;
+        call.finish(retired.map_err(StoreError::from)).await.map(drop)
+    }
+
+    fn with_call_limit(mut self, limit: Duration) -> Self {
+        self.sql = Arc::new(self.sql.limited(limit));
+        self
     }
 
     fn wake(&self) {

@@ -35,7 +35,7 @@ pub(super) async fn recorded(
 
 /// A `timestamptz` in the server's own form, which costs it no arithmetic.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment(pub(super) SystemTime);
+pub(in crate::store) struct Moment(pub(in crate::store) SystemTime);
 
 /// From the Unix epoch to the server's own, the first of January 2000, in microseconds.
 const EPOCH: i64 = 946_684_800_000_000;

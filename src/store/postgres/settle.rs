@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use postrider_transport::Scope;
+use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{PgPool, Postgres, Row};
 use uuid::Uuid;
 
 use super::rows::Moment;
@@ -12,40 +13,34 @@ use super::sql::Sql;
 use crate::clock::micros;
 use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
 use crate::store::StoreError;
-use crate::store::lane::Lane;
 
 pub(super) async fn settle(
-    pool: &PgPool,
-    lane: &Lane<Postgres>,
+    connection: &mut PgConnection,
     sql: &Sql,
     settlements: &[Settlement],
     now: Option<Moment>,
+    history: History,
 ) -> Result<Vec<Settled>, StoreError> {
+    let plainly = |settlement: &Settlement| history == History::Appended && settlement.is_plainly_sent();
     let (plain, rest): (Vec<Placed<'_>>, Vec<Placed<'_>>) =
-        settlements.iter().enumerate().partition(|(_, settlement)| settlement.is_plainly_sent());
-    let lost = if rest.is_empty() && sql.is_prepared() {
-        // The usual case: one statement, which is its own transaction.
-        let mut connection = lane.take(pool).await?;
-        connection.begin();
-        let lost = settle_sent(&mut connection, sql, &plain).await;
-        connection.end();
-        let lost = lost?;
-        if connection.is_worth_keeping(plain.len()) {
-            lane.keep(connection, pool);
-        }
-        lost
-    } else {
-        let mut tx = pool.begin().await?;
-        let mut lost = settle_sent(&mut tx, sql, &plain).await?;
-        lost.extend(settle_rest(&mut tx, sql, rest, now).await?);
-        tx.commit().await?;
-        lost
-    };
+        settlements.iter().enumerate().partition(|(_, settlement)| plainly(settlement));
+    let mut lost = settle_sent(connection, sql, &plain).await?;
+    lost.extend(settle_rest(connection, sql, rest, now).await?);
     let mut results = vec![Settled::Done; settlements.len()];
     for place in lost {
         results[place] = Settled::LeaseLost;
     }
     Ok(results)
+}
+
+/// What to expect of the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum History {
+    /// It is as the outbox wrote it: each attempt is a new row.
+    Appended,
+    /// It has a row where an attempt is to be written. Somebody else wrote it, and it is overwritten: a result that cannot be written
+    /// is a mail that is sent again.
+    Occupied,
 }
 
 /// A settlement with its place among those that were given.
@@ -160,7 +155,10 @@ async fn settle_rest(
         .bind(attempts(settlements, |a| Moment(a.started_at)))
         .bind(attempts(settlements, |a| Moment(a.finished_at)))
         .bind(attempts(settlements, |a| a.outcome.as_str()))
-        .bind(attempts(settlements, |a| a.transport_fault))
+        .bind(texts(settlements, |a| a.scope.map(Scope::as_str)))
+        .bind(attempts(settlements, |a| a.sure))
+        .bind(attempts(settlements, |a| a.charged))
+        .bind(texts(settlements, |a| a.note.as_deref()))
         .bind(texts(settlements, |a| a.error.as_deref()))
         .bind(texts(settlements, |a| a.reply.as_deref()))
         .bind(texts(settlements, |a| a.provider_id.as_deref()))

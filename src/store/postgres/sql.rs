@@ -4,11 +4,13 @@
 //! Where `$1` is a time, it stands for "now" if it is not null, so that a test's clock can take the place of the database's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, Postgres, Type};
 
+use super::call::Begin;
 use super::plans::{Fitted, QueueSize};
 use crate::state::{Priority, WhenInDoubt};
 
@@ -24,14 +26,19 @@ pub(super) const USUAL_IN_DOUBT: WhenInDoubt = WhenInDoubt::Resend;
 pub(super) struct Sql {
     schema: String,
     prepared: bool,
+    limit: Option<Duration>,
+    pub(super) begin: Begin,
     pub(super) size: QueueSize,
     pub(super) insert_one: Arc<str>,
     pub(super) insert_many: Arc<str>,
     pub(super) insert_keyed: Arc<str>,
     pub(super) ids_of_keys: Arc<str>,
     pub(super) claim: Fitted,
+    pub(super) last_attempts: Arc<str>,
+    pub(super) forget: Arc<str>,
     pub(super) settle_sent: Fitted,
     pub(super) settle: Fitted,
+    pub(super) take_back: Arc<str>,
     pub(super) record_recipients: Arc<str>,
     pub(super) recorded: Arc<str>,
     pub(super) renew: Fitted,
@@ -52,14 +59,19 @@ impl Sql {
         Self {
             schema: schema.to_owned(),
             prepared: true,
+            limit: None,
+            begin: Begin::within(None),
             size: QueueSize::default(),
             insert_one: fill(&INSERT.replace("{rows}", ONE)),
             insert_many: fill(&INSERT.replace("{rows}", MANY)),
             insert_keyed: fill(&(INSERT.replace("{rows}", MANY) + UNLESS_KNOWN)),
             ids_of_keys: fill(IDS_OF_KEYS),
             claim: Fitted::new(&fill(CLAIM)),
+            last_attempts: fill(LAST_ATTEMPTS),
+            forget: fill(FORGET),
             settle_sent: Fitted::new(&fill(SETTLE_SENT)),
             settle: Fitted::new(&fill(SETTLE)),
+            take_back: fill(TAKE_BACK),
             record_recipients: fill(RECORD_RECIPIENTS),
             recorded: fill(RECORDED),
             renew: Fitted::new(&fill(RENEW)),
@@ -72,7 +84,20 @@ impl Sql {
     }
 
     pub(super) fn unprepared(&self) -> Self {
-        Self { prepared: false, ..Self::new(&self.schema) }
+        self.with(false, self.limit)
+    }
+
+    /// With a time limit, kept by the server, for each statement.
+    pub(super) fn limited(&self, limit: Duration) -> Self {
+        self.with(self.prepared, Some(limit))
+    }
+
+    fn with(&self, prepared: bool, limit: Option<Duration>) -> Self {
+        Self { prepared, limit, begin: Begin::within(limit), ..Self::new(&self.schema) }
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.limit.is_some()
     }
 
     pub(super) fn is_prepared(&self) -> bool {
@@ -148,21 +173,32 @@ const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = AN
 /// What nearly every row says goes without saying, since every column costs something for every row. Null stands for the usual
 /// priority, format and choice in doubt; for a mail's date that is the time at which it was due; and, in a first claim, for no
 /// attempts and the first cycle, begun at that date.
+///
+/// Of those found, as many are taken as fit into `$7` octets of mail, and one in any case. The others are locked until the transaction
+/// ends, and stay as they are.
+///
+/// Numbers stop before their end, where the server would refuse the whole claim for the sake of one row. A row whose mail is gone comes
+/// without a body.
 const CLAIM: &str = r#"
     WITH claimed AS (
         UPDATE "{s}".queue q
-        SET lease_until = (SELECT {now} + $2 * interval '1 microsecond'), leased_at = (SELECT {now}), abandoned_at = leased_at,
-            token = greatest(token + 1, -token), attempts = attempts + (leased_at IS NOT NULL)::int, spent = spent + (leased_at IS NOT NULL)::int
+        SET lease_until = (SELECT {now} + $2 * interval '1 microsecond'), leased_at = (SELECT {now}), leased_by = $8, abandoned_at = leased_at,
+            token = CASE WHEN token < 0 THEN -greatest(token, -9223372036854775807) ELSE least(token, 9223372036854775806) + 1 END,
+            attempts = least(attempts, 2147483646) + (leased_at IS NOT NULL)::int,
+            spent = least(spent, 2147483646) + (leased_at IS NOT NULL)::int
         WHERE ctid = ANY (ARRAY (
-            SELECT due.ctid FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)
-            CROSS JOIN LATERAL (
-                SELECT ctid FROM "{s}".queue
-                WHERE priority = level.priority AND lease_until <= {now}
-                  AND due_at <= least({now}, $3::timestamptz)
-                  AND (due_at, delivery_id) >= (coalesce(($5::timestamptz[])[1 + level.priority], '-infinity'),
-                      coalesce(($6::uuid[])[1 + level.priority], '00000000-0000-0000-0000-000000000000'))
-                ORDER BY due_at, delivery_id LIMIT (SELECT $4::bigint) FOR UPDATE SKIP LOCKED) due
-            LIMIT (SELECT $4::bigint)))
+            SELECT ctid FROM (
+                SELECT due.ctid, due.size, sum(due.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+                FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)
+                CROSS JOIN LATERAL (
+                    SELECT ctid, size FROM "{s}".queue
+                    WHERE priority = level.priority AND lease_until <= {now}
+                      AND due_at <= least({now}, $3::timestamptz)
+                      AND (due_at, delivery_id) >= (coalesce(($5::timestamptz[])[1 + level.priority], '-infinity'),
+                          coalesce(($6::uuid[])[1 + level.priority], '00000000-0000-0000-0000-000000000000'))
+                    ORDER BY due_at, delivery_id LIMIT (SELECT $4::bigint) FOR UPDATE SKIP LOCKED) due
+                LIMIT (SELECT $4::bigint)) found
+            WHERE total <= $7 OR total = size))
         RETURNING q.*),
     lost AS (
         INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
@@ -173,7 +209,20 @@ const CLAIM: &str = r#"
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN c.cycle_started_at END,
            nullif(greatest(d.created_at, d.send_at), c.due_at), nullif(d.format, '{format}'), d.body, d.recipients, d.template_id,
            nullif(d.when_in_doubt, '{when_in_doubt}')
-    FROM claimed c JOIN "{s}".deliveries d ON d.id = c.delivery_id"#;
+    FROM claimed c LEFT JOIN "{s}".deliveries d ON d.id = c.delivery_id"#;
+
+/// The attempt with the highest number of each.
+const LAST_ATTEMPTS: &str = r#"
+    SELECT a.delivery_id, a.cycle::bigint, a.finished_at, a.outcome::text, a.scope::text, a.sure FROM unnest((SELECT $1::uuid[])) u (id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM "{s}".attempts WHERE delivery_id = u.id ORDER BY number DESC LIMIT 1) a"#;
+
+/// What is known of deliveries whose mails are gone.
+const FORGET: &str = r#"
+    WITH queue AS (DELETE FROM "{s}".queue WHERE delivery_id = ANY ($1)),
+         ended AS (DELETE FROM "{s}".ended WHERE delivery_id = ANY ($1)),
+         attempts AS (DELETE FROM "{s}".attempts WHERE delivery_id = ANY ($1))
+    DELETE FROM "{s}".recipients WHERE delivery_id = ANY ($1)"#;
 
 /// What is plainly sent, which is nearly everything: out of the queue, into the history. Numbers that are left out are 1, and `$10`
 /// is the transport where it is the same for all. It returns null where all was written, and else the places, from 1 on, of what was.
@@ -200,11 +249,11 @@ const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (
         SELECT * FROM unnest((SELECT $2::uuid[]), (SELECT $3::bigint[]), (SELECT $4::text[]), (SELECT $5::bigint[]),
                              (SELECT $6::text[]), (SELECT $7::bool[]), (SELECT $8::bool[]), (SELECT $9::int[]), (SELECT $10::int[]),
-                             (SELECT $11::timestamptz[]), (SELECT $12::timestamptz[]), (SELECT $13::text[]), (SELECT $14::bool[]),
-                             (SELECT $15::text[]), (SELECT $16::text[]), (SELECT $17::text[]), (SELECT $18::text[]),
-                             (SELECT $19::bool[]))
-            u (id, token, next, after, reason, charge, called, number, cycle, started, finished, outcome, fault, error, reply,
-               provider_id, transport, partial)),
+                             (SELECT $11::timestamptz[]), (SELECT $12::timestamptz[]), (SELECT $13::text[]), (SELECT $14::text[]),
+                             (SELECT $15::bool[]), (SELECT $16::bool[]), (SELECT $17::text[]), (SELECT $18::text[]),
+                             (SELECT $19::text[]), (SELECT $20::text[]), (SELECT $21::text[]), (SELECT $22::bool[]))
+            u (id, token, next, after, reason, charge, called, number, cycle, started, finished, outcome, scope, sure, charged, note,
+               error, reply, provider_id, transport, partial)),
     gone AS (
         DELETE FROM "{s}".queue q USING u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next <> 'pending'
@@ -212,21 +261,34 @@ const SETTLE: &str = r#"
     back AS (
         UPDATE "{s}".queue q
         SET token = -1 - q.token, leased_at = NULL, abandoned_at = NULL, lease_until = '-infinity', due_at = {now} + u.after * interval '1 microsecond',
-            attempts = q.attempts + u.called::int, spent = q.spent + u.charge::int, partial = q.partial OR u.partial
+            leased_by = 0, attempts = least(q.attempts, 2147483646) + u.called::int, spent = least(q.spent, 2147483646) + u.charge::int,
+            partial = q.partial OR u.partial
         FROM u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next = 'pending'
         RETURNING q.delivery_id, u.token),
     done AS (SELECT delivery_id, token FROM gone UNION ALL SELECT delivery_id, token FROM back),
     recorded AS (
         INSERT INTO "{s}".attempts
-            (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id,
+            (delivery_id, number, cycle, token, started_at, finished_at, outcome, scope, sure, charged, note, error, reply, provider_id,
              transport)
-        SELECT id, number, cycle, u.token, started, finished, outcome, fault, error, reply, provider_id, transport
-        FROM u JOIN done ON done.delivery_id = u.id AND done.token = u.token WHERE u.called),
+        SELECT id, number, cycle, u.token, started, finished, outcome, scope, sure, charged, note, error, reply, provider_id, transport
+        FROM u JOIN done ON done.delivery_id = u.id AND done.token = u.token WHERE u.called
+        ON CONFLICT (delivery_id, number) DO UPDATE
+        SET cycle = excluded.cycle, token = excluded.token, started_at = excluded.started_at, finished_at = excluded.finished_at,
+            outcome = excluded.outcome, scope = excluded.scope, sure = excluded.sure, charged = excluded.charged, note = excluded.note,
+            error = excluded.error, reply = excluded.reply, provider_id = excluded.provider_id, transport = excluded.transport),
     ended AS (
         INSERT INTO "{s}".ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
-        SELECT delivery_id, next, reason, {now}, token, attempts, cycle FROM gone WHERE next <> 'sent' OR NOT called)
+        SELECT delivery_id, next, reason, {now}, token, attempts, cycle FROM gone WHERE next <> 'sent' OR NOT called
+        ON CONFLICT (delivery_id) DO UPDATE
+        SET state = excluded.state, reason = excluded.reason, ended_at = excluded.ended_at, token = excluded.token,
+            attempts = excluded.attempts, cycle = excluded.cycle)
     SELECT delivery_id, token FROM done"#;
+
+/// Due again at once; the attempt that a claim recorded of the holder before stays. Not by an index, since it is seldom asked for.
+const TAKE_BACK: &str = r#"
+    UPDATE "{s}".queue SET token = -1 - token, leased_at = NULL, leased_by = 0, abandoned_at = NULL, lease_until = '-infinity'
+    WHERE leased_by = ANY ($1) AND leased_at IS NOT NULL"#;
 
 const RECORD_RECIPIENTS: &str = r#"
     INSERT INTO "{s}".recipients (delivery_id, address, outcome, reply)
@@ -249,7 +311,7 @@ const RENEW: &str = r#"
 /// are leased are walked over. That nobody holds a row is asked of its token, since the planner believes of a queue that was never
 /// counted that next to nothing is null, and would sort all of it for the one that is.
 const NEXT_DUE: &str = r#"
-    SELECT (extract(epoch FROM min(first.due) - {now}) * 1000000)::bigint
+    SELECT min(first.due) AS due_at, {now} AS now
     FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)
     CROSS JOIN LATERAL (
         (SELECT due_at AS due FROM "{s}".queue WHERE priority = level.priority AND token < 0 ORDER BY due_at LIMIT 1)

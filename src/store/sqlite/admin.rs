@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use postrider_transport::{DeliveryId, Encoded};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Connection, Sqlite, Transaction};
 
 use super::SqliteStore;
 use super::rows::{id, recorded};
 use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
-use crate::clock::{from_millis, millis};
+use crate::clock::millis;
 use crate::state::State;
 use crate::store::recipients::kept_on_resend;
-use crate::store::sql::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::session::{Session, undisturbed};
+use crate::store::sql::{Columns, Problems, attempt, delivery, recipients, stats, summary, unsigned, word};
 use crate::store::{AdminStore, StoreError};
 
 /// Every delivery with its state. What stands in neither table has been sent.
@@ -51,31 +52,38 @@ async fn find(connection: &mut SqliteConnection, id: &str) -> Result<Option<Sqli
 
 impl AdminStore for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        super::migrate::migrate(&self.pool).await
+        let mut session = Session::returning(&self.pool).await?;
+        let migrated = super::migrate::migrate(&mut session).await;
+        session.finish(migrated)
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        // One snapshot: the state and the history must be of the same moment.
-        let mut tx = self.pool.begin().await?;
         let text = id.to_string();
-        let Some(row) = find(&mut tx, &text).await? else {
-            return Ok(None);
+        let mut session = Session::returning(&self.pool).await?;
+        let found = async {
+            // One snapshot: the state and the history must be of the same moment.
+            let mut tx = session.begin().await?;
+            let Some(row) = find(&mut tx, &text).await? else {
+                return Ok(None);
+            };
+            let attempts = sqlx::query("SELECT * FROM postrider_attempts WHERE delivery_id = ?1 ORDER BY number")
+                .bind(&text)
+                .fetch_all(&mut *tx)
+                .await?;
+            let attempts = attempts.iter().map(attempt).collect();
+            let outcomes = recorded(&mut tx, &text).await?;
+            Ok(Some(delivery(&row, id, attempts, &outcomes)))
         };
-        let attempts = sqlx::query("SELECT * FROM postrider_attempts WHERE delivery_id = ?1 ORDER BY number")
-            .bind(&text)
-            .fetch_all(&mut *tx)
-            .await?;
-        let attempts = attempts.iter().map(|row| attempt(row, from_millis)).collect::<Result<_, _>>()?;
-        let outcomes = recorded(&mut tx, &text).await?;
-        delivery(&row, id, attempts, &outcomes, from_millis).map(Some)
+        let found = found.await;
+        session.finish(found)
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
-        let row = sqlx::query("SELECT format, body FROM postrider_deliveries WHERE id = ?1")
-            .bind(id.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
-        row.map(|row| Ok(Encoded { format: row.try_get("format")?, body: row.try_get("body")? })).transpose()
+        let mut session = Session::returning(&self.pool).await?;
+        let query = sqlx::query("SELECT format, body FROM postrider_deliveries WHERE id = ?1").bind(id.to_string());
+        let row = query.fetch_optional(&mut *session).await;
+        let row = session.finish(row.map_err(StoreError::from))?;
+        row.map(|row| Ok(Encoded { format: row.text("format")?.into(), body: row.text("body")?.into() })).transpose()
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
@@ -88,99 +96,60 @@ impl AdminStore for SqliteStore {
              ORDER BY s.id",
             where_state(filter.state)
         );
+        let mut session = Session::returning(&self.pool).await?;
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(filter.after.map(|id| id.to_string()))
             .bind(&filter.template_id)
             .bind(i64::from(filter.limit))
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(|row| summary(row, id(row, "id")?, from_millis)).collect()
+            .fetch_all(&mut *session)
+            .await;
+        let rows = session.finish(rows.map_err(StoreError::from))?;
+        rows.iter().map(|row| Ok(summary(row, id(row, "id")?))).collect()
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let text = id.to_string();
-        let now = self.clock.now_millis();
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let Some(row) = find(&mut tx, &text).await? else {
-            tx.rollback().await?;
-            return Ok(Changed::NotFound);
-        };
-        let state: State = word(&row, "state")?;
-        if matches!(state, State::Pending | State::Leased) {
-            // At once, not whenever the connection is next used: other writers wait.
-            tx.rollback().await?;
-            return Ok(Changed::LeftAs(state));
+        let (text, now) = (id.to_string(), self.clock.now_millis());
+        let changed = undisturbed(|| async {
+            let mut session = Session::returning(&self.pool).await?;
+            let changed = async {
+                let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
+                let changed = resend(&mut tx, &text, now).await?;
+                end(tx, changed).await
+            };
+            let changed = changed.await;
+            session.finish(changed)
+        });
+        let changed = changed.await?;
+        if changed == Changed::Done {
+            crate::store::ring(&self.bell);
         }
-        keep_on_resend(&mut tx, state, &row, &text).await?;
-        // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt.
-        sqlx::query(
-            "INSERT INTO postrider_queue (delivery_id, priority, due_at, token, attempts, cycle, cycle_started_at)
-             SELECT d.id, d.priority, ?2,
-                    max(coalesce(e.token, 0), coalesce(a.token, 0)),
-                    max(coalesce(e.attempts, 0), coalesce(a.number, 0)),
-                    max(coalesce(e.cycle, 1), coalesce(a.cycle, 1)) + 1, ?2
-             FROM postrider_deliveries d
-             LEFT JOIN postrider_ended e ON e.delivery_id = d.id
-             LEFT JOIN postrider_attempts a ON a.delivery_id = d.id
-                  AND a.number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = d.id)
-             WHERE d.id = ?1",
-        )
-        .bind(&text)
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query("DELETE FROM postrider_ended WHERE delivery_id = ?1").bind(&text).execute(&mut *tx).await?;
-        tx.commit().await?;
-        crate::store::ring(&self.bell);
-        Ok(Changed::Done)
+        Ok(changed)
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let text = id.to_string();
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let Some(row) = find(&mut tx, &text).await? else {
-            tx.rollback().await?;
-            return Ok(Changed::NotFound);
-        };
-        let state: State = word(&row, "state")?;
-        if state != State::Pending {
-            // At once, not whenever the connection is next used: other writers wait.
-            tx.rollback().await?;
-            return Ok(Changed::LeftAs(state));
-        }
-        sqlx::query(
-            "INSERT INTO postrider_ended (delivery_id, state, ended_at, token, attempts, cycle)
-             SELECT delivery_id, 'cancelled', ?2, token, attempts, cycle FROM postrider_queue WHERE delivery_id = ?1",
-        )
-        .bind(&text)
-        .bind(self.clock.now_millis())
-        .execute(&mut *tx)
-        .await?;
-        sqlx::query("DELETE FROM postrider_queue WHERE delivery_id = ?1").bind(&text).execute(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(Changed::Done)
+        let (text, now) = (id.to_string(), self.clock.now_millis());
+        let changed = undisturbed(|| async {
+            let mut session = Session::returning(&self.pool).await?;
+            let changed = async {
+                let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
+                let changed = cancel(&mut tx, &text, now).await?;
+                end(tx, changed).await
+            };
+            let changed = changed.await;
+            session.finish(changed)
+        });
+        changed.await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
         let now = self.clock.now_millis();
-        let mut tx = self.pool.begin().await?;
-        let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM postrider_deliveries) AS everything,
-                    (SELECT count(*) FROM postrider_queue) AS queued,
-                    (SELECT count(*) FROM postrider_queue WHERE leased_at IS NOT NULL) AS leased",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        let ended = sqlx::query("SELECT state, count(*) AS deliveries FROM postrider_ended GROUP BY state")
-            .fetch_all(&mut *tx)
-            .await?;
-        let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
-        let mut stats = stats(everything, queued, leased, &ended)?;
-        stats.relays = relays(&mut tx, now).await?;
-        drop(tx);
-        stats.oldest_due =
-            super::claim::first_due(&self.pool).await?.filter(|due| *due <= now).map(|due| since(due, now));
-        Ok(stats)
+        let mut session = Session::returning(&self.pool).await?;
+        let counted = async {
+            let mut tx = session.begin().await?;
+            count_all(&mut tx, now).await
+        };
+        let counted = counted.await;
+        session.finish(counted)
     }
 
     async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
@@ -193,6 +162,84 @@ impl AdminStore for SqliteStore {
     }
 }
 
+/// Commits what was changed, and lets other writers in at once where nothing was.
+async fn end(tx: Transaction<'_, Sqlite>, changed: Changed) -> Result<Changed, StoreError> {
+    match changed {
+        Changed::Done => tx.commit().await?,
+        Changed::LeftAs(_) | Changed::NotFound => tx.rollback().await?,
+    }
+    Ok(changed)
+}
+
+async fn resend(connection: &mut SqliteConnection, id: &str, now: i64) -> Result<Changed, StoreError> {
+    let Some(row) = find(connection, id).await? else {
+        return Ok(Changed::NotFound);
+    };
+    let state: State = word(&row, "state")?;
+    if matches!(state, State::Pending | State::Leased) {
+        return Ok(Changed::LeftAs(state));
+    }
+    keep_on_resend(connection, state, &row, id).await?;
+    // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt. They stop before their end.
+    sqlx::query(
+        "INSERT INTO postrider_queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at)
+         SELECT d.id, d.priority, length(CAST(d.body AS BLOB)), ?2,
+                max(coalesce(e.token, 0), coalesce(a.token, 0)),
+                max(coalesce(e.attempts, 0), coalesce(a.number, 0)),
+                min(max(coalesce(e.cycle, 1), coalesce(a.cycle, 1)), 4294967294) + 1, ?2
+         FROM postrider_deliveries d
+         LEFT JOIN postrider_ended e ON e.delivery_id = d.id
+         LEFT JOIN postrider_attempts a ON a.delivery_id = d.id
+              AND a.number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = d.id)
+         WHERE d.id = ?1",
+    )
+    .bind(id)
+    .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM postrider_ended WHERE delivery_id = ?1").bind(id).execute(connection).await?;
+    Ok(Changed::Done)
+}
+
+async fn cancel(connection: &mut SqliteConnection, id: &str, now: i64) -> Result<Changed, StoreError> {
+    let Some(row) = find(connection, id).await? else {
+        return Ok(Changed::NotFound);
+    };
+    let state: State = word(&row, "state")?;
+    if state != State::Pending {
+        return Ok(Changed::LeftAs(state));
+    }
+    sqlx::query(
+        "INSERT OR REPLACE INTO postrider_ended (delivery_id, state, ended_at, token, attempts, cycle)
+         SELECT delivery_id, 'cancelled', ?2, token, attempts, cycle FROM postrider_queue WHERE delivery_id = ?1",
+    )
+    .bind(id)
+    .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM postrider_queue WHERE delivery_id = ?1").bind(id).execute(connection).await?;
+    Ok(Changed::Done)
+}
+
+async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats, StoreError> {
+    let row = sqlx::query(
+        "SELECT (SELECT count(*) FROM postrider_deliveries) AS everything,
+                (SELECT count(*) FROM postrider_queue) AS queued,
+                (SELECT count(*) FROM postrider_queue WHERE leased_at IS NOT NULL) AS leased",
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let ended = sqlx::query("SELECT state, count(*) AS deliveries FROM postrider_ended GROUP BY state")
+        .fetch_all(&mut *connection)
+        .await?;
+    let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
+    let mut stats = stats(everything, queued, leased, &ended)?;
+    stats.relays = relays(connection, now).await?;
+    let due = super::claim::first_due(connection).await?.filter(|due| *due <= now);
+    stats.oldest_due = due.map(|due| since(due, now));
+    Ok(stats)
+}
+
 /// Of the outcomes recorded so far, leaves those that hold beyond a resend.
 async fn keep_on_resend(
     connection: &mut SqliteConnection,
@@ -201,7 +248,8 @@ async fn keep_on_resend(
     id: &str,
 ) -> Result<(), StoreError> {
     let outcomes = recorded(connection, id).await?;
-    let kept = kept_on_resend(state, &recipients(row)?, &outcomes);
+    // Who it was for may make no sense, and then it becomes a dead letter again, with the reason.
+    let kept = kept_on_resend(state, &recipients(row).unwrap_or_default(), &outcomes);
     sqlx::query("DELETE FROM postrider_recipients WHERE delivery_id = ?1").bind(id).execute(&mut *connection).await?;
     for outcome in kept {
         sqlx::query("INSERT INTO postrider_recipients (delivery_id, address, outcome, reply) VALUES (?1, ?2, ?3, ?4)")
@@ -219,17 +267,16 @@ async fn relays(connection: &mut SqliteConnection, now: i64) -> Result<Vec<Relay
     let rows = sqlx::query("SELECT id, seen_at, in_flight, paused FROM postrider_relays ORDER BY id")
         .fetch_all(connection)
         .await?;
-    rows.iter()
-        .map(|row| {
-            let seen_ago = since(row.try_get("seen_at")?, now);
-            Ok(RelayStatus::new(
-                row.try_get("id")?,
-                seen_ago,
-                unsigned(row.try_get("in_flight")?),
-                row.try_get("paused")?,
-            ))
-        })
-        .collect()
+    Ok(rows.iter().map(|row| relay(row, now)).collect())
+}
+
+/// A relay as it is shown. What another program may have written into its row is shown as well as can be.
+fn relay(row: &SqliteRow, now: i64) -> RelayStatus {
+    let mut problems = Problems::default();
+    let seen_ago = since(problems.or(row.number("seen_at"), now), now);
+    let in_flight = unsigned(problems.or(row.number("in_flight"), 0));
+    let id = problems.or(row.text_or_null("id"), None).unwrap_or_default();
+    RelayStatus::new(id, seen_ago, in_flight, problems.or(row.text_or_null("paused"), None))
 }
 
 impl SqliteStore {
@@ -265,18 +312,30 @@ impl SqliteStore {
         let mut after = String::new();
         loop {
             // Found without a lock, then looked at again with it: an operator may have resent one of them meanwhile.
+            let mut session = Session::returning(&self.pool).await?;
             let query = sqlx::query_scalar(AssertSqlSafe(find.clone())).bind(before).bind(&after);
-            let found: Vec<String> = query.fetch_all(&self.pool).await?;
+            let found = query.fetch_all(&mut *session).await;
+            let found: Vec<String> = session.finish(found.map_err(StoreError::from))?;
             let Some(last) = found.last() else {
                 return Ok(affected);
             };
             after.clone_from(last);
-            let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-            let query = sqlx::query_scalar(AssertSqlSafe(check.clone())).bind(before).bind(json(found));
-            let found: Vec<String> = query.fetch_all(&mut *tx).await?;
-            affected += u64::try_from(found.len()).unwrap_or(0);
-            sqlx::query(delete).bind(json(found)).execute(&mut *tx).await?;
-            tx.commit().await?;
+            let found = json(found);
+            let pruned = undisturbed(|| async {
+                let mut session = Session::returning(&self.pool).await?;
+                let pruned = async {
+                    let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
+                    let query = sqlx::query_scalar(AssertSqlSafe(check.clone())).bind(before).bind(&found);
+                    let found: Vec<String> = query.fetch_all(&mut *tx).await?;
+                    let count = u64::try_from(found.len()).unwrap_or(0);
+                    sqlx::query(delete).bind(json(found)).execute(&mut *tx).await?;
+                    tx.commit().await?;
+                    Ok(count)
+                };
+                let pruned = pruned.await;
+                session.finish(pruned)
+            });
+            affected += pruned.await?;
         }
     }
 }

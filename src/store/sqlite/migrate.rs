@@ -1,6 +1,7 @@
 //! Making and upgrading the tables, with a ledger of our own: the one that sqlx keeps belongs to the caller's migrations.
 
-use sqlx::{AssertSqlSafe, Connection, SqlitePool};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection};
 
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -25,8 +26,13 @@ pub(super) fn schema() -> String {
     format!("{LEDGER}\n{}", versions.collect::<String>())
 }
 
-pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
-    let mut connection = pool.acquire().await?;
+pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    // In another encoding a text has another number of octets, by which ids are checked and bodies divided.
+    let encoding: String = sqlx::query_scalar("PRAGMA encoding").fetch_one(&mut *connection).await?;
+    if encoding != "UTF-8" {
+        let text = format!("the database's encoding is {encoding}: the outbox needs UTF-8 (PRAGMA encoding)");
+        return Err(StoreError::new(StoreErrorKind::Rejected, text));
+    }
     // Outside a transaction, and remembered by the file.
     sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await?;
     // One process migrates; the others wait here and then find the work done.

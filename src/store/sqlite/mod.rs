@@ -13,13 +13,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use postrider_transport::DeliveryId;
-use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult,
+    SqliteSynchronous,
+};
+use sqlx::{Connection, Sqlite, SqlitePool};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, TestClock, from_millis, millis};
 use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
-use crate::store::{Claim, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
+use crate::store::session::{Session, undisturbed};
+use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
 /// Deliveries in an SQLite database (3.38 or later), beside the caller's own tables.
 ///
@@ -108,13 +113,38 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Runs a statement that is a transaction by itself.
+    async fn run(
+        &self,
+        query: impl Fn() -> Query<'static, Sqlite, SqliteArguments>,
+    ) -> Result<SqliteQueryResult, StoreError> {
+        let done = undisturbed(|| async {
+            let mut session = Session::returning(&self.pool).await?;
+            let done = query().execute(&mut *session).await;
+            session.finish(done.map_err(StoreError::from))
+        });
+        done.await
+    }
+}
+
 impl Store for SqliteStore {
     type Connection = SqliteConnection;
 
     async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let ids = enqueue::insert(&mut tx, &rows, self.clock.now_millis()).await?;
-        tx.commit().await?;
+        let now = self.clock.now_millis();
+        let ids = undisturbed(|| async {
+            let mut session = Session::returning(&self.pool).await?;
+            let inserted = async {
+                let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
+                let ids = enqueue::insert(&mut tx, &rows, now).await?;
+                tx.commit().await?;
+                Ok(ids)
+            };
+            let inserted = inserted.await;
+            session.finish(inserted)
+        });
+        let ids = ids.await?;
         crate::store::ring(&self.bell);
         Ok(ids)
     }
@@ -131,20 +161,32 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
-        claim::claim(&self.pool, claim, self.clock.now_millis()).await
+        undisturbed(|| claim::claim(&self.pool, claim, self.clock.now_millis())).await
+    }
+
+    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+        let claims: Vec<i64> = claims.iter().map(|claim| claim.number()).collect();
+        let claims = serde_json::Value::from(claims).to_string();
+        let text = "UPDATE postrider_queue SET leased_at = NULL, leased_by = NULL, due_at = min(due_at, ?2)
+             WHERE leased_by IN (SELECT value FROM json_each(?1)) AND leased_at IS NOT NULL";
+        let query = || sqlx::query(text).bind(claims.clone()).bind(self.clock.now_millis());
+        Ok(self.run(query).await?.rows_affected())
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
-        settle::settle(&self.pool, settlements, self.clock.now_millis()).await
+        undisturbed(|| settle::settle(&self.pool, settlements, self.clock.now_millis())).await
     }
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
-        settle::renew(&self.pool, keys, self.clock.now_millis().saturating_add(millis(lease))).await
+        let until = self.clock.now_millis().saturating_add(millis(lease));
+        undisturbed(|| settle::renew(&self.pool, keys, until)).await
     }
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
         let now = self.clock.now_millis();
-        let due = claim::first_due(&self.pool).await?;
+        let mut session = Session::returning(&self.pool).await?;
+        let due = claim::first_due(&mut session).await;
+        let due = session.finish(due)?;
         Ok(due.map(|due| Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(0))))
     }
 
@@ -155,26 +197,19 @@ impl Store for SqliteStore {
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
-        sqlx::query("DELETE FROM postrider_relays WHERE seen_at < ?1")
-            .bind(now.saturating_sub(millis(SILENCE)))
-            .execute(&self.pool)
-            .await?;
-        sqlx::query(
-            "INSERT INTO postrider_relays (id, seen_at, in_flight, paused) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (id) DO UPDATE SET seen_at = ?2, in_flight = ?3, paused = ?4",
-        )
-        .bind(report.id.to_string())
-        .bind(now)
-        .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
-        .bind(&report.paused)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        let silent = now.saturating_sub(millis(SILENCE));
+        self.run(|| sqlx::query("DELETE FROM postrider_relays WHERE seen_at < ?1").bind(silent)).await?;
+        let text = "INSERT INTO postrider_relays (id, seen_at, in_flight, paused) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO UPDATE SET seen_at = ?2, in_flight = ?3, paused = ?4";
+        let query = || {
+            let in_flight = i64::try_from(report.in_flight).unwrap_or(i64::MAX);
+            sqlx::query(text).bind(report.id.to_string()).bind(now).bind(in_flight).bind(report.paused.clone())
+        };
+        self.run(query).await.map(drop)
     }
 
     async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM postrider_relays WHERE id = ?1").bind(id.to_string()).execute(&self.pool).await?;
-        Ok(())
+        self.run(|| sqlx::query("DELETE FROM postrider_relays WHERE id = ?1").bind(id.to_string())).await.map(drop)
     }
 
     fn wake(&self) {

@@ -1,15 +1,14 @@
 //! From rows to types.
 
 use postrider_transport::DeliveryId;
-use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::delivery::RecipientOutcome;
 use crate::store::StoreError;
-use crate::store::sql::{corrupt, outcome};
+use crate::store::sql::{Columns, corrupt, outcome};
 
 pub(super) fn id(row: &SqliteRow, column: &str) -> Result<DeliveryId, StoreError> {
-    row.try_get::<&str, _>(column)?.parse().map_err(|_| corrupt("an id is no UUID"))
+    row.text(column)?.parse().map_err(|_| corrupt("an id is no UUID"))
 }
 
 /// The outcomes that differ from the delivery's.

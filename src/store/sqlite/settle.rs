@@ -2,33 +2,49 @@
 
 use std::collections::HashSet;
 
+use postrider_transport::Scope;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Row, SqlitePool};
+use sqlx::{AssertSqlSafe, Connection, Row, SqlitePool};
 
 use super::rows::id;
 use crate::clock::{millis, to_millis};
 use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
 use crate::state::State;
 use crate::store::StoreError;
+use crate::store::session::Session;
 
 pub(super) async fn settle(
     pool: &SqlitePool,
     settlements: &[Settlement],
     now: i64,
 ) -> Result<Vec<Settled>, StoreError> {
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let mut session = Session::returning(pool).await?;
+    let settled = async {
+        let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
+        let results = settle_in(&mut tx, settlements, now).await?;
+        tx.commit().await?;
+        Ok(results)
+    };
+    let settled = settled.await;
+    session.finish(settled)
+}
+
+async fn settle_in(
+    connection: &mut SqliteConnection,
+    settlements: &[Settlement],
+    now: i64,
+) -> Result<Vec<Settled>, StoreError> {
     // Nearly all are plainly sent, and go in two statements however many they are.
-    let mut done = settle_plain(&mut tx, settlements).await?;
+    let mut done = settle_plain(connection, settlements).await?;
     let mut results = Vec::with_capacity(settlements.len());
     for settlement in settlements {
         results.push(match settlement.is_plainly_sent() {
             // Removed, so that a second settlement of the same delivery finds nothing left.
             true if done.remove(&settlement.key) => Settled::Done,
             true => Settled::LeaseLost,
-            false => settle_one(&mut tx, settlement, now).await?,
+            false => settle_one(connection, settlement, now).await?,
         });
     }
-    tx.commit().await?;
     Ok(results)
 }
 
@@ -83,7 +99,11 @@ async fn settle_plain(
              (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
          SELECT a.value ->> 0, a.value ->> 1, a.value ->> 2, a.value ->> 3, a.value ->> 4, a.value ->> 5, a.value ->> 6,
                 a.value ->> 7, a.value ->> 8, a.value ->> 9
-         FROM json_each(?1) a",
+         FROM json_each(?1) a WHERE true
+         ON CONFLICT (delivery_id, number) DO UPDATE
+         SET cycle = excluded.cycle, token = excluded.token, started_at = excluded.started_at, finished_at = excluded.finished_at,
+             outcome = excluded.outcome, scope = NULL, sure = true, charged = true, note = NULL, error = NULL,
+             reply = excluded.reply, provider_id = excluded.provider_id, transport = excluded.transport",
     )
     .bind(serde_json::Value::from_iter(attempts).to_string())
     .execute(connection)
@@ -129,7 +149,8 @@ async fn settle_one(
 
 async fn give_back(connection: &mut SqliteConnection, settlement: &Settlement, due: i64) -> Result<bool, StoreError> {
     let updated = sqlx::query(
-        "UPDATE postrider_queue SET leased_at = NULL, due_at = ?3, attempts = attempts + ?4, spent = spent + ?5
+        "UPDATE postrider_queue
+         SET leased_at = NULL, leased_by = NULL, due_at = ?3, attempts = min(attempts, 4294967294) + ?4, spent = min(spent, 4294967294) + ?5
          WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL",
     )
     .bind(settlement.key.id.to_string())
@@ -154,7 +175,10 @@ async fn end(
         sqlx::query(
             "INSERT INTO postrider_ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
              SELECT delivery_id, ?3, ?4, ?5, token, attempts, cycle FROM postrider_queue
-             WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL",
+             WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL
+             ON CONFLICT (delivery_id) DO UPDATE
+             SET state = excluded.state, reason = excluded.reason, ended_at = excluded.ended_at, token = excluded.token,
+                 attempts = excluded.attempts, cycle = excluded.cycle",
         )
         .bind(&id)
         .bind(key.token)
@@ -173,12 +197,14 @@ async fn end(
     Ok(deleted.rows_affected() > 0)
 }
 
+/// A row that somebody else wrote where the attempt is to be written is overwritten: a result that cannot be written is a mail that is
+/// sent again.
 async fn record(connection: &mut SqliteConnection, id: &str, token: i64, attempt: &Attempt) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO postrider_attempts
-             (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport_fault, error, reply, provider_id,
-              transport)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT OR REPLACE INTO postrider_attempts
+             (delivery_id, number, cycle, token, started_at, finished_at, outcome, scope, sure, charged, note, error, reply,
+              provider_id, transport)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )
     .bind(id)
     .bind(i64::from(attempt.number))
@@ -187,7 +213,10 @@ async fn record(connection: &mut SqliteConnection, id: &str, token: i64, attempt
     .bind(to_millis(attempt.started_at))
     .bind(to_millis(attempt.finished_at))
     .bind(attempt.outcome.as_str())
-    .bind(attempt.transport_fault)
+    .bind(attempt.scope.map(Scope::as_str))
+    .bind(attempt.sure)
+    .bind(attempt.charged)
+    .bind(&attempt.note)
     .bind(&attempt.error)
     .bind(&attempt.reply)
     .bind(&attempt.provider_id)
@@ -198,11 +227,12 @@ async fn record(connection: &mut SqliteConnection, id: &str, token: i64, attempt
 }
 
 pub(super) async fn renew(pool: &SqlitePool, keys: &[LeaseKey], until: i64) -> Result<Vec<Settled>, StoreError> {
+    let mut session = Session::returning(pool).await?;
     let renewed = sqlx::query(AssertSqlSafe(format!("UPDATE postrider_queue SET due_at = ?2 WHERE {HELD}")))
         .bind(keys_as_json(keys.iter()))
         .bind(until)
-        .fetch_all(pool)
-        .await?;
-    let renewed = keys_of(&renewed)?;
+        .fetch_all(&mut *session)
+        .await;
+    let renewed = keys_of(&session.finish(renewed.map_err(StoreError::from))?)?;
     Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Done } else { Settled::LeaseLost }).collect())
 }

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use postrider_transport::{Encoded, Scope};
+
 use super::{LEASE, SECOND, StoreUnderTest, claim, claim_one, get, insert_one, retry, row, sent, settle};
 use crate::delivery::{LeaseKey, NewRow, When};
 use crate::state::{Outcome, Priority};
-use crate::{Claim, Settled, State, Store, TestClock};
+use crate::{AdminStore, Claim, Settled, State, Store, TestClock};
 
 /// The most urgent first; among equals, what has been due longest.
 pub async fn claims_go_by_priority_and_then_by_age<F: StoreUnderTest>(fixture: &F) {
@@ -39,6 +41,59 @@ pub async fn a_claim_takes_no_more_than_it_asks_for<F: StoreUnderTest>(fixture: 
     let sizes = [claim(&store, 0).await.len(), claim(&store, 3).await.len(), claim(&store, 3).await.len()];
     assert_eq!(sizes, [0, 3, 2]);
     assert!(claim(&store, 3).await.is_empty());
+}
+
+/// The mails of a claim stay within its octets, in the order of their urgency, and one comes in any case. What does not fit is due, and
+/// was not touched.
+pub async fn a_claim_keeps_its_byte_budget<F: StoreUnderTest>(fixture: &F) {
+    let store = fixture.fresh(TestClock::new()).await;
+    // The last character takes three octets.
+    let sized = |octets: usize, priority: u8| NewRow {
+        message: Encoded { format: "test/1".to_owned(), body: format!("{}…", "x".repeat(octets - 3)) },
+        priority: Priority::new(priority).expect("a priority"),
+        ..row()
+    };
+    let rows = vec![sized(100, 9), sized(100, 8), sized(100_000, 7), sized(10, 6), sized(10, 5)];
+    let ids = store.insert(rows).await.expect("inserting works");
+    let take = async |limit: usize, octets: u64| -> Vec<_> {
+        let leases = store.claim(Claim::new(limit, LEASE).max_bytes(octets)).await.expect("claiming works");
+        assert!(leases.iter().all(|lease| (lease.attempts, lease.lost) == (0, false)), "it was leased before");
+        leases.into_iter().map(|lease| lease.key.id).collect()
+    };
+    assert_eq!(take(5, 199).await, ids[..1], "199 octets are too few for 200");
+    assert_eq!(store.stats().await.expect("counting works").leased, 1);
+    assert_eq!(take(5, 1_000).await, ids[1..2], "what is less urgent does not pass by what does not fit");
+    assert_eq!(take(5, 0).await, ids[2..3], "one comes in any case");
+    assert_eq!(take(5, 20).await, ids[3..]);
+    assert!(take(5, 20).await.is_empty());
+}
+
+/// What a claim has leased whose answer never came is due again at once, and nobody is charged: no attempt was made. Other claims keep
+/// what they have.
+pub async fn a_claim_whose_answer_was_lost_is_taken_back<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    store.insert(vec![row(), row(), row()]).await.expect("inserting works");
+    let (lost, kept) = (Claim::new(2, LEASE), Claim::new(1, LEASE));
+    let unheard = store.claim(lost).await.expect("claiming works");
+    let held = store.claim(kept).await.expect("claiming works");
+    let never = Claim::new(1, LEASE);
+    assert_eq!(store.take_back(&[]).await.expect("taking back works"), 0);
+    assert_eq!(store.take_back(&[never.id, lost.id]).await.expect("taking back works"), 2);
+    assert_eq!(store.take_back(&[lost.id]).await.expect("taking back works"), 0, "there is nothing left");
+    assert_eq!(settle(&store, sent(&unheard[0])).await, Settled::LeaseLost, "it was held by nobody");
+    assert_eq!(settle(&store, sent(&held[0])).await, Settled::Done);
+
+    let again = claim(&store, 3).await;
+    let ids = |leases: &[crate::Lease]| leases.iter().map(|lease| lease.key.id).collect::<HashSet<_>>();
+    assert_eq!(ids(&again), ids(&unheard));
+    for lease in &again {
+        assert_eq!((lease.attempts, lease.spent, lease.lost, lease.last), (0, 0, false, None));
+        assert!(unheard.iter().all(|old| old.key.id != lease.key.id || old.key.token < lease.key.token));
+        assert_eq!(settle(&store, retry(lease, SECOND)).await, Settled::Done);
+    }
+    assert_eq!(store.take_back(&[lost.id, kept.id]).await.expect("taking back works"), 0, "they are settled");
+    assert_eq!(store.stats().await.expect("counting works").pending, 2);
 }
 
 /// A claim by the time at which a pass began leaves alone what the pass has put off, however soon that is due again.
@@ -102,7 +157,7 @@ pub async fn many_claimers_never_share_a_delivery<F: StoreUnderTest>(fixture: &F
                     match store.claim(Claim::new(7, LEASE)).await {
                         Ok(leases) if leases.is_empty() => empty += 1,
                         Ok(leases) => mine.extend(leases.into_iter().map(|lease| lease.key.id)),
-                        Err(error) if error.kind() == crate::StoreErrorKind::Unavailable => {}
+                        Err(error) if error.kind().is_transient() => {}
                         Err(error) => panic!("claiming failed: {error}"),
                     }
                 }
@@ -170,6 +225,74 @@ pub async fn a_vanished_holder_leaves_a_lost_attempt<F: StoreUnderTest>(fixture:
     assert_eq!(settle(&store, sent(&heir)).await, Settled::Done);
     let numbers: Vec<_> = get(&store, id).await.attempts.iter().map(|a| (a.number, a.outcome)).collect();
     assert_eq!(numbers, [(1, Outcome::Lost), (2, Outcome::Sent)]);
+}
+
+/// That the last attempt was lost is told until another one was made, also where the claim that noticed it gave the delivery back, and
+/// not beyond a resend.
+pub async fn a_lost_attempt_is_told_until_something_is_sent<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let id = insert_one(&store, row()).await;
+    claim_one(&store).await;
+    clock.advance(LEASE + SECOND);
+    let taking = Claim::new(1, LEASE);
+    let heir = store.claim(taking).await.expect("claiming works").remove(0);
+    assert!(heir.lost);
+    let back = crate::Settlement { attempt: None, charge: false, ..retry(&heir, SECOND) };
+    assert_eq!(settle(&store, back).await, Settled::Done);
+    clock.advance(SECOND);
+    let unheard = Claim::new(1, LEASE);
+    assert!(store.claim(unheard).await.expect("claiming works")[0].lost, "giving it back has not sent it");
+    assert_eq!(store.take_back(&[unheard.id]).await.expect("taking back works"), 1);
+    let third = claim_one(&store).await;
+    assert_eq!((third.lost, third.attempts, third.spent), (true, 1, 1));
+    assert_eq!(settle(&store, retry(&third, SECOND)).await, Settled::Done);
+    clock.advance(SECOND);
+    let fourth = claim_one(&store).await;
+    assert!(!fourth.lost, "an attempt was made since");
+    clock.advance(LEASE + SECOND);
+    let fifth = claim_one(&store).await;
+    let given_up = crate::Settlement { attempt: None, charge: false, ..super::dead(&fifth) };
+    assert_eq!(settle(&store, given_up).await, Settled::Done);
+    assert_eq!(store.resend(id).await.expect("resending works"), crate::Changed::Done);
+    assert!(!claim_one(&store).await.lost, "the operator knows, and has decided");
+}
+
+/// A delivery that was tried before comes with what its last attempt came to; others come without.
+pub async fn a_claim_tells_of_the_last_attempt<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let fresh = insert_one(&store, NewRow { due: Some(When::After(SECOND * 10)), ..row() }).await;
+    let tried = insert_one(&store, row()).await;
+    let verdicts = [(Some(Scope::Sender), false), (Some(Scope::Transport), true), (Some(Scope::Message), false)];
+    for (n, (scope, sure)) in (0..).zip(verdicts) {
+        let lease = claim_one(&store).await;
+        assert_eq!((lease.attempts, lease.last.is_some()), (n, n > 0));
+        let mut settlement = retry(&lease, SECOND);
+        let attempt = settlement.attempt.as_mut().expect("it was called");
+        (attempt.scope, attempt.sure) = (scope, sure);
+        let (finished_at, outcome, cycle) = (attempt.finished_at, attempt.outcome, attempt.cycle);
+        assert_eq!(settle(&store, settlement).await, Settled::Done);
+        clock.advance(SECOND);
+        let again = claim_one(&store).await;
+        let last = again.last.expect("it was tried");
+        assert_eq!((last.finished_at, last.outcome, last.cycle), (finished_at, outcome, cycle));
+        assert_eq!((last.scope, last.sure), (scope, sure));
+        let back = crate::Settlement { attempt: None, charge: false, ..retry(&again, SECOND) };
+        assert_eq!(settle(&store, back).await, Settled::Done);
+        clock.advance(SECOND);
+    }
+    clock.advance(SECOND * 10);
+    let both = claim(&store, 2).await;
+    let last = |id| both.iter().find(|lease| lease.key.id == id).expect("it is claimed").last;
+    assert_eq!((both.len(), last(fresh)), (2, None));
+    assert_eq!(last(tried).map(|last| last.scope), Some(Some(Scope::Message)));
+    clock.advance(LEASE + SECOND);
+    let taken_over = claim(&store, 2).await;
+    for lease in taken_over {
+        let last = lease.last.expect("it was lost");
+        assert_eq!((last.outcome, last.scope, last.sure, last.finished_at), (Outcome::Lost, None, true, clock.now()));
+    }
 }
 
 /// Renewing keeps others away for a whole lease from then.

@@ -83,6 +83,8 @@ macro_rules! store_tests {
             what_is_scheduled_waits_for_its_time
             claims_go_by_priority_and_then_by_age
             a_claim_takes_no_more_than_it_asks_for
+            a_claim_keeps_its_byte_budget
+            a_claim_whose_answer_was_lost_is_taken_back
             a_backlog_hides_nothing
             a_pass_does_not_meet_what_it_put_off
             many_claimers_never_share_a_delivery
@@ -90,13 +92,17 @@ macro_rules! store_tests {
             a_stale_settlement_spoils_no_valid_one
             a_lease_is_settled_once_in_a_batch
             a_vanished_holder_leaves_a_lost_attempt
+            a_lost_attempt_is_told_until_something_is_sent
+            a_claim_tells_of_the_last_attempt
             a_renewed_lease_is_not_taken_over
             a_slow_holder_may_settle_while_nobody_took_over
             a_retry_waits_and_counts
             what_is_given_back_costs_nothing
+            what_the_relay_made_of_an_attempt_is_kept
             every_end_is_kept_with_its_reason
             what_is_sent_together_stays_apart
             recipients_are_settled_one_by_one
+            recipients_by_the_ten_thousand_are_settled
             one_lost_lease_spoils_no_other
             a_resend_begins_anew_and_counts_on
             a_resend_mails_those_who_have_not_got_it

@@ -1,5 +1,7 @@
 //! Writing down results.
 
+use postrider_transport::Scope;
+
 use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, retry, row, row_for, sent, settle,
     settlement, states, through,
@@ -41,7 +43,7 @@ pub async fn what_is_given_back_costs_nothing<F: StoreUnderTest>(fixture: &F) {
     let lease = claim_one(&store).await;
     let mut unspent = Settlement { charge: false, ..retry(&lease, SECOND) };
     if let Some(attempt) = unspent.attempt.as_mut() {
-        attempt.transport_fault = true;
+        (attempt.scope, attempt.charged) = (Some(Scope::Transport), false);
         attempt.transport = None;
     }
     assert_eq!(settle(&store, unspent).await, Settled::Done);
@@ -49,13 +51,59 @@ pub async fn what_is_given_back_costs_nothing<F: StoreUnderTest>(fixture: &F) {
     let again = claim_one(&store).await;
     assert_eq!((again.attempts, again.spent), (1, 0));
     let history = get(&store, id).await.attempts;
-    assert!(history[0].transport_fault);
+    assert_eq!((history[0].scope, history[0].charged), (Some(Scope::Transport), false));
     assert_eq!(history[0].transport, None, "a transport was made up");
     // Given back without any call: no attempt at all.
     let untouched = Settlement { attempt: None, charge: false, ..retry(&again, SECOND) };
     assert_eq!(settle(&store, untouched).await, Settled::Done);
     clock.advance(SECOND);
     assert_eq!((claim_one(&store).await.attempts, get(&store, id).await.attempts.len()), (1, 1));
+}
+
+/// Whose condition it was, how sure that is, whether it was charged and why the relay did what it did: all of it is in the history, of a
+/// mail that was sent as well.
+pub async fn what_the_relay_made_of_an_attempt_is_kept<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let id = insert_one(&store, row()).await;
+    let scopes = [None, Some(Scope::Message), Some(Scope::Sender), Some(Scope::Transport)];
+    let mut expected = Vec::new();
+    for (n, scope) in (0..).zip(scopes.into_iter().chain([None])) {
+        let lease = claim_one(&store).await;
+        let mut settlement = if n == 4 { sent(&lease) } else { retry(&lease, SECOND) };
+        let attempt = settlement.attempt.as_mut().expect("it was called");
+        attempt.scope = scope;
+        (attempt.sure, attempt.charged) = (n % 2 == 0, n < 2);
+        attempt.note = (n > 0).then(|| format!("note ✓ {n}"));
+        expected.extend(settlement.attempt.clone());
+        assert_eq!(settle(&store, settlement).await, Settled::Done);
+        clock.advance(SECOND);
+    }
+    assert_eq!(get(&store, id).await.attempts, expected);
+}
+
+/// Mails to very many are claimed, settled in part, claimed for the rest, given up and resent.
+pub async fn recipients_by_the_ten_thousand_are_settled<F: StoreUnderTest>(fixture: &F) {
+    const ALL: usize = 10_000;
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let names: Vec<String> = (0..ALL).map(|n| format!("r{n}@example.com")).collect();
+    let id = insert_one(&store, row_for(&names.iter().map(String::as_str).collect::<Vec<_>>())).await;
+    let lease = claim_one(&store).await;
+    let through = |part: &[String], state| part.iter().map(|name| through(name, state)).collect::<Vec<_>>();
+    let partly = Settlement { recipients: through(&names[..ALL / 2], RecipientState::Sent), ..retry(&lease, SECOND) };
+    assert_eq!(settle(&store, partly).await, Settled::Done);
+    clock.advance(SECOND);
+    let rest = claim_one(&store).await;
+    assert_eq!((rest.recipients.len(), rest.taken, rest.partial), (ALL / 2, true, true));
+    let refused = through(&names[ALL / 2..ALL - 1], RecipientState::Refused);
+    assert_eq!(settle(&store, Settlement { recipients: refused, ..dead(&rest) }).await, Settled::Done);
+    let count = |delivery: &crate::Delivery, state| states(delivery).iter().filter(|(_, is)| *is == state).count();
+    let shown = get(&store, id).await;
+    let ends = [RecipientState::Sent, RecipientState::Refused, RecipientState::Dead];
+    assert_eq!(ends.map(|state| count(&shown, state)), [ALL / 2, ALL / 2 - 1, 1]);
+    assert_eq!(store.resend(id).await.expect("resending works"), crate::Changed::Done);
+    assert_eq!(claim_one(&store).await.recipients.len(), ALL / 2);
 }
 
 /// Sent, dead and in doubt are ends: nothing is due any more, and the reason is there to be read.
