@@ -1,15 +1,17 @@
 //! What to do with a result. Pure: no clock, no randomness, no I/O of its own.
 //!
-//! | Class | Scope | Then |
+//! | Class | Scope, after evidence | Then |
 //! |---|---|---|
-//! | Permanent | Message | dead letter now |
-//! | Transient | Message | retry by policy, or as the next hop asks; the budget shrinks by one |
-//! | any | Transport | give back unspent; pause the transport; never a dead letter |
-//! | in doubt | any | `Resend`: retry, the budget shrinks by one. `Hold`: the state `in_doubt` |
+//! | Permanent, believed | Message | dead letter now |
+//! | Permanent, not believed; Transient | Message | retry by policy, at the earliest when the next hop asks; charged, unless nothing is proven |
+//! | any | Sender, Transport | wait for the end of the pause, uncharged; never a dead letter |
+//! | in doubt | any | `Resend`: retry by policy, charged. `Hold`: the state `in_doubt` |
 //!
 //! Recipients are settled one by one: who took it is never mailed again, who refused for good is recorded, who refused for
-//! now is retried alone. The delivery ends `sent`, its refusals listed, if anybody took it.
+//! now is retried alone. Where somebody took it and others are left, that is progress: they are mailed at once, with a fresh budget. The
+//! delivery ends `sent`, its refusals listed, if anybody took it.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use postrider_transport::{Breaker, Class, Failure, Receipt, Recipient, Refusal, Scope, mask_addresses};
@@ -24,8 +26,31 @@ pub(crate) struct Decision {
     /// How the attempt is written down.
     pub(crate) outcome: Outcome,
     pub(crate) next: Next,
-    pub(crate) charge: bool,
+    /// Whether the attempt counts against the budget.
+    pub(crate) charged: bool,
+    /// What counts against it from now on.
+    pub(crate) spent: u32,
     pub(crate) recipients: Vec<RecipientOutcome>,
+}
+
+/// What evidence made of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Judged {
+    /// Whose condition a failure is.
+    pub(crate) scope: Scope,
+    /// Whether the attempt counts against the budget.
+    pub(crate) charge: bool,
+    /// Whether permanent refusals that no rule knows are final; those that are sure always are.
+    pub(crate) believed: bool,
+    /// How long the delivery waits at the least; `None` leaves it to its own backoff.
+    pub(crate) wait: Option<Duration>,
+}
+
+impl Judged {
+    /// The message's own condition, as the transport or this program says.
+    pub(crate) fn own() -> Self {
+        Self { scope: Scope::Message, charge: true, believed: true, wait: None }
+    }
 }
 
 /// What the rules look at besides the result.
@@ -37,15 +62,32 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) now: SystemTime,
     /// From -1 to 1, for the jitter.
     pub(crate) random: f64,
-    /// How long the transport is paused, where the relay goes on after the pause.
-    pub(crate) pause: Duration,
 }
 
 /// Decides about a delivery whose transport was called.
-pub(crate) fn decide(result: &Result<Receipt, Failure>, at: Circumstances<'_>) -> Decision {
+pub(crate) fn decide(result: &Result<Receipt, Failure>, judged: Judged, at: Circumstances<'_>) -> Decision {
     match result {
-        Ok(receipt) => accepted(receipt, at),
-        Err(failure) => failed(failure, at),
+        Ok(receipt) => accepted(receipt, judged, at),
+        Err(failure) => failed(failure, judged, at),
+    }
+}
+
+/// A receipt that accepts nobody breaks the transport's contract: its refusals are what really happened.
+pub(crate) fn honest(result: Result<Receipt, Failure>, recipients: &[Recipient]) -> Result<Receipt, Failure> {
+    match result {
+        Ok(receipt) if !receipt.refused.is_empty() && !recipients.is_empty() => {
+            let refused: HashSet<_> = receipt.refused.iter().map(|refusal| &refusal.recipient).collect();
+            if !recipients.iter().all(|recipient| refused.contains(recipient)) {
+                return Ok(receipt);
+            }
+            let error = "every recipient was refused";
+            let later = receipt.refused.iter().any(|refusal| refusal.class == Class::Transient);
+            let class = if later { Failure::transient } else { Failure::permanent };
+            let failure = class(Scope::Message, error);
+            let failure = if receipt.refused.iter().all(|refusal| refusal.sure) { failure } else { failure.unsure() };
+            Err(failure.with_refused(receipt.refused))
+        }
+        other => other,
     }
 }
 
@@ -86,81 +128,72 @@ pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
     None
 }
 
-fn accepted(receipt: &Receipt, at: Circumstances<'_>) -> Decision {
-    let sorted = sort(&receipt.refused, &at.lease.recipients);
-    if sorted.unnamed.is_empty() && !at.lease.recipients.is_empty() {
-        // Accepted for nobody: the transport broke its contract, and its refusals are what really happened.
-        let error = "every recipient was refused";
-        let failure = if sorted.transient.is_empty() {
-            Failure::permanent(Scope::Message, error)
-        } else {
-            Failure::transient(Scope::Message, error)
-        };
-        return failed(&failure.with_refused(receipt.refused.clone()), at);
-    }
+fn accepted(receipt: &Receipt, judged: Judged, at: Circumstances<'_>) -> Decision {
+    let sorted = sort(&receipt.refused, &at.lease.recipients, judged.believed);
     let mut recipients = refused(&sorted.permanent);
-    let next = if sorted.transient.is_empty() {
-        Next::Sent
-    } else {
-        match retry(at, None) {
-            Ok(next) => {
-                recipients.extend(sorted.unnamed.iter().map(|recipient| RecipientOutcome {
-                    recipient: (*recipient).clone(),
-                    state: RecipientState::Sent,
-                    reply: receipt.reply.clone(),
-                }));
-                next
-            }
-            Err(_) => {
-                recipients.extend(refused(&sorted.transient));
-                Next::Sent
-            }
-        }
-    };
-    Decision { outcome: Outcome::Sent, next, charge: true, recipients }
+    let decision =
+        |next, spent, recipients| Decision { outcome: Outcome::Sent, next, charged: true, spent, recipients };
+    if sorted.transient.is_empty() {
+        return decision(Next::Sent, at.lease.spent.saturating_add(1), recipients);
+    }
+    if at.now >= deadline(at.lease, at.policy) {
+        recipients.extend(refused(&sorted.transient));
+        return decision(Next::Sent, at.lease.spent.saturating_add(1), recipients);
+    }
+    // Progress is not failure: each such attempt leaves fewer, so that it comes to an end.
+    recipients.extend(sorted.unnamed.iter().map(|recipient| RecipientOutcome {
+        recipient: (*recipient).clone(),
+        state: RecipientState::Sent,
+        reply: receipt.reply.clone(),
+    }));
+    decision(Next::Pending { after: Duration::ZERO }, 0, recipients)
 }
 
-fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
+fn failed(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Decision {
     let lease = at.lease;
-    let sorted = sort(failure.refused(), &lease.recipients);
+    let believed = judged.believed || failure.is_sure();
+    let sorted = sort(failure.refused(), &lease.recipients, judged.believed);
     let mut recipients = refused(&sorted.permanent);
     let retriable = sorted.transient.len() + sorted.unnamed.len();
     let nobody_left = retriable == 0 && !lease.recipients.is_empty();
+    let spent = lease.spent.saturating_add(u32::from(judged.charge));
+    let decision = |outcome, next, recipients| Decision { outcome, next, charged: judged.charge, spent, recipients };
 
     if failure.in_doubt() && !nobody_left {
         let error = failure.to_string();
         let next = match lease.when_in_doubt {
             WhenInDoubt::Hold => Next::InDoubt { reason: format!("in doubt: {error}") },
-            WhenInDoubt::Resend => retry(at, asked(failure)).unwrap_or_else(|why| {
+            WhenInDoubt::Resend => retry(failure, judged, at).unwrap_or_else(|why| {
                 let reason = format!("{why}; it may have been accepted: {error}");
                 given_up(lease, RecipientState::InDoubt, reason, &mut recipients)
             }),
         };
-        return Decision { outcome: Outcome::InDoubt, next, charge: true, recipients };
+        return decision(Outcome::InDoubt, next, recipients);
     }
     let outcome = match failure.class() {
         Class::Permanent => Outcome::Permanent,
         Class::Transient => Outcome::Transient,
     };
-    if failure.scope() != Scope::Message && !nobody_left {
+    if judged.scope != Scope::Message && !nobody_left {
         let left = deadline(lease, at.policy).duration_since(at.now).unwrap_or_default();
-        // Away for longer than the pause, so that another message is the next to prove the transport, however urgent this one is.
-        let away = asked(failure).unwrap_or_default().max(at.pause.saturating_mul(2));
         let next = if left.is_zero() {
             given_up(lease, RecipientState::Dead, format!("expired: {failure}"), &mut recipients)
         } else {
-            Next::Pending { after: away.min(left) }
+            let wait = judged.wait.unwrap_or_else(|| own_wait(failure, judged, at));
+            // At the end of its time once more, in case another relay can send.
+            Next::Pending { after: wait.min(left) }
         };
-        return Decision { outcome, next, charge: false, recipients };
+        return decision(outcome, next, recipients);
     }
-    // A permanent failure speaks for the recipients that it does not name; those refused only for now are retried.
-    let unnamed_is_over = failure.class() == Class::Permanent;
+    // A permanent failure speaks for the recipients that it does not name; those refused only for now are retried. One that is not the
+    // message's by what the transport says, and is by evidence, is tried until its budget ends it.
+    let unnamed_is_over = failure.class() == Class::Permanent && failure.scope() == Scope::Message && believed;
     let retry_some = !sorted.transient.is_empty() || (!unnamed_is_over && !sorted.unnamed.is_empty());
     let next = if retry_some {
         if unnamed_is_over {
             recipients.extend(sorted.unnamed.iter().map(|r| refusal_of(r, failure)));
         }
-        match retry(at, asked(failure)) {
+        match retry(failure, judged, at) {
             Ok(next) => next,
             Err(why) => {
                 recipients.extend(refused(&sorted.transient));
@@ -173,26 +206,32 @@ fn failed(failure: &Failure, at: Circumstances<'_>) -> Decision {
         }
         given_up(lease, RecipientState::Dead, format!("permanent: {failure}"), &mut recipients)
     };
-    Decision { outcome, next, charge: true, recipients }
+    decision(outcome, next, recipients)
 }
 
-/// How long the next hop asks to wait. A day at the most, as for the transport's pause: a wait beyond the delivery's time would be
-/// its end, and what is to be paid or mended is so before.
+/// How long the next hop asks to wait. A day at the most, as for a pause: a wait beyond the delivery's time would be its end, and what
+/// is to be paid or mended is so before.
 fn asked(failure: &Failure) -> Option<Duration> {
     failure.retry_after().map(|wait| wait.min(Breaker::LONGEST))
 }
 
 /// The next try, or why there is none.
-fn retry(at: Circumstances<'_>, asked: Option<Duration>) -> Result<Next, String> {
-    let spent = at.lease.spent.saturating_add(1);
+fn retry(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Result<Next, String> {
+    let spent = at.lease.spent.saturating_add(u32::from(judged.charge));
     if spent >= at.policy.max_attempts() {
         return Err(format!("budget: {spent} attempts spent"));
     }
-    let after = at.policy.delay(spent, asked, at.random);
+    let after = own_wait(failure, judged, at).max(judged.wait.unwrap_or_default());
     match at.now.checked_add(after) {
         Some(due) if due < deadline(at.lease, at.policy) => Ok(Next::Pending { after }),
         _ => Err("expired: the next attempt would come too late".to_owned()),
     }
+}
+
+/// By the backoff, and at least as long as the next hop asks. What is not charged grows with the attempts that were made.
+fn own_wait(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Duration {
+    let failures = if judged.charge { at.lease.spent } else { at.lease.attempts };
+    at.policy.delay(failures.saturating_add(1), asked(failure), at.random)
 }
 
 /// The end of a delivery that can go no further. If somebody took it, it ends `sent`, and everybody who is still open goes on
@@ -201,8 +240,8 @@ fn given_up(lease: &Lease, state: RecipientState, reason: String, recipients: &m
     if !lease.taken {
         return Next::Dead { reason };
     }
-    let open = |recipient: &&Recipient| !recipients.iter().any(|outcome| outcome.recipient == **recipient);
-    let open: Vec<_> = lease.recipients.iter().filter(open).cloned().collect();
+    let through: HashSet<_> = recipients.iter().map(|outcome| &outcome.recipient).collect();
+    let open: Vec<_> = lease.recipients.iter().filter(|recipient| !through.contains(recipient)).cloned().collect();
     recipients.extend(open.into_iter().map(|recipient| RecipientOutcome {
         recipient,
         state,
@@ -225,11 +264,22 @@ struct Sorted<'a> {
     unnamed: Vec<&'a Recipient>,
 }
 
-fn sort<'a>(refusals: &'a [Refusal], recipients: &'a [Recipient]) -> Sorted<'a> {
+/// Permanent is what is sure, or believed.
+fn sort<'a>(refusals: &'a [Refusal], recipients: &'a [Recipient], believed: bool) -> Sorted<'a> {
     let mut sorted = Sorted { permanent: Vec::new(), transient: Vec::new(), unnamed: Vec::new() };
+    if refusals.is_empty() {
+        sorted.unnamed.extend(recipients);
+        return sorted;
+    }
+    let mut named = HashMap::with_capacity(refusals.len());
+    for refusal in refusals {
+        named.entry(&refusal.recipient).or_insert(refusal);
+    }
     for recipient in recipients {
-        match refusals.iter().find(|refusal| refusal.recipient == *recipient) {
-            Some(refusal) if refusal.class == Class::Permanent => sorted.permanent.push(refusal),
+        match named.get(recipient) {
+            Some(refusal) if refusal.class == Class::Permanent && (refusal.sure || believed) => {
+                sorted.permanent.push(refusal);
+            }
             Some(refusal) => sorted.transient.push(refusal),
             None => sorted.unnamed.push(recipient),
         }

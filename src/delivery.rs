@@ -301,8 +301,9 @@ pub struct Settlement {
     pub key: LeaseKey,
     /// The attempt, if the transport was called.
     pub attempt: Option<Attempt>,
-    /// Whether the attempt counts against the budget.
-    pub charge: bool,
+    /// How many attempts of this cycle count against the budget from now on: [`Lease::spent`], one more, or 0 where the budget begins
+    /// anew.
+    pub spent: u32,
     /// The recipients who are through, where their outcome differs from the delivery's.
     pub recipients: Vec<RecipientOutcome>,
     /// What the delivery becomes.

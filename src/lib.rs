@@ -20,7 +20,7 @@ pub use delivery::{Attempt, LastAttempt, Lease, LeaseKey, NewRow, Next, Recipien
 pub use enqueue::{EnqueueError, NewDelivery};
 pub use observe::{Event, Observer};
 pub use outbox::{Accept, EnqueueOnly, Outbox};
-pub use relay::{Pass, Pause, Relay};
+pub use relay::{Pass, Pause, PausedSender, Relay};
 pub use retry::RetryPolicy;
 pub use state::{Outcome, Priority, RecipientState, State, UnknownWord, WhenInDoubt};
 #[cfg(feature = "mysql")]

@@ -104,6 +104,24 @@ pub enum Event<'a> {
         /// Its name.
         transport: &'a str,
     },
+    /// The next hop refuses a sender, for all its mail. It waits without a call; other senders go on.
+    SenderPaused {
+        /// The transport's name.
+        transport: &'a str,
+        /// The From address: leave it out of logs and of metrics.
+        sender: &'a str,
+        /// Why.
+        reason: &'a str,
+        /// How long until one of its messages finds out whether it is taken again.
+        pause: Duration,
+    },
+    /// The next hop takes a sender's mail again.
+    SenderResumed {
+        /// The transport's name.
+        transport: &'a str,
+        /// The From address: leave it out of logs and of metrics.
+        sender: &'a str,
+    },
     /// The database stopped answering. It comes once for each outage.
     StoreUnavailable {
         /// What it said.

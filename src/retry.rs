@@ -80,13 +80,10 @@ impl RetryPolicy {
         self.max_age
     }
 
-    /// The wait after the `failures`th failure that counts, from 1 on. `asked` is what the next hop asked for: it is
-    /// granted, but never shorter than the base. `random` is a number from -1 to 1.
+    /// The wait after the `failures`th failure that counts, from 1 on. `asked` is what the next hop asked for: a lower bound of the
+    /// backoff, never its replacement. `random` is a number from -1 to 1.
     pub fn delay(&self, failures: u32, asked: Option<Duration>, random: f64) -> Duration {
-        match asked {
-            Some(asked) => asked.max(self.backoff.base),
-            None => self.backoff.delay(failures, random),
-        }
+        self.backoff.delay(failures, random).max(asked.unwrap_or_default())
     }
 }
 
@@ -102,9 +99,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_next_hop_asks_is_granted_above_the_floor() {
+    fn what_the_next_hop_asks_is_a_lower_bound() {
         let policy = RetryPolicy::default().backoff(SECOND * 5, SECOND * 10);
         assert_eq!(policy.delay(1, Some(SECOND * 90), 0.0), SECOND * 90);
-        assert_eq!(policy.delay(9, Some(SECOND), 0.0), SECOND * 5);
+        assert_eq!(policy.delay(1, Some(Duration::ZERO), 0.0), SECOND * 5);
+        assert_eq!(policy.delay(9, Some(SECOND), 0.0), SECOND * 10);
     }
 }

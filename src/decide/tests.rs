@@ -19,7 +19,24 @@ fn policy() -> RetryPolicy {
 }
 
 fn at<'a>(lease: &'a Lease, policy: &'a RetryPolicy) -> Circumstances<'a> {
-    Circumstances { lease, policy, now: lease.claimed_at, random: 0.0, pause: SECOND * 7 }
+    Circumstances { lease, policy, now: lease.claimed_at, random: 0.0 }
+}
+
+/// Decides with what the transport says taken as it is: a pause of seven seconds, where it is not the message's condition.
+fn decide(result: &Result<Receipt, Failure>, at: Circumstances<'_>) -> Decision {
+    super::decide(result, as_said(result), at)
+}
+
+fn as_said(result: &Result<Receipt, Failure>) -> Judged {
+    match result {
+        Err(failure) if failure.scope() != Scope::Message => Judged {
+            scope: failure.scope(),
+            charge: failure.in_doubt(),
+            believed: false,
+            wait: Some(SECOND * 7).max(failure.retry_after().map(|wait| wait.min(Breaker::LONGEST))),
+        },
+        _ => Judged::own(),
+    }
 }
 
 fn after(decision: &Decision) -> Duration {
@@ -57,7 +74,7 @@ fn a_permanent_fault_of_the_message_is_a_dead_letter_at_once() {
     let (lease, policy) = (lease(&["a"]), policy());
     let decision = decide(&Err(Failure::permanent(Scope::Message, "too large")), at(&lease, &policy));
     assert_eq!(reason(&decision.next), "permanent: too large");
-    assert!(decision.charge);
+    assert!(decision.charged);
 }
 
 #[test]
@@ -66,7 +83,7 @@ fn a_transient_fault_of_the_message_is_retried_until_the_budget_is_spent() {
     let mut waits = Vec::new();
     loop {
         let decision = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
-        assert!(decision.charge);
+        assert!(decision.charged);
         lease.spent += 1;
         if let Next::Dead { reason } = &decision.next {
             assert_eq!(reason, "budget: 3 attempts spent: busy");
@@ -102,7 +119,7 @@ fn the_transports_fault_costs_nothing_and_kills_nothing() {
         Failure::transient(Scope::Message, "connection refused"),
     ] {
         let decision = decide(&Err(failure.with_scope(Scope::Transport)), at(&lease, &policy));
-        assert_eq!((decision.charge, after(&decision)), (false, SECOND * 14));
+        assert_eq!((decision.charged, after(&decision)), (false, SECOND * 7));
     }
     let asked = Failure::transient(Scope::Transport, "429").with_retry_after(SECOND * 60);
     assert_eq!(after(&decide(&Err(asked), at(&lease, &policy))), SECOND * 60);
@@ -115,7 +132,8 @@ fn doubt_follows_the_deliverys_wish_whoever_is_to_blame() {
         let doubt = || Err(Failure::maybe_accepted("no reply").with_scope(scope));
         lease.when_in_doubt = WhenInDoubt::Resend;
         let decision = decide(&doubt(), at(&lease, &policy));
-        assert_eq!((decision.outcome, decision.charge, after(&decision)), (Outcome::InDoubt, true, SECOND));
+        assert_eq!((decision.outcome, decision.charged), (Outcome::InDoubt, true));
+        assert_eq!(after(&decision), if scope == Scope::Message { SECOND } else { SECOND * 7 });
         lease.when_in_doubt = WhenInDoubt::Hold;
         assert_eq!(reason(&decide(&doubt(), at(&lease, &policy)).next), "in doubt: no reply");
     }
@@ -130,7 +148,7 @@ fn recipients_are_settled_one_by_one() {
     let (lease, policy) = (lease(&["a", "b", "c"]), policy());
     let receipt = Receipt::new().with_refused(vec![no("b", Class::Permanent), no("c", Class::Transient)]);
     let decision = decide(&Ok(receipt), at(&lease, &policy));
-    assert_eq!(after(&decision), SECOND);
+    assert_eq!(after(&decision), Duration::ZERO, "progress is not failure");
     assert_eq!(states(&decision), [("b", RecipientState::Refused), ("a", RecipientState::Sent)]);
 }
 
@@ -147,12 +165,60 @@ fn who_took_it_makes_the_delivery_sent_even_when_the_rest_never_does() {
 }
 
 #[test]
-fn a_partly_accepted_delivery_whose_budget_ends_now_is_sent_with_all_refusals() {
+fn progress_goes_on_at_once_with_a_fresh_budget_until_its_time_is_up() {
     let (mut lease, policy) = (lease(&["a", "b"]), policy());
     lease.spent = 2;
-    let receipt = Receipt::new().with_refused(vec![no("b", Class::Transient)]);
-    let decision = decide(&Ok(receipt), at(&lease, &policy));
+    let receipt = || Ok(Receipt::new().with_refused(vec![no("b", Class::Transient)]));
+    let decision = decide(&receipt(), at(&lease, &policy));
+    assert_eq!(
+        (after(&decision), decision.spent, states(&decision)),
+        (Duration::ZERO, 0, vec![("a", RecipientState::Sent)])
+    );
+    lease.expires_at = Some(lease.claimed_at);
+    let decision = decide(&receipt(), at(&lease, &policy));
     assert_eq!((states(&decision), decision.next.clone()), (vec![("b", RecipientState::Refused)], Next::Sent));
+}
+
+#[test]
+fn a_recipient_that_is_refused_in_words_that_no_rule_knows_is_tried_again() {
+    let (lease, policy) = (lease(&["a", "b"]), policy());
+    let receipt = || Ok(Receipt::new().with_refused(vec![no("b", Class::Permanent).unsure()]));
+    let first = super::decide(&receipt(), Judged { believed: false, ..Judged::own() }, at(&lease, &policy));
+    assert_eq!((after(&first), states(&first)), (Duration::ZERO, vec![("a", RecipientState::Sent)]));
+    let second = super::decide(&receipt(), Judged::own(), at(&lease, &policy));
+    assert_eq!((&second.next, states(&second)), (&Next::Sent, vec![("b", RecipientState::Refused)]));
+}
+
+#[test]
+fn a_refusal_that_is_not_believed_is_tried_again_charged_or_not() {
+    let (mut lease, policy) = (lease(&["a"]), policy());
+    lease.attempts = 3;
+    let refused = || Err(Failure::permanent(Scope::Message, "what").unsure());
+    for (charge, spent, wait) in [(true, 1, SECOND), (false, 0, SECOND * 8)] {
+        let judged = Judged { believed: false, charge, ..Judged::own() };
+        let decision = super::decide(&refused(), judged, at(&lease, &policy));
+        assert_eq!((decision.outcome, decision.charged, decision.spent), (Outcome::Permanent, charge, spent));
+        assert_eq!(after(&decision), wait);
+    }
+    let believed = super::decide(&refused(), Judged::own(), at(&lease, &policy));
+    assert_eq!(reason(&believed.next), "permanent: what");
+    // What the transport takes for its own, and is the message's by evidence, ends by its budget.
+    let own = super::decide(&Err(Failure::permanent(Scope::Transport, "535")), Judged::own(), at(&lease, &policy));
+    assert_eq!((own.charged, after(&own)), (true, SECOND));
+}
+
+#[test]
+fn what_many_recipients_come_to_takes_linear_time() {
+    let many: Vec<String> = (0..100_000).map(|n| format!("r{n}")).collect();
+    let recipients: Vec<&str> = many.iter().map(String::as_str).collect();
+    let (mut lease, policy) = (lease(&recipients), policy());
+    let refused: Vec<_> = recipients[1..].iter().map(|recipient| no(recipient, Class::Permanent)).collect();
+    let decision = decide(&Ok(Receipt::new().with_refused(refused.clone())), at(&lease, &policy));
+    assert_eq!((decision.recipients.len(), decision.next), (99_999, Next::Sent));
+    lease.taken = true;
+    lease.spent = 2;
+    let failure = Failure::transient(Scope::Message, "no").with_refused(refused);
+    assert_eq!(decide(&Err(failure), at(&lease, &policy)).recipients.len(), 100_000);
 }
 
 #[test]
@@ -171,8 +237,8 @@ fn nobody_took_it() {
     );
     assert_eq!((after(&again), states(&again)), (SECOND, vec![("a", RecipientState::Refused)]));
     // A receipt that accepted nobody is a failure, whatever the transport called it.
-    let lying = decide(&Ok(Receipt::new().with_refused(all(Class::Permanent))), at(&lease, &policy));
-    assert!(matches!(lying.next, Next::Dead { .. }));
+    let lying = honest(Ok(Receipt::new().with_refused(all(Class::Permanent))), &lease.recipients);
+    assert!(matches!(decide(&lying, at(&lease, &policy)).next, Next::Dead { .. }));
     // One was refused for now, and the failure as a whole is for good: the one is retried.
     let one = Failure::permanent(Scope::Message, "none").with_refused(vec![no("b", Class::Transient)]);
     let some = decide(&Err(one), at(&lease, &policy));

@@ -1,11 +1,16 @@
 //! The worker: claim, send, decide, settle.
 
-mod claim;
+mod claims;
+mod completer;
+mod evidence;
+mod executor;
+mod heartbeat;
+mod in_flight;
 mod outage;
 mod pass;
-mod renew;
-mod send;
-mod settle;
+mod probe;
+mod producer;
+mod run;
 mod shared;
 
 use std::fmt;
@@ -15,12 +20,12 @@ use std::time::Duration;
 use postrider_transport::{Backoff, Transport};
 use tokio_util::sync::CancellationToken;
 
-pub use pass::{Pass, Pause};
+pub use pass::{Pass, Pause, PausedSender};
 
 use crate::observe::{Event, Observer};
 use crate::retry::RetryPolicy;
-use crate::store::{Claim, Store, StoreError};
-use claim::Until;
+use crate::store::{Store, StoreError};
+use run::RunMode;
 use shared::Shared;
 
 /// Carries messages from the store to the transport, until it is told to stop.
@@ -48,6 +53,10 @@ pub struct Relay<S, T> {
     settings: Settings,
 }
 
+/// What an octet of a stored mail takes in memory while it is sent: the stored text, what is read from it, its attachments in base64 with
+/// line ends, and the whole as it goes out.
+const MEMORY_OF_AN_OCTET: u64 = 6;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// What can be set.
@@ -60,8 +69,7 @@ struct Settings {
     send_timeout: Duration,
     grace: Duration,
     abandon: CancellationToken,
-    /// Whether this is a pass, and not a relay that goes on.
-    ends_by_itself: bool,
+    memory: u64,
     observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -76,7 +84,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
             send_timeout: Duration::from_secs(30 * 60),
             grace: Duration::from_secs(25),
             abandon: CancellationToken::new(),
-            ends_by_itself: false,
+            memory: 256 * 1024 * 1024,
             observers: Vec::new(),
         };
         Self { store, transport, settings }
@@ -106,14 +114,21 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self
     }
 
+    /// How many octets of memory the mails in hand may take, as an estimate: six for each octet of a stored mail. Default: 256 MiB. Large
+    /// mails are claimed one after the other where they do not fit together, and one is claimed in any case.
+    pub fn memory(mut self, octets: u64) -> Self {
+        self.settings.memory = octets;
+        self
+    }
+
     /// When to try again, and when to give up.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.settings.retry = policy;
         self
     }
 
-    /// How long the transport is paused after a failure that it is itself to blame for, and then after each probe that fares no
-    /// better. Default: from 1 s to 5 minutes.
+    /// How long the transport, or a sender, is paused after a failure that is its condition, and then after each round of probes that
+    /// fares no better. What the next hop asks for is a lower bound, and a day the most. Default: from 1 s to 5 minutes.
     pub fn pause(mut self, backoff: Backoff) -> Self {
         self.settings.pause = backoff;
         self
@@ -126,7 +141,8 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self
     }
 
-    /// How long a stopping relay waits for messages that are being sent. Then their calls are dropped, and they are in doubt.
+    /// How long a stopping relay waits for messages that are being sent. Then their calls are dropped, and they are in doubt; those that
+    /// only waited within the transport, for a rate limit or a connection, are given back uncharged.
     /// Default: 25 s, within the half minute that service managers usually grant.
     pub fn grace(mut self, wait: Duration) -> Self {
         self.settings.grace = wait;
@@ -174,7 +190,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// Prefer the token. If the future is dropped, calls under way are dropped with it, and their deliveries are taken over when
     /// their leases run out, each with a `lost` attempt.
     pub async fn run(self, shutdown: CancellationToken) -> Result<Pass, StoreError> {
-        self.work(Until::Stopped, shutdown).await
+        self.work(RunMode::Run, shutdown).await
     }
 
     /// One round for tests and cron: claims once, up to [`concurrency`](Self::concurrency) and at most 1,024, and returns when all of it
@@ -183,7 +199,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// # Errors
     /// When the database does not answer.
     pub async fn tick(self) -> Result<Pass, StoreError> {
-        self.work(Until::Claimed, CancellationToken::new()).await
+        self.work(RunMode::Tick, CancellationToken::new()).await
     }
 
     /// Sends all that was due when it began, then returns. A delivery that fails is not tried again in the same pass, and one that
@@ -200,22 +216,22 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// # Errors
     /// As [`drain`](Self::drain).
     pub async fn drain_until(self, shutdown: CancellationToken) -> Result<Pass, StoreError> {
-        self.work(Until::Drained, shutdown).await
+        self.work(RunMode::Drain, shutdown).await
     }
 
-    async fn work(mut self, until: Until, shutdown: CancellationToken) -> Result<Pass, StoreError> {
-        self.settings.ends_by_itself = until != Until::Stopped;
+    async fn work(self, mode: RunMode, shutdown: CancellationToken) -> Result<Pass, StoreError> {
         let shared = Arc::new(Shared::new(self.store, self.transport, self.settings));
-        let background = renew::start(&shared);
-        let result = claim::work(&shared, until, shutdown).await;
+        let background = heartbeat::start(&shared);
+        let result = run::run(&shared, mode, shutdown).await;
         background.stop().await;
         result
     }
 }
 
 impl Settings {
-    fn claim(&self, limit: usize) -> Claim {
-        Claim::new(limit, self.lease)
+    /// How many octets of stored mail may be in hand.
+    fn memory_octets(&self) -> u64 {
+        self.memory / MEMORY_OF_AN_OCTET
     }
 }
 

@@ -1,21 +1,21 @@
 //! What the tasks of one relay share.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use postrider_transport::{Breaker, Change, DeliveryId, Failure, Receipt, Transport};
+use postrider_transport::{Admit, Failure, Receipt, Transport, mask_addresses};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::evidence::{Admission, Call, Change, Evidence, Verdict};
+use super::in_flight::InFlight;
 use super::outage::Outage;
-use super::{Pass, Pause, Settings};
-use crate::delivery::LeaseKey;
+use super::{Pass, Pause, PausedSender, Settings};
 use crate::observe::Event;
-use crate::store::{RelayId, RelayReport, StoreError, StoreErrorKind};
+use crate::store::{RelayId, RelayReport, Store, StoreError, StoreErrorKind};
 
 /// How long a call to the store may take at the least. A database that is busy must not be taken for one that is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,18 +31,21 @@ pub(super) struct Shared<S, T> {
     pub(super) unsettled: AtomicBool,
     /// Whether results are being written at this moment, after which there is more room.
     pub(super) settling: AtomicBool,
-    pub(super) breaker: Breaker,
-    /// Rung when the breaker opens or closes, so that the change is reported.
-    pub(super) breaker_changed: Notify,
-    /// Rung when there is room again for a message.
+    evidence: Mutex<Evidence>,
+    /// Notified when a pause begins or ends, so that the change is reported.
+    pub(super) pause_changed: Notify,
+    /// Notified when there is room again for a message.
     pub(super) room_freed: Notify,
-    /// What this relay holds: claimed and not yet settled.
-    held: Mutex<HashMap<DeliveryId, i64>>,
+    pub(super) in_flight: InFlight,
+    /// When leases were last renewed, as far as there were any.
+    renewed: Mutex<Instant>,
     pass: Mutex<Pass>,
 }
 
-impl<S, T: Transport> Shared<S, T> {
+impl<S: Store, T: Transport> Shared<S, T> {
     pub(super) fn new(store: S, transport: Arc<T>, settings: Settings) -> Self {
+        // The server is to give up first: what this relay has given up must not be done all the same.
+        let store = store.with_call_limit(call_limit(&settings).mul_f64(0.8));
         Self {
             id: RelayId::new(),
             store,
@@ -50,45 +53,18 @@ impl<S, T: Transport> Shared<S, T> {
             outage: Outage::default(),
             unsettled: AtomicBool::new(false),
             settling: AtomicBool::new(false),
-            breaker: Breaker::new(settings.pause),
-            breaker_changed: Notify::new(),
+            evidence: Mutex::new(Evidence::new(settings.pause, Instant::now().into_std())),
+            pause_changed: Notify::new(),
             room_freed: Notify::new(),
-            held: Mutex::default(),
+            in_flight: InFlight::default(),
+            renewed: Mutex::new(Instant::now()),
             pass: Mutex::default(),
             settings,
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<DeliveryId, i64>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn hold(&self, keys: impl Iterator<Item = LeaseKey>) {
-        self.held().extend(keys.map(|key| (key.id, key.token)));
-    }
-
-    /// Forgets leases, save where this relay has claimed the delivery anew meanwhile.
-    pub(super) fn let_go(&self, keys: impl IntoIterator<Item = LeaseKey>) {
-        let mut held = self.held();
-        for key in keys {
-            if let Entry::Occupied(entry) = held.entry(key.id)
-                && *entry.get() == key.token
-            {
-                entry.remove();
-            }
-        }
-    }
-
-    /// How many it holds.
-    pub(super) fn in_hand(&self) -> usize {
-        self.held().len()
-    }
-
-    pub(super) fn holding(&self) -> Vec<LeaseKey> {
-        let mut keys: Vec<_> = self.held().iter().map(|(id, token)| LeaseKey { id: *id, token: *token }).collect();
-        // In one order everywhere, so that no two transactions wait for each other.
-        keys.sort_unstable_by_key(|key| key.id);
-        keys
+    pub(super) fn evidence(&self) -> MutexGuard<'_, Evidence> {
+        self.evidence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn count(&self, add: impl FnOnce(&mut Pass)) {
@@ -98,47 +74,94 @@ impl<S, T: Transport> Shared<S, T> {
     /// The numbers so far.
     pub(super) fn pass(&self) -> Pass {
         let mut pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let transport = self.transport.name().to_owned();
-        pass.paused = self.breaker.reason().map(|reason| Pause { transport, reason });
+        let evidence = self.evidence();
+        let transport = || self.transport.name().to_owned();
+        pass.paused = evidence.reason().map(|reason| Pause { transport: transport(), reason: reason.to_owned() });
+        let senders = evidence.paused_senders().into_iter();
+        pass.paused_senders = senders.map(|(sender, reason)| PausedSender { sender, reason }).collect();
         pass
     }
 
     pub(super) fn report(&self) -> RelayReport {
         let name = self.transport.name();
-        let paused = match self.breaker.reason() {
-            Some(reason) => Some(format!("{name}: {reason}")),
+        let evidence = self.evidence();
+        let mut paused: Vec<String> = match evidence.reason() {
+            Some(reason) => vec![format!("{name}: {reason}")],
             None => {
                 let within = self.transport.paused();
-                let each: Vec<_> = within.iter().map(|(inner, reason)| format!("{name}/{inner}: {reason}")).collect();
-                (!each.is_empty()).then(|| each.join("; "))
+                within.iter().map(|(inner, reason)| format!("{name}/{inner}: {reason}")).collect()
             }
         };
-        RelayReport::new(self.id, self.in_hand(), paused)
+        let senders = evidence.paused_senders();
+        paused
+            .extend(senders.iter().take(REPORTED_SENDERS).map(|(sender, reason)| format!("sender {sender}: {reason}")));
+        if senders.len() > REPORTED_SENDERS {
+            paused.push(format!("and {} more senders", senders.len() - REPORTED_SENDERS));
+        }
+        let paused = (!paused.is_empty()).then(|| paused.join("; "));
+        RelayReport::new(self.id, self.in_flight.len(), paused)
     }
 
-    /// Tells the breaker what a call came to, and everybody what the breaker made of it.
-    pub(super) fn judge(&self, result: &Result<Receipt, Failure>, began: Instant) {
-        let change = self.breaker.judge(result, began);
+    /// Says what a call came to, by evidence, and tells everybody what changes for others.
+    pub(super) fn judge(&self, result: &Result<Receipt, Failure>, call: Call<'_>) -> Verdict {
+        let verdict = self.evidence().judge(result, call, random());
+        verdict.changes.iter().for_each(|change| self.announce(change));
+        verdict
+    }
+
+    pub(super) fn admit_sender(&self, sender: Option<&str>, now: Instant) -> Admission {
+        self.evidence().admit_sender(sender, now.into_std())
+    }
+
+    pub(super) fn announce(&self, change: &Change) {
         let transport = self.transport.name();
         match change {
-            Change::None => return,
-            Change::Paused(pause) => {
-                let reason = self.breaker.reason().unwrap_or_default();
-                tracing::warn!(transport, reason, pause_ms = millis(pause), "the transport cannot send; pausing");
-                self.tell(&Event::TransportPaused { transport, reason: &reason, pause });
+            Change::TransportPaused { reason, pause } => {
+                tracing::warn!(transport, reason, pause_ms = millis(*pause), "the transport cannot send; pausing");
+                self.tell(&Event::TransportPaused { transport, reason, pause: *pause });
             }
-            Change::Resumed => {
+            Change::TransportResumed => {
                 tracing::info!(transport, "the transport works again");
                 self.tell(&Event::TransportResumed { transport });
             }
+            Change::SenderPaused { sender, reason, pause } => {
+                let masked = mask_addresses(sender);
+                tracing::warn!(transport, sender = %masked, reason, pause_ms = millis(*pause), "a sender is refused; pausing it");
+                self.tell(&Event::SenderPaused { transport, sender, reason, pause: *pause });
+            }
+            Change::SenderResumed { sender } => {
+                tracing::info!(transport, sender = %mask_addresses(sender), "a sender is taken again");
+                self.tell(&Event::SenderResumed { transport, sender });
+            }
         }
-        self.breaker_changed.notify_one();
+        self.pause_changed.notify_one();
+    }
+
+    /// Renews what is in hand.
+    pub(super) async fn renew(&self) -> Result<(), StoreError> {
+        let held = self.in_flight.keys();
+        let asked = Instant::now();
+        if !held.is_empty() {
+            let results = self.in_time(self.store.renew(&held, self.settings.lease)).await?;
+            // A lease may also be gone because its delivery was settled a moment ago; the settlement itself reports a true loss.
+            let gone = held.iter().zip(&results).filter(|(_, result)| **result == crate::delivery::Settled::LeaseLost);
+            self.in_flight.mark_lost(gone.map(|(key, _)| *key));
+        }
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        Ok(())
+    }
+
+    /// Whether what is in hand could fall due before the next renewal: the database did not answer, or this process stood still. To claim
+    /// then would be to claim what this relay is sending.
+    pub(super) fn must_renew(&self) -> bool {
+        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.elapsed() > self.settings.lease / 2 && self.in_flight.len() > 0
     }
 
     /// Waits for an answer of the store, but not for ever: the connection may have gone without a word, as in a network that drops what
     /// it should carry, and it would be many minutes before the system noticed. Half a lease, so that it can still be renewed.
     pub(super) async fn in_time<R>(&self, call: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
-        let limit = PATIENCE.max(self.settings.lease / 2);
+        let limit = call_limit(&self.settings);
         tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
             let text = format!("the database has not answered for {} s", limit.as_secs());
             Err(StoreError::new(StoreErrorKind::Unavailable, text))
@@ -163,6 +186,62 @@ impl<S, T: Transport> Shared<S, T> {
                 tracing::error!("an observer panicked; it goes on being told");
             }
         }
+    }
+}
+
+/// So many paused senders are named to an operator.
+const REPORTED_SENDERS: usize = 20;
+
+/// How long a call to the store may take.
+pub(super) fn call_limit(settings: &Settings) -> Duration {
+    PATIENCE.max(settings.lease / 2)
+}
+
+/// The right to find out whether the transport works again. Dropped without a result, it is the next one's.
+pub(super) struct TransportProbe<S: Store, T: Transport> {
+    shared: Arc<Shared<S, T>>,
+    number: u64,
+}
+
+impl<S: Store, T: Transport> TransportProbe<S, T> {
+    /// `None` where this is no probe.
+    pub(super) fn new(shared: &Arc<Shared<S, T>>, admitted: Admit) -> Option<Self> {
+        match admitted {
+            Admit::Probe(number) => Some(Self { shared: Arc::clone(shared), number }),
+            _ => None,
+        }
+    }
+}
+
+impl<S: Store, T: Transport> Drop for TransportProbe<S, T> {
+    fn drop(&mut self) {
+        self.shared.evidence().give_back(self.number);
+        self.shared.room_freed.notify_one();
+    }
+}
+
+/// The right to find out whether a sender is taken again. Dropped without a result, it is the next one's.
+pub(super) struct SenderProbe<S: Store, T: Transport> {
+    shared: Arc<Shared<S, T>>,
+    sender: String,
+    number: u64,
+}
+
+impl<S: Store, T: Transport> SenderProbe<S, T> {
+    /// `None` where this is no probe.
+    pub(super) fn new(shared: &Arc<Shared<S, T>>, sender: Option<&str>, admission: Admission) -> Option<Self> {
+        match (sender, admission) {
+            (Some(sender), Admission::SenderProbe(number)) => {
+                Some(Self { shared: Arc::clone(shared), sender: sender.to_owned(), number })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<S: Store, T: Transport> Drop for SenderProbe<S, T> {
+    fn drop(&mut self) {
+        self.shared.evidence().give_back_sender(&self.sender, self.number);
     }
 }
 

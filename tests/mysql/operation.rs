@@ -25,7 +25,7 @@ fn settlement(lease: &Lease, text: &str, next: Next) -> Settlement {
     attempt.error = Some(text.to_owned());
     attempt.reply = Some(text.to_owned());
     attempt.transport = Some(text.to_owned());
-    Settlement { key: lease.key, attempt: Some(attempt), charge: true, recipients: Vec::new(), next }
+    Settlement { key: lease.key, attempt: Some(attempt), spent: lease.spent + 1, recipients: Vec::new(), next }
 }
 
 #[tokio::test]

@@ -163,6 +163,7 @@ async fn in_doubt_is_sent_again_or_held_as_its_sender_wished() {
         let pass = relay().drain().await.unwrap();
         assert_eq!((pass.in_doubt, pass.retried), expected);
         assert_eq!(pass.paused.unwrap().reason, "no answer");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::sleep(Duration::from_millis(5)).await;
     relay().drain().await.unwrap();

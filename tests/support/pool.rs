@@ -85,7 +85,7 @@ pub(crate) fn sent(lease: &Lease) -> Settlement {
     Settlement {
         key: lease.key,
         attempt: Some(Attempt::new(1, 1, lease.claimed_at, lease.claimed_at, Outcome::Sent)),
-        charge: true,
+        spent: 1,
         recipients: Vec::new(),
         next: Next::Sent,
     }

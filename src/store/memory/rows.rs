@@ -213,7 +213,7 @@ impl Rows {
             row.made = attempt.number;
             row.attempts.push(attempt.clone());
         }
-        row.spent += u32::from(settlement.charge);
+        row.spent = settlement.spent;
         let (state, reason) = match &settlement.next {
             Next::Pending { after } => {
                 let due = now.saturating_add(millis(*after).max(1));

@@ -83,8 +83,8 @@ pub(super) fn end_item(key: LeaseKey, state: &str, reason: Option<&str>, at: i64
 }
 
 /// A delivery that goes back into the queue.
-pub(super) fn back_item(id: DeliveryId, due_at: i64, called: bool, charge: bool, partial: bool) -> Value {
-    json!([hex(id), due_at, u8::from(called), u8::from(charge), u8::from(partial)])
+pub(super) fn back_item(id: DeliveryId, due_at: i64, called: bool, spent: u32, partial: bool) -> Value {
+    json!([hex(id), due_at, u8::from(called), i32::try_from(spent).unwrap_or(i32::MAX), u8::from(partial)])
 }
 
 /// The outcomes that differ from their delivery's, of all the deliveries given.

@@ -69,7 +69,7 @@ pub(super) async fn settle(
         match &settlement.next {
             Next::Pending { after } => {
                 let due_at = now.saturating_add(micros(*after).max(1_000));
-                back.push(back_item(settlement.key.id, due_at, called, settlement.charge, partial));
+                back.push(back_item(settlement.key.id, due_at, called, settlement.spent, partial));
             }
             // The attempt's own row is all that a sent delivery needs to be known by.
             Next::Sent if called => {}

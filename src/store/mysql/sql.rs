@@ -211,11 +211,11 @@ const LEAVE_HELD: &str = "
 
 const GIVE_BACK: &str = "
     UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
-               id CHAR(32) PATH '$[0]', due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', charge BIGINT PATH '$[3]',
+               id CHAR(32) PATH '$[0]', due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', spent BIGINT PATH '$[3]',
                partial BIGINT PATH '$[4]')) k
     STRAIGHT_JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
     SET q.leased_at = 0, q.leased_by = 0, q.due_at = k.due_at, q.attempts = LEAST(q.attempts, 2147483646) + k.called,
-        q.spent = LEAST(q.spent, 2147483646) + k.charge,
+        q.spent = k.spent,
         q.partial = q.partial OR k.partial";
 
 const RENEW: &str = "

@@ -148,7 +148,7 @@ async fn settle_rest(
         .bind(next)
         .bind(after)
         .bind(reason)
-        .bind(column(settlements, |s| s.charge))
+        .bind(column(settlements, |s| number(s.spent)))
         .bind(column(settlements, |s| s.attempt.is_some()))
         .bind(attempts(settlements, |a| number(a.number)))
         .bind(attempts(settlements, |a| number(a.cycle)))

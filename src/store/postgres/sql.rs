@@ -248,11 +248,11 @@ const SETTLE_SENT: &str = r#"
 const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (
         SELECT * FROM unnest((SELECT $2::uuid[]), (SELECT $3::bigint[]), (SELECT $4::text[]), (SELECT $5::bigint[]),
-                             (SELECT $6::text[]), (SELECT $7::bool[]), (SELECT $8::bool[]), (SELECT $9::int[]), (SELECT $10::int[]),
+                             (SELECT $6::text[]), (SELECT $7::int[]), (SELECT $8::bool[]), (SELECT $9::int[]), (SELECT $10::int[]),
                              (SELECT $11::timestamptz[]), (SELECT $12::timestamptz[]), (SELECT $13::text[]), (SELECT $14::text[]),
                              (SELECT $15::bool[]), (SELECT $16::bool[]), (SELECT $17::text[]), (SELECT $18::text[]),
                              (SELECT $19::text[]), (SELECT $20::text[]), (SELECT $21::text[]), (SELECT $22::bool[]))
-            u (id, token, next, after, reason, charge, called, number, cycle, started, finished, outcome, scope, sure, charged, note,
+            u (id, token, next, after, reason, spent, called, number, cycle, started, finished, outcome, scope, sure, charged, note,
                error, reply, provider_id, transport, partial)),
     gone AS (
         DELETE FROM "{s}".queue q USING u
@@ -261,7 +261,7 @@ const SETTLE: &str = r#"
     back AS (
         UPDATE "{s}".queue q
         SET token = -1 - q.token, leased_at = NULL, abandoned_at = NULL, lease_until = '-infinity', due_at = {now} + u.after * interval '1 microsecond',
-            leased_by = 0, attempts = least(q.attempts, 2147483646) + u.called::int, spent = least(q.spent, 2147483646) + u.charge::int,
+            leased_by = 0, attempts = least(q.attempts, 2147483646) + u.called::int, spent = u.spent,
             partial = q.partial OR u.partial
         FROM u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next = 'pending'

@@ -24,7 +24,7 @@ pub async fn a_resend_begins_anew_and_counts_on<F: StoreUnderTest>(fixture: &F) 
             super::settlement(lease, crate::Outcome::InDoubt, doubt)
         },
         // Given up without a call, after an attempt that somebody took: ends as sent.
-        |lease| Settlement { attempt: None, charge: false, ..sent(lease) },
+        |lease| Settlement { attempt: None, spent: lease.spent, ..sent(lease) },
     ];
     for end in ends {
         let expires = Some(When::After(LEASE * 5));

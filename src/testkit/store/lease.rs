@@ -238,7 +238,7 @@ pub async fn a_lost_attempt_is_told_until_something_is_sent<F: StoreUnderTest>(f
     let taking = Claim::new(1, LEASE);
     let heir = store.claim(taking).await.expect("claiming works").remove(0);
     assert!(heir.lost);
-    let back = crate::Settlement { attempt: None, charge: false, ..retry(&heir, SECOND) };
+    let back = crate::Settlement { attempt: None, spent: heir.spent, ..retry(&heir, SECOND) };
     assert_eq!(settle(&store, back).await, Settled::Done);
     clock.advance(SECOND);
     let unheard = Claim::new(1, LEASE);
@@ -252,7 +252,7 @@ pub async fn a_lost_attempt_is_told_until_something_is_sent<F: StoreUnderTest>(f
     assert!(!fourth.lost, "an attempt was made since");
     clock.advance(LEASE + SECOND);
     let fifth = claim_one(&store).await;
-    let given_up = crate::Settlement { attempt: None, charge: false, ..super::dead(&fifth) };
+    let given_up = crate::Settlement { attempt: None, spent: fifth.spent, ..super::dead(&fifth) };
     assert_eq!(settle(&store, given_up).await, Settled::Done);
     assert_eq!(store.resend(id).await.expect("resending works"), crate::Changed::Done);
     assert!(!claim_one(&store).await.lost, "the operator knows, and has decided");
@@ -278,7 +278,7 @@ pub async fn a_claim_tells_of_the_last_attempt<F: StoreUnderTest>(fixture: &F) {
         let last = again.last.expect("it was tried");
         assert_eq!((last.finished_at, last.outcome, last.cycle), (finished_at, outcome, cycle));
         assert_eq!((last.scope, last.sure), (scope, sure));
-        let back = crate::Settlement { attempt: None, charge: false, ..retry(&again, SECOND) };
+        let back = crate::Settlement { attempt: None, spent: again.spent, ..retry(&again, SECOND) };
         assert_eq!(settle(&store, back).await, Settled::Done);
         clock.advance(SECOND);
     }

@@ -174,7 +174,7 @@ fn settlement(lease: &Lease, outcome: Outcome, next: Next) -> Settlement {
     if outcome != Outcome::Sent {
         attempt.error = Some(format!("error {}", lease.attempts + 1));
     }
-    Settlement { key: lease.key, attempt: Some(attempt), charge: true, recipients: Vec::new(), next }
+    Settlement { key: lease.key, attempt: Some(attempt), spent: lease.spent + 1, recipients: Vec::new(), next }
 }
 
 fn sent(lease: &Lease) -> Settlement {

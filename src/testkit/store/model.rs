@@ -147,13 +147,14 @@ impl<S: AdminStore> Walk<S> {
             _ => (Outcome::Transient, Next::Pending { after: SECOND * u32::try_from(self.dice.roll(60)).unwrap_or(0) }),
         };
         let mut settlement = settlement(&lease, outcome, next);
-        settlement.charge = self.dice.roll(3) > 0;
+        settlement.spent =
+            [0, lease.spent, lease.spent + 1, lease.spent + 1][usize::try_from(self.dice.roll(4)).unwrap_or(0)];
         if self.dice.roll(4) == 0 && !lease.recipients.is_empty() {
             let state = if self.dice.roll(2) == 0 { RecipientState::Sent } else { RecipientState::Refused };
             settlement.recipients = vec![through(lease.recipients[0].as_str(), state)];
         }
         if self.dice.roll(5) == 0 && lease.attempts > 0 {
-            (settlement.attempt, settlement.charge) = (None, false);
+            (settlement.attempt, settlement.spent) = (None, lease.spent);
         }
         Some(settlement)
     }

@@ -41,7 +41,7 @@ pub async fn what_is_given_back_costs_nothing<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
     let lease = claim_one(&store).await;
-    let mut unspent = Settlement { charge: false, ..retry(&lease, SECOND) };
+    let mut unspent = Settlement { spent: lease.spent, ..retry(&lease, SECOND) };
     if let Some(attempt) = unspent.attempt.as_mut() {
         (attempt.scope, attempt.charged) = (Some(Scope::Transport), false);
         attempt.transport = None;
@@ -54,7 +54,7 @@ pub async fn what_is_given_back_costs_nothing<F: StoreUnderTest>(fixture: &F) {
     assert_eq!((history[0].scope, history[0].charged), (Some(Scope::Transport), false));
     assert_eq!(history[0].transport, None, "a transport was made up");
     // Given back without any call: no attempt at all.
-    let untouched = Settlement { attempt: None, charge: false, ..retry(&again, SECOND) };
+    let untouched = Settlement { attempt: None, spent: again.spent, ..retry(&again, SECOND) };
     assert_eq!(settle(&store, untouched).await, Settled::Done);
     clock.advance(SECOND);
     assert_eq!((claim_one(&store).await.attempts, get(&store, id).await.attempts.len()), (1, 1));

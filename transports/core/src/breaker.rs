@@ -264,10 +264,14 @@ impl BreakerState {
     /// A call failed by the condition that this watches: pauses, or prolongs the pause if the call was a probe. Calls that were under
     /// way together count once. `Some` is the pause that begins.
     pub fn failed(&mut self, reason: String, asked: Option<Duration>, random: f64, call: CallTime) -> Option<Duration> {
+        self.failed_for(reason, self.next_pause(asked, random), call)
+    }
+
+    /// The same with a pause of a given length: [`next_pause`](Self::next_pause) knows how long it should be.
+    pub fn failed_for(&mut self, reason: String, pause: Duration, call: CallTime) -> Option<Duration> {
         if self.is_stale(call.began) || (self.is_paused() && self.probing.is_none()) {
             return None;
         }
-        let pause = self.next_pause(asked, random);
         self.failures = self.failures.saturating_add(1);
         self.probing = None;
         self.opened = call.ended;

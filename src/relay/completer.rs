@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postrider_transport::Transport;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
 
 use super::outage;
 use super::shared::Shared;
@@ -16,7 +17,7 @@ use crate::state::RecipientState;
 use crate::store::{Store, StoreError};
 
 /// The most that is written in one transaction: what was claimed together.
-const BATCH: usize = super::claim::MOST;
+const BATCH: usize = super::producer::MAX_CLAIM;
 
 /// Fewer results than this wait a moment for others: however few they are, a claim and a settlement cost PostgreSQL as much as nine
 /// mails.
@@ -37,8 +38,11 @@ const PLENTY: usize = 2 * FEW;
 
 /// A settlement, with what is told once it is written.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub(super) struct Completion {
     pub(super) settlement: Settlement,
+    /// Of the lease under which the call was made.
+    pub(super) attempts: u32,
+    pub(super) spent: u32,
     pub(super) template_id: Option<String>,
     /// Until the result is written, the message counts as being sent: what a crash leaves in doubt is bounded by the room.
     pub(super) permit: OwnedSemaphorePermit,
@@ -46,19 +50,19 @@ pub(super) struct Finished {
 
 /// Settles what comes until the last sender is gone. A database that does not answer is waited for, as long as `patience`
 /// lasts from its first failure.
-pub(super) async fn settle<S: Store, T: Transport>(
+pub(super) async fn complete<S: Store, T: Transport>(
     shared: Arc<Shared<S, T>>,
-    mut finished: mpsc::UnboundedReceiver<Finished>,
+    mut completions: mpsc::UnboundedReceiver<Completion>,
     patience: Duration,
 ) -> Result<(), StoreError> {
     let mut received = Vec::with_capacity(BATCH);
     let mut batch = Batch::default();
     let mut outcome = Ok(());
     let mut slow = 0;
-    while gather(&shared, &mut finished, &mut received, slow >= IN_A_ROW).await > 0 {
+    while gather(&shared, &mut completions, &mut received, slow >= IN_A_ROW).await > 0 {
         shared.settling.store(true, Ordering::SeqCst);
-        received.drain(..).for_each(|done| batch.add(done));
-        let began = tokio::time::Instant::now();
+        received.drain(..).for_each(|done| batch.add(&shared, done));
+        let began = Instant::now();
         let settled = settle_batch(&shared, &batch, patience).await;
         slow = if began.elapsed() >= SLOW { IN_A_ROW.min(slow + 1) } else { 0 };
         if let Err(error) = settled {
@@ -70,7 +74,7 @@ pub(super) async fn settle<S: Store, T: Transport>(
             );
             outcome = Err(error);
         }
-        shared.let_go(batch.settlements.iter().map(|settlement| settlement.key));
+        shared.in_flight.remove(batch.settlements.iter().map(|settlement| settlement.key));
         batch.clear();
         shared.settling.store(false, Ordering::SeqCst);
         shared.room_freed.notify_one();
@@ -81,25 +85,25 @@ pub(super) async fn settle<S: Store, T: Transport>(
 /// Waits for results, and returns how many there are; none when the last sender is gone. `slow` says of the store that it is.
 async fn gather<S: Store, T: Transport>(
     shared: &Shared<S, T>,
-    finished: &mut mpsc::UnboundedReceiver<Finished>,
-    received: &mut Vec<Finished>,
+    completions: &mut mpsc::UnboundedReceiver<Completion>,
+    received: &mut Vec<Completion>,
     slow: bool,
 ) -> usize {
-    if finished.recv_many(received, BATCH).await == 0 {
+    if completions.recv_many(received, BATCH).await == 0 {
         return 0;
     }
     // Others may be about to finish, and go along.
     tokio::task::yield_now().await;
     while received.len() < BATCH {
-        let Ok(done) = finished.try_recv() else { break };
+        let Ok(done) = completions.try_recv() else { break };
         received.push(done);
     }
     if !slow {
         return received.len();
     }
     let company = async {
-        while received.len() < FEW && shared.in_hand() >= PLENTY {
-            if finished.recv_many(received, FEW).await == 0 {
+        while received.len() < FEW && shared.in_flight.len() >= PLENTY {
+            if completions.recv_many(received, FEW).await == 0 {
                 break;
             }
         }
@@ -117,7 +121,8 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, done: Finished) {
+    fn add<S: Store, T: Transport>(&mut self, shared: &Shared<S, T>, mut done: Completion) {
+        shared.in_flight.begin_settling(&mut done.settlement, done.attempts, done.spent);
         self.settlements.push(done.settlement);
         self.template_ids.push(done.template_id);
         match &mut self.room {
@@ -216,9 +221,14 @@ fn announce<S: Store, T: Transport>(
             shared.tell(&Event::Sent { id, refused });
         }
         Next::Pending { after } => {
-            let charged = settlement.charge;
+            let charged = settlement.attempt.as_ref().is_some_and(|attempt| attempt.charged);
             let error = settlement.attempt.as_ref().and_then(|attempt| attempt.error.as_deref());
-            tracing::info!(%id, after_s = after.as_secs_f64(), charged, error, "to be tried again");
+            let after_s = after.as_secs_f64();
+            if settlement.attempt.is_some() {
+                tracing::info!(%id, after_s, charged, error, "retry scheduled");
+            } else {
+                tracing::debug!(%id, after_s, "given back without a call");
+            }
             shared.count(|pass| if charged { pass.retried += 1 } else { pass.released += 1 });
             shared.tell(&Event::RetryScheduled { id, after: *after, charged });
         }

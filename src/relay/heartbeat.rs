@@ -9,7 +9,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
-use crate::delivery::Settled;
 use crate::store::Store;
 
 /// How often a relay tells that it lives.
@@ -66,17 +65,8 @@ async fn renew<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancella
             () = stop.cancelled() => return,
             _ = beat.tick() => {}
         }
-        let held = shared.holding();
-        if held.is_empty() {
-            continue;
-        }
-        match shared.in_time(shared.store.renew(&held, shared.settings.lease)).await {
-            Ok(results) => {
-                shared.store_answered();
-                // A lease may also be gone because its delivery was settled a moment ago; the settlement itself reports a true loss.
-                let gone = results.iter().filter(|result| **result == Settled::LeaseLost).count();
-                tracing::trace!(renewed = results.len() - gone, gone, "renewed leases");
-            }
+        match shared.renew().await {
+            Ok(()) => shared.store_answered(),
             Err(error) => shared.store_failed(&error),
         }
     }
@@ -91,7 +81,7 @@ async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancell
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(REPORT) => {}
-            () = shared.breaker_changed.notified() => {}
+            () = shared.pause_changed.notified() => {}
         }
     }
     // A paused transport, be it one of several, stays on view after the relay has ended, so that an operator finds out.

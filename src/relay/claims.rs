@@ -1,0 +1,126 @@
+//! Claiming: what is asked of the store, and what is done with its answer.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use postrider_transport::Transport;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::executor::ClaimedDelivery;
+use super::shared::{Shared, call_limit};
+use crate::observe::Event;
+use crate::store::{Claim, ClaimId, Store, StoreError};
+
+/// So many claims whose answers never came are remembered, to be taken back.
+const MOST_UNHEARD: usize = 64;
+
+/// What claims have in common.
+pub(super) struct Claims<S, T> {
+    shared: Arc<Shared<S, T>>,
+    permits: Arc<Semaphore>,
+    /// Of a pass that ends by itself: when it began, by the database's clock.
+    cutoff: Mutex<Option<SystemTime>>,
+    ends_by_itself: bool,
+    /// Claims whose answers never came, and when they were given up.
+    unheard: Mutex<VecDeque<(ClaimId, Instant)>>,
+}
+
+impl<S: Store, T: Transport> Claims<S, T> {
+    pub(super) fn new(shared: &Arc<Shared<S, T>>, ends_by_itself: bool) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            permits: Arc::new(Semaphore::new(shared.settings.concurrency)),
+            cutoff: Mutex::new(None),
+            ends_by_itself,
+            unheard: Mutex::default(),
+        }
+    }
+
+    /// For how many messages there is room.
+    pub(super) fn room(&self) -> usize {
+        self.permits.available_permits()
+    }
+
+    /// Claims up to `limit`, and no more octets than memory allows. How many came, and of those what is to be sent: not what this relay
+    /// is sending already.
+    pub(super) async fn claim(&self, limit: usize) -> Result<(usize, Vec<ClaimedDelivery>), StoreError> {
+        let shared = &self.shared;
+        self.take_back().await?;
+        if shared.must_renew() {
+            shared.renew().await?;
+        }
+        let mut claim = Claim::new(limit, shared.settings.lease)
+            .max_bytes(shared.settings.memory_octets().saturating_sub(shared.in_flight.octets()));
+        if self.ends_by_itself {
+            claim = claim.due_by(self.cutoff().await?);
+        }
+        let asked = Instant::now();
+        let leases = match shared.in_time(shared.store.claim(claim)).await {
+            Ok(leases) => leases,
+            Err(error) => {
+                self.unheard(claim.id);
+                return Err(error);
+            }
+        };
+        let answered = Instant::now();
+        let count = leases.len();
+        if count == 0 {
+            return Ok((0, Vec::new()));
+        }
+        let fresh = shared.in_flight.add(leases.iter());
+        shared.tell(&Event::Claimed { count });
+        let mut claimed = Vec::with_capacity(count);
+        for (lease, fresh) in leases.into_iter().zip(fresh) {
+            if !fresh {
+                tracing::warn!(id = %lease.key.id, "the lease of a message that is being sent had run out; it goes on under a new one");
+                continue;
+            }
+            match Arc::clone(&self.permits).try_acquire_owned() {
+                Ok(permit) => claimed.push(ClaimedDelivery { lease, asked, answered, permit }),
+                // A store that hands out more than was asked for; what is too much runs out.
+                Err(_) => shared.in_flight.remove([lease.key]),
+            }
+        }
+        Ok((count, claimed))
+    }
+
+    async fn cutoff(&self) -> Result<SystemTime, StoreError> {
+        let known = *self.cutoff.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cutoff) = known {
+            return Ok(cutoff);
+        }
+        let now = self.shared.in_time(self.shared.store.now()).await?;
+        Ok(*self.cutoff.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now))
+    }
+
+    /// A claim that failed may have been committed all the same.
+    fn unheard(&self, id: ClaimId) {
+        let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        if unheard.len() == MOST_UNHEARD {
+            unheard.pop_front();
+        }
+        unheard.push_back((id, Instant::now()));
+    }
+
+    /// Gives back what such claims leased, once none of them can commit any more.
+    async fn take_back(&self) -> Result<(), StoreError> {
+        let over = {
+            let unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+            let limit = call_limit(&self.shared.settings);
+            let over = unheard.iter().take_while(|(_, since)| since.elapsed() >= limit);
+            over.map(|(id, _)| *id).collect::<Vec<_>>()
+        };
+        if over.is_empty() {
+            return Ok(());
+        }
+        let count = self.shared.in_time(self.shared.store.take_back(&over)).await?;
+        if count > 0 {
+            tracing::info!(count, "took back what a claim had leased whose answer never came");
+        }
+        let mut unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+        unheard.retain(|(id, _)| !over.contains(id));
+        Ok(())
+    }
+}

@@ -1,0 +1,289 @@
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Evidence with pauses of 1 s, 2 s, 4 s …, and a clock that only moves forward.
+struct World {
+    evidence: Evidence,
+    now: Instant,
+}
+
+/// A message, and what its last attempt came to.
+#[derive(Clone)]
+struct Mail {
+    id: DeliveryId,
+    sender: &'static str,
+    recipients: Vec<Recipient>,
+    before: Option<Before>,
+}
+
+fn mail(sender: &'static str, to: &str) -> Mail {
+    Mail { id: DeliveryId::new(), sender, recipients: vec![Recipient::new(to)], before: None }
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut backoff = Backoff::new(SECOND, SECOND * 64);
+        backoff.jitter = 0.0;
+        Self { evidence: Evidence::new(backoff, now), now }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// One call that takes a millisecond; the message remembers what came of it.
+    fn call(&mut self, mail: &mut Mail, result: Result<Receipt, Failure>) -> Verdict {
+        let began = self.now;
+        self.wait(Duration::from_millis(1));
+        let call = Call {
+            id: mail.id,
+            sender: Some(mail.sender),
+            recipients: &mail.recipients,
+            time: CallTime { began, ended: self.now },
+            before: mail.before,
+            probe: Probing::No,
+        };
+        let verdict = self.evidence.judge(&result, call, 0.0);
+        let (scope, sure) = match &result {
+            Ok(receipt) => (None, receipt.refused.iter().all(|refusal| refusal.sure)),
+            Err(failure) => (Some(failure.scope()), failure.is_sure()),
+        };
+        mail.before = Some(Before { ended: Some(self.now), scope, sure });
+        self.wait(Duration::from_millis(1));
+        verdict
+    }
+
+    fn accept(&mut self, sender: &'static str) -> Verdict {
+        self.call(&mut mail(sender, "good@example.com"), Ok(Receipt::new()))
+    }
+}
+
+fn unknown() -> Result<Receipt, Failure> {
+    Err(Failure::permanent(Scope::Message, "550 frobnicated").unsure())
+}
+
+fn transport() -> Result<Receipt, Failure> {
+    Err(Failure::transient(Scope::Transport, "421 closing"))
+}
+
+fn sender() -> Result<Receipt, Failure> {
+    Err(Failure::permanent(Scope::Sender, "550 not verified"))
+}
+
+#[test]
+fn what_is_sure_is_as_it_is_said_and_never_counts_towards_a_row() {
+    let mut world = World::new();
+    for n in 0..20 {
+        let refused = Err(Failure::permanent(Scope::Message, "550 5.1.1 unknown"));
+        let verdict = world.call(&mut mail("a@example.com", &format!("r{n}@example.org")), refused);
+        assert_eq!((verdict.scope, verdict.charge, verdict.believed), (Scope::Message, true, true));
+        assert_eq!(verdict.changes, []);
+    }
+    assert_eq!(world.evidence.reason(), None);
+}
+
+#[test]
+fn an_unknown_refusal_is_believed_the_second_time_while_others_go_through() {
+    let mut world = World::new();
+    let mut poison = mail("a@example.com", "p@example.org");
+    let first = world.call(&mut poison, unknown());
+    assert_eq!((first.scope, first.charge, first.believed), (Scope::Message, true, false));
+    let alone = world.call(&mut poison, unknown());
+    assert_eq!((alone.scope, alone.charge, alone.believed), (Scope::Message, false, false), "nothing is proven");
+    world.accept("a@example.com");
+    let again = world.call(&mut poison, unknown());
+    assert_eq!((again.scope, again.charge, again.believed), (Scope::Message, true, true));
+}
+
+#[test]
+fn an_acceptance_that_began_before_the_refusal_proves_nothing() {
+    let mut world = World::new();
+    let mut poison = mail("a@example.com", "p@example.org");
+    let began = world.now;
+    world.call(&mut poison, unknown());
+    let other = mail("a@example.com", "good@example.com");
+    let call = Call {
+        id: other.id,
+        sender: Some(other.sender),
+        recipients: &other.recipients,
+        time: CallTime { began, ended: world.now },
+        before: None,
+        probe: Probing::No,
+    };
+    world.evidence.judge(&Ok(Receipt::new()), call, 0.0);
+    assert!(!world.call(&mut poison, unknown()).believed, "a quota may have been used up just then");
+}
+
+#[test]
+fn several_different_messages_refused_alike_in_a_row_pause_the_transport() {
+    let mut world = World::new();
+    let mut mails: Vec<_> = (0..10).map(|n| mail("a@example.com", &format!("r{n}@example.org"))).collect();
+    let verdicts: Vec<_> = mails.iter_mut().map(|mail| world.call(mail, unknown()).scope).collect();
+    let (first, rest) = verdicts.split_at(IN_A_ROW - 1);
+    assert!(first.iter().all(|scope| *scope == Scope::Message) && rest.iter().all(|scope| *scope == Scope::Transport));
+    assert!(world.evidence.reason().unwrap().contains("in a row were refused: 550 frobnicated"));
+    // Nobody dies of it, however often it is repeated, until others go through; and then it is no message's own either.
+    for _ in 0..50 {
+        world.wait(SECOND * 100);
+        for mail in &mut mails {
+            let verdict = world.call(mail, unknown());
+            assert!(!verdict.believed && !verdict.charge, "{verdict:?}");
+        }
+    }
+    world.wait(SECOND * 100);
+    let resumed = world.accept("a@example.com");
+    assert_eq!(resumed.changes, [Change::TransportResumed]);
+    // A quota that is filled up now and then: others went through since, and many hear the same words.
+    for mail in &mut mails[..IN_A_ROW - 1] {
+        let verdict = world.call(mail, unknown());
+        assert!(!verdict.believed, "a reply that many hear killed a message: {verdict:?}");
+    }
+}
+
+#[test]
+fn the_same_message_or_the_same_recipient_is_no_row() {
+    let mut world = World::new();
+    let mut poison = mail("a@example.com", "p@example.org");
+    for _ in 0..20 {
+        assert_eq!(world.call(&mut poison, unknown()).scope, Scope::Message);
+        assert_eq!(world.call(&mut mail("a@example.com", "p@example.org"), unknown()).scope, Scope::Message);
+    }
+    assert_eq!(world.evidence.reason(), None);
+}
+
+#[test]
+fn rows_in_changing_words_count_as_well() {
+    let mut world = World::new();
+    let last = (0..IN_A_ROW_UNLIKE).map(|n| {
+        let words = ["one", "two", "three", "four"][n % 4].repeat(n + 1);
+        let refused = Err(Failure::permanent(Scope::Message, format!("550 {words}")).unsure());
+        world.call(&mut mail("a@example.com", &format!("r{n}@example.org")), refused).scope
+    });
+    assert_eq!(last.last(), Some(Scope::Transport));
+}
+
+#[test]
+fn what_the_transport_is_blamed_for_is_the_messages_own_if_others_go_through() {
+    let mut world = World::new();
+    let mut poison = mail("a@example.com", "p@example.org");
+    let first = world.call(&mut poison, transport());
+    assert_eq!((first.scope, first.charge, first.wait), (Scope::Transport, false, Some(SECOND)));
+    assert!(matches!(first.changes[..], [Change::TransportPaused { pause: SECOND, .. }]));
+    world.wait(SECOND);
+    let Admit::Probe(_) = world.evidence.admit(world.now) else { panic!("no probe") };
+    assert_eq!(world.accept("a@example.com").changes, [Change::TransportResumed]);
+    let second = world.call(&mut poison, transport());
+    assert_eq!((second.scope, second.charge, second.believed), (Scope::Message, true, false));
+    assert_eq!((second.changes.len(), world.evidence.reason()), (0, None), "it stops others again");
+}
+
+#[test]
+fn a_message_that_fails_while_nothing_goes_through_is_not_charged() {
+    let mut world = World::new();
+    let mut one = mail("a@example.com", "p@example.org");
+    for _ in 0..100 {
+        world.wait(SECOND * 100);
+        world.evidence.admit(world.now);
+        let verdict = world.call(&mut one, transport());
+        assert_eq!((verdict.scope, verdict.charge), (Scope::Transport, false));
+    }
+}
+
+#[test]
+fn a_refused_sender_waits_and_others_go_on() {
+    let mut world = World::new();
+    let mut bad = mail("bad@example.com", "x@example.org");
+    let verdict = world.call(&mut bad, sender());
+    assert_eq!((verdict.scope, verdict.charge, verdict.wait), (Scope::Sender, false, Some(SECOND)));
+    assert_eq!(world.evidence.paused_senders().len(), 1);
+    assert_eq!(world.evidence.admit(world.now), Admit::All);
+    let admit = |world: &mut World, sender| world.evidence.admit_sender(Some(sender), world.now);
+    assert!(matches!(admit(&mut world, "bad@example.com"), Admission::Wait(wait) if wait <= SECOND));
+    assert_eq!(admit(&mut world, "good@example.com"), Admission::Pass);
+    world.wait(SECOND);
+    let Admission::SenderProbe(number) = admit(&mut world, "bad@example.com") else { panic!("no probe") };
+    assert_eq!(admit(&mut world, "bad@example.com"), Admission::Wait(SECOND));
+    world.evidence.give_back_sender("bad@example.com", number);
+    assert!(matches!(admit(&mut world, "bad@example.com"), Admission::SenderProbe(_)));
+    let verdict = world.call(&mut bad, sender());
+    assert_eq!(verdict.wait, Some(SECOND * 2));
+    world.wait(SECOND * 2);
+    assert!(matches!(admit(&mut world, "bad@example.com"), Admission::SenderProbe(_)));
+    let resumed = world.call(&mut bad, Ok(Receipt::new()));
+    assert_eq!(resumed.changes, [Change::SenderResumed { sender: "bad@example.com".to_owned() }]);
+    assert_eq!(admit(&mut world, "bad@example.com"), Admission::Pass);
+}
+
+#[test]
+fn what_the_sender_is_blamed_for_is_the_messages_own_if_others_of_it_go_through() {
+    let mut world = World::new();
+    let mut poison = mail("a@example.com", "x@example.org");
+    world.call(&mut poison, sender());
+    world.wait(SECOND);
+    world.accept("other@example.com");
+    assert_eq!(world.call(&mut poison, sender()).scope, Scope::Sender, "another sender says nothing about this one");
+    world.wait(SECOND * 2);
+    assert!(matches!(world.evidence.admit_sender(Some("a@example.com"), world.now), Admission::SenderProbe(_)));
+    world.accept("a@example.com");
+    let verdict = world.call(&mut poison, sender());
+    assert_eq!((verdict.scope, verdict.charge, verdict.believed), (Scope::Message, true, false));
+    assert_eq!(world.evidence.paused_senders(), []);
+}
+
+#[test]
+fn a_sender_that_is_refused_in_unknown_words_is_told_from_its_messages() {
+    for say in [unknown, transport] {
+        let mut world = World::new();
+        let mut mails: Vec<_> = (0..20).map(|n| mail("bad@example.com", &format!("r{n}@example.org"))).collect();
+        for round in 0..30 {
+            for mail in &mut mails {
+                world.wait(SECOND * 100);
+                world.evidence.admit(world.now);
+                world.evidence.admit_sender(Some("bad@example.com"), world.now);
+                let verdict = world.call(mail, say());
+                assert!(!verdict.believed, "round {round}: {verdict:?}");
+                assert!(!verdict.charge || round == 0, "round {round}: {verdict:?}");
+                world.accept("good@example.com");
+            }
+        }
+        assert_eq!(world.evidence.paused_senders().len(), 1);
+    }
+}
+
+#[test]
+fn doubt_is_always_charged_and_pauses_the_transport() {
+    let mut world = World::new();
+    let verdict = world.call(&mut mail("a@example.com", "x@example.org"), Err(Failure::maybe_accepted("no answer")));
+    assert_eq!((verdict.scope, verdict.charge), (Scope::Transport, true));
+    assert_eq!(world.evidence.reason(), Some("no answer"));
+}
+
+#[test]
+fn a_recipient_refused_in_unknown_words_is_believed_the_second_time() {
+    let mut world = World::new();
+    let mut two = mail("a@example.com", "x@example.org");
+    let partly = || {
+        let refusal =
+            postrider_transport::Refusal::new("y@example.org", postrider_transport::Class::Permanent, "550 what");
+        Ok(Receipt::new().with_refused(vec![refusal.unsure()]))
+    };
+    assert!(!world.call(&mut two, partly()).believed);
+    assert!(world.call(&mut two, partly()).believed);
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut world = World::new();
+    let names: Vec<String> = (0..5_000).map(|n| format!("s{n}@example.com")).collect();
+    for name in &names {
+        let name: &'static str = Box::leak(name.clone().into_boxed_str());
+        world.call(&mut mail(name, "x@example.org"), sender());
+        let words = name.replace(|c: char| c.is_ascii_digit(), "z");
+        let refused = Err(Failure::permanent(Scope::Message, format!("550 {}", words.repeat(name.len()))).unsure());
+        world.call(&mut mail(name, &format!("{name}.org")), refused);
+        world.accept("good@example.com");
+    }
+    assert!(world.evidence.paused_senders().len() <= 1024);
+}

@@ -1,0 +1,229 @@
+//! Finding out whether a paused transport works again.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use postrider_transport::{CallTime, Failure, Message, Outgoing, Receipt, Recipient, Scope, Transport};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::claims::Claims;
+use super::completer::Completion;
+use super::evidence::{Probing, Verdict};
+use super::executor::{
+    CallResult, ClaimedDelivery, InFlightGuard, Prepared, call, give_back, judge, prepare, settle_call,
+};
+use super::shared::{SenderProbe, Shared, TransportProbe, random};
+use crate::decide::Judged;
+use crate::decide::honest;
+use crate::store::Store;
+
+/// How many deliveries are looked at together.
+pub(super) const LOOKED_AT: usize = 32;
+
+/// How many are tried in a row, of different senders and recipients, until all of them are believed.
+const TRIED: usize = 4;
+
+/// How many of them may be of one sender: it may be the sender that is refused.
+const OF_ONE_SENDER: usize = 2;
+
+/// How many claims it takes at the most to find another sender.
+const CLAIMS: usize = 64;
+
+/// One round of probes: candidates are called one after the other until one is accepted. Only if none is does the pause grow.
+pub(super) struct ProbeTask<S: Store, T: Transport> {
+    pub(super) shared: Arc<Shared<S, T>>,
+    pub(super) claims: Arc<Claims<S, T>>,
+    pub(super) completions: mpsc::UnboundedSender<Completion>,
+    /// Only messages that differ from the one that paused the transport: a round before the end of the pause.
+    pub(super) early: bool,
+    /// Given back at the end, if no result has used it up.
+    pub(super) probe: TransportProbe<S, T>,
+}
+
+/// What may be tried, in the order in which it was claimed, beside the [`InFlightGuard`] that holds its claim.
+struct Candidate<S: Store, T: Transport> {
+    outgoing: Outgoing<T::Message>,
+    sender: Option<SenderProbe<S, T>>,
+}
+
+/// A candidate that was called, to be settled when the round is over.
+struct Tried<M> {
+    claimed: ClaimedDelivery,
+    outgoing: Outgoing<M>,
+    result: Result<Receipt, Failure>,
+    verdict: Verdict,
+    time: (Instant, Instant),
+}
+
+/// What has been tried in this round.
+#[derive(Default)]
+struct Round {
+    calls: usize,
+    of_sender: HashMap<Option<String>, usize>,
+    recipients: Vec<Vec<Recipient>>,
+    domains: Vec<String>,
+}
+
+impl<S: Store, T: Transport> ProbeTask<S, T> {
+    pub(super) async fn run(self, first: Vec<ClaimedDelivery>) {
+        // Caught, so that whatever happens the probe is given back and the leases are let go.
+        let _ = AssertUnwindSafe(self.rounds(first)).catch_unwind().await;
+    }
+
+    async fn rounds(self, first: Vec<ClaimedDelivery>) {
+        let mut round = Round::default();
+        let mut tried = Vec::new();
+        let mut batch = first;
+        let mut resumed = false;
+        for _ in 0..CLAIMS {
+            let more = self.try_some(batch, &mut round, &mut tried, &mut resumed).await;
+            if !more || self.claims.room() == 0 {
+                break;
+            }
+            match self.claims.claim(LOOKED_AT.min(self.claims.room())).await {
+                Ok((_, claimed)) if !claimed.is_empty() => batch = claimed,
+                _ => break,
+            }
+        }
+        self.conclude(tried, resumed);
+    }
+
+    /// Tries candidates among what was claimed. `true` if others should be claimed and tried.
+    async fn try_some(
+        &self,
+        batch: Vec<ClaimedDelivery>,
+        round: &mut Round,
+        tried: &mut Vec<Tried<T::Message>>,
+        resumed: &mut bool,
+    ) -> bool {
+        let mut guard = InFlightGuard { shared: &self.shared, completions: &self.completions, claims: batch.into() };
+        let mut candidates: Vec<Candidate<S, T>> = Vec::new();
+        while let Some(claimed) = guard.claims.get_mut(candidates.len()) {
+            match prepare(&self.shared, claimed) {
+                Prepared::Send(outgoing, sender) => candidates.push(Candidate { outgoing, sender }),
+                Prepared::Settle(settlement) => guard.complete(candidates.len(), settlement),
+            }
+        }
+        while let Some(place) = self.pick(&candidates, round) {
+            let candidate = candidates.remove(place);
+            let Some(mut claimed) = guard.claims.remove(place) else { break };
+            round.note(&candidate.outgoing);
+            let began = Instant::now();
+            let result = call(&self.shared, &claimed.lease, std::slice::from_ref(&candidate.outgoing)).await.pop();
+            let time = (began, Instant::now());
+            let Candidate { outgoing, sender } = candidate;
+            let result = match result {
+                Some(CallResult::Answered(result)) => honest(result, outgoing.recipients()),
+                other => {
+                    // Ended from outside: the round is over, and has proved nothing.
+                    claimed.lease.recipients = outgoing.into_recipients();
+                    let settlement = match other {
+                        Some(CallResult::Interrupted(why)) => {
+                            settle_call(&self.shared, &claimed, time, &Err(why.into()), Judged::own(), None)
+                        }
+                        _ => give_back(&claimed.lease, Duration::ZERO),
+                    };
+                    guard.claims.push_front(claimed);
+                    guard.complete(0, settlement);
+                    break;
+                }
+            };
+            let verdict = judge(&self.shared, &claimed, &result, &outgoing, time, Probing::Candidate);
+            drop(sender);
+            *resumed |= result.is_ok();
+            tried.push(Tried { claimed, outgoing, result, verdict, time });
+            if *resumed || self.shared.settings.abandon.is_cancelled() {
+                break;
+            }
+        }
+        // What is left of a sender that was tried often enough would be met again by every claim that looks for another.
+        let wait = self.shared.evidence().next_pause(random());
+        let mut exhausted = 0;
+        let left = candidates.len();
+        for candidate in candidates {
+            let sender = candidate.outgoing.message().sender().map(str::to_owned);
+            let put_off = !*resumed && round.is_exhausted(&sender);
+            exhausted += usize::from(put_off);
+            if let Some(claimed) = guard.claims.front_mut() {
+                claimed.lease.recipients = candidate.outgoing.into_recipients();
+                let settlement = give_back(&claimed.lease, if put_off { wait } else { Duration::ZERO });
+                guard.complete(0, settlement);
+            }
+        }
+        !*resumed && round.calls < TRIED && exhausted == left && (left > 0 || round.calls > 0)
+    }
+
+    /// The best one left: of another sender and to another domain, if there is one.
+    fn pick(&self, candidates: &[Candidate<S, T>], round: &Round) -> Option<usize> {
+        if round.calls >= TRIED {
+            return None;
+        }
+        let fit = |candidate: &Candidate<S, T>| {
+            let outgoing = &candidate.outgoing;
+            let differs =
+                !self.early || self.shared.evidence().differs_from_culprit(outgoing.id(), outgoing.recipients());
+            let sender = outgoing.message().sender().map(str::to_owned);
+            let of_sender = round.of_sender.get(&sender).copied().unwrap_or_default();
+            let fits = differs
+                && (of_sender < OF_ONE_SENDER || sender.is_none())
+                && !round.recipients.iter().any(|recipients| recipients == outgoing.recipients());
+            fits.then(|| (of_sender, round.domains.contains(&domain(outgoing.recipients()))))
+        };
+        let fits = candidates.iter().enumerate().filter_map(|(place, candidate)| Some((fit(candidate)?, place)));
+        fits.min().map(|(_, place)| place)
+    }
+
+    /// Settles what was tried, once it is known what it proves.
+    fn conclude(self, tried: Vec<Tried<T::Message>>, resumed: bool) {
+        let blamed = tried.iter().rev().find(|tried| tried.verdict.scope == Scope::Transport);
+        if let Some(Tried { result: Err(failure), time, verdict, .. }) = blamed
+            && !resumed
+        {
+            let time = CallTime { began: time.0.into_std(), ended: time.1.into_std() };
+            let change = self.shared.evidence().probe_failed(failure, verdict.wait, time);
+            if let Some(change) = change {
+                self.shared.announce(&change);
+            }
+        }
+        for Tried { mut claimed, outgoing, result, verdict, time } in tried {
+            let mut judged = Judged::from(&verdict);
+            if verdict.scope == Scope::Transport && result.is_err() {
+                // No longer than others wait: the transport works, or the pause has an end.
+                judged.wait = Some(self.shared.evidence().remaining_or_first(Instant::now().into_std(), random()));
+            }
+            claimed.lease.recipients = outgoing.into_recipients();
+            let settlement = settle_call(&self.shared, &claimed, time, &result, judged, verdict.note);
+            let mut guard = InFlightGuard {
+                shared: &self.shared,
+                completions: &self.completions,
+                claims: [claimed].into_iter().collect(),
+            };
+            guard.complete(0, settlement);
+        }
+        drop(self.probe);
+    }
+}
+
+impl Round {
+    fn note<M: Message>(&mut self, outgoing: &Outgoing<M>) {
+        self.calls += 1;
+        *self.of_sender.entry(outgoing.message().sender().map(str::to_owned)).or_default() += 1;
+        self.recipients.push(outgoing.recipients().to_vec());
+        self.domains.push(domain(outgoing.recipients()));
+    }
+
+    /// Whether another message of the sender would prove no more.
+    fn is_exhausted(&self, sender: &Option<String>) -> bool {
+        sender.is_some() && self.of_sender.get(sender).is_some_and(|count| *count >= OF_ONE_SENDER)
+    }
+}
+
+/// Of the first recipient, or all of its text where it has none.
+fn domain(recipients: &[Recipient]) -> String {
+    let first = recipients.first().map(Recipient::as_str).unwrap_or_default();
+    first.rsplit('@').next().unwrap_or_default().to_ascii_lowercase()
+}

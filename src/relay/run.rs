@@ -1,0 +1,96 @@
+//! The life of a relay: start, work, grace, end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_transport::Transport;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Pass;
+use super::completer::complete;
+use super::producer::Producer;
+use super::shared::Shared;
+use crate::store::{Store, StoreError, StoreErrorKind};
+
+/// When the work is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunMode {
+    /// When the token says so.
+    Run,
+    /// When all that was due at the start is settled, or the transport is paused.
+    Drain,
+    /// When one claim is settled.
+    Tick,
+}
+
+/// How long results may wait for the database in a pass that is to end by itself.
+const PASS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the last results have to be written once the relay was told to wait no longer.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
+
+pub(super) async fn run<S: Store, T: Transport>(
+    shared: &Arc<Shared<S, T>>,
+    mode: RunMode,
+    shutdown: CancellationToken,
+) -> Result<Pass, StoreError> {
+    // It needs no bound: each entry holds a permit.
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let patience = if mode == RunMode::Run { Duration::MAX } else { PASS_PATIENCE };
+    let mut completing = JoinSet::new();
+    completing.spawn(complete(Arc::clone(shared), receiver, patience));
+
+    let mut producer = Producer::new(shared, mode, sender);
+    // One deadline for the whole of a stop, from the moment at which it is asked for.
+    let stopping = end_of_grace(shared, &shutdown);
+    let work = async {
+        let produced = producer.run(&shutdown).await;
+        producer.finish().await;
+        let completed = finish_completing(shared, &mut completing, mode).await;
+        produced.and(completed)
+    };
+    tokio::pin!(stopping, work);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            () = &mut stopping, if !shared.settings.abandon.is_cancelled() => shared.settings.abandon.cancel(),
+        }
+    };
+    done?;
+    Ok(shared.pass())
+}
+
+/// Returns when a relay that was told to stop has had its grace.
+async fn end_of_grace<S: Store, T: Transport>(shared: &Shared<S, T>, shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(shared.settings.grace).await;
+    tracing::warn!("the grace is over; what is still being sent is in doubt, and what waits to be sent is given back");
+}
+
+/// Waits for the last results. Once the relay was told to wait no longer, they have a last moment; in a pass, as long as patience
+/// lasts.
+async fn finish_completing<S: Store, T: Transport>(
+    shared: &Shared<S, T>,
+    completing: &mut JoinSet<Result<(), StoreError>>,
+    mode: RunMode,
+) -> Result<(), StoreError> {
+    let hurried = async {
+        tokio::select! {
+            () = tokio::time::sleep(PASS_PATIENCE * 2), if mode != RunMode::Run => {}
+            () = shared.settings.abandon.cancelled() => tokio::time::sleep(LAST_MOMENT).await,
+        }
+    };
+    tokio::select! {
+        joined = completing.join_next() => match joined {
+            Some(Ok(result)) => result,
+            Some(Err(_)) | None => Err(unwritten("the task that writes results has died")),
+        },
+        () = hurried => Err(unwritten("the last results could not be written in time")),
+    }
+}
+
+fn unwritten(why: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Unavailable, why)
+}
