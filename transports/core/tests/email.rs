@@ -5,7 +5,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use postrider_transport::{
-    Attachment, DeliveryId, Email, EmailError, Encoded, Header, ListUnsubscribe, Message, Outgoing, Recipient,
+    Attachment, DeliveryId, Email, EmailBuilder, EmailError, Encoded, Header, ListUnsubscribe, Message, Outgoing,
+    Recipient,
 };
 use proptest::prelude::*;
 
@@ -40,6 +41,21 @@ fn full() -> Email {
         .envelope_from("bounces@example.com".parse().unwrap())
         .build()
         .unwrap()
+}
+
+#[test]
+fn what_says_nothing_is_left_out() {
+    let mail = || Email::builder().from("a@example.com").to("b@example.com");
+    let bodies = |mail: EmailBuilder| {
+        let email = mail.build().unwrap();
+        [email.text(), email.html()].map(|body| body.map(str::to_owned))
+    };
+    assert_eq!(bodies(mail().text("").html("<p>")), [None, Some("<p>".to_owned())]);
+    assert_eq!(bodies(mail().text("x").html("")), [Some("x".to_owned()), None]);
+    assert_eq!(bodies(mail().text("")), [Some(String::new()), None], "a mail may have nothing to say");
+    let email = mail().text("x").tag("b").tag("a").tag("b").tag("A").build().unwrap();
+    assert_eq!(email.tags(), ["b", "a", "A"]);
+    assert_eq!(Email::decode(&email.encode().unwrap()).unwrap(), email);
 }
 
 #[test]

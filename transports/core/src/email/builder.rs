@@ -1,5 +1,6 @@
 //! Building a mail, with every rule checked before it exists.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use memchr::memchr;
@@ -89,12 +90,14 @@ impl EmailBuilder {
     }
 
     /// The body as plain text. At least one body is required. Line ends of any kind become `\n` here, and CRLF on the wire.
+    ///
+    /// An empty body beside one that is not empty is left out: it has nothing to show, and many providers refuse it.
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.parts.text = Some(normalize_line_ends(text.into()));
         self
     }
 
-    /// The body as HTML. With both bodies, the reader's program chooses.
+    /// The body as HTML. With both bodies, the reader's program chooses. An empty one is left out as [`text`](Self::text) says.
     pub fn html(mut self, html: impl Into<String>) -> Self {
         self.parts.html = Some(normalize_line_ends(html.into()));
         self
@@ -115,7 +118,7 @@ impl EmailBuilder {
         })
     }
 
-    /// Adds a label for the provider's statistics: printable ASCII, at most 128 characters.
+    /// Adds a label for the provider's statistics: printable ASCII, at most 128 characters. One that is there already is not added again.
     pub fn tag(self, tag: impl Into<String>) -> Self {
         let tag = tag.into();
         self.step(|mail| {
@@ -185,7 +188,7 @@ impl EmailBuilder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let Self { from, parts, .. } = self;
+        let Self { from, mut parts, .. } = self;
         let from = from.ok_or(EmailError::NoSender)?;
         if parts.to.is_empty() && parts.cc.is_empty() && parts.bcc.is_empty() {
             return Err(EmailError::NoRecipient);
@@ -193,6 +196,15 @@ impl EmailBuilder {
         if parts.text.is_none() && parts.html.is_none() {
             return Err(EmailError::NoBody);
         }
+        let has_content = |body: &Option<String>| body.as_ref().is_some_and(|body| !body.is_empty());
+        if has_content(&parts.text) || has_content(&parts.html) {
+            parts.text.take_if(|body| body.is_empty());
+            parts.html.take_if(|body| body.is_empty());
+        }
+        let mut seen = HashSet::new();
+        let first: Vec<bool> = parts.tags.iter().map(|tag| seen.insert(tag.as_str())).collect();
+        let mut first = first.into_iter();
+        parts.tags.retain(|_| first.next().unwrap_or_default());
         let email = Email { from, parts };
         let size = wire_size(&email);
         if size > self.size_limit {
