@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_sesv2::config::http::HttpResponse;
 use aws_sdk_sesv2::error::{BoxError, ProvideErrorMetadata, SdkError};
@@ -57,8 +57,7 @@ impl Answer {
             status: response.status().as_u16(),
             code: error.code().map(str::to_owned).or_else(named).filter(|code| !code.is_empty()),
             message: error.message().map(str::to_owned),
-            // The other form, a date (RFC 9110 section 10.2.3), is not among what AWS sends.
-            retry_after: header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
+            retry_after: header("retry-after").and_then(|text| wait(&text, header("date").as_deref())),
             request_id: error.request_id().map(str::to_owned).or_else(|| header("x-amzn-requestid")),
             body: String::from_utf8_lossy(&body[..body.len().min(KEPT)]).into_owned(),
         }
@@ -77,6 +76,20 @@ impl Answer {
     fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
+}
+
+/// How long a `Retry-After` asks to wait: seconds, or a date (RFC 9110 section 10.2.3) by the clock that wrote the answer. Nothing where it
+/// names no time to come, which sets no bound.
+fn wait(value: &str, date: Option<&str>) -> Option<Duration> {
+    let value = value.trim();
+    let wait = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let now = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+            httpdate::parse_http_date(value).ok()?.duration_since(now).ok()?
+        }
+    };
+    Some(wait).filter(|wait| !wait.is_zero())
 }
 
 enum Fault {

@@ -70,6 +70,9 @@ impl Intercept for Watch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        // The SDK decodes no content coding, and without the header any would be acceptable (RFC 9110 section 12.5.3). It is added after
+        // the signature, since proxies may change it.
+        context.request_mut().headers_mut().insert("accept-encoding", "identity");
         let body = context.request_mut().body_mut();
         *body = SdkBody::from_body_1_x(Tracked::new(std::mem::replace(body, SdkBody::taken()), self.0.clone()));
         Ok(())

@@ -76,6 +76,26 @@ const ANSWERS: &[Row] = &[
         "RFC 9110 section 10.2.3",
     ),
     (
+        429,
+        &[
+            ("x-amzn-ErrorType", "TooManyRequestsException"),
+            ("Date", "Tue, 24 Nov 2026 10:00:00 GMT"),
+            ("Retry-After", "Tue, 24 Nov 2026 10:01:30 GMT"),
+        ],
+        r#"{"message":"Too Many Requests"}"#,
+        wait(90),
+        Some("TooManyRequestsException"),
+        "RFC 9110 section 10.2.3",
+    ),
+    (
+        429,
+        &[("x-amzn-ErrorType", "TooManyRequestsException"), ("Retry-After", "0")],
+        r#"{"message":"Too Many Requests"}"#,
+        wait(2),
+        Some("TooManyRequestsException"),
+        "no bound, and no order to come back at once",
+    ),
+    (
         403,
         &[("x-amzn-ErrorType", "InvalidClientTokenId")],
         r#"{"message":"The security token included in the request is invalid."}"#,

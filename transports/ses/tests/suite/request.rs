@@ -40,6 +40,14 @@ async fn the_message_is_what_smtp_would_send() {
 }
 
 #[tokio::test]
+async fn it_asks_for_no_content_coding() {
+    let received = sent(email().to("bob@example.org").build().unwrap()).await;
+    assert_eq!(received.header("accept-encoding"), Some("identity"));
+    let signed = received.header("authorization").unwrap();
+    assert!(!signed.contains("accept-encoding"), "a proxy may change it: {signed}");
+}
+
+#[tokio::test]
 async fn a_retry_goes_to_those_who_still_want_it() {
     let peer = peer([]).await;
     let mail = outgoing(email().to("bob@example.org").cc("carol@example.org").build().unwrap());
