@@ -44,8 +44,12 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body as text, what is not UTF-8 replaced; at most 4 KiB of it.
+    /// The body as text, what is not UTF-8 replaced; at most 4 KiB of it. Of a body in a content coding that could not be decoded, only the
+    /// coding's name.
     pub fn text(&self) -> String {
+        if let Some(coding) = self.coding() {
+            return format!("({} octets in the content coding {coding})", self.body.len());
+        }
         let end = self.body.len().min(REPLY);
         String::from_utf8_lossy(&self.body[..end]).trim().to_owned()
     }
@@ -60,6 +64,7 @@ impl Answer {
             Some(Cut::Broken) => "the answer broke off",
             Some(Cut::TimedOut) => "the answer did not come to its end in time",
             Some(Cut::TooLong) => "the answer is longer than any answer of this provider",
+            None if self.coding().is_some() => "the answer is in a content coding that was not asked for",
             None => match serde_json::from_slice(&self.body) {
                 Ok(value) => return Ok(value),
                 // What the parser says may quote the answer.
@@ -67,6 +72,11 @@ impl Answer {
             },
         };
         Err(self.error(HttpErrorKind::NoAnswer, what))
+    }
+
+    /// The coding that the body is still in (RFC 9110 section 8.4). The client takes the header away where it has decoded the body.
+    fn coding(&self) -> Option<&str> {
+        self.header("content-encoding").filter(|coding| !coding.trim().eq_ignore_ascii_case("identity"))
     }
 
     /// An error of this meaning, with the answer's status, its text for the operator, and how long it asks to wait.
@@ -100,25 +110,33 @@ impl Answer {
         self.error(kind, text)
     }
 
-    /// How long the answer asks to wait: `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3).
+    /// How long the answer asks to wait: `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3). `None` where it does not say,
+    /// or names no time to come: that sets no bound, and is no order to come back at once.
     pub fn retry_after(&self) -> Option<Duration> {
         self.wait(self.header("retry-after")?)
     }
 
-    /// How long such a value asks to wait, wherever it stands in the answer: seconds from now, or a date of HTTP.
+    /// How long such a value asks to wait, wherever it stands in the answer: seconds from now, or a date of HTTP. `None` as for
+    /// [`retry_after`](Self::retry_after).
     pub fn wait(&self, value: &str) -> Option<Duration> {
         let value = value.trim();
-        if let Ok(seconds) = value.parse() {
-            return Some(Duration::from_secs(seconds));
+        match value.parse() {
+            Ok(seconds) => Some(Duration::from_secs(seconds)).filter(|wait| !wait.is_zero()),
+            Err(_) => self.until(httpdate::parse_http_date(value).ok()?),
         }
-        let until = httpdate::parse_http_date(value).ok()?;
-        Some(until.duration_since(self.now()).unwrap_or_default())
     }
 
-    /// How long until the time that a provider's own header names, in seconds since the Unix epoch.
+    /// How long until the time that a provider's own header names, in seconds since the Unix epoch. `None` as for
+    /// [`retry_after`](Self::retry_after).
+    ///
+    /// Many providers send such headers with every answer. They say how long to wait only where the answer is a rate limit.
     pub fn reset_at(&self, header: &str) -> Option<Duration> {
-        let until = UNIX_EPOCH.checked_add(Duration::from_secs(self.header(header)?.trim().parse().ok()?))?;
-        Some(until.duration_since(self.now()).unwrap_or_default())
+        self.until(UNIX_EPOCH.checked_add(Duration::from_secs(self.header(header)?.trim().parse().ok()?))?)
+    }
+
+    /// Nothing where that time has come.
+    fn until(&self, time: SystemTime) -> Option<Duration> {
+        time.duration_since(self.now()).ok().filter(|wait| !wait.is_zero())
     }
 
     /// How long until the day ends in UTC, for quotas that begin anew then.
@@ -184,13 +202,30 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_has_come_is_no_bound() {
+        let (earlier, later) = ("Tue, 24 Nov 2026 10:00:00 GMT", "Tue, 24 Nov 2026 10:01:30 GMT");
+        let wait = |headers: &[(&'static str, &str)]| answer(429, headers).retry_after();
+        assert_eq!(wait(&[("retry-after", "0")]), None);
+        assert_eq!(wait(&[("date", later), ("retry-after", earlier)]), None);
+        assert_eq!(wait(&[("date", later), ("retry-after", later)]), None);
+        let reset = |at: &str| answer(429, &[("date", later), ("x-reset", at)]).reset_at("x-reset");
+        // `date -u -d '2026-11-24 10:01:30' +%s`
+        assert_eq!(reset("1795514490"), None);
+        assert_eq!(reset("1795514491"), Some(Duration::from_secs(1)));
+        assert_eq!(reset("60"), None, "seconds from now are no time since the epoch");
+        for status in 300..600 {
+            let error = answer(status, &[("retry-after", "0")]).refusal();
+            assert_eq!(error.retry_after(), None, "{status}");
+        }
+    }
+
+    #[test]
     fn reads_both_forms_of_retry_after() {
         let wait = |headers: &[(&'static str, &str)]| answer(429, headers).retry_after();
         assert_eq!(wait(&[("retry-after", "120")]), Some(Duration::from_secs(120)));
         let date = ("date", "Tue, 24 Nov 2026 10:00:00 GMT");
         let until = ("retry-after", "Tue, 24 Nov 2026 10:01:30 GMT");
         assert_eq!(wait(&[date, until]), Some(Duration::from_secs(90)));
-        assert_eq!(wait(&[("date", until.1), ("retry-after", date.1)]), Some(Duration::ZERO));
         assert_eq!(wait(&[("retry-after", "soon")]), None);
         assert_eq!(wait(&[("retry-after", "-5")]), None);
     }

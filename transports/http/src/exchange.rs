@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use postrider_transport::Failure;
@@ -24,6 +24,10 @@ const LONGEST_ANSWER: usize = 1024 * 1024;
 
 /// How much that may be for each: Mailtrap has an id for it, Mailjet its address, two ids and a link, Postmark its address twice.
 const OF_A_RECIPIENT: usize = 1024;
+
+/// Answers are small, so that compression gains nothing. Without the header any coding would be acceptable (RFC 9110 section 12.5.3).
+/// Answers in gzip or deflate are decoded all the same: some gateways compress whatever they are asked.
+const NO_CODING: HeaderValue = HeaderValue::from_static("identity");
 
 /// How much of a body is handed to the connection at once.
 const BLOCK: usize = 16 * 1024;
@@ -48,7 +52,8 @@ impl Exchange {
         let path = format!("./{}", request.path.trim_start_matches('/'));
         let url = self.base.join(&path).map_err(|_| self.unavailable("the request's path is no path"))?;
         let handed_over = Arc::new(HandedOver::default());
-        let mut post = self.client.post(url).header(authorization.0, authorization.1.header());
+        let post = self.client.post(url).header(authorization.0, authorization.1.header());
+        let mut post = post.header(ACCEPT_ENCODING, NO_CODING);
         for (name, value) in request.headers {
             post = post.header(name, value);
         }

@@ -64,6 +64,8 @@
 
 mod answer;
 mod config;
+#[allow(dead_code, reason = "which of it is used depends on the providers that are built")]
+mod encoded;
 mod error;
 mod exchange;
 mod fields;

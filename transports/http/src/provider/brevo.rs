@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::json::{Person, base64, check_addresses};
 use crate::config::env;
+use crate::encoded::is_plain;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
 
 /// Brevo, by its API v3.
@@ -96,13 +97,13 @@ impl Provider for Brevo {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
-        Fields::check_with_unique_headers(email)?;
+        Fields::check(email)?;
+        Fields::check_to(email)?;
+        Fields::check_unique_headers(email)?;
+        Fields::check_one_reply_to(email)?;
         check_addresses(email)?;
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 99 recipients"));
-        }
-        if email.reply_to().len() > 1 {
-            return Err(Unsupported::new("more than one Reply-To"));
         }
         // Known to end in a header that mail servers refuse (<https://anymail.dev/en/stable/esps/brevo/#limitations-and-quirks>).
         let garbled = |name: &str| !name.is_ascii() && name.contains(PUNCTUATION);
@@ -120,7 +121,7 @@ impl Provider for Brevo {
 
     fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
-        let fields = Fields::of(outgoing)?;
+        let fields = Fields::with_to(outgoing)?;
         let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
         let mut headers: BTreeMap<&str, String> = fields.headers.into_iter().collect();
         headers.insert("idempotencyKey", key(outgoing).to_string());
@@ -139,7 +140,7 @@ impl Provider for Brevo {
             to: people(fields.to),
             cc: people(fields.cc),
             bcc: people(fields.bcc),
-            reply_to: email.reply_to().first().map(Person::from),
+            reply_to: fields.reply_to.first().copied().map(Person::from),
             subject: email.subject(),
             html_content: email.html(),
             text_content: email.text(),
@@ -208,12 +209,17 @@ fn check_headers(email: &Email) -> Result<(), Unsupported> {
         if !name.starts_with("x-") || name.starts_with("x-sib-") || name.starts_with("x-mailin-") {
             return Err(Unsupported::new(format!("the header {}", header.name())));
         }
-        if !header.value().is_ascii() {
-            return Err(Unsupported::new(format!("a value outside ASCII in the header {}", header.name())));
+        // Brevo decodes encoded words, and sends octets beyond ASCII as they are
+        // (<https://anymail.dev/en/stable/esps/brevo/#limitations-and-quirks>).
+        if !is_plain(header.value()) {
+            return Err(Unsupported::new(format!(
+                "a value outside ASCII, or with =?, in the header {}",
+                header.name()
+            )));
         }
     }
-    if email.metadata().values().any(|value| !value.is_ascii()) {
-        return Err(Unsupported::new("metadata outside ASCII"));
+    if email.metadata().values().any(|value| !is_plain(value)) {
+        return Err(Unsupported::new("metadata outside ASCII, or with =?"));
     }
     Ok(())
 }

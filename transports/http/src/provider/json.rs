@@ -1,23 +1,33 @@
 //! Forms that several providers share.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use postrider_transport::{Email, Mailbox, Outgoing, Unsupported};
 use serde::Serialize;
 
 use crate::Request;
+use crate::encoded::quoted;
 
 /// A mailbox as `{"email": …, "name": …}`.
 #[derive(Serialize)]
 pub(super) struct Person<'a> {
     email: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
+    name: Option<Cow<'a, str>>,
+}
+
+impl<'a> Person<'a> {
+    /// With another name in place of the mailbox's own, where it has one.
+    pub(super) fn named(mailbox: &'a Mailbox, name: impl FnOnce(&'a str) -> Cow<'a, str>) -> Self {
+        Self { email: mailbox.address().as_str(), name: mailbox.name().map(name) }
+    }
 }
 
 impl<'a> From<&'a Mailbox> for Person<'a> {
     fn from(mailbox: &'a Mailbox) -> Self {
-        Self { email: mailbox.address().as_str(), name: mailbox.name() }
+        Self::named(mailbox, Cow::Borrowed)
     }
 }
 
@@ -33,7 +43,7 @@ pub(super) fn written(mailbox: &Mailbox) -> String {
     match mailbox.name() {
         None => address.to_owned(),
         Some(name) if name.chars().all(plain) => format!("{name} <{address}>"),
-        Some(name) => format!("\"{}\" <{address}>", name.replace('\\', "\\\\").replace('"', "\\\"")),
+        Some(name) => format!("{} <{address}>", quoted(name)),
     }
 }
 

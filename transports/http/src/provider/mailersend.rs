@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{Person, base64, check_addresses};
 use crate::config::env;
+use crate::fields::custom_headers;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
 
 /// MailerSend, by its API v1.
@@ -90,13 +91,12 @@ impl Provider for MailerSend {
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
         Fields::check(email)?;
+        Fields::check_to(email)?;
+        Fields::check_one_reply_to(email)?;
         check_addresses(email)?;
         check_recipients(email)?;
         if !email.metadata().is_empty() {
             return Err(Unsupported::new("metadata"));
-        }
-        if email.reply_to().len() > 1 {
-            return Err(Unsupported::new("more than one Reply-To"));
         }
         if email.tags().len() > MAX_TAGS {
             return Err(Unsupported::new("more than 5 tags"));
@@ -134,24 +134,20 @@ impl Provider for MailerSend {
 
     fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
-        let fields = Fields::of(outgoing)?;
+        let fields = Fields::with_to(outgoing)?;
         let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
         let mail = Mail {
             from: Person::from(email.from()),
             to: people(fields.to),
             cc: people(fields.cc),
             bcc: people(fields.bcc),
-            reply_to: email.reply_to().first().map(Person::from),
+            reply_to: fields.reply_to.first().copied().map(Person::from),
             subject: email.subject(),
             text: email.text(),
             html: email.html(),
             attachments: email.attachments().iter().map(File::from).collect(),
             tags: email.tags(),
-            headers: email
-                .headers()
-                .iter()
-                .map(|header| Named { name: header.name(), value: header.value() })
-                .collect(),
+            headers: custom_headers(email).map(|(name, value)| Named { name, value }).collect(),
             // Its own field, in place of the two headers.
             list_unsubscribe: email.list_unsubscribe().map(|list| list.header_value()),
         };
@@ -347,5 +343,5 @@ impl<'a> From<&'a Attachment> for File<'a> {
 #[derive(Serialize)]
 struct Named<'a> {
     name: &'a str,
-    value: &'a str,
+    value: String,
 }

@@ -127,13 +127,13 @@ impl Provider for Mailjet {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
-        Fields::check_with_unique_headers(email)?;
+        Fields::check(email)?;
+        Fields::check_to(email)?;
+        Fields::check_unique_headers(email)?;
+        Fields::check_one_reply_to(email)?;
         check_addresses(email)?;
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 50 recipients"));
-        }
-        if email.reply_to().len() > 1 {
-            return Err(Unsupported::new("more than one Reply-To"));
         }
         if email.tags().len() > 1 {
             return Err(Unsupported::new("more than one tag"));
@@ -149,9 +149,6 @@ impl Provider for Mailjet {
         if inline.len().max(attached.len()) > MAX_ELEMENTS {
             return Err(Unsupported::new("more than 50 attachments of a kind"));
         }
-        if email.attachments().iter().any(|file| file.content().is_empty()) {
-            return Err(Unsupported::new("an empty attachment"));
-        }
         if email.attachments().iter().map(|file| file.content().len()).sum::<usize>() > MAX_ATTACHMENTS {
             return Err(Unsupported::new("attachments of more than 15 MB"));
         }
@@ -166,7 +163,7 @@ impl Provider for Mailjet {
 
     fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
-        let fields = Fields::of(outgoing)?;
+        let fields = Fields::with_to(outgoing)?;
         let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
         let files = |inline| {
             email.attachments().iter().filter(|file| is_inline(file) == inline).map(File::from).collect::<Vec<_>>()
@@ -178,7 +175,7 @@ impl Provider for Mailjet {
             to: people(fields.to),
             cc: people(fields.cc),
             bcc: people(fields.bcc),
-            reply_to: email.reply_to().first().map(Person::from),
+            reply_to: fields.reply_to.first().copied().map(Person::from),
             subject: email.subject(),
             text_part: email.text(),
             html_part: email.html(),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::json::{Person, base64, check_addresses, join};
 use crate::config::env;
+use crate::encoded::mailbox;
 use crate::{
     Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl,
     Request, Secret,
@@ -16,7 +17,8 @@ use crate::{
 
 /// Mailtrap, by its Email Sending API.
 ///
-/// A tag becomes the category and metadata custom variables. Mailtrap writes the Message-ID itself.
+/// A tag becomes the category and metadata custom variables. Several addresses for answers go into a header of their own. Mailtrap writes
+/// the Message-ID itself.
 ///
 /// | Answer | Means |
 /// |---|---|
@@ -122,13 +124,11 @@ impl Provider for Mailtrap {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
-        Fields::check_with_unique_headers(email)?;
+        Fields::check(email)?;
+        Fields::check_unique_headers(email)?;
         check_addresses(email)?;
         if [email.to(), email.cc(), email.bcc()].iter().any(|field| field.len() > MAX_RECIPIENTS) {
             return Err(Unsupported::new("more than 1000 recipients in a field"));
-        }
-        if email.reply_to().len() > 1 {
-            return Err(Unsupported::new("more than one Reply-To"));
         }
         if email.tags().len() > 1 {
             return Err(Unsupported::new("more than one tag"));
@@ -136,36 +136,38 @@ impl Provider for Mailtrap {
         if email.subject().is_empty() {
             return Err(Unsupported::new("a mail without a subject"));
         }
-        if [email.text(), email.html()].contains(&Some("")) {
-            return Err(Unsupported::new("an empty body"));
-        }
-        if email.attachments().iter().any(|file| file.content().is_empty()) {
-            return Err(Unsupported::new("an empty attachment"));
-        }
         if serde_json::to_vec(email.metadata()).is_ok_and(|variables| variables.len() > MAX_VARIABLES) {
             return Err(Unsupported::new("metadata of more than 1000 octets"));
         }
-        match email.headers().iter().find(|header| !header.value().is_ascii()) {
-            Some(header) => Err(Unsupported::new(format!("a value outside ASCII in the header {}", header.name()))),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::of(outgoing)?;
         let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let mut headers: BTreeMap<_, _> = fields.headers.into_iter().collect();
+        let reply_to = match fields.reply_to.as_slice() {
+            [] => None,
+            [one] => Some(Person::from(*one)),
+            // The field has room for one.
+            several => {
+                let list = several.iter().map(|one| mailbox(one)).collect::<Vec<_>>().join(", ");
+                headers.insert("Reply-To", list);
+                None
+            }
+        };
         let mail = Mail {
             from: Person::from(email.from()),
             to: people(fields.to),
             cc: people(fields.cc),
             bcc: people(fields.bcc),
-            reply_to: email.reply_to().first().map(Person::from),
+            reply_to,
             subject: email.subject(),
             text: email.text(),
             html: email.html(),
             attachments: email.attachments().iter().map(File::from).collect(),
-            headers: fields.headers.into_iter().collect(),
+            headers,
             category: email.tags().first().map(String::as_str),
             custom_variables: email.metadata(),
         };
@@ -263,6 +265,7 @@ struct Batch {
 #[derive(Serialize)]
 struct Mail<'a> {
     from: Person<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     to: Vec<Person<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cc: Vec<Person<'a>>,

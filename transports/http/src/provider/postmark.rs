@@ -146,7 +146,7 @@ impl Provider for Postmark {
             to: list(fields.to),
             cc: list(fields.cc),
             bcc: list(fields.bcc),
-            reply_to: list(email.reply_to()),
+            reply_to: list(fields.reply_to),
             subject: email.subject(),
             text_body: email.text(),
             html_body: email.html(),
@@ -310,6 +310,7 @@ struct Said {
 #[serde(rename_all = "PascalCase")]
 struct Mail<'a> {
     from: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     to: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     cc: String,

@@ -100,7 +100,9 @@ impl Provider for Resend {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
-        Fields::check_with_unique_headers(email)?;
+        Fields::check(email)?;
+        Fields::check_to(email)?;
+        Fields::check_unique_headers(email)?;
         if email.to().len() > MAX_TO {
             return Err(Unsupported::new("more than 50 To recipients"));
         }
@@ -122,13 +124,13 @@ impl Provider for Resend {
 
     fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
-        let fields = Fields::of(outgoing)?;
+        let fields = Fields::with_to(outgoing)?;
         let mail = Mail {
             from: written(email.from()),
             to: fields.to.into_iter().map(written).collect(),
             cc: fields.cc.into_iter().map(written).collect(),
             bcc: fields.bcc.into_iter().map(written).collect(),
-            reply_to: email.reply_to().iter().map(written).collect(),
+            reply_to: fields.reply_to.into_iter().map(written).collect(),
             subject: email.subject(),
             html: email.html(),
             // Where it is missing, Resend makes one out of the HTML.

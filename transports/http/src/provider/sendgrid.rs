@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, HashSet};
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
-use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsupported};
+use postrider_transport::{Attachment, Email, Failure, Mailbox, Outgoing, Receipt, Unsupported};
 use serde::{Deserialize, Serialize};
 
-use super::json::{Person, base64};
+use super::json::{Person, base64, check_addresses};
 use crate::config::env;
+use crate::encoded::quoted;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
 
 /// SendGrid, by its Web API v3.
 ///
 /// Tags become categories and metadata custom arguments. The answer has no word on single recipients; those on a suppression list are
-/// dropped later, which its event webhook tells.
+/// dropped later, which its event webhook tells. SendGrid takes two addresses that differ in case only for the same, and refuses a mail with
+/// both; so it is refused here. Local parts outside ASCII it does not carry.
 ///
 /// An attachment's type has no parameters. A `charset` of UTF-8 or US-ASCII is left out where the content is ASCII, which reads the same
 /// without it; SendGrid may name another one in its place. Any other parameter is refused, and so is a `;` or a `,` in a file name or a
@@ -101,11 +103,17 @@ impl Provider for SendGrid {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
-        Fields::check_with_unique_headers(email)?;
+        Fields::check(email)?;
+        Fields::check_to(email)?;
+        Fields::check_unique_headers(email)?;
+        check_addresses(email)?;
+        if !are_unique(email) {
+            return Err(Unsupported::new("two recipients whose addresses differ in case only"));
+        }
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 1000 recipients"));
         }
-        if categories(email).len() > MAX_CATEGORIES {
+        if email.tags().len() > MAX_CATEGORIES {
             return Err(Unsupported::new("more than 10 tags"));
         }
         if email.metadata().iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= MAX_CUSTOM_ARGS {
@@ -113,12 +121,6 @@ impl Provider for SendGrid {
         }
         if email.subject().is_empty() {
             return Err(Unsupported::new("a mail without a subject"));
-        }
-        if [email.text(), email.html()].contains(&Some("")) {
-            return Err(Unsupported::new("an empty body"));
-        }
-        if email.attachments().iter().any(|file| file.content().is_empty()) {
-            return Err(Unsupported::new("an empty attachment"));
         }
         for file in email.attachments() {
             if media_type(file).is_none() {
@@ -132,17 +134,14 @@ impl Provider for SendGrid {
             if RESERVED.contains(&header.name().to_ascii_lowercase().as_str()) {
                 return Err(Unsupported::new(format!("the header {}", header.name())));
             }
-            if !header.value().is_ascii() {
-                return Err(Unsupported::new(format!("a value outside ASCII in the header {}", header.name())));
-            }
         }
         Ok(())
     }
 
     fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
-        let fields = Fields::of(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let fields = Fields::with_to(outgoing)?;
+        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(recipient).collect();
         let mut headers: BTreeMap<&str, String> = fields.headers.into_iter().collect();
         headers.insert("Message-ID", outgoing.message_id());
         let mail = Mail {
@@ -154,7 +153,7 @@ impl Provider for SendGrid {
                 custom_args: email.metadata(),
             }],
             from: Person::from(email.from()),
-            reply_to_list: email.reply_to().iter().map(Person::from).collect(),
+            reply_to_list: fields.reply_to.into_iter().map(Person::from).collect(),
             subject: email.subject(),
             // Plain text must come first.
             content: [("text/plain", email.text()), ("text/html", email.html())]
@@ -163,7 +162,7 @@ impl Provider for SendGrid {
                 .collect(),
             attachments: email.attachments().iter().map(File::from).collect(),
             headers,
-            categories: categories(email),
+            categories: email.tags(),
             mail_settings: self.sandbox.then_some(MailSettings { sandbox_mode: Enable { enable: true } }),
         };
         Request::of_json("/v3/mail/send", &mail)
@@ -179,10 +178,18 @@ impl Provider for SendGrid {
     }
 }
 
-/// The tags, each once: a list with one twice is refused.
-fn categories(email: &Email) -> Vec<&str> {
+/// A mail in which one comes twice is refused, whatever their case:
+/// <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>, `personalizations`.
+fn are_unique(email: &Email) -> bool {
     let mut seen = HashSet::new();
-    email.tags().iter().map(String::as_str).filter(|tag| seen.insert(*tag)).collect()
+    email.recipient_addresses().into_iter().all(|address| seen.insert(address.as_str().to_ascii_lowercase()))
+}
+
+/// A name with a comma or semicolon must be in quotes, or the mail is accepted, and dropped since a part of the name is taken for the
+/// address: the API's manual, limitations; <https://github.com/sendgrid/sendgrid-csharp/issues/268>. So only for recipients: those of `from`
+/// would show (<https://github.com/sendgrid/sendgrid-nodejs/issues/1183>).
+fn recipient(mailbox: &Mailbox) -> Person<'_> {
+    Person::named(mailbox, |name| if name.contains([',', ';']) { quoted(name).into() } else { name.into() })
 }
 
 /// An attachment's type without its parameters, where they say nothing that its reader needs.
@@ -234,8 +241,8 @@ struct Mail<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<File<'a>>,
     headers: BTreeMap<&'a str, String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    categories: Vec<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    categories: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     mail_settings: Option<MailSettings>,
 }

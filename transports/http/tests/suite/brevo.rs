@@ -5,6 +5,7 @@ use postrider_http::{Brevo, Http, HttpConfigError, HttpErrorKind};
 use postrider_transport::{Attachment, EmailBuilder, ListUnsubscribe, Recipient, Transport, Unsupported};
 use serde_json::json;
 
+use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, check_table_for, connect, line, outgoing, plain};
@@ -52,6 +53,7 @@ impl HttpApi for BrevoCase {
 }
 
 fault_tests!(BrevoCase, status_says_all: false);
+alike_tests!(BrevoCase);
 conformance_tests!(BrevoCase);
 
 /// All that the API has a field for.

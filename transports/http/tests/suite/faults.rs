@@ -1,7 +1,10 @@
 //! What can go wrong between here and a provider, for every provider.
 
+use std::io::Read;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::read::{GzEncoder, ZlibEncoder};
 use postrider_http::{HttpErrorKind, Provider};
 use postrider_transport::{Attachment, EmailBuilder, Failure, Transport};
 
@@ -17,6 +20,9 @@ pub(crate) trait Case: HttpApi + Default {
     fn provider() -> Self::Provider;
 
     fn accepted() -> HttpReply;
+
+    /// It takes a whole message, which can hold whatever a mail can.
+    const WHOLE: bool = false;
 
     /// A mail that says little, and that the provider can carry.
     fn mail() -> EmailBuilder {
@@ -92,6 +98,50 @@ pub(crate) async fn a_success_that_cannot_be_read<C: Case>(status_says_all: bool
         assert_eq!(peer.seen().len(), 1, "one call is one request");
         peer.then(C::accepted());
         transport.send(&another(C::mail())).await.expect("the next message goes through");
+    }
+}
+
+fn compressed(coding: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let level = Compression::default();
+    match coding {
+        "gzip" => GzEncoder::new(body, level).read_to_end(&mut out),
+        // A zlib stream (RFC 9110 section 8.4.1.2).
+        _ => ZlibEncoder::new(body, level).read_to_end(&mut out),
+    }
+    .expect("it can be compressed");
+    out
+}
+
+/// It asks for no content coding, reads those that gateways use all the same, and never takes what it cannot read for a refusal or for
+/// more than it may hold.
+pub(crate) async fn compressed_answers<C: Case>(status_says_all: bool) {
+    let HttpReply::Answer { status, headers, body } = C::accepted() else { panic!("an acceptance is an answer") };
+    let answer = |coding: &str, body: Vec<u8>| {
+        let mut headers = headers.clone();
+        headers.push(("content-encoding".to_owned(), coding.to_owned()));
+        HttpReply::Answer { status, headers, body }
+    };
+    let peer = HttpPeer::start([C::accepted()]).await;
+    let transport = connect(C::provider(), &peer);
+    let plain = transport.send(&outgoing(C::mail())).await.expect("it is accepted");
+    assert_eq!(peer.seen()[0].header("accept-encoding"), Some("identity"));
+    for coding in ["gzip", "deflate"] {
+        peer.then(answer(coding, compressed(coding, &body)));
+        let receipt =
+            transport.send(&outgoing(C::mail())).await.unwrap_or_else(|failure| panic!("{coding}: {failure}"));
+        assert_eq!(receipt, plain, "{coding}");
+    }
+    let bomb = compressed("gzip", &vec![b' '; 4 * 1024 * 1024]);
+    for reply in [answer("gzip", bomb), answer("br", b"\x0b\x02\x80{}\x03".to_vec())] {
+        peer.then(reply);
+        match transport.send(&outgoing(C::mail())).await {
+            Ok(_) => assert!(status_says_all),
+            Err(failure) => {
+                assert!(!status_says_all, "{failure}");
+                assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{failure}");
+            }
+        }
     }
 }
 
@@ -185,6 +235,11 @@ macro_rules! fault_tests {
         #[tokio::test]
         async fn a_success_that_cannot_be_read() {
             crate::faults::a_success_that_cannot_be_read::<$case>($status).await;
+        }
+
+        #[tokio::test]
+        async fn compressed_answers() {
+            crate::faults::compressed_answers::<$case>($status).await;
         }
 
         #[tokio::test]

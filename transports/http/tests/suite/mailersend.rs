@@ -7,6 +7,7 @@ use postrider_transport::{
 };
 use serde_json::json;
 
+use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
@@ -43,6 +44,7 @@ impl HttpApi for Mailersend {
 }
 
 fault_tests!(Mailersend, status_says_all: true);
+alike_tests!(Mailersend);
 conformance_tests!(Mailersend);
 
 /// All that the API has a word for.

@@ -8,6 +8,7 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, Mailgun};
 use postrider_transport::{Attachment, Email, Recipient, Transport, Unsupported};
 use serde_json::json;
 
+use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
@@ -18,6 +19,8 @@ struct MailgunCase;
 
 impl Case for MailgunCase {
     type Provider = Mailgun;
+
+    const WHOLE: bool = true;
 
     fn provider() -> Mailgun {
         Mailgun::new(KEY, "mg.example.com").expect("a key and a domain")
@@ -49,6 +52,7 @@ impl HttpApi for MailgunCase {
 }
 
 fault_tests!(MailgunCase, status_says_all: false);
+alike_tests!(MailgunCase);
 conformance_tests!(MailgunCase);
 
 #[tokio::test]

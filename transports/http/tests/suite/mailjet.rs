@@ -6,6 +6,7 @@ use postrider_http::{BatchLimits, Http, HttpConfigError, HttpError, HttpErrorKin
 use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Recipient, Transport, Unsupported};
 use serde_json::{Value, json};
 
+use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
 use crate::limits::assert_third_is_alone;
@@ -60,6 +61,7 @@ impl HttpApi for Case31 {
 }
 
 fault_tests!(Case31, status_says_all: false);
+alike_tests!(Case31);
 conformance_tests!(Case31);
 
 fn success(custom_id: &str, message_id: u64) -> Value {

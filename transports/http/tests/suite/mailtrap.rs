@@ -6,6 +6,7 @@ use postrider_http::{BatchLimits, Http, HttpConfigError, HttpError, HttpErrorKin
 use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Recipient, Transport, Unsupported};
 use serde_json::{Value, json};
 
+use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
 use crate::limits::assert_third_is_alone;
@@ -50,6 +51,7 @@ impl HttpApi for Trap {
 }
 
 fault_tests!(Trap, status_says_all: false);
+alike_tests!(Trap);
 conformance_tests!(Trap);
 
 fn sent(id: &str) -> Value {
@@ -142,17 +144,14 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
     let crowd = (0..1001).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
     let empty = Attachment::new("a.txt", "text/plain", *b"").expect("an attachment");
     for email in [
-        Email::builder().from("a@example.com").bcc("b@example.com").subject("x").text("x"),
         Email::builder().from("a@example.com").to("b@example.com").text("no subject"),
         plain().sender("b@example.com"),
         plain().null_envelope_from(),
         plain().cc("zoë@example.org"),
         plain().reply_to("zoë@example.org"),
         plain().header("X-A", "1").header("x-a", "2"),
-        plain().header("X-A", "é"),
-        plain().reply_to("b@example.com").reply_to("c@example.com"),
         plain().tag("one").tag("two"),
-        plain().html(""),
+        plain().text(""),
         plain().attach(empty),
         plain().metadata("a", vec!["é"; 340].join(" ")),
         crowd,

@@ -5,6 +5,7 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, Resend};
 use postrider_transport::{Attachment, Email, Outgoing, Recipient, Transport, Unsupported};
 use serde_json::{Value, json};
 
+use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal};
 use crate::faults::{Case, fault_tests, kind};
 use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
@@ -58,6 +59,7 @@ impl HttpApi for Re {
 }
 
 fault_tests!(Re, status_says_all: false);
+alike_tests!(Re);
 conformance_tests!(Re);
 
 fn error(status: u16, name: &str) -> String {
@@ -174,7 +176,6 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         plain().null_envelope_from(),
         plain().header("X-A", "1").header("x-a", "2"),
         plain().tag("two words"),
-        plain().tag("same").tag("same"),
         plain().tag("same").metadata("same", "1"),
         plain().metadata("a", "é"),
         plain().metadata("a", ""),

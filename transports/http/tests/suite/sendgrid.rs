@@ -7,6 +7,7 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, SendGrid};
 use postrider_transport::{Attachment, Email, Recipient, Transport, Unsupported};
 use serde_json::json;
 
+use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
@@ -52,6 +53,7 @@ impl HttpApi for Sendgrid {
 }
 
 fault_tests!(Sendgrid, status_says_all: true);
+alike_tests!(Sendgrid);
 conformance_tests!(Sendgrid);
 
 #[tokio::test]
@@ -116,6 +118,30 @@ async fn only_the_recipients_of_the_attempt_are_named() {
     assert_eq!((seen["personalizations"][0].get("cc"), seen["personalizations"][0].get("bcc")), (None, None));
 }
 
+/// Else the mail is accepted, and dropped: <https://github.com/sendgrid/sendgrid-csharp/issues/268>.
+#[tokio::test]
+async fn a_recipients_name_with_a_comma_or_semicolon_is_in_quotes() {
+    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
+    let mail = Email::builder()
+        .from(("L, Ada", "shop@example.com"))
+        .to(("Lovelace, Ada", "ada@example.org"))
+        .to(("Ada Lovelace", "ada2@example.org"))
+        .cc(("B; Bob", "bob@example.org"))
+        .bcc((r#"The "one", only"#, "one@example.org"))
+        .reply_to(("L, Ada", "help@example.com"))
+        .subject("Hello")
+        .text("Hi");
+    connect(Sendgrid::provider(), &peer).send(&outgoing(mail)).await.expect("it is accepted");
+    let seen = peer.seen()[0].json();
+    let to = &seen["personalizations"][0];
+    assert_eq!(to["to"][0]["name"], r#""Lovelace, Ada""#);
+    assert_eq!(to["to"][1]["name"], "Ada Lovelace");
+    assert_eq!(to["cc"][0]["name"], r#""B; Bob""#);
+    assert_eq!(to["bcc"][0]["name"], r#""The \"one\", only""#);
+    // Elsewhere the quotes would show.
+    assert_eq!((&seen["from"]["name"], &seen["reply_to_list"][0]["name"]), (&json!("L, Ada"), &json!("L, Ada")));
+}
+
 #[tokio::test]
 async fn a_tag_that_comes_twice_is_one_category() {
     let peer = HttpPeer::start([Sendgrid::accepted()]).await;
@@ -168,7 +194,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
     for email in [
         Email::builder().from("a@example.com").bcc("b@example.com").subject("x").text("x"),
         plain().subject(""),
-        plain().html(""),
+        plain().text(""),
         plain().attach(Attachment::new("a.txt", "text/plain", *b"").expect("an attachment")),
         // https://github.com/sendgrid/sendgrid-go/issues/450
         plain().attach(file("a.ics", "text/calendar; method=REQUEST")),
@@ -183,7 +209,10 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         plain().null_envelope_from(),
         plain().header("X-A", "1").header("x-a", "2"),
         plain().header("X-SG-EID", "1"),
-        plain().header("X-A", "é"),
+        plain().cc("ADA@example.org"),
+        plain().cc("Zoë <zoe@example.org>").bcc("Zoe@example.org"),
+        plain().to("zoë@example.org"),
+        plain().reply_to("zoë@example.org"),
         plain()
             .metadata("long", "x".repeat(899) + " " + &"y".repeat(899))
             .metadata("longer", vec!["z"; 5000].join(" ")),

@@ -7,6 +7,7 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, SparkPost};
 use postrider_transport::{Attachment, Class, Recipient, Refusal, Transport, Unsupported};
 use serde_json::json;
 
+use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, refusal, status};
 use crate::faults::{Case, fault_tests};
 use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
@@ -17,6 +18,8 @@ struct SparkPostCase;
 
 impl Case for SparkPostCase {
     type Provider = SparkPost;
+
+    const WHOLE: bool = true;
 
     fn provider() -> SparkPost {
         SparkPost::new(KEY).expect("a key")
@@ -57,6 +60,7 @@ fn results(rejected: usize, accepted: usize, errors: &str) -> String {
 }
 
 fault_tests!(SparkPostCase, status_says_all: false);
+alike_tests!(SparkPostCase);
 conformance_tests!(SparkPostCase);
 
 #[tokio::test]
