@@ -54,6 +54,11 @@ impl Answer {
         String::from_utf8_lossy(&self.body[..end]).trim().to_owned()
     }
 
+    /// Whether the body is whole and there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.cut.is_none() && self.body.is_empty()
+    }
+
     /// The body read as JSON.
     ///
     /// # Errors
@@ -74,6 +79,20 @@ impl Answer {
         Err(self.error(HttpErrorKind::NoAnswer, what))
     }
 
+    /// The body read as a JSON object, which an array is not, although serde would take it for one.
+    ///
+    /// # Errors
+    /// As [`json`](Self::json).
+    pub fn object<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
+        let fields: serde_json::Map<String, serde_json::Value> = self.json()?;
+        serde_json::from_value(fields.into()).map_err(|_| self.strange())
+    }
+
+    /// A status of success with a body that is not what the provider answers.
+    pub(crate) fn strange(&self) -> HttpError {
+        self.error(HttpErrorKind::NoAnswer, "the answer is not what this provider answers")
+    }
+
     /// The coding that the body is still in (RFC 9110 section 8.4). The client takes the header away where it has decoded the body.
     fn coding(&self) -> Option<&str> {
         self.header("content-encoding").filter(|coding| !coding.trim().eq_ignore_ascii_case("identity"))
@@ -82,7 +101,7 @@ impl Answer {
     /// An error of this meaning, with the answer's status, its text for the operator, and how long it asks to wait.
     pub fn error(&self, kind: HttpErrorKind, text: impl Into<Cow<'static, str>>) -> HttpError {
         let wait = match kind {
-            HttpErrorKind::Message | HttpErrorKind::Recipient | HttpErrorKind::Account => None,
+            HttpErrorKind::Message | HttpErrorKind::Recipient | HttpErrorKind::Sender | HttpErrorKind::Account => None,
             _ => self.retry_after(),
         };
         HttpError::new(kind, self.provider, text).with_answer(self.status(), self.text()).with_retry_after(wait)
@@ -91,8 +110,8 @@ impl Answer {
     /// What a status means by itself (RFC 9110 section 15), for answers that the provider's documentation says nothing of.
     ///
     /// A refusal whose form is not the provider's own may come from anything in between. It therefore never condemns the
-    /// message, unless the message is too large (413). A 500 says nothing of how far it came, and leaves the message **in doubt**, so that
-    /// each such attempt counts.
+    /// message, unless the message is too large (413); that it is the account's is a guess, and the error says so. A 500 says nothing of
+    /// how far it came, and leaves the message **in doubt**, so that each such attempt counts.
     pub fn refusal(&self) -> HttpError {
         use HttpErrorKind::{Account, Message, NoAnswer, Rate, Unavailable};
         let (kind, text) = match self.status() {
@@ -107,7 +126,9 @@ impl Answer {
             // message before.
             _ => (NoAnswer, "it gave no answer of its own"),
         };
-        self.error(kind, text)
+        let error = self.error(kind, text);
+        let known = matches!(self.status(), 401 | 402 | 403 | 407 | 408 | 413 | 425 | 429 | 500..);
+        if known { error } else { error.unsure() }
     }
 
     /// How long the answer asks to wait: `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3). `None` where it does not say,

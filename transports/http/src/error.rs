@@ -11,24 +11,25 @@ use postrider_transport::{Class, Classify, Scope, mask_addresses};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HttpErrorKind {
-    /// The provider will never take this message. Permanent; the message is to blame.
+    /// The provider will never take this message. Permanent; the message's condition.
     Message,
-    /// The provider will never take it for these recipients. Permanent; the message is to blame.
+    /// The provider will never take it for these recipients. Permanent; the message's condition.
     Recipient,
-    /// The provider could not deal with this message now. Transient; the message is to blame.
+    /// The provider could not deal with this message now. Transient; the message's condition.
     Busy,
-    /// The account or its configuration cannot send: a wrong key, a domain that is not verified, a suspension. Permanent; the
-    /// transport is to blame.
+    /// The account may not send from this address: it, or its domain, is not verified. Permanent; the sender's condition.
+    Sender,
+    /// The account or its configuration cannot send: a wrong key, a suspension. Permanent; the transport's condition.
     Account,
-    /// What the account may send is used up, for the day or the month. Transient; the transport is to blame.
+    /// What the account may send is used up, for the day or the month. Transient; the transport's condition.
     Quota,
-    /// Too fast. Transient; the transport is to blame.
+    /// Too fast. Transient; the transport's condition.
     Rate,
-    /// The provider cannot be reached, or says that it cannot serve at present: certainly not sent. Transient; the transport is to
-    /// scope.
+    /// The provider cannot be reached, or says that it cannot serve at present: certainly not sent. Transient; the transport's
+    /// condition.
     Unavailable,
-    /// The whole request went out, and no answer came back that could be understood. **In doubt**; transient; the transport is
-    /// to blame.
+    /// The whole request went out, and no answer came back that could be understood. **In doubt**; transient; the
+    /// transport's condition.
     NoAnswer,
 }
 
@@ -44,6 +45,7 @@ struct Inner {
     status: Option<u16>,
     code: Option<String>,
     text: Cow<'static, str>,
+    sure: bool,
     retry_after: Option<Duration>,
     reply: Option<String>,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -60,6 +62,7 @@ impl HttpError {
             status: None,
             code: None,
             text: text.into(),
+            sure: true,
             retry_after: None,
             reply: None,
             source: None,
@@ -87,10 +90,18 @@ impl HttpError {
             status: inner.status,
             code: inner.code.clone(),
             text: inner.text.clone(),
+            sure: inner.sure,
             retry_after: inner.retry_after,
             reply: inner.reply.clone(),
             source: inner.source.as_ref().map(|source| source.to_string().into()),
         }))
+    }
+
+    /// Says that the meaning is a guess, since no documentation has this answer: see [`Classify::sure`].
+    #[must_use]
+    pub fn unsure(mut self) -> Self {
+        self.0.sure = false;
+        self
     }
 
     /// Adds the provider's own code for what is wrong.
@@ -105,6 +116,12 @@ impl HttpError {
     pub fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
         self.0.retry_after = wait.or(self.0.retry_after);
         self
+    }
+
+    /// The provider's words, addresses and all.
+    #[allow(dead_code, reason = "whether it is used depends on the providers that are built")]
+    pub(crate) fn text(&self) -> &str {
+        &self.0.text
     }
 
     /// What it means.
@@ -148,6 +165,7 @@ impl fmt::Debug for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpError")
             .field("kind", &self.0.kind)
+            .field("sure", &self.0.sure)
             .field("status", &self.0.status)
             .field("code", &self.0.code)
             .field("error", &self.to_string())
@@ -163,19 +181,24 @@ impl Error for HttpError {
 
 impl Classify for HttpError {
     fn class(&self) -> Class {
-        use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
+        use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
         match self.0.kind {
-            Message | Recipient | Account => Class::Permanent,
+            Message | Recipient | Sender | Account => Class::Permanent,
             Busy | Quota | Rate | Unavailable | NoAnswer => Class::Transient,
         }
     }
 
     fn scope(&self) -> Scope {
-        use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
+        use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
         match self.0.kind {
             Message | Recipient | Busy => Scope::Message,
+            Sender => Scope::Sender,
             Account | Quota | Rate | Unavailable | NoAnswer => Scope::Transport,
         }
+    }
+
+    fn sure(&self) -> bool {
+        self.0.sure
     }
 
     fn retry_after(&self) -> Option<Duration> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
-use postrider_transport::Failure;
+use postrider_transport::{Classify as _, Failure};
 use tokio::sync::Notify;
 use url::Url;
 
@@ -120,16 +120,20 @@ impl Exchange {
         failure.with_source(error)
     }
 
-    fn unavailable(&self, text: &'static str) -> HttpError {
+    pub(crate) fn unavailable(&self, text: &'static str) -> HttpError {
         HttpError::new(HttpErrorKind::Unavailable, self.provider, text)
     }
 
-    /// What this failure means for the messages that were to be asked for after it, if it means anything for them. What the account may not
-    /// send can be another matter for another sender.
+    /// What this failure means for the messages that were to be asked for after it, if it means anything for them. What may not be sent from
+    /// one address may be from another, and a guess at what is wrong holds for nobody else.
     pub(crate) fn obstacle(&self, failure: &Failure) -> Option<HttpError> {
         let error = failure.downcast_ref::<HttpError>()?;
         match error.kind() {
-            HttpErrorKind::Quota | HttpErrorKind::Rate | HttpErrorKind::Unavailable => Some(error.repeated()),
+            HttpErrorKind::Account | HttpErrorKind::Quota | HttpErrorKind::Rate | HttpErrorKind::Unavailable
+                if error.sure() =>
+            {
+                Some(error.repeated())
+            }
             // They were not asked for, so that they cannot be in doubt.
             HttpErrorKind::NoAnswer => Some(self.unavailable("the message before it was not answered")),
             _ => None,

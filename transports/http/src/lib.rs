@@ -43,12 +43,14 @@
 //! |---|---|---|---|
 //! | `Message`, `Recipient` | permanent | message | no |
 //! | `Busy` | transient | message | no |
+//! | `Sender` | permanent | sender | no |
 //! | `Account` | permanent | transport | no |
 //! | `Quota`, `Rate`, `Unavailable` | transient | transport | no |
 //! | `NoAnswer` | transient | transport | **yes** |
 //!
-//! What a provider says in its own documented form is read as its documentation says; the table stands in the provider's manual. For anything
-//! else, see [`Answer::refusal`]: a proxy's page never condemns a message.
+//! What a provider says in its own documented form is read as its documentation says; the table stands in the provider's manual. A refusal in
+//! that form which the documentation does not have is the message's own as far as anybody can tell, and the failure says that it is
+//! [not sure](postrider_transport::Failure::is_sure). For anything else, see [`Answer::refusal`]: a proxy's page never condemns a message.
 //!
 //! No answer means that the whole request was handed to the connection, and that no answer came, or none that could be read, or that a
 //! gateway or nobody known answered in the provider's place (500, 502, 504). Before that point the message is certainly not sent.

@@ -99,12 +99,17 @@ impl<P: Provider> Http<P> {
         };
         let mut taken = taken.into_iter();
         let mut results = Vec::with_capacity(batch.len());
+        let mut guesses = 0;
         for (outgoing, request) in batch {
             results.push(match (taken.next().flatten(), obstacle.get()) {
                 (Some(receipt), _) => Ok(receipt),
                 (None, Some(error)) => Err(error.repeated().into()),
                 (None, None) => {
                     let result = self.one(outgoing, request.clone()).await;
+                    guesses = if result.as_ref().is_err_and(|failure| !failure.is_sure()) { guesses + 1 } else { 0 };
+                    if guesses == GUESSES {
+                        obstacle.get_or_init(|| self.0.exchange.unavailable(UNKNOWN));
+                    }
                     // Where it is too fast or out of reach, the others would fare no better.
                     if let Some(error) = result.as_ref().err().and_then(|failure| self.0.exchange.obstacle(failure)) {
                         obstacle.get_or_init(|| error);
@@ -184,6 +189,13 @@ impl<P: Provider> Transport for Http<P> {
 
 /// How many messages that go alone are asked for at once, in one call for many.
 const ABREAST: usize = 8;
+
+/// After so many refusals in a row that no documentation knows, the messages of a batch that was refused are not asked for any more: what is
+/// wrong is hardly theirs, and they are as many as a batch holds.
+const GUESSES: usize = 3;
+
+/// What those are told.
+const UNKNOWN: &str = "the messages before it were refused for a reason that is not known";
 
 /// What goes into one call.
 struct Pack<'a> {

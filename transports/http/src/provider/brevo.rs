@@ -8,7 +8,8 @@ use postrider_transport::{Email, Failure, Mailbox, Outgoing, Receipt, Scope, Uns
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::json::{Person, base64, check_addresses};
+use super::json::{Person, base64, check_addresses, list, receipt, text};
+use super::rules::{self, Rule, Said, codes, status, words};
 use crate::config::env;
 use crate::encoded::is_plain;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
@@ -26,8 +27,9 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// |---|---|
 /// | 201, 202 | accepted; the id is in the body |
 /// | 400 of the code `duplicate_parameter` about the key | accepted before; no id |
-/// | 400 about the sender, 401, 403, 404, 405, 406 | [`Account`](HttpErrorKind::Account) |
-/// | other 400, 413, 422 | [`Message`](HttpErrorKind::Message) |
+/// | 400 about the sender | [`Sender`](HttpErrorKind::Sender) |
+/// | 401, 403; `unauthorized`, `permission_denied`, `account_under_validation`, `document_not_found`, `method_not_allowed`, `not_acceptable` | [`Account`](HttpErrorKind::Account) |
+/// | `invalid_parameter`, `missing_parameter`, `out_of_range`, `duplicate_parameter`, `bad_request`, `unprocessable_entity`; 413 | [`Message`](HttpErrorKind::Message) |
 /// | 402, or the code `not_enough_credits` | [`Quota`](HttpErrorKind::Quota) |
 /// | 429 | [`Rate`](HttpErrorKind::Rate), for as long as `x-sib-ratelimit-reset` says |
 /// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
@@ -158,10 +160,12 @@ impl Provider for Brevo {
     fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
         match answer.status() {
             201 | 202 => {
-                let Accepted { message_id } = answer.json()?;
-                Ok(Receipt::new().with_provider_id(message_id))
+                let Accepted { message_id, message_ids } = answer.object()?;
+                // As many as there are versions of the mail: one.
+                let id = if message_id.is_empty() { message_ids.into_iter().next() } else { Some(message_id) };
+                Ok(receipt(&id.unwrap_or_default()))
             }
-            400 if answer.json().is_ok_and(|said: Said| said.is_repetition()) => {
+            400 if answer.object().is_ok_and(|reason: Reason| reason.is_repetition()) => {
                 Ok(Receipt::new().with_reply(answer.text()))
             }
             _ => Err(refusal(answer).into()),
@@ -229,43 +233,62 @@ fn key(outgoing: &Outgoing<Email>) -> Uuid {
     Uuid::new_v5(&outgoing.id().as_uuid(), outgoing.idempotency_key().as_bytes())
 }
 
+const ERRORS: &str = "https://developers.brevo.com/docs/how-it-works#error-codes";
+const SEND: &str = "https://developers.brevo.com/reference/send-transac-email";
+const SENDERS: &str = "https://help.brevo.com/hc/en-us/articles/208836149";
+
+const RULES: &[Rule] = &[
+    codes(&["not_enough_credits"], HttpErrorKind::Quota, ERRORS),
+    codes(&["unauthorized", "permission_denied", "reseller_permission_denied"], HttpErrorKind::Account, ERRORS),
+    codes(&["account_under_validation"], HttpErrorKind::Account, ERRORS),
+    codes(&["document_not_found", "method_not_allowed", "not_acceptable"], HttpErrorKind::Account, ERRORS),
+    status(&[402], HttpErrorKind::Quota, SEND),
+    status(&[401, 403], HttpErrorKind::Account, ERRORS),
+    // The code is the one of any wrong value: "… the sender you used … is not valid. Validate your sender or authenticate your domain".
+    words(&[400], "sender", HttpErrorKind::Sender, SENDERS),
+    codes(&["invalid_parameter", "missing_parameter", "out_of_range"], HttpErrorKind::Message, ERRORS),
+    codes(&["duplicate_parameter", "duplicate_request"], HttpErrorKind::Message, ERRORS),
+    codes(&["bad_request", "unprocessable_entity"], HttpErrorKind::Message, ERRORS),
+    status(&[413], HttpErrorKind::Message, ERRORS),
+    status(&[429], HttpErrorKind::Rate, ERRORS),
+    status(&[500], HttpErrorKind::Busy, ERRORS),
+];
+
 fn refusal(answer: &Answer) -> HttpError {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate};
-    let Ok(Said { code, message }) = answer.json() else {
+    let Ok(Reason { code, message }) = answer.object() else {
         return answer.refusal();
     };
-    let kind = match (answer.status(), code.as_str()) {
-        (402, _) | (400 | 403, "not_enough_credits") => Quota,
-        (400, "unauthorized" | "permission_denied" | "account_under_validation") => Account,
-        // The code is the one of any wrong value, and the sender is the account's business.
-        (400, _) if message.to_ascii_lowercase().contains("sender") => Account,
-        (400 | 413 | 422, _) => Message,
-        (401 | 403..=406, _) => Account,
-        (429, _) => Rate,
-        (500, _) => Busy,
-        _ => return answer.refusal(),
-    };
-    answer.error(kind, message).with_code(code).with_retry_after(reset(answer).filter(|_| kind == Rate))
+    let error = rules::read(RULES, answer, &[Said { code: &code, text: &message, ..Said::default() }]);
+    // The header comes with other answers too.
+    match error.kind() {
+        HttpErrorKind::Rate => error.with_retry_after(reset(answer)),
+        _ => error,
+    }
 }
 
 /// Seconds from now (<https://developers.brevo.com/docs/limit-headers>).
 fn reset(answer: &Answer) -> Option<Duration> {
-    answer.header("x-sib-ratelimit-reset")?.trim().parse().ok().map(Duration::from_secs)
+    answer.wait(answer.header("x-sib-ratelimit-reset")?)
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Accepted {
+    #[serde(default, deserialize_with = "text")]
     message_id: String,
+    #[serde(default, deserialize_with = "list")]
+    message_ids: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct Reason {
+    /// Not always there (<https://github.com/getbrevo/brevo-node>, `ErrorModel`).
+    #[serde(default, deserialize_with = "text")]
     code: String,
     message: String,
 }
 
-impl Said {
+impl Reason {
     /// `Email for the idempotency key has already been processed`.
     fn is_repetition(&self) -> bool {
         self.code == "duplicate_parameter" && self.message.to_ascii_lowercase().contains("idempotency")
@@ -298,4 +321,12 @@ struct Mail<'a> {
 struct File<'a> {
     name: &'a str,
     content: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_line_of_the_table_counts() {
+        super::super::rules::assert_sound(super::RULES);
+    }
 }

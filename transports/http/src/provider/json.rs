@@ -1,11 +1,14 @@
 //! Forms that several providers share.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use postrider_transport::{Email, Mailbox, Outgoing, Unsupported};
-use serde::Serialize;
+use postrider_transport::{Email, Mailbox, Outgoing, Receipt, Recipient, Unsupported};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::Request;
 use crate::encoded::quoted;
@@ -73,6 +76,29 @@ pub(super) fn size(email: &Email) -> usize {
     bodies + email.attachments().iter().map(|file| file.content().len().div_ceil(3) * 4).sum::<usize>()
 }
 
+/// A text, or a number as text; anything else, `null` among it, is no text. For what is not needed to know that a mail was accepted, so that
+/// no other type of it makes an answer unreadable.
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => text,
+        Value::Number(number) => number.to_string(),
+        _ => String::new(),
+    })
+}
+
+/// The values of a list that can be read; anything but a list has none.
+pub(super) fn list<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let Value::Array(values) = Value::deserialize(deserializer)? else { return Ok(Vec::new()) };
+    Ok(values.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect())
+}
+
+/// Accepted, under this id where it is not empty.
+pub(super) fn receipt(id: &str) -> Receipt {
+    let mut receipt = Receipt::new();
+    receipt.provider_id = Some(id.to_owned()).filter(|id| !id.is_empty());
+    receipt
+}
+
 /// For APIs that promise to carry addresses of RFC 5321 only, and not those of RFC 6531.
 pub(super) fn check_addresses(email: &Email) -> Result<(), Unsupported> {
     let all = [email.to(), email.cc(), email.bcc(), email.reply_to()].into_iter().flatten().chain([email.from()]);
@@ -83,29 +109,67 @@ pub(super) fn check_addresses(email: &Email) -> Result<(), Unsupported> {
     }
 }
 
-/// Whether prose names this address, as a whole and in whatever case: `joann@x.example` does not name `ann@x.example`.
-pub(super) fn is_named(text: &str, address: &str) -> bool {
-    let (text, address) = (text.to_ascii_lowercase(), address.to_ascii_lowercase());
-    text.match_indices(&address).any(|(start, found)| {
-        let (mut before, mut after) = (&text[..start], &text[start + found.len()..]);
-        // Marks of quotation, which an address may have as letters.
-        if let (Some(outside), Some(rest)) = (before.strip_suffix('\''), after.strip_prefix('\'')) {
-            (before, after) = (outside, rest);
+/// Those recipients of an attempt whom a text names, in the attempt's order, each with the place of the first text that does. Each text is
+/// read once, however many recipients there are.
+pub(super) fn named<'a, 't>(
+    outgoing: &'a Outgoing<Email>,
+    texts: impl IntoIterator<Item = &'t str>,
+) -> Vec<(&'a str, usize)> {
+    let mut first: HashMap<String, usize> = HashMap::new();
+    let mut lower = Vec::new();
+    for (place, text) in texts.into_iter().enumerate() {
+        let text = text.to_ascii_lowercase();
+        for address in addresses(&text) {
+            first.entry(address.to_owned()).or_insert(place);
         }
-        let ends = match after.strip_prefix('.') {
-            // The end of a sentence.
-            Some(rest) => !rest.starts_with(|c: char| c.is_alphanumeric()),
-            None => !after.starts_with(|c: char| c.is_alphanumeric() || "-_@".contains(c)),
-        };
-        ends && !before.ends_with(|c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.@".contains(c))
+        lower.push(text);
+    }
+    let place = |recipient: &str| {
+        let recipient = recipient.to_ascii_lowercase();
+        // What has marks of its own, and so no sure end in prose, is looked for as it is.
+        match addresses(&recipient).next() == Some(recipient.as_str()) {
+            true => first.get(&recipient).copied(),
+            false => lower.iter().position(|text| text.contains(&recipient)),
+        }
+    };
+    let recipients = outgoing.recipients().iter().map(Recipient::as_str);
+    recipients.filter_map(|recipient| Some((recipient, place(recipient)?))).collect()
+}
+
+/// The addresses in a text: as a whole, so that `joann@x.example` does not name `ann@x.example`.
+fn addresses(text: &str) -> impl Iterator<Item = &str> {
+    let is_local = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
+    let is_domain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    text.match_indices('@').flat_map(move |(at, _)| {
+        let (before, after) = (&text[..at], &text[at + 1..]);
+        let start = before.trim_end_matches(is_local).len();
+        let domain = after.find(|c| !is_domain(c)).unwrap_or(after.len());
+        // Two of them make no address.
+        let whole = !before[..start].ends_with('@') && !after[domain..].starts_with('@');
+        // The end of a sentence.
+        let domain = after[..domain].trim_end_matches('.').len();
+        let address = Some(&text[start..at + 1 + domain]).filter(|_| whole && start < at && domain > 0);
+        // Marks of quotation, which an address may have as letters.
+        let quoted = address.filter(|_| after[domain..].starts_with('\''));
+        [address, quoted.and_then(|address| address.strip_prefix('\''))].into_iter().flatten()
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use postrider_transport::AddressError;
+    use std::time::SystemTime;
+
+    use postrider_transport::{AddressError, DeliveryId};
 
     use super::*;
+
+    /// Which of these a text names.
+    fn named_in(text: &str, recipients: &[&str]) -> Vec<String> {
+        let email = Email::builder().from("a@x.example").to("b@x.example").text("x").build().expect("a mail");
+        let recipients = recipients.iter().map(|address| Recipient::new(*address)).collect();
+        let outgoing = Outgoing::addressed(DeliveryId::new(), SystemTime::UNIX_EPOCH, email, recipients, false);
+        named(&outgoing, ["nobody", text]).into_iter().map(|(recipient, _)| recipient.to_owned()).collect()
+    }
 
     #[test]
     fn an_address_is_named_as_a_whole() {
@@ -116,8 +180,9 @@ mod tests {
             "no \"ann@x.example\"",
             "<ann@x.example>, more",
             "to:ann@x.example;",
+            "joann@x.example and ann@x.example",
         ] {
-            assert!(is_named(text, "Ann@x.example"), "{text}");
+            assert_eq!(named_in(text, &["Ann@x.example"]), ["Ann@x.example"], "{text}");
         }
         for text in [
             "joann@x.example",
@@ -127,12 +192,39 @@ mod tests {
             "'o'ann@x.example' is bad",
             "ann@x.example.org",
             "ann@x.example-y",
+            "b@ann@x.example",
+            "ann@x.example@y",
             "",
         ] {
-            assert!(!is_named(text, "ann@x.example"), "{text}");
+            assert_eq!(named_in(text, &["ann@x.example"]), [""; 0], "{text}");
         }
-        // Of several mentions, any.
-        assert!(is_named("joann@x.example and ann@x.example", "ann@x.example"));
+        let text = "no 'o'hara@x.example', no \"a b\"@x.example, no zoë@x.example";
+        let all = ["o'hara@x.example", "\"a b\"@x.example", "zoë@x.example"];
+        assert_eq!(named_in(text, &all), all);
+    }
+
+    #[test]
+    fn what_is_accepted_has_any_form_that_json_has() -> Result<(), serde_json::Error> {
+        #[derive(Debug, serde::Deserialize, PartialEq)]
+        struct Loose {
+            #[serde(default, deserialize_with = "text")]
+            id: String,
+            #[serde(default, deserialize_with = "list")]
+            all: Vec<String>,
+        }
+        for (json, id) in [
+            ("\"1\"", "1"),
+            ("1", "1"),
+            ("12345678901234567890123", "1.2345678901234568e+22"),
+            ("null", ""),
+            ("{}", ""),
+        ] {
+            assert_eq!(serde_json::from_str::<Loose>(&format!("{{\"id\":{json}}}"))?.id, id, "{json}");
+        }
+        let all = serde_json::from_str::<Loose>(r#"{"all":["a",1,"b",null]}"#)?.all;
+        assert_eq!(all, ["a", "b"]);
+        assert_eq!(serde_json::from_str::<Loose>(r#"{"all":null}"#)?, Loose { id: String::new(), all: Vec::new() });
+        Ok(())
     }
 
     #[test]

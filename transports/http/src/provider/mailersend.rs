@@ -7,7 +7,8 @@ use postrider_transport::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::json::{Person, base64, check_addresses};
+use super::json::{Person, base64, check_addresses, list, receipt, text};
+use super::rules::{self, Rule, Said, codes, status};
 use crate::config::env;
 use crate::fields::custom_headers;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
@@ -21,14 +22,15 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 ///
 /// | Answer | Means |
 /// |---|---|
-/// | 202 with `X-Message-Id` | accepted, save for the recipients that a warning `SOME_SUPPRESSED` names: refused for good |
+/// | 202 in its own form | accepted, under the `X-Message-Id`, save for the recipients that a warning `SOME_SUPPRESSED` names: refused for good |
 /// | 202 with `X-Message-Id` and a warning that cannot be read | accepted; the reply says that who is suppressed is not known |
 /// | 202 with a warning `ALL_SUPPRESSED` | [`Recipient`](HttpErrorKind::Recipient) |
 /// | 422 with `#MS42204`, `#MS42222` | [`Quota`](HttpErrorKind::Quota) |
-/// | 422 with `#MS42207`, `#MS42216`, `#MS42225`, `#MS42226` | [`Account`](HttpErrorKind::Account): the domain, the plan, the trial |
+/// | 422 with `#MS42207`, or `#MS42208` for `from` | [`Sender`](HttpErrorKind::Sender): the domain is not verified |
+/// | 422 with `#MS42216`, `#MS42225`, `#MS42226` | [`Account`](HttpErrorKind::Account): the plan, the trial |
 /// | 422 with `#MS42208` for recipients | [`Recipient`](HttpErrorKind::Recipient) |
-/// | any other 422, 400 | [`Message`](HttpErrorKind::Message) |
-/// | 401, 403 | [`Account`](HttpErrorKind::Account) |
+/// | 422 with `#MS42205`, `#MS42208` to `#MS42211` | [`Message`](HttpErrorKind::Message) |
+/// | 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
 /// | 429 with `#MS42901`, or without requests left for the day | [`Quota`](HttpErrorKind::Quota), until midnight in UTC |
 /// | any other 429 | [`Rate`](HttpErrorKind::Rate), until `Retry-After` |
 /// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
@@ -159,20 +161,20 @@ impl Provider for MailerSend {
             return Err(refusal(answer).into());
         }
         // With nothing to warn of there is no body.
-        let warned = answer.json::<Warned>();
+        let warned = answer.object::<Warned>();
         if let Ok(warned) = &warned
             && warned.warnings.iter().any(|warning| warning.kind == "ALL_SUPPRESSED")
         {
             let error = answer.error(HttpErrorKind::Recipient, "every recipient is on a suppression list");
             return Err(Failure::from(error.with_code("ALL_SUPPRESSED")).with_refused(warned.refused(outgoing)));
         }
-        let Some(id) = answer.header("x-message-id") else {
-            return Err(answer.error(HttpErrorKind::NoAnswer, "it gave the message no id").into());
-        };
-        let receipt = Receipt::new().with_provider_id(id);
+        let id = answer.header("x-message-id").unwrap_or_default();
+        let receipt = receipt(id);
         Ok(match warned {
             Ok(warned) => receipt.with_refused(warned.refused(outgoing)).with_reply(answer.text()),
-            Err(_) if answer.cut.is_none() && answer.body.is_empty() => receipt,
+            Err(_) if answer.is_empty() => receipt,
+            // Neither the id nor the body is MailerSend's.
+            Err(unreadable) if id.is_empty() => return Err(unreadable.into()),
             // It has an id, so that to send it again would surely send it twice. Who is suppressed gets no mail either way.
             Err(_) => receipt.with_reply(format!("accepted; who is suppressed is not known: {}", answer.text())),
         })
@@ -197,41 +199,48 @@ fn refusal(answer: &Answer) -> HttpError {
     if answer.status() == 421 {
         return answer.error(HttpErrorKind::Unavailable, "it is being maintained");
     }
-    let Ok(said) = answer.json::<Said>() else {
+    let Ok(reason) = answer.object::<Reason>() else {
         return answer.refusal();
     };
-    let reasons = said.reasons();
-    let codes: Vec<_> = reasons.iter().filter_map(|(_, text)| code(text)).collect();
-    let daily = codes.contains(&"MS42901") || answer.header("x-apiquota-remaining") == Some("0");
-    let kind = match answer.status() {
-        400 => HttpErrorKind::Message,
-        401 | 403 => HttpErrorKind::Account,
-        422 => invalid(&reasons),
-        429 if daily => HttpErrorKind::Quota,
-        429 => HttpErrorKind::Rate,
-        500 => HttpErrorKind::Busy,
-        _ => return answer.refusal(),
-    };
-    let texts: Vec<_> = reasons.iter().map(|(_, text)| *text).collect();
-    let wait = (kind == HttpErrorKind::Quota && daily).then(|| answer.until_midnight());
-    let error = answer.error(kind, texts.join("; ")).with_retry_after(wait);
-    if codes.is_empty() { error } else { error.with_code(codes.join(", ")) }
+    let reasons = reason.reasons();
+    let said: Vec<_> = reasons
+        .iter()
+        .map(|&(field, text)| Said { status: None, code: code(text).unwrap_or_default(), field, text })
+        .collect();
+    let error = rules::read(RULES, answer, &said);
+    // Which limit it is, the code says, or a header that comes with other answers too.
+    let of_the_day = said.iter().any(|one| one.code == DAILY) || answer.header("x-apiquota-remaining") == Some("0");
+    if answer.status() != 429 || !of_the_day {
+        return error;
+    }
+    let quota = answer.error(HttpErrorKind::Quota, error.text().to_owned());
+    let quota = quota.with_retry_after(Some(answer.until_midnight()));
+    match error.code() {
+        Some(code) => quota.with_code(code),
+        None => quota,
+    }
 }
 
-/// What a request that is not valid is not valid for: <https://developers.mailersend.com/general.html#validation-errors>.
-fn invalid(reasons: &[(&str, &str)]) -> HttpErrorKind {
-    use HttpErrorKind::{Account, Message, Quota, Recipient};
-    let of_recipients = |field: &str| ["to.", "cc.", "bcc."].iter().any(|name| field.starts_with(name));
-    let kind = |&(field, text): &(&str, &str)| match code(text) {
-        Some("MS42204" | "MS42222") => Quota,
-        Some("MS42207" | "MS42216" | "MS42225" | "MS42226") => Account,
-        Some("MS42208") if of_recipients(field) => Recipient,
-        _ => Message,
-    };
-    let kinds: Vec<_> = reasons.iter().map(kind).collect();
-    // Of several reasons, the one that holds for other messages too.
-    [Account, Quota, Message].into_iter().find(|kind| kinds.contains(kind)).unwrap_or(Recipient)
-}
+const CODES: &str = "https://developers.mailersend.com/general.html#validation-errors";
+const STATUSES: &str = "https://developers.mailersend.com/general.html#http-status-codes";
+const LIMITS: &str = "https://developers.mailersend.com/general.html#rate-limits";
+
+/// The requests of the day are used up.
+const DAILY: &str = "MS42901";
+
+const RULES: &[Rule] = &[
+    codes(&["MS42204", "MS42222"], HttpErrorKind::Quota, CODES),
+    codes(&["MS42216", "MS42225", "MS42226"], HttpErrorKind::Account, CODES),
+    codes(&["MS42207"], HttpErrorKind::Sender, CODES),
+    codes(&["MS42208"], HttpErrorKind::Sender, CODES).about("from"),
+    codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("to."),
+    codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("cc."),
+    codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("bcc."),
+    codes(&["MS42205", "MS42208", "MS42209", "MS42210", "MS42211"], HttpErrorKind::Message, CODES),
+    status(&[401, 403, 404, 405], HttpErrorKind::Account, STATUSES),
+    status(&[429], HttpErrorKind::Rate, LIMITS),
+    status(&[500], HttpErrorKind::Busy, STATUSES),
+];
 
 /// `MS42207` in `… must be verified in your account to send emails. #MS42207`.
 fn code(text: &str) -> Option<&str> {
@@ -241,13 +250,14 @@ fn code(text: &str) -> Option<&str> {
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct Reason {
+    #[serde(default, deserialize_with = "text")]
     message: String,
     #[serde(default)]
     errors: serde_json::Value,
 }
 
-impl Said {
+impl Reason {
     /// What is wrong, with the field that it is wrong with; the message itself only where there is nothing more exact.
     fn reasons(&self) -> Vec<(&str, &str)> {
         let fields = self.errors.as_object().into_iter().flatten();
@@ -264,21 +274,22 @@ impl Said {
 
 #[derive(Deserialize)]
 struct Warned {
+    #[serde(default, deserialize_with = "list")]
     warnings: Vec<Warning>,
 }
 
 #[derive(Deserialize)]
 struct Warning {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default, deserialize_with = "text")]
     kind: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     recipients: Vec<Suppressed>,
 }
 
 #[derive(Deserialize)]
 struct Suppressed {
     email: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     reasons: Vec<String>,
 }
 
@@ -344,4 +355,12 @@ impl<'a> From<&'a Attachment> for File<'a> {
 struct Named<'a> {
     name: &'a str,
     value: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_line_of_the_table_counts() {
+        super::super::rules::assert_sound(super::RULES);
+    }
 }

@@ -7,7 +7,9 @@ use http::header::AUTHORIZATION;
 use postrider_transport::{Email, Failure, Outgoing, Receipt, Unsupported};
 use serde::Deserialize;
 
+use super::json::{receipt, text};
 use super::message::{self, octets, render};
+use super::rules::{self, Rule, Said, status, words};
 use crate::config::env;
 use crate::{Answer, Form, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
 
@@ -23,9 +25,9 @@ use crate::{Answer, Form, HttpConfigError, HttpError, HttpErrorKind, Provider, P
 /// |---|---|
 /// | 200 | accepted; the id is in the body |
 /// | 400 about a `to` | [`Recipient`](HttpErrorKind::Recipient) |
-/// | 400 about a domain or account that may not send | [`Account`](HttpErrorKind::Account) |
-/// | other 400, 413 | [`Message`](HttpErrorKind::Message) |
-/// | 401, 402, 403, 404 | [`Account`](HttpErrorKind::Account) |
+/// | 400 about the `from`, 400, 403, 404 about a domain | [`Sender`](HttpErrorKind::Sender) |
+/// | 400 about an account that may not send, 401, 402, other 403, 404 | [`Account`](HttpErrorKind::Account) |
+/// | 400 about a parameter that is missing or wrong, 413 | [`Message`](HttpErrorKind::Message) |
 /// | 420, or any refusal with a time after which to try again | [`Quota`](HttpErrorKind::Quota), until that time |
 /// | 429 | [`Rate`](HttpErrorKind::Rate), for as long as it says |
 /// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
@@ -148,8 +150,8 @@ impl Provider for Mailgun {
 
     fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
         if answer.status() == 200 {
-            let Accepted { id } = answer.json()?;
-            return Ok(Receipt::new().with_provider_id(id));
+            let Accepted { id } = answer.object()?;
+            return Ok(receipt(&id));
         }
         Err(refusal(answer).into())
     }
@@ -164,27 +166,46 @@ impl Mailgun {
     }
 }
 
+const RESPONSES: &str = "https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses";
+const DOMAIN: &str = "https://github.com/theoomoregbee/US-visa-appointment-notifier/issues/5";
+const ACTIVATE: &str = "https://github.com/Monstarrrr/rebutify/issues/162";
+const DISABLED: &str = "https://github.com/mailgun/mailgun-java/issues/50";
+const TRIAL: &str = "https://github.com/mailgun/wordpress-plugin/issues/68";
+const TO: &str = "https://github.com/mailgun/mailgun-js-boland/issues/199";
+
 /// Its errors have no codes, and what the account may not do is said with the statuses of a bad request as well: the words are all there
 /// is to tell them by.
+const RULES: &[Rule] = &[
+    words(&[400, 403], "activate your mailgun account", HttpErrorKind::Account, ACTIVATE),
+    words(&[400, 403], "account disabled", HttpErrorKind::Account, DISABLED),
+    words(&[400, 403], "is not allowed to send", HttpErrorKind::Sender, DOMAIN),
+    words(&[404], "domain", HttpErrorKind::Sender, RESPONSES),
+    words(&[400, 403], "for test purposes only", HttpErrorKind::Account, TRIAL),
+    words(&[400], "'to' parameter is not a valid address", HttpErrorKind::Recipient, TO),
+    words(&[400], "'from' parameter is not a valid address", HttpErrorKind::Sender, TO),
+    words(&[400], "parameter is not a valid", HttpErrorKind::Message, TO),
+    words(&[400], "parameter is missing", HttpErrorKind::Message, TO),
+    status(&[413], HttpErrorKind::Message, RESPONSES),
+    status(&[401, 402, 403, 404], HttpErrorKind::Account, RESPONSES),
+    status(&[420], HttpErrorKind::Quota, RESPONSES),
+    status(&[429], HttpErrorKind::Rate, RESPONSES),
+    status(&[500], HttpErrorKind::Busy, RESPONSES),
+];
+
 fn refusal(answer: &Answer) -> HttpError {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient};
-    let Ok(Said { message }) = answer.json() else {
+    let Ok(Reason { message }) = answer.object() else {
         return answer.refusal();
     };
     let wait = wait(answer, &message);
-    let said = message.to_ascii_lowercase();
-    let kind = match answer.status() {
-        429 => Rate,
-        420 => Quota,
-        400 | 402 | 403 if wait.is_some() => Quota,
-        400 if said.contains("not allowed to send") || said.contains("for test purposes only") => Account,
-        400 if said.contains("'to' parameter is not a valid address") => Recipient,
-        400 | 413 => Message,
-        401..=404 => Account,
-        500 => Busy,
-        _ => return answer.refusal(),
-    };
-    answer.error(kind, message).with_retry_after(wait)
+    // It asks to come back, whatever the status.
+    if wait.is_some() && matches!(answer.status(), 400 | 402 | 403) {
+        return answer.error(HttpErrorKind::Quota, message).with_retry_after(wait);
+    }
+    let error = rules::read(RULES, answer, &[Said { text: &message, ..Said::default() }]);
+    match error.kind() {
+        HttpErrorKind::Rate | HttpErrorKind::Quota => error.with_retry_after(wait),
+        _ => error,
+    }
 }
 
 /// `… try again after 120 seconds`, or `… try again after Mon, 25 Aug 2025 07:00:31 UTC`.
@@ -201,10 +222,19 @@ fn wait(answer: &Answer, message: &str) -> Option<Duration> {
 
 #[derive(Deserialize)]
 struct Accepted {
+    #[serde(default, deserialize_with = "text")]
     id: String,
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct Reason {
     message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_line_of_the_table_counts() {
+        super::super::rules::assert_sound(super::RULES);
+    }
 }

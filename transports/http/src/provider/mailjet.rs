@@ -23,9 +23,10 @@ use crate::{Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, Provider
 /// | Answer | Means |
 /// |---|---|
 /// | status `success` | accepted; the id is the `MessageID` of the first recipient |
-/// | `mj-0001`, `mj-0015`, `send-0006`, `send-0007`, `send-0008`; 401, 403 | [`Account`](crate::HttpErrorKind::Account) |
+/// | `send-0008`, `mj-0013` for `From` | [`Sender`](crate::HttpErrorKind::Sender) |
+/// | `mj-0001`, `mj-0015`, `send-0006`, `send-0007`; 401 | [`Account`](crate::HttpErrorKind::Account) |
 /// | `mj-0013` for recipients | [`Recipient`](crate::HttpErrorKind::Recipient) |
-/// | any other code with 400 | [`Message`](crate::HttpErrorKind::Message) |
+/// | `mj-0002` to `mj-0004`, `mj-0006`, `mj-0011`, other `mj-0013`, `send-0003`, `send-0011`, `send-0015`; 413 | [`Message`](crate::HttpErrorKind::Message) |
 /// | 429 | [`Rate`](crate::HttpErrorKind::Rate) |
 /// | 500 in its own form | [`Busy`](crate::HttpErrorKind::Busy); in a batch [`NoAnswer`](crate::HttpErrorKind::NoAnswer), since some may have been accepted |
 #[derive(Debug, Clone)]

@@ -6,8 +6,10 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsupported};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::json::{Person, base64, check_addresses, join};
+use super::json::{Person, base64, check_addresses, join, list, receipt};
+use super::rules::{self, Rule, Said, status, words};
 use crate::config::env;
 use crate::encoded::mailbox;
 use crate::{
@@ -22,9 +24,10 @@ use crate::{
 ///
 /// | Answer | Means |
 /// |---|---|
-/// | 200 with `success` | accepted; the id is the first of `message_ids`, which has one for each recipient |
+/// | 200, but for `success: false` | accepted; the id is the first of `message_ids`, which has one for each recipient |
+/// | 403 about a domain, 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
 /// | 400 | [`Message`](HttpErrorKind::Message) |
-/// | 401, 403 | [`Account`](HttpErrorKind::Account) |
+/// | 401, other 403 | [`Account`](HttpErrorKind::Account) |
 /// | 429 | [`Rate`](HttpErrorKind::Rate), or [`Quota`](HttpErrorKind::Quota) where it speaks of the plan |
 /// | 500 in its own form | [`Busy`](HttpErrorKind::Busy); in a batch [`NoAnswer`](HttpErrorKind::NoAnswer), since some may have been accepted |
 ///
@@ -178,8 +181,8 @@ impl Provider for Mailtrap {
         if answer.status() != 200 {
             return Err(refusal(answer).into());
         }
-        let sent: Sent = answer.json()?;
-        if !sent.success {
+        let sent: Sent = answer.object()?;
+        if !sent.is_success() {
             return Err(answer.error(HttpErrorKind::NoAnswer, "it reports a failure as a success").into());
         }
         Ok(sent.receipt().with_reply(answer.text()))
@@ -207,9 +210,9 @@ impl Provider for Mailtrap {
                 _ => BatchOutcome::all(batch.len(), &error),
             };
         }
-        match answer.json::<Batch>() {
+        match answer.object::<Batch>() {
             Ok(Batch { responses }) if responses.len() == batch.len() => {
-                BatchOutcome::Taken(responses.iter().map(|sent| sent.success.then(|| sent.receipt())).collect())
+                BatchOutcome::Taken(responses.iter().map(|sent| sent.is_success().then(|| sent.receipt())).collect())
             }
             Ok(_) => {
                 let text = "it did not answer for each message of a batch";
@@ -220,21 +223,31 @@ impl Provider for Mailtrap {
     }
 }
 
+const SPEC: &str =
+    "https://github.com/mailtrap/mailtrap-openapi/blob/main/specs/email-sending-transactional.openapi.yml";
+const SANDBOX: &str = "https://github.com/mailtrap/mailtrap-openapi/blob/main/specs/sandbox-sending.openapi.yml";
+const DOMAINS: &str = "https://help.mailtrap.io/article/40-mailtrap-sending-faqs";
+
+/// Its errors have no codes: the status, and a few texts that the specification shows.
+const RULES: &[Rule] = &[
+    words(&[403], "domain", HttpErrorKind::Sender, DOMAINS),
+    words(&[400], "'from' address is", HttpErrorKind::Sender, SPEC),
+    words(&[400], "is required", HttpErrorKind::Message, SPEC),
+    words(&[400], "must specify either text or html body", HttpErrorKind::Message, SPEC),
+    status(&[401, 403], HttpErrorKind::Account, SPEC),
+    // "Billing plan limit exhausted or sandbox rate limit exceeded (see the response for details)."
+    words(&[429], "per second", HttpErrorKind::Rate, SANDBOX),
+    words(&[429], "plan", HttpErrorKind::Quota, SANDBOX),
+    status(&[429], HttpErrorKind::Rate, SANDBOX),
+    status(&[500], HttpErrorKind::Busy, SPEC),
+];
+
 fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Errors { errors }) = answer.json() else {
+    let Ok(Errors { errors }) = answer.object() else {
         return answer.refusal();
     };
-    let text = errors.join("; ");
-    let kind = match answer.status() {
-        400 => HttpErrorKind::Message,
-        401 | 403 => HttpErrorKind::Account,
-        // "Billing plan limit exhausted or sandbox rate limit exceeded (see the response for details)."
-        429 if text.to_ascii_lowercase().contains("plan") && !text.contains("per second") => HttpErrorKind::Quota,
-        429 => HttpErrorKind::Rate,
-        500 => HttpErrorKind::Busy,
-        _ => return answer.refusal(),
-    };
-    answer.error(kind, text)
+    let said: Vec<_> = errors.iter().map(|text| Said { text, ..Said::default() }).collect();
+    rules::read(RULES, answer, &said)
 }
 
 #[derive(Deserialize)]
@@ -244,16 +257,22 @@ struct Errors {
 
 #[derive(Deserialize)]
 struct Sent {
-    success: bool,
-    #[serde(default)]
-    message_ids: Vec<String>,
+    success: Option<bool>,
+    #[serde(default, deserialize_with = "list")]
+    message_ids: Vec<Value>,
+    #[serde(default, deserialize_with = "list")]
+    errors: Vec<Value>,
 }
 
+/// `SentResponse`, in which no field must be there.
 impl Sent {
+    fn is_success(&self) -> bool {
+        self.success.unwrap_or(self.errors.is_empty())
+    }
+
     fn receipt(&self) -> Receipt {
-        let mut receipt = Receipt::new();
-        receipt.provider_id = self.message_ids.first().cloned();
-        receipt
+        let id = self.message_ids.first().map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
+        receipt(&id.unwrap_or_default())
     }
 }
 
@@ -308,5 +327,13 @@ impl<'a> From<&'a Attachment> for File<'a> {
             disposition: if file.content_id().is_some() { "inline" } else { "attachment" },
             content_id: file.content_id(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_line_of_the_table_counts() {
+        super::super::rules::assert_sound(super::RULES);
     }
 }

@@ -18,6 +18,8 @@ mod message;
 mod postmark;
 #[cfg(feature = "resend")]
 mod resend;
+#[allow(dead_code, reason = "which of it is used depends on the providers that are built")]
+mod rules;
 #[cfg(feature = "sendgrid")]
 mod sendgrid;
 #[cfg(feature = "sparkpost")]

@@ -8,7 +8,8 @@ use postrider_transport::{Attachment, Class, Email, Failure, Mailbox, Outgoing, 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::json::{array, base64, is_named, size, written};
+use super::json::{array, base64, named, receipt, size, text, written};
+use super::rules::{self, Rule, Said, codes, status, words};
 use super::{BatchLimits, BatchOutcome};
 use crate::config::env;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
@@ -20,10 +21,11 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 ///
 /// | Answer | Means |
 /// |---|---|
-/// | 200 with the code 0 | accepted, by all but the inactive recipients whom its message names |
+/// | 200 with the code 0 or none | accepted, by all but the inactive recipients whom its message names |
+/// | code 300 about From, 400, 401, 412 | [`Sender`](HttpErrorKind::Sender) |
 /// | code 300, 402, 403, 410, 411; status 413 | [`Message`](HttpErrorKind::Message) |
 /// | code 406 | [`Recipient`](HttpErrorKind::Recipient); **in doubt** where it names some recipients only |
-/// | code 10, 400, 401, 409, 412, 413, 422, 1235, 1236, 1480, and any that is not known | [`Account`](HttpErrorKind::Account) |
+/// | code 10, 409, 413, 422, 1235, 1236, 1480 | [`Account`](HttpErrorKind::Account) |
 /// | code 405: no credits are left | [`Quota`](HttpErrorKind::Quota) |
 /// | status or code 429 | [`Rate`](HttpErrorKind::Rate) |
 /// | code 100, status 503 | [`Unavailable`](HttpErrorKind::Unavailable) |
@@ -163,9 +165,9 @@ impl Provider for Postmark {
         if answer.status() == 200 {
             return read(outgoing, answer, answer.json()?);
         }
-        match answer.json::<Said>() {
-            Ok(said) => Err(refusal(outgoing, answer, &said, answer.text())),
-            Err(_) => Err(unsaid(answer).into()),
+        match answer.object::<Reason>() {
+            Ok(said) if !said.error_code.is_empty() => Err(refusal(outgoing, answer, &said, answer.text())),
+            _ => Err(unsaid(answer).into()),
         }
     }
 
@@ -197,49 +199,61 @@ impl Provider for Postmark {
 /// What Postmark says of one message.
 fn read(outgoing: &Outgoing<Email>, answer: &Answer, item: Value) -> Result<Receipt, Failure> {
     let reply = item.to_string();
-    let unreadable = || answer.error(HttpErrorKind::NoAnswer, "the answer is not what this provider answers");
-    let said: Said = serde_json::from_value(item).map_err(|_| unreadable())?;
-    if said.error_code != 0 {
+    let unreadable = || answer.strange();
+    if !item.is_object() {
+        return Err(unreadable().into());
+    }
+    let said: Reason = serde_json::from_value(item).map_err(|_| unreadable())?;
+    if !matches!(said.error_code.as_str(), "" | "0") {
         return Err(refusal(outgoing, answer, &said, reply));
     }
-    let id = said.message_id.as_deref().ok_or_else(unreadable)?;
+    // A mail that is accepted with a delay has no code (<https://github.com/anymail/django-anymail/issues/392>). With neither code nor id
+    // it is not Postmark's.
+    if said.error_code.is_empty() && said.message_id.is_empty() {
+        return Err(unreadable().into());
+    }
     let refused = inactive(outgoing, &said.message);
     if refused.len() == outgoing.recipients().len() {
         let error = HttpError::new(HttpErrorKind::Recipient, Postmark::NAME, said.message);
         return Err(error.with_answer(answer.status(), reply).into());
     }
-    Ok(Receipt::new().with_provider_id(id).with_reply(reply).with_refused(refused))
+    Ok(receipt(&said.message_id).with_reply(reply).with_refused(refused))
 }
+
+const CODES: &str = "https://postmarkapp.com/developer/api/overview#error-codes";
+const STATUSES: &str = "https://postmarkapp.com/developer/api/overview#response-codes";
+const UNVERIFIED: &str = "https://postmarkapp.com/support/article/troubleshooting-422-unprocessable-entity-errors";
+
+/// By its codes. In a batch each message has one of its own, under a status of success.
+const RULES: &[Rule] = &[
+    words(&[], "'from'", HttpErrorKind::Sender, UNVERIFIED).of(&["300"]),
+    codes(&["300", "402", "403", "410", "411"], HttpErrorKind::Message, CODES),
+    codes(&["400", "401"], HttpErrorKind::Sender, CODES),
+    // While the account is pending, only addresses at the From's own domain are taken.
+    codes(&["412"], HttpErrorKind::Sender, CODES),
+    codes(&["406"], HttpErrorKind::Recipient, CODES),
+    codes(&["10", "409", "413", "422", "1235", "1236", "1480"], HttpErrorKind::Account, CODES),
+    codes(&["405"], HttpErrorKind::Quota, CODES),
+    codes(&["429"], HttpErrorKind::Rate, CODES),
+    codes(&["100"], HttpErrorKind::Unavailable, CODES),
+    status(&[429], HttpErrorKind::Rate, STATUSES),
+];
 
 /// A refusal in Postmark's own form.
-fn refusal(outgoing: &Outgoing<Email>, answer: &Answer, said: &Said, reply: String) -> Failure {
-    use HttpErrorKind::{Account, NoAnswer, Recipient};
-    let inactive = inactive(outgoing, &said.message);
-    let kind = match meaning(said.error_code) {
-        _ if answer.status() >= 500 => unsaid(answer).kind(),
+fn refusal(outgoing: &Outgoing<Email>, answer: &Answer, reason: &Reason, reply: String) -> Failure {
+    use HttpErrorKind::{NoAnswer, Recipient};
+    let inactive = inactive(outgoing, &reason.message);
+    let some = !inactive.is_empty() && inactive.len() < outgoing.recipients().len();
+    let said = reason.said(answer.status());
+    let known = rules::meaning(RULES, answer.status(), &said).map(Rule::kind);
+    let error = match known {
+        _ if answer.status() >= 500 => answer.error(unsaid(answer).kind(), reason.message.clone()),
         // It is documented for mails that nobody would get. That it may come with mails that somebody got, nothing rules out.
-        Some(Recipient) if !inactive.is_empty() && inactive.len() < outgoing.recipients().len() => NoAnswer,
-        Some(kind) => kind,
-        // In an answer to a batch, a status of success says nothing of the single message.
-        None if answer.status() == 200 => Account,
-        None => unsaid(answer).kind(),
+        Some(Recipient) if some => answer.error(NoAnswer, reason.message.clone()),
+        _ => rules::read(RULES, answer, &[said]),
     };
-    let error = answer.error(kind, said.message.clone()).with_answer(answer.status(), reply);
-    Failure::from(error.with_code(said.error_code)).with_refused(inactive)
-}
-
-/// What a code means, whatever the message.
-fn meaning(code: i64) -> Option<HttpErrorKind> {
-    use HttpErrorKind::{Account, Message, Quota, Rate, Recipient, Unavailable};
-    Some(match code {
-        300 | 402 | 403 | 410 | 411 => Message,
-        406 => Recipient,
-        10 | 400 | 401 | 409 | 412 | 413 | 422 | 1235 | 1236 | 1480 => Account,
-        405 => Quota,
-        429 => Rate,
-        100 => Unavailable,
-        _ => return None,
-    })
+    let error = error.with_answer(answer.status(), reply).with_code(&reason.error_code);
+    Failure::from(error).with_refused(inactive)
 }
 
 /// What a status means by itself.
@@ -252,16 +266,15 @@ fn unsaid(answer: &Answer) -> HttpError {
 
 /// A batch of which nothing was taken, or nobody knows.
 fn refused_batch(messages: usize, answer: &Answer) -> BatchOutcome {
-    use HttpErrorKind::{Message, Recipient};
-    let said = answer.json::<Said>().ok();
-    let known =
-        said.as_ref().filter(|_| answer.status() < 500).and_then(|said| Some((said, meaning(said.error_code)?)));
-    let error = match known {
-        Some((said, kind)) => answer.error(kind, said.message.clone()).with_code(said.error_code),
-        None => unsaid(answer),
+    use HttpErrorKind::{Message, Recipient, Sender};
+    let error = match answer.object::<Reason>() {
+        Ok(reason) if answer.status() < 500 && !reason.error_code.is_empty() => {
+            rules::read(RULES, answer, &[reason.said(answer.status())])
+        }
+        _ => unsaid(answer),
     };
     match error.kind() {
-        Message | Recipient => BatchOutcome::OneByOne,
+        Message | Recipient | Sender => BatchOutcome::OneByOne,
         _ => BatchOutcome::all(messages, &error),
     }
 }
@@ -269,9 +282,8 @@ fn refused_batch(messages: usize, answer: &Answer) -> BatchOutcome {
 /// Those recipients of an attempt whom an answer calls inactive. It names them by address, in lower case, amid prose.
 fn inactive(outgoing: &Outgoing<Email>, message: &str) -> Vec<Refusal> {
     let Some((_, list)) = message.split_once("inactive addresses:") else { return Vec::new() };
-    let recipients = outgoing.recipients().iter().map(|recipient| recipient.as_str());
-    let inactive = recipients.filter(|recipient| is_named(list, recipient));
-    inactive.map(|recipient| Refusal::new(recipient, Class::Permanent, message)).collect()
+    let inactive = named(outgoing, [list]).into_iter();
+    inactive.map(|(recipient, _)| Refusal::new(recipient, Class::Permanent, message)).collect()
 }
 
 /// Postmark answers in JSON to those only who say that they read it.
@@ -299,11 +311,21 @@ fn units(text: &str) -> usize {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Said {
-    error_code: i64,
+struct Reason {
+    #[serde(default, deserialize_with = "text")]
+    error_code: String,
+    #[serde(default, deserialize_with = "text")]
     message: String,
-    #[serde(rename = "MessageID")]
-    message_id: Option<String>,
+    #[serde(rename = "MessageID", default, deserialize_with = "text")]
+    message_id: String,
+}
+
+impl Reason {
+    /// What Postmark says of one message comes with the status of a request for it, or with that of a batch.
+    fn said(&self, status: u16) -> Said<'_> {
+        let status = if status == 200 { 422 } else { status };
+        Said { status: Some(status), code: &self.error_code, text: &self.message, ..Said::default() }
+    }
 }
 
 #[derive(Serialize)]
@@ -359,5 +381,13 @@ impl<'a> From<&'a Attachment> for File<'a> {
             content_type: attachment.content_type(),
             content_id: attachment.content_id().map(|id| format!("cid:{id}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_line_of_the_table_counts() {
+        super::super::rules::assert_sound(super::RULES);
     }
 }

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsupported};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::json::{array, base64, size, written};
+use super::json::{array, base64, receipt, size, text, written};
+use super::rules::{self, Rule, Said, codes, status, words};
 use super::{BatchLimits, BatchOutcome};
 use crate::config::env;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
@@ -19,14 +21,16 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 ///
 /// | Answer | Means |
 /// |---|---|
-/// | 2xx with an `id` | accepted |
-/// | 400, 422: `validation_error`, `missing_required_field`, `invalid_` … `attachment`, `from_address`, `parameter` | [`Message`](HttpErrorKind::Message) |
+/// | 2xx in its own form | accepted, under the `id` |
+/// | 403: `validation_error` about a domain, or about testing emails; `invalid_from_address` | [`Sender`](HttpErrorKind::Sender) |
+/// | 400, 422: `validation_error`, `missing_required_field`, `missing_required_parameter`, `invalid_attachment`, `invalid_parameter` | [`Message`](HttpErrorKind::Message) |
 /// | 451: `security_error` | [`Message`](HttpErrorKind::Message) |
 /// | `concurrent_idempotent_requests`, `invalid_idempotent_request`: an earlier request of this delivery is under way, or was handled with another content | [`NoAnswer`](HttpErrorKind::NoAnswer) |
-/// | 401, 403 (a domain that is not verified, too), 404, 405 | [`Account`](HttpErrorKind::Account) |
+/// | 401; `validation_error` about the API key; `missing_`, `restricted_`, `invalid_`, `suspended_api_key`, `invalid_permission`, `not_found`, `method_not_allowed` | [`Account`](HttpErrorKind::Account) |
 /// | `daily_quota_exceeded`, `monthly_quota_exceeded` | [`Quota`](HttpErrorKind::Quota) |
 /// | `rate_limit_exceeded` | [`Rate`](HttpErrorKind::Rate) |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
+/// | `application_error`, `internal_server_error`, `resource_locked` | [`Busy`](HttpErrorKind::Busy) |
+/// | `service_unavailable` | [`Unavailable`](HttpErrorKind::Unavailable) |
 ///
 /// The names are those of <https://resend.com/docs/api-reference/errors>.
 ///
@@ -144,8 +148,8 @@ impl Provider for Resend {
 
     fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
         if (200..300).contains(&answer.status()) {
-            let Accepted { id } = answer.json()?;
-            return Ok(Receipt::new().with_provider_id(id));
+            let accepted: Accepted = answer.object()?;
+            return if accepted.is_error() { Err(answer.strange().into()) } else { Ok(receipt(&accepted.id)) };
         }
         Err(refusal(answer).into())
     }
@@ -165,19 +169,19 @@ impl Provider for Resend {
     }
 
     fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
-        use HttpErrorKind::{Busy, Message, NoAnswer};
+        use HttpErrorKind::{Busy, Message, NoAnswer, Recipient, Sender};
         if !(200..300).contains(&answer.status()) {
             let error = refusal(answer);
             return match (answer.status(), error.kind()) {
                 // An earlier request of the same messages is under way, or was taken.
                 (409, _) => BatchOutcome::all(batch.len(), &answer.error(NoAnswer, "the batch was asked for before")),
-                (_, Message) => BatchOutcome::OneByOne,
+                (_, Message | Recipient | Sender) => BatchOutcome::OneByOne,
                 // It may have come to some of them before.
                 (_, Busy) => BatchOutcome::all(batch.len(), &answer.error(NoAnswer, "it failed amid a batch")),
                 _ => BatchOutcome::all(batch.len(), &error),
             };
         }
-        match answer.json::<Batch>().map(|answered| answered.by_place(batch.len())) {
+        match answer.object::<Batch>().map(|answered| answered.by_place(batch.len())) {
             Ok(Some(receipts)) => BatchOutcome::Taken(receipts),
             Ok(None) => {
                 let error = answer.error(NoAnswer, "it did not answer for each message of a batch");
@@ -188,24 +192,38 @@ impl Provider for Resend {
     }
 }
 
+const ERRORS: &str = "https://resend.com/docs/api-reference/errors";
+const DOMAIN: &str = "https://resend.com/docs/knowledge-base/403-error-domain-mismatch";
+
+const RULES: &[Rule] = &[
+    // The same name stands for a wrong key, a wrong domain and a wrong field.
+    words(&[400, 401, 403], "api key is invalid", HttpErrorKind::Account, ERRORS).of(&["validation_error"]),
+    words(&[403], "domain", HttpErrorKind::Sender, DOMAIN).of(&["validation_error"]),
+    words(&[403], "testing emails", HttpErrorKind::Sender, ERRORS).of(&["validation_error"]),
+    status(&[400, 422], HttpErrorKind::Message, ERRORS).of(&["validation_error"]),
+    codes(&["invalid_from_address"], HttpErrorKind::Sender, ERRORS),
+    codes(&["invalid_attachment", "invalid_parameter"], HttpErrorKind::Message, ERRORS),
+    codes(&["missing_required_field", "missing_required_parameter"], HttpErrorKind::Message, ERRORS),
+    codes(&["invalid_idempotency_key"], HttpErrorKind::Message, ERRORS),
+    codes(&["security_error"], HttpErrorKind::Message, ERRORS),
+    // A request of this delivery was there before, and what became of it, this answer does not say.
+    codes(&["concurrent_idempotent_requests", "invalid_idempotent_request"], HttpErrorKind::NoAnswer, ERRORS),
+    codes(&["missing_api_key", "restricted_api_key", "invalid_api_key"], HttpErrorKind::Account, ERRORS),
+    codes(&["suspended_api_key", "invalid_permission"], HttpErrorKind::Account, ERRORS),
+    codes(&["not_found", "method_not_allowed"], HttpErrorKind::Account, ERRORS),
+    codes(&["daily_quota_exceeded", "monthly_quota_exceeded"], HttpErrorKind::Quota, ERRORS),
+    codes(&["rate_limit_exceeded"], HttpErrorKind::Rate, ERRORS),
+    codes(&["application_error", "internal_server_error", "resource_locked"], HttpErrorKind::Busy, ERRORS),
+    codes(&["service_unavailable"], HttpErrorKind::Unavailable, ERRORS),
+    status(&[429], HttpErrorKind::Rate, ERRORS),
+    status(&[500], HttpErrorKind::Busy, ERRORS),
+];
+
 fn refusal(answer: &Answer) -> HttpError {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate};
-    let Ok(Said { name, message }) = answer.json() else {
+    let Ok(Reason { name, message }) = answer.object() else {
         return answer.refusal();
     };
-    let kind = match (answer.status(), name.as_str()) {
-        (400 | 422, "validation_error" | "invalid_attachment" | "invalid_from_address") => Message,
-        (400 | 422, "invalid_parameter" | "missing_required_field") => Message,
-        (451, "security_error") => Message,
-        // A request of this delivery was there before, and what became of it, this answer does not say.
-        (409, "invalid_idempotent_request" | "concurrent_idempotent_requests") => NoAnswer,
-        (401 | 403 | 404 | 405, _) => Account,
-        (429, "daily_quota_exceeded" | "monthly_quota_exceeded") => Quota,
-        (429, _) => Rate,
-        (500, _) => Busy,
-        _ => answer.refusal().kind(),
-    };
-    answer.error(kind, message).with_code(name)
+    rules::read(RULES, answer, &[Said { code: &name, text: &message, ..Said::default() }])
 }
 
 /// The same for the same messages in the same order: the first one's own, and what follows from the others'.
@@ -240,14 +258,25 @@ fn tags(email: &Email) -> impl Iterator<Item = Tag<'_>> {
 
 #[derive(Deserialize)]
 struct Accepted {
+    #[serde(default, deserialize_with = "text")]
     id: String,
+    #[serde(rename = "statusCode")]
+    status_code: Option<IgnoredAny>,
+    error: Option<IgnoredAny>,
+}
+
+impl Accepted {
+    /// Nothing that is documented under a status of success.
+    fn is_error(&self) -> bool {
+        self.id.is_empty() && (self.status_code.is_some() || self.error.is_some())
+    }
 }
 
 #[derive(Deserialize)]
 struct Batch {
     data: Vec<Accepted>,
     #[serde(default)]
-    errors: Vec<Faulty>,
+    errors: Option<Vec<Faulty>>,
 }
 
 #[derive(Deserialize)]
@@ -258,19 +287,20 @@ struct Faulty {
 impl Batch {
     /// A receipt for each message that was taken, at its place. Nothing where the answer does not speak of each message once.
     fn by_place(self, messages: usize) -> Option<Vec<Option<Receipt>>> {
-        let faulty: HashSet<_> =
-            self.errors.iter().map(|error| error.index).filter(|index| *index < messages).collect();
-        if faulty.len() != self.errors.len() || faulty.len() + self.data.len() != messages {
+        let errors = self.errors.unwrap_or_default();
+        let faulty: HashSet<_> = errors.iter().map(|error| error.index).filter(|index| *index < messages).collect();
+        if faulty.len() != errors.len() || faulty.len() + self.data.len() != messages {
             return None;
         }
-        let mut taken = self.data.into_iter().map(|accepted| Receipt::new().with_provider_id(accepted.id));
+        let mut taken = self.data.into_iter().map(|accepted| receipt(&accepted.id));
         Some((0..messages).map(|place| if faulty.contains(&place) { None } else { taken.next() }).collect())
     }
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct Reason {
     name: String,
+    #[serde(default, deserialize_with = "text")]
     message: String,
 }
 
@@ -319,5 +349,13 @@ impl<'a> From<&'a Attachment> for File<'a> {
             content_type: attachment.content_type(),
             content_id: attachment.content_id(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_line_of_the_table_counts() {
+        super::super::rules::assert_sound(super::RULES);
     }
 }

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 use postrider_transport::{Attachment, Email, Failure, Mailbox, Outgoing, Receipt, Unsupported};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::json::{Person, base64, check_addresses};
+use super::json::{Person, base64, check_addresses, receipt, text};
+use super::rules::{self, Rule, Said, status, words};
 use crate::config::env;
 use crate::encoded::quoted;
 use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
@@ -25,8 +27,11 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | Answer | Means |
 /// |---|---|
 /// | 202; 200 in the sandbox | accepted; the id is in `X-Message-Id` |
-/// | 400, 413 | [`Message`](HttpErrorKind::Message) |
-/// | 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
+/// | 403 about the from address, 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
+/// | 400 about an address in the field `personalizations` | [`Recipient`](HttpErrorKind::Recipient) |
+/// | other 400 that name a field, 413 | [`Message`](HttpErrorKind::Message) |
+/// | 401 about credits | [`Quota`](HttpErrorKind::Quota) |
+/// | other 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
 /// | 429 | [`Rate`](HttpErrorKind::Rate), until `X-RateLimit-Reset` |
 /// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
 #[derive(Debug, Clone)]
@@ -169,12 +174,15 @@ impl Provider for SendGrid {
     }
 
     fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if matches!(answer.status(), 200 | 202) {
-            let mut receipt = Receipt::new();
-            receipt.provider_id = answer.header("x-message-id").map(str::to_owned);
-            return Ok(receipt);
+        let id = answer.header("x-message-id").unwrap_or_default();
+        match answer.status() {
+            // With an id it is SendGrid's own. Without, it says nothing more, and a page is somebody else's.
+            200 | 202 if !id.is_empty() => Ok(receipt(id)),
+            202 if answer.is_empty() => Ok(receipt(id)),
+            200 if self.sandbox && (answer.is_empty() || answer.json::<IgnoredAny>().is_ok()) => Ok(receipt(id)),
+            200 | 202 => Err(answer.strange().into()),
+            _ => Err(refusal(answer).into()),
         }
-        Err(refusal(answer).into())
     }
 }
 
@@ -205,29 +213,58 @@ fn media_type(file: &Attachment) -> Option<&str> {
     needless.then(|| bare.trim())
 }
 
+const MANUAL: &str = "https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors";
+const FIELDS: &str = "https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors";
+const SPEC: &str = "https://github.com/twilio/sendgrid-oai/blob/main/spec/json/tsg_mail_v3.json";
+const IDENTITY: &str = "https://www.twilio.com/docs/api/errors/60222";
+const CREDITS: &str = "https://github.com/sendgrid/sendgrid-nodejs/issues/1032";
+
+/// Its errors have no codes, and fields instead.
+const RULES: &[Rule] = &[
+    words(&[403], "does not match a verified sender identity", HttpErrorKind::Sender, IDENTITY),
+    words(&[401, 403], "maximum credits exceeded", HttpErrorKind::Quota, CREDITS),
+    status(&[400], HttpErrorKind::Sender, FIELDS).about("from"),
+    words(&[400], "valid address", HttpErrorKind::Recipient, FIELDS).about("personalizations"),
+    status(&[400], HttpErrorKind::Message, FIELDS).about("personalizations"),
+    status(&[400], HttpErrorKind::Message, FIELDS).about("reply_to"),
+    status(&[400], HttpErrorKind::Message, FIELDS).about("subject"),
+    status(&[400], HttpErrorKind::Message, FIELDS).about("content"),
+    status(&[400], HttpErrorKind::Message, FIELDS).about("attachments"),
+    status(&[400], HttpErrorKind::Message, FIELDS).about("headers"),
+    status(&[400], HttpErrorKind::Message, FIELDS).about("categories"),
+    status(&[400], HttpErrorKind::Message, FIELDS).about("custom_args"),
+    status(&[401, 403, 404, 405], HttpErrorKind::Account, SPEC),
+    status(&[413], HttpErrorKind::Message, SPEC),
+    status(&[429], HttpErrorKind::Rate, MANUAL),
+    status(&[500], HttpErrorKind::Busy, SPEC),
+];
+
 fn refusal(answer: &Answer) -> HttpError {
-    let kind = match answer.status() {
-        400 | 413 => HttpErrorKind::Message,
-        401 | 403 | 404 | 405 => HttpErrorKind::Account,
-        429 => HttpErrorKind::Rate,
-        500 => HttpErrorKind::Busy,
-        _ => return answer.refusal(),
-    };
-    let Ok(Errors { errors }) = answer.json() else {
+    let Ok(Errors { errors }) = answer.object() else {
         return answer.refusal();
     };
-    let said: Vec<_> = errors.into_iter().map(|error| error.message).collect();
-    answer.error(kind, said.join("; ")).with_retry_after(answer.reset_at("x-ratelimit-reset"))
+    let said: Vec<_> =
+        errors.iter().map(|error| Said { field: &error.field, text: &error.message, ..Said::default() }).collect();
+    let error = rules::read(RULES, answer, &said);
+    // The header comes with other answers too.
+    match error.kind() {
+        HttpErrorKind::Rate => error.with_retry_after(answer.reset_at("x-ratelimit-reset")),
+        _ => error,
+    }
 }
 
 #[derive(Deserialize)]
 struct Errors {
-    errors: Vec<Said>,
+    errors: Vec<Reason>,
 }
 
+/// <https://github.com/twilio/sendgrid-oai/blob/main/spec/json/tsg_mail_v3.json>, `ErrorResponse`: no field must be there.
 #[derive(Deserialize)]
-struct Said {
+struct Reason {
+    #[serde(default, deserialize_with = "text")]
     message: String,
+    #[serde(default, deserialize_with = "text")]
+    field: String,
 }
 
 #[derive(Serialize)]
@@ -297,4 +334,12 @@ struct MailSettings {
 #[derive(Serialize)]
 struct Enable {
     enable: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_line_of_the_table_counts() {
+        super::super::rules::assert_sound(super::RULES);
+    }
 }

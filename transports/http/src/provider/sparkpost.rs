@@ -6,10 +6,10 @@ use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 use postrider_transport::{Class, Email, Failure, Outgoing, Receipt, Refusal, ReversePath, Scope, Unsupported};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::json::is_named;
+use super::json::{list, named, receipt, text};
 use super::message::{self, octets, render};
+use super::rules::{self, Rule, Said, codes, status, words};
 use crate::config::env;
 use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
 
@@ -27,10 +27,11 @@ use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// | Answer | Means |
 /// |---|---|
 /// | 200 | accepted, save for whom it names as rejected; the id is in the body. Where it rejected some and does not say whom: **in doubt** |
-/// | 400 of the codes 7000 to 7999 and 1910, 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
+/// | codes 7000 and 7001: the sending domain, or that of the return path | [`Sender`](HttpErrorKind::Sender) |
+/// | codes 1100 to 1103, 1303, 1304, 1600, 1601, 1910; 401 | [`Account`](HttpErrorKind::Account) |
 /// | 400 of the codes 5002 and 1902 with a suppressed address; 200 without an accepted recipient | [`Recipient`](HttpErrorKind::Recipient) |
-/// | 400 of the code 1502 | [`Unavailable`](HttpErrorKind::Unavailable) |
-/// | other 400, 413, 422 | [`Message`](HttpErrorKind::Message) |
+/// | codes 1502, 1900 | [`Unavailable`](HttpErrorKind::Unavailable) |
+/// | codes 1200 to 1401, 1901, other 1902, 2002, 3000 to 3050, 10000 to 10002; 413 | [`Message`](HttpErrorKind::Message) |
 /// | 409: an earlier request of this delivery is under way, or was handled with another content | [`NoAnswer`](HttpErrorKind::NoAnswer) |
 /// | 420 | [`Quota`](HttpErrorKind::Quota) |
 /// | 429 | [`Rate`](HttpErrorKind::Rate) |
@@ -149,19 +150,19 @@ impl Provider for SparkPost {
         if answer.status() != 200 {
             return Err(refusal(answer).into());
         }
-        let Done { results } = answer.json()?;
-        if results.total_accepted_recipients == 0 {
-            let said = results.rcpt_to_errors.iter().map(Said::text).collect::<Vec<_>>().join("; ");
+        let Done { results } = answer.object()?;
+        if results.accepted() == Some(0) {
+            let said = results.rcpt_to_errors.iter().map(Reason::text).collect::<Vec<_>>().join("; ");
             return Err(answer.error(HttpErrorKind::Recipient, format!("it took no recipient: {said}")).into());
         }
         let refused = refused(outgoing, &results.rcpt_to_errors);
-        if refused.len() != results.total_rejected_recipients {
+        if refused.len() != results.rejected().unwrap_or(refused.len()) {
             // To count everybody as served would lose somebody. The key keeps a retry from reaching the others again.
             return Err(answer
                 .error(HttpErrorKind::NoAnswer, "it rejected some recipients and does not say whom")
                 .into());
         }
-        Ok(Receipt::new().with_provider_id(results.id).with_refused(refused))
+        Ok(receipt(&results.id).with_refused(refused))
     }
 }
 
@@ -182,39 +183,45 @@ fn head(email: &Email) -> Vec<String> {
 }
 
 /// Who is named by an error. No field is for it, so that only the words can tell.
-fn refused(outgoing: &Outgoing<Email>, errors: &[Said]) -> Vec<Refusal> {
-    let named = |recipient: &str| errors.iter().find(|error| is_named(&error.text(), recipient));
-    let recipients = outgoing.recipients().iter().map(|recipient| recipient.as_str());
-    recipients
-        .filter_map(|recipient| Some(Refusal::new(recipient, Class::Permanent, named(recipient)?.text())))
-        .collect()
+fn refused(outgoing: &Outgoing<Email>, errors: &[Reason]) -> Vec<Refusal> {
+    let texts: Vec<_> = errors.iter().map(Reason::text).collect();
+    let named = named(outgoing, texts.iter().map(String::as_str)).into_iter();
+    named.map(|(recipient, place)| Refusal::new(recipient, Class::Permanent, texts[place].as_str())).collect()
 }
 
-/// The codes: <https://support.sparkpost.com/docs/tech-resources/extended-error-codes>; those of 409: the API's manual.
+const CODES: &str = "https://support.sparkpost.com/docs/tech-resources/extended-error-codes";
+const MANUAL: &str = "https://developers.sparkpost.com/api/transmissions/";
+const LIMITS: &str = "https://developers.sparkpost.com/api/#header-rate-limiting";
+
+const RULES: &[Rule] = &[
+    // Whatever the code: a request of this delivery was there before, and what became of it, this answer does not say.
+    status(&[409], HttpErrorKind::NoAnswer, MANUAL),
+    status(&[401], HttpErrorKind::Account, CODES),
+    status(&[420], HttpErrorKind::Quota, CODES),
+    status(&[429], HttpErrorKind::Rate, LIMITS),
+    codes(&["7000", "7001"], HttpErrorKind::Sender, CODES),
+    codes(&["1100", "1101", "1102", "1103", "1303", "1304", "1600", "1601", "1910"], HttpErrorKind::Account, CODES),
+    codes(&["1700", "1800"], HttpErrorKind::Account, CODES),
+    codes(&["1502", "1900"], HttpErrorKind::Unavailable, CODES),
+    codes(&["2101", "2103"], HttpErrorKind::Quota, CODES),
+    codes(&["5002"], HttpErrorKind::Recipient, CODES),
+    words(&[400], "suppressed", HttpErrorKind::Recipient, MANUAL).of(&["1902"]),
+    codes(&["1901", "1902"], HttpErrorKind::Message, CODES),
+    codes(&["1200", "1300", "1301", "1305", "1400", "1401"], HttpErrorKind::Message, CODES),
+    codes(&["2002", "3000", "3001", "3002", "3010", "3020", "3040", "3050"], HttpErrorKind::Message, CODES),
+    codes(&["10000", "10001", "10002"], HttpErrorKind::Message, CODES),
+    status(&[413], HttpErrorKind::Message, CODES),
+    status(&[403, 404, 405], HttpErrorKind::Account, MANUAL),
+    status(&[500], HttpErrorKind::Busy, CODES),
+];
+
 fn refusal(answer: &Answer) -> HttpError {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
-    let Ok(Errors { errors }) = answer.json() else {
+    let Ok(Errors { errors }) = answer.object() else {
         return answer.refusal();
     };
-    let code = errors.first().map(Said::code).unwrap_or_default();
-    let said = errors.iter().map(Said::text).collect::<Vec<_>>().join("; ");
-    let kind = match (answer.status(), code.as_str()) {
-        (400, "1502") => Unavailable,
-        (400, "1910") => Account,
-        (400, code) if code.len() == 4 && code.starts_with('7') => Account,
-        (400, "5002") => Recipient,
-        (400, "1902") if said.contains("suppressed") => Recipient,
-        // Whatever the code: a request of this delivery was there before, and what became of it, this answer does not say.
-        (409, _) => NoAnswer,
-        (400 | 413 | 422, _) => Message,
-        (401 | 403..=405, _) => Account,
-        (420, _) => Quota,
-        (429, _) => Rate,
-        (500, _) => Busy,
-        _ => return answer.refusal(),
-    };
-    let error = answer.error(kind, said);
-    if code.is_empty() { error } else { error.with_code(code) }
+    let texts: Vec<_> = errors.iter().map(Reason::text).collect();
+    let said = errors.iter().zip(&texts).map(|(error, text)| Said { code: &error.code, text, ..Said::default() });
+    rules::read(RULES, answer, &said.collect::<Vec<_>>())
 }
 
 #[derive(Deserialize)]
@@ -224,41 +231,48 @@ struct Done {
 
 #[derive(Deserialize)]
 struct Results {
+    #[serde(default, deserialize_with = "text")]
     id: String,
-    total_accepted_recipients: usize,
-    total_rejected_recipients: usize,
-    #[serde(default)]
-    rcpt_to_errors: Vec<Said>,
+    #[serde(default, deserialize_with = "text")]
+    total_accepted_recipients: String,
+    #[serde(default, deserialize_with = "text")]
+    total_rejected_recipients: String,
+    #[serde(default, deserialize_with = "list")]
+    rcpt_to_errors: Vec<Reason>,
+}
+
+impl Results {
+    /// How many, where it says so.
+    fn accepted(&self) -> Option<usize> {
+        self.total_accepted_recipients.parse().ok()
+    }
+
+    /// How many, where it says so.
+    fn rejected(&self) -> Option<usize> {
+        self.total_rejected_recipients.parse().ok()
+    }
 }
 
 #[derive(Deserialize)]
 struct Errors {
-    errors: Vec<Said>,
+    errors: Vec<Reason>,
 }
 
 #[derive(Deserialize)]
-struct Said {
+struct Reason {
+    #[serde(default, deserialize_with = "text")]
     message: String,
-    description: Option<String>,
-    #[serde(default)]
-    code: Value,
+    #[serde(default, deserialize_with = "text")]
+    description: String,
+    /// A string in the manual, and a number here and there.
+    #[serde(default, deserialize_with = "text")]
+    code: String,
 }
 
-impl Said {
+impl Reason {
     fn text(&self) -> String {
-        match &self.description {
-            Some(description) => format!("{}: {description}", self.message),
-            None => self.message.clone(),
-        }
-    }
-
-    /// A string in the manual, and a number here and there.
-    fn code(&self) -> String {
-        match &self.code {
-            Value::String(code) => code.clone(),
-            Value::Number(code) => code.to_string(),
-            _ => String::new(),
-        }
+        let parts = [self.message.as_str(), &self.description].into_iter().filter(|part| !part.is_empty());
+        parts.collect::<Vec<_>>().join(": ")
     }
 }
 
@@ -296,4 +310,12 @@ struct Address<'a> {
 #[derive(Serialize)]
 struct Content {
     email_rfc822: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_line_of_the_table_counts() {
+        super::super::rules::assert_sound(super::RULES);
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, check_table_for, connect, line, outgoing, plain};
+use crate::support::{KEY, Line, check_table_for, connect, guess, line, outgoing, plain};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
@@ -140,13 +140,20 @@ async fn the_sandbox_is_asked_for() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Unavailable};
+    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Sender, Unavailable};
     let said = |code: &str, message: &str| format!(r#"{{"code":"{code}","message":"{message}"}}"#);
     let table = vec![
         line(400, &said("invalid_parameter", "email is not valid in to: ada@example.org"), Message),
         line(400, &said("missing_parameter", "Either of htmlContent or textContent is required"), Message),
         line(400, &said("duplicate_parameter", "cc has one address twice"), Message),
-        line(400, &said("invalid_parameter", "Sender is not valid. Validate it or authenticate your domain"), Account),
+        line(
+            400,
+            &said(
+                "invalid_parameter",
+                "Sending has been rejected because the sender you used a@sender.example is not valid. Validate your sender or authenticate your domain",
+            ),
+            Sender,
+        ),
         line(400, &said("not_enough_credits", "no credits left"), Quota),
         line(401, &said("unauthorized", "Key not found"), Account),
         line(402, &said("not_enough_credits", "Not enough credit, plan upgrade needed"), Quota),
@@ -154,6 +161,9 @@ async fn answers() {
         line(404, &said("document_not_found", "no such path"), Account),
         line(405, &said("method_not_allowed", "no such method"), Account),
         line(406, &said("not_acceptable", "content type"), Account),
+        line(400, &said("invalid_parameter", "email is not valid in to: sender@example.org"), Message),
+        guess(400, &said("nobody_knows", "no, ada@example.org"), Message),
+        guess(422, r#"{"message":"no code"}"#, Message),
         line(413, &said("invalid_parameter", "too large"), Message),
         line(422, &said("unprocessable_entity", "cannot be processed"), Message),
         line(429, &said("too_many_requests", "slow down"), Rate),
@@ -161,11 +171,25 @@ async fn answers() {
             reply: HttpReply::answer(429, &[("x-sib-ratelimit-reset", "12")], said("too_many_requests", "slow down")),
             kind: Rate,
             retry_after: Some(12),
+            sure: true,
+        },
+        Line {
+            reply: HttpReply::answer(429, &[("x-sib-ratelimit-reset", "0")], said("too_many_requests", "slow down")),
+            kind: Rate,
+            retry_after: None,
+            sure: true,
+        },
+        Line {
+            reply: HttpReply::answer(500, &[("x-sib-ratelimit-reset", "1")], said("internal_error", "it failed")),
+            kind: Busy,
+            retry_after: None,
+            sure: true,
         },
         Line {
             reply: HttpReply::answer(400, &[("x-sib-ratelimit-reset", "12")], said("invalid_parameter", "bad")),
             kind: Message,
             retry_after: None,
+            sure: true,
         },
         line(500, &said("internal_error", "it failed"), Busy),
         line(503, &said("unavailable", "down"), Unavailable),

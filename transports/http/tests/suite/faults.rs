@@ -42,7 +42,13 @@ pub(crate) fn kind(failure: &Failure) -> HttpErrorKind {
 pub(crate) async fn what_is_not_the_providers_own<C: Case>() {
     let page = "<html><body>nginx</body></html>";
     use HttpErrorKind::{Account, Message, NoAnswer, Rate, Unavailable};
-    let line = |status, kind| crate::support::Line { reply: http(status, "text/html", page), kind, retry_after: None };
+    // What the status leaves open is a guess.
+    let line = |status, kind| crate::support::Line {
+        reply: http(status, "text/html", page),
+        kind,
+        retry_after: None,
+        sure: !matches!(status, 301 | 307 | 400 | 404 | 422),
+    };
     let mut table = vec![
         line(301, Account),
         line(307, Account),
@@ -61,9 +67,9 @@ pub(crate) async fn what_is_not_the_providers_own<C: Case>() {
         line(520, NoAnswer),
     ];
     let redirect = HttpReply::answer(302, &[("location", "https://elsewhere.example/")], "");
-    table.push(crate::support::Line { reply: redirect, kind: Account, retry_after: None });
+    table.push(crate::support::Line { reply: redirect, kind: Account, retry_after: None, sure: false });
     let busy = HttpReply::answer(503, &[("retry-after", "7")], page);
-    table.push(crate::support::Line { reply: busy, kind: Unavailable, retry_after: Some(7) });
+    table.push(crate::support::Line { reply: busy, kind: Unavailable, retry_after: Some(7), sure: true });
     check_table_for(C::mail, C::provider, table).await;
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, guess, line, outgoing, plain, rich};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
@@ -152,16 +152,20 @@ async fn a_warning_that_cannot_be_read_is_on_record() {
 }
 
 #[tokio::test]
-async fn a_success_without_an_id_is_in_doubt() {
-    for body in ["", "<html>Welcome to the lounge</html>", r#"{"warnings":[]}"#, &warning("SOME_SUPPRESSED", &[])] {
-        let failure = ask(Mailersend::provider(), plain(), HttpReply::json(202, body)).await.expect_err("it has no id");
+async fn a_success_without_an_id_is_in_doubt_where_it_is_not_its_own() {
+    for body in ["", "{}", r#"{"warnings":null}"#, r#"{"warnings":[]}"#, &warning("SOME_SUPPRESSED", &[])] {
+        let receipt = ask(Mailersend::provider(), plain(), HttpReply::json(202, body)).await.expect("it is accepted");
+        assert_eq!((receipt.provider_id, receipt.refused.len()), (None, 0), "{body}");
+    }
+    for body in ["<html>Welcome to the lounge</html>", "[]", "\"accepted\""] {
+        let failure = ask(Mailersend::provider(), plain(), HttpReply::json(202, body)).await.expect_err("not its own");
         assert!(failure.in_doubt(), "{body}: {failure}");
     }
 }
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Unavailable};
+    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Sender, Unavailable};
     let said = |text: &str| json!({ "message": text }).to_string();
     let invalid = |field: &str, text: &str| {
         json!({"message": "The given data was invalid.", "errors": {field: [text]}}).to_string()
@@ -176,14 +180,14 @@ async fn answers() {
     let limited =
         |headers: &[(&str, &str)], text: &str| HttpReply::answer(429, &[headers, &[date][..]].concat(), said(text));
     let table = vec![
-        line(400, &said("There was an error when processing your request."), Message),
+        guess(400, &said("There was an error when processing your request."), Message),
         line(401, &said("Unauthenticated."), Account),
         line(403, &said("Your account is suspended, you can't do any more requests. #MS40304"), Account),
         line(404, &said("Not Found"), Account),
         line(405, &said("Method Not Allowed"), Account),
         line(408, &said("Request Timeout"), Unavailable),
         line(421, "maintenance", Unavailable),
-        line(422, &invalid("from.email", "The domain must be verified in your account. #MS42207"), Account),
+        line(422, &invalid("from.email", "The domain must be verified in your account. #MS42207"), Sender),
         line(422, &invalid("headers", "This feature requires a Hobby plan or higher. #MS42216"), Account),
         line(422, &invalid("to", "You have reached the trial domain unique recipients limit. #MS42225"), Account),
         line(422, &said("Your account reached its email quota limit. #MS42204"), Quota),
@@ -195,14 +199,27 @@ async fn answers() {
         line(422, &said("Your trial domain reached its email quota limit. #MS42222"), Quota),
         line(422, &invalid("from", "Your trial domain reached its email quota limit. #MS42222"), Quota),
         line(422, &invalid("to.0.email", "The to.0.email must be a valid email address. #MS42208"), Recipient),
-        line(422, &invalid("from.email", "The from.email must be a valid email address. #MS42208"), Message),
+        line(422, &invalid("from.email", "The from.email must be a valid email address. #MS42208"), Sender),
         line(422, &invalid("cc", "The cc recipient limit is exceeded. #MS42205"), Message),
         line(422, &invalid("attachments.0", "This file type is not supported. #MS42210"), Message),
-        line(422, &said("The given data was invalid: ada@example.org"), Message),
-        line(422, &both.to_string(), Account),
-        Line { reply: limited(&[], daily), kind: Quota, retry_after: Some(3600) },
-        Line { reply: limited(&[("x-apiquota-remaining", "0")], "no"), kind: Quota, retry_after: Some(3600) },
-        Line { reply: limited(&[("retry-after", "17")], rate), kind: Rate, retry_after: Some(17) },
+        guess(422, &said("The given data was invalid: ada@example.org"), Message),
+        guess(422, &said("Nobody knows. #MS42299"), Message),
+        guess(422, &invalid("subject", "no such rule, ada@example.org"), Message),
+        line(422, &both.to_string(), Sender),
+        Line { reply: limited(&[], daily), kind: Quota, retry_after: Some(3600), sure: true },
+        Line {
+            reply: limited(&[("x-apiquota-remaining", "0")], "no"),
+            kind: Quota,
+            retry_after: Some(3600),
+            sure: true,
+        },
+        Line {
+            reply: HttpReply::answer(500, &[("x-apiquota-remaining", "0")], said("Server Error")),
+            kind: Busy,
+            retry_after: None,
+            sure: true,
+        },
+        Line { reply: limited(&[("retry-after", "17")], rate), kind: Rate, retry_after: Some(17), sure: true },
         line(500, &said("Server Error"), Busy),
         line(503, &said("Service Unavailable"), Unavailable),
     ];

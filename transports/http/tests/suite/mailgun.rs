@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, status};
 use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
+use crate::support::{KEY, Line, check_table, connect, guess, line, outgoing, plain, rich};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
@@ -117,7 +117,7 @@ async fn only_the_recipients_of_the_attempt_get_it() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Unavailable};
+    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Sender, Unavailable};
     let said = |text: &str| format!(r#"{{"message":"{text}"}}"#);
     let until = said(
         "Domain mg.example.com is not allowed to send: recipient limit exceeded, try again after Mon, 25 Aug 2025 07:00:31 UTC",
@@ -125,8 +125,14 @@ async fn answers() {
     let date = [("date", "Mon, 25 Aug 2025 07:00:01 GMT")];
     let table = vec![
         line(400, &said("'to' parameter is not a valid address. please check documentation"), Recipient),
-        line(400, &said("'from' parameter is not a valid address. please check documentation"), Message),
-        line(400, &said("message: malformed header of ada@example.org"), Message),
+        line(400, &said("'from' parameter is not a valid address. please check documentation"), Sender),
+        guess(400, &said("message: malformed header of ada@example.org"), Message),
+        line(400, &said("subject parameter is missing"), Message),
+        line(
+            403,
+            &said("Domain sandbox1.mailgun.org is not allowed to send: Sandbox subdomains are for test purposes only."),
+            Sender,
+        ),
         line(
             400,
             &said("Domain mg.example.com is not allowed to send: Please activate your Mailgun account."),
@@ -143,25 +149,31 @@ async fn answers() {
             reply: HttpReply::answer(401, &[("content-type", "text/plain")], "Forbidden"),
             kind: Account,
             retry_after: None,
+            sure: true,
         },
         line(401, &said("Invalid private key"), Account),
         line(402, &said("Payment required"), Account),
         line(403, &said("Domain mg.example.com is not allowed to send: account disabled"), Account),
-        line(404, &said("Domain not found: mg.example.com"), Account),
+        line(404, &said("Domain not found: mg.example.com"), Sender),
+        line(404, &said("not found"), Account),
+        guess(409, &said("no, ada@example.org"), Message),
         line(413, &said("Message is too large"), Message),
-        Line { reply: HttpReply::answer(420, &date, &until), kind: Quota, retry_after: Some(30) },
-        Line { reply: HttpReply::answer(403, &date, &until), kind: Quota, retry_after: Some(30) },
+        Line { reply: HttpReply::answer(420, &date, &until), kind: Quota, retry_after: Some(30), sure: true },
+        Line { reply: HttpReply::answer(403, &date, &until), kind: Quota, retry_after: Some(30), sure: true },
         line(420, &said("recipient limit exceeded"), Quota),
         Line {
             reply: HttpReply::json(429, said("Too many requests. Try again after 120 seconds.")),
             kind: Rate,
             retry_after: Some(120),
+            sure: true,
         },
         Line {
             reply: HttpReply::answer(429, &[("retry-after", "9")], said("Too many requests")),
             kind: Rate,
             retry_after: Some(9),
+            sure: true,
         },
+        line(429, &said("try again after 0 seconds"), Rate),
         line(429, &said("try again after a while"), Rate),
         line(429, &said("try again after \u{e9}"), Rate),
         line(500, &said("Internal Server Error"), Busy),

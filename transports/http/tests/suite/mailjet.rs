@@ -10,7 +10,7 @@ use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal, status};
 use crate::faults::{Case, fault_tests};
 use crate::limits::assert_third_is_alone;
-use crate::support::{KEY, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use crate::support::{KEY, another, assert_discreet, check_table, connect, guess, line, outgoing, plain, rich};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
@@ -146,7 +146,7 @@ async fn the_sandbox_gives_no_id() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Rate, Recipient, Unavailable};
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Rate, Recipient, Sender, Unavailable};
     let global = |code: &str, status: u16| {
         json!({"ErrorIdentifier": "06df1144", "ErrorCode": code, "ErrorMessage": "no", "StatusCode": status})
             .to_string()
@@ -165,20 +165,23 @@ async fn answers() {
         ),
         line(403, &one(&[error("send-0006", 403, &["SenderID"])]), Account),
         line(403, &one(&[error("send-0007", 403, &["SenderID"])]), Account),
-        line(403, &one(&[error("send-0008", 403, &["From"])]), Account),
-        line(200, &one(&[error("send-0008", 403, &["From"])]), Account),
+        line(403, &one(&[error("send-0008", 403, &["From"])]), Sender),
+        line(200, &one(&[error("send-0008", 403, &["From"])]), Sender),
         line(400, &one(&[error("send-0003", 400, &["HTMLPart"])]), Message),
         line(400, &one(&[error("send-0011", 400, &["Headers[\"Date\"]"])]), Message),
         line(400, &one(&[error("send-0015", 400, &["To"])]), Message),
         line(400, &one(&[error("mj-0006", 400, &["Subject"])]), Message),
-        line(400, &one(&[error("mj-0013", 400, &["From.Email"])]), Message),
+        line(400, &one(&[error("mj-0013", 400, &["From.Email"])]), Sender),
+        line(400, &one(&[error("mj-0013", 400, &["To[0].Email", "ReplyTo.Email"])]), Message),
         line(400, &one(&[error("mj-0013", 400, &["To[0].Email"])]), Recipient),
         line(400, &one(&[error("mj-0013", 400, &["To[0].Email"]), error("mj-0006", 400, &["Subject"])]), Message),
-        line(403, &one(&[error("mj-0006", 400, &["Subject"]), error("send-0008", 403, &["From"])]), Account),
+        line(403, &one(&[error("mj-0006", 400, &["Subject"]), error("send-0008", 403, &["From"])]), Sender),
         // What no page names, read by the status that each error carries.
         line(400, &one(&[error("send-9999", 429, &[])]), Rate),
         line(400, &one(&[error("send-9999", 500, &[])]), Busy),
-        line(400, &one(&[]), Busy),
+        guess(400, &one(&[error("send-9999", 400, &["To"])]), Message),
+        guess(200, &one(&[error("send-9999", 403, &[])]), Message),
+        guess(400, &one(&[]), Busy),
         line(200, &answer(&[json!({"Status": "perhaps"})]), NoAnswer),
         line(200, &answer(&[]), NoAnswer),
         line(200, &answer(&[success("", 1), success("", 2)]), NoAnswer),

@@ -11,7 +11,9 @@ use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal};
 use crate::faults::{Case, fault_tests, kind};
 use crate::limits::assert_third_is_alone;
-use crate::support::{KEY, Line, another, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use crate::support::{
+    KEY, Line, another, ask, assert_discreet, check_table, connect, guess, line, outgoing, plain, rich,
+};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
@@ -135,7 +137,7 @@ async fn only_the_recipients_of_the_attempt_are_named() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
+    use HttpErrorKind::{Account, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
     let refused = |code, kind| line(422, &error(code, "no, ada@example.org").to_string(), kind);
     let mut table = vec![
         line(401, &error(10, "The request does not contain a valid Server token.").to_string(), Account),
@@ -143,22 +145,29 @@ async fn answers() {
         line(429, &error(429, "Rate limit exceeded").to_string(), Rate),
         line(429, "", Rate),
         line(413, "", Message),
-        line(415, "", Account),
+        guess(415, "", Account),
         // "In most cases the message is lost during the process".
         line(500, "", NoAnswer),
         line(500, &error(300, "an answer that makes no sense").to_string(), NoAnswer),
         line(200, &error(300, "Invalid 'To' address: 'ada@example.org'.").to_string(), Message),
-        line(200, &error(9999, "nobody knows").to_string(), Account),
-        line(200, &json!({"ErrorCode": 0, "Message": "OK"}).to_string(), NoAnswer),
-        refused(9999, Account),
+        guess(200, &error(9999, "nobody knows ada@example.org").to_string(), Message),
+        guess(422, &error(9999, "nobody knows ada@example.org").to_string(), Message),
+        line(
+            422,
+            &error(300, "Invalid 'From' address: 'shop@example.com' is not a verified sender signature.").to_string(),
+            Sender,
+        ),
+        line(422, &error(300, "Invalid 'To' address: 'from@example.com'.").to_string(), Message),
         Line {
             reply: HttpReply::answer(429, &[("retry-after", "3")], error(429, "Rate limit exceeded").to_string()),
             kind: Rate,
             retry_after: Some(3),
+            sure: true,
         },
     ];
     table.extend([300, 402, 403, 410, 411].map(|code| refused(code, Message)));
-    table.extend([10, 400, 401, 409, 412, 413, 422, 1235, 1236, 1480].map(|code| refused(code, Account)));
+    table.extend([10, 409, 413, 422, 1235, 1236, 1480].map(|code| refused(code, Account)));
+    table.extend([400, 401, 412].map(|code| refused(code, Sender)));
     table.extend(
         [(405, Quota), (406, Recipient), (429, Rate), (100, Unavailable)].map(|(code, kind)| refused(code, kind)),
     );
@@ -263,7 +272,7 @@ async fn in_a_batch_each_message_has_its_own_result() {
         results.iter().map(|result| result.as_ref().ok().and_then(|it| it.provider_id.as_deref())).collect();
     assert_eq!(ids, [Some("first"), None, None, None, Some("last")]);
     let kinds: Vec<_> = results.iter().filter_map(|result| result.as_ref().err().map(kind)).collect();
-    assert_eq!(kinds, [HttpErrorKind::Message, HttpErrorKind::NoAnswer, HttpErrorKind::Account]);
+    assert_eq!(kinds, [HttpErrorKind::Sender, HttpErrorKind::NoAnswer, HttpErrorKind::Sender]);
     let reply = results[1].as_ref().expect_err("it is refused").reply().expect("a reply");
     assert!(reply.contains("Invalid 'From'") && !reply.contains("first"), "the reply is its own: {reply}");
 
@@ -313,13 +322,24 @@ async fn a_batch_refused_for_one_of_its_messages_is_asked_for_one_by_one() {
     }
 }
 
+/// What is wrong is hardly theirs, and they may be 500.
+#[tokio::test]
+async fn a_batch_refused_for_nobody_knows_what_is_not_asked_for_one_by_one_to_its_end() {
+    let unknown = HttpReply::json(422, error(9999, "nobody knows").to_string());
+    let peer = HttpPeer::start([unknown]).await;
+    let results = connect(Pm::provider(), &peer).send_batch(&batch(10)).await;
+    let kinds: Vec<_> = results.iter().map(|result| kind(result.as_ref().expect_err("none is sent"))).collect();
+    assert_eq!(kinds, [vec![HttpErrorKind::Message; 3], vec![HttpErrorKind::Unavailable; 7]].concat());
+    assert!(results[..3].iter().all(|result| result.as_ref().is_err_and(|failure| !failure.is_sure())));
+    assert_eq!(peer.seen().len(), 4);
+}
+
 #[tokio::test]
 async fn what_befalls_a_batch_befalls_all_of_it() {
     use HttpErrorKind::{Account, NoAnswer, Quota, Rate, Unavailable};
     for (reply, expected) in [
         (HttpReply::json(401, error(10, "no token").to_string()), Account),
         (HttpReply::json(422, error(405, "no credits").to_string()), Quota),
-        (HttpReply::json(422, error(9999, "nobody knows").to_string()), Account),
         (HttpReply::json(429, ""), Rate),
         (HttpReply::json(503, error(100, "Maintenance").to_string()), Unavailable),
         (HttpReply::json(500, ""), NoAnswer),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, refusal};
 use crate::faults::{Case, fault_tests, kind};
-use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, guess, line, outgoing, plain, rich};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
@@ -126,28 +126,40 @@ async fn no_text_is_made_up() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Unavailable};
-    let mut table = vec![line(400, r#"{"error":"in another form"}"#, Account), line(200, "{}", NoAnswer)];
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Sender, Unavailable};
+    let said = |status: u16, text: &str| {
+        json!({"statusCode": status, "name": "validation_error", "message": text}).to_string()
+    };
+    let mut table = vec![
+        guess(400, r#"{"error":"in another form"}"#, Account),
+        line(200, &error(422, "validation_error"), NoAnswer),
+        line(403, &said(403, "The example.com domain is not verified. Please, add and verify your domain"), Sender),
+        line(403, &said(403, "You can only send testing emails to your own email address (ada@example.org)."), Sender),
+        guess(403, &said(403, "nobody knows domain@domain.example"), Message),
+        line(400, &said(400, "API key is invalid"), Account),
+        line(401, &said(401, "API key is invalid"), Account),
+        guess(422, &error(422, "nobody_knows"), Message),
+        guess(422, &error(422, "invalid_access"), Message),
+        guess(403, &error(403, "nobody_knows"), Message),
+        line(401, &error(401, "nobody_knows"), Account),
+    ];
     for (status, name, kind) in [
         (400, "validation_error", Message),
         (422, "validation_error", Message),
         (422, "invalid_attachment", Message),
-        (422, "invalid_from_address", Message),
+        (422, "invalid_from_address", Sender),
         (422, "invalid_parameter", Message),
         (422, "missing_required_field", Message),
         (451, "security_error", Message),
         (409, "invalid_idempotent_request", NoAnswer),
         (409, "concurrent_idempotent_requests", NoAnswer),
-        (400, "invalid_idempotency_key", Account),
-        (422, "invalid_access", Account),
-        (422, "nobody_knows", Account),
+        (400, "invalid_idempotency_key", Message),
         (401, "missing_api_key", Account),
         (401, "restricted_api_key", Account),
         (403, "invalid_api_key", Account),
         // Named by Resend's own client: <https://github.com/resend/resend-node/blob/canary/src/interfaces.ts>.
         (403, "suspended_api_key", Account),
-        // A domain that is not verified, and an account that may write to itself only.
-        (403, "validation_error", Account),
+        (403, "invalid_permission", Account),
         (404, "not_found", Account),
         (405, "method_not_allowed", Account),
         (429, "daily_quota_exceeded", Quota),
@@ -160,7 +172,7 @@ async fn answers() {
         table.push(line(status, &error(status, name), kind));
     }
     let slow = HttpReply::answer(429, &[("retry-after", "2")], error(429, "rate_limit_exceeded"));
-    table.push(Line { reply: slow, kind: Rate, retry_after: Some(2) });
+    table.push(Line { reply: slow, kind: Rate, retry_after: Some(2), sure: true });
     check_table(Re::provider, table).await;
 }
 
@@ -218,7 +230,9 @@ fn paths(seen: &[HttpRequest]) -> Vec<&str> {
 
 #[tokio::test]
 async fn in_a_batch_the_faulty_are_told_apart_and_asked_for_alone() {
-    let unverified = HttpReply::json(403, error(403, "validation_error"));
+    let unverified =
+        json!({"statusCode": 403, "name": "validation_error", "message": "The x.example domain is not verified."});
+    let unverified = HttpReply::json(403, unverified);
     let bad = HttpReply::json(422, error(422, "validation_error"));
     let peer = HttpPeer::start([answered(5, &[3, 1]), bad, unverified]).await;
     let mails = batch(5);
@@ -228,7 +242,7 @@ async fn in_a_batch_the_faulty_are_told_apart_and_asked_for_alone() {
         results.iter().map(|result| result.as_ref().ok().and_then(|it| it.provider_id.as_deref())).collect();
     assert_eq!(ids, [Some("0"), None, Some("2"), None, Some("4")]);
     let kinds: Vec<_> = results.iter().filter_map(|result| result.as_ref().err().map(kind)).collect();
-    assert_eq!(kinds, [HttpErrorKind::Message, HttpErrorKind::Account]);
+    assert_eq!(kinds, [HttpErrorKind::Message, HttpErrorKind::Sender]);
 
     let seen = peer.seen();
     assert_eq!(paths(&seen), ["/emails/batch", "/emails", "/emails"]);
@@ -327,7 +341,6 @@ async fn what_befalls_a_batch_befalls_all_of_it() {
     let faulty = |index: i32| json!({"index": index, "message": "no"});
     for (reply, expected) in [
         (HttpReply::json(403, error(403, "invalid_api_key")), Account),
-        (HttpReply::json(422, error(422, "nobody_knows")), Account),
         (HttpReply::json(429, error(429, "daily_quota_exceeded")), Quota),
         (HttpReply::json(429, error(429, "rate_limit_exceeded")), Rate),
         (HttpReply::json(503, ""), Unavailable),

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, message, status};
 use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, check_table, connect, line, outgoing, plain, rich};
+use crate::support::{KEY, Line, check_table, connect, guess, line, outgoing, plain, rich};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
@@ -156,29 +156,54 @@ async fn the_sandbox_answers_200() {
     let peer = HttpPeer::start([HttpReply::json(200, "{}")]).await;
     let transport = connect(Sendgrid::provider().sandbox(), &peer);
     transport.send(&outgoing(plain())).await.expect("it is accepted");
+    let live = connect(Sendgrid::provider(), &peer).send(&outgoing(plain())).await.expect_err("no such answer");
+    assert!(live.in_doubt(), "{live}");
     assert_eq!(peer.seen()[0].json()["mail_settings"], json!({"sandbox_mode": {"enable": true}}));
 }
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Rate, Unavailable};
+    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Sender, Unavailable};
     let errors = |text: &str| format!(r#"{{"errors":[{{"message":"{text}","field":null,"help":null}}]}}"#);
+    let about = |field: &str, text: &str| format!(r#"{{"errors":[{{"message":"{text}","field":"{field}"}}]}}"#);
     let limited = [("date", "Tue, 24 Nov 2026 10:00:00 GMT"), ("x-ratelimit-reset", "1795514430")];
     let table = vec![
-        line(400, &errors("Does not contain a valid address. ada@example.org"), Message),
+        guess(400, &errors("nobody knows ada@example.org"), Message),
+        guess(418, &errors("nobody knows ada@example.org"), Message),
+        line(
+            400,
+            &about("personalizations.0.to.0.email", "Does not contain a valid address. ada@example.org"),
+            Recipient,
+        ),
+        line(400, &about("personalizations.0.cc", "Each email address should be unique"), Message),
+        line(400, &about("from.email", "The from email does not contain a valid address."), Sender),
+        line(400, &about("content.0.value", "The content value must be a string"), Message),
+        // The types of the specification.
+        guess(400, r#"{"errors":[{"message":"invalid request","field":"null","help":{}}],"id":"1"}"#, Message),
+        guess(400, r#"{"errors":[{}]}"#, Message),
         line(413, &errors("payload too large"), Message),
         line(401, &errors("The provided authorization grant is invalid, expired, or revoked"), Account),
-        line(401, &errors("Maximum credits exceeded"), Account),
-        line(403, &errors("The from address does not match a verified Sender Identity."), Account),
+        line(401, &errors("Maximum credits exceeded"), Quota),
+        line(403, &errors("The from address does not match a verified Sender Identity."), Sender),
+        line(403, &errors("access forbidden"), Account),
         line(404, &errors("not found"), Account),
         line(405, &errors("method not allowed"), Account),
         line(500, &errors("error"), Busy),
         line(503, &errors("error"), Unavailable),
         line(429, &errors("too many requests"), Rate),
+        // The header comes with any answer, and a time that has come sets no bound.
+        Line { reply: HttpReply::answer(500, &limited, errors("error")), kind: Busy, retry_after: None, sure: true },
+        Line {
+            reply: HttpReply::answer(429, &[("date", limited[0].1), ("x-ratelimit-reset", "1795514400")], errors("no")),
+            kind: Rate,
+            retry_after: None,
+            sure: true,
+        },
         Line {
             reply: HttpReply::answer(429, &limited, errors("too many requests")),
             kind: Rate,
             retry_after: Some(30),
+            sure: true,
         },
     ];
     check_table(Sendgrid::provider, table).await;

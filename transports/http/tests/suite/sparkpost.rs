@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::alike::alike_tests;
 use crate::conformance::{conformance_tests, echo, refusal, status};
 use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, line, outgoing, plain, rich};
+use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, guess, line, outgoing, plain, rich};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
@@ -173,13 +173,15 @@ async fn who_is_rejected_inside_a_success_is_on_record() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
+    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
     let errors = |code: &str, message: &str, description: &str| {
         format!(r#"{{"errors":[{{"message":"{message}","description":"{description}","code":"{code}"}}]}}"#)
     };
     let table = vec![
-        line(400, &errors("7001", "Invalid domain", "Unconfigured or unverified sending domain."), Account),
-        line(400, &errors("7000", "Sending domain blacklisted", ""), Account),
+        line(400, &errors("7001", "Invalid domain", "Unconfigured or unverified sending domain."), Sender),
+        line(400, &errors("7000", "Sending domain blacklisted", ""), Sender),
+        guess(400, &errors("9999", "nobody knows ada@example.org", ""), Message),
+        guess(422, &errors("9999", "nobody knows", ""), Message),
         line(400, &errors("1910", "Message generation not configured", ""), Account),
         line(
             400,
@@ -191,7 +193,7 @@ async fn answers() {
         line(400, &errors("1502", "Server resources unavailable", ""), Unavailable),
         line(400, &errors("1901", "Message failed to generate", ""), Message),
         line(400, r#"{"errors":[{"message":"invalid params","code":1200}]}"#, Message),
-        line(400, r#"{"errors":[{"message":"invalid params"}]}"#, Message),
+        guess(400, r#"{"errors":[{"message":"invalid params"}]}"#, Message),
         line(401, r#"{"errors":[{"message":"Unauthorized."}]}"#, Account),
         line(403, &errors("1100", "Forbidden.", "permission denied"), Account),
         line(404, &errors("1101", "invalid URI", ""), Account),
@@ -208,6 +210,7 @@ async fn answers() {
             reply: HttpReply::answer(429, &[("retry-after", "4")], r#"{"errors":[{"message":"Too many requests"}]}"#),
             kind: Rate,
             retry_after: Some(4),
+            sure: true,
         },
         line(500, &errors("1500", "Failed to update database", ""), Busy),
         line(503, &errors("1900", "Message generation module not available", ""), Unavailable),

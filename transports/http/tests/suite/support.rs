@@ -76,11 +76,17 @@ pub(crate) struct Line {
     pub(crate) reply: HttpReply,
     pub(crate) kind: HttpErrorKind,
     pub(crate) retry_after: Option<u64>,
+    pub(crate) sure: bool,
 }
 
 /// A refusal in JSON.
 pub(crate) fn line(status: u16, body: &str, kind: HttpErrorKind) -> Line {
-    Line { reply: HttpReply::json(status, body), kind, retry_after: None }
+    Line { reply: HttpReply::json(status, body), kind, retry_after: None, sure: true }
+}
+
+/// A refusal in JSON that no documentation has.
+pub(crate) fn guess(status: u16, body: &str, kind: HttpErrorKind) -> Line {
+    Line { sure: false, ..line(status, body, kind) }
 }
 
 /// Each answer means what the table says, and shows nothing that is nobody's business.
@@ -94,11 +100,12 @@ pub(crate) async fn check_table_for<P: Provider>(
     provider: impl Fn() -> P,
     table: Vec<Line>,
 ) {
-    for Line { reply, kind, retry_after } in table {
+    for Line { reply, kind, retry_after, sure } in table {
         let failure = ask(provider(), mail(), reply.clone()).await.expect_err("it is a refusal");
         let error = failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError");
         assert_eq!(error.kind(), kind, "{reply:?}: {failure}");
         assert_eq!(failure.retry_after(), retry_after.map(Duration::from_secs), "{reply:?}");
+        assert_eq!(failure.is_sure(), sure, "{reply:?}: {failure}");
         assert_classified(&failure, kind);
         assert_discreet(&failure);
     }
@@ -109,6 +116,7 @@ fn assert_classified(failure: &Failure, kind: HttpErrorKind) {
     let expected = match kind {
         Message | Recipient => (Class::Permanent, Scope::Message, false),
         Busy => (Class::Transient, Scope::Message, false),
+        HttpErrorKind::Sender => (Class::Permanent, Scope::Sender, false),
         Account => (Class::Permanent, Scope::Transport, false),
         Quota | Rate | Unavailable => (Class::Transient, Scope::Transport, false),
         NoAnswer => (Class::Transient, Scope::Transport, true),
