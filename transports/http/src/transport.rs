@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::stream::{self, StreamExt as _};
-use postrider_transport::{Email, Failure, Outgoing, Receipt, Transport};
+use postrider_transport::{Email, Failure, Outgoing, Receipt, Transport, Waiting};
 
 use crate::error::HttpError;
 use crate::exchange::Exchange;
@@ -65,7 +65,9 @@ impl<P: Provider> Http<P> {
     }
 
     /// What is to go into one call; nothing is asked for any more once there is an obstacle. The result has one entry for each message.
-    async fn ask(&self, pack: &Pack<'_>, obstacle: &OnceLock<HttpError>) -> Vec<Result<Receipt, Failure>> {
+    async fn ask(&self, pack: &mut Pack<'_>, obstacle: &OnceLock<HttpError>) -> Vec<Result<Receipt, Failure>> {
+        // From here on it does not only wait for its turn.
+        pack.turns.clear();
         if let Some(error) = obstacle.get() {
             return pack.requests.iter().map(|_| Err(error.repeated().into())).collect();
         }
@@ -75,6 +77,16 @@ impl<P: Provider> Http<P> {
             obstacle.get_or_init(|| error);
         }
         results
+    }
+
+    /// The same, with what was asked for.
+    async fn settled<'a>(
+        &self,
+        mut pack: Pack<'a>,
+        obstacle: &OnceLock<HttpError>,
+    ) -> (Pack<'a>, Vec<Result<Receipt, Failure>>) {
+        let answers = self.ask(&mut pack, obstacle).await;
+        (pack, answers)
     }
 
     /// Messages that go out together. The result has one entry for each.
@@ -173,14 +185,15 @@ impl<P: Provider> Transport for Http<P> {
             }
         };
         let (batches, alone): (Vec<_>, Vec<_>) = packs.into_iter().partition(|pack| pack.open);
-        for pack in &batches {
-            settle(pack, self.ask(pack, &obstacle).await);
+        for pack in batches {
+            let (pack, answers) = self.settled(pack, &obstacle).await;
+            settle(&pack, answers);
         }
         // What no batch takes would otherwise wait for all that is before it.
-        let calls: Vec<_> = alone.iter().map(async |pack| (pack, self.ask(pack, &obstacle).await)).collect();
+        let calls: Vec<_> = alone.into_iter().map(|pack| self.settled(pack, &obstacle)).collect();
         let mut calls = stream::iter(calls).buffer_unordered(ABREAST);
         while let Some((pack, answers)) = calls.next().await {
-            settle(pack, answers);
+            settle(&pack, answers);
         }
         let missing = || Err(self.0.exchange.no_answer("it did not answer for each message of a batch").into());
         results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
@@ -200,6 +213,8 @@ const UNKNOWN: &str = "the messages before it were refused for a reason that is 
 /// What goes into one call.
 struct Pack<'a> {
     places: Vec<usize>,
+    /// Marks that its messages only wait.
+    turns: Vec<Waiting>,
     requests: Vec<(&'a Outgoing<Email>, Request)>,
     octets: usize,
     open: bool,
@@ -211,7 +226,7 @@ const ENVELOPE: usize = 256;
 impl<'a> Pack<'a> {
     fn of(place: usize, outgoing: &'a Outgoing<Email>, request: Request, open: bool) -> Self {
         let octets = request.body.len() + 2 * ENVELOPE;
-        Self { places: vec![place], requests: vec![(outgoing, request)], octets, open }
+        Self { places: vec![place], turns: vec![outgoing.waiting()], requests: vec![(outgoing, request)], octets, open }
     }
 
     fn takes(&self, request: &Request, limits: BatchLimits) -> bool {
@@ -222,6 +237,7 @@ impl<'a> Pack<'a> {
     fn add(&mut self, place: usize, outgoing: &'a Outgoing<Email>, request: Request) {
         self.octets += request.body.len() + ENVELOPE;
         self.places.push(place);
+        self.turns.push(outgoing.waiting());
         self.requests.push((outgoing, request));
     }
 }

@@ -12,26 +12,29 @@ pub(crate) struct Meaning {
     pub(crate) class: Class,
     pub(crate) scope: Scope,
     pub(crate) in_doubt: bool,
+    /// A line of the table stands behind class and scope.
+    pub(crate) sure: bool,
     pub(crate) retry_after: Option<Duration>,
 }
 
 const fn meaning(class: Class, scope: Scope) -> Meaning {
-    Meaning { class, scope, in_doubt: false, retry_after: None }
+    Meaning { class, scope, in_doubt: false, sure: true, retry_after: None }
 }
 
 /// SES, or the way to it, is out of order for now.
 pub(crate) const OUT_OF_ORDER: Meaning = meaning(Class::Transient, Scope::Transport);
 /// The account, its credentials or what is configured here does not let anything through.
 pub(crate) const MISCONFIGURED: Meaning = meaning(Class::Permanent, Scope::Transport);
+/// The sender's address or domain is not verified, or may not be used.
+pub(crate) const UNVERIFIED: Meaning = meaning(Class::Permanent, Scope::Sender);
 /// Not this message, not now.
 pub(crate) const LATER: Meaning = meaning(Class::Transient, Scope::Message);
 /// Not this message, ever.
 pub(crate) const NEVER: Meaning = meaning(Class::Permanent, Scope::Message);
+/// A refusal that is SES's own by its form, and that no line of the table knows.
+pub(crate) const UNKNOWN: Meaning = Meaning { sure: false, ..NEVER };
 /// The request went out whole, and no complete answer of SES came back.
 pub(crate) const IN_DOUBT: Meaning = Meaning { in_doubt: true, ..OUT_OF_ORDER };
-/// Something that is not known to be SES failed over this request, perhaps after it had passed it on. It may have failed over
-/// this message alone.
-pub(crate) const IN_DOUBT_BY_MESSAGE: Meaning = Meaning { in_doubt: true, ..LATER };
 /// Too fast. The rate counts by the second, and short bursts are allowed.
 pub(crate) const TOO_FAST: Meaning = Meaning { retry_after: Some(Duration::from_secs(2)), ..OUT_OF_ORDER };
 /// The quota counts over the last 24 hours, so that it comes back bit by bit, and nobody says when.
@@ -56,7 +59,8 @@ fn of_code(code: &str, answer: &Answer) -> Meaning {
                 TOO_FAST
             }
         }
-        "AccountSuspended" | "SendingPaused" | "MailFromDomainNotVerified" | "NotFound" => MISCONFIGURED,
+        "AccountSuspended" | "SendingPaused" | "NotFound" => MISCONFIGURED,
+        "MailFromDomainNotVerified" => UNVERIFIED,
         "AccessDenied"
         | "ExpiredToken"
         | "IncompleteSignature"
@@ -73,9 +77,9 @@ fn of_code(code: &str, answer: &Answer) -> Meaning {
         | "UnknownOperation"
         | "UnrecognizedClient" => MISCONFIGURED,
         "MessageRejected" if answer.says("sending suspended") || answer.says("sending paused") => MISCONFIGURED,
-        // The sender's identity, or in the sandbox the recipient's. Both can be mended, and neither concerns mail between
-        // others.
-        "MessageRejected" if answer.says("not verified") => LATER,
+        // In the sandbox recipients have to be verified as well. Where only they are named, it is for now this message's condition.
+        "MessageRejected" if answer.says("not verified") && answer.names_recipients_only() => LATER,
+        "MessageRejected" if answer.says("not verified") => UNVERIFIED,
         "MessageRejected"
         | "BadRequest"
         | "InvalidParameterCombination"
@@ -91,7 +95,7 @@ fn of_code(code: &str, answer: &Answer) -> Meaning {
             401 | 403 => MISCONFIGURED,
             429 => TOO_FAST,
             503 => OUT_OF_ORDER,
-            // A refusal, and an unknown one: given time, somebody may mend what it is about.
+            400..=499 => UNKNOWN,
             _ => LATER,
         },
     }
@@ -104,9 +108,10 @@ fn of_status(status: u16) -> Meaning {
         413 => NEVER,
         429 => TOO_FAST,
         // It does not speak for SES, and so does not condemn a message.
-        300..=499 | 501 | 505 => MISCONFIGURED,
-        500 => IN_DOUBT_BY_MESSAGE,
-        // 502 and 504 (RFC 9110 sections 15.6.3 and 15.6.5): what it passed the request to has not answered as it should.
+        401 | 403 | 407 => MISCONFIGURED,
+        300..=499 | 501 | 505 => Meaning { sure: false, ..MISCONFIGURED },
+        // It may have failed after it had passed the request on. 502 and 504 (RFC 9110 sections 15.6.3 and 15.6.5): what it passed it to has
+        // not answered as it should.
         _ => IN_DOUBT,
     }
 }
@@ -134,7 +139,7 @@ mod tests {
             (400, "AccountSuspendedException", "", MISCONFIGURED, API),
             (400, "BadRequestException", "Missing final '@domain'", NEVER, API),
             (400, "LimitExceededException", "", TOO_FAST, API),
-            (400, "MailFromDomainNotVerifiedException", "", MISCONFIGURED, API),
+            (400, "MailFromDomainNotVerifiedException", "", UNVERIFIED, API),
             (400, "MessageRejected", "Invalid content", NEVER, API),
             (404, "NotFoundException", "Configuration set <x> does not exist.", MISCONFIGURED, API),
             (400, "SendingPausedException", "", MISCONFIGURED, API),
@@ -143,7 +148,7 @@ mod tests {
                 400,
                 "MessageRejected",
                 "Email address is not verified. The following identities failed the check in region EU-WEST-1: a@b.example",
-                LATER,
+                UNVERIFIED,
                 "developer guide, error messages",
             ),
             (
@@ -193,7 +198,8 @@ mod tests {
             (500, "InternalFailure", "", LATER, COMMON),
             (500, "InternalServerErrorException", "", LATER, COMMON),
             (503, "ServiceUnavailable", "", OUT_OF_ORDER, COMMON),
-            (418, "TeapotException", "", LATER, "unknown: given time, somebody may mend it"),
+            (418, "TeapotException", "", UNKNOWN, "unknown: the relay waits for evidence"),
+            (500, "TeapotException", "", LATER, "RFC 9110 section 15.6.1"),
             (403, "TeapotException", "", MISCONFIGURED, "RFC 9110 section 15.5.4"),
             (429, "TeapotException", "", TOO_FAST, "RFC 6585 section 4"),
             (503, "TeapotException", "", OUT_OF_ORDER, "RFC 9110 section 15.6.4"),
@@ -209,20 +215,20 @@ mod tests {
     #[test]
     fn every_row_of_the_table_of_bare_statuses() {
         for (status, expected) in [
-            (302, MISCONFIGURED),
-            (400, MISCONFIGURED),
+            (302, Meaning { sure: false, ..MISCONFIGURED }),
+            (400, Meaning { sure: false, ..MISCONFIGURED }),
             (401, MISCONFIGURED),
             (403, MISCONFIGURED),
-            (404, MISCONFIGURED),
-            (405, MISCONFIGURED),
+            (404, Meaning { sure: false, ..MISCONFIGURED }),
+            (405, Meaning { sure: false, ..MISCONFIGURED }),
             (407, MISCONFIGURED),
             (408, OUT_OF_ORDER),
             (413, NEVER),
-            (418, MISCONFIGURED),
+            (418, Meaning { sure: false, ..MISCONFIGURED }),
             (425, OUT_OF_ORDER),
             (429, TOO_FAST),
-            (500, IN_DOUBT_BY_MESSAGE),
-            (501, MISCONFIGURED),
+            (500, IN_DOUBT),
+            (501, Meaning { sure: false, ..MISCONFIGURED }),
             (502, IN_DOUBT),
             (503, OUT_OF_ORDER),
             (504, IN_DOUBT),

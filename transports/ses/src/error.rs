@@ -45,10 +45,12 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<Duration>,
     pub(crate) request_id: Option<String>,
     pub(crate) body: String,
+    /// Whom the message was for.
+    pub(crate) recipients: Vec<String>,
 }
 
 impl Answer {
-    fn read(response: &HttpResponse, error: &SdkError<SendEmailError>) -> Self {
+    fn read(response: &HttpResponse, error: &SdkError<SendEmailError>, recipients: Vec<String>) -> Self {
         let header = |name: &str| response.headers().get(name).map(str::to_owned);
         let body = response.body().bytes().unwrap_or_default();
         // The SDK looks no further where the body is cut off; the header stands all the same, with a URI after the colon at times.
@@ -60,17 +62,35 @@ impl Answer {
             retry_after: header("retry-after").and_then(|text| wait(&text, header("date").as_deref())),
             request_id: error.request_id().map(str::to_owned).or_else(|| header("x-amzn-requestid")),
             body: String::from_utf8_lossy(&body[..body.len().min(KEPT)]).into_owned(),
+            recipients,
         }
     }
 
     #[cfg(test)]
     pub(crate) fn of_status(status: u16) -> Self {
-        Self { status, code: None, message: None, retry_after: None, request_id: None, body: String::new() }
+        Self {
+            status,
+            code: None,
+            message: None,
+            retry_after: None,
+            request_id: None,
+            body: String::new(),
+            recipients: Vec::new(),
+        }
     }
 
     /// Whether the message has these words in it, which are given in lower case.
     pub(crate) fn says(&self, words: &str) -> bool {
         self.message.as_deref().is_some_and(|message| message.to_ascii_lowercase().contains(words))
+    }
+
+    /// Whether all identities that failed a check are recipients: `… failed the check in region EU-WEST-1: a@b.example, c@d.example`
+    /// (developer guide, error messages). A domain, or the sender's address, is the sender's.
+    pub(crate) fn names_recipients_only(&self) -> bool {
+        let failed =
+            self.message.as_deref().and_then(|message| message.rsplit_once(": ")).map_or("", |(_, failed)| failed);
+        let is_recipient = |one: &str| self.recipients.iter().any(|recipient| recipient.eq_ignore_ascii_case(one));
+        !failed.is_empty() && failed.split(',').map(str::trim).all(is_recipient)
     }
 
     fn is_success(&self) -> bool {
@@ -118,8 +138,8 @@ pub struct SesError {
 
 impl SesError {
     /// What the SDK reports, at the stage that the call had reached.
-    pub(crate) fn from_sdk(stage: Stage, error: SdkError<SendEmailError>) -> Self {
-        match error.raw_response().map(|response| Answer::read(response, &error)) {
+    pub(crate) fn from_sdk(stage: Stage, error: SdkError<SendEmailError>, recipients: Vec<String>) -> Self {
+        match error.raw_response().map(|response| Answer::read(response, &error, recipients)) {
             Some(answer) if answer.is_success() => Self::unreadable(answer),
             Some(answer) => {
                 Self { stage, meaning: classify::of_answer(&answer), fault: Fault::Refused(Box::new(answer)) }
@@ -136,7 +156,16 @@ impl SesError {
     pub(crate) fn nameless(request_id: Option<&str>) -> Self {
         let body = "no MessageId".to_owned();
         let request_id = request_id.map(str::to_owned);
-        Self::unreadable(Answer { status: 200, code: None, message: None, retry_after: None, request_id, body })
+        let recipients = Vec::new();
+        Self::unreadable(Answer {
+            status: 200,
+            code: None,
+            message: None,
+            retry_after: None,
+            request_id,
+            body,
+            recipients,
+        })
     }
 
     fn unreadable(answer: Answer) -> Self {
@@ -192,6 +221,10 @@ impl Classify for SesError {
 
     fn scope(&self) -> Scope {
         self.meaning.scope
+    }
+
+    fn sure(&self) -> bool {
+        self.meaning.sure
     }
 
     fn retry_after(&self) -> Option<Duration> {

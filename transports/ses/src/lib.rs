@@ -53,33 +53,34 @@
 //! |---|---|---|
 //! | no credentials, no connection, a time-out or a broken connection **before** the whole request was handed to the connection | transient | transport |
 //! | the same **after** it, or an answer that breaks off | transient, **in doubt** | transport |
-//! | 200 without a `MessageId`, or what is not JSON | transient, **in doubt** | transport |
-//! | `AccountSuspended`, `SendingPaused`, `MailFromDomainNotVerified`, `NotFound` (the configuration set) | permanent | transport |
+//! | 200 with neither a `MessageId` nor an id of the request, or what is not JSON | transient, **in doubt** | transport |
+//! | `AccountSuspended`, `SendingPaused`, `NotFound` (the configuration set) | permanent | transport |
 //! | credentials: `AccessDenied`, `ExpiredToken`, `InvalidClientTokenId`, `SignatureDoesNotMatch` and the like | permanent | transport |
 //! | `Throttling`, `TooManyRequests`, `LimitExceeded`: too fast | transient, after 2 s | transport |
 //! | the same, when the message speaks of a daily quota | transient, after 1 h | transport |
-//! | `MessageRejected`, "Email address is not verified" | transient | message |
+//! | `MailFromDomainNotVerified`; `MessageRejected`, "Email address is not verified" | permanent | sender |
+//! | the same, where only recipients are named (in the sandbox they must be verified as well) | transient | message |
 //! | `MessageRejected`, "Sending suspended for this account" | permanent | transport |
 //! | `MessageRejected` otherwise, `BadRequest`, `Validation`, `InvalidParameterValue` | permanent | message |
 //! | `InternalFailure` | transient | message |
 //! | `ServiceUnavailable`, `RequestTimeout` | transient | transport |
-//! | another name of an error | by its status: 401 and 403, 429, 503 as above, else transient | message |
+//! | another name of an error | by its status: 401 and 403, 429, 503 as above; other 4xx permanent and **not sure**, else transient | message |
 //!
 //! Names are written here without `Exception`, which most end with. A `Retry-After` in the answer goes before these waits. The
 //! names and texts are those of the API reference (SendEmail, common errors) and of the developer guide (errors related to the
 //! sending quotas, error messages). An unverified address concerns that sender, or in the sandbox that recipient, and not the
-//! others; it is tried again, since somebody may verify it meanwhile.
+//! others.
 //!
 //! An answer that bears no name of an error need not be from SES:
 //!
 //! | Status | Class | Scope |
 //! |---|---|---|
-//! | 502, 504 and other 5xx: a proxy did not get, or not understand, the answer | transient, **in doubt** | transport |
-//! | 500 | transient, **in doubt** | message |
+//! | 500, 502, 504 and other 5xx: a proxy failed, or did not get or not understand the answer | transient, **in doubt** | transport |
 //! | 503, 408, 425 | transient | transport |
 //! | 429 | transient, after 2 s | transport |
 //! | 413 | permanent | message |
-//! | 501, 505, and any other 3xx and 4xx: whoever this is, it is not SES | permanent | transport |
+//! | 401, 403, 407 | permanent | transport |
+//! | 501, 505, and any other 3xx and 4xx: whoever this is, it is not SES | permanent, **not sure** | transport |
 //!
 //! # Logs
 //! Nothing here writes a mail or a secret to a log. The SDK does, at the level `TRACE`: leave its targets, `aws_*`, above it.

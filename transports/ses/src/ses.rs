@@ -106,6 +106,7 @@ impl Ses {
 
     async fn call(&self, request: Request) -> Result<SendEmailOutput, SesError> {
         let progress = Progress::default();
+        let recipients = request.recipients.clone();
         let limits = &self.timeouts;
         let mut call = pin!(self.request(request, &progress));
         let sent = timeout(limits.send, async {
@@ -123,7 +124,7 @@ impl Ses {
                 Err(_) => return Err(SesError::timeout(Stage::Answer, limits.answer)),
             },
         };
-        result.map_err(|error| SesError::from_sdk(progress.stage(), error))
+        result.map_err(|error| SesError::from_sdk(progress.stage(), error, recipients))
     }
 }
 
@@ -139,6 +140,8 @@ impl Transport for Ses {
         let answer = self.call(request).await;
         let answer = answer.and_then(|output| match output.message_id() {
             Some(id) if !id.is_empty() => Ok(Receipt::new().with_provider_id(id)),
+            // By the API's model the id may be missing. That the answer is from SES, the id of the request says.
+            _ if output.request_id().is_some() => Ok(Receipt::new()),
             _ => Err(SesError::nameless(output.request_id())),
         });
         answer.map_err(|error| {

@@ -12,7 +12,7 @@ use crate::support::{KEY, Line, check_table_for, connect, guess, line, outgoing,
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-struct BrevoCase;
+pub(crate) struct BrevoCase;
 
 impl Case for BrevoCase {
     type Provider = Brevo;

@@ -84,13 +84,16 @@ async fn messages_that_go_alone_are_asked_for_eight_at_once() {
 async fn are_asked_for_eight_at_once(own: Own, mail: fn() -> EmailBuilder) {
     let peer = HttpPeer::start([HttpReply::Held(Box::new(HttpReply::json(200, "{}")))]).await;
     let transport = connect(own, &peer);
-    let sending = tokio::spawn(async move { transport.send_batch(&many(20, mail)).await });
+    let mails = many(20, mail);
+    let watched = mails.clone();
+    let sending = tokio::spawn(async move { transport.send_batch(&mails).await });
     let eight = async {
         while peer.seen().len() < 8 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), eight).await.expect("eight are under way while none is answered");
+    assert_eq!(watched.iter().filter(|mail| mail.is_waiting()).count(), 12, "whoever is not asked for yet only waits");
     while !sending.is_finished() {
         peer.release();
         tokio::time::sleep(Duration::from_millis(5)).await;

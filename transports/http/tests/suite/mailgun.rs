@@ -15,7 +15,7 @@ use crate::support::{KEY, Line, check_table, connect, guess, line, outgoing, pla
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-struct MailgunCase;
+pub(crate) struct MailgunCase;
 
 impl Case for MailgunCase {
     type Provider = Mailgun;

@@ -14,7 +14,7 @@ use crate::support::{KEY, another, assert_discreet, check_table, connect, guess,
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-struct Case31;
+pub(crate) struct Case31;
 
 impl Case for Case31 {
     type Provider = Mailjet;

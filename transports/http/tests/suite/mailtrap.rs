@@ -14,7 +14,7 @@ use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, 
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-struct Trap;
+pub(crate) struct Trap;
 
 impl Case for Trap {
     type Provider = Mailtrap;

@@ -17,6 +17,7 @@
 )]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod accepted;
 mod alike;
 mod conformance;
 mod custom;

@@ -17,7 +17,7 @@ use crate::support::{
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-struct Pm;
+pub(crate) struct Pm;
 
 impl Case for Pm {
     type Provider = Postmark;

@@ -12,7 +12,7 @@ use crate::support::{KEY, Line, another, assert_discreet, check_table, connect, 
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-struct Re;
+pub(crate) struct Re;
 
 impl Case for Re {
     type Provider = Resend;

@@ -14,7 +14,7 @@ use crate::support::{KEY, Line, check_table, connect, guess, line, outgoing, pla
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-struct Sendgrid;
+pub(crate) struct Sendgrid;
 
 impl Case for Sendgrid {
     type Provider = SendGrid;

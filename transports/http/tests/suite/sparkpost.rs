@@ -14,7 +14,7 @@ use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, gues
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-struct SparkPostCase;
+pub(crate) struct SparkPostCase;
 
 impl Case for SparkPostCase {
     type Provider = SparkPost;

@@ -4,7 +4,8 @@ use postrider_transport::Transport;
 use postrider_transport::testkit::HttpReply;
 
 use crate::support::{
-    IN_DOUBT, LATER, MISCONFIGURED, Meaning, NEVER, OUT_OF_ORDER, error, mail, meaning, peer, refused, ses, wait,
+    IN_DOUBT, LATER, MISCONFIGURED, Meaning, NEVER, OUT_OF_ORDER, UNVERIFIED, error, mail, meaning, peer, refused, ses,
+    wait,
 };
 
 type Row = (u16, &'static [(&'static str, &'static str)], &'static str, Meaning, Option<&'static str>, &'static str);
@@ -18,6 +19,38 @@ const ANSWERS: &[Row] = &[
         LATER,
         Some("MessageRejected"),
         "developer guide, error messages returned by the API",
+    ),
+    (
+        400,
+        &[("x-amzn-ErrorType", "MessageRejected")],
+        r#"{"message":"Email address is not verified. The following identities failed the check in region EU-WEST-1: bob@example.org, shop@example.com"}"#,
+        UNVERIFIED,
+        Some("MessageRejected"),
+        "developer guide, error messages returned by the API",
+    ),
+    (
+        400,
+        &[("x-amzn-ErrorType", "MessageRejected")],
+        r#"{"message":"Email address is not verified."}"#,
+        UNVERIFIED,
+        Some("MessageRejected"),
+        "developer guide, error messages returned by the API",
+    ),
+    (
+        400,
+        &[("x-amzn-ErrorType", "MailFromDomainNotVerifiedException")],
+        "{}",
+        UNVERIFIED,
+        Some("MailFromDomainNotVerifiedException"),
+        "API reference v2, SendEmail",
+    ),
+    (
+        400,
+        &[("x-amzn-ErrorType", "TeapotException")],
+        r#"{"message":"nobody knows"}"#,
+        NEVER,
+        Some("TeapotException"),
+        "no documentation has it: not sure",
     ),
     (
         400,
@@ -137,7 +170,7 @@ const ANSWERS: &[Row] = &[
         "nginx's own page",
     ),
     (503, &[], "no healthy upstream", OUT_OF_ORDER, None, "Envoy's own text"),
-    (500, &[], "oops", Meaning(LATER.0, LATER.1, true, None), None, "nobody in particular"),
+    (500, &[], "oops", IN_DOUBT, None, "nobody in particular"),
     (
         407,
         &[("Content-Type", "text/html")],
@@ -163,10 +196,21 @@ async fn each_answer_means_what_the_table_says_and_is_asked_for_once() {
         let row = format!("{status} {body} ({source}): {failure}");
         assert_eq!(meaning(&failure), *expected, "{row}");
         assert_eq!(error(&failure).code(), *code, "{row}");
+        let not_ses = code.is_none() && matches!(status, 302 | 404);
+        assert_eq!(failure.is_sure(), !(not_ses || *code == Some("TeapotException")), "{row}");
         assert_eq!(error(&failure).status(), Some(*status), "{row}");
         // The AWS configuration wanted five attempts.
         assert_eq!(peer.seen().len(), 1, "{row}");
         assert_eq!(ses.send(&mail()).await.unwrap().provider_id.as_deref(), Some("next"), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn an_acceptance_may_have_no_id_of_the_message() {
+    for body in ["{}", r#"{"MessageId":null}"#] {
+        let peer = peer([HttpReply::answer(200, &[("x-amzn-RequestId", "r-1")], body)]).await;
+        let receipt = ses(&peer).send(&mail()).await.unwrap();
+        assert_eq!(receipt.provider_id, None, "{body}");
     }
 }
 

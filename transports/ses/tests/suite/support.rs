@@ -85,6 +85,7 @@ pub(crate) struct Meaning(pub(crate) Class, pub(crate) Scope, pub(crate) bool, p
 
 pub(crate) const OUT_OF_ORDER: Meaning = Meaning(Class::Transient, Scope::Transport, false, None);
 pub(crate) const MISCONFIGURED: Meaning = Meaning(Class::Permanent, Scope::Transport, false, None);
+pub(crate) const UNVERIFIED: Meaning = Meaning(Class::Permanent, Scope::Sender, false, None);
 pub(crate) const LATER: Meaning = Meaning(Class::Transient, Scope::Message, false, None);
 pub(crate) const NEVER: Meaning = Meaning(Class::Permanent, Scope::Message, false, None);
 pub(crate) const IN_DOUBT: Meaning = Meaning(Class::Transient, Scope::Transport, true, None);
