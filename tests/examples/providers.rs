@@ -2,7 +2,7 @@
 //! are for something else (templates, times to send at, tracking) are left out: none of ours may have them.
 
 use crate::spec::{Form, SOME_TEXT, TEXT, may, must};
-use Form::{Address, Base64, Flag, List, Mailbox, Mailboxes, Map, Object, OneOf, Text, Without};
+use Form::{Address, Base64, Flag, List, Mailbox, Mailboxes, Map, Object, OneOf, Quoted, Text, Without};
 
 const ANY: usize = usize::MAX;
 
@@ -10,6 +10,10 @@ const DISPOSITION: Form = OneOf(&["attachment", "inline"]);
 
 /// `{"email": …, "name": …}`.
 const PERSON: Form = Object(&[must("email", Address), may("name", TEXT)]);
+
+/// A recipient whose name has a comma or semicolon is dropped after acceptance, unless it is in quotes: the API's limitations;
+/// <https://github.com/sendgrid/sendgrid-csharp/issues/268>.
+const SENDGRID_RECIPIENT: Form = Object(&[must("email", Address), may("name", Quoted(&[',', ';']))]);
 
 /// The `attachments` of <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>.
 const SENDGRID_NAME: Form = Without(&[';', ',', '\r', '\n']);
@@ -22,9 +26,9 @@ pub(crate) const SENDGRID: Form = Object(&[
             1,
             1000,
             &Object(&[
-                must("to", List(1, 1000, &PERSON)),
-                may("cc", List(1, 1000, &PERSON)),
-                may("bcc", List(1, 1000, &PERSON)),
+                must("to", List(1, 1000, &SENDGRID_RECIPIENT)),
+                may("cc", List(1, 1000, &SENDGRID_RECIPIENT)),
+                may("bcc", List(1, 1000, &SENDGRID_RECIPIENT)),
                 may("subject", SOME_TEXT),
                 may("headers", Map(&TEXT)),
                 may("custom_args", Map(&TEXT)),
@@ -132,7 +136,7 @@ pub(crate) const RESEND: Form = Object(&[
 /// <https://postmarkapp.com/support/article/1125-custom-metadata-faq>.
 pub(crate) const POSTMARK: Form = Object(&[
     must("From", Mailbox),
-    must("To", Mailboxes(50)),
+    may("To", Mailboxes(50)),
     may("Cc", Mailboxes(50)),
     may("Bcc", Mailboxes(50)),
     may("ReplyTo", Mailboxes(ANY)),

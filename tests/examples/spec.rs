@@ -13,6 +13,8 @@ pub(crate) enum Form {
     Text(usize, usize),
     /// Any text but the empty one, without these characters.
     Without(&'static [char]),
+    /// A text that has these characters only within quotes around the whole.
+    Quoted(&'static [char]),
     /// One of these texts.
     OneOf(&'static [&'static str]),
     /// An address of RFC 5321, and nothing else.
@@ -97,6 +99,9 @@ impl Form {
         match self {
             Self::Text(least, most) => (*least..=*most).contains(&text.chars().count()),
             Self::Without(characters) => !text.is_empty() && !text.contains(*characters),
+            Self::Quoted(characters) => {
+                !text.contains(*characters) || text.len() > 1 && text.starts_with('"') && text.ends_with('"')
+            }
             Self::OneOf(texts) => texts.contains(&text),
             Self::Address => is_address(text),
             Self::Mailbox => {
