@@ -233,9 +233,9 @@ fn key(outgoing: &Outgoing<Email>) -> Uuid {
     Uuid::new_v5(&outgoing.id().as_uuid(), outgoing.idempotency_key().as_bytes())
 }
 
-const ERRORS: &str = "https://developers.brevo.com/docs/how-it-works#error-codes";
+/// The codes as Brevo's own client has them.
+const ERRORS: &str = "https://github.com/getbrevo/brevo-python/blob/main/src/brevo/types/contact_error_model_code.py";
 const SEND: &str = "https://developers.brevo.com/reference/send-transac-email";
-const SENDERS: &str = "https://help.brevo.com/hc/en-us/articles/208836149";
 
 const RULES: &[Rule] = &[
     codes(&["not_enough_credits"], HttpErrorKind::Quota, ERRORS),
@@ -244,8 +244,8 @@ const RULES: &[Rule] = &[
     codes(&["document_not_found", "method_not_allowed", "not_acceptable"], HttpErrorKind::Account, ERRORS),
     status(&[402], HttpErrorKind::Quota, SEND),
     status(&[401, 403], HttpErrorKind::Account, ERRORS),
-    // The code is the one of any wrong value: "… the sender you used … is not valid. Validate your sender or authenticate your domain".
-    words(&[400], "sender", HttpErrorKind::Sender, SENDERS),
+    // The code is the one of any wrong value, and the words are those that its users report: "… the sender you used … is not valid. Validate your sender or authenticate your domain".
+    words(&[400], "sender", HttpErrorKind::Sender, SEND),
     codes(&["invalid_parameter", "missing_parameter", "out_of_range"], HttpErrorKind::Message, ERRORS),
     codes(&["duplicate_parameter", "duplicate_request"], HttpErrorKind::Message, ERRORS),
     codes(&["bad_request", "unprocessable_entity"], HttpErrorKind::Message, ERRORS),

@@ -222,8 +222,7 @@ fn refusal(answer: &Answer) -> HttpError {
 }
 
 const CODES: &str = "https://developers.mailersend.com/general.html#validation-errors";
-const STATUSES: &str = "https://developers.mailersend.com/general.html#http-status-codes";
-const LIMITS: &str = "https://developers.mailersend.com/general.html#rate-limits";
+const STATUSES: &str = "https://developers.mailersend.com/general.html";
 
 /// The requests of the day are used up.
 const DAILY: &str = "MS42901";
@@ -238,7 +237,7 @@ const RULES: &[Rule] = &[
     codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("bcc."),
     codes(&["MS42205", "MS42208", "MS42209", "MS42210", "MS42211"], HttpErrorKind::Message, CODES),
     status(&[401, 403, 404, 405], HttpErrorKind::Account, STATUSES),
-    status(&[429], HttpErrorKind::Rate, LIMITS),
+    status(&[429], HttpErrorKind::Rate, STATUSES),
     status(&[500], HttpErrorKind::Busy, STATUSES),
 ];
 

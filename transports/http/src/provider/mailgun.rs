@@ -171,6 +171,7 @@ const DOMAIN: &str = "https://github.com/theoomoregbee/US-visa-appointment-notif
 const ACTIVATE: &str = "https://github.com/Monstarrrr/rebutify/issues/162";
 const DISABLED: &str = "https://github.com/mailgun/mailgun-java/issues/50";
 const TRIAL: &str = "https://github.com/mailgun/wordpress-plugin/issues/68";
+const FROM: &str = "https://github.com/fastlane/fastlane/issues/8568";
 const TO: &str = "https://github.com/mailgun/mailgun-js-boland/issues/199";
 
 /// Its errors have no codes, and what the account may not do is said with the statuses of a bad request as well: the words are all there
@@ -182,7 +183,7 @@ const RULES: &[Rule] = &[
     words(&[404], "domain", HttpErrorKind::Sender, RESPONSES),
     words(&[400, 403], "for test purposes only", HttpErrorKind::Account, TRIAL),
     words(&[400], "'to' parameter is not a valid address", HttpErrorKind::Recipient, TO),
-    words(&[400], "'from' parameter is not a valid address", HttpErrorKind::Sender, TO),
+    words(&[400], "'from' parameter is not a valid address", HttpErrorKind::Sender, FROM),
     words(&[400], "parameter is not a valid", HttpErrorKind::Message, TO),
     words(&[400], "parameter is missing", HttpErrorKind::Message, TO),
     status(&[413], HttpErrorKind::Message, RESPONSES),

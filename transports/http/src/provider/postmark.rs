@@ -221,7 +221,7 @@ fn read(outgoing: &Outgoing<Email>, answer: &Answer, item: Value) -> Result<Rece
 }
 
 const CODES: &str = "https://postmarkapp.com/developer/api/overview#error-codes";
-const STATUSES: &str = "https://postmarkapp.com/developer/api/overview#response-codes";
+const STATUSES: &str = "https://postmarkapp.com/developer/api/overview";
 const UNVERIFIED: &str = "https://postmarkapp.com/support/article/troubleshooting-422-unprocessable-entity-errors";
 
 /// By its codes. In a batch each message has one of its own, under a status of success.

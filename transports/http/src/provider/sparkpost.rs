@@ -191,14 +191,13 @@ fn refused(outgoing: &Outgoing<Email>, errors: &[Reason]) -> Vec<Refusal> {
 
 const CODES: &str = "https://support.sparkpost.com/docs/tech-resources/extended-error-codes";
 const MANUAL: &str = "https://developers.sparkpost.com/api/transmissions/";
-const LIMITS: &str = "https://developers.sparkpost.com/api/#header-rate-limiting";
 
 const RULES: &[Rule] = &[
     // Whatever the code: a request of this delivery was there before, and what became of it, this answer does not say.
     status(&[409], HttpErrorKind::NoAnswer, MANUAL),
     status(&[401], HttpErrorKind::Account, CODES),
     status(&[420], HttpErrorKind::Quota, CODES),
-    status(&[429], HttpErrorKind::Rate, LIMITS),
+    status(&[429], HttpErrorKind::Rate, CODES),
     codes(&["7000", "7001"], HttpErrorKind::Sender, CODES),
     codes(&["1100", "1101", "1102", "1103", "1303", "1304", "1600", "1601", "1910"], HttpErrorKind::Account, CODES),
     codes(&["1700", "1800"], HttpErrorKind::Account, CODES),
