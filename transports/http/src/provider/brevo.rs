@@ -234,12 +234,13 @@ fn key(outgoing: &Outgoing<Email>) -> Uuid {
 }
 
 /// The codes as Brevo's own client has them.
-const ERRORS: &str = "https://github.com/getbrevo/brevo-python/blob/main/src/brevo/types/contact_error_model_code.py";
+const ERRORS: &str =
+    "https://github.com/getbrevo/brevo-python/blob/main/src/brevo/types/bad_request_error_body_code.py";
 const SEND: &str = "https://developers.brevo.com/reference/send-transac-email";
 
 const RULES: &[Rule] = &[
     codes(&["not_enough_credits"], HttpErrorKind::Quota, ERRORS),
-    codes(&["unauthorized", "permission_denied", "reseller_permission_denied"], HttpErrorKind::Account, ERRORS),
+    codes(&["unauthorized", "permission_denied"], HttpErrorKind::Account, ERRORS),
     codes(&["account_under_validation"], HttpErrorKind::Account, ERRORS),
     codes(&["document_not_found", "method_not_allowed", "not_acceptable"], HttpErrorKind::Account, ERRORS),
     status(&[402], HttpErrorKind::Quota, SEND),
