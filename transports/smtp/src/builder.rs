@@ -6,9 +6,10 @@ use std::time::Duration;
 use lettre::transport::smtp::extension::ClientId;
 use postrider_transport::Mime;
 
+use crate::auth;
 use crate::config::{Config, Limits};
 use crate::tls::TlsClient;
-use crate::{AuthMechanism, Credentials, Smtp, SmtpConfigError, Timeouts, Tls};
+use crate::{AuthMechanism, Credentials, Rule, Smtp, SmtpConfigError, Timeouts, Tls};
 
 /// Collects what [`Smtp`] needs. What is wrong comes out of [`build`](Self::build).
 #[derive(Debug, Clone)]
@@ -23,6 +24,7 @@ pub struct SmtpBuilder {
     hello: Option<String>,
     limits: Limits,
     timeouts: Timeouts,
+    rules: Vec<Rule>,
     mime: Mime,
 }
 
@@ -43,6 +45,7 @@ impl SmtpBuilder {
                 idle: Duration::from_secs(60),
             },
             timeouts: Timeouts::default(),
+            rules: Vec::new(),
             mime: Mime::new(),
         }
     }
@@ -116,6 +119,13 @@ impl SmtpBuilder {
         self
     }
 
+    /// Says what certain refusals of this server mean, before the rules of this crate are asked. Called again, the earlier rule
+    /// comes first.
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
     /// Signs each mail.
     #[cfg(feature = "dkim")]
     pub fn dkim(mut self, dkim: postrider_transport::Dkim) -> Self {
@@ -144,6 +154,9 @@ impl SmtpBuilder {
             if username.is_empty() || username.chars().chain(secret.chars()).any(char::is_control) {
                 return Err(SmtpConfigError::Credentials);
             }
+            if !auth::fits(username, secret) {
+                return Err(SmtpConfigError::CredentialsTooLong);
+            }
         }
         let host = host(&self.host)?;
         let tls = self.tls.unwrap_or(if is_loopback(&host) { Tls::Opportunistic } else { Tls::Required });
@@ -169,6 +182,7 @@ impl SmtpBuilder {
             hello: self.hello.map(hello).transpose()?,
             timeouts: self.timeouts,
             limits: self.limits,
+            rules: self.rules.into(),
         };
         Ok(Smtp::new(config, self.mime))
     }

@@ -1,12 +1,13 @@
 //! What a transport is told, once it has been checked.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lettre::transport::smtp::extension::ClientId;
 
-use crate::Tls;
 use crate::tls::TlsClient;
+use crate::{Rule, Tls};
 
 /// A user name and its password, or its token for XOAUTH2. `Debug` hides both.
 #[derive(Clone, PartialEq, Eq)]
@@ -133,6 +134,8 @@ pub(crate) struct Config {
     pub(crate) hello: Option<ClientId>,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
+    /// Asked before our own.
+    pub(crate) rules: Arc<[Rule]>,
 }
 
 /// How many connections there are, and how long each lives.
@@ -169,6 +172,8 @@ pub enum SmtpConfigError {
     NoCredentials,
     /// The user name is empty, or the user name or password holds a control character, which the mechanisms use as a mark.
     Credentials,
+    /// The user name and the password are longer than a line of AUTH may be (RFC 4954 section 4: 12,288 octets in base64).
+    CredentialsTooLong,
 }
 
 impl fmt::Display for SmtpConfigError {
@@ -184,6 +189,7 @@ impl fmt::Display for SmtpConfigError {
             Self::Credentials => {
                 f.write_str("the user name is empty, or there is a control character in the credentials")
             }
+            Self::CredentialsTooLong => f.write_str("the credentials are longer than SMTP can carry"),
             Self::NoCredentials => f.write_str("an AUTH mechanism is asked for, but there are no credentials"),
         }
     }

@@ -10,6 +10,7 @@ use postrider_transport::{Class, Classify, Scope, mask_addresses};
 
 use crate::classify::{self, Meaning};
 use crate::reply::Reply;
+use crate::rules::Rule;
 
 /// How far a call had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,14 +43,6 @@ pub enum Stage {
     Accept,
     /// `QUIT`.
     Quit,
-}
-
-impl Stage {
-    /// Whether no message is concerned yet.
-    pub(crate) fn is_setup(self) -> bool {
-        use Stage::{Auth, Connect, Greeting, Hello, Quit, Reset, StartTls};
-        matches!(self, Connect | Greeting | Hello | StartTls | Auth | Reset | Quit)
-    }
 }
 
 /// As it stands in a sentence: `MAIL FROM`, `the greeting`.
@@ -110,15 +103,15 @@ pub struct SmtpError {
 }
 
 impl SmtpError {
-    /// An error before the end of the message went out.
-    pub(crate) fn new(stage: Stage, fault: Fault) -> Self {
-        Self::with_end(stage, fault, false)
+    /// An error before the end of the message went out. A reply that refuses is held against these rules before ours.
+    pub(crate) fn new(own: &[Rule], stage: Stage, fault: Fault) -> Self {
+        Self::with_end(own, stage, fault, false)
     }
 
     /// An error that knows whether the end of the message went out.
-    pub(crate) fn with_end(stage: Stage, fault: Fault, message_ended: bool) -> Self {
+    pub(crate) fn with_end(own: &[Rule], stage: Stage, fault: Fault, message_ended: bool) -> Self {
         let meaning = match &fault {
-            Fault::Refused(reply) => classify::of_reply(stage, reply),
+            Fault::Refused(reply) => classify::of_reply(own, stage, reply),
             Fault::Misconfigured(_) => classify::MISCONFIGURED,
             Fault::Unfit(_) | Fault::TooLarge { .. } => classify::NEVER,
             Fault::OutOfTurn(_)
@@ -129,6 +122,20 @@ impl SmtpError {
             | Fault::Timeout(_) => classify::of_silence(message_ended),
         };
         Self { stage, fault, meaning }
+    }
+
+    /// What was found before any reply could refuse: no rule is asked.
+    pub(crate) fn unasked(stage: Stage, fault: Fault) -> Self {
+        Self::new(&[], stage, fault)
+    }
+
+    /// Whether both sides agree where they are, so that QUIT can follow. After 421 the server closes by itself.
+    pub(crate) fn is_in_step(&self) -> bool {
+        match &self.fault {
+            Fault::Refused(reply) => reply.code() != 421,
+            Fault::Misconfigured(_) => true,
+            _ => false,
+        }
     }
 
     /// The same, for somebody who waited for it too.
@@ -152,6 +159,12 @@ impl SmtpError {
     /// Overrides what the fault means by itself.
     pub(crate) fn meaning(mut self, meaning: Meaning) -> Self {
         self.meaning = meaning;
+        self
+    }
+
+    /// The same condition, by what it came to for all recipients together.
+    pub(crate) fn with_class(mut self, class: Class, sure: bool) -> Self {
+        (self.meaning.class, self.meaning.sure) = (class, sure);
         self
     }
 
@@ -185,6 +198,14 @@ impl Classify for SmtpError {
 
     fn scope(&self) -> Scope {
         self.meaning.scope
+    }
+
+    fn sure(&self) -> bool {
+        self.meaning.sure
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.meaning.retry_after
     }
 
     fn in_doubt(&self) -> bool {
@@ -233,6 +254,7 @@ impl fmt::Debug for SmtpError {
             .field("stage", &self.stage)
             .field("class", &self.meaning.class)
             .field("scope", &self.meaning.scope)
+            .field("sure", &self.meaning.sure)
             .field("in_doubt", &self.meaning.in_doubt)
             .field("text", &self.to_string())
             .finish()

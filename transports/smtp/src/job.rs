@@ -49,7 +49,7 @@ impl Job {
         let mut command = format!("MAIL FROM:<{}>", self.from);
         if let Some(limit) = offers.size {
             if let Some(limit) = limit.filter(|limit| self.size > *limit) {
-                return Err(SmtpError::new(Stage::Prepare, Fault::TooLarge { size: self.size, limit }).into());
+                return Err(SmtpError::unasked(Stage::Prepare, Fault::TooLarge { size: self.size, limit }).into());
             }
             command.push_str(&format!(" SIZE={}", self.size));
         }
@@ -84,7 +84,7 @@ pub(crate) fn check(email: &Email) -> Result<(), Failure> {
 }
 
 fn unfit(what: impl Into<std::borrow::Cow<'static, str>>) -> SmtpError {
-    SmtpError::new(Stage::Prepare, Fault::Unfit(what.into()))
+    SmtpError::unasked(Stage::Prepare, Fault::Unfit(what.into()))
 }
 
 /// Doubles the dot that begins a line, and ends the message with a line of one dot (RFC 5321 section 4.5.2). A message without such a

@@ -44,29 +44,44 @@
 //! | `None` | sent in clear | (none) | **yes** |
 //!
 //! # What an answer means
-//! | Answer | Class | Scope |
+//! A refusal is held against ordered rules: first those of your own ([`SmtpBuilder::rule`]), then those of this crate, some 120 lines
+//! in `src/rules/`, each with its source. [`explain`] and `postrider explain` say which one decides.
+//!
+//! | In this order | Scope |
+//! |---|---|
+//! | the greeting, `EHLO`, `STARTTLS`, `AUTH`; 523, 534, 535 and 538 (RFC 4954) at any stage | transport |
+//! | the numbers and tags of Microsoft, Google, Yahoo, Amazon SES, NetEase and others | as they document them |
+//! | words about one recipient: unknown, full, switched off, greylisted, too many at a time | message |
+//! | words about SPF, DKIM, DMARC, the reputation of the sender's domain | sender |
+//! | words about the content: its size, its form, a virus, a loop | message |
+//! | words about the client: its address, a list it is on, its reverse DNS, its name, its connections | transport |
+//! | words about the account: credentials, closed, its quota or rate | transport |
+//! | words about the sender: not verified, may not be used, no such domain | sender |
+//! | words of a filter, once the content has been sent | message |
+//! | words about the server: busy, out of order, out of space | transport |
+//! | the enhanced code (RFC 3463, the registry of RFC 5248) | as registered |
+//! | the code: 421, 432, 454, 503 and 530; 452, 501, 550, 551 and 553 by their stage; any other to `MAIL FROM` | transport; message; sender |
+//! | no rule knows it | message, **unsure** |
+//!
+//! The class is the code's, 4yz transient and 5yz permanent, unless a rule knows better: a quota under 550 is transient. `Try again in
+//! 15 seconds` and its like become [`retry_after`](postrider_transport::Failure::retry_after), a day at most. An enhanced code whose
+//! class contradicts the code proper is ignored (RFC 2034 section 4). Addresses, links, host names and IP addresses are taken out
+//! before words are looked for.
+//!
+//! | What else can happen | Class | Scope |
 //! |---|---|---|
 //! | name not found, no connection, no TLS, no greeting, a time-out or a broken connection **before** the end of the message | transient | transport |
-//! | the same **after** the end of the message (RFC 5321 section 4.5.2) went out | transient, **in doubt** | message |
-//! | what is no SMTP reply | as silence: by whether the end of the message went out | |
-//! | 421 at any stage (RFC 5321 section 3.8) | transient; the connection is closed | transport |
-//! | 432, 454 (RFC 4954, RFC 3207; Amazon SES's sending rate) | transient | transport |
-//! | 530, 534, 535, 538 (RFC 4954 section 6) at any stage, any 5yz to `EHLO`, `STARTTLS` or `AUTH` | permanent | transport |
+//! | the same **after** the end of the message (RFC 5321 section 4.5.2) went out | transient, **in doubt** | transport |
+//! | what is no SMTP reply | as silence: by whether the end of the message went out | transport |
 //! | no `STARTTLS` where it is required, no AUTH mechanism in common | permanent | transport |
-//! | any negative greeting | transient | transport |
-//! | 503: out of step | transient; the connection is closed | message |
-//! | 452, and 552 to a recipient: too many (RFC 5321 section 4.5.3.1.10) | transient, this recipient | message |
-//! | 552 5.2.2 mailbox full, 552 5.2.3 and 5.3.4 too large | permanent | message |
-//! | 554 5.2.121 and 5.2.122 (Microsoft), 550 5.2.1 unless it says the mailbox is disabled (Google): rates | transient | message |
-//! | any other 4yz | transient | message |
-//! | any other 5yz, also to `MAIL FROM` | permanent | message |
 //! | the message is larger than the server's `SIZE` (RFC 1870) | permanent; not sent | message |
 //! | `SMTPUTF8` or `8BITMIME` is needed and not offered | permanent, [`Unsupported`](postrider_transport::Unsupported) | message |
 //!
-//! An enhanced code (RFC 3463) whose class contradicts the code proper is ignored. An answer to `RCPT TO` concerns that
-//! recipient, unless it is 421; the message goes out to those who were taken. When nobody was, the failure is transient if
-//! one refusal is, and [`Failure::refused`](postrider_transport::Failure::refused) has each with its own class. What
-//! goes wrong later leaves those refusals standing: the failure names them too, and speaks for whoever it does not name.
+//! An answer to `RCPT TO` concerns that recipient, unless it is 421; the message goes out to those who were taken. Where the
+//! server takes no more recipients (452, RFC 5321 section 4.5.3.1.10), nobody else is asked for: those who were taken get the message,
+//! and the rest is refused for now with the server's words, to be sent to at once. When nobody was taken, the failure is transient
+//! if one refusal is, and [`Failure::refused`](postrider_transport::Failure::refused) has each with its own class. What goes wrong
+//! later leaves those refusals standing: the failure names them too, and speaks for whoever it does not name.
 //!
 //! A failure in doubt is the transport's condition, as in every transport, and the message is charged all the same: each attempt may
 //! deliver one more copy, and the budget is what bounds them.
@@ -79,7 +94,11 @@
 //! [`max_connections`](SmtpBuilder::max_connections), or waits for one. Before a connection is used again it is looked at, without
 //! asking the server: if it has ended, or anything unasked came, it is closed. Should it end just as it is used again, before the
 //! server answers anything, the call connects anew, once. A connection on which anything stayed unfinished is closed, also when
-//! the call's future is dropped.
+//! the call's future is dropped. Any other is told `QUIT` before it is closed (RFC 5321 section 4.1.1.10), also when the last clone
+//! of a transport is dropped; [`Smtp::close`] waits for the answers.
+//!
+//! A server that does not know `EHLO` (500, 502, 504) is greeted by `HELO`. An AUTH mechanism that is offered and then not taken (504)
+//! leaves the next one to be tried.
 //!
 //! With `PIPELINING` (RFC 2920) a message costs two round trips: one for the envelope, whatever the number of recipients up to
 //! about a hundred, and one for the message with its end. Without it, each command costs one.
@@ -95,10 +114,13 @@ mod classify;
 mod config;
 mod dialogue;
 mod error;
+mod explain;
+mod inbound;
 mod job;
 mod login;
 mod pool;
 mod reply;
+mod rules;
 mod session;
 mod smtp;
 mod stream;
@@ -108,6 +130,8 @@ mod url;
 pub use builder::SmtpBuilder;
 pub use config::{AuthMechanism, Credentials, SmtpConfigError, Timeouts};
 pub use error::{SmtpError, Stage};
+pub use explain::{Explanation, NoRefusal, explain};
+pub use rules::Rule;
 pub use smtp::Smtp;
 pub use tls::Tls;
 pub use url::UrlError;

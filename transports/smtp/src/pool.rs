@@ -17,7 +17,7 @@ use crate::session::Session;
 ///
 /// Who uses a connection holds a permit, and a new one is opened only when none is idle: so permits bound them all.
 pub(crate) struct Pool {
-    config: Config,
+    config: Arc<Config>,
     permits: Arc<Semaphore>,
     idle: Mutex<Idle>,
     login: Login,
@@ -33,6 +33,7 @@ struct Idle {
 impl Pool {
     pub(crate) fn new(config: Config) -> Self {
         let permits = config.limits.connections.min(Semaphore::MAX_PERMITS);
+        let config = Arc::new(config);
         Self { config, permits: Arc::new(Semaphore::new(permits)), idle: Mutex::default(), login: Login::default() }
     }
 
@@ -49,8 +50,10 @@ impl Pool {
             let Some((since, mut session)) = next else { break };
             if !session.wire.is_silent() {
                 debug!("an idle connection had ended");
+                session.clean = false;
             } else if since.elapsed() >= self.config.limits.idle || self.is_used_up(&session) {
-                session.leave().await;
+                // Dropped, it says goodbye. The answer is not waited for: its place is needed now.
+                drop(session);
             } else {
                 return Ok(Lease { session, reused: true, permit, pool: Arc::clone(self) });
             }
@@ -97,11 +100,12 @@ impl Pool {
         }
     }
 
-    /// Says goodbye without making anybody wait. The permit is kept until the connection is gone.
-    fn dismiss(self: &Arc<Self>, session: Session, permit: Option<OwnedSemaphorePermit>) {
-        let pool = Arc::clone(self);
+    /// Says goodbye, and lets the answer come without making anybody wait. The permit is kept until the connection is gone.
+    fn dismiss(&self, mut session: Session, permit: Option<OwnedSemaphorePermit>) {
+        session.say_goodbye();
+        let config = Arc::clone(&self.config);
         tokio::spawn(async move {
-            let _ = session.quit(&pool.config).await;
+            session.hear_goodbye(&config).await;
             drop(permit);
         });
     }
@@ -116,7 +120,7 @@ impl Pool {
         let (overdue, waiting) =
             idle.stack.drain(..).partition(|(since, _): &(Instant, _)| since.elapsed() >= self.config.limits.idle);
         idle.stack = waiting;
-        // Where every permit is in use, there is nobody to wait for a goodbye: the connection is closed by being dropped.
+        // Where every permit is in use, nobody waits for the answer to the goodbye, which is said as the connection is dropped.
         let with_permit = |(_, session)| Some((session, Arc::clone(&self.permits).try_acquire_owned().ok()?));
         Some(overdue.into_iter().filter_map(with_permit).collect())
     }

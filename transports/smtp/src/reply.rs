@@ -2,11 +2,6 @@
 
 use std::fmt;
 
-/// RFC 5321 section 4.5.3.1.5 allows 512 octets to a line; servers that explain themselves at length exceed it.
-const MAX_LINE: usize = 4 * 1024;
-/// No honest reply comes near this; a server that never ends its reply must not fill the memory.
-const MAX_REPLY: usize = 64 * 1024;
-
 /// A reply: its code, and its lines without the code.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Reply {
@@ -18,34 +13,9 @@ pub(crate) struct Reply {
 pub(crate) type Enhanced = (u16, u16, u16);
 
 impl Reply {
-    /// Takes one whole reply from the front of `inbound`, where there is one.
-    ///
-    /// # Errors
-    /// What makes it no reply, as a noun.
-    pub(crate) fn take(inbound: &mut Vec<u8>) -> Result<Option<Self>, &'static str> {
-        let (mut code, mut lines, mut from) = (None, Vec::new(), 0);
-        while let Some(length) = inbound[from..].iter().position(|byte| *byte == b'\n') {
-            let line = inbound[from..from + length].strip_suffix(b"\r").unwrap_or(&inbound[from..from + length]);
-            if line.len() > MAX_LINE {
-                return Err("a line without end");
-            }
-            from += length + 1;
-            let (line_code, more, text) = split(line)?;
-            if code.is_some_and(|code| code != line_code) {
-                return Err("lines with different codes");
-            }
-            code = Some(line_code);
-            // Not every server has heard of UTF-8; a reply is no less a refusal for being written in another encoding.
-            lines.push(String::from_utf8_lossy(text).into_owned());
-            if !more {
-                inbound.drain(..from);
-                return Ok(Some(Self { code: line_code, lines }));
-            }
-            if from > MAX_REPLY {
-                return Err("a reply without end");
-            }
-        }
-        if inbound.len() - from > MAX_LINE { Err("a line without end") } else { Ok(None) }
+    /// A reply with its lines, from which the code is taken off.
+    pub(crate) fn new(code: u16, lines: Vec<String>) -> Self {
+        Self { code, lines }
     }
 
     pub(crate) fn code(&self) -> u16 {
@@ -65,12 +35,22 @@ impl Reply {
     }
 
     /// The enhanced code, unless it contradicts the code proper, in which case RFC 2034 section 4 calls it an error and the
-    /// code proper is what counts.
+    /// code proper is what counts. qmail and its kin put it at the end: `(#5.1.1)`.
     pub(crate) fn enhanced(&self) -> Option<Enhanced> {
-        let mut parts = self.lines.first()?.split_whitespace().next()?.split('.');
-        let mut number = || parts.next().filter(|part| part.len() <= 3)?.parse::<u16>().ok();
-        let enhanced = (number()?, number()?, number()?);
-        (parts.next().is_none() && enhanced.0 == self.code / 100).then_some(enhanced)
+        let first = self.lines.first()?.split_whitespace().next().and_then(enhanced);
+        let last = || {
+            self.lines.last()?.split_whitespace().next_back()?.strip_prefix('(')?.strip_suffix(')').and_then(enhanced)
+        };
+        first.or_else(last).filter(|(class, _, _)| *class == self.code / 100)
+    }
+
+    /// The lines without the enhanced codes that they begin with.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.lines().map(|line| match line.trim_start().split_once(' ') {
+            Some((word, rest)) if enhanced(word).is_some() => rest,
+            None if enhanced(line.trim()).is_some() => "",
+            _ => line,
+        })
     }
 
     /// The reply as it came, its lines parted by `\n`.
@@ -118,18 +98,12 @@ impl Reply {
     }
 }
 
-/// One line as its code, whether more lines follow, and its text. The text may be missing, and its space with it.
-fn split(line: &[u8]) -> Result<(u16, bool, &[u8]), &'static str> {
-    let [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] = line else {
-        return Err("a line without a code");
-    };
-    let code = [a, b, c].into_iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
-    match rest {
-        [] => Ok((code, false, rest)),
-        [b' ', text @ ..] => Ok((code, false, text)),
-        [b'-', text @ ..] => Ok((code, true, text)),
-        _ => Err("a line without a code"),
-    }
+/// Some write a `#` before it.
+fn enhanced(word: &str) -> Option<Enhanced> {
+    let mut parts = word.strip_prefix('#').unwrap_or(word).split('.');
+    let mut number = || parts.next().filter(|part| (1..=3).contains(&part.len()))?.parse::<u16>().ok();
+    let enhanced = (number()?, number()?, number()?);
+    parts.next().is_none().then_some(enhanced)
 }
 
 /// The code and the text, in one line that is safe to print.
@@ -151,40 +125,14 @@ impl fmt::Debug for Reply {
 
 #[cfg(test)]
 pub(crate) fn reply(text: &str) -> Reply {
-    Reply::take(&mut format!("{text}\r\n").into_bytes()).unwrap().unwrap()
+    let mut inbound = crate::inbound::Inbound::new();
+    inbound.buffer().extend_from_slice(format!("{}\r\n", text.replace('\n', "\r\n")).as_bytes());
+    inbound.reply().unwrap().unwrap()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn takes_whole_replies_and_leaves_the_rest() {
-        let mut inbound = b"250-one\r\n250 two\r\n354 go\r\n2".to_vec();
-        let first = Reply::take(&mut inbound).unwrap().unwrap();
-        assert_eq!((first.code(), first.verbatim().as_str()), (250, "250-one\n250 two"));
-        assert_eq!(Reply::take(&mut inbound).unwrap().unwrap().code(), 354);
-        assert_eq!(Reply::take(&mut inbound), Ok(None));
-        assert_eq!(inbound, b"2");
-        let mut half = b"250-one\r\n250 tw".to_vec();
-        assert_eq!(Reply::take(&mut half), Ok(None));
-        assert_eq!(half, b"250-one\r\n250 tw", "half a reply is kept until the other half comes");
-    }
-
-    #[test]
-    fn reads_what_is_unusual_but_clear() {
-        assert_eq!(reply("250").verbatim(), "250");
-        assert_eq!(Reply::take(&mut b"550 bo\xeete pleine\n".to_vec()).unwrap().unwrap().code(), 550);
-    }
-
-    #[test]
-    fn refuses_what_is_no_reply() {
-        for bad in ["hello\r\n", "25\r\n", "250x\r\n", "250-a\r\n251 b\r\n", "199 a\r\n", "600 a\r\n", "\r\n"] {
-            assert!(Reply::take(&mut bad.as_bytes().to_vec()).is_err(), "took {bad:?}");
-        }
-        assert!(Reply::take(&mut vec![b'2'; MAX_LINE + 1]).is_err());
-        assert!(Reply::take(&mut b"250-a\r\n".repeat(MAX_REPLY / 6)).is_err());
-    }
 
     #[test]
     fn believes_an_enhanced_code_only_of_the_same_class() {

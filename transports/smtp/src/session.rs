@@ -1,19 +1,20 @@
 //! One connection, from the greeting until it is ready for a message.
 
+use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lettre::transport::smtp::commands::{Ehlo, Quit, Starttls};
+use lettre::transport::smtp::commands::{Ehlo, Starttls};
 use lettre::transport::smtp::extension::ClientId;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::auth;
 use crate::config::Config;
 use crate::error::{Fault, SmtpError, Stage};
 use crate::reply::Reply;
 use crate::stream::Wire;
-use crate::{Tls, classify};
+use crate::{Rule, Tls, classify};
 
 /// A connection that is ready for a message.
 ///
@@ -30,6 +31,9 @@ pub(crate) struct Session {
     pub(crate) needs_reset: bool,
     pub(crate) messages: u32,
     pub(crate) born: Instant,
+    /// Asked before our own what a refusal means.
+    pub(crate) rules: Arc<[Rule]>,
+    said_goodbye: bool,
 }
 
 /// What the server offers in its reply to EHLO (RFC 5321 section 4.1.1.1).
@@ -75,29 +79,53 @@ impl Offers {
 }
 
 impl Session {
-    /// Connects, encrypts, authenticates.
+    /// Connects, encrypts, authenticates. A server that refuses on the way is told goodbye.
     pub(crate) async fn open(config: &Config) -> Result<Self, SmtpError> {
-        let at = |stage: Stage| move |fault| SmtpError::new(stage, fault);
-        let limits = &config.timeouts;
-        let mut wire = Wire::new(connect(config).await.map_err(at(Stage::Connect))?);
-        if let (Tls::Implicit, Some(client)) = (config.tls, &config.client) {
-            wire = wire.encrypt(client, limits.handshake).await.map_err(at(Stage::StartTls))?;
+        let tcp = connect(config).await.map_err(|fault| SmtpError::unasked(Stage::Connect, fault))?;
+        let mut session = Self {
+            wire: Wire::new(tcp),
+            offers: Offers::default(),
+            clean: false,
+            needs_reset: false,
+            messages: 0,
+            born: Instant::now(),
+            rules: Arc::clone(&config.rules),
+            said_goodbye: false,
+        };
+        if let Err(error) = session.set_up(config).await {
+            session.clean = error.is_in_step();
+            if session.clean {
+                let _ = session.quit(config).await;
+            }
+            return Err(error);
         }
-        let greeting = wire.reply(limits.greeting).await.map_err(at(Stage::Greeting))?;
-        expect(Stage::Greeting, greeting)?;
-        let mut offers = hello(config, &mut wire).await?;
+        session.clean = true;
+        let (encrypted, pipelining) = (session.wire.is_encrypted(), session.offers.pipelining);
+        debug!(host = config.host, port = config.port, encrypted, pipelining, "connected");
+        Ok(session)
+    }
+
+    async fn set_up(&mut self, config: &Config) -> Result<(), SmtpError> {
+        let limits = &config.timeouts;
+        if let (Tls::Implicit, Some(client)) = (config.tls, &config.client) {
+            let encrypted = self.wire.encrypt(client, limits.handshake).await;
+            encrypted.map_err(|fault| self.error(Stage::StartTls, fault))?;
+        }
+        let greeting = self.wire.reply(limits.greeting).await.map_err(|fault| self.error(Stage::Greeting, fault))?;
+        self.expect(Stage::Greeting, greeting)?;
+        self.hello(config).await?;
         if let (Tls::Required | Tls::Opportunistic, Some(client)) = (config.tls, &config.client) {
-            let refused = if offers.starttls {
-                wire.command(&Starttls.to_string(), limits.hello).await.map_err(at(Stage::StartTls))?;
-                let reply = wire.reply(limits.hello).await.map_err(at(Stage::StartTls))?;
+            let refused = if self.offers.starttls {
+                let reply = self.exchange(Stage::StartTls, &Starttls.to_string(), limits.hello).await?;
                 if reply.code() == 220 {
-                    wire = wire.encrypt(client, limits.handshake).await.map_err(at(Stage::StartTls))?;
+                    let encrypted = self.wire.encrypt(client, limits.handshake).await;
+                    encrypted.map_err(|fault| self.error(Stage::StartTls, fault))?;
                     // What was said before the encryption, anybody may have said (RFC 3207 section 4.2).
-                    offers = hello(config, &mut wire).await?;
+                    self.hello(config).await?;
                     None
                 } else {
                     let ends = classify::ends_connection(reply.code());
-                    let error = expect(Stage::StartTls, reply).err();
+                    let error = self.expect(Stage::StartTls, reply).err();
                     Some((error.unwrap_or_else(no_starttls), ends))
                 }
             } else {
@@ -110,43 +138,81 @@ impl Session {
             }
         }
         if let Some(credentials) = &config.credentials {
-            auth::authenticate(&mut wire, &offers, credentials, config.mechanism, limits.auth).await?;
+            self.authenticate(credentials, config.mechanism, limits.auth).await?;
         }
-        let (encrypted, pipelining) = (wire.is_encrypted(), offers.pipelining);
-        debug!(host = config.host, port = config.port, encrypted, pipelining, "connected");
-        Ok(Self { wire, offers, clean: true, needs_reset: false, messages: 0, born: Instant::now() })
+        Ok(())
     }
 
-    /// Says goodbye and closes the connection without waiting for the answer.
-    pub(crate) async fn leave(mut self) {
-        // A few octets on a connection that was silent: if the socket does not take them at once, nobody is there to read them.
-        let _ = self.wire.command(&Quit.to_string(), Duration::from_millis(10)).await;
+    /// EHLO, or HELO where the server does not know EHLO: 500, 502 or 504 (RFC 5321 sections 3.2 and 4.3.2). 501 and 550 refuse
+    /// the name (section 4.1.4), which HELO would only repeat.
+    async fn hello(&mut self, config: &Config) -> Result<(), SmtpError> {
+        let name = config.hello.clone().unwrap_or_else(|| own_name(&self.wire));
+        let limit = config.timeouts.hello;
+        let reply = self.exchange(Stage::Hello, &Ehlo::new(name.clone()).to_string(), limit).await?;
+        if matches!(reply.code(), 500 | 502 | 504) {
+            debug!(code = reply.code(), "the server does not know EHLO");
+            let reply = self.exchange(Stage::Hello, &format!("HELO {name}\r\n"), limit).await?;
+            self.offers = Offers::default();
+            return self.expect(Stage::Hello, reply);
+        }
+        self.offers = Offers::read(&reply);
+        self.expect(Stage::Hello, reply)
     }
 
-    /// Says goodbye and waits for the answer, where the connection is still in step.
+    /// A command and the answer to it.
+    pub(crate) async fn exchange(&mut self, stage: Stage, command: &str, limit: Duration) -> Result<Reply, SmtpError> {
+        self.wire.command(command, limit).await.map_err(|fault| self.error(stage, fault))?;
+        self.wire.reply(limit).await.map_err(|fault| self.error(stage, fault))
+    }
+
+    pub(crate) fn error(&self, stage: Stage, fault: Fault) -> SmtpError {
+        SmtpError::new(&self.rules, stage, fault)
+    }
+
+    /// A success (2yz), or else an error.
+    pub(crate) fn expect(&self, stage: Stage, reply: Reply) -> Result<(), SmtpError> {
+        if reply.is_positive() {
+            Ok(())
+        } else if reply.is_negative() {
+            Err(self.error(stage, Fault::Refused(reply)))
+        } else {
+            Err(self.error(stage, Fault::OutOfTurn(reply)))
+        }
+    }
+
+    /// Says goodbye and waits for the answer (RFC 5321 section 4.1.1.10). The connection must be in step.
     pub(crate) async fn quit(mut self, config: &Config) -> Result<(), SmtpError> {
-        let limit = config.timeouts.quit;
-        let at = |fault| SmtpError::new(Stage::Quit, fault);
-        self.wire.command(&Quit.to_string(), limit).await.map_err(at)?;
-        let reply = self.wire.reply(limit).await.map_err(at)?;
-        expect(Stage::Quit, reply)
+        self.said_goodbye = true;
+        let reply = self.exchange(Stage::Quit, QUIT, config.timeouts.quit).await?;
+        self.expect(Stage::Quit, reply)
+    }
+
+    /// Says goodbye at once, as far as the socket takes it, so that it is said also where nobody may wait for the answer.
+    pub(crate) fn say_goodbye(&mut self) {
+        if self.clean && !mem::replace(&mut self.said_goodbye, true) {
+            self.wire.write_now(QUIT.as_bytes());
+        }
+    }
+
+    /// Waits for the answer to the goodbye, so that the server does not find the connection gone while it answers.
+    pub(crate) async fn hear_goodbye(mut self, config: &Config) {
+        let _ = self.wire.reply(config.timeouts.quit).await;
     }
 }
 
-/// A success (2yz), or else an error.
-pub(crate) fn expect(stage: Stage, reply: Reply) -> Result<(), SmtpError> {
-    if reply.is_positive() {
-        Ok(())
-    } else if reply.is_negative() {
-        Err(SmtpError::new(stage, Fault::Refused(reply)))
-    } else {
-        Err(SmtpError::new(stage, Fault::OutOfTurn(reply)))
+const QUIT: &str = "QUIT\r\n";
+
+/// A client must not close a connection before it has said QUIT (RFC 5321 section 4.1.1.10): so whichever way a connection ends on
+/// which that can be said, it is said.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.say_goodbye();
     }
 }
 
 fn no_starttls() -> SmtpError {
     let what = "the server does not offer STARTTLS, and without encryption nothing is sent to it";
-    SmtpError::new(Stage::StartTls, Fault::Misconfigured(what))
+    SmtpError::unasked(Stage::StartTls, Fault::Misconfigured(what))
 }
 
 async fn connect(config: &Config) -> Result<TcpStream, Fault> {
@@ -169,25 +235,14 @@ async fn connect(config: &Config) -> Result<TcpStream, Fault> {
     Err(fault)
 }
 
-async fn hello(config: &Config, wire: &mut Wire) -> Result<Offers, SmtpError> {
-    let at = |fault| SmtpError::new(Stage::Hello, fault);
-    let name = config.hello.clone().unwrap_or_else(|| own_name(wire));
-    let limit = config.timeouts.hello;
-    wire.command(&Ehlo::new(name).to_string(), limit).await.map_err(at)?;
-    let reply = wire.reply(limit).await.map_err(at)?;
-    let offers = Offers::read(&reply);
-    expect(Stage::Hello, reply)?;
-    Ok(offers)
-}
-
 /// The host's name, where it looks like one that the world knows, else the connection's own address.
 fn own_name(wire: &Wire) -> ClientId {
     let qualified = |name: &str| name.contains('.') && name.bytes().all(|byte| byte.is_ascii_graphic());
-    match (ClientId::default(), wire.tcp().local_addr().map(|local| local.ip())) {
+    match (ClientId::default(), wire.tcp().and_then(|tcp| tcp.local_addr().ok()).map(|local| local.ip())) {
         (ClientId::Domain(name), _) if qualified(&name) => ClientId::Domain(name),
-        (_, Ok(std::net::IpAddr::V4(address))) => ClientId::Ipv4(address),
-        (_, Ok(std::net::IpAddr::V6(address))) => ClientId::Ipv6(address),
-        (_, Err(_)) => ClientId::Ipv4(std::net::Ipv4Addr::LOCALHOST),
+        (_, Some(std::net::IpAddr::V4(address))) => ClientId::Ipv4(address),
+        (_, Some(std::net::IpAddr::V6(address))) => ClientId::Ipv6(address),
+        (_, None) => ClientId::Ipv4(std::net::Ipv4Addr::LOCALHOST),
     }
 }
 
@@ -198,8 +253,9 @@ mod tests {
 
     #[test]
     fn reads_what_is_offered() {
-        let mut inbound = b"250-mx.example\r\n250-pipelining\r\n250-SIZE 1000\r\n250-AUTH=LOGIN\r\n250-AUTH PLAIN\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n".to_vec();
-        let offers = Offers::read(&Reply::take(&mut inbound).unwrap().unwrap());
+        let offers = Offers::read(&reply(
+            "250-mx.example\n250-pipelining\n250-SIZE 1000\n250-AUTH=LOGIN\n250-AUTH PLAIN\n250-8BITMIME\n250 SMTPUTF8",
+        ));
         let auth = vec!["LOGIN".to_owned(), "PLAIN".to_owned()];
         let size = Some(Some(1000));
         assert_eq!(offers, Offers { pipelining: true, eight_bit: true, utf8: true, starttls: false, size, auth });
@@ -208,7 +264,6 @@ mod tests {
     #[test]
     fn the_first_line_is_a_name_and_no_offer() {
         assert_eq!(Offers::read(&reply("250 PIPELINING")), Offers::default());
-        let mut zero = b"250-mx\r\n250 SIZE 0\r\n".to_vec();
-        assert_eq!(Offers::read(&Reply::take(&mut zero).unwrap().unwrap()).size, Some(None));
+        assert_eq!(Offers::read(&reply("250-mx\n250 SIZE 0")).size, Some(None));
     }
 }

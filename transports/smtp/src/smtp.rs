@@ -9,7 +9,7 @@ use tracing::debug;
 use crate::config::Config;
 use crate::job::{self, Job};
 use crate::pool::Pool;
-use crate::{SmtpBuilder, SmtpConfigError, url};
+use crate::{Explanation, NoRefusal, SmtpBuilder, SmtpConfigError, Stage, explain, url};
 
 /// Carries mail to one SMTP server. Cheap to clone; clones share the connections.
 ///
@@ -74,9 +74,18 @@ impl Smtp {
     /// of the connections allowed, and waits for it.
     ///
     /// # Errors
-    /// What a message would have met, up to `AUTH`; always blamed on the transport.
+    /// What a message would have met, up to `AUTH`; always the transport's condition.
     pub async fn check_connection(&self) -> Result<(), Failure> {
         Ok(self.pool.probe().await?)
+    }
+
+    /// Says what a reply means at a stage, by the [rules of your own](SmtpBuilder::rule) and then by those of this crate. Connects
+    /// to nothing. See [`explain`](crate::explain).
+    ///
+    /// # Errors
+    /// The reply accepts.
+    pub fn explain(&self, stage: Stage, reply: &str) -> Result<Explanation, NoRefusal> {
+        explain::with_rules(&self.pool.config().rules, stage, reply)
     }
 
     /// Closes the connections that wait for a message, politely. Calls under way are not disturbed, and later ones open
@@ -94,17 +103,19 @@ impl Transport for Smtp {
     }
 
     async fn send(&self, outgoing: &Outgoing<Email>) -> Result<Receipt, Failure> {
+        // Until the message itself goes out, the server cannot have taken it.
+        let mut waiting = Some(outgoing.waiting());
         let job = Job::new(&self.mime, outgoing)?;
         let mut lease = self.pool.acquire().await?;
         let timeouts = &self.pool.config().timeouts;
-        let mut result = lease.session.carry(&job, timeouts).await;
+        let mut result = lease.session.carry(&job, timeouts, &mut waiting).await;
         if lease.reused && result.as_ref().is_err_and(|rejected| rejected.unheard) {
             // The server had closed the connection, and the news crossed our first words on the way. It has not heard of the
             // message, so this is no second attempt at it: it is the first one, on a connection that exists. A new connection
             // has no such excuse.
             debug!("a connection had ended as it was used again; connecting anew");
             lease = lease.renew().await?;
-            result = lease.session.carry(&job, timeouts).await;
+            result = lease.session.carry(&job, timeouts, &mut waiting).await;
         }
         lease.release();
         result.map_err(|rejected| {

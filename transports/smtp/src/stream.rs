@@ -1,7 +1,7 @@
 //! The connection as bytes: plain or in TLS, with time limits on every wait.
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -13,41 +13,42 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::Fault;
+use crate::inbound::Inbound;
 use crate::reply::Reply;
 use crate::tls::TlsClient;
 
 /// How long a server that broke the connection off is given to have said why. Its words have arrived or never will.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Octets read at once: the answers to an envelope, which by default would be read in pieces of 64.
-const ROOM: usize = 1024;
-
 /// A connection to a server. To drop it closes the socket at once.
 #[derive(Debug)]
 pub(crate) struct Wire {
     io: Io,
-    inbound: Vec<u8>,
+    inbound: Inbound,
 }
 
 #[derive(Debug)]
 enum Io {
     Plain(TcpStream),
     Encrypted(Box<TlsStream<TcpStream>>),
+    /// The handshake failed, or was given up.
+    Gone,
 }
 
 impl Wire {
     pub(crate) fn new(tcp: TcpStream) -> Self {
-        Self { io: Io::Plain(tcp), inbound: Vec::with_capacity(ROOM) }
+        Self { io: Io::Plain(tcp), inbound: Inbound::new() }
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self.io, Io::Encrypted(_))
     }
 
-    pub(crate) fn tcp(&self) -> &TcpStream {
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
         match &self.io {
-            Io::Plain(tcp) => tcp,
-            Io::Encrypted(tls) => tls.get_ref().0,
+            Io::Plain(tcp) => Some(tcp),
+            Io::Encrypted(tls) => Some(tls.get_ref().0),
+            Io::Gone => None,
         }
     }
 
@@ -55,27 +56,42 @@ impl Wire {
     ///
     /// # Errors
     /// Also when the server, or somebody on the way, has already sent more: it would be read as if it had come encrypted.
-    pub(crate) async fn encrypt(self, client: &TlsClient, limit: Duration) -> Result<Self, Fault> {
+    pub(crate) async fn encrypt(&mut self, client: &TlsClient, limit: Duration) -> Result<(), Fault> {
         if !self.inbound.is_empty() {
             return Err(Fault::Malformed("words slipped in before the encryption"));
         }
-        let Io::Plain(tcp) = self.io else { return Ok(self) };
-        let tls = timeout(limit, client.connect(tcp)).await.map_err(|_| Fault::Timeout(limit))?;
-        Ok(Self { io: Io::Encrypted(Box::new(tls.map_err(Fault::Handshake)?)), inbound: Vec::with_capacity(ROOM) })
+        match mem::replace(&mut self.io, Io::Gone) {
+            Io::Plain(tcp) => {
+                let tls = timeout(limit, client.connect(tcp)).await.map_err(|_| Fault::Timeout(limit))?;
+                self.io = Io::Encrypted(Box::new(tls.map_err(Fault::Handshake)?));
+            }
+            other => self.io = other,
+        }
+        Ok(())
+    }
+
+    /// Writes a few octets as far as the socket takes them at once, without waiting and also where nobody can wait any more.
+    pub(crate) fn write_now(&mut self, bytes: &[u8]) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut io = Pin::new(&mut self.io);
+        let written = io.as_mut().poll_write(&mut context, bytes);
+        if written.is_ready() {
+            let _ = io.poll_flush(&mut context);
+        }
     }
 
     /// Reads one whole reply within the limit.
     pub(crate) async fn reply(&mut self, limit: Duration) -> Result<Reply, Fault> {
         // Of the answers to a group of commands, most have come with the first.
-        if let Some(reply) = Reply::take(&mut self.inbound).map_err(Fault::Malformed)? {
+        if let Some(reply) = self.inbound.reply().map_err(Fault::Malformed)? {
             return Ok(reply);
         }
         let read = async {
             loop {
-                if self.io.read_buf(&mut self.inbound).await.map_err(Fault::Io)? == 0 {
+                if self.io.read_buf(self.inbound.buffer()).await.map_err(Fault::Io)? == 0 {
                     return Err(Fault::Closed);
                 }
-                if let Some(reply) = Reply::take(&mut self.inbound).map_err(Fault::Malformed)? {
+                if let Some(reply) = self.inbound.reply().map_err(Fault::Malformed)? {
                     return Ok(reply);
                 }
             }
@@ -126,7 +142,8 @@ impl Wire {
     pub(crate) fn is_silent(&mut self) -> bool {
         // The kernel is asked directly: the runtime may not yet have heard that something came.
         let mut byte = [MaybeUninit::uninit()];
-        let peeked = SockRef::from(self.tcp()).peek(&mut byte);
+        let Some(tcp) = self.tcp() else { return false };
+        let peeked = SockRef::from(tcp).peek(&mut byte);
         if !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
             return false;
         }
@@ -137,11 +154,16 @@ impl Wire {
     }
 }
 
+fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Encrypted(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Gone => Poll::Ready(Err(gone())),
         }
     }
 }
@@ -151,6 +173,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Encrypted(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Gone => Poll::Ready(Err(gone())),
         }
     }
 
@@ -158,6 +181,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Encrypted(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Gone => Poll::Ready(Err(gone())),
         }
     }
 
@@ -165,6 +189,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Encrypted(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Gone => Poll::Ready(Err(gone())),
         }
     }
 }

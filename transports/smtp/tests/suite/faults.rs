@@ -42,7 +42,7 @@ const FAULTS: [Fault; 10] = [
 impl Fault {
     fn act(self) -> Act {
         match self {
-            Self::Later => Act::Say("451 4.3.0 not now"),
+            Self::Later => Act::Say("451 4.7.1 not now"),
             Self::Never => Act::Say("550 5.7.1 not ever"),
             Self::ShuttingDown => Act::SayAndClose("421 4.3.2 closing"),
             Self::Close => Act::Close,
@@ -65,12 +65,15 @@ type Expected = (Class, Scope, bool);
 
 /// The table, in one place.
 fn expected(at: At, fault: Fault) -> Expected {
-    use Scope::{Message, Transport};
+    use Scope::{Message, Sender, Transport};
     match (at, fault) {
         (_, Fault::ShuttingDown) => (Transient, Transport, false),
         (At::Greeting, _) => (Transient, Transport, false),
         (At::Ehlo | At::StartTls | At::Auth, Fault::Never) => (Permanent, Transport, false),
         (At::Ehlo | At::StartTls | At::Auth, _) => (Transient, Transport, false),
+        // Nothing but the sender has been named yet (RFC 5321 section 3.3).
+        (At::Mail, Fault::Later) => (Transient, Sender, false),
+        (At::Mail, Fault::Never) => (Permanent, Sender, false),
         (_, Fault::Later) => (Transient, Message, false),
         (_, Fault::Never) => (Permanent, Message, false),
         (At::Dot, _) => (Transient, Transport, true),
@@ -84,10 +87,10 @@ fn timeouts(at: At, fault: Fault) -> Timeouts {
     if fault.is_stall() {
         *match at {
             At::Greeting => &mut timeouts.greeting,
-            At::Ehlo | At::StartTls | At::Rset => &mut timeouts.hello,
-            At::Auth => &mut timeouts.auth,
+            At::Ehlo | At::Helo | At::StartTls | At::Rset => &mut timeouts.hello,
+            At::Auth | At::AuthCommand => &mut timeouts.auth,
             At::Mail => &mut timeouts.mail,
-            At::Rcpt | At::RcptNo(_) => &mut timeouts.rcpt,
+            At::Rcpt | At::RcptNo(_) | At::RcptFrom(_) => &mut timeouts.rcpt,
             At::Data => &mut timeouts.data,
             At::Body => &mut timeouts.block,
             At::Dot => &mut timeouts.accept,
@@ -189,7 +192,7 @@ async fn a_connection_survives_a_refusal_and_nothing_else() {
 
 #[tokio::test]
 async fn out_of_step_means_a_new_connection() {
-    for (at, scope) in [(At::Mail, Scope::Message), (At::Data, Scope::Message), (At::Dot, Scope::Message)] {
+    for (at, scope) in [(At::Mail, Scope::Transport), (At::Data, Scope::Transport), (At::Dot, Scope::Transport)] {
         let peer = Peer::start(true).await;
         let smtp = smtp(&peer);
         peer.once(at, Act::Say("503 5.5.1 not now"));

@@ -15,10 +15,9 @@ async fn one_refusal_does_not_cost_the_others_their_mail() {
         for (say, class) in [
             ("550 5.1.1 unknown", Permanent),
             ("450 4.2.0 greylisted", Transient),
-            ("452 4.5.3 too many", Transient),
-            ("552 too many", Transient),
             ("552 5.2.2 full", Permanent),
             ("530 5.7.0 not from you", Transient),
+            ("550 5.1.8 not from this sender", Transient),
         ] {
             let peer = Peer::start(pipelining).await;
             let smtp = smtp(&peer);
@@ -31,23 +30,63 @@ async fn one_refusal_does_not_cost_the_others_their_mail() {
     }
 }
 
+/// RFC 5321 section 4.5.3.1.10: who was taken gets the mail; the rest is for another transaction, at once. A server counts what it is
+/// asked for beyond its limit as errors, so that it is not asked for everybody.
 #[tokio::test]
-async fn too_many_recipients_leaves_the_rest_for_later() {
+async fn a_full_envelope_leaves_the_rest_for_another_transaction() {
+    for (pipelining, say, asked) in [
+        (true, "452 4.5.3 Error: too many recipients", 300),
+        (true, "552 too many recipients", 300),
+        (true, "452 4.5.3 Your message has too many recipients.", 300),
+        (false, "452 4.5.3 Error: too many recipients", 251),
+        (false, "452 enough", 251),
+    ] {
+        let peer = Peer::start(pipelining).await;
+        let smtp = smtp(&peer);
+        peer.times(10_000, At::RcptFrom(250), Act::Say(say));
+        let mail = mail_to(1_000);
+        let receipt = smtp.send(&mail).await.unwrap();
+        assert_eq!(peer.accepted()[0].recipients.len(), 250);
+        assert_eq!(receipt.refused.len(), 750, "who is named was not taken, and nobody else");
+        assert!(receipt.refused.iter().all(|refusal| (refusal.class, refusal.sure) == (Transient, true)));
+        let heard = peer.heard().iter().filter(|heard| heard.line.starts_with("RCPT")).count();
+        // Up to the end of the group of commands in which the first was refused: MAIL, and 99 recipients, and then 100 each.
+        assert!(heard <= asked, "{heard} were asked for although the envelope was full");
+        let rest: Vec<Recipient> = receipt.refused.into_iter().map(|refusal| refusal.recipient).collect();
+        assert_eq!(rest[0].as_str(), "r250@example.org");
+        let rest = mail.with_recipients(rest);
+        let receipt = smtp.send(&rest).await.unwrap();
+        assert_eq!((peer.accepted()[1].recipients.len(), receipt.refused.len()), (250, 500));
+    }
+}
+
+/// One that says so to each recipient takes nobody, and to go on would be of no use.
+#[tokio::test]
+async fn an_envelope_that_is_full_from_the_start_takes_nobody() {
     let peer = Peer::start(true).await;
     let smtp = smtp(&peer);
-    for number in 100..250 {
-        peer.once(At::RcptNo(number), Act::Say("452 4.5.3 too many recipients"));
+    peer.times(10, At::Rcpt, Act::Say("452 4.5.3 Error: too many recipients"));
+    let failure = smtp.send(&mail_to(10)).await.unwrap_err();
+    assert_eq!((failure.class(), failure.scope(), failure.refused().len()), (Transient, Scope::Message, 10));
+}
+
+/// A mailing of this size is one call; what it costs grows with it, not with its square.
+#[tokio::test]
+async fn ten_thousand_refusals_are_each_named_once() {
+    for say in ["550 5.1.1 unknown", "450 4.2.0 greylisted"] {
+        let peer = Peer::start(true).await;
+        let smtp = smtp(&peer);
+        peer.times(100_000, At::RcptFrom(1), Act::Say(say));
+        let receipt = smtp.send(&mail_to(10_000)).await.unwrap();
+        assert_eq!(receipt.refused.len(), 9_999);
+        assert!(
+            receipt
+                .refused
+                .iter()
+                .zip(1..)
+                .all(|(refusal, number)| { refusal.recipient.as_str() == format!("r{number}@example.org") })
+        );
     }
-    let mail = mail_to(250);
-    let receipt = smtp.send(&mail).await.unwrap();
-    assert_eq!(receipt.refused.len(), 150);
-    assert!(receipt.refused.iter().all(|refusal| refusal.class == Transient));
-    let accepted = peer.accepted();
-    assert_eq!(accepted[0].recipients.len(), 100);
-    let rest: Vec<Recipient> = receipt.refused.into_iter().map(|refusal| refusal.recipient).collect();
-    let rest = mail.with_recipients(rest);
-    smtp.send(&rest).await.unwrap();
-    assert_eq!(peer.accepted()[1].recipients.len(), 150);
 }
 
 #[tokio::test]
@@ -60,6 +99,8 @@ async fn nobody_is_taken() {
             ("530 5.7.0 a", "530 5.7.0 b", Permanent, Scope::Transport),
             ("454 4.7.0 a", "454 4.7.0 b", Transient, Scope::Transport),
             ("530 5.7.0 a", "550 5.1.1 b", Transient, Scope::Message),
+            ("550 5.1.8 a", "550 5.1.8 b", Permanent, Scope::Sender),
+            ("550 5.1.8 a", "530 5.7.0 b", Transient, Scope::Message),
         ] {
             let peer = Peer::start(pipelining).await;
             let smtp = smtp(&peer);
@@ -74,7 +115,7 @@ async fn nobody_is_taken() {
             let replies: Vec<_> = failure.refused().iter().map(|refusal| refusal.reply.as_str()).collect();
             assert_eq!(replies, [first, second]);
             assert!(failure.refused().iter().zip([first, second]).all(|(refusal, said)| {
-                refusal.class == if said.starts_with("550") { Permanent } else { Transient }
+                refusal.class == if said.starts_with("550 5.1.1") { Permanent } else { Transient }
             }));
             // And the transaction that nobody was left in is put away.
             let next = mail();
@@ -113,7 +154,7 @@ async fn who_was_taken_and_then_refused_is_named_beside_the_others() {
     for at in [At::Data, At::Dot] {
         for (rcpt, end, class) in [
             ("450 4.2.0 greylisted", "550 5.7.1 spam", Transient),
-            ("550 5.1.1 unknown", "451 4.3.0 later", Transient),
+            ("550 5.1.1 unknown", "451 4.7.1 later", Transient),
             ("550 5.1.1 unknown", "550 5.7.1 spam", Permanent),
         ] {
             let peer = Peer::start(true).await;

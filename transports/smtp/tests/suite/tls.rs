@@ -146,8 +146,8 @@ async fn without_an_offer_nothing_is_sent_that_needs_one() {
         let failure = builder.build().unwrap().send(&mail()).await.unwrap_err();
         assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Transport), "{failure:?}");
         let heard = peer.heard();
-        assert_eq!(heard.len(), 1, "{heard:?}");
-        assert!(heard[0].line.starts_with("EHLO"));
+        assert_eq!(heard.len(), 2, "{heard:?}");
+        assert!(heard[0].line.starts_with("EHLO") && heard[1].line == "QUIT", "{heard:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::peer::{Accepted, Heard, PeerBuilder, Record};
-use super::script::{Act, At};
+use super::script::{Act, At, Rule};
 
 trait Both: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Both for T {}
@@ -80,6 +80,9 @@ impl<'a> Dialogue<'a> {
                     lines.iter().enumerate().map(|(index, line)| format!("250{}{line}", dash(index))).collect();
                 self.answer(&[At::Ehlo], &text.join("\r\n")).await?;
             }
+            "HELO" => {
+                self.answer(&[At::Helo], "250 peer.test").await?;
+            }
             "STARTTLS" => {
                 if self.answer(&[At::StartTls], "220 go ahead").await? == 220 {
                     let acceptor = self.shared.setup.acceptor.clone().ok_or(Over)?;
@@ -98,7 +101,11 @@ impl<'a> Dialogue<'a> {
             "RCPT" if self.mail_from.is_none() => self.say("503 5.5.1 MAIL first").await?,
             "RCPT" => {
                 self.asked += 1;
-                if self.answer(&[At::Rcpt, At::RcptNo(self.asked - 1)], "250 2.1.5 Ok").await? == 250 {
+                if self
+                    .answer(&[At::Rcpt, At::RcptNo(self.asked - 1), At::RcptFrom(self.asked - 1)], "250 2.1.5 Ok")
+                    .await?
+                    == 250
+                {
                     let (_, address) = line.split_once('<').ok_or(Over)?;
                     self.recipients.push(address.split('>').next().unwrap_or_default().to_owned());
                 }
@@ -177,6 +184,9 @@ impl<'a> Dialogue<'a> {
 
     /// Looks only at whether the password is in what was said.
     async fn auth(&mut self, line: &str) -> Result<(), Over> {
+        if let Some(act) = self.act(&[At::AuthCommand]) {
+            return self.perform(act, "").await.map(drop);
+        }
         let said = match line.split(' ').collect::<Vec<_>>()[..] {
             [_, "LOGIN"] => {
                 self.say("334 VXNlciBOYW1lAA==").await?;
@@ -185,6 +195,11 @@ impl<'a> Dialogue<'a> {
                 format!("{user} {}", self.line().await?)
             }
             [_, "PLAIN" | "XOAUTH2", initial] => initial.to_owned(),
+            // RFC 4954 section 4: an initial response may be left out, and is asked for by an empty challenge.
+            [_, "PLAIN" | "XOAUTH2"] => {
+                self.say("334 ").await?;
+                self.line().await?
+            }
             _ => String::new(),
         };
         let known = said.split(' ').any(|word| decode(word).contains(self.shared.setup.password));
@@ -262,7 +277,13 @@ impl<'a> Dialogue<'a> {
 
     fn act(&self, at: &[At]) -> Option<Act> {
         let mut record = self.shared.record.lock().unwrap();
-        let index = record.rules.iter().position(|rule| at.contains(&rule.at))?;
+        let here = |rule: &Rule| {
+            at.iter().any(|at| match (rule.at, at) {
+                (At::RcptFrom(first), At::RcptFrom(number)) => first <= *number,
+                (wanted, at) => wanted == *at,
+            })
+        };
+        let index = record.rules.iter().position(here)?;
         record.rules[index].times -= 1;
         let act = record.rules[index].act.clone();
         if record.rules[index].times == 0 {

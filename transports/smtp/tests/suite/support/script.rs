@@ -9,12 +9,17 @@ use tokio::sync::Notify;
 pub(crate) enum At {
     Greeting,
     Ehlo,
+    Helo,
     StartTls,
+    /// The command, before any response to it.
+    AuthCommand,
     Auth,
     Mail,
     Rcpt,
     /// The recipient of this number within a transaction, from 0 on.
     RcptNo(usize),
+    /// The recipients from this number on.
+    RcptFrom(usize),
     Data,
     /// When the first part of the message has come.
     Body,
