@@ -10,6 +10,7 @@ mod content;
 mod databases;
 mod delivery;
 mod errors;
+mod explain;
 mod outages;
 mod output;
 #[cfg(all(feature = "postmark", feature = "resend"))]

@@ -53,6 +53,8 @@ type Script = dyn Fn(&Ask<'_>) -> Answer + Send + Sync;
 struct Record {
     offered: Vec<Mail>,
     accepted: Vec<Mail>,
+    connections: usize,
+    goodbyes: usize,
 }
 
 /// The server. Its threads end with the test's process.
@@ -101,6 +103,12 @@ impl Server {
         self.record.lock().unwrap().accepted.clone()
     }
 
+    /// How many connections there were, and how many ended with QUIT.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        let record = self.record.lock().unwrap();
+        (record.connections, record.goodbyes)
+    }
+
     /// How many that are.
     pub(crate) fn accepted_count(&self) -> usize {
         self.record.lock().unwrap().accepted.len()
@@ -114,6 +122,7 @@ fn serve(stream: &TcpStream, script: &Script, record: &Mutex<Record>) -> std::io
         let mut stream = stream;
         stream.write_all(format!("{line}\r\n").as_bytes())
     };
+    record.lock().unwrap().connections += 1;
     say("220 test.example ready")?;
     let mut mail = Mail { from: String::new(), to: Vec::new(), content: Vec::new() };
     let mut line = Vec::new();
@@ -151,7 +160,10 @@ fn serve(stream: &TcpStream, script: &Script, record: &Mutex<Record>) -> std::io
                 (answer, "250 2.0.0 kept")
             }
             "RSET" | "NOOP" => (Answer::Yes, "250 2.0.0 ok"),
-            "QUIT" => return say("221 2.0.0 bye"),
+            "QUIT" => {
+                record.lock().unwrap().goodbyes += 1;
+                return say("221 2.0.0 bye");
+            }
             _ => (Answer::Say("502 5.5.1 not known here"), ""),
         };
         match answer {

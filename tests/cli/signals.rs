@@ -97,3 +97,32 @@ fn a_relay_is_seen_while_it_works_and_picks_up_what_others_enqueue() {
     running.signal("TERM");
     assert_eq!(running.wait().code, 0);
 }
+
+/// RFC 5321 section 4.1.1.10: however the work ends, the connections that are kept are told goodbye.
+#[test]
+fn the_servers_are_told_goodbye_at_the_end_and_on_a_signal() {
+    for drain in [true, false] {
+        let (server, spare) = (Server::start(), Server::start());
+        let tool = Tool::new();
+        for _ in 0..20 {
+            tool.enqueue(&[]);
+        }
+        let transport = format!("round-robin({} {})", server.url(), spare.url());
+        let args = ["work", "--concurrency", "4", "--poll", "20ms", "--transport", &transport];
+        let running = if drain {
+            tool.start(&[&args[..], &["--drain"]].concat())
+        } else {
+            let running = tool.start(&args);
+            wait_until("all is sent", || server.accepted_count() + spare.accepted_count() == 20);
+            running.signal("TERM");
+            running
+        };
+        let ran = running.wait();
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        for server in [&server, &spare] {
+            let (connections, goodbyes) = server.connections();
+            assert!(connections > 0);
+            assert_eq!(goodbyes, connections, "drain: {drain}");
+        }
+    }
+}

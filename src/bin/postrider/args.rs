@@ -109,6 +109,10 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "ID", value_parser = words::delivery_id)]
         ids: Vec<DeliveryId>,
     },
+    /// Say what an SMTP reply means, and what a relay would do; needs no outbox
+    #[cfg(feature = "smtp")]
+    #[command(after_help = EXPLAIN)]
+    Explain(Explain),
     /// Show the outbox in numbers, and the relays at work
     Stats {
         /// As a JSON object
@@ -210,6 +214,33 @@ pub(crate) struct Work {
     /// How long before a delivery is given up
     #[arg(long, value_name = "DURATION", default_value = "5d", value_parser = words::positive)]
     pub(crate) max_age: Duration,
+}
+
+#[cfg(feature = "smtp")]
+const EXPLAIN: &str = "\
+Stages: connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot (the end of the
+message), quit. The lines of a reply are parted by \\n.
+
+With --file, each line of the file is a JSON object with the texts \"stage\" and \"reply\",
+and \"id\", which is repeated. What comes out is an object a line:
+{\"id\", \"scope\", \"class\", \"in_doubt\", \"retry_after_s\"}, where the scope is message, sender
+or transport, and the class permanent or transient.";
+
+#[cfg(feature = "smtp")]
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// What was being said to the server
+    #[arg(long, value_name = "STAGE", value_parser = crate::explain::stage)]
+    pub(crate) stage: Option<postrider::smtp::Stage>,
+    /// The reply: '550 5.4.5 Daily user sending limit exceeded.'
+    #[arg(conflicts_with = "file")]
+    pub(crate) reply: Option<String>,
+    /// As a JSON object
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) json: bool,
+    /// Many replies, as JSON objects; - for the standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "stage")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

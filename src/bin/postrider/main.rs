@@ -9,6 +9,8 @@ mod change;
 mod combined;
 mod database;
 mod enqueue;
+#[cfg(feature = "smtp")]
+mod explain;
 mod fail;
 mod logs;
 mod output;
@@ -52,6 +54,10 @@ async fn run(args: Args) -> Result<(), Fail> {
         out.text(&database::schema(&args.which)?)?;
         return out.finish();
     }
+    #[cfg(feature = "smtp")]
+    if let Command::Explain(how) = &args.command {
+        return explain::run(how, &mut Out::stdout());
+    }
     let missing = if matches!(args.command, Command::Migrate { .. }) { Missing::Create } else { Missing::Refuse };
     match database::open(&args.which, missing).await? {
         #[cfg(feature = "sqlite")]
@@ -70,6 +76,9 @@ async fn obey<S: AdminStore>(command: Command, store: S) -> Result<(), Fail> {
         Command::Migrate { .. } => store.migrate().await?,
         Command::Enqueue(mail) => enqueue::run(*mail, store, &mut out).await?,
         Command::Work(how) => work::run(how, store, &mut out).await?,
+        // It needs no store, and has been obeyed before one is opened.
+        #[cfg(feature = "smtp")]
+        Command::Explain(how) => explain::run(&how, &mut out)?,
         Command::List(which) => show::list(&which, &store, &mut out).await?,
         Command::Show { id, json } => show::one(id, json, &store, &mut out).await?,
         Command::Resend { ids } => change::resend(&ids, &store, &mut out).await?,

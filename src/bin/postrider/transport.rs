@@ -24,41 +24,73 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("mailtrap", "mailtrap", cfg!(feature = "mailtrap")),
 ];
 
-/// The transport that is written there, each part of it for so many messages at once.
-pub(crate) async fn open(text: Option<&str>, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
+/// The connections that a transport keeps, to be told goodbye at the end.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    #[cfg(feature = "smtp")]
+    smtp: Vec<postrider::smtp::Smtp>,
+}
+
+impl Connections {
+    /// Says QUIT on those that wait (RFC 5321 section 4.1.1.10). It takes no longer than a moment.
+    pub(crate) async fn close(self) {
+        #[cfg(feature = "smtp")]
+        {
+            /// How long the servers are given to answer.
+            const LIMIT: Duration = Duration::from_secs(2);
+
+            let mut closing = tokio::task::JoinSet::new();
+            for smtp in self.smtp {
+                closing.spawn(async move { smtp.close().await });
+            }
+            // What does not answer is closed all the same.
+            let _ = tokio::time::timeout(LIMIT, closing.join_all()).await;
+        }
+    }
+}
+
+/// The transport that is written there, each part of it for so many messages at once, and its connections.
+pub(crate) async fn open(text: Option<&str>, concurrency: usize) -> Result<(BoxTransport<Email>, Connections), Fail> {
+    let mut connections = Connections::default();
     match combined::read(text.unwrap_or_default()) {
-        Ok(plan) => carry_out(plan, concurrency).await,
+        Ok(plan) => Ok((carry_out(plan, concurrency, &mut connections).await?, connections)),
         Err(error) => Err(Fail::usage(format!("the transport: {error}"))),
     }
 }
 
 type Opening<'a> = Pin<Box<dyn Future<Output = Result<BoxTransport<Email>, Fail>> + Send + 'a>>;
 
-fn carry_out(plan: Plan<'_>, concurrency: usize) -> Opening<'_> {
+fn carry_out<'a>(plan: Plan<'a>, concurrency: usize, connections: &'a mut Connections) -> Opening<'a> {
     Box::pin(async move {
         Ok(match plan {
-            Plan::Url(url) => single(url, concurrency).await?,
-            Plan::Part(number, url) => single(url, concurrency)
+            Plan::Url(url) => single(url, concurrency, connections).await?,
+            Plan::Part(number, url) => single(url, concurrency, connections)
                 .await
                 .map_err(|fail| fail.of(&format!("the transport's URL number {number}")))?,
             Plan::Failover(plans) => {
-                let mut failover = Failover::new(carry_out(*plans.first, concurrency).await?);
+                let mut failover = Failover::new(carry_out(*plans.first, concurrency, connections).await?);
                 for plan in plans.more {
-                    failover = failover.or(carry_out(plan, concurrency).await?);
+                    failover = failover.or(carry_out(plan, concurrency, connections).await?);
                 }
                 BoxTransport::new(failover)
             }
             Plan::RoundRobin(shares) => {
                 let (weight, plan) = *shares.first;
-                let mut round_robin = RoundRobin::new(carry_out(plan, concurrency).await?, weight);
+                let mut round_robin = RoundRobin::new(carry_out(plan, concurrency, connections).await?, weight);
                 for (weight, plan) in shares.more {
-                    round_robin = round_robin.and(carry_out(plan, concurrency).await?, weight);
+                    round_robin = round_robin.and(carry_out(plan, concurrency, connections).await?, weight);
                 }
                 BoxTransport::new(round_robin)
             }
-            Plan::Redirect(to, plan) => BoxTransport::new(Redirect::new(carry_out(*plan, concurrency).await?, to)),
-            Plan::Timeout(limit, plan) => BoxTransport::new(Timeout::new(carry_out(*plan, concurrency).await?, limit)),
-            Plan::RateLimit(messages, period, plan) => limited(carry_out(*plan, concurrency).await?, messages, period)?,
+            Plan::Redirect(to, plan) => {
+                BoxTransport::new(Redirect::new(carry_out(*plan, concurrency, connections).await?, to))
+            }
+            Plan::Timeout(limit, plan) => {
+                BoxTransport::new(Timeout::new(carry_out(*plan, concurrency, connections).await?, limit))
+            }
+            Plan::RateLimit(messages, period, plan) => {
+                limited(carry_out(*plan, concurrency, connections).await?, messages, period)?
+            }
         })
     })
 }
@@ -75,11 +107,11 @@ fn limited(_: BoxTransport<Email>, _: u32, _: Duration) -> Result<BoxTransport<E
 
 /// The transport for a URL.
 #[cfg_attr(not(feature = "smtp"), allow(unused_variables, reason = "only SMTP has connections to count"))]
-async fn single(url: &str, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
+async fn single(url: &str, concurrency: usize, connections: &mut Connections) -> Result<BoxTransport<Email>, Fail> {
     let (scheme, url) = schemes::find("transport", "--transport URL, or set TRANSPORT_URL", SCHEMES, Some(url))?;
     match scheme.feature {
         #[cfg(feature = "smtp")]
-        "smtp" => smtp(url, concurrency),
+        "smtp" => smtp(url, concurrency, connections),
         #[cfg(feature = "ses")]
         "ses" => ses(url).await,
         #[cfg(feature = "brevo")]
@@ -105,7 +137,7 @@ async fn single(url: &str, concurrency: usize) -> Result<BoxTransport<Email>, Fa
 }
 
 #[cfg(feature = "smtp")]
-fn smtp(url: &str, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
+fn smtp(url: &str, concurrency: usize, connections: &mut Connections) -> Result<BoxTransport<Email>, Fail> {
     use postrider::smtp::{Smtp, SmtpConfigError};
 
     let wrong = |error: SmtpConfigError| Fail::usage(format!("the transport: {}", crate::fail::chain(&error)));
@@ -115,7 +147,9 @@ fn smtp(url: &str, concurrency: usize) -> Result<BoxTransport<Email>, Fail> {
     if !pool {
         builder = builder.max_connections(concurrency);
     }
-    Ok(BoxTransport::new(builder.build().map_err(wrong)?))
+    let smtp = builder.build().map_err(wrong)?;
+    connections.smtp.push(smtp.clone());
+    Ok(BoxTransport::new(smtp))
 }
 
 /// What the URL leaves out is the environment's.

@@ -14,7 +14,7 @@ pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Re
         return Err(Fail::usage("--retry-base must not be longer than --retry-cap"));
     }
     let concurrency = usize::from(how.concurrency);
-    let transport = transport::open(how.transport.as_deref(), concurrency).await?;
+    let (transport, connections) = transport::open(how.transport.as_deref(), concurrency).await?;
     // Asked first, so that missing tables are one clear line before the work begins.
     store.next_due().await?;
     let progress = Progress::on_terminal();
@@ -40,6 +40,7 @@ pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Re
     }
     let stopping = stop.graceful.clone();
     let pass = if how.drain { relay.drain_until(stop.graceful).await } else { relay.run(stop.graceful).await };
+    connections.close().await;
     if let Some(drawing) = drawing {
         drawing.abort();
     }
