@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use mail_parser::{Message, MessageParser, MimeHeaders};
 use postrider::smtp::{Credentials, Smtp, Tls};
-use postrider::{Attachment, Delivery, Email, ListUnsubscribe, Outbox, Outcome, RecipientState, SqliteStore, State};
+use postrider::{
+    Attachment, Class, Delivery, DeliveryId, Email, ListUnsubscribe, Outbox, Outcome, Outgoing, RecipientState,
+    SqliteStore, State, Transport,
+};
 
 fn var(name: &str) -> String {
     let name = format!("POSTRIDER_TEST_MTA_{name}");
@@ -158,6 +161,25 @@ async fn a_refused_recipient_and_a_busy_one_spoil_it_for_nobody() {
     assert_eq!(states, [RecipientState::Sent, RecipientState::Refused, RecipientState::Pending]);
     assert!(delivery.recipients[1].reply.as_deref().unwrap().starts_with("550 5.1.1"), "{:?}", delivery.recipients);
     assert_eq!(stored(&delivery, 1).await.into_keys().collect::<Vec<_>>(), ["fay@example.test"]);
+}
+
+/// RFC 5321 section 4.5.3.1.10. Postfix takes 100 of 2,500, counts what is asked for far beyond that as errors, and would close the
+/// connection after 20 of them; asked again for the rest, it has them all in the end.
+#[tokio::test]
+#[ignore = "needs a mail server: run scripts/test"]
+async fn a_server_that_takes_a_hundred_at_a_time_has_all_in_the_end() {
+    let mut email = Email::builder().from("zoe@example.test").text("Hello");
+    for number in 0..2_500 {
+        email = email.bcc(format!("r{number}@example.test"));
+    }
+    let smtp = Smtp::builder(var("HOST")).port(var("LIMITED_PORT").parse().unwrap()).tls(Tls::None).build().unwrap();
+    let mut mail = Outgoing::new(DeliveryId::new(), std::time::SystemTime::now(), email.build().unwrap());
+    for left in (0..25).rev().map(|hundreds| hundreds * 100) {
+        let receipt = smtp.send(&mail).await.unwrap();
+        assert_eq!(receipt.refused.len(), left);
+        assert!(receipt.refused.iter().all(|refusal| (refusal.class, refusal.sure) == (Class::Transient, true)));
+        mail = mail.with_recipients(receipt.refused.into_iter().map(|refusal| refusal.recipient).collect());
+    }
 }
 
 #[tokio::test]

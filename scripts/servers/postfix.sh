@@ -11,7 +11,8 @@
 # LOGIN inside TLS only, and puts whatever is accepted for @example.test into
 # one Maildir, a file for each recipient, named by X-Original-To. It answers
 # 550 5.1.1 to nobody@example.test and 450 4.2.0 to busy@example.test, and
-# relays nothing anywhere.
+# relays nothing anywhere. A third port, in clear, takes a hundred recipients for
+# each mail, counts errors as Postfix does by default, and discards what it took.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -169,6 +170,11 @@ configure() {
 		127.0.0.1:$tls_port inet n - n - - smtpd
 		    -o smtpd_tls_wrappermode=yes
 		    -o smtpd_tls_security_level=encrypt
+		127.0.0.1:$limited_port inet n - n - - smtpd
+		    -o smtpd_recipient_limit=100
+		    -o smtpd_soft_error_limit=10
+		    -o smtpd_hard_error_limit=20
+		    -o smtpd_end_of_data_restrictions=check_client_access,static:discard
 		pickup    unix n - n 60    1 pickup
 		cleanup   unix n - n -     0 cleanup
 		qmgr      unix n - n 300   1 qmgr
@@ -220,6 +226,7 @@ start() {
     for _ in 1 2 3; do
         port=$(free_port)
         tls_port=$(free_port "$port")
+        limited_port=$(free_port "$port" "$tls_port")
         configure
         if ! setpriv --reuid postfix --clear-groups test -x "$dir/data"; then
             say "the user postfix cannot reach $dir; use a directory below /tmp"
@@ -230,6 +237,7 @@ start() {
 				export POSTRIDER_TEST_MTA_HOST=127.0.0.1
 				export POSTRIDER_TEST_MTA_PORT=$port
 				export POSTRIDER_TEST_MTA_TLS_PORT=$tls_port
+				export POSTRIDER_TEST_MTA_LIMITED_PORT=$limited_port
 				export POSTRIDER_TEST_MTA_CA=$(printf %q "$dir/tls/ca.pem")
 				export POSTRIDER_TEST_MTA_USER=$(printf %q "$user")
 				export POSTRIDER_TEST_MTA_PASSWORD=$(printf %q "$password")
