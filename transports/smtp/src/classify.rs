@@ -6,7 +6,7 @@ use postrider_transport::{Class, Scope};
 
 use crate::error::Stage;
 use crate::reply::Reply;
-use crate::rules::{self, Rule};
+use crate::rules::{self, Gist, Rule};
 
 /// What a failure means to the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,12 @@ pub(crate) const IN_DOUBT: Meaning = Meaning { in_doubt: true, ..OUT_OF_ORDER };
 
 /// What a reply means that refuses.
 pub(crate) fn of_reply(own: &[Rule], stage: Stage, reply: &Reply) -> Meaning {
-    let found = rules::find(own, stage, reply);
+    of_gist(own, stage, Gist::of(reply))
+}
+
+/// The same of what rules look at.
+pub(crate) fn of_gist(own: &[Rule], stage: Stage, gist: Gist) -> Meaning {
+    let found = rules::find(own, stage, gist);
     Meaning {
         class: found.class,
         scope: found.scope,

@@ -11,7 +11,7 @@ use crate::config::Timeouts;
 use crate::error::{Fault, SmtpError, Stage};
 use crate::job::Job;
 use crate::reply::Reply;
-use crate::rules::Rule;
+use crate::rules::{Gist, Rule};
 use crate::session::Session;
 
 /// How many commands go out before their answers are read. Answers that nobody reads fill the buffers on the way until both
@@ -58,14 +58,23 @@ struct Recipients {
     meanings: Vec<Option<Meaning>>,
     taken: usize,
     full: bool,
+    /// The last refusal, and what it means.
+    last: Option<(Gist, Meaning)>,
 }
 
 impl Recipients {
     /// Servers say the same to many: what a reply means is found once.
     fn push(&mut self, own: &[Rule], reply: Reply) {
-        let meaning = (!reply.is_positive()).then(|| match (self.replies.last(), self.meanings.last()) {
-            (Some(last), Some(Some(meaning))) if *last == reply => *meaning,
-            _ => classify::of_reply(own, Stage::Recipient, &reply),
+        let meaning = (!reply.is_positive()).then(|| {
+            let gist = Gist::of(&reply);
+            match &self.last {
+                Some((last, meaning)) if *last == gist => *meaning,
+                _ => {
+                    let meaning = classify::of_gist(own, Stage::Recipient, gist.clone());
+                    self.last = Some((gist, meaning));
+                    meaning
+                }
+            }
         });
         self.taken += usize::from(meaning.is_none());
         self.full = self.taken > 0 && meaning.is_some_and(|meaning| meaning.envelope_full);

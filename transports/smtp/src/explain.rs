@@ -9,7 +9,7 @@ use crate::classify::{self, Meaning};
 use crate::error::Stage;
 use crate::inbound::Inbound;
 use crate::reply::Reply;
-use crate::rules::{self, Rule};
+use crate::rules::{self, Gist, Rule};
 
 /// What a reply that refuses means at a stage, and why: see [`explain`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub fn explain(stage: Stage, reply: &str) -> Result<Explanation, NoRefusal> {
 pub(crate) fn with_rules(own: &[Rule], stage: Stage, text: &str) -> Result<Explanation, NoRefusal> {
     match read(text) {
         Ok(reply) if reply.is_negative() => {
-            let found = rules::find(own, stage, &reply);
+            let found = rules::find(own, stage, Gist::of(&reply));
             let unknown = if reply.code() < 500 { "no rule knows this 4yz" } else { "no rule knows this 5yz" };
             Ok(Explanation {
                 class: found.class,

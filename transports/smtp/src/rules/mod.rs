@@ -27,7 +27,7 @@ use std::time::Duration;
 use postrider_transport::{Class, Scope};
 
 use crate::error::Stage;
-use crate::reply::Reply;
+use crate::reply::{Enhanced, Reply};
 use text::Words;
 
 pub use rule::Rule;
@@ -111,10 +111,24 @@ impl Finding<'_> {
     }
 }
 
+/// All of a reply that rules look at. Replies that differ only in what is taken out of them, such as the address that a server
+/// repeats, are the same here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gist {
+    code: u16,
+    enhanced: Option<Enhanced>,
+    words: Words,
+}
+
+impl Gist {
+    pub(crate) fn of(reply: &Reply) -> Self {
+        Self { code: reply.code(), enhanced: reply.enhanced(), words: Words::new(reply.texts()) }
+    }
+}
+
 /// Finds what a refusal means.
-pub(crate) fn find<'a>(own: &'a [Rule], stage: Stage, reply: &Reply) -> Finding<'a> {
-    let words = Words::new(reply.texts());
-    let (code, enhanced) = (reply.code(), reply.enhanced());
+pub(crate) fn find(own: &[Rule], stage: Stage, gist: Gist) -> Finding<'_> {
+    let Gist { code, enhanced, words } = gist;
     let rule = own.iter().chain(RULES.iter()).find(|rule| rule.holds(stage, code, enhanced, &words));
     let by_code = if code < 500 { Class::Transient } else { Class::Permanent };
     let verdict = rule.map(|rule| rule.verdict);
@@ -125,5 +139,64 @@ pub(crate) fn find<'a>(own: &'a [Rule], stage: Stage, reply: &Reply) -> Finding<
         retry_after: wait::read(&words).or_else(|| rule?.wait.map(|wait| wait.min(DAY))),
         rule,
         words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::reply;
+
+    fn found(stage: Stage, text: &str) -> (Scope, Class, bool) {
+        let reply = reply(text);
+        let finding = find(&[], stage, Gist::of(&reply));
+        (finding.scope, finding.class, finding.rule.is_some())
+    }
+
+    #[test]
+    fn every_rule_has_a_source_and_a_condition() {
+        for rule in RULES.iter() {
+            assert!(rule.source_text().len() > 10, "{rule}");
+            assert!(
+                !rule.holds(Stage::Prepare, 299, None, &Words::new(std::iter::empty())),
+                "{rule} is about everything"
+            );
+        }
+    }
+
+    /// What nobody has seen before is not known, and what is known is sure.
+    #[test]
+    fn only_what_no_rule_knows_is_unsure() {
+        use Stage::{Accept, Data, Mail, Recipient};
+        for stage in [Recipient, Data, Accept] {
+            assert_eq!(found(stage, "550 5.7.999 frobnicated"), (Scope::Message, Class::Permanent, false), "{stage}");
+            assert_eq!(found(stage, "554 no"), (Scope::Message, Class::Permanent, false), "{stage}");
+            assert_eq!(found(stage, "451 4.7.1 hm"), (Scope::Message, Class::Transient, false), "{stage}");
+        }
+        for text in ["550 5.1.1 x", "550 5.1.10 x", "556 x", "551 x", "550 User unknown", "550 Mailbox unavailable"] {
+            assert_eq!(found(Recipient, text), (Scope::Message, Class::Permanent, true), "{text}");
+        }
+        // Nothing but the sender has been named there.
+        assert_eq!(found(Mail, "550 frobnicated"), (Scope::Sender, Class::Permanent, true));
+    }
+
+    /// Codes of both classes, each by its registered subject, where nothing is said in words.
+    #[test]
+    fn an_enhanced_code_of_the_other_class_is_no_reason() {
+        assert_eq!(found(Stage::Recipient, "550 4.2.2 hm"), (Scope::Message, Class::Permanent, false));
+        assert_eq!(found(Stage::Recipient, "450 5.7.25 hm"), (Scope::Message, Class::Transient, true));
+        assert_eq!(found(Stage::Accept, "554 sorry (#5.7.25)"), (Scope::Transport, Class::Permanent, true));
+    }
+
+    #[test]
+    fn a_word_in_an_address_or_a_link_is_nobodys() {
+        let plain = found(Stage::Accept, "554 5.7.999 hm");
+        for text in [
+            "554 5.7.999 <quota.exceeded@spam.example> hm",
+            "554 5.7.999 hm, see https://example.com/mailbox/full?user=unknown",
+            "554 5.7.999 hm mailbox-full.example.com hm",
+        ] {
+            assert_eq!(found(Stage::Accept, text), plain, "{text}");
+        }
     }
 }
