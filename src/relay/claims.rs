@@ -22,18 +22,16 @@ pub(super) struct Claims<S, T> {
     permits: Arc<Semaphore>,
     /// Of a pass that ends by itself: when it began, by the database's clock.
     cutoff: Mutex<Option<SystemTime>>,
-    ends_by_itself: bool,
     /// Claims whose answers never came, and when they were given up.
     unheard: Mutex<VecDeque<(ClaimId, Instant)>>,
 }
 
 impl<S: Store, T: Transport> Claims<S, T> {
-    pub(super) fn new(shared: &Arc<Shared<S, T>>, ends_by_itself: bool) -> Self {
+    pub(super) fn new(shared: &Arc<Shared<S, T>>) -> Self {
         Self {
             shared: Arc::clone(shared),
             permits: Arc::new(Semaphore::new(shared.settings.concurrency)),
             cutoff: Mutex::new(None),
-            ends_by_itself,
             unheard: Mutex::default(),
         }
     }
@@ -53,7 +51,7 @@ impl<S: Store, T: Transport> Claims<S, T> {
         }
         let mut claim = Claim::new(limit, shared.settings.lease)
             .max_bytes(shared.settings.memory_octets().saturating_sub(shared.in_flight.octets()));
-        if self.ends_by_itself {
+        if shared.ends_by_itself {
             claim = claim.due_by(self.cutoff().await?);
         }
         let asked = Instant::now();

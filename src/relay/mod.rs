@@ -220,7 +220,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
     }
 
     async fn work(self, mode: RunMode, shutdown: CancellationToken) -> Result<Pass, StoreError> {
-        let shared = Arc::new(Shared::new(self.store, self.transport, self.settings));
+        let shared = Arc::new(Shared::new(self.store, self.transport, self.settings, mode != RunMode::Run));
         let background = heartbeat::start(&shared);
         let result = run::run(&shared, mode, shutdown).await;
         background.stop().await;

@@ -193,7 +193,10 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             let mut judged = Judged::from(&verdict);
             if verdict.scope == Scope::Transport && result.is_err() {
                 // No longer than others wait: the transport works, or the pause has an end.
-                judged.wait = Some(self.shared.evidence().remaining_or_first(Instant::now().into_std(), random()));
+                let now = Instant::now().into_std();
+                let wait =
+                    (!self.shared.ends_by_itself).then(|| self.shared.evidence().remaining_or_first(now, random()));
+                judged.wait = wait.or(judged.wait);
             }
             claimed.lease.recipients = outgoing.into_recipients();
             let settlement = settle_call(&self.shared, &claimed, time, &result, judged, verdict.note);

@@ -52,7 +52,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         Self {
             shared,
             mode,
-            claims: Arc::new(Claims::new(shared, mode != RunMode::Run)),
+            claims: Arc::new(Claims::new(shared)),
             sends: JoinSet::new(),
             completions: Some(completions),
             post_notify: PostNotifyPolling::default(),

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postrider_transport::{Admit, Failure, Receipt, Transport, mask_addresses};
+use postrider_transport::{Admit, Breaker, Failure, Receipt, Transport, mask_addresses};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -25,6 +25,8 @@ pub(super) struct Shared<S, T> {
     pub(super) store: S,
     pub(super) transport: Arc<T>,
     pub(super) settings: Settings,
+    /// Whether this is a pass, and not a relay that goes on.
+    pub(super) ends_by_itself: bool,
     pub(super) outage: Outage,
     /// Whether results wait for a database that does not take them. Until it does, nothing is claimed: this relay would take its
     /// own deliveries over.
@@ -43,7 +45,7 @@ pub(super) struct Shared<S, T> {
 }
 
 impl<S: Store, T: Transport> Shared<S, T> {
-    pub(super) fn new(store: S, transport: Arc<T>, settings: Settings) -> Self {
+    pub(super) fn new(store: S, transport: Arc<T>, settings: Settings, ends_by_itself: bool) -> Self {
         // The server is to give up first: what this relay has given up must not be done all the same.
         let store = store.with_call_limit(call_limit(&settings).mul_f64(0.8));
         Self {
@@ -60,6 +62,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
             renewed: Mutex::new(Instant::now()),
             pass: Mutex::default(),
             settings,
+            ends_by_itself,
         }
     }
 
@@ -104,13 +107,21 @@ impl<S: Store, T: Transport> Shared<S, T> {
 
     /// Says what a call came to, by evidence, and tells everybody what changes for others.
     pub(super) fn judge(&self, result: &Result<Receipt, Failure>, call: Call<'_>) -> Verdict {
-        let verdict = self.evidence().judge(result, call, random());
+        let mut verdict = self.evidence().judge(result, call, random());
+        if self.ends_by_itself && verdict.wait.is_some() {
+            // A pass does not wait for the end of a pause, and the next one is to try for itself.
+            verdict.wait =
+                Some(result.as_ref().err().and_then(Failure::retry_after).unwrap_or_default().min(Breaker::LONGEST));
+        }
         verdict.changes.iter().for_each(|change| self.announce(change));
         verdict
     }
 
     pub(super) fn admit_sender(&self, sender: Option<&str>, now: Instant) -> Admission {
-        self.evidence().admit_sender(sender, now.into_std())
+        match self.evidence().admit_sender(sender, now.into_std()) {
+            Admission::Wait(_) if self.ends_by_itself => Admission::Wait(Duration::ZERO),
+            admission => admission,
+        }
     }
 
     pub(super) fn announce(&self, change: &Change) {

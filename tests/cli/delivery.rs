@@ -96,7 +96,7 @@ fn show_tells_who_got_it_and_who_did_not_and_why() {
 fn a_dead_letter_can_be_sent_again() {
     let refused = Mutex::new(true);
     let server = Server::with(move |ask| match ask {
-        Ask::Content if std::mem::take(&mut *refused.lock().unwrap()) => Answer::Say("554 5.7.1 not today"),
+        Ask::Content if std::mem::take(&mut *refused.lock().unwrap()) => Answer::Say("552 5.3.4 too large today"),
         _ => Answer::Yes,
     });
     let tool = Tool::new();

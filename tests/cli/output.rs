@@ -74,7 +74,7 @@ fn scripts_find_the_names_that_they_were_promised() {
 #[test]
 fn people_get_a_table_that_no_server_can_draw_on() {
     let server = Server::with(|ask| match ask {
-        Ask::Content => Answer::Say("554 5.7.1 \x1b[2Jgone \x07"),
+        Ask::Content => Answer::Say("552 5.3.4 \x1b[2Jgone \x07"),
         _ => Answer::Yes,
     });
     let tool = Tool::new();
@@ -83,7 +83,7 @@ fn people_get_a_table_that_no_server_can_draw_on() {
     let table = tool.ok(&["list"]);
     let lines: Vec<_> = table.lines().collect();
     assert!(lines[0].starts_with("ID ") && lines.len() == 2, "{table}");
-    assert!(lines[1].starts_with(&id) && lines[1].contains("dead") && lines[1].contains("554"), "{table}");
+    assert!(lines[1].starts_with(&id) && lines[1].contains("dead") && lines[1].contains("552"), "{table}");
     let shown = tool.ok(&["show", &id]);
     assert!(shown.contains("gone"));
     assert!(shown.lines().any(|line| line.trim() == "transport: smtp"), "{shown}");
