@@ -114,8 +114,11 @@ pub(super) enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     Pass,
-    /// It finds out whether its sender may send again; the number is to be [given back](Evidence::give_back_sender).
-    SenderProbe(u64),
+    /// It finds out whether its sender, or its sender's domain, may send again. To be [given back](Evidence::give_back_sender).
+    SenderProbe {
+        of_domain: bool,
+        number: u64,
+    },
     /// Its sender is paused, for so long.
     Wait(Duration),
 }
@@ -155,8 +158,8 @@ impl Evidence {
     }
 
     /// Says that a sender's probe came to nothing.
-    pub(super) fn give_back_sender(&mut self, sender: &str, number: u64) {
-        self.senders.give_back(sender, number);
+    pub(super) fn give_back_sender(&mut self, sender: &str, of_domain: bool, number: u64) {
+        self.senders.give_back(sender, of_domain, number);
     }
 
     /// Why the transport is paused, if it is.
@@ -229,10 +232,9 @@ impl Evidence {
             self.row = None;
             changes.push(Change::TransportResumed);
         }
-        if let Some(sender) = call.sender
-            && self.senders.accepted(sender, call.time)
-        {
-            changes.push(Change::SenderResumed { sender: sender.to_owned() });
+        if let Some(sender) = call.sender {
+            let resumed = self.senders.accepted(sender, call.time).into_iter();
+            changes.extend(resumed.map(|sender| Change::SenderResumed { sender }));
         }
         // A recipient who is refused a second time, by words that no rule knows, while others are not.
         let again = call.before.is_some_and(|before| !before.sure && (before.scope.is_none() || others));
@@ -300,11 +302,14 @@ impl Evidence {
             return verdict;
         };
         let reason = failure.to_string();
-        let (pause, remaining) = self.senders.pause(sender, &reason, failure.retry_after(), random, call.time);
+        let (begun, remaining) = self.senders.pause(sender, &reason, failure.retry_after(), random, call.time);
         verdict.wait = Some(remaining);
-        if let Some(pause) = pause {
-            verdict.changes.push(Change::SenderPaused { sender: sender.to_owned(), reason, pause });
-        }
+        let begun = begun.into_iter();
+        verdict.changes.extend(begun.map(|(sender, pause)| Change::SenderPaused {
+            sender,
+            reason: reason.clone(),
+            pause,
+        }));
         verdict
     }
 

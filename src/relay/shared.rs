@@ -235,6 +235,7 @@ impl<S: Store, T: Transport> Drop for TransportProbe<S, T> {
 pub(super) struct SenderProbe<S: Store, T: Transport> {
     shared: Arc<Shared<S, T>>,
     sender: String,
+    of_domain: bool,
     number: u64,
 }
 
@@ -242,8 +243,8 @@ impl<S: Store, T: Transport> SenderProbe<S, T> {
     /// `None` where this is no probe.
     pub(super) fn new(shared: &Arc<Shared<S, T>>, sender: Option<&str>, admission: Admission) -> Option<Self> {
         match (sender, admission) {
-            (Some(sender), Admission::SenderProbe(number)) => {
-                Some(Self { shared: Arc::clone(shared), sender: sender.to_owned(), number })
+            (Some(sender), Admission::SenderProbe { of_domain, number }) => {
+                Some(Self { shared: Arc::clone(shared), sender: sender.to_owned(), of_domain, number })
             }
             _ => None,
         }
@@ -252,7 +253,7 @@ impl<S: Store, T: Transport> SenderProbe<S, T> {
 
 impl<S: Store, T: Transport> Drop for SenderProbe<S, T> {
     fn drop(&mut self) {
-        self.shared.evidence().give_back_sender(&self.sender, self.number);
+        self.shared.evidence().give_back_sender(&self.sender, self.of_domain, self.number);
     }
 }
 

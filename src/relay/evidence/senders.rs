@@ -1,6 +1,10 @@
-//! The senders that failed.
+//! The senders that failed, and their domains.
+//!
+//! A sender is an address. Where two addresses of a domain are refused, and none of that domain is taken in between, the next one would
+//! be as well: the domain is then paused in place of its addresses, under its name with an `@` before it.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use postrider_transport::{Admit, Backoff, BreakerState, CallTime};
@@ -10,6 +14,9 @@ use super::{Admission, Call};
 
 /// So many are remembered. Who is forgotten costs one more call.
 const MOST: usize = 1024;
+
+/// So many refused addresses of a domain are a sign that the domain is refused.
+const OF_A_DOMAIN: usize = 2;
 
 /// How long the second message of a sender waits while the first one finds out.
 const WHILE_PROBING: Duration = Duration::from_secs(1);
@@ -26,6 +33,8 @@ struct Sender {
     /// When the last call began that was accepted.
     accepted: Option<Instant>,
     blamed: Streak,
+    /// Of a domain: the different addresses that were refused since one of it was taken, by their hashes.
+    addresses: Vec<u64>,
     /// When the first of those failed.
     since: Instant,
     /// When something was last heard of it.
@@ -42,26 +51,30 @@ impl Senders {
         if self.known.is_empty() {
             return Admission::Pass;
         }
-        let Some(known) = self.known.get_mut(sender) else {
+        // While a domain is paused, it speaks for its addresses.
+        let of_domain = self.known.get(domain(sender)).is_some_and(|known| known.pause.is_paused());
+        let key = if of_domain { domain(sender) } else { sender };
+        let Some(known) = self.known.get_mut(key) else {
             return Admission::Pass;
         };
         match known.pause.admit(now) {
             Admit::All => Admission::Pass,
-            Admit::Probe(number) => Admission::SenderProbe(number),
+            Admit::Probe(number) => Admission::SenderProbe { of_domain, number },
             Admit::NotBefore(until) => Admission::Wait(until.saturating_duration_since(now)),
             Admit::Probing => Admission::Wait(WHILE_PROBING),
         }
     }
 
-    pub(super) fn give_back(&mut self, sender: &str, number: u64) {
-        if let Some(known) = self.known.get_mut(sender) {
+    pub(super) fn give_back(&mut self, sender: &str, of_domain: bool, number: u64) {
+        if let Some(known) = self.known.get_mut(if of_domain { domain(sender) } else { sender }) {
             known.pause.give_back(number);
         }
     }
 
     pub(super) fn paused(&self) -> Vec<(String, String)> {
-        let paused =
-            self.known.iter().filter_map(|(sender, known)| Some((sender.clone(), known.pause.reason()?.to_owned())));
+        let is_shown = |sender: &str| sender.starts_with('@') || !self.is_paused(domain(sender));
+        let paused = self.known.iter().filter(|(sender, _)| is_shown(sender));
+        let paused = paused.filter_map(|(sender, known)| Some((sender.clone(), known.pause.reason()?.to_owned())));
         let mut paused: Vec<_> = paused.collect();
         paused.sort_unstable();
         paused
@@ -78,18 +91,29 @@ impl Senders {
         count
     }
 
-    /// Takes note that a sender's message was accepted. `true` if that ends a pause.
-    pub(super) fn accepted(&mut self, sender: &str, time: CallTime) -> bool {
+    fn is_paused(&self, key: &str) -> bool {
+        self.known.get(key).is_some_and(|known| known.pause.is_paused())
+    }
+
+    /// Takes note that a sender's message was accepted. The pauses that this ends.
+    pub(super) fn accepted(&mut self, sender: &str, time: CallTime) -> Vec<String> {
+        let mut resumed = Vec::new();
         if self.known.is_empty() {
-            return false;
+            return resumed;
         }
-        let Some(known) = self.known.get_mut(sender) else {
-            return false;
-        };
-        known.heard = time.ended;
-        known.accepted = known.accepted.max(Some(time.began));
-        known.blamed.clear();
-        known.pause.worked(time)
+        for key in [sender, domain(sender)] {
+            let Some(known) = self.known.get_mut(key) else {
+                continue;
+            };
+            known.heard = time.ended;
+            known.accepted = known.accepted.max(Some(time.began));
+            known.blamed.clear();
+            known.addresses.clear();
+            if known.pause.worked(time) {
+                resumed.push(key.to_owned());
+            }
+        }
+        resumed
     }
 
     /// Whether another message of the call's sender was accepted since the call's message failed.
@@ -106,7 +130,7 @@ impl Senders {
         matches!((known, accepted), (Some(known), Some(accepted)) if accepted > known.since)
     }
 
-    /// Pauses a sender. The pause, if it begins now, and how long is left of it.
+    /// Pauses a sender, and its domain if that is refused. The pauses that begin, and how long is left of the longer one.
     pub(super) fn pause(
         &mut self,
         sender: &str,
@@ -114,10 +138,28 @@ impl Senders {
         asked: Option<Duration>,
         random: f64,
         time: CallTime,
-    ) -> (Option<Duration>, Duration) {
+    ) -> (Vec<(String, Duration)>, Duration) {
+        let mut begun = Vec::new();
         let known = self.entry(sender, time);
-        let pause = known.pause.failed(reason.to_owned(), asked, random, time);
-        (pause, known.pause.remaining(time.ended).unwrap_or_default())
+        let mut remaining = Duration::ZERO;
+        if let Some(pause) = known.pause.failed(reason.to_owned(), asked, random, time) {
+            begun.push((sender.to_owned(), pause));
+        }
+        remaining = remaining.max(known.pause.remaining(time.ended).unwrap_or_default());
+        if !domain(sender).is_empty() {
+            let known = self.entry(domain(sender), time);
+            let address = hash(sender);
+            if known.addresses.len() < OF_A_DOMAIN && !known.addresses.contains(&address) {
+                known.addresses.push(address);
+            }
+            if known.addresses.len() >= OF_A_DOMAIN {
+                if let Some(pause) = known.pause.failed(reason.to_owned(), asked, random, time) {
+                    begun.push((domain(sender).to_owned(), pause));
+                }
+                remaining = remaining.max(known.pause.remaining(time.ended).unwrap_or_default());
+            }
+        }
+        (begun, remaining)
     }
 
     fn entry(&mut self, sender: &str, time: CallTime) -> &mut Sender {
@@ -129,6 +171,7 @@ impl Senders {
             pause: BreakerState::new(backoff, time.ended),
             accepted: None,
             blamed: Streak::default(),
+            addresses: Vec::new(),
             since: time.ended,
             heard: time.ended,
         });
@@ -143,4 +186,15 @@ impl Senders {
             self.known.remove(&sender);
         }
     }
+}
+
+/// The domain with its `@`, which no address begins with; empty where there is none.
+fn domain(sender: &str) -> &str {
+    sender.rfind('@').map_or("", |at| &sender[at..])
+}
+
+fn hash(sender: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    sender.hash(&mut hasher);
+    hasher.finish()
 }

@@ -203,17 +203,39 @@ fn a_refused_sender_waits_and_others_go_on() {
     assert!(matches!(admit(&mut world, "bad@example.com"), Admission::Wait(wait) if wait <= SECOND));
     assert_eq!(admit(&mut world, "good@example.com"), Admission::Pass);
     world.wait(SECOND);
-    let Admission::SenderProbe(number) = admit(&mut world, "bad@example.com") else { panic!("no probe") };
+    let Admission::SenderProbe { of_domain, number } = admit(&mut world, "bad@example.com") else { panic!("no probe") };
     assert_eq!(admit(&mut world, "bad@example.com"), Admission::Wait(SECOND));
-    world.evidence.give_back_sender("bad@example.com", number);
-    assert!(matches!(admit(&mut world, "bad@example.com"), Admission::SenderProbe(_)));
+    world.evidence.give_back_sender("bad@example.com", of_domain, number);
+    assert!(matches!(admit(&mut world, "bad@example.com"), Admission::SenderProbe { .. }));
     let verdict = world.call(&mut bad, sender());
     assert_eq!(verdict.wait, Some(SECOND * 2));
     world.wait(SECOND * 2);
-    assert!(matches!(admit(&mut world, "bad@example.com"), Admission::SenderProbe(_)));
+    assert!(matches!(admit(&mut world, "bad@example.com"), Admission::SenderProbe { .. }));
     let resumed = world.call(&mut bad, Ok(Receipt::new()));
     assert_eq!(resumed.changes, [Change::SenderResumed { sender: "bad@example.com".to_owned() }]);
     assert_eq!(admit(&mut world, "bad@example.com"), Admission::Pass);
+}
+
+#[test]
+fn two_refused_addresses_pause_their_domain_until_one_of_it_is_taken() {
+    let mut world = World::new();
+    let admit = |world: &mut World, sender| world.evidence.admit_sender(Some(sender), world.now);
+    world.call(&mut mail("a@example.com", "x@example.org"), sender());
+    assert_eq!(admit(&mut world, "b@example.com"), Admission::Pass);
+    world.call(&mut mail("b@example.com", "x@example.org"), sender());
+    assert_eq!(world.evidence.paused_senders(), [("@example.com".to_owned(), "550 not verified".to_owned())]);
+    assert!(matches!(admit(&mut world, "c@example.com"), Admission::Wait(_)));
+    assert_eq!(admit(&mut world, "a@other.example.com"), Admission::Pass);
+    world.wait(SECOND);
+    assert!(matches!(admit(&mut world, "c@example.com"), Admission::SenderProbe { of_domain: true, .. }));
+    assert_eq!(admit(&mut world, "a@example.com"), Admission::Wait(SECOND), "one finds out for the domain");
+    let resumed = world.call(&mut mail("c@example.com", "x@example.org"), Ok(Receipt::new()));
+    assert_eq!(resumed.changes, [Change::SenderResumed { sender: "@example.com".to_owned() }]);
+    assert_eq!(admit(&mut world, "d@example.com"), Admission::Pass);
+    assert!(
+        matches!(admit(&mut world, "a@example.com"), Admission::SenderProbe { of_domain: false, .. }),
+        "its own pause"
+    );
 }
 
 #[test]
@@ -225,7 +247,7 @@ fn what_the_sender_is_blamed_for_is_the_messages_own_if_others_of_it_go_through(
     world.accept("other@example.com");
     assert_eq!(world.call(&mut poison, sender()).scope, Scope::Sender, "another sender says nothing about this one");
     world.wait(SECOND * 2);
-    assert!(matches!(world.evidence.admit_sender(Some("a@example.com"), world.now), Admission::SenderProbe(_)));
+    assert!(matches!(world.evidence.admit_sender(Some("a@example.com"), world.now), Admission::SenderProbe { .. }));
     world.accept("a@example.com");
     let verdict = world.call(&mut poison, sender());
     assert_eq!((verdict.scope, verdict.charge, verdict.believed), (Scope::Message, true, false));
