@@ -45,6 +45,7 @@ pub use postrider_transport::{
     Address, AddressError, AllFailed, Attachment, Backoff, BoxTransport, Class, Classify, CodecError, DeliveryId,
     Email, EmailBuilder, EmailError, Encoded, Failover, Failure, IntoMailbox, ListUnsubscribe, Mailbox, Message,
     Outgoing, Receipt, Recipient, Redirect, Refusal, RoundRobin, Scope, Tap, TimedOut, Timeout, Transport, Unsupported,
+    Waiting, mask_addresses, pattern,
 };
 
 /// Mail by a provider's HTTP API.

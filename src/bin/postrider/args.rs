@@ -58,7 +58,7 @@ A transport is a URL:
   mailgun://KEY@default?domain=mg.example.com     mailjet://KEY:SECRET@default
 
 or is made of others, which whitespace parts, and which may be made of others in turn:
-  failover(URL URL …)             the next, where one is to blame itself
+  failover(URL URL …)             the next, where one is out of order or refuses the sender
   round-robin(3*URL URL 0*URL …)  each its share: here 3 of 4, 1 of 4, and a spare
   timeout(60s URL)                an end to calls that take too long
   rate-limit(14/1s URL)           no more than 14 in a second

@@ -1,11 +1,11 @@
 //! Sending.
 
-use postrider::{AdminStore, Outbox, Pass, RetryPolicy};
+use postrider::{AdminStore, Outbox, Pass, RetryPolicy, mask_addresses};
 use serde_json::json;
 
 use crate::args::Work;
 use crate::fail::{Fail, warn};
-use crate::output::Out;
+use crate::output::{Out, printable};
 use crate::progress::Progress;
 use crate::{logs, signals, transport};
 
@@ -53,6 +53,14 @@ pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Re
         out.line(summary(&pass))?
     }
     out.finish()?;
+    for paused in &pass.paused_senders {
+        let line = format!(
+            "the sender {} is refused: {}; its mail is still pending",
+            mask_addresses(&paused.sender),
+            paused.reason
+        );
+        warn(&printable(&line));
+    }
     let stopped = stopping.is_cancelled();
     match &pass.paused {
         Some(pause) => {
@@ -83,6 +91,10 @@ fn summary_json(pass: &Pass) -> serde_json::Value {
         "in_doubt": pass.in_doubt,
         "lease_lost": pass.lease_lost,
         "paused": pass.paused.as_ref().map(|pause| format!("{}: {}", pause.transport, pause.reason)),
+        "paused_senders": pass.paused_senders.iter().map(|paused| json!({
+            "sender": paused.sender,
+            "reason": paused.reason,
+        })).collect::<Vec<_>>(),
     })
 }
 
