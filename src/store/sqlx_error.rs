@@ -153,12 +153,17 @@ mod tests {
         let cases = [
             ("5", "database is locked", StoreErrorKind::Conflict),
             ("517", "database is locked", StoreErrorKind::Conflict),
+            ("6", "database table is locked", StoreErrorKind::Conflict),
+            ("13", "database or disk is full", StoreErrorKind::Unavailable),
             ("1", "no such table: postrider_queue", StoreErrorKind::NotMigrated),
             ("1", "no such table: users", StoreErrorKind::Rejected),
             ("2067", "UNIQUE constraint failed", StoreErrorKind::Rejected),
             ("57P01", "terminating connection", StoreErrorKind::Unavailable),
             ("40001", "could not serialize access", StoreErrorKind::Conflict),
             ("40P01", "deadlock detected", StoreErrorKind::Conflict),
+            ("55P03", "could not obtain lock", StoreErrorKind::Conflict),
+            ("40003", "statement completion unknown", StoreErrorKind::Unavailable),
+            ("25006", "cannot execute INSERT in a read-only transaction", StoreErrorKind::Unavailable),
             ("42P01", "relation does not exist", StoreErrorKind::NotMigrated),
             ("23505", "duplicate key", StoreErrorKind::Rejected),
         ];
@@ -172,6 +177,10 @@ mod tests {
         let cases = [
             ("HY000", 1205, StoreErrorKind::Conflict),
             ("40001", 1213, StoreErrorKind::Conflict),
+            ("HY000", 1020, StoreErrorKind::Conflict),
+            ("HY000", 3101, StoreErrorKind::Conflict),
+            ("HY000", 3572, StoreErrorKind::Conflict),
+            ("08S01", 1047, StoreErrorKind::Unavailable),
             ("25006", 1792, StoreErrorKind::Unavailable),
             ("70100", 1927, StoreErrorKind::Unavailable),
             ("08S01", 1053, StoreErrorKind::Unavailable),
