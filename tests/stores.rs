@@ -1,9 +1,16 @@
 //! The conformance suite, stamped on every store of this crate.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use postrider::testkit::store::StoreUnderTest;
 use postrider::{DeliveryId, NewRow, Store, TestClock};
+
+/// Where a server is that scripts/test has started.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn url(server: &str) -> String {
+    let name = format!("POSTRIDER_TEST_{server}_URL");
+    std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"))
+}
 
 mod memory {
     use super::*;
@@ -72,15 +79,14 @@ mod postgres {
     use postrider::{AdminStore, PgStore};
     use sqlx::postgres::PgPoolOptions;
 
-    struct Postgres;
+    /// On the server that a variable names.
+    struct Postgres(&'static str);
 
     impl StoreUnderTest for Postgres {
         type Store = PgStore;
 
         async fn fresh(&self, clock: TestClock) -> PgStore {
-            let url =
-                std::env::var("POSTRIDER_TEST_PG_URL").expect("POSTRIDER_TEST_PG_URL is not set: run scripts/test");
-            let pool = PgPoolOptions::new().max_connections(8).connect(&url).await.unwrap();
+            let pool = PgPoolOptions::new().max_connections(8).connect(&url(self.0)).await.unwrap();
             let schema = format!("t_{}", DeliveryId::new().as_uuid().simple());
             let store = PgStore::in_schema(pool, &schema).unwrap().with_test_clock(clock);
             store.migrate().await.unwrap();
@@ -99,10 +105,19 @@ mod postgres {
         }
     }
 
-    postrider::store_tests!(
-        #[ignore = "needs PostgreSQL: run scripts/test"]
-        Postgres
-    );
+    mod debian {
+        postrider::store_tests!(
+            #[ignore = "needs PostgreSQL: run scripts/test"]
+            super::Postgres("PG")
+        );
+    }
+
+    mod version_18 {
+        postrider::store_tests!(
+            #[ignore = "needs PostgreSQL 18: run scripts/test"]
+            super::Postgres("PG18")
+        );
+    }
 }
 
 #[cfg(feature = "mysql")]
@@ -111,15 +126,14 @@ mod mysql {
     use postrider::{AdminStore, MySqlStore};
     use sqlx::mysql::MySqlPoolOptions;
 
-    struct MySql;
+    /// On the server that a variable names.
+    struct MySql(&'static str);
 
     impl StoreUnderTest for MySql {
         type Store = MySqlStore;
 
         async fn fresh(&self, clock: TestClock) -> MySqlStore {
-            let url = std::env::var("POSTRIDER_TEST_MYSQL_URL")
-                .expect("POSTRIDER_TEST_MYSQL_URL is not set: run scripts/test");
-            let pool = MySqlPoolOptions::new().max_connections(8).connect(&url).await.unwrap();
+            let pool = MySqlPoolOptions::new().max_connections(8).connect(&url(self.0)).await.unwrap();
             let prefix = format!("t{}_", DeliveryId::new().as_uuid().simple());
             let store = MySqlStore::with_table_prefix(pool, &prefix).unwrap().with_test_clock(clock);
             store.migrate().await.unwrap();
@@ -138,8 +152,18 @@ mod mysql {
         }
     }
 
-    postrider::store_tests!(
-        #[ignore = "needs MariaDB: run scripts/test"]
-        MySql
-    );
+    mod mariadb {
+        postrider::store_tests!(
+            #[ignore = "needs MariaDB: run scripts/test"]
+            super::MySql("MARIADB")
+        );
+    }
+
+    #[allow(clippy::module_inception, reason = "the store is named for this one of its servers")]
+    mod mysql {
+        postrider::store_tests!(
+            #[ignore = "needs MySQL: run scripts/test"]
+            super::MySql("MYSQL")
+        );
+    }
 }

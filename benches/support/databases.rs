@@ -60,7 +60,7 @@ pub(crate) async fn pg_store(connections: u32) -> PgStore {
 
 /// A database of its own on the MariaDB of the tests.
 pub(crate) async fn mysql(connections: u32) -> MySqlPool {
-    let url = variable("POSTRIDER_TEST_MYSQL_URL");
+    let url = variable("POSTRIDER_TEST_MARIADB_URL");
     let (name, old) = next(&ON_MARIADB);
     let admin = MySqlPoolOptions::new().max_connections(1).connect(&url).await.expect("MariaDB answers");
     if let Some(old) = old {

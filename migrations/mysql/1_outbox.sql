@@ -81,7 +81,7 @@ CREATE TABLE IF NOT EXISTS postrider_relays (
 CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     id            BINARY(16)  NOT NULL PRIMARY KEY DEFAULT (UNHEX(CONCAT(
         LPAD(HEX(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000), 12, '0'),
-        '7', LEFT(MD5(CONCAT(UUID(), RAND())), 3), '8', LEFT(MD5(CONCAT(UUID(), RAND())), 15)))),
+        '7', LEFT(SHA2(CONCAT(UUID(), RAND()), 256), 3), '8', LEFT(SHA2(CONCAT(UUID(), RAND()), 256), 15)))),
     created_at    BIGINT      NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
     format        VARCHAR(64) NOT NULL,                     -- 'email/1'
     body          LONGTEXT    NOT NULL,                     -- the message, in that format

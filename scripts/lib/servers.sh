@@ -1,9 +1,12 @@
 # shellcheck shell=bash
 # For the scripts that run tests against real servers: `prepare` sees to the
 # tools, `start_servers` starts everything in scripts/servers and arranges that
-# it is stopped and removed however the script ends, `run` runs one command.
-# To be sourced from the project's root, under `set -euo pipefail`.
+# it is stopped and removed however the script ends, `run` runs one command, and
+# `versions` says which databases were met.
+# To be sourced from the project's root, under `set -euo pipefail`. `without`
+# names servers that the script has no use for.
 
+without=
 work=
 started=()
 group=
@@ -14,10 +17,19 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -- "$@"; fi
 }
 
+# The names of the servers to start, one a line.
+servers() {
+    local script name
+    for script in scripts/servers/*.sh; do
+        name=$(basename "$script" .sh)
+        [[ " $without " == *" $name "* ]] || echo "$name"
+    done
+}
+
 missing_packages() {
     local server
     command -v cc >/dev/null || echo build-essential
-    for server in scripts/servers/*.sh; do "$server" needs; done
+    for server in $(servers); do "scripts/servers/$server.sh" needs; done
 }
 
 # Makes sure that everything is installed, or says what is not and exits 2.
@@ -53,21 +65,33 @@ prepare() {
 }
 
 start_servers() {
-    local server name exports
+    local name exports
     trap clean_up EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     work=$(mktemp -d)
     # The servers' own users must pass through.
     chmod 711 "$work"
-    for server in scripts/servers/*.sh; do
-        name=$(basename "$server" .sh)
+    for name in $(servers); do
         mkdir "$work/$name"
         started+=("$name")
         say "starting $name"
-        exports=$(as_root "$server" start "$work/$name")
+        exports=$(as_root "scripts/servers/$name.sh" start "$work/$name")
         eval "$exports"
     done
+}
+
+# The databases that were started, with SQLite as the tests compile it in.
+versions() {
+    local name sqlite source
+    for name in PG PG18 MARIADB MYSQL; do
+        name=POSTRIDER_TEST_${name}_VERSION
+        [ -z "${!name:-}" ] || printf '%s, ' "${!name}"
+    done
+    source=$(awk '$1 == "name" && $3 == "\"libsqlite3-sys\"" { getline; gsub("\"", ""); print $3 }' Cargo.lock)
+    sqlite=$(awk '$1 == "#define" && $2 == "SQLITE_VERSION" { gsub("\"", ""); print $3 }' \
+        "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"libsqlite3-sys-$source"/sqlite3/sqlite3.h 2>/dev/null) || true
+    echo "SQLite ${sqlite:-of libsqlite3-sys $source}"
 }
 
 # Runs a command in a process group of its own, so that an interrupted script

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::server::{Answer, Ask, Server};
-use crate::servers::{mariadb, mysql_url, new_name, pg_url, pgbouncer, postgres};
+use crate::servers::{MySql, new_name, pg_url, pgbouncer, postgres};
 use crate::tool::{Tool, wait_until};
 
 /// Each of these on each of the servers.
@@ -34,7 +34,17 @@ macro_rules! on_each_server {
                 #[test]
                 #[ignore = "needs MariaDB: run scripts/test"]
                 fn $test() {
-                    super::$test(super::mariadb().0);
+                    super::$test(super::MySql::MariaDb.tool().0);
+                }
+            )*
+        }
+
+        mod on_mysql {
+            $(
+                #[test]
+                #[ignore = "needs MySQL: run scripts/test"]
+                fn $test() {
+                    super::$test(super::MySql::MySql.tool().0);
                 }
             )*
         }
@@ -162,9 +172,10 @@ fn without_tables_every_command_says_to_migrate(tool: Tool) {
 }
 
 #[test]
-#[ignore = "needs PostgreSQL and MariaDB: run scripts/test"]
+#[ignore = "needs PostgreSQL, MariaDB and MySQL: run scripts/test"]
 fn outboxes_beside_each_other_do_not_meet() {
-    for (url, option) in [(pg_url(), "--schema"), (mysql_url(), "--table-prefix")] {
+    let mysql = [MySql::MariaDb, MySql::MySql].map(|server| (server.url(), "--table-prefix"));
+    for (url, option) in [(pg_url(), "--schema")].into_iter().chain(mysql) {
         let (one, other) = (new_name(), new_name());
         let tool = Tool::of(vec![("DATABASE_URL", url)]);
         for name in [&one, &other] {
@@ -177,20 +188,24 @@ fn outboxes_beside_each_other_do_not_meet() {
 }
 
 #[test]
-#[ignore = "needs PostgreSQL and MariaDB: run scripts/test"]
+#[ignore = "needs PostgreSQL, MariaDB and MySQL: run scripts/test"]
 fn a_database_that_refuses_gives_one_line_and_no_secret() {
     let with_password = |url: &str, user: &str, database: &str| {
         let (scheme, rest) = url.split_once("://").unwrap();
         let host = rest.split_once('@').unwrap().1.split_once('/').unwrap().0;
         format!("{scheme}://{user}:h0rse@{host}/{database}")
     };
-    crate::servers::mariadb_client("CREATE USER IF NOT EXISTS ada IDENTIFIED BY 'an0ther'; FLUSH PRIVILEGES");
-    for (url, why) in [
+    let mut refused = vec![
         (with_password(&pg_url(), "postgres", "no_such_database"), "does not exist"),
         (with_password(&pg_url(), "no_such_user", "postgres"), "does not exist"),
-        (with_password(&mysql_url(), "ada", "postrider"), "Access denied"),
-        (with_password(&mysql_url(), "no_such_user", "postrider"), "Access denied"),
-    ] {
+    ];
+    for server in [MySql::MariaDb, MySql::MySql] {
+        server.client("CREATE USER IF NOT EXISTS ada IDENTIFIED BY 'an0ther'");
+        refused.extend(
+            ["ada", "no_such_user"].map(|user| (with_password(&server.url(), user, "postrider"), "Access denied")),
+        );
+    }
+    for (url, why) in refused {
         let tool = Tool::of(vec![("DATABASE_URL", url.clone())]);
         for args in [&["migrate"][..], &["stats"], &["work", "--drain", "--transport", "smtp://127.0.0.1:1"]] {
             let ran = tool.run_with(&[("RUST_LOG", "trace")], args);

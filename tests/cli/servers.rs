@@ -15,10 +15,6 @@ pub(crate) fn pg_url() -> String {
     variable("POSTRIDER_TEST_PG_URL")
 }
 
-pub(crate) fn mysql_url() -> String {
-    variable("POSTRIDER_TEST_MYSQL_URL")
-}
-
 /// A name that nobody else uses.
 pub(crate) fn new_name() -> String {
     format!("t{}_", DeliveryId::new().as_uuid().simple())
@@ -40,10 +36,41 @@ pub(crate) fn pgbouncer() -> Tool {
     Tool::of(variables.into())
 }
 
-/// A tool with a prefix of its own in MariaDB, and nothing there yet.
-pub(crate) fn mariadb() -> (Tool, String) {
-    let prefix = new_name();
-    (Tool::of(vec![("DATABASE_URL", mysql_url()), ("POSTRIDER_TABLE_PREFIX", prefix.clone())]), prefix)
+/// The servers of the MySQL store.
+#[derive(Clone, Copy)]
+pub(crate) enum MySql {
+    MariaDb,
+    MySql,
+}
+
+impl MySql {
+    fn variable(self, name: &str) -> String {
+        let server = match self {
+            Self::MariaDb => "MARIADB",
+            Self::MySql => "MYSQL",
+        };
+        variable(&format!("POSTRIDER_TEST_{server}_{name}"))
+    }
+
+    pub(crate) fn url(self) -> String {
+        self.variable("URL")
+    }
+
+    /// A tool with a prefix of its own, and nothing there yet.
+    pub(crate) fn tool(self) -> (Tool, String) {
+        let prefix = new_name();
+        (Tool::of(vec![("DATABASE_URL", self.url()), ("POSTRIDER_TABLE_PREFIX", prefix.clone())]), prefix)
+    }
+
+    /// Runs statements by the server's own client, as [`psql`] does.
+    pub(crate) fn client(self, statements: &str) -> String {
+        let url = self.url();
+        let (host, database) = url.strip_prefix("mysql://root@").and_then(|rest| rest.split_once('/')).unwrap();
+        let (host, port) = host.split_once(':').unwrap();
+        let mut command = Command::new(self.variable("CLIENT"));
+        command.args(["--no-defaults", "--batch", "--skip-column-names", "--user=root", "--protocol=tcp"]);
+        feed(command.args(["--host", host, "--port", port, database]), statements)
+    }
 }
 
 /// Runs statements by psql, which knows nothing of this crate; returns what they print, a row a line.
@@ -51,16 +78,6 @@ pub(crate) fn psql(statements: &str) -> String {
     let mut command = Command::new(format!("{}/psql", variable("POSTRIDER_TEST_PG_BIN")));
     command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]);
     feed(command.args(["--dbname", &pg_url()]), statements)
-}
-
-/// The same by MariaDB's client.
-pub(crate) fn mariadb_client(statements: &str) -> String {
-    let url = mysql_url();
-    let (host, database) = url.strip_prefix("mysql://root@").and_then(|rest| rest.split_once('/')).unwrap();
-    let (host, port) = host.split_once(':').unwrap();
-    let mut command = Command::new("mariadb");
-    command.args(["--no-defaults", "--batch", "--skip-column-names", "--user=root", "--protocol=tcp"]);
-    feed(command.args(["--host", host, "--port", port, database]), statements)
 }
 
 fn feed(command: &mut Command, statements: &str) -> String {

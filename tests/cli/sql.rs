@@ -2,7 +2,7 @@
 //! statement enqueues, and the tool delivers.
 
 use crate::server::{Mail, Server};
-use crate::servers::{mariadb, mariadb_client, postgres, psql};
+use crate::servers::{MySql, postgres, psql};
 use crate::tool::Tool;
 
 fn is_version_7(id: &str) -> bool {
@@ -47,15 +47,17 @@ fn what_the_page_says_of_sqlite_works() {
 }
 
 #[test]
-#[ignore = "needs PostgreSQL and MariaDB: run scripts/test"]
+#[ignore = "needs PostgreSQL, MariaDB and MySQL: run scripts/test"]
 fn what_the_page_says_of_servers_works() {
-    let (tool, prefix) = mariadb();
-    tool.ok(&["migrate"]);
-    let [insert] = documented("MySQL")[..] else { panic!("one statement was expected") };
-    for _ in 0..2 {
-        mariadb_client(&insert.replace("postrider_", &prefix));
+    for server in [MySql::MariaDb, MySql::MySql] {
+        let (tool, prefix) = server.tool();
+        tool.ok(&["migrate"]);
+        let [insert] = documented("MySQL")[..] else { panic!("one statement was expected") };
+        for _ in 0..2 {
+            server.client(&insert.replace("postrider_", &prefix));
+        }
+        delivers(&tool, &[&["ada@example.com"]]);
     }
-    delivers(&tool, &[&["ada@example.com"]]);
 
     let (tool, schema) = postgres();
     tool.ok(&["migrate"]);
@@ -210,12 +212,37 @@ fn psql_writes_and_reads_a_text_behind_the_object() {
     assert_eq!(psql(&format!("SELECT {read}")).trim_end(), "Grüße");
 }
 
-#[test]
-#[ignore = "needs MariaDB: run scripts/test"]
-fn the_mariadb_client_writes_a_text_behind_the_object() {
-    let (tool, prefix) = mariadb();
+/// Each of these by the own client of each server.
+macro_rules! by_client {
+    ($($test:ident),* $(,)?) => {
+        mod mariadb {
+            $(
+                #[test]
+                #[ignore = "needs MariaDB: run scripts/test"]
+                fn $test() {
+                    super::$test(super::MySql::MariaDb);
+                }
+            )*
+        }
+
+        mod mysql {
+            $(
+                #[test]
+                #[ignore = "needs MySQL: run scripts/test"]
+                fn $test() {
+                    super::$test(super::MySql::MySql);
+                }
+            )*
+        }
+    };
+}
+
+by_client!(the_client_writes_a_text_behind_the_object, the_client_enqueues_by_a_statement);
+
+fn the_client_writes_a_text_behind_the_object(server: MySql) {
+    let (tool, prefix) = server.tool();
     tool.ok(&["migrate"]);
-    mariadb_client(&format!(
+    server.client(&format!(
         r#"SET @t = 'Grüße, and some more words that nobody need encode,\n"Ada"';
            INSERT INTO {prefix}deliveries (format, body, recipients) VALUES ('email/1', CONCAT('{{"from": "shop@example.com",
                "to": ["ada@example.com"], "text": ', OCTET_LENGTH(CONVERT(@t USING utf8mb4)), '}}\n', @t), '["ada@example.com"]')"#
@@ -223,14 +250,12 @@ fn the_mariadb_client_writes_a_text_behind_the_object() {
     arrived(&delivers(&tool, &[&["ada@example.com"]])[0]);
 }
 
-#[test]
-#[ignore = "needs MariaDB: run scripts/test"]
-fn the_mariadb_client_enqueues_by_a_statement() {
-    let (tool, prefix) = mariadb();
-    mariadb_client(&tool.ok(&["migrate", "--print"]));
+fn the_client_enqueues_by_a_statement(server: MySql) {
+    let (tool, prefix) = server.tool();
+    server.client(&tool.ok(&["migrate", "--print"]));
     tool.ok(&["migrate"]);
     let insert = |more: &str, values: &str, end: &str| {
-        mariadb_client(&format!(
+        server.client(&format!(
             r#"INSERT INTO {prefix}deliveries (format, body, recipients{more}) VALUES ('email/1',
                '{{"from": "Shop <shop@example.com>", "to": ["ada@example.com"], "subject": "Grüße", "text": "Hello"}}',
                '["ada@example.com"]'{values}) {end}"#
@@ -239,7 +264,7 @@ fn the_mariadb_client_enqueues_by_a_statement() {
     insert(", `key`, template_id", ", 'order-1', 'welcome'", "ON DUPLICATE KEY UPDATE id = id");
     insert(", `key`, template_id", ", 'order-1', 'again'", "ON DUPLICATE KEY UPDATE id = id");
     insert(", send_at", ", TIMESTAMPDIFF(MICROSECOND, '1970-01-01', '2100-01-01')", "");
-    mariadb_client(&format!(
+    server.client(&format!(
         r#"START TRANSACTION;
            INSERT INTO {prefix}deliveries (format, body, recipients) VALUES ('email/1', '{{}}', '["nobody@example.com"]'); ROLLBACK"#
     ));

@@ -18,6 +18,7 @@ pub(crate) enum Kind {
     Sqlite,
     Postgres,
     MariaDb,
+    MySql,
 }
 
 /// A row of the history.
@@ -41,7 +42,7 @@ pub(crate) struct Database {
 pub(crate) enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
-    MariaDb(MySqlPool),
+    MySql(MySqlPool),
 }
 
 /// Does the same with whichever pool it is.
@@ -50,7 +51,7 @@ macro_rules! on_pool {
         match $pool {
             $crate::database::Pool::Sqlite($each) => $what,
             $crate::database::Pool::Postgres($each) => $what,
-            $crate::database::Pool::MariaDb($each) => $what,
+            $crate::database::Pool::MySql($each) => $what,
         }
     };
 }
@@ -68,7 +69,7 @@ macro_rules! on_store {
                 let $store = postrider::PgStore::new($each.clone());
                 $what
             }
-            $crate::database::Pool::MariaDb($each) => {
+            $crate::database::Pool::MySql($each) => {
                 let $store = postrider::MySqlStore::new($each.clone());
                 $what
             }
@@ -99,7 +100,7 @@ impl Kind {
                 micros: "(extract(epoch FROM {}) * 1000000)::bigint",
                 is_held: "leased_at IS NOT NULL",
             },
-            Self::MariaDb => Dialect {
+            Self::MariaDb | Self::MySql => Dialect {
                 tables: "postrider_",
                 id: "LOWER(INSERT(INSERT(INSERT(INSERT(HEX({}), 9, 0, '-'), 14, 0, '-'), 19, 0, '-'), 24, 0, '-'))",
                 number: "CAST({} AS SIGNED)",
@@ -111,7 +112,12 @@ impl Kind {
 
     /// The variable of its name that `scripts/test` sets.
     pub(crate) fn variable(self, name: &str) -> String {
-        let server = if self == Self::Postgres { "PG" } else { "MYSQL" };
+        let server = match self {
+            Self::Sqlite => "SQLITE",
+            Self::Postgres => "PG",
+            Self::MariaDb => "MARIADB",
+            Self::MySql => "MYSQL",
+        };
         let name = format!("POSTRIDER_TEST_{server}_{name}");
         std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"))
     }
@@ -123,7 +129,7 @@ impl Database {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let tool = match kind {
             Kind::Sqlite => Tool::new(),
-            Kind::Postgres | Kind::MariaDb => Tool::at(&runtime.block_on(create(kind))),
+            Kind::Postgres | Kind::MariaDb | Kind::MySql => Tool::at(&runtime.block_on(create(kind))),
         };
         let pool = runtime.block_on(address(kind, &tool).connect(1));
         Self { kind, tool, runtime, pool }
@@ -182,7 +188,7 @@ impl Database {
                 "SELECT pid::bigint FROM pg_stat_activity
                  WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
             }
-            Kind::MariaDb => {
+            Kind::MariaDb | Kind::MySql => {
                 "SELECT CAST(id AS SIGNED) FROM information_schema.processlist
                  WHERE db = DATABASE() AND id <> CONNECTION_ID()"
             }
@@ -197,7 +203,7 @@ impl Database {
             let sql = match self.kind {
                 Kind::Sqlite => return,
                 Kind::Postgres => format!("SELECT pg_terminate_backend({id})"),
-                Kind::MariaDb => format!("KILL {id}"),
+                Kind::MariaDb | Kind::MySql => format!("KILL {id}"),
             };
             let sql = AssertSqlSafe(sql);
             // One may have ended by itself.
@@ -232,7 +238,7 @@ async fn create(kind: Kind) -> String {
 fn address(kind: Kind, tool: &Tool) -> Address {
     let url = match kind {
         Kind::Sqlite => format!("sqlite://{}", tool.directory().join("outbox.db").display()),
-        Kind::Postgres | Kind::MariaDb => tool.database().to_owned(),
+        Kind::Postgres | Kind::MariaDb | Kind::MySql => tool.database().to_owned(),
     };
     Address { kind, url }
 }
@@ -256,8 +262,8 @@ impl Address {
             Kind::Postgres => {
                 Pool::Postgres(PgPoolOptions::new().max_connections(connections).connect(&self.url).await?)
             }
-            Kind::MariaDb => {
-                Pool::MariaDb(MySqlPoolOptions::new().max_connections(connections).connect(&self.url).await?)
+            Kind::MariaDb | Kind::MySql => {
+                Pool::MySql(MySqlPoolOptions::new().max_connections(connections).connect(&self.url).await?)
             }
         })
     }

@@ -36,7 +36,7 @@ async fn drain_beside_a_transaction(kind: Kind, pool: &Pool, mails: usize) -> Du
     let begin = match kind {
         Kind::Sqlite => "BEGIN",
         Kind::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ",
-        Kind::MariaDb => "START TRANSACTION WITH CONSISTENT SNAPSHOT",
+        Kind::MariaDb | Kind::MySql => "START TRANSACTION WITH CONSISTENT SNAPSHOT",
     };
     let tables = if kind == Kind::Postgres { "postrider." } else { "postrider_" };
     on_pool!(pool, each => {

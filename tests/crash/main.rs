@@ -58,6 +58,10 @@ mod mariadb {
     faults!(MariaDb [#[ignore = "needs MariaDB: run scripts/test"]] kill many stopped severed outage long_transaction);
 }
 
+mod mysql {
+    faults!(MySql [#[ignore = "needs MySQL: run scripts/test"]] kill many stopped severed outage long_transaction);
+}
+
 /// Some end the server that others use, and each wants the machine to itself: a relay that is kept from running loses its leases.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());

@@ -104,7 +104,12 @@ impl Drop for Down {
 }
 
 fn control(kind: Kind, what: &str) {
-    let name = if kind == Kind::Postgres { "postgres.sh" } else { "mariadb.sh" };
+    let name = match kind {
+        Kind::MySql => "mysql.sh",
+        Kind::MariaDb => "mariadb.sh",
+        Kind::Postgres => "postgres.sh",
+        Kind::Sqlite => unreachable!("SQLite has no server"),
+    };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/servers").join(name);
     // Root is asked for as scripts/test does.
     let call = r#"if [ "$(id -u)" = 0 ]; then exec "$@"; else exec sudo -- "$@"; fi"#;

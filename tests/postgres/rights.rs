@@ -5,7 +5,7 @@ use postrider::{AdminStore, Email, Outbox, PgStore, Store, StoreErrorKind};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::{ada, new_schema, outbox, run, url};
+use super::{ada, new_schema, outbox, run, url};
 
 /// The triggers act with their owner's rights; nobody may hang them on a table of their own and so write into the queue.
 #[tokio::test]

@@ -99,7 +99,7 @@ impl MySqlStore {
             format!("SELECT d.id, 0 AS stays FROM {{p}}deliveries d {old} AND d.id > ? ORDER BY d.id LIMIT 1000");
         let find = self.sql.fill(&find);
         let own = "{keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
-        let lock = self.sql.fill(&format!("SELECT d.id, 0 AS stays FROM {own} FOR UPDATE SKIP LOCKED"));
+        let lock = self.sql.fill(&format!("SELECT d.id, 0 AS stays FROM {own} FOR UPDATE {{of_d}} SKIP LOCKED"));
         let check = self.sql.fill(&format!("SELECT d.id, CAST({stays} AS SIGNED) AS stays FROM {own} {old}"));
         let delete = self.sql.fill(if history_only {
             "DELETE a FROM {keys} {p}attempts a FORCE INDEX (PRIMARY) ON a.delivery_id = UNHEX(k.id) AND a.number < k.n"

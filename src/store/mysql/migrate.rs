@@ -43,7 +43,7 @@ pub(super) async fn migrate(pool: &MySqlPool, sql: &Sql) -> Result<(), StoreErro
     let mut connection = pool.acquire().await?.detach();
     // One process migrates; the others wait here and then find the work done. The lock is the whole server's, so its name tells the
     // database, in a digest because it may have no more than 64 characters.
-    let lock = "SELECT GET_LOCK(CONCAT('postrider ', MD5(CONCAT(LOWER(COALESCE(DATABASE(), '')), '.', LOWER(?)))), ?)";
+    let lock = "SELECT GET_LOCK(CONCAT('postrider ', LEFT(SHA2(CONCAT(LOWER(COALESCE(DATABASE(), '')), '.', LOWER(?)), 256), 40)), ?)";
     let locked: Option<i64> =
         sqlx::query_scalar(lock).bind(sql.prefix()).bind(PATIENCE).fetch_one(&mut connection).await?;
     if locked != Some(1) {

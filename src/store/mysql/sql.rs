@@ -17,7 +17,16 @@ const NOW: &str = "COALESCE(?, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIME
 
 /// A list of ids, each with a number. Joined straight to a table by its primary key, it makes the server look up and lock these
 /// rows, in this order, and no others.
-const KEYS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (id CHAR(32) PATH '$[0]', n BIGINT PATH '$[1]')) k STRAIGHT_JOIN";
+const KEYS: &str = "JSON_TABLE(?, '$[*]' COLUMNS ({id}, n BIGINT PATH '$[1]')) k STRAIGHT_JOIN";
+
+/// An id in a list, and a word of ours. Without a character set they would have the database's, and in utf16 no id is the same.
+const ID: &str = "id CHAR(32) CHARACTER SET ascii PATH '$[0]'";
+const WORD: &str = "VARCHAR(16) CHARACTER SET ascii PATH";
+
+/// Of a join with [`KEYS`], MySQL locks rows only if told of which table (error 3569), and MariaDB does not know how to tell. MySQL reads
+/// such a comment from version 8.0.1 on; MariaDB reads none whose number lies between 50700 and 99999 (its manual, "Comment Syntax").
+const OF_Q: &str = "/*!80001 OF q */";
+const OF_D: &str = "/*!80001 OF d */";
 
 /// How many rows one insert brings: few numbers, so that few statements are prepared.
 pub(super) const PORTIONS: [usize; 3] = [64, 8, 1];
@@ -129,7 +138,9 @@ impl Sql {
 }
 
 fn fill(prefix: &str, text: &str) -> Arc<str> {
-    Arc::from(text.replace("{keys}", KEYS).replace("{now}", NOW).replace("{p}", prefix).as_str())
+    let text = text.replace("{keys}", KEYS).replace("{id}", ID).replace("{word}", WORD).replace("{now}", NOW);
+    let text = text.replace("{of_d}", OF_D).replace("{of_q}", OF_Q);
+    Arc::from(text.replace("{p}", prefix).as_str())
 }
 
 const INSERT: &str = "
@@ -200,7 +211,7 @@ const TAKE_BACK: &str = "
 const HOLD: &str = "
     SELECT q.delivery_id, q.token, q.attempts, q.cycle, CAST({now} AS SIGNED) AS now
     FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
-    WHERE q.token = k.n AND q.leased_at <> 0 FOR UPDATE";
+    WHERE q.token = k.n AND q.leased_at <> 0 FOR UPDATE {of_q}";
 
 const LEAVE: &str = "DELETE q FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)";
 
@@ -211,7 +222,7 @@ const LEAVE_HELD: &str = "
 
 const GIVE_BACK: &str = "
     UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
-               id CHAR(32) PATH '$[0]', due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', spent BIGINT PATH '$[3]',
+               {id}, due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', spent BIGINT PATH '$[3]',
                partial BIGINT PATH '$[4]')) k
     STRAIGHT_JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
     SET q.leased_at = 0, q.leased_by = 0, q.due_at = k.due_at, q.attempts = LEAST(q.attempts, 2147483646) + k.called,
@@ -228,9 +239,9 @@ const RECORD_ATTEMPTS: &str = "
     SELECT UNHEX(a.id), a.number, a.cycle, a.token, a.started_at, a.finished_at, a.outcome, a.scope, a.sure, a.charged, a.error,
            a.reply, a.provider_id, a.transport, a.note
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
-        id CHAR(32) PATH '$[0]', number BIGINT PATH '$[1]', cycle BIGINT PATH '$[2]', token BIGINT PATH '$[3]',
-        started_at BIGINT PATH '$[4]', finished_at BIGINT PATH '$[5]', outcome VARCHAR(16) PATH '$[6]',
-        scope VARCHAR(16) PATH '$[7]', sure BIGINT PATH '$[8]', charged BIGINT PATH '$[9]',
+        {id}, number BIGINT PATH '$[1]', cycle BIGINT PATH '$[2]', token BIGINT PATH '$[3]',
+        started_at BIGINT PATH '$[4]', finished_at BIGINT PATH '$[5]', outcome {word} '$[6]',
+        scope {word} '$[7]', sure BIGINT PATH '$[8]', charged BIGINT PATH '$[9]',
         error LONGTEXT CHARACTER SET utf8mb4 PATH '$[10]', reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[11]',
         provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[12]', transport LONGTEXT CHARACTER SET utf8mb4 PATH '$[13]',
         note LONGTEXT CHARACTER SET utf8mb4 PATH '$[14]')) a
@@ -244,7 +255,7 @@ const RECORD_SENT: &str = "
         (delivery_id, token, started_at, finished_at, number, cycle, outcome, transport, reply, provider_id)
     SELECT UNHEX(a.id), a.token, a.started_at, a.finished_at, a.number, a.cycle, 'sent', a.transport, a.reply, a.provider_id
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
-        id CHAR(32) PATH '$[0]', token BIGINT PATH '$[1]', started_at BIGINT PATH '$[2]', finished_at BIGINT PATH '$[3]',
+        {id}, token BIGINT PATH '$[1]', started_at BIGINT PATH '$[2]', finished_at BIGINT PATH '$[3]',
         number BIGINT PATH '$[4]', cycle BIGINT PATH '$[5]', transport LONGTEXT CHARACTER SET utf8mb4 PATH '$[6]',
         reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[7]', provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]')) a
     ON DUPLICATE KEY UPDATE cycle = a.cycle, token = a.token, started_at = a.started_at, finished_at = a.finished_at,
@@ -255,7 +266,7 @@ const RECORD_ENDS: &str = "
     INSERT INTO {p}ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
     SELECT UNHEX(e.id), e.state, e.reason, e.ended_at, e.token, e.attempts, e.cycle
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
-        id CHAR(32) PATH '$[0]', state VARCHAR(16) PATH '$[1]', reason LONGTEXT CHARACTER SET utf8mb4 PATH '$[2]',
+        {id}, state {word} '$[1]', reason LONGTEXT CHARACTER SET utf8mb4 PATH '$[2]',
         ended_at BIGINT PATH '$[3]', token BIGINT PATH '$[4]', attempts BIGINT PATH '$[5]', cycle BIGINT PATH '$[6]')) e
     ON DUPLICATE KEY UPDATE state = e.state, reason = e.reason, ended_at = e.ended_at, token = e.token, attempts = e.attempts,
         cycle = e.cycle";
@@ -264,7 +275,7 @@ const RECORD_RECIPIENTS: &str = "
     INSERT INTO {p}recipients (delivery_id, address, outcome, reply)
     SELECT UNHEX(r.id), r.address, r.outcome, r.reply
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
-        id CHAR(32) PATH '$[0]', address VARCHAR(700) CHARACTER SET utf8mb4 PATH '$[1]', outcome VARCHAR(16) PATH '$[2]',
+        {id}, address VARCHAR(700) CHARACTER SET utf8mb4 PATH '$[1]', outcome {word} '$[2]',
         reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[3]')) r
     ON DUPLICATE KEY UPDATE outcome = r.outcome, reply = r.reply";
 
