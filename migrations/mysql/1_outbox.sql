@@ -84,7 +84,7 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
         '7', LEFT(SHA2(CONCAT(UUID(), RAND()), 256), 3), '8', LEFT(SHA2(CONCAT(UUID(), RAND()), 256), 15)))),
     created_at    BIGINT      NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
     format        VARCHAR(64) NOT NULL,                     -- 'email/1'
-    body          LONGTEXT    NOT NULL,                     -- the message, in that format
+    `body`        LONGTEXT    NOT NULL,                     -- the message, in that format
     recipients    LONGTEXT    NOT NULL                      -- a JSON array of addresses
         CHECK (JSON_VALID(recipients) AND JSON_TYPE(recipients) = 'ARRAY' AND JSON_LENGTH(recipients) > 0),
     template_id   LONGTEXT,

@@ -2,6 +2,7 @@
 //! touches, and connections that go away.
 
 mod operation;
+mod settings;
 
 use std::time::Duration;
 

@@ -108,7 +108,8 @@ impl MySqlStore {
         });
         let (now, age) = (self.clock.test_micros(), micros(age));
         let mut affected = 0;
-        let mut after = Vec::new();
+        // Before every id. An empty one would be NULL in a session with EMPTY_STRING_IS_NULL.
+        let mut after = vec![0];
         loop {
             let mut session = self.session().await?;
             let mut tx = session.begin_with(BEGIN).await?;
@@ -162,7 +163,7 @@ impl AdminStore for MySqlStore {
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
-        let text = self.sql.fill("SELECT format, body FROM {p}deliveries WHERE id = ?");
+        let text = self.sql.fill("SELECT format, `body` FROM {p}deliveries WHERE id = ?");
         let mut session = self.session().await?;
         let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *session).await?;
         session.finish(Ok(()))?;

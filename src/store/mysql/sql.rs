@@ -145,7 +145,7 @@ fn fill(prefix: &str, text: &str) -> Arc<str> {
 
 const INSERT: &str = "
     INSERT INTO {p}deliveries
-        (id, created_at, format, body, recipients, template_id, `key`, priority, when_in_doubt, send_at, expires_at)
+        (id, created_at, format, `body`, recipients, template_id, `key`, priority, when_in_doubt, send_at, expires_at)
     VALUES";
 
 /// The last two are each a flag that says whether the moment counts from now, and the moment.
@@ -181,7 +181,7 @@ const DUE: &str = "
     WHERE priority = ? AND due_at >= ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
 
 const MESSAGES: &str = "
-    SELECT d.id, GREATEST(d.created_at, COALESCE(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt
+    SELECT d.id, GREATEST(d.created_at, COALESCE(d.send_at, d.created_at)) AS dated_at, d.format, d.`body`, d.recipients, d.template_id, d.when_in_doubt
     FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
 
 /// Here the number says whether a holder vanished. Numbers stop before their end, where the server would refuse the whole claim for the

@@ -1,0 +1,152 @@
+//! Databases and sessions that are set up otherwise than usual: every statement of the store works there all the same.
+
+use postrider::{
+    Attempt, Changed, Filter, Lease, Next, Outcome, Prune, RecipientOutcome, RecipientState, RelayId, RelayReport,
+    Settled, Settlement, State,
+};
+
+use super::*;
+
+/// What a database may have as its default. In those of two and four octets a character, no text is what it is in ASCII.
+const DEFAULTS: [&str; 8] = [
+    "utf16 COLLATE utf16_bin",
+    "ucs2",
+    "utf32",
+    "latin1",
+    "latin1 COLLATE latin1_bin",
+    "ascii",
+    "utf8mb3",
+    "utf8mb4 COLLATE utf8mb4_unicode_ci",
+];
+
+/// Words that are to come back as they are, equal to none that differ in case or accents.
+const WORDS: &str = "Grüße, GRÜSSE ✓ 𝄞";
+
+/// Modes that change what SQL means, each of which both servers have. `ANSI` makes a reserved word of every function's name.
+const MODES: [&str; 5] = [
+    "",
+    "ANSI",
+    "TRADITIONAL,NO_BACKSLASH_ESCAPES",
+    "HIGH_NOT_PRECEDENCE,NO_UNSIGNED_SUBTRACTION,PAD_CHAR_TO_FULL_LENGTH,ONLY_FULL_GROUP_BY",
+    "NO_AUTO_VALUE_ON_ZERO,NO_DIR_IN_CREATE,REAL_AS_FLOAT",
+];
+
+/// The modes that one of them has. `ORACLE` is another dialect, in which an empty text may be NULL.
+const MARIADB_MODES: [&str; 3] =
+    ["ORACLE", "EMPTY_STRING_IS_NULL,SIMULTANEOUS_ASSIGNMENT", "POSTGRESQL,TIME_ROUND_FRACTIONAL"];
+const MYSQL_MODES: [&str; 1] = ["TIME_TRUNCATE_FRACTIONAL"];
+
+fn attempt(lease: &Lease, outcome: Outcome) -> Attempt {
+    let mut attempt = Attempt::new(lease.attempts + 1, lease.cycle, lease.claimed_at, lease.claimed_at, outcome);
+    attempt.reply = Some(WORDS.to_owned());
+    attempt.transport = Some(WORDS.to_owned());
+    attempt
+}
+
+fn settlement(lease: &Lease, outcome: Outcome, next: Next) -> Settlement {
+    Settlement { key: lease.key, attempt: Some(attempt(lease, outcome)), spent: 0, recipients: Vec::new(), next }
+}
+
+#[tokio::test]
+#[ignore = "needs MySQL and MariaDB: run scripts/test"]
+async fn a_databases_character_set_changes_nothing() {
+    let root = pool(options(), 1).await;
+    for default in DEFAULTS {
+        let name = new_prefix();
+        run(&root, &format!("CREATE DATABASE {name} CHARACTER SET {default}")).await;
+        let pool = pool(options().database(&name), 3).await;
+        every_statement(&pool, "postrider_", default).await;
+        pool.close().await;
+        run(&root, &format!("DROP DATABASE {name}")).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs MySQL and MariaDB: run scripts/test"]
+async fn a_sessions_modes_change_nothing() {
+    let root = pool(options(), 1).await;
+    let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&root).await.unwrap();
+    let own = if version.contains("MariaDB") { &MARIADB_MODES[..] } else { &MYSQL_MODES };
+    for modes in MODES.iter().chain(own) {
+        let pool = MySqlPoolOptions::new()
+            .max_connections(3)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    let set = format!("SET sql_mode = '{modes}'");
+                    sqlx::Executor::execute(connection, sqlx::AssertSqlSafe(set)).await?;
+                    Ok(())
+                })
+            })
+            .connect_with(options())
+            .await
+            .unwrap();
+        every_statement(&pool, &new_prefix(), modes).await;
+    }
+}
+
+/// Every statement that the store has.
+async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
+    let store = MySqlStore::with_table_prefix(pool.clone(), prefix).unwrap();
+    store.migrate().await.unwrap_or_else(|error| panic!("{label}: {error}"));
+    let mut ours = keyed(WORDS);
+    ours.message.body = WORDS.to_owned();
+    ours.template_id = Some(WORDS.to_owned());
+    ours.recipients = ["ada@example.com", "ädä@example.com"].map(Recipient::new).into();
+    let id = store.insert(vec![ours.clone()]).await.unwrap()[0];
+    assert_eq!(store.insert(vec![ours.clone()]).await.unwrap(), [id], "{label}: the key was not found again");
+    // As another program would, which leaves the id and the times to the database.
+    let theirs = "(format, `body`, recipients) VALUES ('email/1', '{}', '[\"bob@example.com\"]')";
+    run(pool, &format!("INSERT INTO {prefix}deliveries {theirs}")).await;
+
+    let claim = async |count: usize| {
+        let leases = store.claim(Claim::new(10, SECOND * 60)).await.unwrap();
+        assert_eq!(leases.len(), count, "{label}");
+        leases
+    };
+    let settle = async |settlements: &[Settlement]| {
+        let settled = store.settle(settlements).await.unwrap();
+        assert_eq!(settled, vec![Settled::Done; settlements.len()], "{label}");
+    };
+    let leases = claim(2).await;
+    let lease = leases.iter().find(|lease| lease.key.id == id).unwrap();
+    assert_eq!((&lease.message.body, lease.recipients.len()), (&ours.message.body, 2), "{label}");
+    let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
+    assert_eq!(store.renew(&keys, SECOND * 60).await.unwrap(), [Settled::Done; 2], "{label}");
+    // One has it, the other is to have it later; the other program's goes out.
+    let back = Settlement {
+        recipients: vec![RecipientOutcome {
+            recipient: lease.recipients[0].clone(),
+            state: RecipientState::Sent,
+            reply: Some(WORDS.to_owned()),
+        }],
+        ..settlement(lease, Outcome::Transient, Next::Pending { after: Duration::ZERO })
+    };
+    let other = leases.iter().find(|lease| lease.key.id != id).unwrap();
+    settle(&[back, settlement(other, Outcome::Sent, Next::Sent)]).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let again = claim(1).await.remove(0);
+    assert_eq!(again.recipients, lease.recipients[1..], "{label}: who has it is mailed again");
+    settle(&[settlement(&again, Outcome::Permanent, Next::Dead { reason: WORDS.to_owned() })]).await;
+
+    let shown = store.get(id).await.unwrap().unwrap();
+    assert_eq!((shown.state, shown.reason.as_deref()), (State::Dead, Some(WORDS)), "{label}");
+    assert_eq!((shown.key.as_deref(), shown.template_id.as_deref()), (Some(WORDS), Some(WORDS)), "{label}");
+    assert_eq!(shown.attempts[0].reply.as_deref(), Some(WORDS), "{label}");
+    assert_eq!(shown.recipients[0].state, RecipientState::Sent, "{label}");
+    let listed = |state| Filter::new().state(state);
+    assert_eq!(store.list(&listed(State::Dead).template_id(WORDS)).await.unwrap().len(), 1, "{label}");
+    let lower = WORDS.to_lowercase();
+    assert_eq!(store.list(&listed(State::Dead).template_id(lower)).await.unwrap().len(), 0, "{label}");
+    assert_eq!(store.list(&listed(State::Sent)).await.unwrap()[0].id, other.key.id, "{label}");
+    assert_eq!(store.message(id).await.unwrap().unwrap().body, WORDS, "{label}");
+
+    assert_eq!(store.resend(id).await.unwrap(), Changed::Done, "{label}");
+    assert_eq!(store.cancel(id).await.unwrap(), Changed::Done, "{label}");
+    store.report(&RelayReport::new(RelayId::new(), 1, Some(WORDS.to_owned()))).await.unwrap();
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.sent, stats.cancelled), (0, 1, 1), "{label}");
+    assert_eq!(stats.relays[0].paused.as_deref(), Some(WORDS), "{label}");
+    let prune = Prune::older_than(Duration::ZERO).state(State::Cancelled);
+    assert_eq!(store.prune(&prune.clone().history_only()).await.unwrap(), 1, "{label}");
+    assert_eq!(store.prune(&prune.state(State::Sent)).await.unwrap(), 2, "{label}");
+}
