@@ -122,7 +122,8 @@ pub enum Event<'a> {
         /// The From address: leave it out of logs and of metrics.
         sender: &'a str,
     },
-    /// The database stopped answering. It comes once for each outage.
+    /// The database stopped answering, or other transactions are in the way of this relay's time and again
+    /// ([`Conflict`](crate::StoreErrorKind::Conflict)). It comes once for each outage.
     StoreUnavailable {
         /// What it said.
         error: &'a crate::StoreError,

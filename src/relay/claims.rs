@@ -55,7 +55,7 @@ impl<S: Store, T: Transport> Claims<S, T> {
             claim = claim.due_by(self.cutoff().await?);
         }
         let asked = Instant::now();
-        let leases = match shared.in_time(shared.store.claim(claim)).await {
+        let leases = match shared.ask(|| shared.store.claim(claim)).await {
             Ok(leases) => leases,
             Err(error) => {
                 self.unheard(claim.id);
@@ -89,7 +89,7 @@ impl<S: Store, T: Transport> Claims<S, T> {
         if let Some(cutoff) = known {
             return Ok(cutoff);
         }
-        let now = self.shared.in_time(self.shared.store.now()).await?;
+        let now = self.shared.ask(|| self.shared.store.now()).await?;
         Ok(*self.cutoff.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now))
     }
 
@@ -113,7 +113,7 @@ impl<S: Store, T: Transport> Claims<S, T> {
         if over.is_empty() {
             return Ok(());
         }
-        let count = self.shared.in_time(self.shared.store.take_back(&over)).await?;
+        let count = self.shared.ask(|| self.shared.store.take_back(&over)).await?;
         if count > 0 {
             tracing::info!(count, "took back what a claim had leased whose answer never came");
         }

@@ -179,10 +179,9 @@ async fn with_patience<S: Store, T: Transport>(
     let mut failures = 0;
     let started = Instant::now();
     loop {
-        match shared.in_time(shared.store.settle(settlements)).await {
+        match shared.ask(|| shared.store.settle(settlements)).await {
             Ok(results) => {
                 shared.unsettled.store(false, Ordering::SeqCst);
-                shared.store_answered();
                 return Ok(results);
             }
             Err(error) if error.kind().is_transient() && started.elapsed() < patience => {

@@ -65,18 +65,17 @@ async fn renew<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancella
             () = stop.cancelled() => return,
             _ = beat.tick() => {}
         }
-        match shared.renew().await {
-            Ok(()) => shared.store_answered(),
-            Err(error) => shared.store_failed(&error),
+        if let Err(error) = shared.renew().await {
+            shared.store_failed(&error);
         }
     }
 }
 
 async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: CancellationToken) {
     loop {
-        match shared.in_time(shared.store.report(&shared.report())).await {
-            Ok(()) => shared.store_answered(),
-            Err(error) => shared.store_failed(&error),
+        let report = shared.report();
+        if let Err(error) = shared.ask(|| shared.store.report(&report)).await {
+            shared.store_failed(&error);
         }
         tokio::select! {
             () = stop.cancelled() => break,

@@ -197,7 +197,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// is settled.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not answer. After a conflict with other transactions it is asked again, a few times.
     pub async fn tick(self) -> Result<Pass, StoreError> {
         self.work(RunMode::Tick, CancellationToken::new()).await
     }
@@ -206,7 +206,8 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// is enqueued meanwhile waits for the next. It ends early when the transport is paused: [`Pass::paused`] says why.
     ///
     /// # Errors
-    /// When the database does not answer. What was being sent is settled as far as possible.
+    /// When the database does not answer; after a conflict with other transactions it is asked again, a few times. What was being sent is
+    /// settled as far as possible.
     pub async fn drain(self) -> Result<Pass, StoreError> {
         self.drain_until(CancellationToken::new()).await
     }

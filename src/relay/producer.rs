@@ -127,7 +127,6 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             return Ok(Step::Wait(Wait::ForRoom));
         }
         let (count, claimed) = self.claims.claim(limit).await?;
-        self.shared.store_answered();
         self.hand_out(claimed);
         self.after_claim(count).await
     }
@@ -166,7 +165,6 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             return Ok(Step::Wait(Wait::ForRoom));
         };
         let (count, claimed) = self.claims.claim(self.claims.room().min(LOOKED_AT)).await?;
-        self.shared.store_answered();
         if !claimed.is_empty()
             && let Some(completions) = self.completions.clone()
         {
@@ -207,7 +205,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             return Ok(Wait::For(notified.min(self.shared.settings.poll)));
         }
         let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * random());
-        let due = self.shared.in_time(self.shared.store.next_due()).await?;
+        let due = self.shared.ask(|| self.shared.store.next_due()).await?;
         // What is due at once and was not claimed is in other hands at the moment.
         let due = due.map_or(poll, |due| due.max(Duration::from_millis(10)));
         Ok(Wait::For(poll.min(due).min(notified)))

@@ -13,12 +13,16 @@ use tokio::time::Instant;
 use super::evidence::{Admission, Call, Change, Evidence, Verdict};
 use super::in_flight::InFlight;
 use super::outage::Outage;
-use super::{Pass, Pause, PausedSender, Settings};
+use super::{Pass, Pause, PausedSender, Settings, outage};
 use crate::observe::Event;
 use crate::store::{RelayId, RelayReport, Store, StoreError, StoreErrorKind};
 
 /// How long a call to the store may take at the least. A database that is busy must not be taken for one that is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often in a row a call to the store may meet a conflict before that is told of as a failure. The stores of this crate make a call
+/// again by themselves before they tell of one.
+const CONFLICTS: u32 = 4;
 
 pub(super) struct Shared<S, T> {
     pub(super) id: RelayId,
@@ -153,7 +157,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
         let held = self.in_flight.keys();
         let asked = Instant::now();
         if !held.is_empty() {
-            let results = self.in_time(self.store.renew(&held, self.settings.lease)).await?;
+            let results = self.ask(|| self.store.renew(&held, self.settings.lease)).await?;
             // A lease may also be gone because its delivery was settled a moment ago; the settlement itself reports a true loss.
             let gone = held.iter().zip(&results).filter(|(_, result)| **result == crate::delivery::Settled::LeaseLost);
             self.in_flight.mark_lost(gone.map(|(key, _)| *key));
@@ -171,12 +175,36 @@ impl<S: Store, T: Transport> Shared<S, T> {
 
     /// Waits for an answer of the store, but not for ever: the connection may have gone without a word, as in a network that drops what
     /// it should carry, and it would be many minutes before the system noticed. Half a lease, so that it can still be renewed.
-    pub(super) async fn in_time<R>(&self, call: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
+    async fn in_time<R>(&self, call: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
         let limit = call_limit(&self.settings);
         tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
             let text = format!("the database has not answered for {} s", limit.as_secs());
             Err(StoreError::new(StoreErrorKind::Unavailable, text))
         })
+    }
+
+    /// [`in_time`](Self::in_time), and again a few times where another transaction was in the way: the database works then, and has
+    /// written nothing.
+    pub(super) async fn ask<R, F>(&self, call: impl Fn() -> F) -> Result<R, StoreError>
+    where
+        F: Future<Output = Result<R, StoreError>>,
+    {
+        let mut conflicts = 0;
+        loop {
+            let asked = std::time::Instant::now();
+            match self.in_time(call()).await {
+                Ok(answer) => {
+                    self.store_answered(asked);
+                    return Ok(answer);
+                }
+                Err(error) if error.kind() == StoreErrorKind::Conflict && conflicts < CONFLICTS => {
+                    conflicts += 1;
+                    tracing::debug!(error = &error as &dyn std::error::Error, conflicts, "a conflict; trying again");
+                    tokio::time::sleep(outage::wait_after_conflict(conflicts)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {
@@ -185,8 +213,8 @@ impl<S: Store, T: Transport> Shared<S, T> {
         }
     }
 
-    pub(super) fn store_answered(&self) {
-        if self.outage.ended() {
+    fn store_answered(&self, asked: std::time::Instant) {
+        if self.outage.ended(asked) {
             self.tell(&Event::StoreRecovered);
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
 use postrider::{
-    AdminStore, Claim, DeliveryId, Email, Encoded, MySqlStore, NewDelivery, NewRow, Outbox, Recipient, Store,
-    StoreErrorKind,
+    AdminStore, Claim, DeliveryId, Email, Encoded, EnqueueError, MySqlStore, NewDelivery, NewRow, Outbox, Recipient,
+    Store, StoreErrorKind,
 };
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 
@@ -156,6 +156,29 @@ async fn a_key_taken_since_the_transaction_began_is_found() {
     let mut tx = pool.begin_with(begin).await.unwrap();
     let first = outbox.enqueue(keyed()).await.unwrap();
     assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&mut *tx).await.unwrap(), 0, "the snapshot is younger");
+    assert_eq!(outbox.enqueue_in(&mut tx, keyed()).await.unwrap(), first);
+    tx.commit().await.unwrap();
+    assert_eq!(outbox.stats().await.unwrap().pending, 1);
+}
+
+/// Where MariaDB keeps a snapshot strictly, as it does by default from version 11.6 on, who has taken the key since cannot be known in
+/// the same transaction. It is told to be run again, and then knows. MySQL has no such setting, and finds the key at once.
+#[tokio::test]
+#[ignore = "needs MySQL and MariaDB: run scripts/test"]
+async fn a_key_that_a_strict_snapshot_hides_is_a_conflict() {
+    let (_, pool, outbox) = outbox().await;
+    let keyed = || NewDelivery::new(ada()).key("order-1");
+    let begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT";
+    let mut tx = pool.begin_with(begin).await.unwrap();
+    let strict = sqlx::raw_sql("SET innodb_snapshot_isolation = ON").execute(&mut *tx).await.is_ok();
+    assert_eq!(strict, module_path!().contains("mariadb"));
+    let first = outbox.enqueue(keyed()).await.unwrap();
+    match outbox.enqueue_in(&mut tx, keyed()).await {
+        Err(EnqueueError::Store(error)) if strict => assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}"),
+        found => assert_eq!((strict, found.unwrap()), (false, first)),
+    }
+    tx.rollback().await.unwrap();
+    let mut tx = pool.begin().await.unwrap();
     assert_eq!(outbox.enqueue_in(&mut tx, keyed()).await.unwrap(), first);
     tx.commit().await.unwrap();
     assert_eq!(outbox.stats().await.unwrap().pending, 1);

@@ -20,6 +20,8 @@ pub(crate) struct Unreliable {
     down: Arc<AtomicBool>,
     /// Calls that are never answered, as on a connection that is gone without a word.
     silent: Arc<AtomicUsize>,
+    /// So many calls meet a conflict.
+    conflicts: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
     settled: Arc<AtomicUsize>,
     takes: Duration,
@@ -53,6 +55,10 @@ impl Unreliable {
         let one_less = |left: usize| left.checked_sub(1);
         if self.silent.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
             std::future::pending::<()>().await;
+        }
+        if self.conflicts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(StoreError::new(StoreErrorKind::Conflict, "deadlock detected"));
         }
         if self.down.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
@@ -198,6 +204,48 @@ async fn a_pass_without_a_database_is_an_error() {
         outbox.enqueue(ada()).await.unwrap_err().to_string(),
         "the outbox did not take the message: connection refused"
     );
+}
+
+/// A conflict is no outage: nobody is told, and the call is made again, whichever it is.
+#[tokio::test(start_paused = true)]
+async fn a_pass_goes_on_after_conflicts_of_each_call() {
+    for at_once in 1..=5 {
+        let store = Unreliable::default();
+        let again = Arc::clone(&store.conflicts);
+        let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+            again.store(at_once, Ordering::SeqCst);
+            async { Ok(Receipt::new()) }
+        });
+        let outbox = Outbox::new(store.clone(), transport.clone());
+        outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();
+        let diary = Diary::default();
+        store.conflicts.store(at_once, Ordering::SeqCst);
+        assert_eq!(outbox.relay().observer(diary.clone()).tick().await.unwrap().sent, 3, "{at_once}");
+        outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();
+        store.conflicts.store(at_once, Ordering::SeqCst);
+        assert_eq!(outbox.relay().observer(diary.clone()).drain().await.unwrap().sent, 3, "{at_once}");
+        assert!(store.refusals() >= 4 * at_once, "the conflicts were not met");
+        assert_eq!((transport.calls().len(), diary.count("store unavailable")), (6, 0), "{at_once}");
+    }
+}
+
+/// Conflicts without end are told of by a pass, and outlasted by a relay that goes on.
+#[tokio::test(start_paused = true)]
+async fn conflicts_without_end_are_told_of() {
+    let store = Unreliable::default();
+    let outbox = Outbox::new(store.clone(), ScriptedTransport::<Email>::new());
+    outbox.enqueue(ada()).await.unwrap();
+    store.conflicts.store(usize::MAX, Ordering::SeqCst);
+    for error in [outbox.relay().drain().await.unwrap_err(), outbox.relay().tick().await.unwrap_err()] {
+        assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}");
+    }
+    let (diary, shutdown) = (Diary::default(), CancellationToken::new());
+    let worker = tokio::spawn(outbox.relay().observer(diary.clone()).run(shutdown.clone()));
+    until("it tells", || async { diary.count("store unavailable") == 1 }).await;
+    store.conflicts.store(0, Ordering::SeqCst);
+    until("it is sent", || async { diary.count("sent") == 1 && diary.count("store recovered") == 1 }).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
 }
 
 #[tokio::test]
