@@ -206,6 +206,28 @@ async fn a_pass_without_a_database_is_an_error() {
     );
 }
 
+/// What the database answers to a call from before the outage says nothing about now.
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_ends_no_outage() {
+    let store = Unreliable::default().taking(Duration::from_millis(300));
+    let outbox = Outbox::new(store.clone(), ScriptedTransport::<Email>::new());
+    outbox.enqueue(ada()).await.unwrap();
+    let (diary, shutdown) = (Diary::default(), CancellationToken::new());
+    let relay = outbox.relay().poll(Duration::from_millis(5)).observer(diary.clone());
+    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    until("the result is being written", || async { store.batches() == 1 }).await;
+    store.cut();
+    until("it tells", || async { diary.count("store unavailable") == 1 }).await;
+    assert_eq!(diary.count("sent"), 0, "the result was written too early for this test to show anything");
+    until("the result is written", || async { diary.count("sent") == 1 }).await;
+    assert_eq!(diary.count("store recovered"), 0);
+    store.mend();
+    until("it recovers", || async { diary.count("store recovered") == 1 }).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+    assert_eq!(diary.count("store unavailable"), 1);
+}
+
 /// A conflict is no outage: nobody is told, and the call is made again, whichever it is.
 #[tokio::test(start_paused = true)]
 async fn a_pass_goes_on_after_conflicts_of_each_call() {
