@@ -366,6 +366,53 @@ async fn a_call_whose_connection_is_killed_fails_as_unavailable_and_writes_nothi
     assert_eq!(store.settle(&[dead]).await.unwrap(), [Settled::Done], "it did not connect anew");
 }
 
+/// An operator's call that the server makes the victim of a deadlock is made again.
+#[tokio::test]
+#[ignore = "needs MySQL and MariaDB: run scripts/test"]
+async fn an_operator_is_not_told_of_a_deadlock() {
+    let (prefix, root, outbox) = outbox().await;
+    let one = pool(options(), 1).await;
+    let connection = scalar(&one, "SELECT CAST(CONNECTION_ID() AS SIGNED)".to_owned()).await;
+    let operator = MySqlStore::with_table_prefix(one, &prefix).unwrap();
+    let id = outbox.enqueue(ada()).await.unwrap();
+    for (table, cancels) in [("queue", true), ("ended", false)] {
+        // Whoever has changed less is the victim.
+        let mut other = root.begin().await.unwrap();
+        for n in 0..50 {
+            let add = format!("INSERT INTO {prefix}users (name) VALUES ('{table}{n}')");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(add)).execute(&mut *other).await.unwrap();
+        }
+        let hold = |table: &str| sqlx::AssertSqlSafe(format!("SELECT 1 FROM {prefix}{table} FOR UPDATE"));
+        assert_eq!(sqlx::query(hold(table)).fetch_all(&mut *other).await.unwrap().len(), 1);
+        let mut changing = tokio::spawn({
+            let operator = operator.clone();
+            async move { if cancels { operator.cancel(id).await } else { operator.resend(id).await } }
+        });
+        // MySQL's own INNODB_TRX cannot be read while it would have to show a statement with octets in it (error 3854).
+        let waiting = if module_path!().contains("mariadb") {
+            format!(
+                "SELECT COUNT(*) FROM information_schema.innodb_trx
+                 WHERE trx_mysql_thread_id = {connection} AND trx_state = 'LOCK WAIT'"
+            )
+        } else {
+            format!(
+                "SELECT COUNT(*) FROM performance_schema.data_locks
+                 WHERE object_name = '{prefix}{table}' AND lock_status = 'WAITING'"
+            )
+        };
+        while scalar(&root, waiting.clone()).await == 0 {
+            // MariaDB brings that table up to date only where nobody has read it for 100 ms.
+            let ended = tokio::time::timeout(Duration::from_millis(150), &mut changing).await;
+            assert!(ended.is_err(), "it did not wait: {ended:?}");
+        }
+        // The operator's call holds the delivery and waits for this transaction, which now wants the delivery.
+        sqlx::query(hold("deliveries")).fetch_all(&mut *other).await.expect("the other one is the victim");
+        other.commit().await.unwrap();
+        assert_eq!(changing.await.unwrap().unwrap(), postrider::Changed::Done);
+    }
+    assert_eq!(outbox.stats().await.unwrap().pending, 1);
+}
+
 /// Wherever a call is dropped, what it had begun is undone, and the pool serves on.
 #[tokio::test]
 #[ignore = "needs MySQL and MariaDB: run scripts/test"]

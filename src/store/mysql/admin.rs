@@ -14,6 +14,7 @@ use crate::clock::micros;
 use crate::delivery::RecipientOutcome;
 use crate::state::State;
 use crate::store::recipients::kept_on_resend;
+use crate::store::session::undisturbed;
 use crate::store::sql::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
 use crate::store::{AdminStore, StoreError};
 
@@ -83,6 +84,75 @@ impl MySqlStore {
             .collect()
     }
 
+    async fn try_resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN).await?;
+        self.lock(&mut tx, id).await?;
+        let Some(row) = self.find(&mut tx, id).await? else {
+            tx.rollback().await?;
+            return session.finish(Ok(Changed::NotFound));
+        };
+        let state: State = word(&row, "state")?;
+        if matches!(state, State::Pending | State::Leased) {
+            // At once, not whenever the connection is next used: a claim passes by rows that are locked.
+            tx.rollback().await?;
+            return session.finish(Ok(Changed::LeftAs(state)));
+        }
+        let outcomes = self.outcomes(&mut tx, id).await?;
+        // Who it was for may make no sense, and then it becomes a dead letter again, with the reason.
+        let kept = kept_on_resend(state, &recipients(&row).unwrap_or_default(), &outcomes);
+        self.about(&mut tx, "DELETE FROM {p}recipients WHERE delivery_id = ?", id).await?;
+        if !kept.is_empty() {
+            let kept = list(kept.iter().map(|outcome| outcome_item(id, outcome)));
+            self.sql.query(&self.sql.record_recipients).bind(kept).execute(&mut *tx).await?;
+        }
+        // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt.
+        let text = self.sql.fill(
+            "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
+             SELECT d.id, d.priority, OCTET_LENGTH(d.body), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
+                    GREATEST(COALESCE(e.attempts, 0), COALESCE(a.number, 0)),
+                    LEAST(GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)), 2147483646) + 1, {now}, ?
+             FROM {p}deliveries d
+             LEFT JOIN {p}ended e ON e.delivery_id = d.id
+             LEFT JOIN {p}attempts a ON a.delivery_id = d.id
+                 AND a.number = (SELECT MAX(l.number) FROM {p}attempts l WHERE l.delivery_id = d.id)
+             WHERE d.id = ?",
+        );
+        let now = self.clock.test_micros();
+        let query = self.sql.query(&text).bind(now).bind(now).bind(!kept.is_empty()).bind(id.as_uuid());
+        query.execute(&mut *tx).await?;
+        self.about(&mut tx, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await?;
+        tx.commit().await?;
+        crate::store::ring(&self.bell);
+        session.finish(Ok(Changed::Done))
+    }
+
+    async fn try_cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN).await?;
+        self.lock(&mut tx, id).await?;
+        let Some(row) = self.find(&mut tx, id).await? else {
+            tx.rollback().await?;
+            return session.finish(Ok(Changed::NotFound));
+        };
+        let state: State = word(&row, "state")?;
+        if state != State::Pending {
+            tx.rollback().await?;
+            return session.finish(Ok(Changed::LeftAs(state)));
+        }
+        let text = self.sql.fill(
+            "INSERT INTO {p}ended (delivery_id, state, ended_at, token, attempts, cycle)
+             SELECT delivery_id, 'cancelled', {now}, token, attempts, cycle FROM {p}queue q WHERE delivery_id = ?
+             ON DUPLICATE KEY UPDATE state = 'cancelled', reason = NULL, ended_at = {now}, token = q.token, attempts = q.attempts,
+                 cycle = q.cycle",
+        );
+        let now = self.clock.test_micros();
+        self.sql.query(&text).bind(now).bind(id.as_uuid()).bind(now).execute(&mut *tx).await?;
+        self.about(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
+        tx.commit().await?;
+        session.finish(Ok(Changed::Done))
+    }
+
     /// Deletes in portions, each from where the last one ended, so that no transaction grows long.
     async fn prune_state(&self, state: State, age: Duration, history_only: bool) -> Result<u64, StoreError> {
         // The last attempt stays with a delivery that stays: the numbers of a resend go on from it.
@@ -107,27 +177,31 @@ impl MySqlStore {
             "DELETE d FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)"
         });
         let (now, age) = (self.clock.test_micros(), micros(age));
-        let mut affected = 0;
-        // Before every id. An empty one would be NULL in a session with EMPTY_STRING_IS_NULL.
-        let mut after = vec![0];
-        loop {
+        let portion = async |after: &[u8]| -> Result<Option<(DeliveryId, usize)>, StoreError> {
             let mut session = self.session().await?;
             let mut tx = session.begin_with(BEGIN).await?;
             // Found without locks, then locked, then looked at again: an operator may have resent one of them meanwhile.
-            let found = self.sql.query(&find).bind(now).bind(age).bind(after).fetch_all(&mut *tx).await?;
-            let Some(last) = found.last() else {
+            let query = self.sql.query(&find).bind(now).bind(age).bind(after.to_vec());
+            let found = query.fetch_all(&mut *tx).await?;
+            let Some(last) = found.last().map(|row| id(row, "id")).transpose()? else {
                 tx.rollback().await?;
-                return session.finish(Ok(affected));
+                return session.finish(Ok(None));
             };
-            after = id(last, "id")?.as_uuid().as_bytes().to_vec();
             let found = self.sql.query(&lock).bind(with_numbers(&found)?).fetch_all(&mut *tx).await?;
             let query = self.sql.query(&check).bind(with_numbers(&found)?).bind(now).bind(age);
             let found = query.fetch_all(&mut *tx).await?;
             self.sql.query(&delete).bind(with_numbers(&found)?).execute(&mut *tx).await?;
             tx.commit().await?;
-            session.finish(Ok(()))?;
-            affected += u64::try_from(found.len()).unwrap_or(0);
+            session.finish(Ok(Some((last, found.len()))))
+        };
+        let mut affected = 0;
+        // Before every id. An empty one would be NULL in a session with EMPTY_STRING_IS_NULL.
+        let mut after = vec![0];
+        while let Some((last, count)) = undisturbed(|| portion(&after)).await? {
+            after = last.as_uuid().as_bytes().to_vec();
+            affected += u64::try_from(count).unwrap_or(0);
         }
+        Ok(affected)
     }
 }
 
@@ -196,72 +270,11 @@ impl AdminStore for MySqlStore {
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let mut session = self.session().await?;
-        let mut tx = session.begin_with(BEGIN).await?;
-        self.lock(&mut tx, id).await?;
-        let Some(row) = self.find(&mut tx, id).await? else {
-            tx.rollback().await?;
-            return session.finish(Ok(Changed::NotFound));
-        };
-        let state: State = word(&row, "state")?;
-        if matches!(state, State::Pending | State::Leased) {
-            // At once, not whenever the connection is next used: a claim passes by rows that are locked.
-            tx.rollback().await?;
-            return session.finish(Ok(Changed::LeftAs(state)));
-        }
-        let outcomes = self.outcomes(&mut tx, id).await?;
-        // Who it was for may make no sense, and then it becomes a dead letter again, with the reason.
-        let kept = kept_on_resend(state, &recipients(&row).unwrap_or_default(), &outcomes);
-        self.about(&mut tx, "DELETE FROM {p}recipients WHERE delivery_id = ?", id).await?;
-        if !kept.is_empty() {
-            let kept = list(kept.iter().map(|outcome| outcome_item(id, outcome)));
-            self.sql.query(&self.sql.record_recipients).bind(kept).execute(&mut *tx).await?;
-        }
-        // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt.
-        let text = self.sql.fill(
-            "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
-             SELECT d.id, d.priority, OCTET_LENGTH(d.body), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
-                    GREATEST(COALESCE(e.attempts, 0), COALESCE(a.number, 0)),
-                    LEAST(GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)), 2147483646) + 1, {now}, ?
-             FROM {p}deliveries d
-             LEFT JOIN {p}ended e ON e.delivery_id = d.id
-             LEFT JOIN {p}attempts a ON a.delivery_id = d.id
-                 AND a.number = (SELECT MAX(l.number) FROM {p}attempts l WHERE l.delivery_id = d.id)
-             WHERE d.id = ?",
-        );
-        let now = self.clock.test_micros();
-        let query = self.sql.query(&text).bind(now).bind(now).bind(!kept.is_empty()).bind(id.as_uuid());
-        query.execute(&mut *tx).await?;
-        self.about(&mut tx, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await?;
-        tx.commit().await?;
-        crate::store::ring(&self.bell);
-        session.finish(Ok(Changed::Done))
+        undisturbed(|| self.try_resend(id)).await
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let mut session = self.session().await?;
-        let mut tx = session.begin_with(BEGIN).await?;
-        self.lock(&mut tx, id).await?;
-        let Some(row) = self.find(&mut tx, id).await? else {
-            tx.rollback().await?;
-            return session.finish(Ok(Changed::NotFound));
-        };
-        let state: State = word(&row, "state")?;
-        if state != State::Pending {
-            tx.rollback().await?;
-            return session.finish(Ok(Changed::LeftAs(state)));
-        }
-        let text = self.sql.fill(
-            "INSERT INTO {p}ended (delivery_id, state, ended_at, token, attempts, cycle)
-             SELECT delivery_id, 'cancelled', {now}, token, attempts, cycle FROM {p}queue q WHERE delivery_id = ?
-             ON DUPLICATE KEY UPDATE state = 'cancelled', reason = NULL, ended_at = {now}, token = q.token, attempts = q.attempts,
-                 cycle = q.cycle",
-        );
-        let now = self.clock.test_micros();
-        self.sql.query(&text).bind(now).bind(id.as_uuid()).bind(now).execute(&mut *tx).await?;
-        self.about(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
-        tx.commit().await?;
-        session.finish(Ok(Changed::Done))
+        undisturbed(|| self.try_cancel(id)).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
