@@ -216,3 +216,23 @@ fn a_database_that_refuses_gives_one_line_and_no_secret() {
         }
     }
 }
+
+/// MySQL's own way to log in takes the password through TLS, which the tool has; without TLS it says what is wrong. A server that knows the
+/// password already lets it pass either way, so that the refusal comes first.
+#[test]
+#[ignore = "needs MySQL: run scripts/test"]
+fn mysql_takes_a_password_through_tls() {
+    let (name, server) = (format!("u{}", &new_name()[5..]), MySql::MySql);
+    server.client(&format!("CREATE USER {name} IDENTIFIED BY 'h0rse'; GRANT ALL ON postrider.* TO {name}"));
+    let url = server.url().replace("root@", &format!("{name}:h0rse@"));
+    let with = |more: &str| {
+        let prefix = ("POSTRIDER_TABLE_PREFIX", name.clone());
+        Tool::of(vec![("DATABASE_URL", format!("{url}{more}")), prefix])
+    };
+    let ran = with("?ssl-mode=disabled").run(&["stats"]);
+    assert_eq!((ran.code, ran.stderr.lines().count()), (1, 1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("only through TLS") && !ran.stderr.contains("h0rse"), "{}", ran.stderr);
+    for more in ["", "?ssl-mode=required"] {
+        assert!(with(more).run(&["stats"]).stderr.contains("postrider migrate"), "{more}");
+    }
+}

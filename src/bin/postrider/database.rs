@@ -158,12 +158,24 @@ async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, Fail> {
     let options = MySqlConnectOptions::from_str(url)
         .map_err(|_| Fail::usage("the database's URL is no MySQL URL: mysql://user:password@host:3306/database"))?;
     // Once without the pool, which would go on trying for a while and then not say what is wrong.
-    let first = options
-        .connect()
-        .await
-        .map_err(|error| Fail::runtime(format!("the database cannot be opened: {}", StoreError::from(error))))?;
+    let first = options.connect().await.map_err(|error| {
+        let why = if wants_tls(&error) {
+            "the server takes this user's password only through TLS, which the URL turns off or the server does not have"
+                .to_owned()
+        } else {
+            StoreError::from(error).to_string()
+        };
+        Fail::runtime(format!("the database cannot be opened: {why}"))
+    })?;
     // Whether or not the server hears of it, it sees that the connection ends.
     let _ = first.close().await;
     let pool = MySqlPoolOptions::new().max_connections(8).connect_lazy_with(options);
     MySqlStore::with_table_prefix(pool, prefix).map_err(misnamed)
+}
+
+/// Whether the login failed because a password cannot be sent without TLS. The way without it, which the driver has behind a feature of
+/// its own, trusts whatever key the other side sends.
+#[cfg(feature = "mysql")]
+fn wants_tls(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Configuration(why) if why.to_string().contains("mysql-rsa"))
 }

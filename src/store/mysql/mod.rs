@@ -29,7 +29,8 @@ use crate::store::session::undisturbed;
 use crate::store::sql::{Columns, unsigned};
 use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
-/// Deliveries in a MySQL (8.0.16 or later) or MariaDB (10.6 or later) database, in InnoDB tables beside the caller's own.
+/// Deliveries in a MySQL (8.0.16 or later) or MariaDB (10.6 or later) database, in InnoDB tables beside the caller's own. The tests run
+/// it on MySQL 9.7 and MariaDB 10.11. The database's character set and the session's `sql_mode` may be any.
 ///
 /// Give it the pool that the rest of the program uses, and enqueue in that pool's transactions:
 ///
@@ -50,9 +51,10 @@ use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreEr
 /// ```
 ///
 /// Any isolation level will do for the caller's transactions, and any time zone for its sessions. A transaction that the server
-/// ends because of a deadlock is gone as a whole, mail and data alike, and is to be tried again from its beginning. A transaction that
-/// enqueues with an idempotency key keeps others with the same key waiting until it ends. The caller's own tables must be in InnoDB as
-/// well: those of other engines do not roll back.
+/// ends because of a deadlock ([`Conflict`](StoreErrorKind::Conflict)) is gone as a whole, mail and data alike, and is to be tried again
+/// from its beginning. So is one at `REPEATABLE READ` that enqueues with a key which was taken since it began, where MariaDB has
+/// `innodb_snapshot_isolation` on, as newer versions have by default. A transaction that enqueues with an idempotency key keeps others with
+/// the same key waiting until it ends. The caller's own tables must be in InnoDB as well: those of other engines do not roll back.
 ///
 /// Other processes' commits are noticed by polling. While a relay works through a backlog it keeps up to two connections, where the
 /// pool can spare them: all relays of a pool together at most half of what it has beyond four.
@@ -71,7 +73,10 @@ use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreEr
 ///
 /// # Passwords
 /// MySQL's `caching_sha2_password` sends the password through TLS, so turn on one of sqlx's `tls-*` features. Without TLS it needs
-/// sqlx's feature `mysql-rsa`, which this crate leaves off; a program that needs it names it in its own dependency on sqlx.
+/// sqlx's feature `mysql-rsa`, which this crate leaves off: it encrypts the password for whatever key the other side sends, so that
+/// someone in between can read it, and its crate has an advisory without a fix
+/// ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071.html)). A program that needs it all the same names it in its own
+/// dependency on sqlx.
 #[derive(Clone)]
 pub struct MySqlStore {
     pool: MySqlPool,
