@@ -41,6 +41,7 @@ mod breaker;
 mod combinators;
 mod email;
 mod failure;
+mod mailbox;
 mod mask;
 mod message;
 #[cfg(feature = "mime")]
@@ -52,7 +53,7 @@ mod receipt;
 pub mod testkit;
 mod transport;
 
-pub use address::{Address, AddressError, IntoMailbox, Mailbox};
+pub use address::{Address, AddressError};
 pub use backoff::Backoff;
 pub use boxed::BoxTransport;
 pub use breaker::{Admission, Admit, Breaker, BreakerState, CallTime, Change, Probe};
@@ -63,6 +64,7 @@ pub use combinators::{AllFailed, Failover, Redirect, RoundRobin, Tap};
 pub use combinators::{TimedOut, Timeout};
 pub use email::{Attachment, Email, EmailBuilder, EmailError, Header, ListUnsubscribe, ReversePath};
 pub use failure::{Class, Classify, Failure, Scope, Unsupported};
+pub use mailbox::{IntoMailbox, Mailbox};
 pub use mask::mask_addresses;
 pub use message::{CodecError, Encoded, Message};
 #[cfg(feature = "dkim")]

@@ -7,7 +7,6 @@ use memchr::memchr;
 
 use crate::{Address, AddressError, IntoMailbox, Mailbox};
 
-use super::parts::can_be_folded;
 use super::{Attachment, Email, Header, ListUnsubscribe, Parts, ReversePath};
 
 /// Collects a mail. Nothing is checked away silently: the first thing that is wrong comes out of [`build`](Self::build).
@@ -35,11 +34,7 @@ impl EmailBuilder {
 
     fn mailbox(self, field: &'static str, mailbox: impl IntoMailbox, put: impl FnOnce(&mut Self, Mailbox)) -> Self {
         self.step(|mail| {
-            let mailbox = mailbox.into_mailbox().map_err(|source| EmailError::Address { field, source })?;
-            if !mailbox.name().is_none_or(can_be_folded) {
-                return Err(EmailError::LongWord { field: field.to_owned() });
-            }
-            put(mail, mailbox);
+            put(mail, mailbox.into_mailbox().map_err(|source| EmailError::Address { field, source })?);
             Ok(())
         })
     }
@@ -80,9 +75,6 @@ impl EmailBuilder {
         self.step(|mail| {
             if subject.chars().any(|c| c.is_control() && c != '\t') {
                 return Err(EmailError::Subject);
-            }
-            if !can_be_folded(&subject) {
-                return Err(EmailError::LongWord { field: "subject".to_owned() });
             }
             mail.parts.subject = subject;
             Ok(())
@@ -136,9 +128,6 @@ impl EmailBuilder {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             if key.is_empty() || key.len() > 64 || !key.bytes().all(plain) || value.chars().any(char::is_control) {
                 return Err(EmailError::Metadata);
-            }
-            if !can_be_folded(&value) {
-                return Err(EmailError::LongWord { field: "metadata".to_owned() });
             }
             mail.parts.metadata.insert(key, value);
             Ok(())
@@ -269,9 +258,9 @@ pub enum EmailError {
         /// The header.
         name: String,
     },
-    /// A header would hold a word that is longer than a line of a message may be.
+    /// A custom header has a word that is longer than a line of a message may be.
     LongWord {
-        /// The header, or the field that it is made from.
+        /// The header.
         field: String,
     },
     /// The header is one that the mail writes itself, from its own fields or from the delivery.

@@ -2,6 +2,7 @@
 
 mod builder;
 mod long_text;
+pub(crate) mod media_type;
 mod parts;
 mod stored;
 
@@ -161,6 +162,13 @@ impl Email {
         }
         self.parts.to = vec![to.clone()];
         (self.parts.cc, self.parts.bcc) = (Vec::new(), Vec::new());
+        self
+    }
+
+    /// The same mail with other attachments.
+    #[cfg(feature = "mime")]
+    pub(crate) fn map_attachments(mut self, rewrite: impl Fn(Attachment) -> Attachment) -> Self {
+        self.parts.attachments = self.parts.attachments.into_iter().map(rewrite).collect();
         self
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::Address;
 
 use super::EmailError;
+use super::media_type::MediaType;
 
 /// A file that goes with a mail, or a part that its HTML shows inline.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,6 +58,12 @@ impl Attachment {
         Ok(Self { content_id: Some(content_id), ..Self::new(file_name, content_type, content)? })
     }
 
+    /// The same attachment with nothing in it.
+    #[cfg(feature = "mime")]
+    pub(crate) fn emptied(self) -> Self {
+        Self { content: Arc::new([]), ..self }
+    }
+
     /// The name under which the reader would save it.
     pub fn file_name(&self) -> &str {
         &self.file_name
@@ -87,12 +94,7 @@ impl fmt::Debug for Attachment {
 
 /// `type/subtype` with optional parameters (RFC 2045 section 5.1), in printable ASCII.
 fn is_media_type(text: &str) -> bool {
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    let token = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b))
-    };
-    text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
-        && essence.split_once('/').is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+    text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()) && MediaType::parse(text).is_some()
 }
 
 /// A custom header.
@@ -162,9 +164,10 @@ impl fmt::Debug for Header {
     }
 }
 
-/// Whether a header's value fits into lines of 998 octets (RFC 5322 section 2.1.1), which can be broken at spaces only.
-pub(super) fn can_be_folded(value: &str) -> bool {
-    value.split([' ', '\t']).all(|word| word.len() <= 900)
+/// Whether a header's value fits into lines of 998 octets (RFC 5322 section 2.1.1), which can be broken at spaces only. Words beyond
+/// ASCII are encoded, and so can be broken anywhere.
+fn can_be_folded(value: &str) -> bool {
+    value.split([' ', '\t']).all(|word| word.len() <= 900 || !word.is_ascii())
 }
 
 /// How a reader leaves a mailing list: the `List-Unsubscribe` header (RFC 2369 section 3.2), and with one click where the

@@ -1,122 +1,120 @@
 //! The header of a mail.
 
-use std::fmt::{self, Write};
 use std::slice;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use email_encoding::headers::quoted_string;
-use email_encoding::headers::writer::EmailWriter;
-use lettre::message::header::{self, Header, HeaderName, HeaderValue, Headers};
-
-use super::MimeError;
+use super::words::{self, Field};
 use crate::{Email, Mailbox, Outgoing};
 
-/// All but From and what belongs to the body, in the order in which they are written.
-pub(super) fn beside_from(outgoing: &Outgoing<Email>) -> Result<Vec<HeaderValue>, MimeError> {
+/// Everything but what describes the body.
+pub(super) fn write(outgoing: &Outgoing<Email>, labels: bool, out: &mut String) {
     let email = outgoing.message();
-    let mut headers = vec![
-        header::Date::new(outgoing.dated_at()).display(),
-        value("Message-ID", outgoing.message_id())?,
-        value("Subject", email.subject().to_owned())?,
-    ];
-    let sender = email.sender().map(slice::from_ref).unwrap_or_default();
-    let lists = [("Sender", sender), ("Reply-To", email.reply_to()), ("To", email.to()), ("Cc", email.cc())];
-    for (name, list) in lists {
-        if !list.is_empty() {
-            headers.push(addresses(name, list)?);
+    // In front, since some say what happened to a mail, and such headers stand above the others (RFC 5322 section 3.6).
+    for header in email.headers() {
+        if holds_identifiers(header.name()) {
+            words::identifiers(out, header.name(), header.value());
+        } else {
+            words::custom(out, header.name(), header.value());
         }
-    }
-    if let Some(list) = email.list_unsubscribe() {
-        headers.push(value("List-Unsubscribe", list.header_value())?);
-        if list.is_one_click() {
-            headers.push(value("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned())?);
-        }
-    }
-    Ok(headers)
-}
-
-/// The custom headers, and tags and metadata where they are wanted, as text. They go in front of the others, since lettre keeps only
-/// one header of a name.
-pub(super) fn custom(email: &Email, labels: bool) -> Result<String, MimeError> {
-    let mut out = String::new();
-    let mut add = |name: &str, text: &str| -> Result<(), MimeError> {
-        let mut one = Headers::new();
-        one.insert_raw(value(name, text.to_owned())?);
-        out.push_str(&one.to_string());
-        Ok(())
-    };
-    for custom in email.headers() {
-        add(custom.name(), custom.value())?;
     }
     if labels {
         for tag in email.tags() {
-            add("X-Tag", tag)?;
+            words::custom(out, "X-Tag", tag);
         }
-        for (key, text) in email.metadata() {
-            add(&format!("X-Metadata-{key}"), text)?;
+        for (key, value) in email.metadata() {
+            words::unstructured(out, &format!("X-Metadata-{key}"), value);
         }
     }
-    Ok(out)
+    mailboxes(out, "From", slice::from_ref(email.from()));
+    words::identifiers(out, "Date", &date(outgoing.dated_at()));
+    words::identifiers(out, "Message-ID", &outgoing.message_id());
+    words::unstructured(out, "Subject", email.subject());
+    let sender = email.sender().map(slice::from_ref).unwrap_or_default();
+    for (name, list) in [("Sender", sender), ("Reply-To", email.reply_to()), ("To", email.to()), ("Cc", email.cc())] {
+        if !list.is_empty() {
+            mailboxes(out, name, list);
+        }
+    }
+    if let Some(list) = email.list_unsubscribe() {
+        words::identifiers(out, "List-Unsubscribe", &list.header_value());
+        if list.is_one_click() {
+            words::identifiers(out, "List-Unsubscribe-Post", "List-Unsubscribe=One-Click");
+        }
+    }
+    out.push_str("MIME-Version: 1.0\r\n");
 }
 
-/// A list of mailboxes, one to a line: lettre folds at names only, and a long list of bare addresses would be one line.
-pub(super) fn addresses(name: &'static str, list: &[Mailbox]) -> Result<HeaderValue, MimeError> {
-    let encoded: Vec<String> = list.iter().map(|one| encoded(name, one)).collect::<Result<_, _>>()?;
-    // Nothing here comes from outside without having gone through the encoder, save addresses, which hold no control character.
-    Ok(HeaderValue::dangerous_new_pre_encoded(
-        HeaderName::new_from_ascii_str(name),
-        encoded.join(", "),
-        encoded.join(",\r\n "),
-    ))
+/// RFC 5322 section 3.6.4: what these hold is never text, so that nothing of it may be encoded. Beyond ASCII it travels as it is
+/// (RFC 6532 section 3.3).
+fn holds_identifiers(name: &str) -> bool {
+    ["In-Reply-To", "References", "Resent-Message-ID", "Original-Message-ID"]
+        .iter()
+        .any(|own| own.eq_ignore_ascii_case(name))
 }
 
-/// A mailbox as lettre writes it, which would take each address apart once more.
-fn encoded(header: &str, mailbox: &Mailbox) -> Result<String, MimeError> {
-    let address = mailbox.address().as_str();
-    let Some(name) = mailbox.name() else {
-        return Ok(address.to_owned());
-    };
-    let mut out = String::new();
-    write(name, address, EmailWriter::new(&mut out, header.len() + ": ".len(), 0, false))
-        .map_err(MimeError::because)?;
-    Ok(out)
+/// One mailbox to a line: a list may be as long as it likes, a line not.
+fn mailboxes(out: &mut String, name: &str, list: &[Mailbox]) {
+    let mut field = Field::new(out, name);
+    for (index, mailbox) in list.iter().enumerate() {
+        if index > 0 {
+            field.raw(",");
+            field.fold();
+        }
+        let address = mailbox.address().as_str();
+        match mailbox.name() {
+            None => field.raw(address),
+            Some(name) => {
+                words::phrase(&mut field, name);
+                field.word(&format!("<{address}>"));
+            }
+        }
+    }
+    field.end();
 }
 
-fn write(name: &str, address: &str, mut writer: EmailWriter<'_>) -> fmt::Result {
-    quoted_string::encode(name, &mut writer)?;
-    writer.space();
-    write!(writer, "<{address}>")
-}
-
-fn value(name: &str, text: String) -> Result<HeaderValue, MimeError> {
-    let name = HeaderName::new_from_ascii(name.to_owned()).map_err(MimeError::because)?;
-    Ok(HeaderValue::new(name, text))
+/// RFC 5322 section 3.3. What lies beyond the years that a date can name is put at their end.
+fn date(at: SystemTime) -> String {
+    let last = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let mut text = httpdate::fmt_http_date(at.clamp(UNIX_EPOCH, last));
+    // The form of HTTP (RFC 9110 section 5.6.7) differs in the zone's name alone, which is obsolete in mail.
+    text.truncate(text.len() - "GMT".len());
+    text.push_str("+0000");
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use lettre::message::Mailbox as LettreMailbox;
-    use proptest::prelude::*;
-
     use super::*;
 
-    proptest! {
-        #[test]
-        fn a_mailbox_is_written_as_lettre_would(
-            name in prop::collection::vec(
-                prop::sample::select(vec!["Ada", " ", "é", "\"", "\\", ".", ",", "<", "@", "📬", "a-long-word-among-others", "("]),
-                1..16,
-            ),
-            local in "[a-z]{1,60}",
-        ) {
-            let mailbox = Mailbox::new(name.concat(), format!("{local}@example.com").parse().unwrap()).unwrap();
-            let theirs = LettreMailbox::new(
-                mailbox.name().map(str::to_owned),
-                lettre::Address::new(&local, "example.com").unwrap(),
-            );
-            let mut both = [Headers::new(), Headers::new()];
-            both[0].insert_raw(addresses("From", slice::from_ref(&mailbox)).unwrap());
-            both[1].set(header::From::from(lettre::message::Mailboxes::from(theirs)));
-            prop_assert_eq!(both[0].to_string(), both[1].to_string());
+    fn header(name: &str, list: &[(&str, &str)]) -> String {
+        let list: Vec<_> = list.iter().map(|(name, at)| Mailbox::new(*name, at.parse().unwrap()).unwrap()).collect();
+        let mut out = String::new();
+        mailboxes(&mut out, name, &list);
+        out
+    }
+
+    #[test]
+    fn names_are_atoms_quoted_or_encoded() {
+        for (name, written) in [
+            ("", "a@example.com"),
+            ("Ada Lovelace", "Ada Lovelace <a@example.com>"),
+            ("Lovelace, Ada", "\"Lovelace, Ada\" <a@example.com>"),
+            ("A \"B\" \\C", "\"A \\\"B\\\" \\\\C\" <a@example.com>"),
+            ("Ada  Lovelace", "=?utf-8?q?Ada__Lovelace?= <a@example.com>"),
+            ("Zoë", "=?utf-8?q?Zo=C3=AB?= <a@example.com>"),
+            ("=?utf-8?q?x?=", "=?utf-8?b?PT91dGYtOD9xP3g/PQ==?= <a@example.com>"),
+        ] {
+            assert_eq!(header("To", &[(name, "a@example.com")]), format!("To: {written}\r\n"), "{name}");
         }
+        let two = header("To", &[("", "a@example.com"), ("B", "b@example.com")]);
+        assert_eq!(two, "To: a@example.com,\r\n B <b@example.com>\r\n");
+    }
+
+    #[test]
+    fn a_date_is_that_of_rfc_5322() {
+        let at = |seconds| date(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(1_700_000_000), "Tue, 14 Nov 2023 22:13:20 +0000");
+        assert_eq!(date(UNIX_EPOCH - Duration::from_secs(1)), "Thu, 01 Jan 1970 00:00:00 +0000");
+        assert_eq!(at(400_000_000_000), "Fri, 31 Dec 9999 23:59:59 +0000");
     }
 }
