@@ -62,6 +62,8 @@ fn mailboxes(out: &mut String, name: &str, list: &[Mailbox]) {
         }
         let address = mailbox.address().as_str();
         match mailbox.name() {
+            // Without the brackets, some readers take the quoted string for a name.
+            None if address.starts_with('"') => field.raw(&format!("<{address}>")),
             None => field.raw(address),
             Some(name) => {
                 words::phrase(&mut field, name);
@@ -100,7 +102,7 @@ mod tests {
             ("Ada Lovelace", "Ada Lovelace <a@example.com>"),
             ("Lovelace, Ada", "\"Lovelace, Ada\" <a@example.com>"),
             ("A \"B\" \\C", "\"A \\\"B\\\" \\\\C\" <a@example.com>"),
-            ("Ada  Lovelace", "=?utf-8?q?Ada__Lovelace?= <a@example.com>"),
+            ("Ada  Lovelace", "\"Ada  Lovelace\" <a@example.com>"),
             ("Zoë", "=?utf-8?q?Zo=C3=AB?= <a@example.com>"),
             ("=?utf-8?q?x?=", "=?utf-8?b?PT91dGYtOD9xP3g/PQ==?= <a@example.com>"),
         ] {

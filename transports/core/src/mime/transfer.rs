@@ -25,8 +25,8 @@ impl Encoding {
         }
     }
 
-    /// How a text travels that is to be read back as it is: as it stands where nothing on the way could change it, else in
-    /// the shorter of the two encodings. Never 8bit, since a relay that turns it into something else breaks a signature
+    /// How a text travels that is to be read back as it is: as it stands where nothing on the way could change it (RFC 2049 section 3
+    /// names white space at the end of a line, long lines, and `From `), else in the shorter of the two encodings. Never 8bit, since a relay that turns it into something else breaks a signature
     /// (RFC 6376 section 5.3).
     ///
     /// `last` says that the text ends the message. A message ends with a line end (RFC 5321 section 4.1.1.4), and a text need not.
@@ -34,7 +34,7 @@ impl Encoding {
         let bytes = text.as_bytes();
         let escaped = bytes.iter().filter(|byte| !is_plain(**byte)).count();
         let as_it_is = escaped == 0
-            && lines(text).all(|line| line.len() <= 78 && !line.starts_with("From "))
+            && lines(text).all(|line| line.len() <= 78 && !line.starts_with("From ") && !line.ends_with([' ', '\t']))
             && (!last || text.is_empty() || text.ends_with('\n'));
         if as_it_is {
             Self::SevenBit
@@ -192,6 +192,7 @@ mod tests {
             ("a\n", SevenBit, "a\r\n", "a\r\n"),
             ("a\n.\n\n", SevenBit, "a\r\n.\r\n\r\n", "a\r\n.\r\n\r\n"),
             ("Grün ist schön\n", QuotedPrintable, "Gr=C3=BCn ist sch=C3=B6n\r\n", "Gr=C3=BCn ist sch=C3=B6n\r\n"),
+            ("a\n-- \nb\n", QuotedPrintable, "a\r\n--=20\r\nb\r\n", "a\r\n--=20\r\nb\r\n"),
             ("From me\n", QuotedPrintable, "=46rom me\r\n", "=46rom me\r\n"),
             ("\0ab\n.\nc \n", QuotedPrintable, "=00ab\r\n=2E\r\nc=20\r\n", "=00ab\r\n=2E\r\nc=20\r\n"),
             ("é\n", Base64, "w6kNCg==\r\n", "w6kNCg=="),

@@ -150,28 +150,11 @@ fn means_itself(word: &str) -> bool {
     word.bytes().all(|byte| byte.is_ascii_graphic()) && !word.contains("=?")
 }
 
-/// Free text, such as a subject, that is to be read back as it is: what could be read otherwise is encoded.
+/// Free text, such as a subject, that is to be read back as it is. From the first word to the last that could be read otherwise, it is
+/// encoded.
 pub(super) fn unstructured(out: &mut String, name: &str, text: &str) {
     // An empty word is a space too many, which not every reader keeps.
-    text_field(out, name, text, |word| !word.is_empty() && word.len() < LINE && means_itself(word));
-}
-
-/// The value of a header that is not ours. It may have a syntax of its own, so that only what cannot stand in a header is encoded.
-pub(super) fn custom(out: &mut String, name: &str, text: &str) {
-    text_field(out, name, text, |word| {
-        word.bytes().all(|byte| byte == b'\t' || byte.is_ascii_graphic()) && !word.contains("=?")
-    });
-}
-
-/// A value that must not be encoded: identifiers and URIs, parted by spaces.
-pub(super) fn identifiers(out: &mut String, name: &str, text: &str) {
-    let mut field = Field::new(out, name);
-    field.literal(text);
-    field.end();
-}
-
-/// Encodes from the first word to the last that is not plain.
-fn text_field(out: &mut String, name: &str, text: &str, plain: impl Fn(&str) -> bool) {
+    let plain = |word: &str| !word.is_empty() && word.len() < LINE && means_itself(word);
     let mut field = Field::new(out, name);
     let (mut start, mut end, mut at) = (None, 0, 0);
     for word in text.split(' ') {
@@ -203,13 +186,28 @@ fn text_field(out: &mut String, name: &str, text: &str, plain: impl Fn(&str) -> 
     field.end();
 }
 
+/// The value of a header that is not ours. It may have a syntax of its own, so that ASCII is left as it is.
+pub(super) fn custom(out: &mut String, name: &str, text: &str) {
+    if text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) && !text.contains("=?") {
+        identifiers(out, name, text);
+    } else {
+        unstructured(out, name, text);
+    }
+}
+
+/// A value that must not be encoded: identifiers and URIs, parted by spaces.
+pub(super) fn identifiers(out: &mut String, name: &str, text: &str) {
+    let mut field = Field::new(out, name);
+    field.literal(text);
+    field.end();
+}
+
 /// A display name (RFC 5322 section 3.2.5).
 pub(super) fn phrase(field: &mut Field<'_>, name: &str) {
-    let single_spaces = || name.split(' ').all(|word| !word.is_empty());
     let atom = |word: &str| !word.is_empty() && word.len() < LINE && means_itself(word) && word.bytes().all(is_atext);
     if name.split(' ').all(atom) {
         field.literal(name);
-    } else if name.len() < LINE - 4 && single_spaces() && name.split(' ').all(means_itself) {
+    } else if name.len() < LINE - 4 && name.split(' ').all(means_itself) {
         let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
         field.raw("\"");
         field.raw(&quoted);
@@ -251,7 +249,7 @@ mod tests {
             ("é a", "Subject: =?utf-8?b?w6k=?= a\r\n"),
             (" ", "Subject: =?utf-8?q?_?=\r\n"),
             ("Zoë und andere", "Subject: =?utf-8?q?Zo=C3=AB?= und andere\r\n"),
-            ("a\tb", "Subject: =?utf-8?q?a=09b?=\r\n"),
+            ("a\tb", "Subject: =?utf-8?b?YQli?=\r\n"),
             ("=?utf-8?q?x?=", "Subject: =?utf-8?b?PT91dGYtOD9xP3g/PQ==?=\r\n"),
         ] {
             assert_eq!(subject(text), header, "{text:?}");
