@@ -47,6 +47,9 @@ pub use postrider_transport::{
     Outgoing, Receipt, Recipient, Redirect, Refusal, RoundRobin, Scope, Tap, TimedOut, Timeout, Transport, Unsupported,
     Waiting, mask_addresses, pattern,
 };
+#[cfg(feature = "dkim")]
+#[doc(no_inline)]
+pub use postrider_transport::{Dkim, DkimError};
 
 /// Mail by a provider's HTTP API.
 #[cfg(feature = "http")]

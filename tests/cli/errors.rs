@@ -58,6 +58,12 @@ fn a_mail_that_cannot_be() {
         (&["--attach", "/dev/zero"], "limit"),
         (&["--to", "bob"], "--to (number 2): the address has no @"),
         (&["--cc", "x@example.com\r\nBcc: y@example.com"], "--cc"),
+        (
+            &["--to", r#""L, Ada" <ada@example.com>, "B" <bob@example.com>"#],
+            "--to (number 2): the address is more than one mailbox",
+        ),
+        (&["--bcc", "Friends: ada@example.com, bob@example.com;"], "--bcc: the address is more than one mailbox"),
+        (&["--reply-to", "Ada <ada@example.com> x"], "--reply-to: the address has something behind the >"),
         (&["--bcc", ""], "--bcc"),
         (&["--reply-to", "Ada <ada@>"], "--reply-to"),
         (&["--subject", "a\nb"], "subject"),

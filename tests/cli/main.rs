@@ -4,17 +4,25 @@
 
 #[cfg(all(feature = "postmark", feature = "resend"))]
 mod api;
+#[cfg(all(feature = "dkim", feature = "postmark"))]
+#[path = "../../transports/core/tests/verifiers/authenticator.rs"]
+mod authenticator;
 mod combined;
 mod content;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
 mod databases;
 mod delivery;
+#[cfg(all(feature = "dkim", feature = "postmark"))]
+mod dkim;
 mod errors;
 mod explain;
 mod outages;
 mod output;
 #[cfg(all(feature = "postmark", feature = "resend"))]
 mod providers;
+#[cfg(all(feature = "dkim", feature = "postmark"))]
+#[path = "../../transports/core/tests/verifiers/python.rs"]
+mod python;
 mod server;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
 mod servers;

@@ -214,6 +214,23 @@ pub(crate) struct Work {
     /// How long before a delivery is given up
     #[arg(long, value_name = "DURATION", default_value = "5d", value_parser = words::positive)]
     pub(crate) max_age: Duration,
+    #[command(flatten)]
+    pub(crate) dkim: DkimArgs,
+}
+
+/// Signing, by smtp:// and ses:// alone: the other providers sign by themselves.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "DKIM signatures, by smtp:// and ses:// (feature dkim)")]
+pub(crate) struct DkimArgs {
+    /// The domain that signs each mail; its DNS has the public key
+    #[arg(long = "dkim-domain", value_name = "DOMAIN", requires_all = ["dkim_selector", "dkim_key"])]
+    pub(crate) dkim_domain: Option<String>,
+    /// The key's name: the public key is the TXT record of NAME._domainkey.DOMAIN
+    #[arg(long = "dkim-selector", value_name = "NAME", requires_all = ["dkim_domain", "dkim_key"])]
+    pub(crate) dkim_selector: Option<String>,
+    /// The private key: RSA or Ed25519 in PEM, by PKCS #8 or PKCS #1, or an Ed25519 seed in base64
+    #[arg(long = "dkim-key", value_name = "FILE", requires_all = ["dkim_domain", "dkim_selector"])]
+    pub(crate) dkim_key: Option<PathBuf>,
 }
 
 #[cfg(feature = "smtp")]

@@ -18,6 +18,7 @@ mod progress;
 mod schemes;
 mod show;
 mod signals;
+mod signing;
 mod transport;
 mod words;
 mod work;

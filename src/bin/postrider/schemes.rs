@@ -5,7 +5,7 @@ use crate::fail::Fail;
 /// A scheme, and the feature that it needs.
 #[derive(Debug)]
 pub(crate) struct Scheme {
-    name: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) feature: &'static str,
     built: bool,
 }

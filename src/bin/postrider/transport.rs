@@ -8,6 +8,7 @@ use postrider::{BoxTransport, Email, Failover, Redirect, RoundRobin, Timeout};
 use crate::combined::{self, Plan};
 use crate::fail::Fail;
 use crate::schemes::{self, Scheme};
+use crate::signing::Signer;
 
 const SCHEMES: &[Scheme] = &[
     Scheme::new("smtp", "smtp", cfg!(feature = "smtp")),
@@ -49,47 +50,59 @@ impl Connections {
     }
 }
 
-/// The transport that is written there, each part of it for so many messages at once, and its connections.
-pub(crate) async fn open(text: Option<&str>, concurrency: usize) -> Result<(BoxTransport<Email>, Connections), Fail> {
+/// The transport that is written there, each part of it for so many messages at once and, with a signer, signing; and its connections.
+pub(crate) async fn open(
+    text: Option<&str>,
+    concurrency: usize,
+    signer: Option<&Signer>,
+) -> Result<(BoxTransport<Email>, Connections), Fail> {
     let mut connections = Connections::default();
     match combined::read(text.unwrap_or_default()) {
-        Ok(plan) => Ok((carry_out(plan, concurrency, &mut connections).await?, connections)),
+        Ok(plan) => Ok((carry_out(plan, Each { concurrency, signer }, &mut connections).await?, connections)),
         Err(error) => Err(Fail::usage(format!("the transport: {error}"))),
     }
 }
 
+/// What goes for each part.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "smtp"), allow(dead_code, reason = "only SMTP has connections to count"))]
+struct Each<'a> {
+    concurrency: usize,
+    signer: Option<&'a Signer>,
+}
+
 type Opening<'a> = Pin<Box<dyn Future<Output = Result<BoxTransport<Email>, Fail>> + Send + 'a>>;
 
-fn carry_out<'a>(plan: Plan<'a>, concurrency: usize, connections: &'a mut Connections) -> Opening<'a> {
+fn carry_out<'a>(plan: Plan<'a>, each: Each<'a>, connections: &'a mut Connections) -> Opening<'a> {
     Box::pin(async move {
         Ok(match plan {
-            Plan::Url(url) => single(url, concurrency, connections).await?,
-            Plan::Part(number, url) => single(url, concurrency, connections)
+            Plan::Url(url) => single(url, each, connections).await?,
+            Plan::Part(number, url) => single(url, each, connections)
                 .await
                 .map_err(|fail| fail.of(&format!("the transport's URL number {number}")))?,
             Plan::Failover(plans) => {
-                let mut failover = Failover::new(carry_out(*plans.first, concurrency, connections).await?);
+                let mut failover = Failover::new(carry_out(*plans.first, each, connections).await?);
                 for plan in plans.more {
-                    failover = failover.or(carry_out(plan, concurrency, connections).await?);
+                    failover = failover.or(carry_out(plan, each, connections).await?);
                 }
                 BoxTransport::new(failover)
             }
             Plan::RoundRobin(shares) => {
                 let (weight, plan) = *shares.first;
-                let mut round_robin = RoundRobin::new(carry_out(plan, concurrency, connections).await?, weight);
+                let mut round_robin = RoundRobin::new(carry_out(plan, each, connections).await?, weight);
                 for (weight, plan) in shares.more {
-                    round_robin = round_robin.and(carry_out(plan, concurrency, connections).await?, weight);
+                    round_robin = round_robin.and(carry_out(plan, each, connections).await?, weight);
                 }
                 BoxTransport::new(round_robin)
             }
             Plan::Redirect(to, plan) => {
-                BoxTransport::new(Redirect::new(carry_out(*plan, concurrency, connections).await?, to))
+                BoxTransport::new(Redirect::new(carry_out(*plan, each, connections).await?, to))
             }
             Plan::Timeout(limit, plan) => {
-                BoxTransport::new(Timeout::new(carry_out(*plan, concurrency, connections).await?, limit))
+                BoxTransport::new(Timeout::new(carry_out(*plan, each, connections).await?, limit))
             }
             Plan::RateLimit(messages, period, plan) => {
-                limited(carry_out(*plan, concurrency, connections).await?, messages, period)?
+                limited(carry_out(*plan, each, connections).await?, messages, period)?
             }
         })
     })
@@ -107,13 +120,17 @@ fn limited(_: BoxTransport<Email>, _: u32, _: Duration) -> Result<BoxTransport<E
 
 /// The transport for a URL.
 #[cfg_attr(not(feature = "smtp"), allow(unused_variables, reason = "only SMTP has connections to count"))]
-async fn single(url: &str, concurrency: usize, connections: &mut Connections) -> Result<BoxTransport<Email>, Fail> {
+async fn single(url: &str, each: Each<'_>, connections: &mut Connections) -> Result<BoxTransport<Email>, Fail> {
     let (scheme, url) = schemes::find("transport", "--transport URL, or set TRANSPORT_URL", SCHEMES, Some(url))?;
+    if each.signer.is_some() && !matches!(scheme.feature, "smtp" | "ses") {
+        let name = scheme.name;
+        return Err(Fail::usage(format!("{name}:// cannot sign by --dkim-domain: the provider signs mail by itself")));
+    }
     match scheme.feature {
         #[cfg(feature = "smtp")]
-        "smtp" => smtp(url, concurrency, connections),
+        "smtp" => smtp(url, each, connections),
         #[cfg(feature = "ses")]
-        "ses" => ses(url).await,
+        "ses" => ses(url, each).await,
         #[cfg(feature = "brevo")]
         "brevo" => http::<postrider::http::Brevo>(url),
         #[cfg(feature = "mailgun")]
@@ -137,7 +154,7 @@ async fn single(url: &str, concurrency: usize, connections: &mut Connections) ->
 }
 
 #[cfg(feature = "smtp")]
-fn smtp(url: &str, concurrency: usize, connections: &mut Connections) -> Result<BoxTransport<Email>, Fail> {
+fn smtp(url: &str, each: Each<'_>, connections: &mut Connections) -> Result<BoxTransport<Email>, Fail> {
     use postrider::smtp::{Smtp, SmtpConfigError};
 
     let wrong = |error: SmtpConfigError| Fail::usage(format!("the transport: {}", crate::fail::chain(&error)));
@@ -145,7 +162,11 @@ fn smtp(url: &str, concurrency: usize, connections: &mut Connections) -> Result<
     let pool = url.split_once('?').is_some_and(|(_, query)| query.split('&').any(|pair| pair.starts_with("pool=")));
     let mut builder = Smtp::builder_from_url(url).map_err(wrong)?;
     if !pool {
-        builder = builder.max_connections(concurrency);
+        builder = builder.max_connections(each.concurrency);
+    }
+    #[cfg(feature = "dkim")]
+    if let Some(signer) = each.signer {
+        builder = builder.dkim(signer.clone());
     }
     let smtp = builder.build().map_err(wrong)?;
     connections.smtp.push(smtp.clone());
@@ -154,10 +175,15 @@ fn smtp(url: &str, concurrency: usize, connections: &mut Connections) -> Result<
 
 /// What the URL leaves out is the environment's.
 #[cfg(feature = "ses")]
-async fn ses(url: &str) -> Result<BoxTransport<Email>, Fail> {
-    let transport = postrider::ses::Ses::from_url(url).await;
+#[cfg_attr(not(feature = "dkim"), allow(unused_variables, unused_mut, reason = "there is nothing to add"))]
+async fn ses(url: &str, each: Each<'_>) -> Result<BoxTransport<Email>, Fail> {
     let wrong = |error| Fail::usage(format!("the transport: {}", crate::fail::chain(&error)));
-    Ok(BoxTransport::new(transport.map_err(wrong)?))
+    let mut builder = postrider::ses::Ses::builder_from_url(url).await.map_err(wrong)?;
+    #[cfg(feature = "dkim")]
+    if let Some(signer) = each.signer {
+        builder = builder.dkim(signer.clone());
+    }
+    Ok(BoxTransport::new(builder.build().map_err(wrong)?))
 }
 
 #[cfg(feature = "http")]

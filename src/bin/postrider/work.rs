@@ -7,14 +7,15 @@ use crate::args::Work;
 use crate::fail::{Fail, warn};
 use crate::output::{Out, printable};
 use crate::progress::Progress;
-use crate::{logs, signals, transport};
+use crate::{logs, signals, signing, transport};
 
 pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Result<(), Fail> {
     if how.retry_base > how.retry_cap {
         return Err(Fail::usage("--retry-base must not be longer than --retry-cap"));
     }
     let concurrency = usize::from(how.concurrency);
-    let (transport, connections) = transport::open(how.transport.as_deref(), concurrency).await?;
+    let signer = signing::signer(&how.dkim)?;
+    let (transport, connections) = transport::open(how.transport.as_deref(), concurrency, signer.as_ref()).await?;
     // Asked first, so that missing tables are one clear line before the work begins.
     store.next_due().await?;
     let progress = Progress::on_terminal();

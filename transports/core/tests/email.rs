@@ -85,6 +85,42 @@ fn reads_what_another_language_would_write() {
     assert_eq!(email.attachments()[0].content(), b"hi");
 }
 
+/// Wherever a mailbox is written as a text, one is one: no other gets lost in it.
+#[test]
+fn a_text_with_two_mailboxes_is_refused_in_every_field() {
+    let two = r#""L, Ada" <ada@example.com>, "B" <bob@example.com>"#;
+    let base = || Email::builder().from("a@example.com").to("b@example.com").text("x");
+    for (field, mail) in [
+        ("from", base().from(two)),
+        ("sender", base().sender(two)),
+        ("reply-to", base().reply_to(two)),
+        ("to", base().to(two.to_owned())),
+        ("cc", base().cc(two)),
+        ("bcc", base().bcc(two)),
+        ("to", base().to(("Ada", two))),
+    ] {
+        let error = mail.build().unwrap_err();
+        assert!(matches!(error, EmailError::Address { field: at, .. } if at == field), "{field}: {error}");
+    }
+    let of = |fields: serde_json::Value| {
+        let mut mail = serde_json::json!({ "from": "a@example.com", "to": ["b@example.com"], "text": "x" });
+        mail.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        read(&mail.to_string())
+    };
+    for field in ["from", "sender"] {
+        let error = of(serde_json::json!({ field: two })).unwrap_err().to_string();
+        assert!(error.contains("more than one mailbox") && !error.contains("bob"), "{field}: {error}");
+    }
+    for field in ["reply_to", "to", "cc", "bcc"] {
+        let error = of(serde_json::json!({ field: [two] })).unwrap_err().to_string();
+        assert!(error.contains("more than one mailbox") && !error.contains("bob"), "{field}: {error}");
+    }
+    for field in ["to", "cc"] {
+        assert!(of(serde_json::json!({ field: [{ "name": "Ada", "address": two }] })).is_err(), "{field}");
+    }
+    assert!(of(serde_json::json!({ "envelope_from": two })).is_err());
+}
+
 /// The form that docs/sql.md describes, letter by letter: other versions and other programs rely on it.
 #[test]
 fn what_is_long_stands_behind_the_object_as_it_is() {

@@ -88,7 +88,7 @@
 //! # Features
 //! | Feature | Adds |
 //! |---|---|
-//! | `dkim` | [`SesBuilder::dkim`](SesBuilder): signing (RFC 6376) |
+//! | `dkim` | [`SesBuilder::dkim`](SesBuilder) and `Dkim`: signing (RFC 6376) |
 
 mod builder;
 mod classify;
@@ -103,5 +103,7 @@ pub use aws_config::SdkConfig;
 pub use builder::SesBuilder;
 pub use config::{SesConfigError, Timeouts};
 pub use error::{SesError, Stage};
+#[cfg(feature = "dkim")]
+pub use postrider_transport::{Dkim, DkimError};
 pub use ses::Ses;
 pub use url::UrlError;

@@ -14,8 +14,8 @@ const RECIPIENTS: usize = 50;
 /// Developer guide, service quotas: 40 MB by the version 2 API, attachments encoded. Nothing below it is refused here.
 const SIZE: usize = 40 * 1024 * 1024;
 
-/// Above this, in octets, attachments are too large to write a mail out only to see whether it can be done, unless they may be
-/// too large for SES.
+/// Above this, in octets, attachments are too large to be written out only to see whether it can be done, unless they may be too
+/// large for SES.
 const CHECKED: usize = 256 * 1024;
 
 /// Developer guide, header fields: what may occur only once, as far as a mail lets anybody set it.
@@ -76,7 +76,7 @@ impl Request {
         }
         let raw = mime.render(outgoing)?;
         if !raw.is_ascii() {
-            return Err(Unsupported::new("a message outside ASCII").into());
+            return Err(beyond_ascii().into());
         }
         if raw.len() > SIZE {
             return Err(Unsupported::new("messages of more than 40 MB, attachments encoded").into());
@@ -98,6 +98,10 @@ pub(crate) fn check(email: &Email) -> Result<(), Failure> {
     // Base64 makes four octets of three.
     if attached <= CHECKED || attached > SIZE / 4 * 3 {
         Request::new(&Mime::new(), None, &Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email.clone()))?;
+        return Ok(());
+    }
+    if !Mime::new().check(email)?.is_ascii() {
+        return Err(beyond_ascii().into());
     }
     Ok(())
 }
@@ -122,6 +126,11 @@ fn fits(email: &Email) -> Result<(), Unsupported> {
         }
     }
     tags(email).map(drop)
+}
+
+/// Developer guide, raw messages: 7-bit ASCII, lines of at most 1,000 characters. All that we encode is; an attached message need not be.
+fn beyond_ascii() -> Unsupported {
+    Unsupported::new("a message outside ASCII")
 }
 
 fn is_ascii(address: &Address) -> bool {

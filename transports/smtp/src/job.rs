@@ -1,9 +1,7 @@
 //! One message, made ready to be spoken.
 
-use std::time::SystemTime;
-
 use memchr::memmem;
-use postrider_transport::{Address, DeliveryId, Email, Failure, Mime, Outgoing, Recipient, Unsupported};
+use postrider_transport::{Address, Email, Failure, Mime, Outgoing, Recipient, Unsupported};
 
 use crate::error::{Fault, SmtpError, Stage};
 use crate::session::Offers;
@@ -70,16 +68,9 @@ impl Job {
     }
 }
 
-/// Above this, in octets, attachments are too large to write a mail out only to see whether it can be done. They are encoded,
-/// so that what they hold is never the reason that it cannot.
-const CHECKED: usize = 256 * 1024;
-
 /// What can be said of a message without a server.
 pub(crate) fn check(email: &Email) -> Result<(), Failure> {
-    let attached: usize = email.attachments().iter().map(|attachment| attachment.content().len()).sum();
-    if attached <= CHECKED {
-        Mime::new().render(&Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email.clone()))?;
-    }
+    Mime::new().check(email)?;
     Ok(())
 }
 

@@ -106,7 +106,7 @@
 //! # Features
 //! | Feature | Adds |
 //! |---|---|
-//! | `dkim` | [`SmtpBuilder::dkim`](SmtpBuilder): signing (RFC 6376) |
+//! | `dkim` | [`SmtpBuilder::dkim`](SmtpBuilder) and `Dkim`: signing (RFC 6376) |
 
 mod auth;
 mod builder;
@@ -131,6 +131,8 @@ pub use builder::SmtpBuilder;
 pub use config::{AuthMechanism, Credentials, SmtpConfigError, Timeouts};
 pub use error::{SmtpError, Stage};
 pub use explain::{Explanation, NoRefusal, explain};
+#[cfg(feature = "dkim")]
+pub use postrider_transport::{Dkim, DkimError};
 pub use rules::Rule;
 pub use smtp::Smtp;
 pub use tls::Tls;

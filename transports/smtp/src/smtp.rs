@@ -125,8 +125,8 @@ impl Transport for Smtp {
         })
     }
 
-    /// Writes the mail out, unless it has large attachments, to see whether it can be done: a line that cannot be folded to 998
-    /// octets is one reason why not. What the server offers is not asked for.
+    /// Writes the mail out, without the attachments that are encoded, to see whether it can be done: a line that cannot be folded to
+    /// 998 octets is one reason why not. What the server offers is not asked for.
     fn check(&self, email: &Email) -> Result<(), Failure> {
         job::check(email)
     }

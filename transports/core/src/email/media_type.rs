@@ -24,7 +24,7 @@ impl<'a> MediaType<'a> {
                 Some(quoted) => quoted_string(quoted)?,
                 None => {
                     let value = value.trim_start();
-                    let end = value.find(|c: char| c == ';' || c == ' ').unwrap_or(value.len());
+                    let end = value.find([';', ' ']).unwrap_or(value.len());
                     if !is_token(&value[..end]) {
                         return None;
                     }

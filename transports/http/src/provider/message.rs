@@ -1,14 +1,8 @@
 //! What is shared by the providers that take a whole message.
 
-use std::time::SystemTime;
-
-use postrider_transport::{DeliveryId, Email, Failure, Mime, Outgoing, Unsupported};
+use postrider_transport::{Email, Failure, Mime, Outgoing, Unsupported};
 
 use super::json::check_addresses;
-
-/// Above this, in octets, a mail is too large to write it out only to see whether it can be done. Attachments are encoded, so that what
-/// they hold is never the reason that it cannot.
-const TRIED: usize = 256 * 1024;
 
 /// What no message can hold, or these providers do not promise to carry (an address outside ASCII, RFC 6531).
 pub(super) fn check(email: &Email) -> Result<(), Unsupported> {
@@ -16,12 +10,13 @@ pub(super) fn check(email: &Email) -> Result<(), Unsupported> {
     if email.sender().is_some_and(|sender| !sender.address().as_str().is_ascii()) {
         return Err(Unsupported::new("an address outside ASCII"));
     }
-    if octets(email) <= TRIED {
-        Mime::new()
-            .render(&Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email.clone()))
-            .map_err(|error| Unsupported::new(format!("this mail: {error}")))?;
-    }
-    Ok(())
+    let message = Mime::new().check(email).map_err(|error| Unsupported::new(format!("this mail: {error}")))?;
+    in_ascii(&message)
+}
+
+/// An attached message travels as it is (RFC 2046 section 5.2.1). SparkPost takes it within JSON, and neither says that it carries 8bit.
+fn in_ascii(message: &[u8]) -> Result<(), Unsupported> {
+    if message.is_ascii() { Ok(()) } else { Err(Unsupported::new("an attached message outside ASCII")) }
 }
 
 /// The message as it travels. Tags and metadata have fields of their own beside it.
@@ -29,7 +24,9 @@ pub(super) fn render(outgoing: &Outgoing<Email>) -> Result<Vec<u8>, Failure> {
     if outgoing.recipients().is_empty() {
         return Err(Unsupported::new("a mail without recipients").into());
     }
-    Ok(Mime::new().without_labels().render(outgoing)?)
+    let message = Mime::new().without_labels().render(outgoing)?;
+    in_ascii(&message)?;
+    Ok(message)
 }
 
 /// How large the bodies and attachments are, in octets, before anything is encoded.

@@ -79,8 +79,8 @@ impl TransportUnderTest for SesTest {
     }
 
     fn inexpressible(&self) -> Option<Email> {
-        // Looks like a media type, and its parameter makes no sense.
-        let odd = Attachment::new("a", "text/plain; =", b"x".to_vec()).unwrap();
+        // What has to travel as it is, and cannot.
+        let odd = Attachment::new("a", "message/rfc822", b"Subject: a\0\r\n".to_vec()).unwrap();
         Some(email().to("bob.builder@example.org").attach(odd).build().unwrap())
     }
 }

@@ -2,11 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod answers;
+#[cfg(feature = "dkim")]
+#[path = "../../../core/tests/verifiers/authenticator.rs"]
+mod authenticator;
 mod cancel;
 mod conformance;
 #[cfg(feature = "dkim")]
 mod dkim;
 mod faults;
+#[cfg(feature = "dkim")]
+#[path = "../../../core/tests/verifiers/python.rs"]
+mod python;
 mod request;
 mod server;
 mod support;

@@ -2,7 +2,7 @@
 
 use postrider_smtp::{SmtpConfigError, SmtpError};
 use postrider_transport::Class::Permanent;
-use postrider_transport::{Address, Mime, Recipient, Scope, Transport, Unsupported};
+use postrider_transport::{Address, Attachment, Mime, Recipient, Scope, Transport, Unsupported};
 
 use crate::support::{Peer, assert_carried, builder, email, mail, outgoing, smtp};
 
@@ -51,6 +51,24 @@ async fn addresses_outside_ascii_need_smtputf8() {
     }
 }
 
+/// RFC 6152. An attached message travels as it is (RFC 2046 section 5.2.1), so that it may need 8bit, and cannot be encoded without it.
+#[tokio::test]
+async fn an_attached_message_outside_ascii_needs_8bitmime() {
+    let attached = Attachment::new("a.eml", "message/rfc822", "Subject: a\n\nGrüße\n.\n".as_bytes()).unwrap();
+    let mail = outgoing(email().to("bob@example.org").attach(attached).build().unwrap());
+    let peer = Peer::builder().without("8BITMIME").start().await;
+    let failure = smtp(&peer).send(&mail).await.unwrap_err();
+    assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Message));
+    assert!(failure.downcast_ref::<Unsupported>().unwrap().to_string().contains("8BITMIME"));
+    assert!(failure.is_unsupported(), "another server may take it");
+    assert!(!peer.heard_any("MAIL"));
+
+    let peer = Peer::start(true).await;
+    let receipt = smtp(&peer).send(&mail).await.unwrap();
+    assert_carried(&peer, &mail, &receipt, &["bob@example.org"]);
+    assert!(mail_line(&peer).contains(" BODY=8BITMIME") && !mail_line(&peer).contains("SMTPUTF8"));
+}
+
 #[tokio::test]
 async fn what_is_ascii_asks_for_nothing() {
     let peer = Peer::builder().offer("SMTPUTF8").start().await;
@@ -88,8 +106,8 @@ fn what_can_be_checked_without_a_server_is() {
     let smtp = postrider_smtp::Smtp::builder("localhost").build().unwrap();
     assert_eq!(smtp.name(), "smtp");
     smtp.check(&email().to("bob@example.org").build().unwrap()).unwrap();
-    // Looks like a media type, and its parameter makes no sense.
-    let odd = postrider_transport::Attachment::new("a", "text/plain; =", b"x".to_vec()).unwrap();
+    // What has to travel as it is, and cannot.
+    let odd = postrider_transport::Attachment::new("a", "message/rfc822", b"Subject: a\0\r\n".to_vec()).unwrap();
     let unwritable = email().to("bob@example.org").attach(odd).build().unwrap();
     let failure = smtp.check(&unwritable).unwrap_err();
     assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Message));

@@ -62,6 +62,11 @@ impl PeerBuilder {
         self
     }
 
+    pub(crate) fn without(mut self, offer: &str) -> Self {
+        self.offers.retain(|own| *own != offer);
+        self
+    }
+
     /// Offers something else once encrypted.
     pub(crate) fn offer_in_tls(mut self, offers: Vec<&'static str>) -> Self {
         self.offers_in_tls = Some(offers);
