@@ -20,7 +20,8 @@ pub struct Attachment {
 impl Attachment {
     /// A file to be saved by the reader.
     ///
-    /// `content_type` is a media type such as `application/pdf`.
+    /// `content_type` is a media type such as `application/pdf`. What is attached as `message/*` or `multipart/*` is never encoded
+    /// (RFC 2045 section 6.4): it arrives with CRLF at the ends of its lines, and transports refuse what cannot travel as lines of text.
     ///
     /// # Errors
     /// When the name is empty or holds a control character, or the media type is malformed.
