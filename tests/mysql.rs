@@ -11,6 +11,8 @@ use postrider::Email;
 mod mariadb;
 #[path = "mysql/suite.rs"]
 mod mysql;
+#[path = "support/nonsense.rs"]
+mod nonsense;
 #[path = "support/pool.rs"]
 mod pool;
 

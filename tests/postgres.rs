@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use postrider::Email;
 
+#[path = "support/dropped.rs"]
+mod dropped;
+#[path = "support/nonsense.rs"]
+mod nonsense_support;
 #[path = "support/pool.rs"]
 mod pool;
 #[path = "postgres/suite.rs"]

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "support/dropped.rs"]
+mod dropped;
+#[path = "support/nonsense.rs"]
+mod nonsense;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -357,4 +362,132 @@ async fn a_database_in_memory_works_and_tables_made_by_hand_are_not_made_again()
         task.await.unwrap();
     }
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 20);
+}
+
+#[tokio::test]
+async fn rows_of_the_queue_and_the_history_that_make_no_sense_stop_nobody() {
+    let pool = pool().await;
+    let store = outbox(&pool).await.store().clone();
+    let dialect = nonsense::Dialect {
+        prefix: "postrider_",
+        id: |id| format!("'{id}'"),
+        times: ["-9223372036854775808", "9223372036854775807"],
+        last_count: u32::MAX.into(),
+        unruled: &[],
+    };
+    // The rules of a table of SQLite's cannot be taken away, but for a connection.
+    let run = async |sql: String| {
+        let mut connection = pool.acquire().await.unwrap();
+        sqlx::query("PRAGMA ignore_check_constraints = ON").execute(&mut *connection).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.unwrap();
+        sqlx::query("PRAGMA ignore_check_constraints = OFF").execute(&mut *connection).await.unwrap();
+    };
+    nonsense::rows_that_make_no_sense_stop_nobody(store, dialect, run).await;
+}
+
+#[tokio::test]
+async fn rows_whose_mails_were_deleted_behind_the_triggers_are_removed() {
+    let pool = pool().await;
+    let store = outbox(&pool).await.store().clone();
+    let trigger: String = sqlx::query_scalar("SELECT sql FROM sqlite_schema WHERE name = 'postrider_delete'")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    let lose = async |id: DeliveryId| {
+        let lose =
+            format!("DROP TRIGGER postrider_delete; DELETE FROM postrider_deliveries WHERE id = '{id}'; {trigger}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(lose)).execute(&pool).await.unwrap();
+    };
+    let queued = async || sqlx::query_scalar("SELECT count(*) FROM postrider_queue").fetch_one(&pool).await.unwrap();
+    nonsense::rows_without_a_mail_are_removed(store, lose, queued).await;
+}
+
+/// The next borrower of the connection must not work, without knowing, in a transaction that a dropped call had begun.
+#[tokio::test]
+async fn a_call_that_is_dropped_leaves_no_transaction_open() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
+    let options = SqliteConnectOptions::new().filename(directory.join("outbox.db")).create_if_missing(true);
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let store = SqliteStore::new(pool.clone());
+    store.migrate().await.unwrap();
+    let row = || {
+        let body = postrider::Message::encode(&ada()).unwrap();
+        postrider::NewRow::new(DeliveryId::new(), body, vec![postrider::Recipient::new("ada@example.com")])
+    };
+    for what in [
+        "migrate",
+        "insert",
+        "claim",
+        "settle",
+        "renew",
+        "take back",
+        "get",
+        "stats",
+        "cancel",
+        "resend",
+        "prune",
+        "report",
+    ] {
+        for polls in 1.. {
+            let id = store.insert(vec![row()]).await.unwrap()[0];
+            let lease = store.claim(postrider::Claim::new(1_000, SECOND * 60)).await.unwrap().pop().unwrap();
+            let call = async {
+                match what {
+                    "migrate" => store.migrate().await,
+                    "insert" => store.insert(vec![row()]).await.map(drop),
+                    "claim" => store.claim(postrider::Claim::new(1, SECOND)).await.map(drop),
+                    "settle" => {
+                        let attempt = postrider::Attempt::new(
+                            1,
+                            1,
+                            lease.claimed_at,
+                            lease.claimed_at,
+                            postrider::Outcome::Transient,
+                        );
+                        let next = postrider::Next::Pending { after: SECOND };
+                        let (attempt, recipients) = (Some(attempt), Vec::new());
+                        store
+                            .settle(&[postrider::Settlement {
+                                key: lease.key,
+                                attempt,
+                                charge: true,
+                                recipients,
+                                next,
+                            }])
+                            .await
+                            .map(drop)
+                    }
+                    "renew" => store.renew(&[lease.key], SECOND).await.map(drop),
+                    "take back" => store.take_back(&[postrider::Claim::new(1, SECOND).id]).await.map(drop),
+                    "get" => store.get(id).await.map(drop),
+                    "stats" => store.stats().await.map(drop),
+                    "cancel" => store.cancel(id).await.map(drop),
+                    "resend" => store.resend(id).await.map(drop),
+                    "prune" => {
+                        store.prune(&postrider::Prune::older_than(Duration::ZERO).state(State::Sent)).await.map(drop)
+                    }
+                    _ => store.report(&postrider::RelayReport::new(postrider::RelayId::new(), 0, None)).await,
+                }
+            };
+            let ended = dropped::dropped_after(polls, call).await;
+            // Refused in a transaction.
+            sqlx::query("VACUUM")
+                .execute(&pool)
+                .await
+                .unwrap_or_else(|error| panic!("{what} after {polls} polls: {error}"));
+            assert!(polls < 500, "{what} never ends");
+            if ended {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_in_utf_16_is_refused_in_one_line() {
+    let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
+    sqlx::raw_sql("PRAGMA encoding = 'UTF-16le'; CREATE TABLE users (name TEXT)").execute(&pool).await.unwrap();
+    let error = SqliteStore::new(pool).migrate().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Rejected);
+    assert!(error.to_string().contains("UTF-16le") && !error.to_string().contains('\n'), "{error}");
 }

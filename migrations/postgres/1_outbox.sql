@@ -161,6 +161,18 @@ REVOKE ALL ON FUNCTION "postrider".take_out FROM PUBLIC;
 CREATE TRIGGER take_out AFTER DELETE ON "postrider".deliveries
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_out();
 
+-- Whoever empties the table empties the outbox.
+CREATE FUNCTION "postrider".take_out_all() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    TRUNCATE "postrider".queue, "postrider".ended, "postrider".attempts, "postrider".recipients;
+    RETURN NULL;
+END $$;
+
+REVOKE ALL ON FUNCTION "postrider".take_out_all FROM PUBLIC;
+
+CREATE TRIGGER take_out_all AFTER TRUNCATE ON "postrider".deliveries
+    FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_out_all();
+
 CREATE TRIGGER take_in AFTER INSERT ON "postrider".deliveries
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_in();
 

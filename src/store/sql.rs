@@ -13,9 +13,11 @@ use crate::delivery::{Attempt, LastAttempt, Lease, RecipientOutcome};
 use crate::state::{Outcome, Priority, RecipientState, State, UnknownWord, WhenInDoubt, scope_of};
 use crate::store::StoreError;
 use crate::store::recipients::{distinct, statuses};
+pub(super) use crate::store::sqlx_error::corrupt;
 #[cfg(feature = "mysql")]
 pub(super) use crate::store::sqlx_error::mysql_number;
-pub(super) use crate::store::sqlx_error::{corrupt, is_taken};
+#[cfg(feature = "postgres")]
+pub(super) use crate::store::sqlx_error::{is_no_text, is_taken};
 
 /// A row of one of the outbox's queries, whatever the database: texts, whole numbers, flags, times.
 pub(super) trait Columns {
@@ -74,9 +76,10 @@ pub(super) fn word<T: FromStr<Err = UnknownWord>>(row: &impl Columns, column: &s
     row.text(column)?.parse().map_err(|error: UnknownWord| corrupt(&format!("{column}: {error}")))
 }
 
-/// A number that is never negative.
+/// A number that is never negative, and that one can be added to.
 pub(super) fn count(row: &impl Columns, column: &str) -> Result<u32, StoreError> {
-    u32::try_from(row.number(column)?).map_err(|_| corrupt(&format!("{column} is out of range")))
+    let count = i32::try_from(row.number(column)?).ok().and_then(|count| u32::try_from(count).ok());
+    count.ok_or_else(|| corrupt(&format!("{column} is out of range")))
 }
 
 /// The JSON array of all recipients.

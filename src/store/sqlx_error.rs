@@ -134,10 +134,21 @@ fn mysql_number(_: &sqlx::Error) -> Option<u16> {
 }
 
 /// Whether a row's key is taken.
+#[cfg(feature = "postgres")]
 pub(super) fn is_taken(error: &StoreError) -> bool {
+    database(error).is_some_and(|error| error.is_unique_violation())
+}
+
+/// Whether PostgreSQL met octets that are no text: `character_not_in_repertoire`.
+#[cfg(feature = "postgres")]
+pub(super) fn is_no_text(error: &StoreError) -> bool {
+    database(error).and_then(|error| error.code()).is_some_and(|code| code == "22021")
+}
+
+#[cfg(feature = "postgres")]
+fn database(error: &StoreError) -> Option<&dyn sqlx::error::DatabaseError> {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<sqlx::Error>());
-    let database = source.and_then(sqlx::Error::as_database_error);
-    database.is_some_and(|database| database.is_unique_violation())
+    source.and_then(sqlx::Error::as_database_error)
 }
 
 pub(super) fn corrupt(what: &str) -> StoreError {

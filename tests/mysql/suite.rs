@@ -1,6 +1,7 @@
 //! What is particular to the MySQL store: the caller's transactions, keys, rights, prefixes, plain SQL, odd sessions, what a claim
 //! touches, and connections that go away.
 
+mod faults;
 mod operation;
 mod settings;
 

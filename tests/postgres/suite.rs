@@ -1,6 +1,8 @@
 //! What is particular to the PostgreSQL store: the caller's transactions at every isolation level, waking, schemas, plain SQL,
 //! plans, and connections that go away.
 
+mod faults;
+mod nonsense;
 mod plans;
 mod rights;
 

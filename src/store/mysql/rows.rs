@@ -38,11 +38,16 @@ pub(super) fn keys<'a>(keys: impl Iterator<Item = &'a LeaseKey>) -> String {
     numbered(keys)
 }
 
+/// A count as its column can hold it.
+fn count(count: u32) -> u32 {
+    count.min(i32::MAX.unsigned_abs())
+}
+
 pub(super) fn attempt_item(key: LeaseKey, attempt: &Attempt) -> Value {
     json!([
         hex(key.id),
-        attempt.number,
-        attempt.cycle,
+        count(attempt.number),
+        count(attempt.cycle),
         key.token,
         to_micros(attempt.started_at),
         to_micros(attempt.finished_at),
@@ -65,8 +70,8 @@ pub(super) fn sent_item(key: LeaseKey, attempt: &Attempt) -> Value {
         key.token,
         to_micros(attempt.started_at),
         to_micros(attempt.finished_at),
-        attempt.number,
-        attempt.cycle,
+        count(attempt.number),
+        count(attempt.cycle),
         attempt.transport,
         attempt.reply,
         attempt.provider_id,

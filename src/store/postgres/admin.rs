@@ -253,16 +253,22 @@ impl AdminStore for PgStore {
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         // One snapshot: the state and the history must be of the same moment.
-        let mut call = self.snapshot().await?;
-        let found = self.get_in(&mut call, id).await;
-        call.finish(found).await
+        let found = self.reading(|| async {
+            let mut call = self.snapshot().await?;
+            let found = self.get_in(&mut call, id).await;
+            call.finish(found).await
+        });
+        found.await
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
         let text = self.text(r#"SELECT format, body FROM "{s}".deliveries WHERE id = $1"#);
-        let mut call = self.call().await?;
-        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *call).await;
-        let row = call.finish(row.map_err(StoreError::from)).await?;
+        let row = self.reading(|| async {
+            let mut call = self.call().await?;
+            let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *call).await;
+            call.finish(row.map_err(StoreError::from)).await
+        });
+        let row = row.await?;
         let message = |row: PgRow| Ok(Encoded { format: row.text("format")?.into(), body: row.text("body")?.into() });
         row.map(message).transpose()
     }
@@ -276,21 +282,19 @@ impl AdminStore for PgStore {
                ORDER BY s.id"#,
             where_state(filter.state)
         ));
-        let mut call = self.call().await?;
-        let rows = self
-            .sql
-            .query(&text)
-            .bind(filter.after.map(|id| id.as_uuid()))
-            .bind(&filter.template_id)
-            .bind(i64::from(filter.limit))
-            .fetch_all(&mut *call)
-            .await;
-        let rows = call.finish(rows.map_err(StoreError::from)).await?;
+        let rows = self.reading(|| async {
+            let mut call = self.call().await?;
+            let query =
+                self.sql.query(&text).bind(filter.after.map(|id| id.as_uuid())).bind(filter.template_id.clone());
+            let rows = query.bind(i64::from(filter.limit)).fetch_all(&mut *call).await;
+            call.finish(rows.map_err(StoreError::from)).await
+        });
+        let rows = rows.await?;
         rows.iter().map(|row| Ok(summary(row, id(row, "id")?))).collect()
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let changed = undisturbed(|| async {
+        let changed = self.reading(|| async {
             let mut call = self.transaction().await?;
             let changed = self.resend_in(&mut call, id).await;
             finish(call, changed).await
@@ -303,7 +307,7 @@ impl AdminStore for PgStore {
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
-        let changed = undisturbed(|| async {
+        let changed = self.reading(|| async {
             let mut call = self.transaction().await?;
             let changed = self.cancel_in(&mut call, id).await;
             finish(call, changed).await
@@ -312,9 +316,12 @@ impl AdminStore for PgStore {
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        let mut call = self.snapshot().await?;
-        let stats = self.stats_in(&mut call).await;
-        call.finish(stats).await
+        let stats = self.reading(|| async {
+            let mut call = self.snapshot().await?;
+            let stats = self.stats_in(&mut call).await;
+            call.finish(stats).await
+        });
+        stats.await
     }
 
     async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnection;
@@ -14,10 +15,10 @@ use crate::store::session::Session;
 /// What begins a call's transaction, in one round trip.
 #[derive(Debug)]
 pub(super) struct Begin {
-    /// One that writes. The statements count on READ COMMITTED, whatever the server's default is.
-    write: Arc<str>,
-    /// One that reads a single moment.
-    snapshot: Arc<str>,
+    /// Transactions that write, and those that read a single moment: with texts as the client's encoding has them, and as octets.
+    write: [Arc<str>; 2],
+    snapshot: [Arc<str>; 2],
+    octets: AtomicBool,
 }
 
 impl Begin {
@@ -32,10 +33,25 @@ impl Begin {
             )
         });
         let limits = limits.unwrap_or_default();
+        let begin = |how: &str| {
+            ["", "; SET LOCAL client_encoding = SQL_ASCII"].map(|octets| format!("BEGIN {how}{limits}{octets}").into())
+        };
         Self {
-            write: format!("BEGIN ISOLATION LEVEL READ COMMITTED{limits}").into(),
-            snapshot: format!("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY{limits}").into(),
+            // The statements count on it, whatever the server's default is.
+            write: begin("ISOLATION LEVEL READ COMMITTED"),
+            snapshot: begin("ISOLATION LEVEL REPEATABLE READ, READ ONLY"),
+            octets: AtomicBool::new(false),
         }
+    }
+
+    /// Takes texts as octets from now on, and says whether it did not before. A database without an encoding (`SQL_ASCII`) keeps any
+    /// octets as a text, and its server fails the statement that would show them to a client whose encoding is UTF-8.
+    pub(super) fn take_octets(&self) -> bool {
+        !self.octets.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn takes_octets(&self) -> bool {
+        self.octets.load(Ordering::Relaxed)
     }
 }
 
@@ -53,11 +69,11 @@ impl Call {
     }
 
     pub(super) async fn begin(session: Session<Postgres>, begin: &Begin) -> Result<Self, StoreError> {
-        Self::begin_with(session, &begin.write).await
+        Self::begin_with(session, &begin.write[usize::from(begin.takes_octets())]).await
     }
 
     pub(super) async fn begin_snapshot(session: Session<Postgres>, begin: &Begin) -> Result<Self, StoreError> {
-        Self::begin_with(session, &begin.snapshot).await
+        Self::begin_with(session, &begin.snapshot[usize::from(begin.takes_octets())]).await
     }
 
     async fn begin_with(mut session: Session<Postgres>, text: &Arc<str>) -> Result<Self, StoreError> {

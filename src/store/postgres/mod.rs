@@ -31,7 +31,7 @@ use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::floor::Floors;
 use crate::store::lane::Lane;
 use crate::store::session::{Session, undisturbed};
-use crate::store::sql::{Columns, is_taken};
+use crate::store::sql::{Columns, is_no_text, is_taken};
 use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
 
 /// Deliveries in a PostgreSQL database (13 or later), in a schema of their own beside the caller's tables.
@@ -174,7 +174,7 @@ impl PgStore {
     /// For a call of a single statement: in a transaction only where a pooler might put its statements on different servers, or where
     /// the server is to keep a time limit.
     async fn call(&self) -> Result<Call, StoreError> {
-        if self.sql.is_prepared() && !self.sql.is_limited() {
+        if self.sql.is_prepared() && !self.sql.is_limited() && !self.sql.begin.takes_octets() {
             return Ok(Call::bare(Session::of(&self.pool).await?));
         }
         self.transaction().await
@@ -187,6 +187,18 @@ impl PgStore {
     /// Reads of one moment.
     async fn snapshot(&self) -> Result<Call, StoreError> {
         Call::begin_snapshot(Session::of(&self.pool).await?, &self.sql.begin).await
+    }
+
+    /// Makes a call that reads texts of other programs, again where other transactions get in its way, and in octets where the texts are
+    /// none.
+    async fn reading<T, F>(&self, call: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        match undisturbed(&call).await {
+            Err(error) if is_no_text(&error) && self.sql.begin.take_octets() => undisturbed(&call).await,
+            result => result,
+        }
     }
 
     async fn claim_once(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
@@ -241,7 +253,7 @@ impl Store for PgStore {
         if claim.limit == 0 {
             return Ok(Vec::new());
         }
-        let claimed = undisturbed(|| self.claim_once(claim)).await;
+        let claimed = self.reading(|| self.claim_once(claim)).await;
         if claimed.as_ref().map_or(true, Vec::is_empty) {
             // The backlog is at its end; or the server has gone, and with it what else is kept.
             self.settlements.clear();

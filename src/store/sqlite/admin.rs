@@ -186,7 +186,7 @@ async fn resend(connection: &mut SqliteConnection, id: &str, now: i64) -> Result
          SELECT d.id, d.priority, length(CAST(d.body AS BLOB)), ?2,
                 max(coalesce(e.token, 0), coalesce(a.token, 0)),
                 max(coalesce(e.attempts, 0), coalesce(a.number, 0)),
-                min(max(coalesce(e.cycle, 1), coalesce(a.cycle, 1)), 4294967294) + 1, ?2
+                min(max(coalesce(e.cycle, 1), coalesce(a.cycle, 1)), 2147483646) + 1, ?2
          FROM postrider_deliveries d
          LEFT JOIN postrider_ended e ON e.delivery_id = d.id
          LEFT JOIN postrider_attempts a ON a.delivery_id = d.id

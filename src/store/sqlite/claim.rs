@@ -46,7 +46,7 @@ const LAST_ATTEMPTS: &str = "
 const TAKE: &str = "
     UPDATE postrider_queue
     SET token = min(token, 9223372036854775806) + 1, leased_at = ?2, leased_by = ?4, due_at = ?3,
-        attempts = min(attempts, 4294967294) + (leased_at IS NOT NULL), spent = min(spent, 4294967294) + (leased_at IS NOT NULL)
+        attempts = min(attempts, 2147483646) + (leased_at IS NOT NULL), spent = min(spent, 2147483646) + (leased_at IS NOT NULL)
     WHERE delivery_id IN (SELECT value FROM json_each(?1))";
 
 pub(super) async fn claim(pool: &SqlitePool, claim: Claim, now: i64) -> Result<Vec<Lease>, StoreError> {
@@ -145,7 +145,12 @@ async fn find(
         if orphans.is_empty() {
             return Ok(all);
         }
+        let others = rows.len() > orphans.len();
         forget(connection, orphans).await?;
+        if others {
+            // What is found is not leased yet, and would be found again.
+            return Ok(false);
+        }
     }
 }
 
