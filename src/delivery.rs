@@ -51,6 +51,38 @@ impl fmt::Debug for NewRow {
 }
 
 impl NewRow {
+    /// How many octets a stored message may have: 64 MiB. SQLite and PostgreSQL keep fields of up to 1 GB, but a relay holds what it
+    /// sends in memory several times over, MySQL takes 64 MiB in one packet unless it is told otherwise, and MariaDB 16
+    /// (`max_allowed_packet`).
+    pub const MAX_BODY: usize = 64 << 20;
+    /// How many recipients one delivery may have. For more, enqueue several.
+    pub const MAX_RECIPIENTS: usize = 10_000;
+    /// How many characters a recipient may have: as many as MySQL can index. An address of mail has at most 254 (RFC 5321 section
+    /// 4.5.3.1.3, with its erratum 1690).
+    pub const MAX_RECIPIENT: usize = 700;
+    /// How many characters a template's name may have.
+    pub const MAX_TEMPLATE_ID: usize = 255;
+    /// How many characters an idempotency key may have.
+    pub const MAX_KEY: usize = 255;
+
+    /// What of it is larger than a store takes, if something is.
+    pub(crate) fn excess(&self) -> Option<&'static str> {
+        let longer = |text: &str, most: usize| text.len() > most && text.chars().count() > most;
+        if self.message.body.len() > Self::MAX_BODY {
+            return Some("more than 64 MiB, as it is stored");
+        }
+        if self.recipients.len() > Self::MAX_RECIPIENTS {
+            return Some("more than 10,000 recipients");
+        }
+        if self.recipients.iter().any(|recipient| longer(recipient.as_str(), Self::MAX_RECIPIENT)) {
+            return Some("a recipient of more than 700 characters");
+        }
+        if self.template_id.as_deref().is_some_and(|id| longer(id, Self::MAX_TEMPLATE_ID)) {
+            return Some("a template's name of more than 255 characters");
+        }
+        None
+    }
+
     /// A row due now, with nothing else wished for; the rest can be set field by field.
     pub fn new(id: DeliveryId, message: Encoded, recipients: Vec<Recipient>) -> Self {
         Self {

@@ -101,7 +101,7 @@ impl<M: Message> NewDelivery<M> {
     pub(crate) fn into_row(self) -> Result<NewRow, EnqueueError> {
         if let Some(key) = &self.key {
             let length = key.chars().count();
-            if length == 0 || length > 255 || key.contains('\0') {
+            if length == 0 || length > NewRow::MAX_KEY || key.contains('\0') {
                 return Err(EnqueueError::Key);
             }
         }
@@ -111,7 +111,7 @@ impl<M: Message> NewDelivery<M> {
         }
         let template_id = self.message.template_id().map(str::to_owned);
         let message = self.message.encode().map_err(EnqueueError::Encode)?;
-        Ok(NewRow {
+        let row = NewRow {
             template_id,
             key: self.key,
             priority: self.priority,
@@ -119,7 +119,11 @@ impl<M: Message> NewDelivery<M> {
             expires: self.expires,
             when_in_doubt: self.when_in_doubt,
             ..NewRow::new(DeliveryId::new(), message, recipients)
-        })
+        };
+        match row.excess() {
+            Some(what) => Err(EnqueueError::TooLarge(what)),
+            None => Ok(row),
+        }
     }
 }
 
@@ -154,6 +158,8 @@ pub enum EnqueueError {
     NoRecipient,
     /// The idempotency key is empty or longer than 255 characters.
     Key,
+    /// The message is larger than a store takes, in the way that is said: see [`NewRow::MAX_BODY`] and the constants beside it.
+    TooLarge(&'static str),
     /// The database failed. Inside a transaction of yours, roll it back.
     Store(StoreError),
 }
@@ -165,6 +171,7 @@ impl fmt::Display for EnqueueError {
             Self::Encode(error) => write!(f, "the message cannot be stored: {error}"),
             Self::NoRecipient => f.write_str("the message has no recipient"),
             Self::Key => f.write_str("an idempotency key must have 1 to 255 characters"),
+            Self::TooLarge(what) => write!(f, "the message has {what}"),
             Self::Store(error) => write!(f, "the outbox did not take the message: {error}"),
         }
     }
@@ -176,7 +183,7 @@ impl std::error::Error for EnqueueError {
             Self::Unsupported(error) => Some(error),
             Self::Encode(error) => Some(error),
             Self::Store(error) => Some(error),
-            Self::NoRecipient | Self::Key => None,
+            Self::NoRecipient | Self::Key | Self::TooLarge(_) => None,
         }
     }
 }

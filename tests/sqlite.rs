@@ -216,7 +216,8 @@ async fn a_row_that_makes_no_sense_becomes_a_dead_letter_and_stops_nobody() {
     let outbox = outbox(&pool).await;
     let add = "INSERT INTO postrider_deliveries (id, format, body, recipients) VALUES (?1, 'email/1', '{}', ?2)";
     let odd = DeliveryId::new();
-    sqlx::query(add).bind(odd.to_string()).bind("[{\"a\": 1}]").execute(&pool).await.unwrap();
+    sqlx::query(add).bind(odd.to_string()).bind("[\"ada@example.com\"]").execute(&pool).await.unwrap();
+    sqlx::query("UPDATE postrider_deliveries SET recipients = '[{\"a\": 1}]'").execute(&pool).await.unwrap();
     let good = outbox.enqueue(ada()).await.unwrap();
     let pass = outbox.relay().drain().await.unwrap();
     assert_eq!((pass.sent, pass.dead), (1, 1));
@@ -490,4 +491,41 @@ async fn a_database_in_utf_16_is_refused_in_one_line() {
     let error = SqliteStore::new(pool).migrate().await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Rejected);
     assert!(error.to_string().contains("UTF-16le") && !error.to_string().contains('\n'), "{error}");
+}
+
+/// What a relay could not send is named when it is enqueued, also by size.
+#[tokio::test]
+async fn what_breaks_a_rule_is_refused_at_once() {
+    let pool = pool().await;
+    let outbox = outbox(&pool).await;
+    let good = ["'email/1'", "'{}'", "'[\"ada@example.com\"]'", "NULL", "NULL"];
+    let many = |n: usize| format!("'[{}]'", vec!["\"ada@example.com\""; n].join(","));
+    let bad = [
+        (0, "printf('%65s', '')".to_owned()),
+        (1, "printf('%67108865s', '')".to_owned()),
+        (2, "'[]'".to_owned()),
+        (2, "'[7]'".to_owned()),
+        (2, "'[\"nobody\"]'".to_owned()),
+        (2, "'[\"ada@example.com\", \"nobody\"]'".to_owned()),
+        (2, format!("'[\"{}@example.com\"]'", "x".repeat(700))),
+        (2, many(10_001)),
+        (3, "printf('%256s', '')".to_owned()),
+        (4, "printf('%256s', '')".to_owned()),
+    ];
+    let insert = async |values: [&str; 5]| {
+        let values = values.join(", ");
+        let add =
+            format!("INSERT INTO postrider_deliveries (format, body, recipients, template_id, key) VALUES ({values})");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(add)).execute(&pool).await
+    };
+    for (place, value) in &bad {
+        let mut values = good;
+        values[*place] = value;
+        assert!(insert(values).await.is_err(), "{:.60} was taken", value);
+    }
+    insert(good).await.unwrap();
+    insert([good[0], good[1], &many(10_000), "printf('%255s', '')", "printf('%255s', '')"]).await.unwrap();
+    let pager = "INSERT INTO postrider_deliveries (format, body, recipients) VALUES ('pager/1', 'x', '[\"5\"]')";
+    sqlx::raw_sql(pager).execute(&pool).await.unwrap();
+    assert_eq!(outbox.stats().await.unwrap().pending, 3);
 }

@@ -84,10 +84,11 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
         '7', LEFT(SHA2(CONCAT(UUID(), RAND()), 256), 3), '8', LEFT(SHA2(CONCAT(UUID(), RAND()), 256), 15)))),
     created_at    BIGINT      NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
     format        VARCHAR(64) NOT NULL,                     -- 'email/1'
-    `body`        LONGTEXT    NOT NULL,                     -- the message, in that format
-    recipients    LONGTEXT    NOT NULL                      -- a JSON array of addresses
-        CHECK (JSON_VALID(recipients) AND JSON_TYPE(recipients) = 'ARRAY' AND JSON_LENGTH(recipients) > 0),
-    template_id   LONGTEXT,
+    `body`        LONGTEXT    NOT NULL                      -- the message, in that format: at most 64 MiB
+        CHECK (OCTET_LENGTH(`body`) <= 67108864),
+    recipients    LONGTEXT    NOT NULL                      -- a JSON array of 1 to 10,000 addresses
+        CHECK (JSON_VALID(recipients) AND JSON_TYPE(recipients) = 'ARRAY' AND JSON_LENGTH(recipients) BETWEEN 1 AND 10000),
+    template_id   LONGTEXT    CHECK (CHAR_LENGTH(template_id) <= 255),
     `key`         VARBINARY(1020) CHECK (LENGTH(`key`) > 0), -- the caller's idempotency key
     priority      TINYINT     NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt VARCHAR(16) NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),

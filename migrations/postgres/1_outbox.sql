@@ -9,30 +9,26 @@ CREATE FUNCTION "postrider".new_id() RETURNS uuid LANGUAGE sql VOLATILE AS $$
         || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid
 $$;
 
--- The rules for columns that are written often are domains: the server keeps those ready, and would read a table's constraints anew
--- for each statement, which is a tenth of what it costs to enqueue a mail.
-CREATE DOMAIN "postrider".moment AS timestamptz CHECK (VALUE > '-infinity' AND VALUE < '200000-01-01');
-CREATE DOMAIN "postrider".addresses AS json CHECK (json_array_length(VALUE) > 0 AND strpos(VALUE::text, '\u0000') = 0);
-CREATE DOMAIN "postrider".idempotency_key AS text CHECK (char_length(VALUE) BETWEEN 1 AND 255);
-CREATE DOMAIN "postrider".priority AS smallint CHECK (VALUE BETWEEN 0 AND 9);
-CREATE DOMAIN "postrider".when_in_doubt AS text CHECK (VALUE IN ('resend', 'hold'));
+-- The words of the history. They are domains, since the server keeps those ready, and would read a table's constraints anew for each
+-- statement.
 CREATE DOMAIN "postrider".outcome AS text CHECK (VALUE IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost'));
 CREATE DOMAIN "postrider".scope AS text CHECK (VALUE IN ('message', 'sender', 'transport'));
 
 -- One row for each delivery, written once. To enqueue is to insert rows here, or to call the function below; the trigger does the
--- rest. docs/sql.md says what other programs may rely on.
+-- rest, and refuses what breaks the rules. (A table's constraints would cost a tenth of what it costs to enqueue a mail, and drivers do
+-- not know the types of domains.) docs/sql.md says what other programs may rely on.
 CREATE TABLE "postrider".deliveries (
-    id            uuid                        NOT NULL PRIMARY KEY DEFAULT "postrider".new_id(), -- version 7
-    created_at    "postrider".moment          NOT NULL DEFAULT now(),
-    format        text                        NOT NULL,     -- 'email/1'
-    body          text                        NOT NULL,     -- the message, in that format
-    recipients    "postrider".addresses       NOT NULL,     -- an array of addresses
-    template_id   text,
-    key           "postrider".idempotency_key,              -- the caller's
-    priority      "postrider".priority        NOT NULL DEFAULT 5,
-    when_in_doubt "postrider".when_in_doubt   NOT NULL DEFAULT 'resend',
-    send_at       "postrider".moment,                       -- not before; NULL: at once
-    expires_at    "postrider".moment                        -- not after; NULL: as long as the relay's policy says
+    id            uuid        NOT NULL PRIMARY KEY DEFAULT "postrider".new_id(), -- version 7
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    format        text        NOT NULL,                     -- 'email/1'
+    body          text        NOT NULL,                     -- the message, in that format: at most 64 MiB
+    recipients    json        NOT NULL,                     -- an array of 1 to 10,000 addresses of at most 700 characters
+    template_id   text,                                     -- at most 255 characters
+    key           text,                                     -- the caller's: 1 to 255 characters
+    priority      smallint    NOT NULL DEFAULT 5,           -- 0 to 9
+    when_in_doubt text        NOT NULL DEFAULT 'resend',    -- or 'hold'
+    send_at       timestamptz,                              -- not before; NULL: at once
+    expires_at    timestamptz                               -- not after; NULL: as long as the relay's policy says
 );
 
 -- What is longer than about 2 KiB is compressed. lz4 takes a tenth of the time of the server's own way; it is there since version
@@ -125,6 +121,41 @@ CREATE TABLE "postrider".relays (
 -- outside the transaction.
 CREATE SEQUENCE "postrider".bell MINVALUE 0 START 0;
 
+-- Says which rule a new delivery breaks.
+CREATE FUNCTION "postrider".refuse(
+    format text, octets integer, recipients json, template_id text, key text, priority smallint, when_in_doubt text, times timestamptz[]
+) RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    broken text := CASE
+        WHEN char_length(format) > 64 THEN 'format: more than 64 characters'
+        WHEN octets > 67108864 THEN 'body: more than 64 MiB'
+        WHEN json_typeof(recipients) <> 'array' THEN 'recipients: no array'
+        WHEN json_array_length(recipients) = 0 THEN 'recipients: nobody'
+        WHEN json_array_length(recipients) > 10000 THEN 'recipients: more than 10,000'
+        WHEN strpos(recipients::text, '\u0000') > 0 THEN 'recipients: NUL has no place in a text'
+        WHEN EXISTS (SELECT FROM json_array_elements(recipients) item WHERE json_typeof(item) <> 'string') THEN 'recipients: no text'
+        WHEN EXISTS (SELECT FROM json_array_elements_text(recipients) address WHERE char_length(address) > 700)
+            THEN 'recipients: an address has more than 700 characters'
+        WHEN format = 'email/1' AND EXISTS (SELECT FROM json_array_elements_text(recipients) address WHERE address NOT LIKE '_%@_%')
+            THEN 'recipients: not all are addresses'
+        WHEN char_length(template_id) > 255 THEN 'template_id: more than 255 characters'
+        WHEN char_length(key) NOT BETWEEN 1 AND 255 THEN 'key: not 1 to 255 characters'
+        WHEN priority NOT BETWEEN 0 AND 9 THEN 'priority: not 0 to 9'
+        WHEN when_in_doubt NOT IN ('resend', 'hold') THEN 'when_in_doubt: neither resend nor hold'
+        WHEN EXISTS (SELECT FROM unnest(times) moment WHERE moment = '-infinity' OR moment >= '200000-01-01')
+            THEN 'created_at, send_at or expires_at: out of range'
+    END;
+BEGIN
+    -- The plain look at long lists is rough: this one is exact.
+    IF broken IS NULL THEN
+        RETURN octets;
+    END IF;
+    RAISE EXCEPTION 'the delivery breaks a rule: %', broken
+        USING ERRCODE = 'check_violation', COLUMN = split_part(split_part(broken, ':', 1), ',', 1), TABLE = 'deliveries';
+END $$;
+
+REVOKE ALL ON FUNCTION "postrider".refuse FROM PUBLIC;
+
 -- Puts new deliveries into the queue and rings for relays, at most fifty times a second: notifications pass through one lock
 -- of the whole server at commit. A relay that is rung for looks again some times in the half second after, and so finds what
 -- was committed without a ring of its own. It acts with its owner's rights, so that a program that enqueues needs none but to insert.
@@ -133,7 +164,20 @@ DECLARE
     present bigint := floor(date_part('epoch', clock_timestamp()) * 50);
 BEGIN
     INSERT INTO "postrider".queue (delivery_id, priority, size, due_at, cycle_started_at, expires_at)
-    SELECT id, priority, octet_length(body), coalesce(send_at, created_at), greatest(send_at, created_at), expires_at FROM added;
+    SELECT id, priority,
+           CASE WHEN octet_length(body) <= 67108864 AND priority BETWEEN 0 AND 9 AND when_in_doubt IN ('resend', 'hold')
+                 AND char_length(format) <= 64 AND (key IS NULL OR char_length(key) BETWEEN 1 AND 255)
+                 AND (template_id IS NULL OR char_length(template_id) <= 255)
+                 AND created_at > '-infinity' AND created_at < '200000-01-01'
+                 AND (send_at IS NULL OR send_at > '-infinity' AND send_at < '200000-01-01')
+                 AND (expires_at IS NULL OR expires_at > '-infinity' AND expires_at < '200000-01-01')
+                 -- One short address, as nearly all have it; what else there is, is looked at more closely.
+                 AND recipients::text ~ '^\["[^"\\]+@[^"\\]+"\]$' AND octet_length(recipients::text) <= 700
+           THEN octet_length(body)
+           ELSE "postrider".refuse(format, octet_length(body), recipients, template_id, key, priority, when_in_doubt,
+                                   ARRAY[created_at, send_at, expires_at]) END,
+           coalesce(send_at, created_at), greatest(send_at, created_at), expires_at
+    FROM added;
     IF pg_sequence_last_value('"postrider".bell') IS DISTINCT FROM present THEN
         PERFORM setval('"postrider".bell', present);
         PERFORM pg_notify('postrider:postrider', '');
@@ -176,8 +220,26 @@ CREATE TRIGGER take_out_all AFTER TRUNCATE ON "postrider".deliveries
 CREATE TRIGGER take_in AFTER INSERT ON "postrider".deliveries
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_in();
 
+-- The address of a mailbox, which is 'ada@example.com', 'Ada <ada@example.com>' or {"name": "Ada", "address": "ada@example.com"}; NULL where
+-- it is none of these, or several. What is quoted may be anything.
+CREATE FUNCTION "postrider".address(mailbox jsonb) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    given text := CASE jsonb_typeof(mailbox) WHEN 'object' THEN mailbox ->> 'address' WHEN 'string' THEN mailbox #>> '{}' END;
+    plain text := regexp_replace(given, '"([^"\\]|\\.)*"', '""', 'g');
+BEGIN
+    IF plain ~ '^\s*[^<>,;@\s]+@[^<>,;@\s]+\s*$' THEN
+        RETURN btrim(given, E' \t\r\n');
+    ELSIF jsonb_typeof(mailbox) = 'string' AND plain ~ '^[^<>@]*<[^<>,;@\s]+@[^<>,;@\s]+>\s*$' THEN
+        RETURN substring(given FROM '<([^<>]*)>\s*$');
+    END IF;
+    RETURN NULL;
+END $$;
+
+REVOKE ALL ON FUNCTION "postrider".address FROM PUBLIC;
+
 -- Enqueues a mail for everyone whom it names, in whatever transaction is open, and returns the delivery's id; with a key that is
--- taken, that of the first delivery with this key. "recipients" overrides who gets it, whatever the mail's headers say.
+-- taken, that of the first delivery with this key. "recipients" overrides who gets it, whatever the mail's headers say. What is wrong
+-- with the mail is named at once, and not in a dead letter later.
 --
 -- It acts with its owner's rights, so that a program that may call it needs none on the tables:
 --     GRANT USAGE ON SCHEMA "postrider" TO shop; GRANT EXECUTE ON FUNCTION "postrider".enqueue TO shop;
@@ -193,20 +255,43 @@ CREATE FUNCTION "postrider".enqueue(
 #variable_conflict use_column
 DECLARE
     delivery uuid;
-    wanted   text[] := recipients;
+    named    text[];
+    wanted   text[];
+    wrong    text;
 BEGIN
-    IF wanted IS NULL THEN
-        IF EXISTS (SELECT FROM (VALUES ('to'), ('cc'), ('bcc')) field (name) WHERE jsonb_typeof(enqueue.body -> field.name) <> 'array') THEN
-            RAISE EXCEPTION 'the mail''s "to", "cc" and "bcc" must be arrays' USING ERRCODE = 'check_violation';
-        END IF;
-        -- A mailbox is 'ada@example.com', 'Ada <ada@example.com>' or {"name": "Ada", "address": "ada@example.com"}.
-        SELECT array_agg(coalesce(substring(mailbox FROM '<([^<>]*)>\s*$'), btrim(mailbox))) INTO wanted
-        FROM (VALUES ('to'), ('cc'), ('bcc')) field (name)
-        CROSS JOIN LATERAL jsonb_array_elements(coalesce(enqueue.body -> field.name, '[]')) item
-        CROSS JOIN LATERAL coalesce(item ->> 'address', item #>> '{}') mailbox;
+    IF jsonb_typeof(enqueue.body) IS DISTINCT FROM 'object' THEN
+        RAISE EXCEPTION 'the mail is no JSON object' USING ERRCODE = 'check_violation', COLUMN = 'body';
     END IF;
+    SELECT min(name) INTO wrong FROM jsonb_object_keys(enqueue.body) name
+    WHERE name NOT IN ('from', 'sender', 'to', 'cc', 'bcc', 'reply_to', 'subject', 'text', 'html', 'attachments', 'headers', 'tags',
+                       'metadata', 'template_id', 'list_unsubscribe', 'envelope_from');
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'the mail has a field that is not known: "%"', wrong USING ERRCODE = 'check_violation', COLUMN = 'body';
+    END IF;
+    SELECT min(name) INTO wrong FROM unnest(ARRAY['to', 'cc', 'bcc', 'reply_to', 'attachments', 'headers', 'tags']) name
+    WHERE jsonb_typeof(enqueue.body -> name) <> 'array';
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'the mail''s "%" must be an array', wrong USING ERRCODE = 'check_violation', COLUMN = 'body';
+    END IF;
+    IF NOT enqueue.body ? 'from' OR NOT enqueue.body ?| ARRAY['text', 'html'] THEN
+        RAISE EXCEPTION 'the mail must have a "from", and a "text" or "html"' USING ERRCODE = 'check_violation', COLUMN = 'body';
+    END IF;
+    SELECT array_agg(address ORDER BY place, nth) FILTER (WHERE field IN ('to', 'cc', 'bcc')),
+           min(format('"%s", entry %s', field, nth)) FILTER (WHERE address IS NULL)
+    INTO named, wrong
+    FROM (VALUES ('from', 0), ('sender', 0), ('to', 1), ('cc', 2), ('bcc', 3), ('reply_to', 4)) known (field, place)
+    CROSS JOIN LATERAL jsonb_array_elements(
+        CASE WHEN place > 0 THEN coalesce(enqueue.body -> field, '[]') ELSE jsonb_build_array(enqueue.body -> field) END)
+        WITH ORDINALITY entry (mailbox, nth)
+    CROSS JOIN LATERAL "postrider".address(mailbox) address
+    WHERE enqueue.body ? field;
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'the mail has something in the place of a mailbox that is none, or several: %', wrong
+            USING ERRCODE = 'check_violation', COLUMN = 'body';
+    END IF;
+    wanted := coalesce(enqueue.recipients, named);
     IF wanted IS NULL OR wanted = '{}' OR array_position(wanted, NULL) IS NOT NULL THEN
-        RAISE EXCEPTION 'the mail names no recipient, or one without an address' USING ERRCODE = 'check_violation';
+        RAISE EXCEPTION 'the mail names no recipient, or one without an address' USING ERRCODE = 'check_violation', COLUMN = 'recipients';
     END IF;
     -- Each once, and with the domain as the mail has it.
     SELECT array_agg(address ORDER BY place) INTO wanted

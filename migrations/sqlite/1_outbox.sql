@@ -15,10 +15,10 @@ CREATE TABLE postrider_deliveries (
                   CHECK (id GLOB '????????-????-????-????-????????????' AND id NOT GLOB '*[^0-9a-f-]*'
                          AND length(replace(id, '-', '')) = 32 AND length(CAST(id AS BLOB)) = 36),
     created_at    INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
-    format        TEXT    NOT NULL,                         -- 'email/1'
-    body          TEXT    NOT NULL,                         -- the message, in that format
-    recipients    TEXT    NOT NULL CHECK (json_array_length(recipients) > 0), -- a JSON array of addresses
-    template_id   TEXT,
+    format        TEXT    NOT NULL CHECK (length(format) <= 64), -- 'email/1'
+    body          TEXT    NOT NULL CHECK (length(CAST(body AS BLOB)) <= 67108864), -- the message, in that format: at most 64 MiB
+    recipients    TEXT    NOT NULL CHECK (json_array_length(recipients) BETWEEN 1 AND 10000), -- a JSON array of addresses
+    template_id   TEXT             CHECK (length(template_id) <= 255),
     key           TEXT    UNIQUE CHECK (length(key) BETWEEN 1 AND 255), -- the caller's idempotency key
     priority      INTEGER NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt TEXT    NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
@@ -43,6 +43,8 @@ CREATE TABLE postrider_queue (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
+    SELECT RAISE(ABORT, 'recipients: not all are addresses of at most 700 characters') FROM json_each(new.recipients)
+    WHERE type <> 'text' OR length(value) > 700 OR (new.format = 'email/1' AND value NOT LIKE '_%@_%') LIMIT 1;
     INSERT INTO postrider_queue (delivery_id, priority, size, due_at, cycle_started_at, expires_at)
     VALUES (new.id, new.priority, length(CAST(new.body AS BLOB)), coalesce(new.send_at, new.created_at),
             max(coalesce(new.send_at, new.created_at), new.created_at), new.expires_at);

@@ -326,14 +326,15 @@ async fn it_works_behind_a_pooler_in_transaction_mode() {
 async fn rows_that_make_no_sense_stop_nobody_and_deleted_ones_leave_nothing() {
     let (schema, pool, outbox) = outbox().await;
     let odd = format!(
-        "INSERT INTO \"{schema}\".deliveries (id, format, body, recipients) VALUES (gen_random_uuid(), 'email/1', '{{}}', '[{{\"a\": 1}}]')"
+        "INSERT INTO \"{schema}\".deliveries (format, body, recipients) VALUES ('email/1', '{{}}', '[\"ada@example.com\"]');
+         UPDATE \"{schema}\".deliveries SET recipients = '[{{\"a\": 1}}]'"
     );
     run(&pool, &odd).await;
     outbox.enqueue(ada()).await.unwrap();
     let pass = outbox.relay().drain().await.unwrap();
     assert_eq!((pass.sent, pass.dead), (1, 1));
     let endless = format!(
-        "INSERT INTO \"{schema}\".deliveries (id, format, body, recipients, expires_at) VALUES (gen_random_uuid(), 'email/1', '{{}}', '[\"a\"]', 'infinity')"
+        "INSERT INTO \"{schema}\".deliveries (id, format, body, recipients, expires_at) VALUES (gen_random_uuid(), 'email/1', '{{}}', '[\"a@b.c\"]', 'infinity')"
     );
     assert!(sqlx::raw_sql(sqlx::AssertSqlSafe(endless)).execute(&pool).await.is_err());
     outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();

@@ -17,9 +17,6 @@ use crate::store::{StoreError, StoreErrorKind};
 /// nothing else was set (`max_allowed_packet`).
 const LARGEST: usize = 4 << 20;
 
-/// As many characters of an address as the table can hold and index.
-const LONGEST_ADDRESS: usize = 700;
-
 /// A moment as two columns: whether it counts from now, and how many microseconds.
 fn moment(when: Option<When>) -> (bool, Option<i64>) {
     match when {
@@ -70,9 +67,9 @@ pub(super) async fn insert_in(
     now: Option<i64>,
 ) -> Result<Vec<DeliveryId>, StoreError> {
     // Found out now, and not when a relay has to record what became of it.
-    let too_long = |row: &NewRow| row.recipients.iter().any(|r| r.as_str().chars().count() > LONGEST_ADDRESS);
+    let too_long = |row: &NewRow| row.recipients.iter().any(|r| r.as_str().chars().count() > NewRow::MAX_RECIPIENT);
     if rows.iter().any(too_long) {
-        let text = format!("an address has more than {LONGEST_ADDRESS} characters");
+        let text = format!("an address has more than {} characters", NewRow::MAX_RECIPIENT);
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
     let (keyed, plain): (Vec<&NewRow>, Vec<&NewRow>) = rows.iter().partition(|row| row.key.is_some());
