@@ -28,6 +28,8 @@ mod server;
 mod servers;
 mod signals;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
+mod silent;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
 mod sql;
 #[allow(dead_code, reason = "shared with the crash tests, which use other databases as well")]
 mod tool;

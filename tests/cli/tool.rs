@@ -176,7 +176,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let stderr: Arc<Mutex<String>> = Arc::default();
@@ -203,6 +203,14 @@ impl Running {
     /// Sends a signal: `TERM`, `INT`, `KILL`.
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Sends a signal to the only process that it has started.
+    pub(crate) fn signal_child(&self, name: &str) {
+        let pid = self.child.id();
+        let child = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let kill = format!("kill -{name} {child}");
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 

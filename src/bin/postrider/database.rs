@@ -122,11 +122,28 @@ async fn sqlite(url: &str, missing: Missing) -> Result<postrider::SqliteStore, F
     Ok(SqliteStore::new(pool))
 }
 
+/// How long a server may take until it can be asked. One that takes the connection and says nothing would be waited for without end.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+const CONNECT: std::time::Duration = std::time::Duration::from_secs(10);
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+async fn in_time<T>(
+    connecting: impl Future<Output = Result<T, sqlx::Error>>,
+    why: impl FnOnce(sqlx::Error) -> String,
+) -> Result<T, Fail> {
+    let why = match tokio::time::timeout(CONNECT, connecting).await {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(error)) => why(error),
+        Err(_) => format!("it took the connection, and has said nothing for {} s", CONNECT.as_secs()),
+    };
+    Err(Fail::runtime(format!("the database cannot be opened: {why}")))
+}
+
 #[cfg(feature = "postgres")]
 async fn postgres(url: &str, which: &Which) -> Result<postrider::PgStore, Fail> {
     use std::str::FromStr;
 
-    use postrider::{PgStore, StoreError};
+    use postrider::PgStore;
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
     use sqlx::{ConnectOptions, Connection};
 
@@ -136,12 +153,9 @@ async fn postgres(url: &str, which: &Which) -> Result<postrider::PgStore, Fail> 
         })?
         .application_name("postrider");
     // Once without the pool, which would go on trying for a while and then not say what is wrong.
-    let first = options
-        .connect()
-        .await
-        .map_err(|error| Fail::runtime(format!("the database cannot be opened: {}", StoreError::from(error))))?;
+    let first = in_time(options.connect(), |error| postrider::StoreError::from(error).to_string()).await?;
     // Whether or not the server hears of it, it sees that the connection ends.
-    let _ = first.close().await;
+    let _ = tokio::time::timeout(CONNECT, first.close()).await;
     let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
     let store = PgStore::in_schema(pool, pg_schema(which)).map_err(misnamed)?;
     Ok(if which.pgbouncer { store.without_prepared_statements().without_listen() } else { store })
@@ -157,18 +171,15 @@ async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, Fail> {
 
     let options = MySqlConnectOptions::from_str(url)
         .map_err(|_| Fail::usage("the database's URL is no MySQL URL: mysql://user:password@host:3306/database"))?;
+    let why = |error| match wants_tls(&error) {
+        true => "the server takes this user's password only through TLS, which the URL turns off or the server does not have"
+            .to_owned(),
+        false => StoreError::from(error).to_string(),
+    };
     // Once without the pool, which would go on trying for a while and then not say what is wrong.
-    let first = options.connect().await.map_err(|error| {
-        let why = if wants_tls(&error) {
-            "the server takes this user's password only through TLS, which the URL turns off or the server does not have"
-                .to_owned()
-        } else {
-            StoreError::from(error).to_string()
-        };
-        Fail::runtime(format!("the database cannot be opened: {why}"))
-    })?;
+    let first = in_time(options.connect(), why).await?;
     // Whether or not the server hears of it, it sees that the connection ends.
-    let _ = first.close().await;
+    let _ = tokio::time::timeout(CONNECT, first.close()).await;
     let pool = MySqlPoolOptions::new().max_connections(8).connect_lazy_with(options);
     MySqlStore::with_table_prefix(pool, prefix).map_err(misnamed)
 }

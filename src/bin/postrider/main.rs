@@ -32,6 +32,7 @@ use args::{Args, Command};
 use database::Missing;
 use fail::Fail;
 use output::Out;
+use signals::Caught;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -42,14 +43,20 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(|error| Fail::runtime(format!("the program cannot start: {error}")))
-        .and_then(|runtime| runtime.block_on(run(args)));
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                // Before anything is waited for.
+                let signals = signals::catch()?;
+                run(args, &signals).await
+            })
+        });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fail) => fail.tell(),
     }
 }
 
-async fn run(args: Args) -> Result<(), Fail> {
+async fn run(args: Args, signals: &Caught) -> Result<(), Fail> {
     if let Command::Migrate { print: true } = args.command {
         let mut out = Out::stdout();
         out.text(&database::schema(&args.which)?)?;
@@ -62,21 +69,21 @@ async fn run(args: Args) -> Result<(), Fail> {
     let missing = if matches!(args.command, Command::Migrate { .. }) { Missing::Create } else { Missing::Refuse };
     match database::open(&args.which, missing).await? {
         #[cfg(feature = "sqlite")]
-        database::Database::Sqlite(store) => obey(args.command, store).await,
+        database::Database::Sqlite(store) => obey(args.command, store, signals).await,
         #[cfg(feature = "postgres")]
-        database::Database::Postgres(store) => obey(args.command, store).await,
+        database::Database::Postgres(store) => obey(args.command, store, signals).await,
         #[cfg(feature = "mysql")]
-        database::Database::MySql(store) => obey(args.command, store).await,
+        database::Database::MySql(store) => obey(args.command, store, signals).await,
     }
 }
 
 /// Any store will do.
-async fn obey<S: AdminStore>(command: Command, store: S) -> Result<(), Fail> {
+async fn obey<S: AdminStore>(command: Command, store: S, signals: &Caught) -> Result<(), Fail> {
     let mut out = Out::stdout();
     match command {
         Command::Migrate { .. } => store.migrate().await?,
         Command::Enqueue(mail) => enqueue::run(*mail, store, &mut out).await?,
-        Command::Work(how) => work::run(how, store, &mut out).await?,
+        Command::Work(how) => work::run(how, store, signals, &mut out).await?,
         // It needs no store, and has been obeyed before one is opened.
         #[cfg(feature = "smtp")]
         Command::Explain(how) => explain::run(&how, &mut out)?,

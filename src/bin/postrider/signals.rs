@@ -1,6 +1,11 @@
-//! What the signals to stop do: the first one asks, the second presses, the third ends the program.
+//! What the signals to stop do. Until the work begins, and for every other command, the first one ends the program; then the first one
+//! asks, the second presses, the third ends it.
+//!
+//! They are caught from the start on, and not left to the system: a process that is the first of its container (PID 1) has no default
+//! for them, and would live on (signal(7), pid_namespaces(7)).
 
 use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,27 +21,56 @@ pub(crate) struct Stop {
     pub(crate) abandon: CancellationToken,
 }
 
-/// Listens from now on. What it says stands above the progress line, where there is one.
-pub(crate) fn listen(progress: Option<Progress>) -> Result<Stop, Fail> {
-    let stop = Stop { graceful: CancellationToken::new(), abandon: CancellationToken::new() };
+/// The signals, caught.
+#[derive(Clone)]
+pub(crate) struct Caught {
+    /// What the next signal does, once the work has begun.
+    stop: Arc<Mutex<Option<(Stop, Option<Progress>)>>>,
+}
+
+/// Catches the signals from now on, on a task of its own: it runs also where the program waits for what it reads.
+pub(crate) fn catch() -> Result<Caught, Fail> {
     let mut signals = Signals::new().map_err(|error| Fail::runtime(format!("signals cannot be caught: {error}")))?;
-    let stopping = stop.clone();
-    let say = move |line: &str| {
-        drop(progress.as_ref().map(Progress::hide));
-        warn(line);
-    };
+    let caught = Caught { stop: Arc::default() };
+    let mine = caught.clone();
     tokio::spawn(async move {
-        signals.next().await;
-        say("stopping once what is being sent is finished; a second signal waits no longer");
-        stopping.graceful.cancel();
-        signals.next().await;
-        say("waiting no longer; what is being sent is in doubt");
-        stopping.abandon.cancel();
-        signals.next().await;
-        // Like a crash, from which the outbox recovers: leases run out, and their attempts are written down as lost.
-        process::exit(1);
+        loop {
+            let number = signals.next().await;
+            mine.obey(number);
+        }
     });
-    Ok(stop)
+    Ok(caught)
+}
+
+impl Caught {
+    /// From now on a signal stops the work in good order. What it says stands above the progress line, where there is one.
+    pub(crate) fn stop_work(&self, progress: Option<Progress>) -> Stop {
+        let stop = Stop { graceful: CancellationToken::new(), abandon: CancellationToken::new() };
+        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop.clone(), progress));
+        stop
+    }
+
+    fn obey(&self, number: i32) {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((stop, progress)) = stop else {
+            // As the system would have it.
+            process::exit(128 + number);
+        };
+        let say = |line: &str| {
+            drop(progress.as_ref().map(Progress::hide));
+            warn(line);
+        };
+        if !stop.graceful.is_cancelled() {
+            say("stopping once what is being sent is finished; a second signal waits no longer");
+            stop.graceful.cancel();
+        } else if !stop.abandon.is_cancelled() {
+            say("waiting no longer; what is being sent is in doubt");
+            stop.abandon.cancel();
+        } else {
+            // Like a crash, from which the outbox recovers: leases run out, and their attempts are written down as lost.
+            process::exit(1);
+        }
+    }
 }
 
 #[cfg(unix)]
@@ -52,10 +86,11 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    /// The number of the next one.
+    async fn next(&mut self) -> i32 {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
         }
     }
 }
@@ -69,9 +104,10 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
+    async fn next(&mut self) -> i32 {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => 2,
+            Err(_) => std::future::pending().await,
         }
     }
 }

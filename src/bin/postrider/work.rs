@@ -7,9 +7,10 @@ use crate::args::Work;
 use crate::fail::{Fail, warn};
 use crate::output::{Out, printable};
 use crate::progress::Progress;
-use crate::{logs, signals, signing, transport};
+use crate::signals::Caught;
+use crate::{logs, signing, transport};
 
-pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Result<(), Fail> {
+pub(crate) async fn run<S: AdminStore>(how: Work, store: S, signals: &Caught, out: &mut Out) -> Result<(), Fail> {
     if how.retry_base > how.retry_cap {
         return Err(Fail::usage("--retry-base must not be longer than --retry-cap"));
     }
@@ -20,7 +21,7 @@ pub(crate) async fn run<S: AdminStore>(how: Work, store: S, out: &mut Out) -> Re
     store.next_due().await?;
     let progress = Progress::on_terminal();
     logs::start(progress.as_ref())?;
-    let stop = signals::listen(progress.clone())?;
+    let stop = signals.stop_work(progress.clone());
 
     let retry = RetryPolicy::default()
         .backoff(how.retry_base, how.retry_cap)
