@@ -193,3 +193,61 @@ impl From<StoreError> for EnqueueError {
         Self::Store(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use postrider_transport::{Encoded, Recipient};
+
+    use super::*;
+    use crate::state::State;
+    use crate::{MemoryStore, Outbox};
+
+    /// A message of any size, template and recipients.
+    #[derive(Clone)]
+    struct Sized {
+        octets: usize,
+        recipients: Vec<String>,
+        template_id: String,
+    }
+
+    impl Message for Sized {
+        fn encode(&self) -> Result<Encoded, CodecError> {
+            Ok(Encoded { format: "sized/1".to_owned(), body: "x".repeat(self.octets) })
+        }
+
+        fn decode(_: &Encoded) -> Result<Self, CodecError> {
+            Err(CodecError::new("it is only enqueued"))
+        }
+
+        fn recipients(&self) -> Vec<Recipient> {
+            self.recipients.iter().map(Recipient::new).collect()
+        }
+
+        fn template_id(&self) -> Option<&str> {
+            Some(&self.template_id)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_a_store_takes_is_refused_in_kind() {
+        let outbox = Outbox::new(MemoryStore::new(), crate::EnqueueOnly::<Sized>::new());
+        let largest = Sized {
+            octets: NewRow::MAX_BODY,
+            recipients: vec!["é".repeat(NewRow::MAX_RECIPIENT); NewRow::MAX_RECIPIENTS],
+            template_id: "é".repeat(NewRow::MAX_TEMPLATE_ID),
+        };
+        let id = outbox.enqueue(largest.clone()).await.expect("it fits");
+        assert_eq!(outbox.get(id).await.expect("it is there").map(|delivery| delivery.state), Some(State::Pending));
+        let larger = [
+            Sized { octets: NewRow::MAX_BODY + 1, ..largest.clone() },
+            Sized { recipients: vec!["a".to_owned(); NewRow::MAX_RECIPIENTS + 1], ..largest.clone() },
+            Sized { recipients: vec!["é".repeat(NewRow::MAX_RECIPIENT + 1)], ..largest.clone() },
+            Sized { template_id: "é".repeat(NewRow::MAX_TEMPLATE_ID + 1), ..largest },
+        ];
+        for larger in larger {
+            let error = outbox.enqueue(larger).await.expect_err("it is too large");
+            assert!(matches!(error, EnqueueError::TooLarge(_)), "{error}");
+        }
+        assert_eq!(outbox.stats().await.expect("counting works").pending, 1);
+    }
+}
