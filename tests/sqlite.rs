@@ -448,13 +448,7 @@ async fn a_call_that_is_dropped_leaves_no_transaction_open() {
                         let next = postrider::Next::Pending { after: SECOND };
                         let (attempt, recipients) = (Some(attempt), Vec::new());
                         store
-                            .settle(&[postrider::Settlement {
-                                key: lease.key,
-                                attempt,
-                                charge: true,
-                                recipients,
-                                next,
-                            }])
+                            .settle(&[postrider::Settlement { key: lease.key, attempt, spent: 1, recipients, next }])
                             .await
                             .map(drop)
                     }

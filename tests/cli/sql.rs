@@ -61,7 +61,7 @@ fn what_the_page_says_of_servers_works() {
 
     let (tool, schema) = postgres();
     tool.ok(&["migrate"]);
-    let [call, grant, insert] = documented("PostgreSQL")[..] else { panic!("three statements were expected") };
+    let [call, grant, insert, keyed] = documented("PostgreSQL")[..] else { panic!("four statements were expected") };
     let here = |statements: &str| {
         statements.replace("postrider", &format!("\"{schema}\"")).replace("shop;", &format!("\"{schema}shop\";"))
     };
@@ -73,6 +73,15 @@ fn what_the_page_says_of_servers_works() {
         here(insert)
     ));
     delivers(&tool, &[&["ada@example.com"], &["bob@example.com"]]);
+    // The key is that of the first statement, and in an outbox of its own, this one can be made twice.
+    psql(&here(keyed));
+    assert_eq!(tool.list(&[]).len(), 2);
+    let (tool, schema) = postgres();
+    tool.ok(&["migrate"]);
+    for _ in 0..2 {
+        psql(&keyed.replace("postrider", &format!("\"{schema}\"")));
+    }
+    delivers(&tool, &[&["ada@example.com"]]);
 }
 
 #[test]
@@ -122,11 +131,11 @@ fn what_names_nobody_or_makes_no_sense_is_refused_at_once() {
         r#"'{"from": "a@example.com", "to": [], "text": "x"}'"#,
         r#"'{"from": "a@example.com", "to": [null], "text": "x"}'"#,
         r#"'{"from": "a@example.com", "to": "b@example.com", "text": "x"}'"#,
-        r#"'{"to": ["b@example.com"]}', recipients => '{}'"#,
-        r#"'{"to": ["b@example.com"]}', recipients => '{NULL}'"#,
-        r#"'{"to": ["b@example.com"]}', priority => 10"#,
-        r#"'{"to": ["b@example.com"]}', when_in_doubt => 'maybe'"#,
-        r#"'{"to": ["b@example.com"]}', send_at => 'infinity'"#,
+        r#"'{"from": "a@example.com", "text": "x", "to": ["b@example.com"]}', recipients => '{}'"#,
+        r#"'{"from": "a@example.com", "text": "x", "to": ["b@example.com"]}', recipients => '{NULL}'"#,
+        r#"'{"from": "a@example.com", "text": "x", "to": ["b@example.com"]}', priority => 10"#,
+        r#"'{"from": "a@example.com", "text": "x", "to": ["b@example.com"]}', when_in_doubt => 'maybe'"#,
+        r#"'{"from": "a@example.com", "text": "x", "to": ["b@example.com"]}', send_at => 'infinity'"#,
         "'no JSON'",
     ] {
         let refused = format!(
