@@ -45,13 +45,20 @@ pub struct StoreError {
     text: String,
     source: Option<Box<dyn Error + Send + Sync>>,
     /// Whether the connection that it came from is of no more use.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     ends_connection: bool,
 }
 
 impl StoreError {
     /// An error of a kind, in words that hold nothing secret.
     pub fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), source: None, ends_connection: false }
+        Self {
+            kind,
+            text: text.into(),
+            source: None,
+            #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+            ends_connection: false,
+        }
     }
 
     /// Adds the database's own error.

@@ -3,15 +3,14 @@
 //! A pool hands its connections out in turn, so that each statement would be parsed and planned on every one of them, after a round
 //! trip to ask whether it still lives.
 
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
 
 use crate::store::StoreError;
+use crate::store::session::Kept;
 
 /// How many of a pool's connections are left to everything else: listening, reports, renewals, the caller.
 const OTHERS: u32 = 4;
@@ -52,12 +51,12 @@ impl<D: Database> Lane<D> {
     /// Keeps a connection on which all went well for the next statement of its kind, where the pool can spare it.
     pub(crate) fn keep(&self, mut kept: Kept<D>, pool: &Pool<D>) {
         let most = pool.options().get_max_connections().saturating_sub(OTHERS) / 2;
-        if kept.counted.is_none() {
+        if !kept.is_counted() {
             let more = |all| (all < most).then_some(all + 1);
             if self.all.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
                 return;
             }
-            kept.counted = Some(Arc::clone(&self.all));
+            kept.count_as_kept(&self.all);
         }
         *self.kept() = Some((kept, Instant::now()));
     }
@@ -71,61 +70,5 @@ impl<D: Database> Lane<D> {
 impl<D: Database> Clone for Lane<D> {
     fn clone(&self) -> Self {
         Self { kept: Mutex::default(), all: Arc::clone(&self.all) }
-    }
-}
-
-/// A connection in use, or kept for the next.
-pub(crate) struct Kept<D: Database> {
-    connection: PoolConnection<D>,
-    /// Where it counts as kept.
-    counted: Option<Arc<AtomicU32>>,
-    under_way: bool,
-}
-
-impl<D: Database> Kept<D> {
-    /// Whether a call for so many should leave it to its lane. Few in the midst of many must not cost the lane its connection.
-    pub(crate) fn is_worth_keeping(&self, count: usize) -> bool {
-        count >= MANY || (count > 0 && self.counted.is_some())
-    }
-
-    /// A connection for a call that comes alone.
-    pub(crate) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
-        Ok(Self { connection: super::session::acquire(pool).await?, counted: None, under_way: false })
-    }
-
-    /// From now on the connection is closed, and neither kept nor given back, if it is dropped. A call is dropped where the server does
-    /// not answer, and another call on the connection would wait for that answer.
-    pub(crate) fn begin(&mut self) {
-        self.under_way = true;
-    }
-
-    /// What had begun came to its end.
-    pub(crate) fn end(&mut self) {
-        self.under_way = false;
-    }
-}
-
-impl<D: Database> Deref for Kept<D> {
-    type Target = D::Connection;
-
-    fn deref(&self) -> &D::Connection {
-        &self.connection
-    }
-}
-
-impl<D: Database> DerefMut for Kept<D> {
-    fn deref_mut(&mut self) -> &mut D::Connection {
-        &mut self.connection
-    }
-}
-
-impl<D: Database> Drop for Kept<D> {
-    fn drop(&mut self) {
-        if self.under_way {
-            self.connection.close_on_drop();
-        }
-        if let Some(all) = &self.counted {
-            all.fetch_sub(1, Ordering::SeqCst);
-        }
     }
 }

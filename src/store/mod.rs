@@ -3,7 +3,7 @@
 mod error;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod floor;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod lane;
 mod memory;
 #[cfg(feature = "mysql")]

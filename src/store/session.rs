@@ -2,11 +2,15 @@
 
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Database, Pool};
 
-use crate::store::lane::{Kept, Lane};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use crate::store::lane::Lane;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// A connection that goes back into the pool, or is kept, when the call is over; it is closed when the call is dropped before, and when
@@ -18,6 +22,7 @@ use crate::store::{StoreError, StoreErrorKind};
 pub(super) struct Session<D: Database>(Kept<D>);
 
 impl<D: Database> Session<D> {
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
         Ok(Self::begun(Kept::of(pool).await?))
     }
@@ -28,6 +33,7 @@ impl<D: Database> Session<D> {
         Ok(Self::begun(lane.take(pool).await?))
     }
 
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     fn begun(mut connection: Kept<D>) -> Self {
         connection.begin();
         Self(connection)
@@ -90,12 +96,81 @@ impl<D: Database> DerefMut for Session<D> {
     }
 }
 
+/// A connection in use, or kept for the next.
+pub(crate) struct Kept<D: Database> {
+    connection: PoolConnection<D>,
+    /// Where it counts as kept.
+    counted: Option<Arc<AtomicU32>>,
+    under_way: bool,
+}
+
+impl<D: Database> Kept<D> {
+    /// Whether a call for so many should leave it to its lane. Few in the midst of many must not cost the lane its connection.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    fn is_worth_keeping(&self, count: usize) -> bool {
+        count >= crate::store::lane::MANY || (count > 0 && self.counted.is_some())
+    }
+
+    /// Whether it counts as kept.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(crate) fn is_counted(&self) -> bool {
+        self.counted.is_some()
+    }
+
+    /// It has been counted among `all` that are kept, until it is dropped.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(crate) fn count_as_kept(&mut self, all: &Arc<AtomicU32>) {
+        self.counted = Some(Arc::clone(all));
+    }
+
+    /// A connection for a call that comes alone.
+    pub(crate) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
+        Ok(Self { connection: acquire(pool).await?, counted: None, under_way: false })
+    }
+
+    /// From now on the connection is closed, and neither kept nor given back, if it is dropped. A call is dropped where the server does
+    /// not answer, and another call on the connection would wait for that answer.
+    pub(crate) fn begin(&mut self) {
+        self.under_way = true;
+    }
+
+    /// What had begun came to its end.
+    pub(crate) fn end(&mut self) {
+        self.under_way = false;
+    }
+}
+
+impl<D: Database> Deref for Kept<D> {
+    type Target = D::Connection;
+
+    fn deref(&self) -> &D::Connection {
+        &self.connection
+    }
+}
+
+impl<D: Database> DerefMut for Kept<D> {
+    fn deref_mut(&mut self) -> &mut D::Connection {
+        &mut self.connection
+    }
+}
+
+impl<D: Database> Drop for Kept<D> {
+    fn drop(&mut self) {
+        if self.under_way {
+            self.connection.close_on_drop();
+        }
+        if let Some(all) = &self.counted {
+            all.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
 /// How long to look for the reason why a pool has no connection to give.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A connection of the pool. Where it has none in time, the error says why: a pool tries again where the server has too many connections,
 /// and in the end says only that time is up.
-pub(super) async fn acquire<D: Database>(pool: &Pool<D>) -> Result<sqlx::pool::PoolConnection<D>, StoreError> {
+pub(super) async fn acquire<D: Database>(pool: &Pool<D>) -> Result<PoolConnection<D>, StoreError> {
     match pool.acquire().await {
         Err(sqlx::Error::PoolTimedOut) => Err(why_timed_out(pool).await),
         acquired => Ok(acquired?),

@@ -24,14 +24,20 @@ pub(crate) struct Stop {
 /// The signals, caught.
 #[derive(Clone)]
 pub(crate) struct Caught {
-    /// What the next signal does, once the work has begun.
-    stop: Arc<Mutex<Option<(Stop, Option<Progress>)>>>,
+    work: Arc<Mutex<Option<Work>>>,
+}
+
+/// The work that the next signal stops, once it has begun.
+#[derive(Clone)]
+struct Work {
+    stop: Stop,
+    progress: Option<Progress>,
 }
 
 /// Catches the signals from now on, on a task of its own: it runs also where the program waits for what it reads.
 pub(crate) fn catch() -> Result<Caught, Fail> {
     let mut signals = Signals::new().map_err(|error| Fail::runtime(format!("signals cannot be caught: {error}")))?;
-    let caught = Caught { stop: Arc::default() };
+    let caught = Caught { work: Arc::default() };
     let mine = caught.clone();
     tokio::spawn(async move {
         loop {
@@ -46,13 +52,14 @@ impl Caught {
     /// From now on a signal stops the work in good order. What it says stands above the progress line, where there is one.
     pub(crate) fn stop_work(&self, progress: Option<Progress>) -> Stop {
         let stop = Stop { graceful: CancellationToken::new(), abandon: CancellationToken::new() };
-        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop.clone(), progress));
+        let work = Work { stop: stop.clone(), progress };
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
         stop
     }
 
     fn obey(&self, number: i32) {
-        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some((stop, progress)) = stop else {
+        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(Work { stop, progress }) = work else {
             // As the system would have it.
             process::exit(128 + number);
         };
