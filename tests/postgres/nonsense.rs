@@ -3,8 +3,8 @@
 use postrider::Filter;
 use sqlx::AssertSqlSafe;
 
-use crate::nonsense_support::{Dialect, rows_that_make_no_sense_stop_nobody, rows_without_a_mail_are_removed};
 use super::*;
+use crate::nonsense_support::{Dialect, rows_that_make_no_sense_stop_nobody, rows_without_a_mail_are_removed};
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: run scripts/test"]

@@ -171,10 +171,12 @@ async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, Fail> {
 
     let options = MySqlConnectOptions::from_str(url)
         .map_err(|_| Fail::usage("the database's URL is no MySQL URL: mysql://user:password@host:3306/database"))?;
-    let why = |error| match wants_tls(&error) {
+    let why = |error| {
+        match wants_tls(&error) {
         true => "the server takes this user's password only through TLS, which the URL turns off or the server does not have"
             .to_owned(),
         false => StoreError::from(error).to_string(),
+    }
     };
     // Once without the pool, which would go on trying for a while and then not say what is wrong.
     let first = in_time(options.connect(), why).await?;
