@@ -142,10 +142,6 @@ pub(crate) async fn who_has_a_copy_only_is_there<C: Case>() {
 
 pub(crate) async fn a_header_beyond_ascii_is_encoded<C: Case>() {
     for value in ["Größe", "=?utf-8?q?as_it_is?=", "long ".repeat(40).trim_end(), "é".repeat(120).as_str()] {
-        if C::WHOLE && value.starts_with("=?") {
-            // How a message is written has tests of its own.
-            continue;
-        }
         let Ok(request) = asked::<C>(C::mail().header("X-Size", value)).await else {
             // Brevo, which would decode it and send it as it is.
             assert!(!value.is_ascii() || value.contains("=?"), "{value}");
