@@ -122,8 +122,16 @@ pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
         return end(state, format!("budget: {} attempts spent{last}", lease.spent));
     }
     if at.now >= deadline(lease, at.policy) {
-        let why = if lease.lost { last } else { ": it was not sent in time" };
-        return end(state, format!("expired{why}"));
+        // What stood in its way, where something did.
+        let error = lease.last.as_ref().filter(|last| last.cycle == lease.cycle).and_then(|last| last.error.as_deref());
+        return end(
+            state,
+            match error {
+                _ if lease.lost => format!("expired{last}"),
+                Some(error) => format!("expired: {error}"),
+                None => "expired: it was not sent in time".to_owned(),
+            },
+        );
     }
     None
 }

@@ -177,14 +177,14 @@ impl Lease {
     /// Adds the last attempt. One that was lost is told also where it was an earlier claim that recorded it, and then gave the delivery
     /// back without a call.
     pub(crate) fn with_last(mut self, last: Option<LastAttempt>) -> Self {
-        self.lost |= last.is_some_and(|last| last.outcome == Outcome::Lost && last.cycle == self.cycle);
+        self.lost |= last.as_ref().is_some_and(|last| last.outcome == Outcome::Lost && last.cycle == self.cycle);
         self.last = last;
         self
     }
 }
 
 /// What a claim tells of the last attempt, so that the next decision can weigh it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LastAttempt {
     /// The cycle it belongs to.
@@ -197,12 +197,14 @@ pub struct LastAttempt {
     pub scope: Option<Scope>,
     /// Whether a rule, or the transport's author, stood behind that.
     pub sure: bool,
+    /// What went wrong, with addresses masked; it may be cut short after 1,000 characters.
+    pub error: Option<String>,
 }
 
 impl From<&Attempt> for LastAttempt {
     fn from(attempt: &Attempt) -> Self {
         let Attempt { cycle, finished_at, outcome, scope, sure, .. } = *attempt;
-        Self { cycle, finished_at, outcome, scope, sure }
+        Self { cycle, finished_at, outcome, scope, sure, error: attempt.error.clone() }
     }
 }
 

@@ -255,6 +255,12 @@ fn time_runs_out() {
     lease.cycle_started_at = lease.claimed_at - SECOND * 1000;
     let old = decide_before_sending(at(&lease, &policy)).unwrap();
     assert_eq!(reason(&old.next), "expired: it was not sent in time");
+    let now = lease.claimed_at;
+    let mut failed = crate::delivery::Attempt::new(1, 1, now, now, Outcome::Transient);
+    failed.error = Some("550 the sender is not verified".to_owned());
+    lease.last = Some((&failed).into());
+    let with_its_reason = decide_before_sending(at(&lease, &policy)).unwrap();
+    assert_eq!(reason(&with_its_reason.next), "expired: 550 the sender is not verified");
     let blamed = Failure::transient(Scope::Transport, "down");
     assert_eq!(reason(&decide(&Err(blamed), at(&lease, &policy)).next), "expired: down");
 }

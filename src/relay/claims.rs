@@ -36,9 +36,15 @@ impl<S: Store, T: Transport> Claims<S, T> {
         }
     }
 
-    /// For how many messages there is room.
+    /// For how many messages there is room; none while those in hand take all the memory that they may.
     pub(super) fn room(&self) -> usize {
-        self.permits.available_permits()
+        let octets = self.shared.in_flight.octets();
+        if octets > 0 && octets >= self.shared.settings.memory_octets() { 0 } else { self.permits.available_permits() }
+    }
+
+    /// Whether nothing is in hand.
+    pub(super) fn is_idle(&self) -> bool {
+        self.permits.available_permits() == self.shared.settings.concurrency
     }
 
     /// Claims up to `limit`, and no more octets than memory allows. How many came, and of those what is to be sent: not what this relay

@@ -50,7 +50,8 @@ impl ClaimedDelivery {
 
     /// What the last attempt of this cycle came to, by this process's clock.
     fn before(&self) -> Option<Before> {
-        let last = self.lease.last.filter(|last| last.cycle == self.lease.cycle && last.outcome != Outcome::Lost)?;
+        let last =
+            self.lease.last.as_ref().filter(|last| last.cycle == self.lease.cycle && last.outcome != Outcome::Lost)?;
         let ago = self.lease.claimed_at.duration_since(last.finished_at).unwrap_or_default();
         let ended = self.answered.checked_sub(ago).map(Instant::into_std);
         Some(Before { ended, scope: last.scope, sure: last.sure })

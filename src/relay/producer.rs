@@ -149,7 +149,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
     /// A pass does not wait for the end of a pause. When the calls under way are over, it tries messages that differ from the one that
     /// paused the transport; if they fare no better, it ends.
     async fn when_paused(&mut self) -> Result<Step, StoreError> {
-        if self.claims.room() < self.shared.settings.concurrency {
+        if !self.claims.is_idle() {
             return Ok(Step::Wait(Wait::ForRoom));
         }
         if self.mode == RunMode::Tick || std::mem::replace(&mut self.tried_early, true) {

@@ -150,6 +150,7 @@ pub(super) fn last_attempt(row: &impl Columns) -> Option<LastAttempt> {
             outcome: word(row, "outcome")?,
             scope: scope(row)?,
             sure: row.flag("sure")?,
+            error: row.text_or_null("error")?,
         })
     };
     read().ok()

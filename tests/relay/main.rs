@@ -5,6 +5,7 @@
 mod breaker;
 mod combined;
 mod flow;
+mod memory;
 mod outage;
 mod retry;
 mod shutdown;

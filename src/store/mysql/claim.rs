@@ -123,7 +123,7 @@ async fn take(
         match messages.get(&id) {
             Some(message) => {
                 let recorded = outcomes.get(&id).map_or(&[][..], Vec::as_slice);
-                leases.push(lease(row, id, message, recorded, now)?.with_last(last.get(&id).copied()));
+                leases.push(lease(row, id, message, recorded, now)?.with_last(last.remove(&id)));
             }
             None => orphans.push((id, 0)),
         }

@@ -193,7 +193,7 @@ const TAKE: &str = "
 
 /// The attempt with the highest number of each.
 const LAST_ATTEMPTS: &str = "
-    SELECT a.delivery_id, a.cycle, a.finished_at, a.outcome, a.scope, a.sure
+    SELECT a.delivery_id, a.cycle, a.finished_at, a.outcome, a.scope, a.sure, LEFT(a.error, 1000) error
     FROM {keys} {p}attempts a FORCE INDEX (PRIMARY) ON a.delivery_id = UNHEX(k.id)
     WHERE a.number = (SELECT MAX(l.number) FROM {p}attempts l WHERE l.delivery_id = a.delivery_id)";
 

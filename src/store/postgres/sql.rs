@@ -213,7 +213,7 @@ const CLAIM: &str = r#"
 
 /// The attempt with the highest number of each.
 const LAST_ATTEMPTS: &str = r#"
-    SELECT a.delivery_id, a.cycle::bigint, a.finished_at, a.outcome::text, a.scope::text, a.sure FROM unnest((SELECT $1::uuid[])) u (id)
+    SELECT a.delivery_id, a.cycle::bigint, a.finished_at, a.outcome::text, a.scope::text, a.sure, left(a.error, 1000) error FROM unnest((SELECT $1::uuid[])) u (id)
     CROSS JOIN LATERAL (
         SELECT * FROM "{s}".attempts WHERE delivery_id = u.id ORDER BY number DESC LIMIT 1) a"#;
 

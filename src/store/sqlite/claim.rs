@@ -38,7 +38,7 @@ const DUE: &str = "
 
 /// The attempt with the highest number of each.
 const LAST_ATTEMPTS: &str = "
-    SELECT a.delivery_id, a.cycle, a.finished_at, a.outcome, a.scope, a.sure FROM json_each(?1) k
+    SELECT a.delivery_id, a.cycle, a.finished_at, a.outcome, a.scope, a.sure, substr(a.error, 1, 1000) AS error FROM json_each(?1) k
     CROSS JOIN postrider_attempts a ON a.delivery_id = k.value
         AND a.number = (SELECT max(number) FROM postrider_attempts l WHERE l.delivery_id = k.value)";
 
@@ -95,12 +95,12 @@ async fn claim_in(
         return Ok(leases);
     }
     let rows = sqlx::query(LAST_ATTEMPTS).bind(&ids).fetch_all(connection).await?;
-    let last: HashMap<DeliveryId, LastAttempt> =
+    let mut last: HashMap<DeliveryId, LastAttempt> =
         rows.iter().filter_map(|row| Some((id(row, "delivery_id").ok()?, last_attempt(row)?))).collect();
     Ok(leases
         .into_iter()
         .map(|lease| {
-            let last = last.get(&lease.key.id).copied();
+            let last = last.remove(&lease.key.id);
             lease.with_last(last)
         })
         .collect())

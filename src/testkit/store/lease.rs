@@ -271,20 +271,21 @@ pub async fn a_claim_tells_of_the_last_attempt<F: StoreUnderTest>(fixture: &F) {
         let mut settlement = retry(&lease, SECOND);
         let attempt = settlement.attempt.as_mut().expect("it was called");
         (attempt.scope, attempt.sure) = (scope, sure);
-        let (finished_at, outcome, cycle) = (attempt.finished_at, attempt.outcome, attempt.cycle);
+        let (finished_at, outcome, cycle, error) =
+            (attempt.finished_at, attempt.outcome, attempt.cycle, attempt.error.clone());
         assert_eq!(settle(&store, settlement).await, Settled::Done);
         clock.advance(SECOND);
         let again = claim_one(&store).await;
         let last = again.last.expect("it was tried");
         assert_eq!((last.finished_at, last.outcome, last.cycle), (finished_at, outcome, cycle));
-        assert_eq!((last.scope, last.sure), (scope, sure));
+        assert_eq!((last.scope, last.sure, last.error), (scope, sure, error));
         let back = crate::Settlement { attempt: None, spent: again.spent, ..retry(&again, SECOND) };
         assert_eq!(settle(&store, back).await, Settled::Done);
         clock.advance(SECOND);
     }
     clock.advance(SECOND * 10);
     let both = claim(&store, 2).await;
-    let last = |id| both.iter().find(|lease| lease.key.id == id).expect("it is claimed").last;
+    let last = |id| both.iter().find(|lease| lease.key.id == id).expect("it is claimed").last.clone();
     assert_eq!((both.len(), last(fresh)), (2, None));
     assert_eq!(last(tried).map(|last| last.scope), Some(Some(Scope::Message)));
     clock.advance(LEASE + SECOND);

@@ -1,0 +1,55 @@
+//! What large mails take.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use postrider::testkit::ScriptedTransport;
+use postrider::{Email, Outbox, Receipt};
+
+use crate::support::{ada, outbox};
+
+/// A transport that takes a while, and the most calls that it had at the same time.
+fn slow() -> (Arc<AtomicUsize>, ScriptedTransport<Email>) {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let transport = ScriptedTransport::new().answering(move |_| {
+        let now = Arc::clone(&now);
+        seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            Ok(Receipt::new())
+        }
+    });
+    (most, transport)
+}
+
+async fn enqueue_large(outbox: &Outbox<postrider::MemoryStore, ScriptedTransport<Email>>) {
+    let large = || {
+        let text = "a line of a large mail\n".repeat(100_000 / 23);
+        Email::builder().from("a@example.com").to("b@example.com").text(text).build().unwrap()
+    };
+    outbox.enqueue_all((0..8).map(|_| large())).await.unwrap();
+}
+
+#[tokio::test]
+async fn large_mails_are_claimed_one_after_the_other_where_memory_ends() {
+    // As octets of memory, six for each that is stored.
+    for (memory, expected) in [(u64::MAX, 8), (6 * 250_000, 3), (0, 1)] {
+        let (most, transport) = slow();
+        let outbox = outbox(transport);
+        enqueue_large(&outbox).await;
+        let pass = outbox.relay().concurrency(8).memory(memory).drain().await.unwrap();
+        assert_eq!((pass.sent, most.load(Ordering::SeqCst)), (8, expected), "with {memory} octets");
+    }
+}
+
+#[tokio::test]
+async fn small_mails_take_no_notice_of_it() {
+    let (most, transport) = slow();
+    let outbox = outbox(transport);
+    outbox.enqueue_all((0..64).map(|_| ada())).await.unwrap();
+    let pass = outbox.relay().concurrency(32).drain().await.unwrap();
+    assert_eq!((pass.sent, most.load(Ordering::SeqCst)), (64, 32));
+}
