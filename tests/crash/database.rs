@@ -188,9 +188,14 @@ impl Database {
                 "SELECT pid::bigint FROM pg_stat_activity
                  WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
             }
-            Kind::MariaDb | Kind::MySql => {
+            Kind::MariaDb => {
                 "SELECT CAST(id AS SIGNED) FROM information_schema.processlist
                  WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            }
+            // Its PROCESSLIST cannot be read while it would have to show a statement with octets in it (error 3854).
+            Kind::MySql => {
+                "SELECT CAST(processlist_id AS SIGNED) FROM performance_schema.threads
+                 WHERE processlist_db = DATABASE() AND processlist_id <> CONNECTION_ID()"
             }
         };
         self.runtime
