@@ -98,6 +98,13 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     let theirs = "(format, `body`, recipients) VALUES ('email/1', '{}', '[\"bob@example.com\"]')";
     run(pool, &format!("INSERT INTO {prefix}deliveries {theirs}")).await;
 
+    // A claim that is taken back, and a row whose mail is gone.
+    let unheard = Claim::new(10, SECOND * 60);
+    assert_eq!(store.claim(unheard).await.unwrap().len(), 2, "{label}");
+    assert_eq!(store.take_back(&[unheard.id]).await.unwrap(), 2, "{label}");
+    let orphan = "(delivery_id, priority, due_at, cycle_started_at) VALUES (UNHEX(REPEAT('0', 32)), 9, 0, 0)";
+    run(pool, &format!("INSERT INTO {prefix}queue {orphan}")).await;
+
     let claim = async |count: usize| {
         let leases = store.claim(Claim::new(10, SECOND * 60)).await.unwrap();
         assert_eq!(leases.len(), count, "{label}");
