@@ -65,8 +65,8 @@ pub(super) async fn claim(
     for taken in taken.iter_mut().filter(|taken| taken.partial) {
         narrow(&mut taken.lease, outcomes.get(&taken.place.1).map_or(&[][..], Vec::as_slice));
     }
-    let last = last_attempts(connection, sql, again).await?;
-    Ok(taken.into_iter().map(|taken| taken.lease.with_last(last.get(&taken.place.1).copied())).collect())
+    let mut last = last_attempts(connection, sql, again).await?;
+    Ok(taken.into_iter().map(|taken| taken.lease.with_last(last.remove(&taken.place.1))).collect())
 }
 
 /// The last attempt of each delivery that has one.

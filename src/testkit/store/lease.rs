@@ -88,7 +88,7 @@ pub async fn a_claim_whose_answer_was_lost_is_taken_back<F: StoreUnderTest>(fixt
     let ids = |leases: &[crate::Lease]| leases.iter().map(|lease| lease.key.id).collect::<HashSet<_>>();
     assert_eq!(ids(&again), ids(&unheard));
     for lease in &again {
-        assert_eq!((lease.attempts, lease.spent, lease.lost, lease.last), (0, 0, false, None));
+        assert_eq!((lease.attempts, lease.spent, lease.lost, &lease.last), (0, 0, false, &None));
         assert!(unheard.iter().all(|old| old.key.id != lease.key.id || old.key.token < lease.key.token));
         assert_eq!(settle(&store, retry(lease, SECOND)).await, Settled::Done);
     }
@@ -276,7 +276,7 @@ pub async fn a_claim_tells_of_the_last_attempt<F: StoreUnderTest>(fixture: &F) {
         assert_eq!(settle(&store, settlement).await, Settled::Done);
         clock.advance(SECOND);
         let again = claim_one(&store).await;
-        let last = again.last.expect("it was tried");
+        let last = again.last.clone().expect("it was tried");
         assert_eq!((last.finished_at, last.outcome, last.cycle), (finished_at, outcome, cycle));
         assert_eq!((last.scope, last.sure, last.error), (scope, sure, error));
         let back = crate::Settlement { attempt: None, spent: again.spent, ..retry(&again, SECOND) };
