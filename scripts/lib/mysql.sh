@@ -124,7 +124,9 @@ crash() {
     # shellcheck disable=SC2086 # one argument for each pid
     kill -KILL $pids 2>/dev/null || true
     for _ in {1..100}; do
-        [ -n "$(instance_pids)" ] || return 0
+        # A process that ends has no directory any more before it has gone.
+        # shellcheck disable=SC2086 # one argument for each pid
+        [ -n "$(instance_pids)" ] || kill -0 $pids 2>/dev/null || return 0
         sleep 0.1
     done
     say "still running under $dir: ${pids//$'\n'/ }"
@@ -140,8 +142,9 @@ restart() {
         say "$product runs under $dir already"
         return 1
     fi
-    # The killed server's pid file would pass for the new one's.
-    rm -f "$pid_file"
+    # The killed server's pid file would pass for the new one's, and its lock
+    # would keep the new one from its socket.
+    rm -f "$pid_file" "$data"/server.sock "$data"/server.sock.lock
     launch || { last_words "$product did not start again"; return 1; }
 }
 
