@@ -66,6 +66,9 @@ async fn run(args: Args, signals: &Caught) -> Result<(), Fail> {
     if let Command::Explain(how) = &args.command {
         return explain::run(how, &mut Out::stdout());
     }
+    // Without a store there is nothing to wait for.
+    #[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+    let _ = signals;
     let missing = if matches!(args.command, Command::Migrate { .. }) { Missing::Create } else { Missing::Refuse };
     match database::open(&args.which, missing).await? {
         #[cfg(feature = "sqlite")]
