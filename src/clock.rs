@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A clock that stands still until a test moves it. A store that is given one uses it in place of the database's clock, for
+use tokio::time::Instant;
+
+/// A clock that a test moves, alone or with tokio's. A store that is given one uses it in place of the database's clock, for
 /// due times, leases and retention alike. Clones are the same clock.
 ///
 /// ```
@@ -17,23 +19,34 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// # Ok::<(), std::time::SystemTimeError>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct TestClock(Arc<Mutex<SystemTime>>);
+pub struct TestClock {
+    shows: Arc<Mutex<SystemTime>>,
+    /// Since when it moves by itself.
+    follows: Option<Instant>,
+}
 
 impl TestClock {
-    /// A clock that shows 2026-01-01 00:00:00 UTC.
+    /// A clock that shows 2026-01-01 00:00:00 UTC, and stands still.
     #[allow(clippy::new_without_default, reason = "a default clock would not be expected to stand still")]
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(UNIX_EPOCH + Duration::from_secs(1_767_225_600))))
+        Self { shows: Arc::new(Mutex::new(UNIX_EPOCH + Duration::from_secs(1_767_225_600))), follows: None }
+    }
+
+    /// A clock that begins at the same time and moves as tokio's does. In a runtime whose time is paused (`tokio::time::pause`),
+    /// store and relay then live in the same time, and days pass in an instant.
+    pub fn following_tokio() -> Self {
+        Self { follows: Some(Instant::now()), ..Self::new() }
     }
 
     /// What it shows.
     pub fn now(&self) -> SystemTime {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let moved = self.follows.map(|since| since.elapsed()).unwrap_or_default();
+        *self.shows.lock().unwrap_or_else(PoisonError::into_inner) + moved
     }
 
     /// Moves it forward.
     pub fn advance(&self, by: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
+        *self.shows.lock().unwrap_or_else(PoisonError::into_inner) += by;
     }
 }
 

@@ -188,7 +188,7 @@ async fn with_patience<S: Store, T: Transport>(
                 shared.unsettled.store(true, Ordering::SeqCst);
                 shared.store_failed(&error);
                 failures += 1;
-                tokio::time::sleep(outage::wait(failures)).await;
+                tokio::time::sleep(outage::wait(failures, shared.random())).await;
             }
             Err(error) => {
                 shared.unsettled.store(false, Ordering::SeqCst);

@@ -23,7 +23,7 @@ use tracing::Instrument;
 
 use super::completer::Completion;
 use super::evidence::{Admission, Before, Call, Probing, Verdict};
-use super::shared::{SenderProbe, Shared, random};
+use super::shared::{SenderProbe, Shared};
 use crate::decide::{Circumstances, Judged, decide, decide_before_sending, honest};
 use crate::delivery::{Attempt, Lease, Next, RecipientOutcome, Settlement};
 use crate::observe::Event;
@@ -273,7 +273,7 @@ fn circumstances<'a, S: Store, T: Transport>(
     now: Instant,
 ) -> Circumstances<'a> {
     let (lease, policy) = (&claimed.lease, &shared.settings.retry);
-    Circumstances { lease, policy, now: claimed.at(now), random: random() }
+    Circumstances { lease, policy, now: claimed.at(now), random: shared.random() }
 }
 
 /// How one message of a call fared.

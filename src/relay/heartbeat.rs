@@ -62,6 +62,7 @@ async fn renew<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancella
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = beat.tick() => {}
         }
@@ -78,6 +79,7 @@ async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancell
             shared.store_failed(&error);
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             () = tokio::time::sleep(REPORT) => {}
             () = shared.pause_changed.notified() => {}

@@ -1,5 +1,6 @@
 //! The worker: claim, send, decide, settle.
 
+mod chance;
 mod claims;
 mod completer;
 mod evidence;
@@ -25,6 +26,7 @@ pub use pass::{Pass, Pause, PausedSender};
 use crate::observe::{Event, Observer};
 use crate::retry::RetryPolicy;
 use crate::store::{Store, StoreError};
+use chance::Chance;
 use run::RunMode;
 use shared::Shared;
 
@@ -71,6 +73,7 @@ struct Settings {
     abandon: CancellationToken,
     memory: u64,
     observers: Vec<Arc<dyn Observer>>,
+    chance: Chance,
 }
 
 impl<S: Store, T: Transport> Relay<S, T> {
@@ -86,6 +89,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
             abandon: CancellationToken::new(),
             memory: 256 * 1024 * 1024,
             observers: Vec::new(),
+            chance: Chance::default(),
         };
         Self { store, transport, settings }
     }
@@ -153,6 +157,14 @@ impl<S: Store, T: Transport> Relay<S, T> {
     pub fn abandon_on(mut self, token: CancellationToken) -> Self {
         // A child: the end of the grace must not cancel the caller's own token.
         self.settings.abandon = token.child_token();
+        self
+    }
+
+    /// Draws all chance, which is the jitter of waits, from a seed. With this, and on paused time, a simulation repeats itself to the last
+    /// millisecond.
+    #[cfg(feature = "testkit")]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.settings.chance = Chance::seeded(seed);
         self
     }
 

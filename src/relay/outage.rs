@@ -52,13 +52,13 @@ impl Outage {
 }
 
 /// How long to wait before a call is made again that has met so many conflicts.
-pub(super) fn wait_after_conflict(conflicts: u32) -> Duration {
+pub(super) fn wait_after_conflict(conflicts: u32, random: f64) -> Duration {
     const WAIT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
-    WAIT.delay(conflicts, super::shared::random())
+    WAIT.delay(conflicts, random)
 }
 
-/// How long to wait before the `failures`th try at a database that does not answer.
-pub(super) fn wait(failures: u32) -> Duration {
+/// How long to wait before the `failures`th try at a database that does not answer. `random` is a number from -1 to 1.
+pub(super) fn wait(failures: u32, random: f64) -> Duration {
     const WAIT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-    WAIT.delay(failures, super::shared::random())
+    WAIT.delay(failures, random)
 }

@@ -16,7 +16,7 @@ use super::evidence::{Probing, Verdict};
 use super::executor::{
     CallResult, ClaimedDelivery, InFlightGuard, Prepared, call, give_back, judge, prepare, settle_call,
 };
-use super::shared::{SenderProbe, Shared, TransportProbe, random};
+use super::shared::{SenderProbe, Shared, TransportProbe};
 use crate::decide::Judged;
 use crate::decide::honest;
 use crate::store::Store;
@@ -141,7 +141,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             }
         }
         // What is left of a sender that was tried often enough would be met again by every claim that looks for another.
-        let wait = self.shared.evidence().next_pause(random());
+        let wait = self.shared.evidence().next_pause(self.shared.random());
         let mut exhausted = 0;
         let left = candidates.len();
         for candidate in candidates {
@@ -194,8 +194,8 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             if verdict.scope == Scope::Transport && result.is_err() {
                 // No longer than others wait: the transport works, or the pause has an end.
                 let now = Instant::now().into_std();
-                let wait =
-                    (!self.shared.ends_by_itself).then(|| self.shared.evidence().remaining_or_first(now, random()));
+                let wait = (!self.shared.ends_by_itself)
+                    .then(|| self.shared.evidence().remaining_or_first(now, self.shared.random()));
                 judged.wait = wait.or(judged.wait);
             }
             claimed.lease.recipients = outgoing.into_recipients();

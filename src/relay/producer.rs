@@ -16,7 +16,7 @@ use super::executor::{ClaimedDelivery, SendTask};
 use super::outage;
 use super::probe::{LOOKED_AT, ProbeTask};
 use super::run::RunMode;
-use super::shared::{Shared, TransportProbe, random};
+use super::shared::{Shared, TransportProbe};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The most that is claimed at once. More takes longer than it saves, and the results of one claim are written during the next.
@@ -68,6 +68,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             }
             let abandon = self.shared.settings.abandon.clone();
             let step = tokio::select! {
+                biased;
                 step = self.step() => step,
                 // To drop a claim may leave deliveries leased, so that it has until the end of the grace.
                 () = abandon.cancelled() => return Ok(()),
@@ -83,7 +84,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
                 Err(error) => {
                     self.shared.store_failed(&error);
                     failures += 1;
-                    Wait::For(outage::wait(failures))
+                    Wait::For(outage::wait(failures, self.shared.random()))
                 }
             };
             self.wait(wait, shutdown).await;
@@ -204,7 +205,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             // Sooner than it is worth to ask the database for what else is to come.
             return Ok(Wait::For(notified.min(self.shared.settings.poll)));
         }
-        let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * random());
+        let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * self.shared.random());
         let due = self.shared.ask(|| self.shared.store.next_due()).await?;
         // What is due at once and was not claimed is in other hands at the moment.
         let due = due.map_or(poll, |due| due.max(Duration::from_millis(10)));
@@ -214,10 +215,12 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
     async fn wait(&mut self, wait: Wait, shutdown: &CancellationToken) {
         match wait {
             Wait::ForRoom => tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = self.shared.room_freed.notified() => {}
             },
             Wait::For(time) => tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(time) => {}
                 () = self.shared.store.woken() => self.post_notify.notified(),

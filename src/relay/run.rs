@@ -54,6 +54,7 @@ pub(super) async fn run<S: Store, T: Transport>(
     tokio::pin!(stopping, work);
     let done = loop {
         tokio::select! {
+            biased;
             done = &mut work => break done,
             () = &mut stopping, if !shared.settings.abandon.is_cancelled() => shared.settings.abandon.cancel(),
         }
@@ -78,11 +79,13 @@ async fn finish_completing<S: Store, T: Transport>(
 ) -> Result<(), StoreError> {
     let hurried = async {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(PASS_PATIENCE * 2), if mode != RunMode::Run => {}
             () = shared.settings.abandon.cancelled() => tokio::time::sleep(LAST_MOMENT).await,
         }
     };
     tokio::select! {
+        biased;
         joined = completing.join_next() => match joined {
             Some(Ok(result)) => result,
             Some(Err(_)) | None => Err(unwritten("the task that writes results has died")),

@@ -70,6 +70,11 @@ impl<S: Store, T: Transport> Shared<S, T> {
         }
     }
 
+    /// From -1 to 1, for jitter.
+    pub(super) fn random(&self) -> f64 {
+        self.settings.chance.draw()
+    }
+
     pub(super) fn evidence(&self) -> MutexGuard<'_, Evidence> {
         self.evidence.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +116,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
 
     /// Says what a call came to, by evidence, and tells everybody what changes for others.
     pub(super) fn judge(&self, result: &Result<Receipt, Failure>, call: Call<'_>) -> Verdict {
-        let mut verdict = self.evidence().judge(result, call, random());
+        let mut verdict = self.evidence().judge(result, call, self.random());
         if self.ends_by_itself && verdict.wait.is_some() {
             // A pass does not wait for the end of a pause, and the next one is to try for itself.
             verdict.wait =
@@ -200,7 +205,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
                 Err(error) if error.kind() == StoreErrorKind::Conflict && conflicts < CONFLICTS => {
                     conflicts += 1;
                     tracing::debug!(error = &error as &dyn std::error::Error, conflicts, "a conflict; trying again");
-                    tokio::time::sleep(outage::wait_after_conflict(conflicts)).await;
+                    tokio::time::sleep(outage::wait_after_conflict(conflicts, self.random())).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -283,11 +288,6 @@ impl<S: Store, T: Transport> Drop for SenderProbe<S, T> {
     fn drop(&mut self) {
         self.shared.evidence().give_back_sender(&self.sender, self.of_domain, self.number);
     }
-}
-
-/// From -1 to 1, for jitter.
-pub(super) fn random() -> f64 {
-    rand::random_range(-1.0..=1.0)
 }
 
 fn millis(duration: Duration) -> u64 {
