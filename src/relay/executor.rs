@@ -335,10 +335,13 @@ pub(super) async fn call<S: Store, T: Transport>(
         Ok(_) => messages.iter().map(|_| CallResult::Answered(Err(Interrupted::Miscounted.into()))).collect(),
         Err(why) => {
             span.in_scope(|| tracing::error!("{why}"));
-            // Asked while the call still exists, and with it its marks.
+            // Asked while the call still exists, and with it its marks; those of a call that panicked are left.
+            let culprit = messages.iter().any(|message| !message.is_waiting());
             let each = messages.iter().map(|message| match why {
-                Interrupted::Panicked => CallResult::Answered(Err(why.into())),
+                // Nobody else can have been the reason.
+                Interrupted::Panicked if !culprit => CallResult::Answered(Err(why.into())),
                 _ if message.is_waiting() => CallResult::NotSent,
+                Interrupted::Panicked => CallResult::Answered(Err(why.into())),
                 Interrupted::TimedOut => CallResult::Answered(Err(why.into())),
                 _ => CallResult::Interrupted(why),
             });

@@ -77,9 +77,12 @@ pub struct Outgoing<M> {
 #[must_use = "the mark lasts as long as this value: bind it to a name"]
 pub struct Waiting(Arc<AtomicU32>);
 
+/// A mark that a panic takes down with it stays: the call ended while its message waited.
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        if !std::thread::panicking() {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
