@@ -108,18 +108,16 @@ impl<S: Store, T: Transport> Claims<S, T> {
         unheard.push_back((id, Instant::now()));
     }
 
-    /// Gives back what such claims leased, once none of them can commit any more.
+    /// Gives back what such claims leased: at each claim, since a lease may be short, until none of them can commit any more.
     async fn take_back(&self) -> Result<(), StoreError> {
-        let over = {
-            let unheard = self.unheard.lock().unwrap_or_else(PoisonError::into_inner);
-            let limit = call_limit(&self.shared.settings);
-            let over = unheard.iter().take_while(|(_, since)| since.elapsed() >= limit);
-            over.map(|(id, _)| *id).collect::<Vec<_>>()
-        };
-        if over.is_empty() {
+        let limit = call_limit(&self.shared.settings);
+        let claims: Vec<_> = self.unheard.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        if claims.is_empty() {
             return Ok(());
         }
-        let count = self.shared.ask(|| self.shared.store.take_back(&over)).await?;
+        let all: Vec<_> = claims.iter().map(|(id, _)| *id).collect();
+        let over: Vec<_> = claims.iter().filter(|(_, since)| since.elapsed() >= limit).map(|(id, _)| *id).collect();
+        let count = self.shared.ask(|| self.shared.store.take_back(&all)).await?;
         if count > 0 {
             tracing::info!(count, "took back what a claim had leased whose answer never came");
         }
