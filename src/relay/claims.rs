@@ -9,9 +9,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::executor::ClaimedDelivery;
+use super::probe::TRIED;
 use super::shared::{Shared, call_limit};
 use crate::observe::Event;
 use crate::store::{Claim, ClaimId, Store, StoreError};
+
+/// Room for a probe, beyond that for one call.
+const RESERVE: usize = TRIED - 1;
 
 /// So many claims whose answers never came are remembered, to be taken back.
 const MOST_UNHEARD: usize = 64;
@@ -30,7 +34,7 @@ impl<S: Store, T: Transport> Claims<S, T> {
     pub(super) fn new(shared: &Arc<Shared<S, T>>) -> Self {
         Self {
             shared: Arc::clone(shared),
-            permits: Arc::new(Semaphore::new(shared.settings.concurrency)),
+            permits: Arc::new(Semaphore::new(shared.settings.concurrency + RESERVE)),
             cutoff: Mutex::new(None),
             unheard: Mutex::default(),
         }
@@ -38,13 +42,25 @@ impl<S: Store, T: Transport> Claims<S, T> {
 
     /// For how many messages there is room; none while those in hand take all the memory that they may.
     pub(super) fn room(&self) -> usize {
+        self.room_to_probe().saturating_sub(RESERVE)
+    }
+
+    /// The same for a probe of a paused transport. What it has tried has its room until the round is over, and a relay that sends one at
+    /// a time must be able to try others.
+    pub(super) fn room_to_probe(&self) -> usize {
         let octets = self.shared.in_flight.octets();
         if octets > 0 && octets >= self.shared.settings.memory_octets() { 0 } else { self.permits.available_permits() }
     }
 
+    /// Waits until there is room for one, memory aside.
+    pub(super) async fn some_room(&self) {
+        // It is never closed.
+        let _ = self.permits.acquire().await;
+    }
+
     /// Whether nothing is in hand.
     pub(super) fn is_idle(&self) -> bool {
-        self.permits.available_permits() == self.shared.settings.concurrency
+        self.permits.available_permits() == self.shared.settings.concurrency + RESERVE
     }
 
     /// Claims up to `limit`, and no more octets than memory allows. How many came, and of those what is to be sent: not what this relay

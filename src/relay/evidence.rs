@@ -5,18 +5,25 @@
 //! | The transport says | Known | Then |
 //! |---|---|---|
 //! | message, sure | | as it says |
-//! | message, unsure | the first time for this message | retried by the backoff, charged |
-//! | | several different messages in a row were refused alike, and nothing was accepted in between | the transport's: paused, uncharged |
-//! | | two different messages of this sender were, while other senders went through | the sender's: paused, uncharged |
-//! | | again, and others were accepted since; two messages at most were ever refused in these words | believed: a permanent refusal is a dead letter |
-//! | | the same, of more messages | retried by the backoff, charged, until its budget ends it: words that many hear may mean a quota that comes and goes |
-//! | | again, and nothing was accepted since | retried by the backoff, uncharged |
-//! | sender | this message failed so before, and others of this sender were accepted since | its own: retried by the backoff, charged |
+//! | message, unsure | | weighed |
+//! | sender | this message failed so before, and others of this sender were accepted since | weighed |
 //! | | else | the sender is paused, uncharged |
-//! | transport | this message failed so before, and others were accepted since; none of its sender, of whom another failed too | the sender is paused, uncharged |
-//! | | this message failed so before, and others were accepted since | its own: retried by the backoff, charged |
+//! | transport | this message failed so before, and others were accepted since | weighed |
+//! | | two different messages of its sender failed so, and others were accepted since, but none of this sender | weighed |
 //! | | else | the transport is paused, uncharged |
-//! | in doubt | | pauses as above, and is charged: only the budget bounds the copies |
+//! | in doubt | | as above, and charged: only the budget bounds the copies |
+//!
+//! What is weighed is one of these, the first that fits:
+//!
+//! | Known | Then |
+//! |---|---|
+//! | several different messages in a row failed alike, and nothing was accepted in between | the transport is paused, uncharged |
+//! | two different messages of this sender did, while others were accepted, but none of this sender | the sender is paused, uncharged |
+//! | this message has heard these words before, others of its sender were accepted since, and two messages at most ever heard them | its own: a permanent refusal is believed, anything else is charged, and retried by the backoff |
+//! | else | retried by the backoff, uncharged, until its time is over |
+//!
+//! What cannot be known: a condition of others that comes and goes, and each time meets one and the same message, and hardly any other,
+//! with others of the same sender accepted in between, looks like that message's own.
 
 mod senders;
 mod streak;
@@ -27,7 +34,7 @@ use postrider_transport::{Admit, Backoff, BreakerState, CallTime, DeliveryId, Fa
 
 use crate::decide::Judged;
 use senders::Senders;
-use streak::{Heard, Mail, Streak};
+use streak::{Heard, Mail, Streak, Words};
 
 /// So many different messages that are refused alike, with nothing accepted in between, are not each to blame. Fewer happen by
 /// chance where one message in ten is bad.
@@ -39,6 +46,10 @@ const IN_A_ROW_UNLIKE: usize = 10;
 /// Words that so many different messages heard are not one message's own.
 const COMMON: usize = 3;
 
+/// What failed while the transport is paused waits so much longer than the pause, so that others which are due are tried first, however
+/// urgent it is.
+const YIELD: Duration = Duration::from_millis(100);
+
 /// What is known of one transport and of the senders that failed there.
 #[derive(Debug)]
 pub(super) struct Evidence {
@@ -49,7 +60,7 @@ pub(super) struct Evidence {
     refused: Streak,
     /// What the transport is paused for, where it is paused for such a row.
     row: Option<String>,
-    heard: Heard,
+    heard: Words,
     /// The message that paused the transport.
     culprit: Option<Mail>,
     senders: Senders,
@@ -66,6 +77,13 @@ pub(super) struct Call<'a> {
     pub(super) probe: Probing,
 }
 
+impl Before {
+    /// Whether it failed for what the transport took for the sender's condition, or its own.
+    fn is_of_others(self) -> bool {
+        matches!(self.scope, Some(Scope::Sender | Scope::Transport))
+    }
+}
+
 /// What this message's last attempt came to, in this cycle.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Before {
@@ -73,7 +91,6 @@ pub(super) struct Before {
     pub(super) ended: Option<Instant>,
     /// What the transport said then; `None` if the message was accepted for somebody.
     pub(super) scope: Option<Scope>,
-    pub(super) sure: bool,
 }
 
 /// Whether a call is to find out if a paused transport works again.
@@ -131,7 +148,7 @@ impl Evidence {
             refused_alike: Streak::default(),
             refused: Streak::default(),
             row: None,
-            heard: Heard::default(),
+            heard: Words::default(),
             culprit: None,
             senders: Senders::new(backoff),
         }
@@ -153,8 +170,8 @@ impl Evidence {
     }
 
     /// Asks whether a sender's message may pass.
-    pub(super) fn admit_sender(&mut self, sender: Option<&str>, now: Instant) -> Admission {
-        sender.map_or(Admission::Pass, |sender| self.senders.admit(sender, now))
+    pub(super) fn admit_sender(&mut self, sender: Option<&str>, id: DeliveryId, now: Instant) -> Admission {
+        sender.map_or(Admission::Pass, |sender| self.senders.admit(sender, id, now))
     }
 
     /// Says that a sender's probe came to nothing.
@@ -183,46 +200,53 @@ impl Evidence {
         self.transport.next_pause(None, random)
     }
 
-    /// Says that all candidates of a probe failed, the last one so, and how long the pause is.
-    pub(super) fn probe_failed(&mut self, last: &Failure, pause: Option<Duration>, time: CallTime) -> Option<Change> {
-        // The backoff has gone into the pause already.
+    /// Says that all candidates of a probe failed, the last one so.
+    pub(super) fn probe_failed(&mut self, last: &Failure, random: f64, time: CallTime) -> Option<Change> {
         let reason = match &self.row {
             Some(_) => self.transport.reason().unwrap_or_default().to_owned(),
             None => last.to_string(),
         };
-        let pause = self.transport.failed_for(reason.clone(), pause.unwrap_or_default(), time)?;
+        let pause = self.transport.failed(reason.clone(), last.retry_after(), random, time)?;
         Some(Change::TransportPaused { reason, pause })
     }
 
-    /// How long is left of the pause; if there is none, how long a first one is.
-    pub(super) fn remaining_or_first(&self, now: Instant, random: f64) -> Duration {
-        self.transport.remaining(now).unwrap_or_else(|| self.transport.next_pause(None, random))
+    /// How long what failed as a probe waits: to the end of the pause; if there is none, as long as a first one is.
+    pub(super) fn wait_of_probe(&self, now: Instant, random: f64) -> Duration {
+        self.transport.remaining(now).unwrap_or_else(|| self.transport.next_pause(None, random)) + YIELD
     }
 
     /// Takes note of what a call came to, and says what it means.
     pub(super) fn judge(&mut self, result: &Result<Receipt, Failure>, call: Call<'_>, random: f64) -> Verdict {
-        match result {
-            Ok(_) => self.accepted(call),
-            Err(failure) if failure.in_doubt() => {
-                let said = match failure.scope() {
-                    Scope::Message => Verdict::own(false),
-                    Scope::Sender => self.sender_failed(failure, call, random),
-                    Scope::Transport => self.transport_failed(failure, call, random),
-                };
-                // Its own backoff bounds the copies as much as its budget does.
-                Verdict { charge: true, believed: false, ..said }
+        let failure = match result {
+            Ok(_) => return self.accepted(call),
+            Err(failure) => failure,
+        };
+        let verdict = self.failed(failure, call, random);
+        if let Some(sender) = call.sender {
+            self.senders.failed(sender, call.id);
+        }
+        // Only the budget bounds the copies.
+        let charge = verdict.charge || failure.in_doubt();
+        Verdict { charge, ..verdict }
+    }
+
+    fn failed(&mut self, failure: &Failure, call: Call<'_>, random: f64) -> Verdict {
+        if failure.scope() == Scope::Message && failure.is_sure() {
+            return Verdict::own(true);
+        }
+        let pattern = failure.pattern();
+        let words = (pattern.as_str(), self.heard.add(&pattern, Mail::new(call.id, call.recipients)));
+        match failure.scope() {
+            Scope::Sender if !(call.before.is_some_and(Before::is_of_others) && self.senders.accepted_since(call)) => {
+                self.is_of_sender("", call);
+                self.pause_sender(failure, call, random, None)
             }
-            Err(failure) => match failure.scope() {
-                Scope::Message if failure.is_sure() => Verdict::own(true),
-                Scope::Message => self.refused_unsurely(failure, call, random),
-                Scope::Sender => self.sender_failed(failure, call, random),
-                Scope::Transport => self.transport_failed(failure, call, random),
-            },
+            Scope::Message | Scope::Sender => self.weigh(failure, words, call, random),
+            Scope::Transport => self.transport_failed(failure, words, call, random),
         }
     }
 
     fn accepted(&mut self, call: Call<'_>) -> Verdict {
-        let others = self.others_accepted_since(call.before);
         self.accepted = self.accepted.max(Some(call.time.began));
         self.refused_alike.clear();
         self.refused.clear();
@@ -236,9 +260,8 @@ impl Evidence {
             let resumed = self.senders.accepted(sender, call.time).into_iter();
             changes.extend(resumed.map(|sender| Change::SenderResumed { sender }));
         }
-        // A recipient who is refused a second time, by words that no rule knows, while others are not.
-        let again = call.before.is_some_and(|before| !before.sure && (before.scope.is_none() || others));
-        Verdict { changes, believed: again, ..Verdict::own(true) }
+        // Recipients who are refused in words that no rule knows, while others are not, may be too many for one call.
+        Verdict { changes, believed: false, ..Verdict::own(true) }
     }
 
     /// Whether another message was accepted since this one failed. Its own call of now does not count.
@@ -248,17 +271,51 @@ impl Evidence {
         })
     }
 
-    fn transport_failed(&mut self, failure: &Failure, call: Call<'_>, random: f64) -> Verdict {
-        let failed_before =
-            call.before.is_some_and(|before| matches!(before.scope, Some(Scope::Sender | Scope::Transport)));
-        let blamed = call.sender.map(|sender| self.senders.blame(sender, "", call)).unwrap_or_default();
-        if failed_before && self.others_accepted_since(call.before) {
-            if blamed > 1 && !self.senders.accepted_since(call) {
-                return self.pause_sender(failure, call, random, Some(OTHER_SENDERS_WENT_THROUGH));
-            }
-            return Verdict { believed: false, note: Some(OTHERS_WENT_THROUGH), ..Verdict::own(true) };
+    fn transport_failed(&mut self, failure: &Failure, words: (&str, Heard), call: Call<'_>, random: f64) -> Verdict {
+        let again = call.before.is_some_and(Before::is_of_others) && self.others_accepted_since(call.before);
+        if again || self.is_of_sender("", call) {
+            return self.weigh(failure, words, call, random);
         }
         self.pause_transport(failure.to_string(), failure.retry_after(), call, random, None)
+    }
+
+    /// Takes note that a message failed for what may be its sender's condition. Whether it is: several different ones of this sender
+    /// failed alike, and others were accepted meanwhile, but none of this sender.
+    fn is_of_sender(&mut self, pattern: &str, call: Call<'_>) -> bool {
+        // What came before counts too: the first of a sender is put off, and by the second nothing of the sender went through.
+        call.sender.is_some_and(|sender| self.senders.blame(sender, pattern, call) > 1)
+            && self.senders.others_accepted_since_blame(call, self.accepted)
+    }
+
+    /// What nobody knows, or what somebody says and the fate of others belies.
+    fn weigh(&mut self, failure: &Failure, (pattern, heard): (&str, Heard), call: Call<'_>, random: f64) -> Verdict {
+        let mail = Mail::new(call.id, call.recipients);
+        let in_a_row =
+            self.refused_alike.add(pattern, mail) >= IN_A_ROW || self.refused.add("", mail) >= IN_A_ROW_UNLIKE;
+        if in_a_row || self.row.as_deref() == Some(pattern) {
+            let reason = format!("several different messages in a row were refused: {failure}");
+            let verdict = self.pause_transport(reason, failure.retry_after(), call, random, Some(IN_A_ROW_NOTE));
+            self.row.get_or_insert_with(|| pattern.to_owned());
+            return verdict;
+        }
+        let key = if failure.scope() == Scope::Message { pattern } else { "" };
+        if failure.scope() != Scope::Sender && self.is_of_sender(key, call) {
+            return self.pause_sender(failure, call, random, Some(OTHER_SENDERS_WENT_THROUGH));
+        }
+        let others = match call.sender {
+            Some(_) => self.senders.accepted_since(call),
+            None => self.others_accepted_since(call.before),
+        };
+        let said = failure.scope() == Scope::Message;
+        let (own, note) = match (heard.before && others, said) {
+            _ if heard.by >= COMMON => (false, COMMON_WORDS),
+            (true, true) => (true, REFUSED_AGAIN),
+            (true, false) => (true, OTHERS_WENT_THROUGH),
+            (false, true) => (false, UNKNOWN),
+            (false, false) => (false, UNPROVEN),
+        };
+        // Nobody has said that it is for good where it was not said of the message.
+        Verdict { believed: own && said, note: Some(note), ..Verdict::own(own) }
     }
 
     fn pause_transport(
@@ -278,20 +335,8 @@ impl Evidence {
             changes.push(Change::TransportPaused { reason, pause });
         }
         let remaining = self.transport.remaining(call.time.ended).unwrap_or_default();
-        let wait = if call.probe == Probing::Candidate { next } else { remaining };
+        let wait = if call.probe == Probing::Candidate { next } else { remaining + YIELD };
         Verdict { scope: Scope::Transport, charge: false, believed: false, wait: Some(wait), note, changes }
-    }
-
-    fn sender_failed(&mut self, failure: &Failure, call: Call<'_>, random: f64) -> Verdict {
-        let failed_before =
-            call.before.is_some_and(|before| matches!(before.scope, Some(Scope::Sender | Scope::Transport)));
-        if failed_before && self.senders.accepted_since(call) {
-            return Verdict { believed: false, note: Some(OTHERS_OF_THE_SENDER_WENT_THROUGH), ..Verdict::own(true) };
-        }
-        if let Some(sender) = call.sender {
-            self.senders.blame(sender, "", call);
-        }
-        self.pause_sender(failure, call, random, None)
     }
 
     fn pause_sender(&mut self, failure: &Failure, call: Call<'_>, random: f64, note: Option<&'static str>) -> Verdict {
@@ -302,7 +347,7 @@ impl Evidence {
             return verdict;
         };
         let reason = failure.to_string();
-        let (begun, remaining) = self.senders.pause(sender, &reason, failure.retry_after(), random, call.time);
+        let (begun, remaining) = self.senders.pause(sender, &reason, failure.retry_after(), random, call);
         verdict.wait = Some(remaining);
         let begun = begun.into_iter();
         verdict.changes.extend(begun.map(|(sender, pause)| Change::SenderPaused {
@@ -311,33 +356,6 @@ impl Evidence {
             pause,
         }));
         verdict
-    }
-
-    fn refused_unsurely(&mut self, failure: &Failure, call: Call<'_>, random: f64) -> Verdict {
-        let pattern = failure.pattern();
-        let mail = Mail::new(call.id, call.recipients);
-        let in_a_row =
-            self.refused_alike.add(&pattern, mail) >= IN_A_ROW || self.refused.add("", mail) >= IN_A_ROW_UNLIKE;
-        let common = self.heard.add(&pattern, mail) >= COMMON;
-        let of_sender = call.sender.map(|sender| self.senders.blame(sender, &pattern, call)).unwrap_or_default();
-        if in_a_row || self.row.as_ref() == Some(&pattern) {
-            let reason = format!("several different messages in a row were refused: {failure}");
-            let verdict = self.pause_transport(reason, failure.retry_after(), call, random, Some(IN_A_ROW_NOTE));
-            self.row.get_or_insert(pattern);
-            return verdict;
-        }
-        let others = self.others_accepted_since(call.before);
-        let again = call.before.is_some_and(|before| before.scope == Some(Scope::Message) && !before.sure);
-        // What came before counts too: the first of a sender is put off, and by the second nothing of the sender went through.
-        if of_sender > 1 && self.senders.others_accepted_since_blame(call, self.accepted) {
-            return self.pause_sender(failure, call, random, Some(OTHER_SENDERS_WENT_THROUGH));
-        }
-        match (again, others) {
-            (true, true) if common => Verdict { believed: false, note: Some(COMMON_WORDS), ..Verdict::own(true) },
-            (true, true) => Verdict { note: Some(REFUSED_AGAIN), ..Verdict::own(true) },
-            (true, false) => Verdict { believed: false, charge: false, note: Some(UNPROVEN), ..Verdict::own(false) },
-            (false, _) => Verdict { believed: false, note: Some(UNKNOWN), ..Verdict::own(true) },
-        }
     }
 }
 
@@ -355,15 +373,14 @@ impl Verdict {
     }
 }
 
-const OTHERS_WENT_THROUGH: &str = "taken for the message's own: it failed so before, and others were accepted since";
-const OTHERS_OF_THE_SENDER_WENT_THROUGH: &str =
-    "taken for the message's own: it failed so before, and others of its sender were accepted since";
-const OTHER_SENDERS_WENT_THROUGH: &str = "taken for the sender's: other senders were accepted, and nothing of this one";
 const IN_A_ROW_NOTE: &str = "taken for the transport's: several different messages in a row were refused";
-const REFUSED_AGAIN: &str = "believed: refused twice by words that no rule knows, while others were accepted";
-const COMMON_WORDS: &str = "not believed: other messages were refused in the same words, which no rule knows";
-const UNPROVEN: &str = "not charged: refused again by words that no rule knows, and nothing else was accepted since";
-const UNKNOWN: &str = "not believed yet: no rule knows these words";
+const OTHER_SENDERS_WENT_THROUGH: &str = "taken for the sender's: other senders were accepted, and nothing of this one";
+const REFUSED_AGAIN: &str = "believed: refused in these words before, and others of its sender were accepted since";
+const OTHERS_WENT_THROUGH: &str =
+    "taken for the message's own: it failed so before, and others of its sender were accepted since";
+const COMMON_WORDS: &str = "not taken for the message's own: others were refused in the same words";
+const UNPROVEN: &str = "nobody is paused, since others were accepted; nothing proves that it is the message's own";
+const UNKNOWN: &str = "not believed: no rule knows these words, and nothing proves that it is the message's own";
 
 #[cfg(test)]
 mod tests;

@@ -49,12 +49,12 @@ impl ClaimedDelivery {
     }
 
     /// What the last attempt of this cycle came to, by this process's clock.
-    fn before(&self) -> Option<Before> {
+    pub(super) fn before(&self) -> Option<Before> {
         let last =
             self.lease.last.as_ref().filter(|last| last.cycle == self.lease.cycle && last.outcome != Outcome::Lost)?;
         let ago = self.lease.claimed_at.duration_since(last.finished_at).unwrap_or_default();
         let ended = self.answered.checked_sub(ago).map(Instant::into_std);
-        Some(Before { ended, scope: last.scope, sure: last.sure })
+        Some(Before { ended, scope: last.scope })
     }
 }
 
@@ -231,7 +231,7 @@ pub(super) fn prepare<S: Store, T: Transport>(
     }
     // Messages may be of a type that is not ours, and reading one must not take the relay down.
     let failure = match catch_unwind(AssertUnwindSafe(|| read::<T::Message>(lease))) {
-        Ok(Ok(message)) => match shared.admit_sender(message.sender(), now) {
+        Ok(Ok(message)) => match shared.admit_sender(message.sender(), lease.key.id, now) {
             Admission::Wait(wait) => return Prepared::Settle(give_back(lease, wait)),
             admission => {
                 let probe = SenderProbe::new(shared, message.sender(), admission);

@@ -96,7 +96,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
 
     /// How many messages are sent at once, at the most: from 1 to 65,536; 0 counts as 1. Default: 32. So many deliveries are claimed
     /// together and are in memory, and no more than this are in doubt when the process is killed. A message counts until its result is
-    /// written. Where 128 or more are in hand and the store is slow, up to 63 results may wait some 3 ms for others, and calls have so
+    /// written. To find out whether a paused transport works again, up to three more are claimed. Where 128 or more are in hand and the store is slow, up to 63 results may wait some 3 ms for others, and calls have so
     /// much less room meanwhile.
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.settings.concurrency = messages.clamp(1, 65_536);

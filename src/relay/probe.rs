@@ -25,13 +25,13 @@ use crate::store::Store;
 pub(super) const LOOKED_AT: usize = 32;
 
 /// How many are tried in a row, of different senders and recipients, until all of them are believed.
-const TRIED: usize = 4;
+pub(super) const TRIED: usize = 4;
 
 /// How many of them may be of one sender: it may be the sender that is refused.
 const OF_ONE_SENDER: usize = 2;
 
-/// How many claims it takes at the most to find another sender.
-const CLAIMS: usize = 64;
+/// At how many it looks at the most to find another sender.
+const MOST: usize = 2048;
 
 /// One round of probes: candidates are called one after the other until one is accepted. Only if none is does the pause grow.
 pub(super) struct ProbeTask<S: Store, T: Transport> {
@@ -47,6 +47,8 @@ pub(super) struct ProbeTask<S: Store, T: Transport> {
 /// What may be tried, in the order in which it was claimed, beside the [`InFlightGuard`] that holds its claim.
 struct Candidate<S: Store, T: Transport> {
     outgoing: Outgoing<T::Message>,
+    /// Whether its last attempt failed. It may have been its own fault.
+    failed: bool,
     sender: Option<SenderProbe<S, T>>,
 }
 
@@ -79,12 +81,24 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         let mut tried = Vec::new();
         let mut batch = first;
         let mut resumed = false;
-        for _ in 0..CLAIMS {
+        let mut looked_at = 0;
+        while looked_at < MOST {
+            looked_at += batch.len();
             let more = self.try_some(batch, &mut round, &mut tried, &mut resumed).await;
-            if !more || self.claims.room() == 0 {
+            if !more {
                 break;
             }
-            match self.claims.claim(LOOKED_AT.min(self.claims.room())).await {
+            // What was put off has its room until that is written.
+            tokio::select! {
+                biased;
+                () = self.shared.settings.abandon.cancelled() => break,
+                () = self.claims.some_room() => {}
+            }
+            let room = self.claims.room_to_probe();
+            if room == 0 {
+                break;
+            }
+            match self.claims.claim(LOOKED_AT.min(room)).await {
                 Ok((_, claimed)) if !claimed.is_empty() => batch = claimed,
                 _ => break,
             }
@@ -104,7 +118,10 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         let mut candidates: Vec<Candidate<S, T>> = Vec::new();
         while let Some(claimed) = guard.claims.get_mut(candidates.len()) {
             match prepare(&self.shared, claimed) {
-                Prepared::Send(outgoing, sender) => candidates.push(Candidate { outgoing, sender }),
+                Prepared::Send(outgoing, sender) => {
+                    let failed = claimed.before().is_some_and(|before| before.scope.is_some());
+                    candidates.push(Candidate { outgoing, failed, sender });
+                }
                 Prepared::Settle(settlement) => guard.complete(candidates.len(), settlement),
             }
         }
@@ -115,7 +132,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             let began = Instant::now();
             let result = call(&self.shared, &claimed.lease, std::slice::from_ref(&candidate.outgoing)).await.pop();
             let time = (began, Instant::now());
-            let Candidate { outgoing, sender } = candidate;
+            let Candidate { outgoing, sender, .. } = candidate;
             let result = match result {
                 Some(CallResult::Answered(result)) => honest(result, outgoing.recipients()),
                 other => {
@@ -157,7 +174,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         !*resumed && round.calls < TRIED && exhausted == left && (left > 0 || round.calls > 0)
     }
 
-    /// The best one left: of another sender and to another domain, if there is one.
+    /// The best one left: one that has not failed before, of another sender and to another domain, if there is one.
     fn pick(&self, candidates: &[Candidate<S, T>], round: &Round) -> Option<usize> {
         if round.calls >= TRIED {
             return None;
@@ -171,7 +188,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             let fits = differs
                 && (of_sender < OF_ONE_SENDER || sender.is_none())
                 && !round.recipients.iter().any(|recipients| recipients == outgoing.recipients());
-            fits.then(|| (of_sender, round.domains.contains(&domain(outgoing.recipients()))))
+            fits.then(|| (candidate.failed, of_sender, round.domains.contains(&domain(outgoing.recipients()))))
         };
         let fits = candidates.iter().enumerate().filter_map(|(place, candidate)| Some((fit(candidate)?, place)));
         fits.min().map(|(_, place)| place)
@@ -180,11 +197,11 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
     /// Settles what was tried, once it is known what it proves.
     fn conclude(self, tried: Vec<Tried<T::Message>>, resumed: bool) {
         let blamed = tried.iter().rev().find(|tried| tried.verdict.scope == Scope::Transport);
-        if let Some(Tried { result: Err(failure), time, verdict, .. }) = blamed
+        if let Some(Tried { result: Err(failure), time, .. }) = blamed
             && !resumed
         {
             let time = CallTime { began: time.0.into_std(), ended: time.1.into_std() };
-            let change = self.shared.evidence().probe_failed(failure, verdict.wait, time);
+            let change = self.shared.evidence().probe_failed(failure, self.shared.random(), time);
             if let Some(change) = change {
                 self.shared.announce(&change);
             }
@@ -195,7 +212,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
                 // No longer than others wait: the transport works, or the pause has an end.
                 let now = Instant::now().into_std();
                 let wait = (!self.shared.ends_by_itself)
-                    .then(|| self.shared.evidence().remaining_or_first(now, self.shared.random()));
+                    .then(|| self.shared.evidence().wait_of_probe(now, self.shared.random()));
                 judged.wait = wait.or(judged.wait);
             }
             claimed.lease.recipients = outgoing.into_recipients();

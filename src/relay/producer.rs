@@ -165,7 +165,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         let Some(probe) = TransportProbe::new(self.shared, admitted) else {
             return Ok(Step::Wait(Wait::ForRoom));
         };
-        let (count, claimed) = self.claims.claim(self.claims.room().min(LOOKED_AT)).await?;
+        let (count, claimed) = self.claims.claim(self.claims.room_to_probe().min(LOOKED_AT)).await?;
         if !claimed.is_empty()
             && let Some(completions) = self.completions.clone()
         {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postrider_transport::{Admit, Breaker, Failure, Receipt, Transport, mask_addresses};
+use postrider_transport::{Admit, Breaker, DeliveryId, Failure, Receipt, Transport, mask_addresses};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -126,8 +126,8 @@ impl<S: Store, T: Transport> Shared<S, T> {
         verdict
     }
 
-    pub(super) fn admit_sender(&self, sender: Option<&str>, now: Instant) -> Admission {
-        match self.evidence().admit_sender(sender, now.into_std()) {
+    pub(super) fn admit_sender(&self, sender: Option<&str>, id: DeliveryId, now: Instant) -> Admission {
+        match self.evidence().admit_sender(sender, id, now.into_std()) {
             Admission::Wait(_) if self.ends_by_itself => Admission::Wait(Duration::ZERO),
             admission => admission,
         }

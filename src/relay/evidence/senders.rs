@@ -7,13 +7,16 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use postrider_transport::{Admit, Backoff, BreakerState, CallTime};
+use postrider_transport::{Admit, Backoff, BreakerState, CallTime, DeliveryId};
 
 use super::streak::{Mail, Streak};
 use super::{Admission, Call};
 
 /// So many are remembered. Who is forgotten costs one more call.
 const MOST: usize = 1024;
+
+/// So many messages that failed are remembered of a sender.
+const MOST_FAILED: usize = 64;
 
 /// So many refused addresses of a domain are a sign that the domain is refused.
 const OF_A_DOMAIN: usize = 2;
@@ -39,6 +42,12 @@ struct Sender {
     since: Instant,
     /// When something was last heard of it.
     heard: Instant,
+    /// The messages that failed since one was taken, each by its last failure.
+    failed: Vec<DeliveryId>,
+    /// The [turn](Self::turn) of those that wait for the end of the pause: the first of them.
+    next: Option<usize>,
+    /// Until then a message leaves the probe to one whose turn is before its own, however urgent it is: as long again as the pause.
+    for_others: Instant,
 }
 
 impl Senders {
@@ -46,7 +55,7 @@ impl Senders {
         Self { backoff, known: HashMap::new() }
     }
 
-    pub(super) fn admit(&mut self, sender: &str, now: Instant) -> Admission {
+    pub(super) fn admit(&mut self, sender: &str, id: DeliveryId, now: Instant) -> Admission {
         // The usual case costs no look.
         if self.known.is_empty() {
             return Admission::Pass;
@@ -57,12 +66,18 @@ impl Senders {
         let Some(known) = self.known.get_mut(key) else {
             return Admission::Pass;
         };
-        match known.pause.admit(now) {
-            Admit::All => Admission::Pass,
-            Admit::Probe(number) => Admission::SenderProbe { of_domain, number },
-            Admit::NotBefore(until) => Admission::Wait(until.saturating_duration_since(now)),
-            Admit::Probing => Admission::Wait(WHILE_PROBING),
+        let turn = known.turn(id);
+        if known.next.is_some_and(|next| next < turn) && known.pause.would_admit(now) && now < known.for_others {
+            return Admission::Wait(known.for_others.saturating_duration_since(now));
         }
+        let wait = match known.pause.admit(now) {
+            Admit::All => return Admission::Pass,
+            Admit::Probe(number) => return Admission::SenderProbe { of_domain, number },
+            Admit::NotBefore(until) => until.saturating_duration_since(now),
+            Admit::Probing => WHILE_PROBING,
+        };
+        known.next = Some(known.next.map_or(turn, |next| next.min(turn)));
+        Admission::Wait(wait)
     }
 
     pub(super) fn give_back(&mut self, sender: &str, of_domain: bool, number: u64) {
@@ -95,6 +110,23 @@ impl Senders {
         self.known.get(key).is_some_and(|known| known.pause.is_paused())
     }
 
+    /// Takes note that a message failed, for whatever reason: it has had its turn.
+    pub(super) fn failed(&mut self, sender: &str, id: DeliveryId) {
+        for key in [sender, domain(sender)] {
+            let Some(known) = self.known.get_mut(key) else {
+                continue;
+            };
+            // If it was another's turn, that one still waits, or has gone.
+            let turn = known.turn(id);
+            known.next = known.next.filter(|next| *next < turn);
+            known.failed.retain(|failed| *failed != id);
+            if known.failed.len() == MOST_FAILED {
+                known.failed.remove(0);
+            }
+            known.failed.push(id);
+        }
+    }
+
     /// Takes note that a sender's message was accepted. The pauses that this ends.
     pub(super) fn accepted(&mut self, sender: &str, time: CallTime) -> Vec<String> {
         let mut resumed = Vec::new();
@@ -108,6 +140,8 @@ impl Senders {
             known.heard = time.ended;
             known.accepted = known.accepted.max(Some(time.began));
             known.blamed.clear();
+            known.failed.clear();
+            known.next = None;
             known.addresses.clear();
             if known.pause.worked(time) {
                 resumed.push(key.to_owned());
@@ -137,26 +171,22 @@ impl Senders {
         reason: &str,
         asked: Option<Duration>,
         random: f64,
-        time: CallTime,
+        call: Call<'_>,
     ) -> (Vec<(String, Duration)>, Duration) {
         let mut begun = Vec::new();
-        let known = self.entry(sender, time);
-        let mut remaining = Duration::ZERO;
-        if let Some(pause) = known.pause.failed(reason.to_owned(), asked, random, time) {
-            begun.push((sender.to_owned(), pause));
-        }
-        remaining = remaining.max(known.pause.remaining(time.ended).unwrap_or_default());
-        if !domain(sender).is_empty() {
-            let known = self.entry(domain(sender), time);
+        let known = self.entry(sender, call.time);
+        begun.extend(known.fail(reason, asked, random, call).map(|pause| (sender.to_owned(), pause)));
+        let mut remaining = known.pause.remaining(call.time.ended).unwrap_or_default();
+        let domain = domain(sender);
+        if !domain.is_empty() {
+            let known = self.entry(domain, call.time);
             let address = hash(sender);
             if known.addresses.len() < OF_A_DOMAIN && !known.addresses.contains(&address) {
                 known.addresses.push(address);
             }
             if known.addresses.len() >= OF_A_DOMAIN {
-                if let Some(pause) = known.pause.failed(reason.to_owned(), asked, random, time) {
-                    begun.push((domain(sender).to_owned(), pause));
-                }
-                remaining = remaining.max(known.pause.remaining(time.ended).unwrap_or_default());
+                begun.extend(known.fail(reason, asked, random, call).map(|pause| (domain.to_owned(), pause)));
+                remaining = remaining.max(known.pause.remaining(call.time.ended).unwrap_or_default());
             }
         }
         (begun, remaining)
@@ -174,6 +204,9 @@ impl Senders {
             addresses: Vec::new(),
             since: time.ended,
             heard: time.ended,
+            failed: Vec::new(),
+            next: None,
+            for_others: time.ended,
         });
         known.heard = time.ended;
         known
@@ -185,6 +218,19 @@ impl Senders {
         if let Some(sender) = oldest.map(|(sender, _)| sender.clone()) {
             self.known.remove(&sender);
         }
+    }
+}
+
+impl Sender {
+    /// Which message is to find out next: first those that have not failed, then the one whose failure is the longest ago.
+    fn turn(&self, id: DeliveryId) -> usize {
+        self.failed.iter().position(|failed| *failed == id).map_or(0, |place| place + 1)
+    }
+
+    fn fail(&mut self, reason: &str, asked: Option<Duration>, random: f64, call: Call<'_>) -> Option<Duration> {
+        let pause = self.pause.failed(reason.to_owned(), asked, random, call.time)?;
+        self.for_others = call.time.ended + pause * 2;
+        Some(pause)
     }
 }
 

@@ -51,6 +51,11 @@ impl Streak {
         self.mails.len()
     }
 
+    /// Whether a message is among those that count.
+    pub(super) fn contains(&self, id: DeliveryId) -> bool {
+        self.mails.iter().any(|mail| mail.id == id)
+    }
+
     pub(super) fn clear(&mut self) {
         self.mails.clear();
     }
@@ -58,14 +63,23 @@ impl Streak {
 
 /// Which words different messages were refused in, over the life of the relay.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct Words {
     patterns: HashMap<String, (u64, Streak)>,
     turn: u64,
 }
 
-impl Heard {
-    /// Adds a failure and counts how many different messages heard the same.
-    pub(super) fn add(&mut self, pattern: &str, mail: Mail) -> usize {
+/// Who has heard some words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// This message has heard them before.
+    pub(super) before: bool,
+    /// So many different messages have, with this one.
+    pub(super) by: usize,
+}
+
+impl Words {
+    /// Takes note that a message was refused in some words.
+    pub(super) fn add(&mut self, pattern: &str, mail: Mail) -> Heard {
         self.turn += 1;
         if self.patterns.len() >= MOST_PATTERNS && !self.patterns.contains_key(pattern) {
             // What was heard longest ago goes.
@@ -76,6 +90,7 @@ impl Heard {
         }
         let (turn, mails) = self.patterns.entry(pattern.to_owned()).or_default();
         *turn = self.turn;
-        mails.add(pattern, mail)
+        let before = mails.contains(mail.id);
+        Heard { before, by: mails.add(pattern, mail) }
     }
 }

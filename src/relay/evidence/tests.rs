@@ -46,11 +46,8 @@ impl World {
             probe: Probing::No,
         };
         let verdict = self.evidence.judge(&result, call, 0.0);
-        let (scope, sure) = match &result {
-            Ok(receipt) => (None, receipt.refused.iter().all(|refusal| refusal.sure)),
-            Err(failure) => (Some(failure.scope()), failure.is_sure()),
-        };
-        mail.before = Some(Before { ended: Some(self.now), scope, sure });
+        let scope = result.as_ref().err().map(Failure::scope);
+        mail.before = Some(Before { ended: Some(self.now), scope });
         self.wait(Duration::from_millis(1));
         verdict
     }
@@ -85,13 +82,16 @@ fn what_is_sure_is_as_it_is_said_and_never_counts_towards_a_row() {
 }
 
 #[test]
-fn an_unknown_refusal_is_believed_the_second_time_while_others_go_through() {
+fn an_unknown_refusal_is_believed_the_second_time_while_others_of_the_sender_go_through() {
     let mut world = World::new();
     let mut poison = mail("a@example.com", "p@example.org");
     let first = world.call(&mut poison, unknown());
-    assert_eq!((first.scope, first.charge, first.believed), (Scope::Message, true, false));
+    assert_eq!((first.scope, first.charge, first.believed), (Scope::Message, false, false));
     let alone = world.call(&mut poison, unknown());
     assert_eq!((alone.scope, alone.charge, alone.believed), (Scope::Message, false, false), "nothing is proven");
+    world.accept("b@example.com");
+    let sender = world.call(&mut poison, unknown());
+    assert_eq!((sender.charge, sender.believed), (false, false), "it may be the sender's");
     world.accept("a@example.com");
     let again = world.call(&mut poison, unknown());
     assert_eq!((again.scope, again.charge, again.believed), (Scope::Message, true, true));
@@ -169,7 +169,7 @@ fn what_the_transport_is_blamed_for_is_the_messages_own_if_others_go_through() {
     let mut world = World::new();
     let mut poison = mail("a@example.com", "p@example.org");
     let first = world.call(&mut poison, transport());
-    assert_eq!((first.scope, first.charge, first.wait), (Scope::Transport, false, Some(SECOND)));
+    assert_eq!((first.scope, first.charge, first.wait), (Scope::Transport, false, Some(SECOND + YIELD)));
     assert!(matches!(first.changes[..], [Change::TransportPaused { pause: SECOND, .. }]));
     world.wait(SECOND);
     let Admit::Probe(_) = world.evidence.admit(world.now) else { panic!("no probe") };
@@ -199,7 +199,7 @@ fn a_refused_sender_waits_and_others_go_on() {
     assert_eq!((verdict.scope, verdict.charge, verdict.wait), (Scope::Sender, false, Some(SECOND)));
     assert_eq!(world.evidence.paused_senders().len(), 1);
     assert_eq!(world.evidence.admit(world.now), Admit::All);
-    let admit = |world: &mut World, sender| world.evidence.admit_sender(Some(sender), world.now);
+    let admit = |world: &mut World, sender| world.evidence.admit_sender(Some(sender), DeliveryId::new(), world.now);
     assert!(matches!(admit(&mut world, "bad@example.com"), Admission::Wait(wait) if wait <= SECOND));
     assert_eq!(admit(&mut world, "good@example.com"), Admission::Pass);
     world.wait(SECOND);
@@ -219,7 +219,7 @@ fn a_refused_sender_waits_and_others_go_on() {
 #[test]
 fn two_refused_addresses_pause_their_domain_until_one_of_it_is_taken() {
     let mut world = World::new();
-    let admit = |world: &mut World, sender| world.evidence.admit_sender(Some(sender), world.now);
+    let admit = |world: &mut World, sender| world.evidence.admit_sender(Some(sender), DeliveryId::new(), world.now);
     world.call(&mut mail("a@example.com", "x@example.org"), sender());
     assert_eq!(admit(&mut world, "b@example.com"), Admission::Pass);
     world.call(&mut mail("b@example.com", "x@example.org"), sender());
@@ -247,7 +247,10 @@ fn what_the_sender_is_blamed_for_is_the_messages_own_if_others_of_it_go_through(
     world.accept("other@example.com");
     assert_eq!(world.call(&mut poison, sender()).scope, Scope::Sender, "another sender says nothing about this one");
     world.wait(SECOND * 2);
-    assert!(matches!(world.evidence.admit_sender(Some("a@example.com"), world.now), Admission::SenderProbe { .. }));
+    assert!(matches!(
+        world.evidence.admit_sender(Some("a@example.com"), DeliveryId::new(), world.now),
+        Admission::SenderProbe { .. }
+    ));
     world.accept("a@example.com");
     let verdict = world.call(&mut poison, sender());
     assert_eq!((verdict.scope, verdict.charge, verdict.believed), (Scope::Message, true, false));
@@ -263,7 +266,7 @@ fn a_sender_that_is_refused_in_unknown_words_is_told_from_its_messages() {
             for mail in &mut mails {
                 world.wait(SECOND * 100);
                 world.evidence.admit(world.now);
-                world.evidence.admit_sender(Some("bad@example.com"), world.now);
+                world.evidence.admit_sender(Some("bad@example.com"), DeliveryId::new(), world.now);
                 let verdict = world.call(mail, say());
                 assert!(!verdict.believed, "round {round}: {verdict:?}");
                 assert!(!verdict.charge || round == 0, "round {round}: {verdict:?}");
@@ -283,7 +286,7 @@ fn doubt_is_always_charged_and_pauses_the_transport() {
 }
 
 #[test]
-fn a_recipient_refused_in_unknown_words_is_believed_the_second_time() {
+fn recipients_are_not_given_up_in_unknown_words_while_others_of_the_same_message_are_accepted() {
     let mut world = World::new();
     let mut two = mail("a@example.com", "x@example.org");
     let partly = || {
@@ -291,8 +294,51 @@ fn a_recipient_refused_in_unknown_words_is_believed_the_second_time() {
             postrider_transport::Refusal::new("y@example.org", postrider_transport::Class::Permanent, "550 what");
         Ok(Receipt::new().with_refused(vec![refusal.unsure()]))
     };
-    assert!(!world.call(&mut two, partly()).believed);
-    assert!(world.call(&mut two, partly()).believed);
+    for _ in 0..5 {
+        assert!(!world.call(&mut two, partly()).believed, "they may be too many for one call");
+        world.accept("a@example.com");
+    }
+}
+
+#[test]
+fn what_a_restart_has_forgotten_is_not_believed() {
+    let mut world = World::new();
+    let mut poison = mail("a@example.com", "p@example.org");
+    world.call(&mut poison, unknown());
+    let now = world.now;
+    world = World { now, ..World::new() };
+    world.accept("a@example.com");
+    assert!(!world.call(&mut poison, unknown()).believed, "a quota may have been used up twice");
+}
+
+#[test]
+fn refusals_in_ever_new_words_are_nobodys_own() {
+    let mut world = World::new();
+    let mut victim = mail("a@example.com", "p@example.org");
+    for words in ["one", "two", "three", "four"] {
+        let refused = Err(Failure::permanent(Scope::Message, format!("550 {words}")).unsure());
+        let verdict = world.call(&mut victim, refused);
+        assert!(!verdict.believed && !verdict.charge, "{verdict:?}");
+        world.accept("a@example.com");
+    }
+}
+
+#[test]
+fn a_message_that_has_failed_lets_others_of_its_sender_find_out() {
+    let mut world = World::new();
+    let mut urgent = mail("a@example.com", "p@example.org");
+    let other = DeliveryId::new();
+    let admit = |world: &mut World, id| world.evidence.admit_sender(Some("a@example.com"), id, world.now);
+    for _ in 0..5 {
+        world.call(&mut urgent, sender());
+        let Admission::Wait(pause) = admit(&mut world, other) else { panic!("no pause") };
+        world.wait(pause);
+        assert!(matches!(admit(&mut world, urgent.id), Admission::Wait(_)), "it goes first each time");
+        let Admission::SenderProbe { of_domain, number } = admit(&mut world, other) else { panic!("no probe") };
+        world.evidence.give_back_sender("a@example.com", of_domain, number);
+        world.wait(pause + SECOND);
+        assert!(matches!(admit(&mut world, urgent.id), Admission::SenderProbe { .. }), "it waits for ever");
+    }
 }
 
 #[test]
