@@ -1,0 +1,208 @@
+//! Running a world.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider::{
+    AdminStore, Backoff, Delivery, MemoryStore, NewDelivery, Outbox, Priority, RetryPolicy, State, TestClock,
+    WhenInDoubt,
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::letter::Letter;
+use crate::next_hop::{NextHop, World};
+use crate::plan::{Happening, Plan};
+use crate::store::Line;
+
+/// What is left of a world.
+pub(crate) struct Ended {
+    pub(crate) world: Arc<World>,
+    /// By the number of the mail.
+    pub(crate) deliveries: Vec<Delivery>,
+    /// The database's time at the beginning.
+    pub(crate) epoch: std::time::SystemTime,
+    /// When it ended.
+    pub(crate) at: Duration,
+}
+
+/// Which relay is up, and how to end it.
+struct Up {
+    worker: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+struct Fleet {
+    world: Arc<World>,
+    store: MemoryStore,
+    up: HashMap<usize, Up>,
+    lives: usize,
+}
+
+pub(crate) fn run(plan: Plan) -> Ended {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(live(plan))
+}
+
+async fn live(plan: Plan) -> Ended {
+    let clock = TestClock::following_tokio();
+    let (store, epoch) = (MemoryStore::with_test_clock(clock.clone()), clock.now());
+    let world = World::new(plan);
+    let plan = &world.plan;
+    let mut fleet = Fleet { world: Arc::clone(&world), store: store.clone(), up: HashMap::new(), lives: 0 };
+    (0..plan.relays).for_each(|relay| fleet.start(relay));
+    let mut happenings: Vec<_> = plan.happenings.iter().copied().map(|(at, what)| (at, Err(what))).collect();
+    happenings.extend(plan.mails.iter().enumerate().map(|(number, mail)| (mail.enqueued, Ok(number))));
+    happenings.sort_by_key(|(at, _)| *at);
+    // Of no relay: it only enqueues.
+    let outbox = Outbox::new(store.clone(), NextHop { world: Arc::clone(&world), relay: usize::MAX, life: 0 });
+    let mut ids = Vec::new();
+    for (at, what) in happenings {
+        tokio::time::sleep(at.saturating_sub(world.now())).await;
+        match what {
+            Ok(number) => ids.push(enqueue(&outbox, plan, number).await),
+            Err(Happening::Stop(relay)) => fleet.stop(relay),
+            Err(Happening::Kill(relay)) => fleet.kill(relay),
+            Err(Happening::Start(relay)) => fleet.start(relay),
+            Err(Happening::Freeze(time)) => clock.advance(time),
+        }
+    }
+    let end = plan.horizon();
+    while world.now() < end && store.stats().await.unwrap().pending + store.stats().await.unwrap().leased > 0 {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    let at = world.now();
+    (0..plan.relays).for_each(|relay| fleet.kill(relay));
+    let mut deliveries = Vec::new();
+    for id in ids {
+        deliveries.push(store.get(id).await.unwrap().unwrap());
+    }
+    tokio::task::yield_now().await;
+    Ended { world: Arc::clone(&world), deliveries, epoch, at }
+}
+
+async fn enqueue(outbox: &Outbox<MemoryStore, NextHop>, plan: &Plan, number: usize) -> postrider::DeliveryId {
+    let mail = &plan.mails[number];
+    let letter = Letter {
+        number,
+        sender: format!("s{}@d{}.example", mail.sender, mail.sender / plan.of_a_domain),
+        to: mail.to.clone(),
+    };
+    let mut new = NewDelivery::new(letter).priority(Priority::new(mail.priority).unwrap()).send_in(mail.delay);
+    if let Some(expires) = mail.expires {
+        new = new.expires_in(expires);
+    }
+    if mail.hold {
+        new = new.when_in_doubt(WhenInDoubt::Hold);
+    }
+    outbox.enqueue(new).await.unwrap()
+}
+
+impl Fleet {
+    fn start(&mut self, relay: usize) {
+        if self.up.get(&relay).is_some_and(|up| !up.worker.is_finished() && !up.stop.is_cancelled()) {
+            return;
+        }
+        self.lives += 1;
+        let (world, life) = (Arc::clone(&self.world), self.lives);
+        let line = Line { store: self.store.clone(), world: Arc::clone(&world), relay, calls: Arc::default() };
+        let outbox = Outbox::new(line, NextHop { world: Arc::clone(&world), relay, life });
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let worker = tokio::spawn(async move {
+            let settings = world.plan.settings;
+            let mut turn = 0;
+            let relay = |turn: u64| {
+                let backoff = |(base, cap)| Backoff::new(base, cap);
+                let policy = RetryPolicy::default()
+                    .backoff(settings.backoff.0, settings.backoff.1)
+                    .attempts(settings.attempts)
+                    .max_age(settings.max_age);
+                outbox
+                    .relay()
+                    .seed(world.plan.seed ^ (life as u64) << 32 ^ turn << 16)
+                    .concurrency(settings.concurrency)
+                    .lease(settings.lease)
+                    .poll(settings.poll)
+                    .pause(backoff(settings.pause))
+                    .retry(policy)
+                    .send_timeout(settings.send_timeout)
+                    .grace(settings.grace)
+            };
+            match world.plan.passes {
+                None => drop(relay(0).run(token).await),
+                Some(every) => {
+                    while !token.is_cancelled() {
+                        turn += 1;
+                        // A database that does not answer ends the pass, and the next one begins.
+                        drop(relay(turn).drain_until(token.clone()).await);
+                        tokio::time::sleep(every).await;
+                    }
+                }
+            }
+        });
+        // One that was told to stop is left to its grace.
+        self.up.insert(relay, Up { worker, stop });
+    }
+
+    fn stop(&self, relay: usize) {
+        if let Some(up) = self.up.get(&relay) {
+            up.stop.cancel();
+        }
+    }
+
+    fn kill(&self, relay: usize) {
+        if let Some(up) = self.up.get(&relay) {
+            up.worker.abort();
+        }
+    }
+}
+
+impl Ended {
+    /// When something was, counted from the beginning of the world, in seconds.
+    fn seconds(&self, time: std::time::SystemTime) -> f64 {
+        time.duration_since(self.epoch).unwrap_or_default().as_secs_f64()
+    }
+
+    pub(crate) fn story(&self) -> Vec<String> {
+        let state = self.world.state();
+        let mut story: Vec<_> = state
+            .calls
+            .iter()
+            .map(|call| {
+                let Some(ended) = call.ended else { return (call.began, format!("{call:?}")) };
+                let (began, took) = (call.began.as_secs_f64(), (ended - call.began).as_secs_f64());
+                let line = format!(
+                    "{began:10.3} + {took:.3} mail {} by {}/{}: {:?}",
+                    call.letter, call.relay, call.life, call.answer
+                );
+                (call.began, line)
+            })
+            .collect();
+        story.sort_by_key(|(at, _)| *at);
+        let mut story: Vec<_> = story.into_iter().map(|(_, line)| line).collect();
+        for (number, delivery) in self.deliveries.iter().enumerate() {
+            story.push(format!("mail {number}: {} {:?}", delivery.state, delivery.reason));
+            story.extend(delivery.attempts.iter().map(|attempt| {
+                format!(
+                    "    {:10.3} {} {} {:?} sure {} charged {} {:?} {:?}",
+                    self.seconds(attempt.started_at),
+                    attempt.number,
+                    attempt.outcome,
+                    attempt.scope,
+                    attempt.sure,
+                    attempt.charged,
+                    attempt.error,
+                    attempt.note,
+                )
+            }));
+        }
+        story.push(format!("{:.3} the end", self.at.as_secs_f64()));
+        story
+    }
+
+    pub(crate) fn is_finished(&self, number: usize) -> bool {
+        !matches!(self.deliveries[number].state, State::Pending | State::Leased)
+    }
+}

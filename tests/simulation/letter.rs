@@ -1,0 +1,33 @@
+//! What is mailed: as little as a message can be.
+
+use postrider::{CodecError, Encoded, Message, Recipient};
+
+/// A mail of the plan, by its number, and who sends it to whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Letter {
+    pub(crate) number: usize,
+    pub(crate) sender: String,
+    pub(crate) to: Vec<String>,
+}
+
+impl Message for Letter {
+    fn encode(&self) -> Result<Encoded, CodecError> {
+        let body = format!("{}\n{}\n{}", self.number, self.sender, self.to.join("\n"));
+        Ok(Encoded { format: "letter/1".to_owned(), body })
+    }
+
+    fn decode(encoded: &Encoded) -> Result<Self, CodecError> {
+        let mut lines = encoded.body.lines().map(str::to_owned);
+        let number = lines.next().and_then(|line| line.parse().ok()).ok_or_else(|| CodecError::new("no number"))?;
+        let sender = lines.next().ok_or_else(|| CodecError::new("no sender"))?;
+        Ok(Self { number, sender, to: lines.collect() })
+    }
+
+    fn recipients(&self) -> Vec<Recipient> {
+        self.to.iter().map(Recipient::new).collect()
+    }
+
+    fn sender(&self) -> Option<&str> {
+        Some(&self.sender)
+    }
+}
