@@ -169,9 +169,15 @@ impl Evidence {
         self.transport.give_back(number);
     }
 
-    /// Asks whether a sender's message may pass.
-    pub(super) fn admit_sender(&mut self, sender: Option<&str>, id: DeliveryId, now: Instant) -> Admission {
-        sender.map_or(Admission::Pass, |sender| self.senders.admit(sender, id, now))
+    /// Asks whether a sender's message may pass. `early`: for a pass, which would rather try than wait.
+    pub(super) fn admit_sender(
+        &mut self,
+        sender: Option<&str>,
+        id: DeliveryId,
+        early: bool,
+        now: Instant,
+    ) -> Admission {
+        sender.map_or(Admission::Pass, |sender| self.senders.admit(sender, id, early, now))
     }
 
     /// Says that a sender's probe came to nothing.

@@ -127,7 +127,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
     }
 
     pub(super) fn admit_sender(&self, sender: Option<&str>, id: DeliveryId, now: Instant) -> Admission {
-        match self.evidence().admit_sender(sender, id, now.into_std()) {
+        match self.evidence().admit_sender(sender, id, self.ends_by_itself, now.into_std()) {
             Admission::Wait(_) if self.ends_by_itself => Admission::Wait(Duration::ZERO),
             admission => admission,
         }

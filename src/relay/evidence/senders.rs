@@ -15,6 +15,10 @@ use super::{Admission, Call};
 /// So many are remembered. Who is forgotten costs one more call.
 const MOST: usize = 1024;
 
+/// So many messages of a paused sender are tried in one pass, before the end of the pause: the first may have failed for itself, and be
+/// the first in each pass.
+const EARLY: u32 = 3;
+
 /// So many messages that failed are remembered of a sender.
 const MOST_FAILED: usize = 64;
 
@@ -48,6 +52,8 @@ struct Sender {
     next: Option<usize>,
     /// Until then a message leaves the probe to one whose turn is before its own, however urgent it is: as long again as the pause.
     for_others: Instant,
+    /// How many were tried before the end of a pause.
+    early: u32,
 }
 
 impl Senders {
@@ -55,7 +61,8 @@ impl Senders {
         Self { backoff, known: HashMap::new() }
     }
 
-    pub(super) fn admit(&mut self, sender: &str, id: DeliveryId, now: Instant) -> Admission {
+    /// `early`: for a pass, which would rather try than wait.
+    pub(super) fn admit(&mut self, sender: &str, id: DeliveryId, early: bool, now: Instant) -> Admission {
         // The usual case costs no look.
         if self.known.is_empty() {
             return Admission::Pass;
@@ -73,6 +80,13 @@ impl Senders {
         let wait = match known.pause.admit(now) {
             Admit::All => return Admission::Pass,
             Admit::Probe(number) => return Admission::SenderProbe { of_domain, number },
+            Admit::NotBefore(_) if early && turn == 0 && known.early < EARLY => {
+                known.early += 1;
+                match known.pause.admit_early() {
+                    Admit::Probe(number) => return Admission::SenderProbe { of_domain, number },
+                    _ => return Admission::Pass,
+                }
+            }
             Admit::NotBefore(until) => until.saturating_duration_since(now),
             Admit::Probing => WHILE_PROBING,
         };
@@ -142,6 +156,7 @@ impl Senders {
             known.blamed.clear();
             known.failed.clear();
             known.next = None;
+            known.early = 0;
             known.addresses.clear();
             if known.pause.worked(time) {
                 resumed.push(key.to_owned());
@@ -206,6 +221,7 @@ impl Senders {
             heard: time.ended,
             failed: Vec::new(),
             next: None,
+            early: 0,
             for_others: time.ended,
         });
         known.heard = time.ended;

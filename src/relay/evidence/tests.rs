@@ -199,7 +199,8 @@ fn a_refused_sender_waits_and_others_go_on() {
     assert_eq!((verdict.scope, verdict.charge, verdict.wait), (Scope::Sender, false, Some(SECOND)));
     assert_eq!(world.evidence.paused_senders().len(), 1);
     assert_eq!(world.evidence.admit(world.now), Admit::All);
-    let admit = |world: &mut World, sender| world.evidence.admit_sender(Some(sender), DeliveryId::new(), world.now);
+    let admit =
+        |world: &mut World, sender| world.evidence.admit_sender(Some(sender), DeliveryId::new(), false, world.now);
     assert!(matches!(admit(&mut world, "bad@example.com"), Admission::Wait(wait) if wait <= SECOND));
     assert_eq!(admit(&mut world, "good@example.com"), Admission::Pass);
     world.wait(SECOND);
@@ -219,7 +220,8 @@ fn a_refused_sender_waits_and_others_go_on() {
 #[test]
 fn two_refused_addresses_pause_their_domain_until_one_of_it_is_taken() {
     let mut world = World::new();
-    let admit = |world: &mut World, sender| world.evidence.admit_sender(Some(sender), DeliveryId::new(), world.now);
+    let admit =
+        |world: &mut World, sender| world.evidence.admit_sender(Some(sender), DeliveryId::new(), false, world.now);
     world.call(&mut mail("a@example.com", "x@example.org"), sender());
     assert_eq!(admit(&mut world, "b@example.com"), Admission::Pass);
     world.call(&mut mail("b@example.com", "x@example.org"), sender());
@@ -248,7 +250,7 @@ fn what_the_sender_is_blamed_for_is_the_messages_own_if_others_of_it_go_through(
     assert_eq!(world.call(&mut poison, sender()).scope, Scope::Sender, "another sender says nothing about this one");
     world.wait(SECOND * 2);
     assert!(matches!(
-        world.evidence.admit_sender(Some("a@example.com"), DeliveryId::new(), world.now),
+        world.evidence.admit_sender(Some("a@example.com"), DeliveryId::new(), false, world.now),
         Admission::SenderProbe { .. }
     ));
     world.accept("a@example.com");
@@ -266,7 +268,7 @@ fn a_sender_that_is_refused_in_unknown_words_is_told_from_its_messages() {
             for mail in &mut mails {
                 world.wait(SECOND * 100);
                 world.evidence.admit(world.now);
-                world.evidence.admit_sender(Some("bad@example.com"), DeliveryId::new(), world.now);
+                world.evidence.admit_sender(Some("bad@example.com"), DeliveryId::new(), false, world.now);
                 let verdict = world.call(mail, say());
                 assert!(!verdict.believed, "round {round}: {verdict:?}");
                 assert!(!verdict.charge || round == 0, "round {round}: {verdict:?}");
@@ -328,7 +330,7 @@ fn a_message_that_has_failed_lets_others_of_its_sender_find_out() {
     let mut world = World::new();
     let mut urgent = mail("a@example.com", "p@example.org");
     let other = DeliveryId::new();
-    let admit = |world: &mut World, id| world.evidence.admit_sender(Some("a@example.com"), id, world.now);
+    let admit = |world: &mut World, id| world.evidence.admit_sender(Some("a@example.com"), id, false, world.now);
     for _ in 0..5 {
         world.call(&mut urgent, sender());
         let Admission::Wait(pause) = admit(&mut world, other) else { panic!("no pause") };
