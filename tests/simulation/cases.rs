@@ -246,6 +246,24 @@ async fn several_bad_ones_in_front_do_not_double_the_pause_for_the_good_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dozen_urgent_ones_that_the_transport_is_blamed_for_do_not_take_turns_for_ever() {
+    let transport = scripted(|letter| {
+        if letter.number < 12 { Err(Failure::transient(Scope::Transport, "421 no")) } else { Ok(Receipt::new()) }
+    });
+    let outbox = Outbox::new(store(), transport);
+    for n in 0..12 {
+        outbox.enqueue(NewDelivery::new(letter(n, &format!("bad{n}"))).priority(Priority::URGENT)).await.unwrap();
+    }
+    let later = async {
+        tokio::time::sleep(SECOND * 90).await;
+        outbox.enqueue(letter(12, "good")).await.unwrap()
+    };
+    let relay = outbox.relay().pause(Backoff::new(MINUTE, MINUTE));
+    let (good, ()) = tokio::join!(later, run_for(relay, MINUTE * 5));
+    assert_eq!(outbox.get(good).await.unwrap().unwrap().state, State::Sent);
+}
+
+#[tokio::test(start_paused = true)]
 async fn urgent_mails_that_fail_for_themselves_let_others_of_their_sender_go() {
     for (scope, concurrency) in [(Scope::Sender, 1), (Scope::Sender, 8), (Scope::Transport, 1), (Scope::Transport, 8)] {
         let transport =
@@ -276,6 +294,30 @@ async fn urgent_mails_that_fail_for_themselves_let_others_of_their_sender_go() {
             let sent = delivery.attempts.last().map(|attempt| attempt.started_at).expect("it was never tried");
             let waited = sent.duration_since(delivery.created_at).unwrap();
             assert!(delivery.state == State::Sent && waited <= MINUTE * 11, "{scope}, {concurrency}: {waited:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_drains_by_the_clock_too_they_let_others_of_their_sender_go() {
+    for scope in [Scope::Sender, Scope::Transport] {
+        for concurrency in [1, 8] {
+            let transport =
+                scripted(
+                    move |letter| {
+                        if letter.number < 2 { Err(Failure::transient(scope, "451 no")) } else { Ok(Receipt::new()) }
+                    },
+                );
+            let outbox = Outbox::new(store(), transport);
+            for n in 0..2 {
+                outbox.enqueue(NewDelivery::new(letter(n, "a")).priority(Priority::URGENT)).await.unwrap();
+            }
+            outbox.enqueue_all((2..40).map(|n| letter(n, "a"))).await.unwrap();
+            for minute in 0..10 {
+                outbox.relay().seed(minute).concurrency(concurrency).drain().await.unwrap();
+                tokio::time::sleep(MINUTE).await;
+            }
+            assert_eq!(outbox.stats().await.unwrap().sent, 38, "{scope}, concurrency {concurrency}");
         }
     }
 }
