@@ -419,8 +419,13 @@ async fn after_an_outage_a_little_longer_than_the_lease_a_relay_does_not_send_it
             Ok(Receipt::new())
         });
         let outbox = Outbox::new(cut, transport.clone());
-        outbox.enqueue_all((0..3).map(|n| letter(n, "a"))).await.unwrap();
-        run_for(outbox.relay(), MINUTE * 10).await;
+        let ids = outbox.enqueue_all((0..3).map(|n| letter(n, "a"))).await.unwrap();
+        run_for(outbox.relay().concurrency(8), MINUTE * 10).await;
+        for id in ids {
+            let attempts = store.get(id).await.unwrap().unwrap().attempts;
+            let outcomes: Vec<_> = attempts.iter().map(|attempt| attempt.outcome).collect();
+            assert_eq!(outcomes, [Outcome::Sent], "an outage of {outage} s: it charged its own mail a lost attempt");
+        }
         let sent = Outbox::new(store, ScriptedTransport::<Letter>::new()).stats().await.unwrap().sent;
         assert_eq!((sent, transport.calls().len()), (3, 3), "an outage of {outage} s");
     }
