@@ -41,7 +41,7 @@ fn a_retry_sends_the_same_bytes() {
         match ask {
             Ask::Content if *left > 0 => {
                 *left -= 1;
-                Answer::Say("451 4.7.1 try later")
+                Answer::Say("451 4.7.1 greylisted, try later")
             }
             _ => Answer::Yes,
         }
@@ -61,7 +61,7 @@ fn a_retry_sends_the_same_bytes() {
     let outcomes: Vec<_> = attempts.iter().map(|attempt| attempt["outcome"].as_str().unwrap()).collect();
     let numbers: Vec<_> = attempts.iter().map(|attempt| attempt["number"].as_u64().unwrap()).collect();
     assert_eq!((outcomes, numbers), (vec!["transient", "transient", "sent"], vec![1, 2, 3]));
-    assert_eq!(attempts[0]["reply"], "451 4.7.1 try later");
+    assert_eq!(attempts[0]["reply"], "451 4.7.1 greylisted, try later");
     assert!(attempts.iter().all(|a| a["started_at"].as_str().unwrap() <= a["finished_at"].as_str().unwrap()));
 }
 
@@ -119,7 +119,7 @@ fn a_dead_letter_can_be_sent_again() {
 #[test]
 fn a_spent_budget_is_a_dead_letter() {
     let server = Server::with(|ask| match ask {
-        Ask::Content => Answer::Say("451 4.7.1 never mind"),
+        Ask::Content => Answer::Say("452 4.2.2 mailbox full"),
         _ => Answer::Yes,
     });
     let tool = Tool::new();

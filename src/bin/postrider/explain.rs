@@ -140,12 +140,17 @@ fn what_follows(means: &Explanation) -> &'static str {
         _ if means.in_doubt => "pauses the transport; the mail is charged, and tried again or held, as its wish is",
         (Scope::Transport, _) => "pauses the transport; all mails wait, and none is charged",
         (Scope::Sender, _) => "pauses this sender; its mails wait uncharged, the others go on",
-        (Scope::Message, Class::Transient) => "tries again later, with backoff; only this mail is charged",
+        (Scope::Message, Class::Transient) if means.sure => {
+            "tries again later, with backoff; only this mail is charged"
+        }
+        (Scope::Message, Class::Transient) => {
+            "tries again later, with backoff; charges the mail only if it is refused again while others of its sender go through"
+        }
         (Scope::Message, Class::Permanent) if means.sure => {
             "gives up: to one recipient, this recipient; to the whole mail, a dead letter"
         }
         (Scope::Message, Class::Permanent) => {
-            "tries once more before it believes it: a dead letter only if it is refused again while other mails go through"
+            "tries once more before it believes it: a dead letter only if it is refused again while others of its sender go through"
         }
     }
 }
