@@ -106,8 +106,12 @@ async fn postgres(connections: usize, count: usize) -> f64 {
         PgStore::new(store.pool().options().clone().connect_lazy_with((*store.pool().connect_options()).clone()));
     let stop = CancellationToken::new();
     // It is rung for and looks, but what it finds is scheduled for later: only the waking counts.
-    let relay =
-        tokio::spawn(Outbox::new(elsewhere, Noop::default()).relay().poll(Duration::from_secs(60)).run(stop.clone()));
+    let relay = tokio::spawn(
+        Outbox::new(elsewhere, Noop::default())
+            .relay()
+            .poll(Duration::from_secs(60))
+            .run(stop.clone().cancelled_owned()),
+    );
     let rate = in_transactions(&store, store.pool(), connections, count).await;
     stop.cancel();
     relay.await.expect("it does not panic").expect("it ends");

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postrider::{Claim, Email, Failure, MemoryStore, Outbox, Outgoing, Receipt, Store, Transport};
+use postrider::store::Claim;
+use postrider::transport::{Outgoing, Receipt};
+use postrider::{Email, Failure, MemoryStore, Outbox, Store, Transport};
 use support::figures::{Figures, write_json};
 use support::{Options, databases, mail};
 use tokio::sync::mpsc;
@@ -73,7 +75,7 @@ async fn latencies<S: Store>(store: S, count: usize) -> Vec<f64> {
     let (sender, mut called) = mpsc::unbounded_channel();
     let outbox = Arc::new(Outbox::new(store, Clock(sender)));
     let stop = CancellationToken::new();
-    let relay = tokio::spawn(outbox.relay().run(stop.clone()));
+    let relay = tokio::spawn(outbox.relay().run(stop.clone().cancelled_owned()));
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut times = Vec::with_capacity(count);
     for number in 0..count {

@@ -187,7 +187,7 @@ async fn all_at_once(store: PgStore, count: usize) -> f64 {
     let outbox = Outbox::new(store.clone(), noop.clone());
     databases::settle_down(&store).await;
     let stop = CancellationToken::new();
-    let relay = tokio::spawn(outbox.relay().concurrency(CONCURRENCY).run(stop.clone()));
+    let relay = tokio::spawn(outbox.relay().concurrency(CONCURRENCY).run(stop.clone().cancelled_owned()));
     for number in 0..FEW {
         outbox.enqueue(mail(number)).await.expect("it is enqueued");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -10,7 +10,8 @@
 use std::time::Duration;
 use std::{env, error::Error, fmt};
 
-use postrider::{Email, Failure, MemoryStore, Message, Outbox, Outgoing, Receipt, Scope, Transport, Unsupported};
+use postrider::transport::{Outgoing, Receipt, Unsupported};
+use postrider::{Email, Failure, MemoryStore, Message, Outbox, Scope, Transport};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;

@@ -16,7 +16,8 @@ use std::time::Duration;
 use postrider::http::{Http, SendGrid};
 use postrider::ses::Ses;
 use postrider::smtp::Smtp;
-use postrider::{BoxTransport, Email, Failover, Outbox, SqliteStore, Timeout};
+use postrider::transport::{Failover, Timeout};
+use postrider::{BoxTransport, Email, Outbox, SqliteStore};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -1,115 +1,13 @@
 //! What operators see and do.
 
-use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use postrider_transport::{DeliveryId, Recipient, mask_addresses};
+use postrider_transport::DeliveryId;
 
 use crate::Outbox;
-use crate::delivery::Attempt;
-use crate::state::{Priority, RecipientState, State, WhenInDoubt};
-use crate::store::{AdminStore, SILENCE, StoreError};
-
-/// One delivery, with all that is known of it but the message itself.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Delivery {
-    /// Its name.
-    pub id: DeliveryId,
-    /// Where it stands.
-    pub state: State,
-    /// What it was made from.
-    pub template_id: Option<String>,
-    /// The caller's idempotency key.
-    pub key: Option<String>,
-    /// How urgent it is.
-    pub priority: Priority,
-    /// What to do in doubt.
-    pub when_in_doubt: WhenInDoubt,
-    /// When it was enqueued.
-    pub created_at: SystemTime,
-    /// When it is due, or its lease runs out; `None` once it is finished.
-    pub due_at: Option<SystemTime>,
-    /// When it is no longer worth sending; `None` if it never expires, and once it is finished.
-    pub expires_at: Option<SystemTime>,
-    /// Which cycle it is in, from 1 on; a resend begins a new one.
-    pub cycle: u32,
-    /// Why it was given up or is held.
-    pub reason: Option<String>,
-    /// Everyone it is for, and how it stands with each.
-    pub recipients: Vec<RecipientStatus>,
-    /// Its history, oldest first.
-    pub attempts: Vec<Attempt>,
-    /// What of the stored row makes no sense, if something does not. In its place stands what is usual, or nothing.
-    pub unreadable: Option<String>,
-}
-
-impl fmt::Debug for Delivery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
-            .field("id", &self.id)
-            .field("state", &self.state)
-            .field("template_id", &self.template_id)
-            .field("key", &self.key.as_deref().map(mask_addresses))
-            .field("priority", &self.priority)
-            .field("when_in_doubt", &self.when_in_doubt)
-            .field("created_at", &self.created_at)
-            .field("due_at", &self.due_at)
-            .field("expires_at", &self.expires_at)
-            .field("cycle", &self.cycle)
-            .field("reason", &self.reason)
-            .field("recipients", &self.recipients)
-            .field("attempts", &self.attempts)
-            .field("unreadable", &self.unreadable)
-            .finish()
-    }
-}
-
-/// How it stands with one recipient.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RecipientStatus {
-    /// Who.
-    pub recipient: Recipient,
-    /// How it stands.
-    pub state: RecipientState,
-    /// What the next hop answered last, where it answered.
-    pub reply: Option<String>,
-}
-
-impl RecipientStatus {
-    /// A recipient with its state, for stores of your own.
-    pub fn new(recipient: Recipient, state: RecipientState, reply: Option<String>) -> Self {
-        Self { recipient, state, reply }
-    }
-}
-
-impl fmt::Debug for RecipientStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reply = self.reply.as_deref().map(mask_addresses);
-        write!(f, "{:?}: {} ({reply:?})", self.recipient, self.state)
-    }
-}
-
-/// One line of a list.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Summary {
-    /// The delivery.
-    pub id: DeliveryId,
-    /// Where it stands.
-    pub state: State,
-    /// What it was made from.
-    pub template_id: Option<String>,
-    /// How many attempts its history holds.
-    pub attempts: u32,
-    /// When it was enqueued.
-    pub created_at: SystemTime,
-    /// When it is due, or its lease runs out; `None` once it is finished.
-    pub due_at: Option<SystemTime>,
-    /// Why it was given up or is held, or else what went wrong last.
-    pub last_error: Option<String>,
-}
+use crate::delivery::{Delivery, DeliverySummary};
+use crate::state::State;
+use crate::store::{AdminStore, HEARTBEAT_TTL, StoreError};
 
 /// Which deliveries to list.
 ///
@@ -235,11 +133,11 @@ impl RelayStatus {
 /// What came of an operator's wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "the delivery may have been left as it was"]
-pub enum Changed {
+pub enum UpdateOutcome {
     /// It was done.
-    Done,
+    Updated,
     /// The delivery is in a state in which it cannot be done, and was left as it was.
-    LeftAs(State),
+    Unchanged(State),
     /// There is no such delivery.
     NotFound,
 }
@@ -307,7 +205,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
+    pub async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         self.store().list(filter).await
     }
 
@@ -316,7 +214,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    pub async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         self.store().resend(id).await
     }
 
@@ -324,7 +222,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    pub async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         self.store().cancel(id).await
     }
 
@@ -335,7 +233,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
     pub async fn stats(&self) -> Result<Stats, StoreError> {
         let mut stats = self.store().stats().await?;
         // Who has been silent for so long is gone, also where no other relay is there to forget it.
-        stats.relays.retain(|relay| relay.seen_ago <= SILENCE);
+        stats.relays.retain(|relay| relay.seen_ago <= HEARTBEAT_TTL);
         Ok(stats)
     }
 

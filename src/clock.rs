@@ -10,7 +10,7 @@ use tokio::time::Instant;
 ///
 /// ```
 /// use std::time::Duration;
-/// use postrider::TestClock;
+/// use postrider::store::TestClock;
 ///
 /// let clock = TestClock::new();
 /// let before = clock.now();

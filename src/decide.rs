@@ -16,9 +16,9 @@ use std::time::{Duration, SystemTime};
 
 use postrider_transport::{Breaker, Class, Failure, Receipt, Recipient, Refusal, Scope, mask_addresses};
 
-use crate::delivery::{Lease, Next, RecipientOutcome};
 use crate::retry::RetryPolicy;
 use crate::state::{Outcome, RecipientState, WhenInDoubt};
+use crate::store::{Lease, Next, RecipientOutcome};
 
 /// What follows from one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(crate) struct Decision {
     /// Whether the attempt counts against the budget.
     pub(crate) charged: bool,
     /// What counts against it from now on.
-    pub(crate) spent: u32,
+    pub(crate) charged_attempts: u32,
     pub(crate) recipients: Vec<RecipientOutcome>,
 }
 
@@ -118,8 +118,8 @@ pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
     } else {
         (RecipientState::Dead, "")
     };
-    if lease.spent >= at.policy.max_attempts() {
-        return end(state, format!("budget: {} attempts spent{last}", lease.spent));
+    if lease.charged_attempts >= at.policy.max_attempts() {
+        return end(state, format!("budget: {} attempts spent{last}", lease.charged_attempts));
     }
     if at.now >= deadline(lease, at.policy) {
         // What stood in its way, where something did.
@@ -139,14 +139,19 @@ pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
 fn accepted(receipt: &Receipt, judged: Judged, at: Circumstances<'_>) -> Decision {
     let sorted = sort(&receipt.refused, &at.lease.recipients, judged.believed);
     let mut recipients = refused(&sorted.permanent);
-    let decision =
-        |next, spent, recipients| Decision { outcome: Outcome::Sent, next, charged: true, spent, recipients };
+    let decision = |next, charged_attempts, recipients| Decision {
+        outcome: Outcome::Sent,
+        next,
+        charged: true,
+        charged_attempts,
+        recipients,
+    };
     if sorted.transient.is_empty() {
-        return decision(Next::Sent, at.lease.spent.saturating_add(1), recipients);
+        return decision(Next::Sent, at.lease.charged_attempts.saturating_add(1), recipients);
     }
     if at.now >= deadline(at.lease, at.policy) {
         recipients.extend(refused(&sorted.transient));
-        return decision(Next::Sent, at.lease.spent.saturating_add(1), recipients);
+        return decision(Next::Sent, at.lease.charged_attempts.saturating_add(1), recipients);
     }
     // Progress is not failure: each such attempt leaves fewer, so that it comes to an end.
     recipients.extend(sorted.unnamed.iter().map(|recipient| RecipientOutcome {
@@ -164,8 +169,9 @@ fn failed(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Decision 
     let mut recipients = refused(&sorted.permanent);
     let retriable = sorted.transient.len() + sorted.unnamed.len();
     let nobody_left = retriable == 0 && !lease.recipients.is_empty();
-    let spent = lease.spent.saturating_add(u32::from(judged.charge));
-    let decision = |outcome, next, recipients| Decision { outcome, next, charged: judged.charge, spent, recipients };
+    let charged_attempts = lease.charged_attempts.saturating_add(u32::from(judged.charge));
+    let decision =
+        |outcome, next, recipients| Decision { outcome, next, charged: judged.charge, charged_attempts, recipients };
 
     if failure.in_doubt() && !nobody_left {
         let error = failure.to_string();
@@ -209,7 +215,7 @@ fn failed(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Decision 
             }
         }
     } else {
-        if lease.taken {
+        if lease.any_accepted {
             recipients.extend(sorted.unnamed.iter().map(|r| refusal_of(r, failure)));
         }
         given_up(lease, RecipientState::Dead, format!("permanent: {failure}"), &mut recipients)
@@ -225,9 +231,9 @@ fn asked(failure: &Failure) -> Option<Duration> {
 
 /// The next try, or why there is none.
 fn retry(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Result<Next, String> {
-    let spent = at.lease.spent.saturating_add(u32::from(judged.charge));
-    if spent >= at.policy.max_attempts() {
-        return Err(format!("budget: {spent} attempts spent"));
+    let charged_attempts = at.lease.charged_attempts.saturating_add(u32::from(judged.charge));
+    if charged_attempts >= at.policy.max_attempts() {
+        return Err(format!("budget: {charged_attempts} attempts spent"));
     }
     let after = own_wait(failure, judged, at).max(judged.wait.unwrap_or_default());
     match at.now.checked_add(after) {
@@ -238,14 +244,14 @@ fn retry(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Result<Nex
 
 /// By the backoff, and at least as long as the next hop asks. What is not charged grows with the attempts that were made.
 fn own_wait(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Duration {
-    let failures = if judged.charge { at.lease.spent } else { at.lease.attempts };
+    let failures = if judged.charge { at.lease.charged_attempts } else { at.lease.attempts };
     at.policy.delay(failures.saturating_add(1), asked(failure), at.random)
 }
 
 /// The end of a delivery that can go no further. If somebody took it, it ends `sent`, and everybody who is still open goes on
 /// record in the given state: who is not on record counts as having it.
 fn given_up(lease: &Lease, state: RecipientState, reason: String, recipients: &mut Vec<RecipientOutcome>) -> Next {
-    if !lease.taken {
+    if !lease.any_accepted {
         return Next::Dead { reason };
     }
     let through: HashSet<_> = recipients.iter().map(|outcome| &outcome.recipient).collect();

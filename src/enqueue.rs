@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use postrider_transport::{CodecError, DeliveryId, Failure, Message, mask_addresses};
 
-use crate::delivery::{NewRow, When};
 use crate::state::{Priority, WhenInDoubt};
 use crate::store::StoreError;
+use crate::store::{NewRow, When};
 
 /// A message with the wishes that go with it. A bare message is one without wishes.
 ///

@@ -10,46 +10,47 @@ mod outbox;
 mod relay;
 mod retry;
 mod state;
-mod store;
+pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
-pub use admin::{Changed, Delivery, Filter, Prune, RecipientStatus, RelayStatus, Stats, Summary};
-pub use clock::TestClock;
-pub use delivery::{Attempt, LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
+// To enqueue.
 pub use enqueue::{EnqueueError, NewDelivery};
+pub use outbox::{AcceptMessages, EnqueueOnly, Outbox};
+#[doc(no_inline)]
+pub use postrider_transport::{Address, Attachment, DeliveryId, Email, EmailError, Mailbox};
+pub use state::{Priority, WhenInDoubt};
+
+// To send.
 pub use observe::{Event, Observer};
-pub use outbox::{Accept, EnqueueOnly, Outbox};
-pub use relay::{Pass, Pause, PausedSender, Relay};
+#[doc(no_inline)]
+pub use postrider_transport::{Backoff, BoxTransport, Failure, Message, Scope, Transport};
+#[cfg(feature = "dkim")]
+#[doc(no_inline)]
+pub use postrider_transport::{Dkim, DkimError};
+pub use relay::{PausedSender, PausedTransport, Relay, RunSummary};
 pub use retry::RetryPolicy;
-pub use state::{Outcome, Priority, RecipientState, State, UnknownWord, WhenInDoubt};
+
+// To look and to intervene.
+pub use admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
+pub use delivery::{Attempt, Delivery, DeliverySummary, RecipientStatus};
+pub use state::{Outcome, ParseError, RecipientState, State};
+
+// Where deliveries are kept.
 #[cfg(feature = "mysql")]
 pub use store::MySqlStore;
 #[cfg(feature = "postgres")]
 pub use store::PgStore;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
-pub use store::{
-    AdminStore, Claim, ClaimId, MemoryStore, MemoryTransaction, RelayId, RelayReport, Store, StoreError, StoreErrorKind,
-};
+pub use store::{AdminStore, MemoryStore, Store, StoreError, StoreErrorKind};
 
+/// For authors of transports, transports made of transports, and all that belongs to a mail: the crate `postrider-transport`.
+#[doc(no_inline)]
+pub use postrider_transport as transport;
 #[cfg(feature = "testkit")]
 #[doc(no_inline)]
 pub use postrider_transport::transport_tests;
-
-#[cfg(feature = "rate-limit")]
-#[doc(no_inline)]
-pub use postrider_transport::RateLimit;
-#[doc(no_inline)]
-pub use postrider_transport::{
-    Address, AddressError, AllFailed, Attachment, Backoff, BoxTransport, Class, Classify, CodecError, DeliveryId,
-    Email, EmailBuilder, EmailError, Encoded, Failover, Failure, IntoMailbox, ListUnsubscribe, Mailbox, Message,
-    Outgoing, Receipt, Recipient, Redirect, Refusal, RoundRobin, Scope, Tap, TimedOut, Timeout, Transport, Unsupported,
-    Waiting, mask_addresses, pattern,
-};
-#[cfg(feature = "dkim")]
-#[doc(no_inline)]
-pub use postrider_transport::{Dkim, DkimError};
 
 /// Mail by a provider's HTTP API.
 #[cfg(feature = "http")]

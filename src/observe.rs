@@ -34,11 +34,13 @@ pub trait Observer: Send + Sync + 'static {
 #[non_exhaustive]
 pub enum Event<'a> {
     /// Deliveries were claimed.
+    #[non_exhaustive]
     Claimed {
         /// How many.
         count: usize,
     },
     /// The transport answered for one delivery. What follows from it is not yet written.
+    #[non_exhaustive]
     AttemptFinished {
         /// The delivery.
         id: DeliveryId,
@@ -52,6 +54,7 @@ pub enum Event<'a> {
         took: Duration,
     },
     /// A delivery was accepted, and that is committed.
+    #[non_exhaustive]
     Sent {
         /// The delivery.
         id: DeliveryId,
@@ -59,6 +62,7 @@ pub enum Event<'a> {
         refused: usize,
     },
     /// A delivery will be tried again, and that is committed.
+    #[non_exhaustive]
     RetryScheduled {
         /// The delivery.
         id: DeliveryId,
@@ -69,6 +73,7 @@ pub enum Event<'a> {
     },
     /// A delivery was given up, and that is committed. It comes once for each dead letter, from the relay that wrote it; if the
     /// process dies between the commit and this call, it does not come at all, and the dead letter is found in the list.
+    #[non_exhaustive]
     DeadLettered {
         /// The delivery.
         id: DeliveryId,
@@ -78,6 +83,7 @@ pub enum Event<'a> {
         reason: &'a str,
     },
     /// A delivery is held, since it may have been accepted, and that is committed.
+    #[non_exhaustive]
     Held {
         /// The delivery.
         id: DeliveryId,
@@ -86,11 +92,13 @@ pub enum Event<'a> {
     },
     /// The lease of a delivery passed to another relay while this one was sending it: it may have been sent twice. Nothing of
     /// this relay's attempt was written.
+    #[non_exhaustive]
     LeaseLost {
         /// The delivery.
         id: DeliveryId,
     },
     /// The transport cannot send for anybody. Nothing but a probe is claimed until it can.
+    #[non_exhaustive]
     TransportPaused {
         /// Its name.
         transport: &'a str,
@@ -100,11 +108,13 @@ pub enum Event<'a> {
         pause: Duration,
     },
     /// The transport works again.
+    #[non_exhaustive]
     TransportResumed {
         /// Its name.
         transport: &'a str,
     },
     /// The next hop refuses a sender, for all its mail. It waits without a call; other senders go on.
+    #[non_exhaustive]
     SenderPaused {
         /// The transport's name.
         transport: &'a str,
@@ -116,6 +126,7 @@ pub enum Event<'a> {
         pause: Duration,
     },
     /// The next hop takes a sender's mail again.
+    #[non_exhaustive]
     SenderResumed {
         /// The transport's name.
         transport: &'a str,
@@ -124,6 +135,7 @@ pub enum Event<'a> {
     },
     /// The database stopped answering, or other transactions are in the way of this relay's time and again
     /// ([`Conflict`](crate::StoreErrorKind::Conflict)). It comes once for each outage.
+    #[non_exhaustive]
     StoreUnavailable {
         /// What it said.
         error: &'a crate::StoreError,

@@ -1,7 +1,6 @@
 //! The outbox: a store, and what carries its messages.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use postrider_transport::{DeliveryId, Email, Failure, Message, Transport};
@@ -11,7 +10,7 @@ use crate::relay::Relay;
 use crate::store::Store;
 
 /// What says which messages an outbox takes: a [`Transport`], or [`EnqueueOnly`] where another process sends. Sealed.
-pub trait Accept: sealed::Sealed + Send + Sync + 'static {
+pub trait AcceptMessages: sealed::Sealed + Send + Sync + 'static {
     /// The type of the messages.
     type Message: Message;
 
@@ -26,7 +25,7 @@ mod sealed {
 
 impl<T: Transport> sealed::Sealed for T {}
 
-impl<T: Transport> Accept for T {
+impl<T: Transport> AcceptMessages for T {
     type Message = T::Message;
 
     fn accepts(&self, message: &Self::Message) -> Result<(), Failure> {
@@ -34,17 +33,21 @@ impl<T: Transport> Accept for T {
     }
 }
 
-/// In the transport's place where a process only enqueues, and another one sends.
-pub struct EnqueueOnly<M = Email>(PhantomData<fn(M)>);
+/// In the transport's place where a process only enqueues, and where the code that enqueues is not to name the transport: see
+/// [`Outbox::handle`].
+pub struct EnqueueOnly<M = Email> {
+    /// The transport whose messages these are, where there is one in this process.
+    check: Option<Arc<dyn AcceptMessages<Message = M>>>,
+}
 
-impl<M> EnqueueOnly<M> {
-    /// For messages of type `M`.
+impl<M: Message> EnqueueOnly<M> {
+    /// For messages of type `M`, which another process sends. It accepts all of them.
     pub fn new() -> Self {
-        Self(PhantomData)
+        Self { check: None }
     }
 }
 
-impl<M> Default for EnqueueOnly<M> {
+impl<M: Message> Default for EnqueueOnly<M> {
     fn default() -> Self {
         Self::new()
     }
@@ -58,11 +61,11 @@ impl<M> fmt::Debug for EnqueueOnly<M> {
 
 impl<M: Message> sealed::Sealed for EnqueueOnly<M> {}
 
-impl<M: Message> Accept for EnqueueOnly<M> {
+impl<M: Message> AcceptMessages for EnqueueOnly<M> {
     type Message = M;
 
-    fn accepts(&self, _: &M) -> Result<(), Failure> {
-        Ok(())
+    fn accepts(&self, message: &M) -> Result<(), Failure> {
+        self.check.as_ref().map_or(Ok(()), |check| check.accepts(message))
     }
 }
 
@@ -97,7 +100,7 @@ impl<S: Store> Outbox<S> {
     }
 }
 
-impl<S: Store, T: Accept> Outbox<S, T> {
+impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     /// An outbox over a store and a transport.
     pub fn new(store: S, transport: T) -> Self {
         Self { store, transport: Arc::new(transport) }
@@ -174,13 +177,35 @@ impl<S: Store, T: Accept> Outbox<S, T> {
         self.store.wake();
     }
 
-    fn row(&self, delivery: NewDelivery<T::Message>) -> Result<crate::delivery::NewRow, EnqueueError> {
+    fn row(&self, delivery: NewDelivery<T::Message>) -> Result<crate::store::NewRow, EnqueueError> {
         self.transport.accepts(&delivery.message).map_err(EnqueueError::Unsupported)?;
         delivery.into_row()
     }
 }
 
 impl<S: Store, T: Transport> Outbox<S, T> {
+    /// The same outbox without the transport in its type, for an application's state: it enqueues, looks and intervenes, and refuses
+    /// what the transport cannot carry. Only the relay needs the transport.
+    ///
+    /// ```
+    /// # fn demo<T: postrider::Transport<Message = postrider::Email>>(transport: T) {
+    /// use postrider::{MemoryStore, Outbox};
+    ///
+    /// struct App {
+    ///     outbox: Outbox<MemoryStore>,
+    /// }
+    ///
+    /// let outbox = Outbox::new(MemoryStore::new(), transport);
+    /// let app = App { outbox: outbox.handle() };
+    /// let relay = outbox.relay();
+    /// # let _ = (app.outbox, relay);
+    /// # }
+    /// ```
+    pub fn handle(&self) -> Outbox<S, EnqueueOnly<T::Message>> {
+        let check: Arc<dyn AcceptMessages<Message = T::Message>> = Arc::clone(&self.transport) as _;
+        Outbox::new(self.store.clone(), EnqueueOnly { check: Some(check) })
+    }
+
     /// A relay that carries this outbox's messages, to be configured and run. Each call makes another one; any number may run
     /// at once, in any number of processes.
     pub fn relay(&self) -> Relay<S, T> {
@@ -209,5 +234,48 @@ impl<S: Clone, T> Clone for Outbox<S, T> {
 impl<S, T> fmt::Debug for Outbox<S, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outbox").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_transport::{Email, Failure, Outgoing, Receipt, Scope, Transport, Unsupported};
+
+    use super::*;
+    use crate::MemoryStore;
+
+    /// Carries text, and no HTML.
+    struct PlainText;
+
+    impl Transport for PlainText {
+        type Message = Email;
+
+        fn name(&self) -> &'static str {
+            "plain"
+        }
+
+        fn check(&self, email: &Email) -> Result<(), Failure> {
+            email.html().map_or(Ok(()), |_| Err(Unsupported::new("HTML").into()))
+        }
+
+        async fn send(&self, _: &Outgoing<Email>) -> Result<Receipt, Failure> {
+            Ok(Receipt::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handle_enqueues_into_the_same_outbox_and_refuses_what_its_transport_refuses() {
+        let outbox = Outbox::new(MemoryStore::new(), PlainText);
+        let handle: Outbox<MemoryStore> = outbox.handle();
+        let email = || Email::builder().from("shop@example.com").to("ada@example.com");
+        let refused = handle.enqueue(email().html("<p>Hello</p>").build().unwrap()).await.unwrap_err();
+        assert!(
+            matches!(&refused, EnqueueError::Unsupported(failure) if failure.scope() == Scope::Message),
+            "{refused}"
+        );
+        let id = handle.enqueue(email().text("Hello").build().unwrap()).await.unwrap();
+        assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
+        assert_eq!(handle.get(id).await.unwrap().unwrap().state, crate::State::Sent);
+        assert_eq!(handle.stats().await.unwrap().sent, 1);
     }
 }

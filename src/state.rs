@@ -8,6 +8,7 @@ use postrider_transport::Scope;
 
 /// Where a delivery stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum State {
     /// To be sent, now or later.
     Pending,
@@ -43,6 +44,7 @@ impl State {
 
 /// What one call of the transport came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Outcome {
     /// Accepted, for one recipient at least.
     Sent,
@@ -71,6 +73,7 @@ impl Outcome {
 
 /// How it stands with one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RecipientState {
     /// Still to be mailed.
     Pending,
@@ -102,15 +105,15 @@ impl RecipientState {
 
 /// A stored word that is none of those known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownWord(pub(crate) String);
+pub struct ParseError(pub(crate) String);
 
-impl fmt::Display for UnknownWord {
+impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} is not a known word here", self.0)
     }
 }
 
-impl std::error::Error for UnknownWord {}
+impl std::error::Error for ParseError {}
 
 macro_rules! words {
     ($type:ident: $($variant:ident),*) => {
@@ -121,13 +124,13 @@ macro_rules! words {
         }
 
         impl FromStr for $type {
-            type Err = UnknownWord;
+            type Err = ParseError;
 
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+            fn from_str(text: &str) -> Result<Self, ParseError> {
                 [$($type::$variant),*]
                     .into_iter()
                     .find(|word| word.as_str() == text)
-                    .ok_or_else(|| UnknownWord(text.to_owned()))
+                    .ok_or_else(|| ParseError(text.to_owned()))
             }
         }
     };
@@ -140,10 +143,10 @@ words!(WhenInDoubt: Resend, Hold);
 
 /// The scope that a word stands for.
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-pub(crate) fn scope_of(word: &str) -> Result<Scope, UnknownWord> {
+pub(crate) fn scope_of(word: &str) -> Result<Scope, ParseError> {
     let scopes = [Scope::Message, Scope::Sender, Scope::Transport];
     let scope = scopes.into_iter().find(|scope| scope.as_str() == word);
-    scope.ok_or_else(|| UnknownWord(word.to_owned()))
+    scope.ok_or_else(|| ParseError(word.to_owned()))
 }
 
 /// What to do when a message may have been accepted and nobody knows.

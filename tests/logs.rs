@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{
-    Class, Email, Failure, MemoryStore, NewDelivery, Outbox, Receipt, Refusal, RetryPolicy, Scope, WhenInDoubt,
-};
+use postrider::transport::{Class, Receipt, Refusal};
+use postrider::{Email, Failure, MemoryStore, NewDelivery, Outbox, RetryPolicy, Scope, WhenInDoubt};
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Clone, Default)]

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use mail_parser::{Message, MessageParser, MimeHeaders};
 use postrider::smtp::{Credentials, Smtp, Tls};
+use postrider::transport::{Class, ListUnsubscribe, Outgoing};
 use postrider::{
-    Attachment, Class, Delivery, DeliveryId, Email, ListUnsubscribe, Outbox, Outcome, Outgoing, RecipientState,
-    SqliteStore, State, Transport,
+    Attachment, Delivery, DeliveryId, Email, Outbox, Outcome, RecipientState, SqliteStore, State, Transport,
 };
 
 #[cfg(feature = "dkim")]

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
+use postrider::transport::{Class, Receipt, Refusal};
 use postrider::{
-    AdminStore, Class, DeliveryId, Email, EnqueueError, Outbox, Receipt, RecipientState, Refusal, SqliteStore, State,
-    Store, StoreErrorKind,
+    AdminStore, DeliveryId, Email, EnqueueError, Outbox, RecipientState, SqliteStore, State, Store, StoreErrorKind,
 };
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -110,7 +110,7 @@ async fn a_relay_finds_what_is_committed_after_the_signal() {
     let outbox = outbox(&pool).await;
     let shutdown = CancellationToken::new();
     // The poll would come too late for this test.
-    let worker = tokio::spawn(outbox.relay().poll(SECOND * 10_000).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().poll(SECOND * 10_000).run(shutdown.clone().cancelled_owned()));
     tokio::time::sleep(Duration::from_millis(50)).await;
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let id = outbox.enqueue_in(&mut tx, ada()).await.unwrap();
@@ -167,7 +167,7 @@ async fn what_is_wrong_with_the_database_is_said_in_kind() {
     let store = SqliteStore::new(pool.clone());
     let outbox = Outbox::new(store.clone(), ScriptedTransport::<Email>::new());
     assert_eq!(outbox.stats().await.unwrap_err().kind(), StoreErrorKind::NotMigrated);
-    let run = outbox.relay().run(CancellationToken::new());
+    let run = outbox.relay().run(std::future::pending());
     let error = tokio::time::timeout(SECOND * 20, run).await.expect("it does not wait for tables").unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotMigrated);
 
@@ -196,7 +196,7 @@ async fn a_writer_that_holds_the_database_is_waited_for() {
     let locked = outbox.enqueue(ada()).await.unwrap_err().to_string();
     assert!(locked.contains("locked"), "{locked}");
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().run(shutdown.clone().cancelled_owned()));
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(store.get(id).await.unwrap().unwrap().state, State::Pending);
     drop(blocking);
@@ -413,7 +413,11 @@ async fn a_call_that_is_dropped_leaves_no_transaction_open() {
     store.migrate().await.unwrap();
     let row = || {
         let body = postrider::Message::encode(&ada()).unwrap();
-        postrider::NewRow::new(DeliveryId::new(), body, vec![postrider::Recipient::new("ada@example.com")])
+        postrider::store::NewRow::new(
+            DeliveryId::new(),
+            body,
+            vec![postrider::transport::Recipient::new("ada@example.com")],
+        )
     };
     for what in [
         "migrate",
@@ -431,12 +435,12 @@ async fn a_call_that_is_dropped_leaves_no_transaction_open() {
     ] {
         for polls in 1.. {
             let id = store.insert(vec![row()]).await.unwrap()[0];
-            let lease = store.claim(postrider::Claim::new(1_000, SECOND * 60)).await.unwrap().pop().unwrap();
+            let lease = store.claim(postrider::store::Claim::new(1_000, SECOND * 60)).await.unwrap().pop().unwrap();
             let call = async {
                 match what {
                     "migrate" => store.migrate().await,
                     "insert" => store.insert(vec![row()]).await.map(drop),
-                    "claim" => store.claim(postrider::Claim::new(1, SECOND)).await.map(drop),
+                    "claim" => store.claim(postrider::store::Claim::new(1, SECOND)).await.map(drop),
                     "settle" => {
                         let attempt = postrider::Attempt::new(
                             1,
@@ -445,15 +449,12 @@ async fn a_call_that_is_dropped_leaves_no_transaction_open() {
                             lease.claimed_at,
                             postrider::Outcome::Transient,
                         );
-                        let next = postrider::Next::Pending { after: SECOND };
-                        let (attempt, recipients) = (Some(attempt), Vec::new());
-                        store
-                            .settle(&[postrider::Settlement { key: lease.key, attempt, spent: 1, recipients, next }])
-                            .await
-                            .map(drop)
+                        let next = postrider::store::Next::Pending { after: SECOND };
+                        let back = postrider::store::Settlement::new(lease.key, 1, next).with_attempt(attempt);
+                        store.settle(&[back]).await.map(drop)
                     }
                     "renew" => store.renew(&[lease.key], SECOND).await.map(drop),
-                    "take back" => store.take_back(&[postrider::Claim::new(1, SECOND).id]).await.map(drop),
+                    "take back" => store.take_back(&[postrider::store::Claim::new(1, SECOND).id]).await.map(drop),
                     "get" => store.get(id).await.map(drop),
                     "stats" => store.stats().await.map(drop),
                     "cancel" => store.cancel(id).await.map(drop),
@@ -461,7 +462,11 @@ async fn a_call_that_is_dropped_leaves_no_transaction_open() {
                     "prune" => {
                         store.prune(&postrider::Prune::older_than(Duration::ZERO).state(State::Sent)).await.map(drop)
                     }
-                    _ => store.report(&postrider::RelayReport::new(postrider::RelayId::new(), 0, None)).await,
+                    _ => {
+                        store
+                            .report(&postrider::store::RelayReport::new(postrider::store::RelayId::new(), 0, None))
+                            .await
+                    }
                 }
             };
             let ended = dropped::dropped_after(polls, call).await;

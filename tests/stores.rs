@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use postrider::store::{NewRow, TestClock};
 use postrider::testkit::store::StoreUnderTest;
-use postrider::{DeliveryId, NewRow, Store, TestClock};
+use postrider::{DeliveryId, Store};
 
 /// Where a server is that scripts/test has started.
 #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -13,7 +13,8 @@ use postrider::http::{
 };
 use postrider::ses::Ses;
 use postrider::smtp::Smtp;
-use postrider::{Attachment, DeliveryId, Email, EmailBuilder, ListUnsubscribe, Outgoing, Transport};
+use postrider::transport::{EmailBuilder, ListUnsubscribe, Outgoing};
+use postrider::{Attachment, DeliveryId, Email, Transport};
 
 const README: &str = include_str!("../README.md");
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use postrider::{Email, Failure, Outgoing, Receipt, Transport};
+use postrider::transport::{Outgoing, Receipt};
+use postrider::{Email, Failure, Transport};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Noop(Arc<AtomicU64>);

@@ -113,7 +113,7 @@ async fn deliver<S: AdminStore>(
     println!("\nAda signed up, and her mail is in the outbox: {ada}");
     println!("Bob's sign-up was rolled back, and his mail with it: {bob}");
 
-    // In a service: `outbox.relay().run(shutdown)`, in this process or another.
+    // In a service: `outbox.relay().run(shutdown.cancelled_owned())`, in this process or another.
     let pass = outbox.relay().drain().await?;
     println!("\nthe relay sent {}, and will try {} again", pass.sent, pass.retried + pass.released);
     if let Some(pause) = pass.paused {

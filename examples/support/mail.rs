@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "each example uses its share")]
 
-use postrider::{Attachment, Email, EmailBuilder, EmailError};
+use postrider::transport::EmailBuilder;
+use postrider::{Attachment, Email, EmailError};
 
 /// [`order`] with metadata and a second address for answers.
 pub(crate) fn example_mail(from: &str, to: &str) -> Result<Email, EmailError> {

@@ -3,7 +3,7 @@ use std::time::UNIX_EPOCH;
 use postrider_transport::{DeliveryId, Encoded};
 
 use super::*;
-use crate::delivery::LeaseKey;
+use crate::store::LeaseKey;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -84,7 +84,7 @@ fn a_transient_fault_of_the_message_is_retried_until_the_budget_is_spent() {
     loop {
         let decision = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
         assert!(decision.charged);
-        lease.spent += 1;
+        lease.charged_attempts += 1;
         if let Next::Dead { reason } = &decision.next {
             assert_eq!(reason, "budget: 3 attempts spent: busy");
             break;
@@ -113,7 +113,7 @@ fn no_wait_is_longer_than_a_day() {
 #[test]
 fn the_transports_fault_costs_nothing_and_kills_nothing() {
     let (mut lease, policy) = (lease(&["a"]), policy());
-    lease.spent = 2;
+    lease.charged_attempts = 2;
     for failure in [
         Failure::permanent(Scope::Message, "535 wrong password"),
         Failure::transient(Scope::Message, "connection refused"),
@@ -138,7 +138,7 @@ fn doubt_follows_the_deliverys_wish_whoever_is_to_blame() {
         assert_eq!(reason(&decide(&doubt(), at(&lease, &policy)).next), "in doubt: no reply");
     }
     lease.when_in_doubt = WhenInDoubt::Resend;
-    lease.spent = 2;
+    lease.charged_attempts = 2;
     let last = decide(&Err(Failure::maybe_accepted("no reply")), at(&lease, &policy));
     assert_eq!(reason(&last.next), "budget: 3 attempts spent; it may have been accepted: no reply");
 }
@@ -155,7 +155,7 @@ fn recipients_are_settled_one_by_one() {
 #[test]
 fn who_took_it_makes_the_delivery_sent_even_when_the_rest_never_does() {
     let (mut lease, policy) = (lease(&["c"]), policy());
-    (lease.taken, lease.spent) = (true, 2);
+    (lease.any_accepted, lease.charged_attempts) = (true, 2);
     let refused = Failure::transient(Scope::Message, "busy").with_refused(vec![no("c", Class::Transient)]);
     let decision = decide(&Err(refused), at(&lease, &policy));
     assert_eq!(decision.next, Next::Sent);
@@ -167,11 +167,11 @@ fn who_took_it_makes_the_delivery_sent_even_when_the_rest_never_does() {
 #[test]
 fn progress_goes_on_at_once_with_a_fresh_budget_until_its_time_is_up() {
     let (mut lease, policy) = (lease(&["a", "b"]), policy());
-    lease.spent = 2;
+    lease.charged_attempts = 2;
     let receipt = || Ok(Receipt::new().with_refused(vec![no("b", Class::Transient)]));
     let decision = decide(&receipt(), at(&lease, &policy));
     assert_eq!(
-        (after(&decision), decision.spent, states(&decision)),
+        (after(&decision), decision.charged_attempts, states(&decision)),
         (Duration::ZERO, 0, vec![("a", RecipientState::Sent)])
     );
     lease.expires_at = Some(lease.claimed_at);
@@ -194,10 +194,13 @@ fn a_refusal_that_is_not_believed_is_tried_again_charged_or_not() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     lease.attempts = 3;
     let refused = || Err(Failure::permanent(Scope::Message, "what").unsure());
-    for (charge, spent, wait) in [(true, 1, SECOND), (false, 0, SECOND * 8)] {
+    for (charge, charged_attempts, wait) in [(true, 1, SECOND), (false, 0, SECOND * 8)] {
         let judged = Judged { believed: false, charge, ..Judged::own() };
         let decision = super::decide(&refused(), judged, at(&lease, &policy));
-        assert_eq!((decision.outcome, decision.charged, decision.spent), (Outcome::Permanent, charge, spent));
+        assert_eq!(
+            (decision.outcome, decision.charged, decision.charged_attempts),
+            (Outcome::Permanent, charge, charged_attempts)
+        );
         assert_eq!(after(&decision), wait);
     }
     let believed = super::decide(&refused(), Judged::own(), at(&lease, &policy));
@@ -215,8 +218,8 @@ fn what_many_recipients_come_to_takes_linear_time() {
     let refused: Vec<_> = recipients[1..].iter().map(|recipient| no(recipient, Class::Permanent)).collect();
     let decision = decide(&Ok(Receipt::new().with_refused(refused.clone())), at(&lease, &policy));
     assert_eq!((decision.recipients.len(), decision.next), (99_999, Next::Sent));
-    lease.taken = true;
-    lease.spent = 2;
+    lease.any_accepted = true;
+    lease.charged_attempts = 2;
     let failure = Failure::transient(Scope::Message, "no").with_refused(refused);
     assert_eq!(decide(&Err(failure), at(&lease, &policy)).recipients.len(), 100_000);
 }
@@ -268,18 +271,18 @@ fn time_runs_out() {
 #[test]
 fn a_lost_attempt_holds_what_wants_to_be_held_and_ends_what_is_spent() {
     let (mut lease, policy) = (lease(&["a"]), policy());
-    (lease.lost, lease.attempts, lease.spent) = (true, 1, 1);
+    (lease.lost, lease.attempts, lease.charged_attempts) = (true, 1, 1);
     assert_eq!(decide_before_sending(at(&lease, &policy)), None);
-    lease.spent = 3;
-    let spent = decide_before_sending(at(&lease, &policy)).unwrap();
-    assert_eq!(reason(&spent.next), "budget: 3 attempts spent: the last attempt was lost with its relay");
-    (lease.spent, lease.expires_at) = (1, Some(lease.claimed_at));
+    lease.charged_attempts = 3;
+    let charged_attempts = decide_before_sending(at(&lease, &policy)).unwrap();
+    assert_eq!(reason(&charged_attempts.next), "budget: 3 attempts spent: the last attempt was lost with its relay");
+    (lease.charged_attempts, lease.expires_at) = (1, Some(lease.claimed_at));
     let late = decide_before_sending(at(&lease, &policy)).unwrap();
     assert_eq!(reason(&late.next), "expired: the last attempt was lost with its relay");
-    lease.taken = true;
+    lease.any_accepted = true;
     let others_have_it = decide_before_sending(at(&lease, &policy)).unwrap();
     assert_eq!((others_have_it.next, others_have_it.recipients[0].state), (Next::Sent, RecipientState::InDoubt));
-    lease.taken = false;
+    lease.any_accepted = false;
     lease.when_in_doubt = WhenInDoubt::Hold;
     assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap().next).starts_with("in doubt: "));
 }
@@ -287,10 +290,10 @@ fn a_lost_attempt_holds_what_wants_to_be_held_and_ends_what_is_spent() {
 #[test]
 fn who_was_never_mailed_is_on_record_when_others_have_it() {
     let (mut lease, policy) = (lease(&["b", "c"]), policy());
-    (lease.taken, lease.spent) = (true, 2);
-    let spent = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
-    assert_eq!(spent.next, Next::Sent);
-    assert_eq!(states(&spent), [("b", RecipientState::Dead), ("c", RecipientState::Dead)]);
+    (lease.any_accepted, lease.charged_attempts) = (true, 2);
+    let charged_attempts = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
+    assert_eq!(charged_attempts.next, Next::Sent);
+    assert_eq!(states(&charged_attempts), [("b", RecipientState::Dead), ("c", RecipientState::Dead)]);
     let doubt = decide(&Err(Failure::maybe_accepted("no reply")), at(&lease, &policy));
     assert_eq!(states(&doubt), [("b", RecipientState::InDoubt), ("c", RecipientState::InDoubt)]);
     let mixed = Failure::transient(Scope::Message, "busy").with_refused(vec![no("c", Class::Permanent)]);

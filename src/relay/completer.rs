@@ -1,5 +1,4 @@
-//! Writing down what became of deliveries, in natural batches: whatever finishes while one batch is being written goes into
-//! the next. Where a great many are in hand, a small batch waits a moment for company.
+//! Writes results in natural batches: whatever finishes while one batch is being written goes into the next.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,30 +10,13 @@ use tokio::time::Instant;
 
 use super::outage;
 use super::shared::Shared;
-use crate::delivery::{Next, Settled, Settlement};
 use crate::observe::Event;
 use crate::state::RecipientState;
+use crate::store::{Next, Settled, Settlement};
 use crate::store::{Store, StoreError};
 
 /// The most that is written in one transaction: what was claimed together.
 const BATCH: usize = super::producer::MAX_CLAIM;
-
-/// Fewer results than this wait a moment for others: however few they are, a claim and a settlement cost PostgreSQL as much as nine
-/// mails.
-const FEW: usize = 64;
-
-/// How long they wait. What is sent and not yet written would be sent twice after a crash.
-const COMPANY: Duration = Duration::from_millis(3);
-
-/// They do not wait for a store that writes a batch sooner than this: it is not what takes the time.
-const SLOW: Duration = Duration::from_micros(500);
-
-/// So many batches in a row must have been slow. A single one is now and then, on a machine that has too much to do.
-const IN_A_ROW: u32 = 4;
-
-/// They wait only where so many deliveries are in hand. A result keeps its room while it waits, which a relay with less of it would
-/// rather have for a call.
-const PLENTY: usize = 2 * FEW;
 
 /// A settlement, with what is told once it is written.
 #[derive(Debug)]
@@ -42,7 +24,7 @@ pub(super) struct Completion {
     pub(super) settlement: Settlement,
     /// Of the lease under which the call was made.
     pub(super) attempts: u32,
-    pub(super) spent: u32,
+    pub(super) charged_attempts: u32,
     pub(super) template_id: Option<String>,
     /// Until the result is written, the message counts as being sent: what a crash leaves in doubt is bounded by the room.
     pub(super) permit: OwnedSemaphorePermit,
@@ -58,13 +40,10 @@ pub(super) async fn complete<S: Store, T: Transport>(
     let mut received = Vec::with_capacity(BATCH);
     let mut batch = Batch::default();
     let mut outcome = Ok(());
-    let mut slow = 0;
-    while gather(&shared, &mut completions, &mut received, slow >= IN_A_ROW).await > 0 {
+    while receive(&mut completions, &mut received).await > 0 {
         shared.settling.store(true, Ordering::SeqCst);
         received.drain(..).for_each(|done| batch.add(&shared, done));
-        let began = Instant::now();
         let settled = settle_batch(&shared, &batch, patience).await;
-        slow = if began.elapsed() >= SLOW { IN_A_ROW.min(slow + 1) } else { 0 };
         if let Err(error) = settled {
             // Their leases run out, and whoever takes them over records a lost attempt: nothing is lost but the knowledge.
             tracing::error!(
@@ -82,13 +61,8 @@ pub(super) async fn complete<S: Store, T: Transport>(
     outcome
 }
 
-/// Waits for results, and returns how many there are; none when the last sender is gone. `slow` says of the store that it is.
-async fn gather<S: Store, T: Transport>(
-    shared: &Shared<S, T>,
-    completions: &mut mpsc::UnboundedReceiver<Completion>,
-    received: &mut Vec<Completion>,
-    slow: bool,
-) -> usize {
+/// Waits for results, and returns how many there are; none when the last sender is gone.
+async fn receive(completions: &mut mpsc::UnboundedReceiver<Completion>, received: &mut Vec<Completion>) -> usize {
     if completions.recv_many(received, BATCH).await == 0 {
         return 0;
     }
@@ -98,17 +72,6 @@ async fn gather<S: Store, T: Transport>(
         let Ok(done) = completions.try_recv() else { break };
         received.push(done);
     }
-    if !slow {
-        return received.len();
-    }
-    let company = async {
-        while received.len() < FEW && shared.in_flight.len() >= PLENTY {
-            if completions.recv_many(received, FEW).await == 0 {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(COMPANY, company).await;
     received.len()
 }
 
@@ -122,7 +85,7 @@ struct Batch {
 
 impl Batch {
     fn add<S: Store, T: Transport>(&mut self, shared: &Shared<S, T>, mut done: Completion) {
-        shared.in_flight.begin_settling(&mut done.settlement, done.attempts, done.spent);
+        shared.in_flight.begin_settling(&mut done.settlement, done.attempts, done.charged_attempts);
         self.settlements.push(done.settlement);
         self.template_ids.push(done.template_id);
         match &mut self.room {

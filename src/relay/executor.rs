@@ -25,10 +25,11 @@ use super::completer::Completion;
 use super::evidence::{Admission, Before, Call, Probing, Verdict};
 use super::shared::{SenderProbe, Shared};
 use crate::decide::{Circumstances, Judged, decide, decide_before_sending, honest};
-use crate::delivery::{Attempt, Lease, Next, RecipientOutcome, Settlement};
+use crate::delivery::Attempt;
 use crate::observe::Event;
 use crate::state::Outcome;
 use crate::store::Store;
+use crate::store::{Lease, Next, RecipientOutcome, Settlement};
 
 /// A claimed delivery, and when this process asked for it. The database's time is its own, so that this relay counts on from the moment
 /// of the claim instead of comparing clocks.
@@ -185,8 +186,8 @@ impl<S: Store, T: Transport> InFlightGuard<'_, S, T> {
             return;
         };
         settlement.make_storable();
-        let (attempts, spent) = (lease.attempts, lease.spent);
-        let completion = Completion { settlement, attempts, spent, template_id: lease.template_id, permit };
+        let (attempts, charged_attempts) = (lease.attempts, lease.charged_attempts);
+        let completion = Completion { settlement, attempts, charged_attempts, template_id: lease.template_id, permit };
         if self.completions.send(completion).is_err() {
             // Nobody receives any more: the producer is to see it and end the relay. The lease runs out.
             self.shared.room_freed.notify_one();
@@ -222,7 +223,7 @@ pub(super) fn prepare<S: Store, T: Transport>(
         tracing::warn!(id = %lease.key.id, "the lease ran out before the message could be sent");
         return Prepared::Settle(give_back(lease, Duration::ZERO));
     }
-    if let Some(why) = &lease.unreadable {
+    if let Some(why) = &lease.malformed {
         let failure = Failure::permanent(Scope::Message, format!("the stored row cannot be read: {why}"));
         return Prepared::Settle(settle(shared, claimed, (now, now), &Err(failure), Judged::own(), None));
     }
@@ -237,7 +238,13 @@ pub(super) fn prepare<S: Store, T: Transport>(
                 let probe = SenderProbe::new(shared, message.sender(), admission);
                 let lease = &mut claimed.lease;
                 let recipients = mem::take(&mut lease.recipients);
-                let outgoing = Outgoing::addressed(lease.key.id, lease.dated_at, message, recipients, lease.partial);
+                let outgoing = Outgoing::addressed(
+                    lease.key.id,
+                    lease.dated_at,
+                    message,
+                    recipients,
+                    lease.has_completed_recipients,
+                );
                 return Prepared::Send(outgoing.with_attempt(lease.attempts + 1, lease.cycle), probe);
             }
         },
@@ -264,7 +271,7 @@ pub(super) fn give_back(lease: &Lease, after: Duration) -> Settlement {
 }
 
 fn uncalled(lease: &Lease, next: Next, recipients: Vec<RecipientOutcome>) -> Settlement {
-    Settlement { key: lease.key, attempt: None, spent: lease.spent, recipients, next }
+    Settlement { key: lease.key, attempt: None, charged_attempts: lease.charged_attempts, recipients, next }
 }
 
 fn circumstances<'a, S: Store, T: Transport>(
@@ -298,7 +305,7 @@ pub(super) async fn call<S: Store, T: Transport>(
         id = %lease.key.id,
         template_id = lease.template_id.as_deref(),
         attempt = lease.attempts + 1,
-        cycle_attempt = lease.spent + 1,
+        cycle_attempt = lease.charged_attempts + 1,
         batch = messages.len(),
     );
     let transport = &shared.transport;
@@ -400,7 +407,7 @@ fn settle<S: Store, T: Transport>(
     Settlement {
         key: lease.key,
         attempt: Some(attempt),
-        spent: decision.spent,
+        charged_attempts: decision.charged_attempts,
         recipients: decision.recipients,
         next: decision.next,
     }

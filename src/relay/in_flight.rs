@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use postrider_transport::DeliveryId;
 use tokio::sync::Notify;
 
-use crate::delivery::{Lease, LeaseKey, Settlement};
+use crate::store::{Lease, LeaseKey, Settlement};
 
 /// The deliveries in hand, and how large they are.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ struct Inner {
 struct Held {
     token: i64,
     attempts: u32,
-    spent: u32,
+    charged_attempts: u32,
     octets: u64,
     /// Its result is being written. What is claimed meanwhile has been given back, and is a new lease.
     settling: bool,
@@ -49,7 +49,7 @@ impl InFlight {
             let held = Held {
                 token: lease.key.token,
                 attempts: lease.attempts,
-                spent: lease.spent,
+                charged_attempts: lease.charged_attempts,
                 octets,
                 settling: false,
                 lost: false,
@@ -66,7 +66,8 @@ impl InFlight {
                 }
                 Entry::Occupied(mut entry) => {
                     let before = entry.get_mut();
-                    (before.token, before.attempts, before.spent) = (held.token, held.attempts, held.spent);
+                    (before.token, before.attempts, before.charged_attempts) =
+                        (held.token, held.attempts, held.charged_attempts);
                     before.lost = false;
                     fresh.push(false);
                     continue;
@@ -92,7 +93,7 @@ impl InFlight {
     }
 
     /// Says that a result is going to be written, under the lease that holds now.
-    pub(super) fn begin_settling(&self, settlement: &mut Settlement, attempts: u32, spent: u32) {
+    pub(super) fn begin_settling(&self, settlement: &mut Settlement, attempts: u32, charged_attempts: u32) {
         let mut inner = self.inner();
         let Some(held) = inner.held.get_mut(&settlement.key.id) else {
             return;
@@ -104,8 +105,9 @@ impl InFlight {
             if let Some(attempt) = &mut settlement.attempt {
                 attempt.number = attempt.number.saturating_add(held.attempts.saturating_sub(attempts));
             }
-            if settlement.spent > 0 {
-                settlement.spent = settlement.spent.saturating_add(held.spent.saturating_sub(spent));
+            if settlement.charged_attempts > 0 {
+                settlement.charged_attempts =
+                    settlement.charged_attempts.saturating_add(held.charged_attempts.saturating_sub(charged_attempts));
             }
         }
     }

@@ -15,13 +15,15 @@ mod run;
 mod shared;
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_transport::{Backoff, Transport};
 use tokio_util::sync::CancellationToken;
 
-pub use pass::{Pass, Pause, PausedSender};
+pub use pass::{PausedSender, PausedTransport, RunSummary};
 
 use crate::observe::{Event, Observer};
 use crate::retry::RetryPolicy;
@@ -38,13 +40,12 @@ use shared::Shared;
 /// ```no_run
 /// # async fn demo<S: postrider::Store, T: postrider::Transport>(outbox: postrider::Outbox<S, T>) -> Result<(), postrider::StoreError> {
 /// use postrider::RetryPolicy;
-/// use tokio_util::sync::CancellationToken;
 ///
-/// let shutdown = CancellationToken::new();
 /// let relay = outbox.relay().concurrency(64).retry(RetryPolicy::default().attempts(10));
-/// let worker = tokio::spawn(relay.run(shutdown.clone()));
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let worker = tokio::spawn(relay.run(async { _ = stopped.await }));
 /// // … until the service stops:
-/// shutdown.cancel();
+/// drop(stop);
 /// worker.await.expect("the relay does not panic")?;
 /// # Ok(()) }
 /// ```
@@ -53,6 +54,7 @@ pub struct Relay<S, T> {
     store: S,
     transport: Arc<T>,
     settings: Settings,
+    abandon: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// What an octet of a stored mail takes in memory while it is sent: the stored text, what is read from it, its attachments in base64 with
@@ -70,6 +72,7 @@ struct Settings {
     pause: Backoff,
     send_timeout: Duration,
     grace: Duration,
+    /// Cancelled when a stopping relay is to wait no longer.
     abandon: CancellationToken,
     memory: u64,
     observers: Vec<Arc<dyn Observer>>,
@@ -91,13 +94,12 @@ impl<S: Store, T: Transport> Relay<S, T> {
             observers: Vec::new(),
             chance: Chance::default(),
         };
-        Self { store, transport, settings }
+        Self { store, transport, settings, abandon: None }
     }
 
     /// How many messages are sent at once, at the most: from 1 to 65,536; 0 counts as 1. Default: 32. So many deliveries are claimed
     /// together and are in memory, and no more than this are in doubt when the process is killed. A message counts until its result is
-    /// written. To find out whether a paused transport works again, up to three more are claimed. Where 128 or more are in hand and the store is slow, up to 63 results may wait some 3 ms for others, and calls have so
-    /// much less room meanwhile.
+    /// written. To find out whether a paused transport works again, up to three more are claimed.
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.settings.concurrency = messages.clamp(1, 65_536);
         self
@@ -153,10 +155,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self
     }
 
-    /// A second signal: when this token is cancelled, a stopping relay waits no longer, as if its grace were over.
-    pub fn abandon_on(mut self, token: CancellationToken) -> Self {
-        // A child: the end of the grace must not cancel the caller's own token.
-        self.settings.abandon = token.child_token();
+    /// A second signal: once this future completes, a stopping relay waits no longer, as if its grace were over. The last one given counts.
+    pub fn abandon_on(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.abandon = Some(Box::pin(signal));
         self
     }
 
@@ -188,10 +189,11 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self.observer(DeadLetters(callback))
     }
 
-    /// Works until `shutdown` is cancelled: first through all that is due, then on what comes.
+    /// Works until `shutdown` completes: first through all that is due, then on what comes.
     ///
-    /// On shutdown it stops claiming, waits for what is being sent (see [`grace`](Self::grace)), settles it, and returns what it
-    /// did. A database that does not answer is waited for.
+    /// `shutdown` is any future: `std::future::pending()` for a relay that never stops, `tokio::signal::ctrl_c()` mapped to `()`, or
+    /// `token.cancelled_owned()` of tokio-util's `CancellationToken`. On shutdown the relay stops claiming, waits for what is being sent
+    /// (see [`grace`](Self::grace)), settles it, and returns what it did. A database that does not answer is waited for.
     ///
     /// # Errors
     /// When the outbox's tables are missing or the pool is closed ([`StoreErrorKind::is_final`](crate::StoreErrorKind::is_final)); and
@@ -199,9 +201,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// their leases run out, each with a `lost` attempt.
     ///
     /// # Cancel safety
-    /// Prefer the token. If the future is dropped, calls under way are dropped with it, and their deliveries are taken over when
-    /// their leases run out, each with a `lost` attempt.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<Pass, StoreError> {
+    /// Let `shutdown` complete instead of dropping the future. If it is dropped, calls under way are dropped with it, and their
+    /// deliveries are taken over when their leases run out, each with a `lost` attempt.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<RunSummary, StoreError> {
         self.work(RunMode::Run, shutdown).await
     }
 
@@ -210,32 +212,53 @@ impl<S: Store, T: Transport> Relay<S, T> {
     ///
     /// # Errors
     /// When the database does not answer. After a conflict with other transactions it is asked again, a few times.
-    pub async fn tick(self) -> Result<Pass, StoreError> {
-        self.work(RunMode::Tick, CancellationToken::new()).await
+    pub async fn tick(self) -> Result<RunSummary, StoreError> {
+        self.work(RunMode::Tick, std::future::pending()).await
     }
 
     /// Sends all that was due when it began, then returns. A delivery that fails is not tried again in the same pass, and one that
-    /// is enqueued meanwhile waits for the next. It ends early when the transport is paused: [`Pass::paused`] says why.
+    /// is enqueued meanwhile waits for the next. It ends early when the transport is paused: [`RunSummary::paused`] says why.
     ///
     /// # Errors
     /// When the database does not answer; after a conflict with other transactions it is asked again, a few times. What was being sent is
     /// settled as far as possible.
-    pub async fn drain(self) -> Result<Pass, StoreError> {
-        self.drain_until(CancellationToken::new()).await
+    pub async fn drain(self) -> Result<RunSummary, StoreError> {
+        self.drain_until(std::future::pending()).await
     }
 
-    /// [`drain`](Self::drain) that a token can stop, as it does [`run`](Self::run).
+    /// [`drain`](Self::drain) that a future can stop, as it does [`run`](Self::run).
     ///
     /// # Errors
     /// As [`drain`](Self::drain).
-    pub async fn drain_until(self, shutdown: CancellationToken) -> Result<Pass, StoreError> {
+    pub async fn drain_until(self, shutdown: impl Future<Output = ()> + Send) -> Result<RunSummary, StoreError> {
         self.work(RunMode::Drain, shutdown).await
     }
 
-    async fn work(self, mode: RunMode, shutdown: CancellationToken) -> Result<Pass, StoreError> {
+    async fn work(self, mode: RunMode, shutdown: impl Future<Output = ()> + Send) -> Result<RunSummary, StoreError> {
+        let abandon = self.settings.abandon.clone();
         let shared = Arc::new(Shared::new(self.store, self.transport, self.settings, mode != RunMode::Run));
         let background = heartbeat::start(&shared);
-        let result = run::run(&shared, mode, shutdown).await;
+        let stop = CancellationToken::new();
+        let working = run::run(&shared, mode, stop.clone());
+        let signals = async {
+            let stopped = async {
+                shutdown.await;
+                stop.cancel();
+            };
+            let abandoned = async {
+                if let Some(signal) = self.abandon {
+                    signal.await;
+                    abandon.cancel();
+                }
+            };
+            tokio::join!(stopped, abandoned);
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        let result = tokio::select! {
+            biased;
+            never = signals => match never {},
+            result = working => result,
+        };
         background.stop().await;
         result
     }

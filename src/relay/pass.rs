@@ -7,7 +7,7 @@ use postrider_transport::mask_addresses;
 /// What a relay did from its start to its end. Everything counted is committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Pass {
+pub struct RunSummary {
     /// Deliveries that the next hop accepted.
     pub sent: u64,
     /// Attempts after which a delivery waits for another.
@@ -21,7 +21,7 @@ pub struct Pass {
     /// Deliveries that another relay took over while this one was sending them.
     pub lease_lost: u64,
     /// Why the transport was paused at the end, if it was.
-    pub paused: Option<Pause>,
+    pub paused: Option<PausedTransport>,
     /// The senders that were paused at the end. Others were sent.
     pub paused_senders: Vec<PausedSender>,
 }
@@ -49,7 +49,7 @@ impl fmt::Debug for PausedSender {
 /// A transport that cannot send for anybody at present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Pause {
+pub struct PausedTransport {
     /// Its name.
     pub transport: String,
     /// What it said.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Pass;
+use super::RunSummary;
 use super::completer::complete;
 use super::producer::Producer;
 use super::shared::Shared;
@@ -35,7 +35,7 @@ pub(super) async fn run<S: Store, T: Transport>(
     shared: &Arc<Shared<S, T>>,
     mode: RunMode,
     shutdown: CancellationToken,
-) -> Result<Pass, StoreError> {
+) -> Result<RunSummary, StoreError> {
     // It needs no bound: each entry holds a permit.
     let (sender, receiver) = mpsc::unbounded_channel();
     let patience = if mode == RunMode::Run { Duration::MAX } else { PASS_PATIENCE };

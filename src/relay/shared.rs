@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::evidence::{Admission, Call, Change, Evidence, Verdict};
 use super::in_flight::InFlight;
 use super::outage::Outage;
-use super::{Pass, Pause, PausedSender, Settings, outage};
+use super::{PausedSender, PausedTransport, RunSummary, Settings, outage};
 use crate::observe::Event;
 use crate::store::{RelayId, RelayReport, Store, StoreError, StoreErrorKind};
 
@@ -45,7 +45,7 @@ pub(super) struct Shared<S, T> {
     pub(super) in_flight: InFlight,
     /// When leases were last renewed, as far as there were any.
     renewed: Mutex<Instant>,
-    pass: Mutex<Pass>,
+    pass: Mutex<RunSummary>,
 }
 
 impl<S: Store, T: Transport> Shared<S, T> {
@@ -79,16 +79,17 @@ impl<S: Store, T: Transport> Shared<S, T> {
         self.evidence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn count(&self, add: impl FnOnce(&mut Pass)) {
+    pub(super) fn count(&self, add: impl FnOnce(&mut RunSummary)) {
         add(&mut self.pass.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The numbers so far.
-    pub(super) fn pass(&self) -> Pass {
+    pub(super) fn pass(&self) -> RunSummary {
         let mut pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let evidence = self.evidence();
         let transport = || self.transport.name().to_owned();
-        pass.paused = evidence.reason().map(|reason| Pause { transport: transport(), reason: reason.to_owned() });
+        pass.paused =
+            evidence.reason().map(|reason| PausedTransport { transport: transport(), reason: reason.to_owned() });
         let senders = evidence.paused_senders().into_iter();
         pass.paused_senders = senders.map(|(sender, reason)| PausedSender { sender, reason }).collect();
         pass
@@ -164,7 +165,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
         if !held.is_empty() {
             let results = self.ask(|| self.store.renew(&held, self.settings.lease)).await?;
             // A lease may also be gone because its delivery was settled a moment ago; the settlement itself reports a true loss.
-            let gone = held.iter().zip(&results).filter(|(_, result)| **result == crate::delivery::Settled::LeaseLost);
+            let gone = held.iter().zip(&results).filter(|(_, result)| **result == crate::store::Settled::LeaseLost);
             self.in_flight.mark_lost(gone.map(|(key, _)| *key));
         }
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked;

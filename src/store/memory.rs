@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use rows::Rows;
 
 use crate::clock::{Clock, TestClock, from_millis, millis, to_millis};
-use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
-use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, ring};
+use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, ring};
+use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 
 /// Deliveries in memory, with all the rules of a database and none of its durability. Clones share the deliveries.
 ///
@@ -174,7 +174,7 @@ impl Store for MemoryStore {
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
         let mut rows = self.lock();
-        rows.relays.retain(|_, (seen, _)| *seen >= now.saturating_sub(millis(SILENCE)));
+        rows.relays.retain(|_, (seen, _)| *seen >= now.saturating_sub(millis(HEARTBEAT_TTL)));
         rows.relays.insert(report.id, (now, report.clone()));
         Ok(())
     }

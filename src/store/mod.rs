@@ -1,18 +1,25 @@
-//! Where deliveries are kept.
+//! The stores, and what an author of another one needs.
+//!
+//! An application names a store and gives it to [`Outbox::new`](crate::Outbox::new). All else here passes between a [`Relay`](crate::Relay)
+//! and a [`Store`].
 
 mod error;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod floor;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod lane;
+mod lease;
 mod memory;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod new_row;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod recipients;
+mod report;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod session;
+mod settlement;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -20,42 +27,28 @@ mod sqlite;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sqlx_error;
 
-use std::fmt;
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use postrider_transport::{DeliveryId, Encoded};
-use uuid::Uuid;
 
+pub use crate::clock::TestClock;
 pub use error::{StoreError, StoreErrorKind};
+pub use lease::{Claim, ClaimId, LastAttempt, Lease, LeaseKey};
 pub use memory::{MemoryStore, MemoryTransaction};
 #[cfg(feature = "mysql")]
 pub use mysql::MySqlStore;
+pub use new_row::{NewRow, When};
 #[cfg(feature = "postgres")]
 pub use postgres::PgStore;
+pub(crate) use report::HEARTBEAT_TTL;
+pub use report::{RelayId, RelayReport};
+pub use settlement::{Next, RecipientOutcome, Settled, Settlement};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
-use crate::admin::{Changed, Delivery, Filter, Prune, Stats, Summary};
-use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
-
-/// The name of one running relay: new at each start, so that a restarted process is never taken for its former self.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RelayId(Uuid);
-
-impl RelayId {
-    /// A new name.
-    #[allow(clippy::new_without_default, reason = "a default that differs each time would surprise")]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-}
-
-impl fmt::Display for RelayId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::admin::{Filter, Prune, Stats, UpdateOutcome};
+use crate::delivery::{Delivery, DeliverySummary};
 
 /// Tells every relay of this process, and the next one that begins to wait. One alone might be the one whose transport is paused.
 pub(crate) fn ring(bell: &tokio::sync::Notify) {
@@ -63,90 +56,10 @@ pub(crate) fn ring(bell: &tokio::sync::Notify) {
     bell.notify_one();
 }
 
-/// After so long a silence a relay is forgotten: it tells of itself every few seconds.
-pub(crate) const SILENCE: Duration = Duration::from_secs(600);
-
 /// Says that the queue had rows whose mails are gone, by a `TRUNCATE` for instance. There is nothing to be sent, and nobody to be told.
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) fn tell_of_orphans(count: usize) {
     tracing::warn!(count, "removed rows of the queue whose mails somebody has deleted");
-}
-
-/// The name of one claim, new for each. The store keeps it with what the claim leases, so that a claim whose answer never came can be
-/// taken back ([`Store::take_back`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ClaimId(i64);
-
-impl ClaimId {
-    /// A new name.
-    #[allow(clippy::new_without_default, reason = "a default that differs each time would surprise")]
-    pub fn new() -> Self {
-        Self(rand::random_range(1..=i64::MAX))
-    }
-
-    /// The number that a store keeps: positive, and with some 63 bits of chance unlike any other's.
-    pub fn number(self) -> i64 {
-        self.0
-    }
-}
-
-/// What a relay asks for.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Claim {
-    /// Its name.
-    pub id: ClaimId,
-    /// How many deliveries at the most.
-    pub limit: usize,
-    /// How many octets of stored mail ([`Encoded::body`]) at the most, all of them together. One delivery comes in any case, however
-    /// large it is. What does not fit stays due.
-    pub max_bytes: u64,
-    /// How long the lease is to hold.
-    pub lease: Duration,
-    /// Only what was due by then; what is due now, if not given. A pass that ends asks by the time at which it began, so
-    /// that it does not meet again what it has just put off.
-    pub due_by: Option<SystemTime>,
-}
-
-impl Claim {
-    /// Up to `limit` of what is due now, however large.
-    pub fn new(limit: usize, lease: Duration) -> Self {
-        Self { id: ClaimId::new(), limit, max_bytes: u64::MAX, lease, due_by: None }
-    }
-
-    /// Only so many octets of mail, and one mail in any case.
-    #[must_use]
-    pub fn max_bytes(mut self, octets: u64) -> Self {
-        self.max_bytes = octets;
-        self
-    }
-
-    /// Only what was due by then.
-    #[must_use]
-    pub fn due_by(mut self, time: SystemTime) -> Self {
-        self.due_by = Some(time);
-        self
-    }
-}
-
-/// What a relay tells of itself, kept so that another process can show it.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RelayReport {
-    /// Who.
-    pub id: RelayId,
-    /// How many deliveries it holds.
-    pub in_flight: usize,
-    /// Why its transport is paused, if it is. Where it is made of several and some of them are paused, while the relay goes on with the
-    /// others: `failover/ses: `, and why.
-    pub paused: Option<String>,
-}
-
-impl RelayReport {
-    /// What the relay has to say.
-    pub fn new(id: RelayId, in_flight: usize, paused: Option<String>) -> Self {
-        Self { id, in_flight, paused }
-    }
 }
 
 /// A database that keeps deliveries: the side that enqueues and the side that sends.
@@ -242,13 +155,13 @@ pub trait AdminStore: Store {
     fn message(&self, id: DeliveryId) -> impl Future<Output = Result<Option<Encoded>, StoreError>> + Send;
 
     /// A page of deliveries, in the order of their ids, which is that of enqueueing.
-    fn list(&self, filter: &Filter) -> impl Future<Output = Result<Vec<Summary>, StoreError>> + Send;
+    fn list(&self, filter: &Filter) -> impl Future<Output = Result<Vec<DeliverySummary>, StoreError>> + Send;
 
     /// Takes a dead, held, sent or cancelled delivery back to pending, with a fresh budget and no expiry.
-    fn resend(&self, id: DeliveryId) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+    fn resend(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
 
     /// Cancels a pending delivery.
-    fn cancel(&self, id: DeliveryId) -> impl Future<Output = Result<Changed, StoreError>> + Send;
+    fn cancel(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
 
     /// Counts by state, and the relays.
     fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;

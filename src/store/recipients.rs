@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use postrider_transport::Recipient;
 
-use crate::admin::RecipientStatus;
-use crate::delivery::{Lease, RecipientOutcome};
+use crate::delivery::RecipientStatus;
 use crate::state::{RecipientState, State};
+use crate::store::{Lease, RecipientOutcome};
 
 /// Everyone once: a message of somebody else's making may name one twice, and the outcomes are kept by recipient.
 pub(super) fn distinct(mut recipients: Vec<Recipient>) -> Vec<Recipient> {
@@ -52,15 +52,15 @@ pub(super) fn statuses(
 }
 
 /// Takes those who are through out of a lease for everyone. Where it cannot be read who everyone is, it stays as it is.
-pub(super) fn narrow(lease: &mut Lease, recorded: &[RecipientOutcome]) {
+pub(super) fn remove_completed(lease: &mut Lease, recorded: &[RecipientOutcome]) {
     if lease.recipients.is_empty() {
         return;
     }
     let everyone = lease.recipients.len();
     let through: HashSet<_> = recorded.iter().map(|outcome| &outcome.recipient).collect();
     lease.recipients.retain(|recipient| !through.contains(recipient));
-    lease.partial = lease.recipients.len() != everyone;
-    lease.taken = recorded.iter().any(|outcome| outcome.state == RecipientState::Sent);
+    lease.has_completed_recipients = lease.recipients.len() != everyone;
+    lease.any_accepted = recorded.iter().any(|outcome| outcome.state == RecipientState::Sent);
 }
 
 /// The outcomes that stay recorded when a delivery in `state` is resent: those who have the mail, unless everybody has it,

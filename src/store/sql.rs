@@ -8,9 +8,10 @@ use std::time::SystemTime;
 
 use postrider_transport::{DeliveryId, Recipient, Scope};
 
-use crate::admin::{Delivery, Stats, Summary};
-use crate::delivery::{Attempt, LastAttempt, Lease, RecipientOutcome};
-use crate::state::{Outcome, Priority, RecipientState, State, UnknownWord, WhenInDoubt, scope_of};
+use crate::admin::Stats;
+use crate::delivery::Attempt;
+use crate::delivery::{Delivery, DeliverySummary};
+use crate::state::{Outcome, ParseError, Priority, RecipientState, State, WhenInDoubt, scope_of};
 use crate::store::StoreError;
 use crate::store::recipients::{distinct, statuses};
 pub(super) use crate::store::sqlx_error::corrupt;
@@ -18,6 +19,7 @@ pub(super) use crate::store::sqlx_error::corrupt;
 pub(super) use crate::store::sqlx_error::mysql_number;
 #[cfg(feature = "postgres")]
 pub(super) use crate::store::sqlx_error::{is_no_text, is_taken};
+use crate::store::{LastAttempt, Lease, RecipientOutcome};
 
 /// A row of one of the outbox's queries, whatever the database: texts, whole numbers, flags, times.
 pub(super) trait Columns {
@@ -72,8 +74,8 @@ columns!(sqlx::postgres::PgRow, super::postgres::Moment, |moment| moment.0);
 columns!(sqlx::sqlite::SqliteRow, i64, crate::clock::from_millis);
 
 /// A word of ours.
-pub(super) fn word<T: FromStr<Err = UnknownWord>>(row: &impl Columns, column: &str) -> Result<T, StoreError> {
-    row.text(column)?.parse().map_err(|error: UnknownWord| corrupt(&format!("{column}: {error}")))
+pub(super) fn word<T: FromStr<Err = ParseError>>(row: &impl Columns, column: &str) -> Result<T, StoreError> {
+    row.text(column)?.parse().map_err(|error: ParseError| corrupt(&format!("{column}: {error}")))
 }
 
 /// A number that is never negative, and that one can be added to.
@@ -122,7 +124,7 @@ pub(super) fn addressed(
 ) -> Lease {
     let recipients = problems.or(recipients.and_then(parsed), Vec::new());
     let when_in_doubt = problems.or(when_in_doubt, lease.when_in_doubt);
-    Lease { recipients, when_in_doubt, unreadable: problems.first(), ..lease }
+    Lease { recipients, when_in_doubt, malformed: problems.first(), ..lease }
 }
 
 /// An outcome that differs from the delivery's. One that makes no sense is taken for a refusal: nobody is mailed on account of it.
@@ -177,11 +179,11 @@ pub(super) fn attempt(row: &impl Columns) -> Attempt {
 }
 
 /// A row of a list. What makes no sense stands where the last error would.
-pub(super) fn summary(row: &impl Columns, id: DeliveryId) -> Summary {
+pub(super) fn summary(row: &impl Columns, id: DeliveryId) -> DeliverySummary {
     let mut problems = Problems::default();
     let reason = problems.or(row.text_or_null("reason"), None);
     let error = problems.or(row.text_or_null("last_error"), None);
-    let mut summary = Summary {
+    let mut summary = DeliverySummary {
         id,
         state: problems.or(word(row, "state"), State::Dead),
         template_id: problems.or(row.text_or_null("template_id"), None),
@@ -227,7 +229,7 @@ pub(super) fn delivery(
         reason: problems.or(row.text_or_null("reason"), None),
         recipients: statuses(state, recipients, outcomes, reply),
         attempts,
-        unreadable: problems.first(),
+        malformed: problems.first(),
     }
 }
 

@@ -32,7 +32,8 @@ type Script<M> = Box<dyn FnMut(&Call<M>) -> Answer + Send>;
 ///
 /// ```
 /// use postrider::testkit::ScriptedTransport;
-/// use postrider::{Email, Failure, Receipt, Scope};
+/// use postrider::{Email, Failure, Scope};
+/// use postrider::transport::Receipt;
 ///
 /// let transport = ScriptedTransport::<Email>::new()
 ///     .then(Err(Failure::transient(Scope::Message, "busy")))

@@ -63,8 +63,8 @@ async fn a_connection_that_has_become_read_only_is_not_used_again() {
     let pool = pool(options(), 1).await;
     let store = MySqlStore::with_table_prefix(pool.clone(), &prefix).unwrap();
     store.migrate().await.unwrap();
-    let key = postrider::LeaseKey { id: DeliveryId::new(), token: 1 };
-    let relay = postrider::RelayReport::new(postrider::RelayId::new(), 0, None);
+    let key = postrider::store::LeaseKey { id: DeliveryId::new(), token: 1 };
+    let relay = postrider::store::RelayReport::new(postrider::store::RelayId::new(), 0, None);
     let call = async |what| match what {
         "insert" => store.insert(vec![keyed("a"), keyed("b")]).await.map(drop),
         "claim" => store.claim(Claim::new(1, SECOND)).await.map(drop),

@@ -1,6 +1,7 @@
 //! Migrating, rights, odd sessions, what a claim touches, and connections that go away.
 
-use postrider::{Attempt, Lease, Next, Outcome, RelayId, RelayReport, Settled, Settlement, State, StoreError, When};
+use postrider::store::{Lease, Next, RelayId, RelayReport, Settled, Settlement, When};
+use postrider::{Attempt, Outcome, State, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -37,7 +38,7 @@ fn settlement(lease: &Lease, text: &str, next: Next) -> Settlement {
     attempt.error = Some(text.to_owned());
     attempt.reply = Some(text.to_owned());
     attempt.transport = Some(text.to_owned());
-    Settlement { key: lease.key, attempt: Some(attempt), spent: lease.spent + 1, recipients: Vec::new(), next }
+    Settlement::new(lease.key, lease.charged_attempts + 1, next).with_attempt(attempt)
 }
 
 #[tokio::test]
@@ -165,7 +166,7 @@ async fn a_lacking_right_is_told_by_name_and_few_rights_are_enough() {
     relay.migrate().await.unwrap();
     let leases = relay.claim(Claim::new(10, SECOND * 60)).await.unwrap();
     let dead = |lease| settlement(lease, "no", Next::Dead { reason: "no".to_owned() });
-    assert_eq!(relay.settle(&leases.iter().map(dead).collect::<Vec<_>>()).await.unwrap(), [Settled::Done; 3]);
+    assert_eq!(relay.settle(&leases.iter().map(dead).collect::<Vec<_>>()).await.unwrap(), [Settled::Applied; 3]);
     let prune = postrider::Prune::older_than(Duration::ZERO).state(State::Dead);
     assert_eq!(relay.prune(&prune).await.unwrap(), 3);
     assert_eq!(outbox.stats().await.unwrap().dead, 0);
@@ -202,13 +203,13 @@ async fn a_sessions_time_zone_and_modes_change_nothing() {
         let (ours, theirs) = (outbox.store().now().await.unwrap(), store.now().await.unwrap());
         assert!(theirs.duration_since(ours).unwrap_or_default() < SECOND * 1_000, "{zone}");
         assert!(ours.duration_since(theirs).unwrap_or_default() < SECOND * 1_000, "{zone}");
-        assert_eq!(store.cancel(id).await.unwrap(), postrider::Changed::Done);
-        assert_eq!(store.resend(id).await.unwrap(), postrider::Changed::Done);
+        assert_eq!(store.cancel(id).await.unwrap(), postrider::UpdateOutcome::Updated);
+        assert_eq!(store.resend(id).await.unwrap(), postrider::UpdateOutcome::Updated);
         let lease = outbox.store().claim(Claim::new(1, SECOND * 60)).await.unwrap().remove(0);
         assert_eq!(store.claim(Claim::new(1, SECOND * 60)).await.unwrap().len(), 0, "{zone}: the lease was not seen");
         let text = "quotes ' \" ` \\ \\n \n \t NUL \0 bars || ✓ 𝄞 % _ ?";
         let dead = settlement(&lease, text, Next::Dead { reason: text.to_owned() });
-        assert_eq!(store.settle(&[dead]).await.unwrap(), [Settled::Done]);
+        assert_eq!(store.settle(&[dead]).await.unwrap(), [Settled::Applied]);
         let shown = store.get(id).await.unwrap().unwrap();
         assert_eq!(shown.reason.as_deref(), Some(text));
         let attempt = &shown.attempts[0];
@@ -263,7 +264,7 @@ async fn a_claim_walks_over_nothing_that_is_not_due() {
     let sent = |lease: &Lease| settlement(lease, "no", Next::Pending { after: SECOND });
     let settled = store.settle(&leases.iter().map(sent).collect::<Vec<_>>()).await.unwrap();
     let settled_by = rows_read(&pool).await;
-    assert_eq!((leases.len(), settled), (32, vec![Settled::Done; 32]));
+    assert_eq!((leases.len(), settled), (32, vec![Settled::Applied; 32]));
     assert!(leases.iter().all(|lease| ids.contains(&lease.key.id)));
     assert!(claimed - before < 1_000, "a claim of 32 read {} rows", claimed - before);
     assert!(settled_by - claimed < 1_000, "settling 32 read {} rows", settled_by - claimed);
@@ -281,7 +282,7 @@ async fn four_relays_send_each_mail_once_while_others_enqueue() {
         let store = MySqlStore::with_table_prefix(pool(options(), 4).await, &prefix).unwrap();
         let outbox = Outbox::new(store, transport.clone());
         let relay = outbox.relay().concurrency(20).poll(Duration::from_millis(20));
-        workers.push(tokio::spawn(relay.run(shutdown.clone())));
+        workers.push(tokio::spawn(relay.run(shutdown.clone().cancelled_owned())));
         outboxes.push(outbox);
     }
     let writers = outboxes.iter().cloned().map(|outbox| {
@@ -319,7 +320,7 @@ async fn connections_that_are_killed_are_made_anew() {
     let store = MySqlStore::with_table_prefix(pool(relay, 4).await, &prefix).unwrap();
     let shutdown = CancellationToken::new();
     let relay = Outbox::new(store, ScriptedTransport::<Email>::new()).relay().poll(Duration::from_millis(50));
-    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    let worker = tokio::spawn(relay.run(shutdown.clone().cancelled_owned()));
     for _ in 0..5 {
         let id = outbox.enqueue(ada()).await.unwrap();
         let sent = async {
@@ -374,7 +375,7 @@ async fn a_call_whose_connection_is_killed_fails_as_unavailable_and_writes_nothi
     let shown = outbox.get(id).await.unwrap().unwrap();
     assert_eq!((shown.state, shown.attempts.len()), (State::Leased, 0));
     let dead = settlement(&lease, "no", Next::Dead { reason: "no".to_owned() });
-    assert_eq!(store.settle(&[dead]).await.unwrap(), [Settled::Done], "it did not connect anew");
+    assert_eq!(store.settle(&[dead]).await.unwrap(), [Settled::Applied], "it did not connect anew");
 }
 
 /// An operator's call that the server makes the victim of a deadlock is made again.
@@ -419,7 +420,7 @@ async fn an_operator_is_not_told_of_a_deadlock() {
         // The operator's call holds the delivery and waits for this transaction, which now wants the delivery.
         sqlx::query(hold("deliveries")).fetch_all(&mut *other).await.expect("the other one is the victim");
         other.commit().await.unwrap();
-        assert_eq!(changing.await.unwrap().unwrap(), postrider::Changed::Done);
+        assert_eq!(changing.await.unwrap().unwrap(), postrider::UpdateOutcome::Updated);
     }
     assert_eq!(outbox.stats().await.unwrap().pending, 1);
 }

@@ -1,9 +1,7 @@
 //! Databases and sessions that are set up otherwise than usual: every statement of the store works there all the same.
 
-use postrider::{
-    Attempt, Changed, Filter, Lease, Next, Outcome, Prune, RecipientOutcome, RecipientState, RelayId, RelayReport,
-    Settled, Settlement, State,
-};
+use postrider::store::{Lease, Next, RecipientOutcome, RelayId, RelayReport, Settled, Settlement};
+use postrider::{Attempt, Filter, Outcome, Prune, RecipientState, State, UpdateOutcome};
 
 use super::*;
 
@@ -44,7 +42,7 @@ fn attempt(lease: &Lease, outcome: Outcome) -> Attempt {
 }
 
 fn settlement(lease: &Lease, outcome: Outcome, next: Next) -> Settlement {
-    Settlement { key: lease.key, attempt: Some(attempt(lease, outcome)), spent: 0, recipients: Vec::new(), next }
+    Settlement::new(lease.key, 0, next).with_attempt(attempt(lease, outcome))
 }
 
 #[tokio::test]
@@ -112,22 +110,17 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     };
     let settle = async |settlements: &[Settlement]| {
         let settled = store.settle(settlements).await.unwrap();
-        assert_eq!(settled, vec![Settled::Done; settlements.len()], "{label}");
+        assert_eq!(settled, vec![Settled::Applied; settlements.len()], "{label}");
     };
     let leases = claim(2).await;
     let lease = leases.iter().find(|lease| lease.key.id == id).unwrap();
     assert_eq!((&lease.message.body, lease.recipients.len()), (&ours.message.body, 2), "{label}");
     let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
-    assert_eq!(store.renew(&keys, SECOND * 60).await.unwrap(), [Settled::Done; 2], "{label}");
+    assert_eq!(store.renew(&keys, SECOND * 60).await.unwrap(), [Settled::Applied; 2], "{label}");
     // One has it, the other is to have it later; the other program's goes out.
-    let back = Settlement {
-        recipients: vec![RecipientOutcome {
-            recipient: lease.recipients[0].clone(),
-            state: RecipientState::Sent,
-            reply: Some(WORDS.to_owned()),
-        }],
-        ..settlement(lease, Outcome::Transient, Next::Pending { after: Duration::ZERO })
-    };
+    let one = RecipientOutcome::new(lease.recipients[0].clone(), RecipientState::Sent, Some(WORDS.to_owned()));
+    let back =
+        settlement(lease, Outcome::Transient, Next::Pending { after: Duration::ZERO }).with_recipients(vec![one]);
     let other = leases.iter().find(|lease| lease.key.id != id).unwrap();
     settle(&[back, settlement(other, Outcome::Sent, Next::Sent)]).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -147,8 +140,8 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     assert_eq!(store.list(&listed(State::Sent)).await.unwrap()[0].id, other.key.id, "{label}");
     assert_eq!(store.message(id).await.unwrap().unwrap().body, WORDS, "{label}");
 
-    assert_eq!(store.resend(id).await.unwrap(), Changed::Done, "{label}");
-    assert_eq!(store.cancel(id).await.unwrap(), Changed::Done, "{label}");
+    assert_eq!(store.resend(id).await.unwrap(), UpdateOutcome::Updated, "{label}");
+    assert_eq!(store.cancel(id).await.unwrap(), UpdateOutcome::Updated, "{label}");
     store.report(&RelayReport::new(RelayId::new(), 1, Some(WORDS.to_owned()))).await.unwrap();
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.pending, stats.sent, stats.cancelled), (0, 1, 1), "{label}");

@@ -7,11 +7,10 @@ mod settings;
 
 use std::time::Duration;
 
+use postrider::store::{Claim, NewRow};
 use postrider::testkit::ScriptedTransport;
-use postrider::{
-    AdminStore, Claim, DeliveryId, Email, Encoded, EnqueueError, MySqlStore, NewDelivery, NewRow, Outbox, Recipient,
-    Store, StoreErrorKind,
-};
+use postrider::transport::{Encoded, Recipient};
+use postrider::{AdminStore, DeliveryId, Email, EnqueueError, MySqlStore, NewDelivery, Outbox, Store, StoreErrorKind};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 
 use crate::{SECOND, ada, pool};
@@ -285,7 +284,7 @@ async fn a_row_that_makes_no_sense_stops_no_other() {
     run(&pool, &odd).await;
     let good = outbox.store().insert(vec![row()]).await.unwrap()[0];
     let leases = outbox.store().claim(Claim::new(10, SECOND)).await.unwrap();
-    let readable: Vec<_> = leases.iter().filter(|lease| lease.unreadable.is_none()).map(|lease| lease.key.id).collect();
+    let readable: Vec<_> = leases.iter().filter(|lease| lease.malformed.is_none()).map(|lease| lease.key.id).collect();
     assert_eq!((leases.len(), readable), (2, vec![good]));
 }
 

@@ -1,7 +1,9 @@
 //! Calls that are dropped, connections that are of no more use, transactions that get in each other's way, servers that are slow or full.
 
-use postrider::{Claim, Filter, Lease, LeaseKey, NewRow, Next, Prune, RelayId, RelayReport, Settled, Settlement};
-use postrider::{Message, Recipient};
+use postrider::Message;
+use postrider::store::{Claim, Lease, LeaseKey, NewRow, Next, RelayId, RelayReport, Settled, Settlement};
+use postrider::transport::Recipient;
+use postrider::{Filter, Prune};
 use sqlx::ConnectOptions;
 
 use super::*;
@@ -20,7 +22,9 @@ fn keyed(key: &str) -> NewRow {
 }
 
 fn retry(lease: &Lease) -> Settlement {
-    Settlement { next: Next::Pending { after: SECOND }, ..pool::sent(lease) }
+    let mut settlement = pool::sent(lease);
+    settlement.next = Next::Pending { after: SECOND };
+    settlement
 }
 
 /// Runs a call again and again, dropped one poll later each time, until it comes to its end.
@@ -139,15 +143,15 @@ async fn what_loses_against_another_transaction_is_made_again() {
     conflicts().await;
     let leases = store.claim(Claim::new(2, SECOND * 60)).await.unwrap();
     conflicts().await;
-    assert_eq!(store.renew(&[leases[0].key], SECOND * 60).await.unwrap(), [Settled::Done]);
+    assert_eq!(store.renew(&[leases[0].key], SECOND * 60).await.unwrap(), [Settled::Applied]);
     conflicts().await;
     let settled = store.settle(&[pool::sent(&leases[0]), retry(&leases[1])]).await.unwrap();
-    assert_eq!(settled, [Settled::Done; 2]);
+    assert_eq!(settled, [Settled::Applied; 2]);
     conflicts().await;
-    assert_eq!(outbox.cancel(leases[1].key.id).await.unwrap(), postrider::Changed::Done);
+    assert_eq!(outbox.cancel(leases[1].key.id).await.unwrap(), postrider::UpdateOutcome::Updated);
     for id in ids {
         conflicts().await;
-        assert_eq!(outbox.resend(id).await.unwrap(), postrider::Changed::Done);
+        assert_eq!(outbox.resend(id).await.unwrap(), postrider::UpdateOutcome::Updated);
     }
     conflicts().await;
     store.report(&RelayReport::new(RelayId::new(), 0, None)).await.unwrap();

@@ -85,8 +85,8 @@ async fn a_text_that_is_no_utf_8_becomes_a_dead_letter() {
     fresh().get(id).await.unwrap();
     fresh().message(id).await.unwrap_err();
     fresh().list(&Filter::new()).await.unwrap();
-    assert_eq!(fresh().resend(id).await.unwrap(), postrider::Changed::Done);
-    assert_eq!(fresh().cancel(id).await.unwrap(), postrider::Changed::Done);
+    assert_eq!(fresh().resend(id).await.unwrap(), postrider::UpdateOutcome::Updated);
+    assert_eq!(fresh().cancel(id).await.unwrap(), postrider::UpdateOutcome::Updated);
     run(&pool, "INSERT INTO postrider.relays (id, seen_at, in_flight, paused) VALUES ('a', now(), 0, E'\\xff')").await;
     assert_eq!(fresh().stats().await.unwrap().relays.len(), 1);
     pool.close().await;

@@ -1,6 +1,7 @@
 //! How much a relay's statements read, whatever the server believes of the queue.
 
-use postrider::{Lease, LeaseKey, Message, Next};
+use postrider::Message;
+use postrider::store::{Lease, LeaseKey, Next};
 
 use super::*;
 
@@ -26,7 +27,7 @@ async fn claims_read_little(statements: &[String]) {
         let (one, store) = planning(mode, &pool, &schema).await;
         for limit in [32, 500] {
             let before = read_so_far(&one, &schema).await;
-            let leases = store.claim(postrider::Claim::new(limit, SECOND * 60)).await.unwrap();
+            let leases = store.claim(postrider::store::Claim::new(limit, SECOND * 60)).await.unwrap();
             assert_eq!(leases.len(), limit);
             let after = read_so_far(&one, &schema).await;
             let (rows, pages) = (after.0 - before.0, after.1 - before.1);
@@ -104,12 +105,12 @@ async fn send_away(store: &PgStore, one: &PgPool, schema: &str, claims: usize) -
     let mut read = Vec::new();
     for _ in 0..claims {
         let before = visited_so_far(one, schema).await;
-        let leases = store.claim(postrider::Claim::new(500, SECOND * 60)).await.unwrap();
+        let leases = store.claim(postrider::store::Claim::new(500, SECOND * 60)).await.unwrap();
         read.push(visited_so_far(one, schema).await - before);
         assert_eq!(leases.len(), 500);
         let settlements: Vec<_> = leases.iter().map(pool::sent).collect();
         let settled = store.settle(&settlements).await.unwrap();
-        assert!(settled.iter().all(|settled| *settled == postrider::Settled::Done));
+        assert!(settled.iter().all(|settled| *settled == postrider::store::Settled::Applied));
     }
     // Now and then a claim looks from the beginning, but not twice in a row.
     *read[read.len() - 2..].iter().min().unwrap()
@@ -139,7 +140,7 @@ async fn a_transaction_held_open_does_not_make_claims_walk_over_what_was_sent() 
 
 /// Every statement of a relay on the queue, once.
 async fn all_of_a_relay(store: &PgStore) {
-    let leases = store.claim(postrider::Claim::new(4, SECOND * 60)).await.unwrap();
+    let leases = store.claim(postrider::store::Claim::new(4, SECOND * 60)).await.unwrap();
     let unknown = LeaseKey { id: DeliveryId::new(), token: 1 };
     store.renew(&leases.iter().map(|lease| lease.key).chain([unknown]).collect::<Vec<_>>(), SECOND * 60).await.unwrap();
     let lost = Lease::new(unknown, std::time::SystemTime::now(), ada().encode().unwrap(), Vec::new());
@@ -186,11 +187,15 @@ async fn what_is_renewed_or_settled_is_looked_for_by_its_key() {
     run(&pool, &format!("VACUUM ANALYZE \"{schema}\".queue")).await;
     for mode in ["force_custom_plan", "force_generic_plan"] {
         let (one, store) = planning(mode, &pool, &schema).await;
-        let leases = store.claim(postrider::Claim::new(1_000, SECOND * 60)).await.unwrap();
+        let leases = store.claim(postrider::store::Claim::new(1_000, SECOND * 60)).await.unwrap();
         let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
         let (sent, retried) = leases.split_at(500);
         let sent: Vec<_> = sent.iter().map(pool::sent).collect();
-        let again = |lease| postrider::Settlement { next: Next::Pending { after: SECOND * 60 }, ..pool::sent(lease) };
+        let again = |lease: &Lease| {
+            let mut settlement = pool::sent(lease);
+            settlement.next = Next::Pending { after: SECOND * 60 };
+            settlement
+        };
         let retried: Vec<_> = retried.iter().map(again).collect();
         let mut before = read_so_far(&one, &schema).await.0;
         for what in ["renewing", "sent", "retried"] {
@@ -199,7 +204,7 @@ async fn what_is_renewed_or_settled_is_looked_for_by_its_key() {
                 "sent" => store.settle(&sent).await,
                 _ => store.settle(&retried).await,
             };
-            assert!(done.unwrap().iter().all(|settled| *settled == postrider::Settled::Done));
+            assert!(done.unwrap().iter().all(|settled| *settled == postrider::store::Settled::Applied));
             let after = read_so_far(&one, &schema).await.0;
             assert!(after - before < 5_000, "{mode}, {what}: {} rows of the queue were read", after - before);
             before = after;

@@ -136,7 +136,7 @@ async fn a_commit_wakes_a_relay_in_another_process() {
     let elsewhere = PgPoolOptions::new().max_connections(3).connect(&url("PG")).await.unwrap();
     let store = PgStore::in_schema(elsewhere, &schema).unwrap();
     let relay = Outbox::new(store, ScriptedTransport::<Email>::new()).relay().poll(SECOND * 10_000);
-    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    let worker = tokio::spawn(relay.run(shutdown.clone().cancelled_owned()));
     tokio::time::sleep(Duration::from_millis(300)).await;
     for _ in 0..3 {
         let mut tx = pool.begin().await.unwrap();
@@ -190,7 +190,7 @@ async fn connections_that_are_killed_are_made_anew_and_listen_again() {
     let store = PgStore::in_schema(relay_pool, &schema).unwrap();
     let shutdown = CancellationToken::new();
     let relay = Outbox::new(store, ScriptedTransport::<Email>::new()).relay().poll(Duration::from_millis(200));
-    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    let worker = tokio::spawn(relay.run(shutdown.clone().cancelled_owned()));
     for _ in 0..5 {
         let id = outbox.enqueue(ada()).await.unwrap();
         until_sent(&outbox, id).await;
@@ -302,7 +302,11 @@ async fn it_works_behind_a_pooler_in_transaction_mode() {
     outbox.migrate().await.unwrap();
     let shutdown = CancellationToken::new();
     let workers: Vec<_> = (0..3)
-        .map(|_| tokio::spawn(outbox.relay().concurrency(5).poll(Duration::from_millis(50)).run(shutdown.clone())))
+        .map(|_| {
+            tokio::spawn(
+                outbox.relay().concurrency(5).poll(Duration::from_millis(50)).run(shutdown.clone().cancelled_owned()),
+            )
+        })
         .collect();
     let mut ids = Vec::new();
     for n in 0..60 {
@@ -352,7 +356,7 @@ async fn a_pool_of_one_connection_is_enough() {
     let pool = PgPoolOptions::new().max_connections(1).connect(&url("PG")).await.unwrap();
     let outbox = Outbox::new(PgStore::in_schema(pool, &schema).unwrap(), ScriptedTransport::<Email>::new());
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().run(shutdown.clone().cancelled_owned()));
     let id = outbox.enqueue(ada()).await.unwrap();
     until_sent(&outbox, id).await;
     shutdown.cancel();

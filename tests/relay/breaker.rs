@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{Backoff, Email, Failure, Receipt, Scope, State};
+use postrider::transport::Receipt;
+use postrider::{Backoff, Email, Failure, Scope, State};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Diary, ada, eager, get, outbox, until};
@@ -57,7 +58,7 @@ async fn a_pause_probes_with_one_message_and_ends_by_itself() {
     let pause = Backoff::new(Duration::from_millis(20), Duration::from_millis(40));
     let relay = outbox.relay().concurrency(4).retry(eager()).pause(pause).observer(diary.clone());
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    let worker = tokio::spawn(relay.run(shutdown.clone().cancelled_owned()));
     // The first four fail together; after that each pause is followed by one probe.
     until("some probes failed", || async { diary.count("paused") >= 5 }).await;
     let calls = transport.calls().len();
@@ -88,7 +89,7 @@ async fn one_message_that_upsets_the_transport_does_not_block_the_others() {
     outbox.enqueue_all((0..20).map(|_| ada())).await.unwrap();
     let pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(10));
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().concurrency(2).pause(pause).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().concurrency(2).pause(pause).run(shutdown.clone().cancelled_owned()));
     until("the others are sent", || async { outbox.stats().await.unwrap().sent == 20 }).await;
     shutdown.cancel();
     worker.await.unwrap().unwrap();
@@ -102,7 +103,7 @@ async fn the_next_hop_says_how_long_the_pause_is_at_the_least() {
     let id = outbox.enqueue(ada()).await.unwrap();
     let shutdown = CancellationToken::new();
     let short = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
-    let worker = tokio::spawn(outbox.relay().pause(short).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().pause(short).run(shutdown.clone().cancelled_owned()));
     until("it is sent", || async { get(&outbox, id).await.state == State::Sent }).await;
     shutdown.cancel();
     worker.await.unwrap().unwrap();
@@ -126,14 +127,14 @@ async fn a_pass_soon_after_a_pause_tries_for_itself() {
 #[tokio::test]
 async fn a_probe_that_comes_to_no_call_is_followed_by_another() {
     let (broken, transport) = broken();
-    let clock = postrider::TestClock::new();
+    let clock = postrider::store::TestClock::new();
     let store = postrider::MemoryStore::with_test_clock(clock.clone());
     let outbox = postrider::Outbox::new(store, transport.clone());
     outbox.enqueue(ada()).await.unwrap();
     let pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(10));
     let shutdown = CancellationToken::new();
     let relay = outbox.relay().concurrency(2).pause(pause).poll(Duration::from_millis(5));
-    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    let worker = tokio::spawn(relay.run(shutdown.clone().cancelled_owned()));
     until("it is paused", || async { !transport.calls().is_empty() }).await;
     // What the probes find has all expired, so that none of them comes to a call.
     let expired = postrider::NewDelivery::new(ada()).expires_at(clock.now());
@@ -158,7 +159,7 @@ async fn an_urgent_message_that_upsets_the_transport_blocks_nobody_either() {
     outbox.enqueue_all((0..10).map(|_| ada())).await.unwrap();
     let pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(10));
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().concurrency(1).pause(pause).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().concurrency(1).pause(pause).run(shutdown.clone().cancelled_owned()));
     until("the others are sent", || async { outbox.stats().await.unwrap().sent == 10 }).await;
     shutdown.cancel();
     worker.await.unwrap().unwrap();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{Email, Failover, Failure, MemoryStore, Outbox, Receipt, RoundRobin, Scope, State, Tap, Transport};
+use postrider::transport::{Failover, Receipt, RoundRobin, Tap};
+use postrider::{Email, Failure, MemoryStore, Outbox, Scope, State, Transport};
 
 use crate::support::{Diary, ada, eager};
 
@@ -106,7 +107,7 @@ async fn a_tap_sees_what_a_relay_sends() {
 #[tokio::test]
 async fn a_wait_for_a_limit_costs_no_attempt_and_no_lease() {
     let scripted = ScriptedTransport::<Email>::new();
-    let limited = postrider::RateLimit::new(scripted.clone(), 1, Duration::from_millis(150));
+    let limited = postrider::transport::RateLimit::new(scripted.clone(), 1, Duration::from_millis(150));
     let outbox = Outbox::new(MemoryStore::new(), limited);
     let ids = outbox.enqueue_all((0..8).map(|_| ada())).await.unwrap();
     let pass = outbox.relay().lease(Duration::from_millis(100)).retry(eager()).drain().await.unwrap();

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{Email, Outbox, Receipt};
+use postrider::transport::Receipt;
+use postrider::{Email, Outbox};
 
 use crate::support::{ada, outbox};
 

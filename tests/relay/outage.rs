@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use postrider::testkit::ScriptedTransport;
-use postrider::{
-    Claim, ClaimId, DeliveryId, Email, Lease, LeaseKey, MemoryStore, MemoryTransaction, NewRow, Outbox, Receipt,
-    RelayId, RelayReport, Settled, Settlement, Store, StoreError, StoreErrorKind,
+use postrider::store::{
+    Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement,
 };
+use postrider::testkit::ScriptedTransport;
+use postrider::transport::Receipt;
+use postrider::{DeliveryId, Email, MemoryStore, Outbox, Store, StoreError, StoreErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Diary, ada, until};
@@ -131,7 +132,7 @@ async fn an_outage_is_told_of_once_and_work_resumes_by_itself() {
     let diary = Diary::default();
     let shutdown = CancellationToken::new();
     let relay = outbox.relay().poll(Duration::from_millis(5)).observer(diary.clone());
-    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    let worker = tokio::spawn(relay.run(shutdown.clone().cancelled_owned()));
     for outage in 1..=2 {
         outbox.enqueue(ada()).await.unwrap();
         until("it is sent", || async { transport.calls().len() == outage }).await;
@@ -159,7 +160,7 @@ async fn a_database_that_says_nothing_is_given_up_and_asked_again() {
     outbox.enqueue(ada()).await.unwrap();
     let diary = Diary::default();
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().observer(diary.clone()).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().observer(diary.clone()).run(shutdown.clone().cancelled_owned()));
     tokio::time::sleep(Duration::from_secs(100)).await;
     let counted = Outbox::enqueue_only(store.store.clone());
     until("it is settled", || async { counted.stats().await.unwrap().sent == 1 }).await;
@@ -182,7 +183,7 @@ async fn results_wait_for_the_database_and_are_not_lost() {
     let outbox = Outbox::new(store.clone(), transport.clone());
     outbox.enqueue_all((0..8).map(|_| ada())).await.unwrap();
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().concurrency(8).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().concurrency(8).run(shutdown.clone().cancelled_owned()));
     until("settling fails", || async { store.refused.load(Ordering::SeqCst) >= 3 }).await;
     store.down.store(false, Ordering::SeqCst);
     let counted = Outbox::enqueue_only(store.store.clone());
@@ -214,7 +215,7 @@ async fn a_late_answer_ends_no_outage() {
     outbox.enqueue(ada()).await.unwrap();
     let (diary, shutdown) = (Diary::default(), CancellationToken::new());
     let relay = outbox.relay().poll(Duration::from_millis(5)).observer(diary.clone());
-    let worker = tokio::spawn(relay.run(shutdown.clone()));
+    let worker = tokio::spawn(relay.run(shutdown.clone().cancelled_owned()));
     until("the result is being written", || async { store.batches() == 1 }).await;
     store.cut();
     until("it tells", || async { diary.count("store unavailable") == 1 }).await;
@@ -262,7 +263,7 @@ async fn conflicts_without_end_are_told_of() {
         assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}");
     }
     let (diary, shutdown) = (Diary::default(), CancellationToken::new());
-    let worker = tokio::spawn(outbox.relay().observer(diary.clone()).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().observer(diary.clone()).run(shutdown.clone().cancelled_owned()));
     until("it tells", || async { diary.count("store unavailable") == 1 }).await;
     store.conflicts.store(0, Ordering::SeqCst);
     until("it is sent", || async { diary.count("sent") == 1 && diary.count("store recovered") == 1 }).await;

@@ -3,10 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use postrider::store::TestClock;
 use postrider::testkit::ScriptedTransport;
+use postrider::transport::{Class, Receipt, Refusal};
 use postrider::{
-    Changed, Class, Email, Event, Failure, MemoryStore, NewDelivery, Outbox, Outcome, Receipt, RecipientState, Refusal,
-    RetryPolicy, Scope, State, TestClock, WhenInDoubt,
+    Email, Event, Failure, MemoryStore, NewDelivery, Outbox, Outcome, RecipientState, RetryPolicy, Scope, State,
+    UpdateOutcome, WhenInDoubt,
 };
 
 use crate::support::{Diary, SECOND, ada, eager, email, get, outbox};
@@ -64,7 +66,7 @@ async fn a_permanent_failure_is_a_dead_letter_and_its_hook_runs_once_after_the_c
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (record, inspect) = (Arc::clone(&seen), outbox.clone());
     let relay = outbox.relay().on_dead_letter(move |event| {
-        if let Event::DeadLettered { id, template_id, reason } = event {
+        if let Event::DeadLettered { id, template_id, reason, .. } = event {
             // The store in memory answers at once, so that its future can be polled on the spot.
             let state = futures_util::FutureExt::now_or_never(inspect.get(*id)).unwrap().unwrap().unwrap().state;
             record.lock().unwrap().push((*id, template_id.map(str::to_owned), (*reason).to_owned(), state));
@@ -172,7 +174,7 @@ async fn in_doubt_is_sent_again_or_held_as_its_sender_wished() {
     assert_eq!((shown.state, shown.reason.as_deref()), (State::InDoubt, Some("in doubt: no answer")));
     assert_eq!(diary.count("held"), 1);
     assert_eq!(get(&outbox, again).await.state, State::Sent);
-    assert_eq!(outbox.resend(held).await.unwrap(), Changed::Done);
+    assert_eq!(outbox.resend(held).await.unwrap(), UpdateOutcome::Updated);
     relay().drain().await.unwrap();
     assert_eq!(get(&outbox, held).await.state, State::Sent);
 }
@@ -209,7 +211,7 @@ async fn a_resend_has_a_fresh_budget_and_another_idempotency_key() {
     let id = outbox.enqueue(ada()).await.unwrap();
     outbox.relay().drain().await.unwrap();
     assert_eq!(get(&outbox, id).await.state, State::Dead);
-    assert_eq!(outbox.resend(id).await.unwrap(), Changed::Done);
+    assert_eq!(outbox.resend(id).await.unwrap(), UpdateOutcome::Updated);
     outbox.relay().drain().await.unwrap();
     let shown = get(&outbox, id).await;
     let history: Vec<_> = shown.attempts.iter().map(|a| (a.number, a.cycle, a.outcome)).collect();
@@ -250,7 +252,7 @@ async fn no_setting_and_no_answer_is_too_large() {
     assert_eq!((pass.sent, pass.paused.is_some()), (0, true));
     assert_eq!(get(&outbox, never).await.state, State::Pending);
     let shutdown = tokio_util::sync::CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().poll(Duration::MAX).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().poll(Duration::MAX).run(shutdown.clone().cancelled_owned()));
     tokio::time::sleep(Duration::from_millis(20)).await;
     shutdown.cancel();
     worker.await.unwrap().unwrap();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{Email, NewDelivery, Outcome, Receipt, State, WhenInDoubt};
+use postrider::transport::Receipt;
+use postrider::{Email, NewDelivery, Outcome, State, WhenInDoubt};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,7 @@ async fn a_stop_in_mid_send_finishes_what_is_on_its_way_and_begins_nothing() {
     let outbox = outbox(transport.clone());
     outbox.enqueue_all((0..10).map(|_| ada())).await.unwrap();
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().concurrency(3).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().concurrency(3).run(shutdown.clone().cancelled_owned()));
     until("three are on their way", || async { transport.calls().len() == 3 }).await;
     shutdown.cancel();
     tokio::time::sleep(Duration::from_millis(30)).await;
@@ -49,8 +50,8 @@ async fn a_second_signal_waits_no_longer_and_leaves_the_truth_behind() {
     let resent = outbox.enqueue(ada()).await.unwrap();
     let held = outbox.enqueue(NewDelivery::new(ada()).when_in_doubt(WhenInDoubt::Hold)).await.unwrap();
     let (first, second) = (CancellationToken::new(), CancellationToken::new());
-    let relay = outbox.relay().grace(SECOND * 10_000).abandon_on(second.clone());
-    let worker = tokio::spawn(relay.run(first.clone()));
+    let relay = outbox.relay().grace(SECOND * 10_000).abandon_on(second.clone().cancelled_owned());
+    let worker = tokio::spawn(relay.run(first.clone().cancelled_owned()));
     until("both are on their way", || async { transport.calls().len() == 2 }).await;
     first.cancel();
     second.cancel();
@@ -67,7 +68,7 @@ async fn the_grace_ends_as_well() {
     let outbox = outbox(transport.clone());
     let id = outbox.enqueue(ada()).await.unwrap();
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().grace(Duration::from_millis(20)).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().grace(Duration::from_millis(20)).run(shutdown.clone().cancelled_owned()));
     until("it is on its way", || async { transport.calls().len() == 1 }).await;
     shutdown.cancel();
     tokio::time::timeout(SECOND * 20, worker).await.expect("it stops").unwrap().unwrap();
@@ -78,7 +79,7 @@ async fn the_grace_ends_as_well() {
 async fn an_idle_relay_stops_at_once() {
     let outbox = outbox(ScriptedTransport::new());
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(outbox.relay().poll(SECOND * 10_000).run(shutdown.clone()));
+    let worker = tokio::spawn(outbox.relay().poll(SECOND * 10_000).run(shutdown.clone().cancelled_owned()));
     tokio::time::sleep(Duration::from_millis(20)).await;
     shutdown.cancel();
     tokio::time::timeout(SECOND * 20, worker).await.expect("it stops").unwrap().unwrap();
@@ -91,7 +92,7 @@ async fn a_token_that_is_cancelled_before_the_start_sends_nothing() {
     outbox.enqueue(ada()).await.unwrap();
     let shutdown = CancellationToken::new();
     shutdown.cancel();
-    outbox.relay().run(shutdown).await.unwrap();
+    outbox.relay().run(shutdown.cancelled_owned()).await.unwrap();
     assert!(transport.calls().is_empty());
 }
 
@@ -100,12 +101,12 @@ async fn a_dropped_relay_leaves_deliveries_that_others_take_over() {
     let (gate, transport) = waiting();
     let outbox = outbox(transport.clone());
     let id = outbox.enqueue(ada()).await.unwrap();
-    let worker = tokio::spawn(outbox.relay().lease(Duration::from_millis(100)).run(CancellationToken::new()));
+    let worker = tokio::spawn(outbox.relay().lease(Duration::from_millis(100)).run(std::future::pending()));
     until("it is on its way", || async { transport.calls().len() == 1 }).await;
     worker.abort();
     gate.add_permits(100);
     let shutdown = CancellationToken::new();
-    let heir = tokio::spawn(outbox.relay().poll(Duration::from_millis(10)).run(shutdown.clone()));
+    let heir = tokio::spawn(outbox.relay().poll(Duration::from_millis(10)).run(shutdown.clone().cancelled_owned()));
     until("it is taken over", || async { get(&outbox, id).await.state == State::Sent }).await;
     shutdown.cancel();
     heir.await.unwrap().unwrap();

@@ -65,7 +65,7 @@ impl Diary {
 impl Observer for Diary {
     fn on_event(&self, event: &Event<'_>) {
         let line = match event {
-            Event::Claimed { count } => format!("claimed {count}"),
+            Event::Claimed { count, .. } => format!("claimed {count}"),
             Event::AttemptFinished { number, outcome, .. } => format!("attempt {number} {outcome}"),
             Event::Sent { refused, .. } => format!("sent {refused}"),
             Event::RetryScheduled { charged, .. } => format!("retry {charged}"),

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use postrider::store::TestClock;
 use postrider::testkit::ScriptedTransport;
+use postrider::transport::{Class, Outgoing, Receipt, Refusal};
 use postrider::{
-    AdminStore, Backoff, Class, DeliveryId, Event, Failure, MemoryStore, NewDelivery, Observer, Outbox, Outcome,
-    Outgoing, Priority, Receipt, Refusal, Relay, Scope, State, TestClock, Transport,
+    AdminStore, Backoff, DeliveryId, Event, Failure, MemoryStore, NewDelivery, Observer, Outbox, Outcome, Priority,
+    Relay, Scope, State, Transport,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,7 +57,7 @@ fn sayings() -> [(&'static str, Said); 5] {
 /// Runs a relay for some time.
 async fn run_for<S: postrider::Store, T: Transport>(relay: Relay<S, T>, time: Duration) {
     let stop = CancellationToken::new();
-    let worker = tokio::spawn(relay.seed(7).run(stop.clone()));
+    let worker = tokio::spawn(relay.seed(7).run(stop.clone().cancelled_owned()));
     tokio::time::sleep(time).await;
     stop.cancel();
     worker.await.unwrap().unwrap();
@@ -153,7 +155,7 @@ async fn drains_by_the_clock_give_up_nobody_for_a_quota() {
 async fn all_of_2_500_recipients_are_sent_to_by_hundreds_whatever_the_rest_is_told() {
     for (class, sure) in [(Class::Transient, true), (Class::Transient, false), (Class::Permanent, false)] {
         let transport = ScriptedTransport::new().answering(move |call| {
-            let refusal = |to: &postrider::Recipient| {
+            let refusal = |to: &postrider::transport::Recipient| {
                 let refusal = Refusal::new(to.as_str(), class, "552 too many recipients");
                 if sure { refusal } else { refusal.unsure() }
             };

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider::store::TestClock;
 use postrider::{
-    AdminStore, Backoff, Delivery, MemoryStore, NewDelivery, Outbox, Priority, RetryPolicy, State, TestClock,
-    WhenInDoubt,
+    AdminStore, Backoff, Delivery, MemoryStore, NewDelivery, Outbox, Priority, RetryPolicy, State, WhenInDoubt,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -131,12 +131,12 @@ impl Fleet {
                     .grace(settings.grace)
             };
             match world.plan.passes {
-                None => drop(relay(0).run(token).await),
+                None => drop(relay(0).run(token.cancelled_owned()).await),
                 Some(every) => {
                     while !token.is_cancelled() {
                         turn += 1;
                         // A database that does not answer ends the pass, and the next one begins.
-                        drop(relay(turn).drain_until(token.clone()).await);
+                        drop(relay(turn).drain_until(token.clone().cancelled_owned()).await);
                         tokio::time::sleep(every).await;
                     }
                 }

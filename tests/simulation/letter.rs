@@ -1,6 +1,7 @@
 //! What is mailed: as little as a message can be.
 
-use postrider::{CodecError, Encoded, Message, Recipient};
+use postrider::Message;
+use postrider::transport::{CodecError, Encoded, Recipient};
 
 /// A mail of the plan, by its number, and who sends it to whom.
 #[derive(Debug, Clone)]

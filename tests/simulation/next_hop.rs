@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use postrider::{Class, Failure, Outgoing, Receipt, Refusal, Scope, Transport};
+use postrider::transport::{Class, Outgoing, Receipt, Refusal};
+use postrider::{Failure, Scope, Transport};
 use tokio::time::Instant;
 
 use crate::dice::Dice;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use postrider::{Class, Scope};
+use postrider::Scope;
+use postrider::transport::Class;
 
 use crate::dice::Dice;
 

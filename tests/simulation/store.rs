@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use postrider::{
-    Claim, ClaimId, DeliveryId, Lease, LeaseKey, MemoryStore, MemoryTransaction, NewRow, RelayId, RelayReport, Settled,
-    Settlement, Store, StoreError, StoreErrorKind,
+use postrider::store::{
+    Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement,
 };
+use postrider::{DeliveryId, MemoryStore, Store, StoreError, StoreErrorKind};
 
 use crate::dice::Dice;
 use crate::next_hop::World;

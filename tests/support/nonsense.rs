@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use postrider::store::Claim;
 use postrider::testkit::ScriptedTransport;
-use postrider::{AdminStore, Claim, DeliveryId, Email, Filter, Outbox, Outcome, State};
+use postrider::{AdminStore, DeliveryId, Email, Filter, Outbox, Outcome, State};
 
 /// How a database names things.
 pub(crate) struct Dialect<'a> {

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use postrider::store::{Claim, Lease, Next, Settled, Settlement};
 use postrider::testkit::ScriptedTransport;
-use postrider::{
-    AdminStore, Attempt, Claim, Email, Lease, Next, Outbox, Outcome, Settled, Settlement, Store, StoreErrorKind,
-};
+use postrider::{AdminStore, Attempt, Email, Outbox, Outcome, Store, StoreErrorKind};
 use sqlx::{Database, Pool};
-use tokio_util::sync::CancellationToken;
 
 use crate::{SECOND, ada};
 
@@ -18,8 +16,8 @@ pub(crate) async fn can_be_closed_whatever_a_relay_keeps<S: Store + AdminStore, 
 ) {
     outbox.enqueue_all((0..5_000).map(|_| ada())).await.unwrap();
     // One relay is dropped in mid-work, another one works on.
-    let dropped = tokio::spawn(outbox.relay().concurrency(100).run(CancellationToken::new()));
-    let relay = tokio::spawn(outbox.relay().concurrency(100).run(CancellationToken::new()));
+    let dropped = tokio::spawn(outbox.relay().concurrency(100).run(std::future::pending()));
+    let relay = tokio::spawn(outbox.relay().concurrency(100).run(std::future::pending()));
     while outbox.stats().await.unwrap().sent < 1_000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -61,7 +59,7 @@ pub(crate) async fn keeps_a_connection_until_the_backlog_is_at_its_end<S: Store,
     in_use(pool, 0).await;
     for count in [2, 20, 2, 16] {
         let settlements: Vec<_> = leases.drain(..count).map(|lease| sent(&lease)).collect();
-        assert_eq!(store.settle(&settlements).await.unwrap(), vec![Settled::Done; count]);
+        assert_eq!(store.settle(&settlements).await.unwrap(), vec![Settled::Applied; count]);
         // What is given back is given back in a moment.
         tokio::time::sleep(Duration::from_millis(100)).await;
         in_use(pool, if leases.len() == 38 { 0 } else { 1 }).await;
@@ -82,11 +80,6 @@ async fn in_use<D: Database>(pool: &Pool<D>, expected: usize) {
 
 /// What a relay writes of a mail that was taken.
 pub(crate) fn sent(lease: &Lease) -> Settlement {
-    Settlement {
-        key: lease.key,
-        attempt: Some(Attempt::new(1, 1, lease.claimed_at, lease.claimed_at, Outcome::Sent)),
-        spent: 1,
-        recipients: Vec::new(),
-        next: Next::Sent,
-    }
+    let attempt = Attempt::new(1, 1, lease.claimed_at, lease.claimed_at, Outcome::Sent);
+    Settlement::new(lease.key, 1, Next::Sent).with_attempt(attempt)
 }

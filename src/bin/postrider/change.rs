@@ -1,6 +1,6 @@
 //! Resending and cancelling.
 
-use postrider::{AdminStore, Changed, DeliveryId};
+use postrider::{AdminStore, DeliveryId, UpdateOutcome};
 
 use crate::fail::Fail;
 use crate::output::Out;
@@ -29,12 +29,12 @@ struct Tally {
 }
 
 impl Tally {
-    fn tell(&mut self, id: DeliveryId, changed: Changed, out: &mut Out) -> Result<(), Fail> {
-        self.left += usize::from(changed != Changed::Done);
+    fn tell(&mut self, id: DeliveryId, changed: UpdateOutcome, out: &mut Out) -> Result<(), Fail> {
+        self.left += usize::from(changed != UpdateOutcome::Updated);
         match changed {
-            Changed::Done => out.line(format_args!("{id} {}", self.word)),
-            Changed::LeftAs(state) => out.line(format_args!("{id} left as it was: {state}")),
-            Changed::NotFound => out.line(format_args!("{id} not found")),
+            UpdateOutcome::Updated => out.line(format_args!("{id} {}", self.word)),
+            UpdateOutcome::Unchanged(state) => out.line(format_args!("{id} left as it was: {state}")),
+            UpdateOutcome::NotFound => out.line(format_args!("{id} not found")),
         }
     }
 

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use postrider::{AddressError, AdminStore, Attachment, Email, Mailbox, NewDelivery, Outbox, Priority, WhenInDoubt};
+use postrider::transport::AddressError;
+use postrider::{AdminStore, Attachment, Email, Mailbox, NewDelivery, Outbox, Priority, WhenInDoubt};
 
 use crate::args::Enqueue;
 use crate::fail::Fail;

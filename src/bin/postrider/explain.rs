@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use postrider::Scope;
 use postrider::smtp::{self, Explanation, Stage};
-use postrider::{Class, Scope};
+use postrider::transport::Class;
 use serde_json::{Value, json};
 
 use crate::args::Explain;

@@ -68,7 +68,7 @@ impl Observer for Progress {
 impl Counts {
     fn count(&mut self, event: &Event<'_>) {
         let counter = match event {
-            Event::Claimed { count } => {
+            Event::Claimed { count, .. } => {
                 self.in_flight += u64::try_from(*count).unwrap_or(0);
                 return;
             }
@@ -80,7 +80,7 @@ impl Counts {
                 self.paused = None;
                 return;
             }
-            Event::StoreUnavailable { error } => {
+            Event::StoreUnavailable { error, .. } => {
                 self.database = Some(error.to_string());
                 return;
             }
@@ -137,28 +137,57 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use postrider::DeliveryId;
+    use postrider::transport::{Outgoing, Receipt};
+    use postrider::{Email, Failure, MemoryStore, NewDelivery, Outbox, Priority, Scope, Transport, WhenInDoubt};
 
     use super::*;
 
+    /// Does as the recipient's name says.
+    struct ByName;
+
+    impl Transport for ByName {
+        type Message = Email;
+
+        fn name(&self) -> &'static str {
+            "smtp"
+        }
+
+        async fn send(&self, outgoing: &Outgoing<Email>) -> Result<Receipt, Failure> {
+            match outgoing.recipients()[0].as_str() {
+                "busy@example.com" => Err(Failure::transient(Scope::Message, "later")),
+                "nobody@example.com" => Err(Failure::permanent(Scope::Message, "never")),
+                "who-knows@example.com" => Err(Failure::maybe_accepted("no answer")),
+                "out@example.com" => Err(Failure::permanent(Scope::Transport, "535\x1b[2J")),
+                _ => Ok(Receipt::new()),
+            }
+        }
+    }
+
+    fn to(name: &str) -> NewDelivery<Email> {
+        let email = Email::builder().from("shop@example.com").to(format!("{name}@example.com")).text("Hello").build();
+        NewDelivery::new(email.unwrap()).when_in_doubt(WhenInDoubt::Hold)
+    }
+
+    #[tokio::test]
+    async fn the_line_follows_a_relay() {
+        let outbox = Outbox::new(MemoryStore::new(), ByName);
+        let progress = Progress::default();
+        let drain = || outbox.relay().concurrency(1).observer(progress.clone()).drain();
+        outbox.enqueue_all(["ada", "busy", "nobody"].map(to)).await.unwrap();
+        drain().await.unwrap();
+        assert_eq!(progress.line().counts.text(), "sent 1 · retried 1 · dead 1 · in flight 0");
+        outbox.enqueue_all([to("who-knows"), to("out").priority(Priority::BULK)]).await.unwrap();
+        drain().await.unwrap();
+        let text = progress.line().counts.text();
+        assert!(text.starts_with("sent 1 · retried 1 · dead 1 · in doubt 1 · in flight 0 · paused: smtp: "), "{text}");
+        outbox.enqueue(to("bob")).await.unwrap();
+        drain().await.unwrap();
+        assert!(progress.line().counts.text().starts_with("sent 2"), "{}", progress.line().counts.text());
+    }
+
     #[test]
-    fn the_line_follows_the_events() {
-        let mut counts = Counts::default();
-        let id = DeliveryId::new();
-        counts.count(&Event::Claimed { count: 5 });
-        counts.count(&Event::Sent { id, refused: 0 });
-        counts.count(&Event::RetryScheduled { id, after: BEAT, charged: true });
-        counts.count(&Event::RetryScheduled { id, after: BEAT, charged: false });
-        counts.count(&Event::DeadLettered { id, template_id: None, reason: "permanent" });
-        assert_eq!(counts.text(), "sent 1 · retried 1 · dead 1 · in flight 1");
-        counts.count(&Event::TransportPaused { transport: "smtp", reason: "535\x1b[2J", pause: BEAT });
-        counts.count(&Event::Held { id, reason: "who knows" });
-        assert_eq!(
-            counts.text(),
-            "sent 1 · retried 1 · dead 1 · in doubt 1 · in flight 0 · paused: smtp: 535\\u{1b}[2J"
-        );
-        counts.count(&Event::TransportResumed { transport: "smtp" });
-        counts.count(&Event::LeaseLost { id });
-        assert_eq!(counts.text(), "sent 1 · retried 1 · dead 1 · in doubt 1 · in flight 0");
+    fn what_would_move_a_cursor_is_shown_and_not_done() {
+        let counts = Counts { paused: Some("smtp: 535\x1b[2J".to_owned()), ..Counts::default() };
+        assert_eq!(counts.text(), "sent 0 · retried 0 · dead 0 · in flight 0 · paused: smtp: 535\\u{1b}[2J");
     }
 }

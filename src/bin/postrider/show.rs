@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use postrider::{AdminStore, Attempt, Delivery, DeliveryId, Filter, Outbox, RelayStatus, Scope, Stats, Summary};
+use postrider::{
+    AdminStore, Attempt, Delivery, DeliveryId, DeliverySummary, Filter, Outbox, RelayStatus, Scope, Stats,
+};
 use serde_json::{Value, json};
 
 use crate::args::List;
@@ -40,7 +42,7 @@ pub(crate) async fn list<S: AdminStore>(which: &List, store: &S, out: &mut Out) 
     Ok(())
 }
 
-fn summary_json(summary: &Summary) -> Value {
+fn summary_json(summary: &DeliverySummary) -> Value {
     json!({
         "id": summary.id.to_string(),
         "state": summary.state.as_str(),
@@ -52,8 +54,8 @@ fn summary_json(summary: &Summary) -> Value {
     })
 }
 
-fn summary_line(summary: &Summary) -> String {
-    let Summary { id, state, attempts, .. } = summary;
+fn summary_line(summary: &DeliverySummary) -> String {
+    let DeliverySummary { id, state, attempts, .. } = summary;
     let due = or_dash(summary.due_at.map(time));
     let template = or_dash(summary.template_id.clone());
     let error = summary.last_error.as_deref().map(printable).unwrap_or_default();
@@ -87,7 +89,7 @@ fn delivery_json(delivery: &Delivery) -> Value {
         "cycle": delivery.cycle,
         "recipients": recipients.collect::<Vec<_>>(),
         "attempts": delivery.attempts.iter().map(attempt_json).collect::<Vec<_>>(),
-        "unreadable": delivery.unreadable,
+        "malformed": delivery.malformed,
     })
 }
 
@@ -117,7 +119,7 @@ fn delivery_lines(delivery: &Delivery, out: &mut Out) -> Result<(), Fail> {
     line("id", Some(delivery.id.to_string()))?;
     line("state", Some(delivery.state.to_string()))?;
     line("why", delivery.reason.clone())?;
-    line("unreadable", delivery.unreadable.clone())?;
+    line("malformed", delivery.malformed.clone())?;
     line("template", delivery.template_id.clone())?;
     line("key", delivery.key.clone())?;
     line("priority", Some(delivery.priority.level().to_string()))?;

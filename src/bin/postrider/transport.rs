@@ -3,7 +3,8 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use postrider::{BoxTransport, Email, Failover, Redirect, RoundRobin, Timeout};
+use postrider::transport::{Failover, Redirect, RoundRobin, Timeout};
+use postrider::{BoxTransport, Email};
 
 use crate::combined::{self, Plan};
 use crate::fail::Fail;
@@ -110,7 +111,7 @@ fn carry_out<'a>(plan: Plan<'a>, each: Each<'a>, connections: &'a mut Connection
 
 #[cfg(feature = "rate-limit")]
 fn limited(transport: BoxTransport<Email>, messages: u32, period: Duration) -> Result<BoxTransport<Email>, Fail> {
-    Ok(BoxTransport::new(postrider::RateLimit::new(transport, messages, period)))
+    Ok(BoxTransport::new(postrider::transport::RateLimit::new(transport, messages, period)))
 }
 
 #[cfg(not(feature = "rate-limit"))]

@@ -1,6 +1,7 @@
 //! Sending.
 
-use postrider::{AdminStore, Outbox, Pass, RetryPolicy, mask_addresses};
+use postrider::transport::mask_addresses;
+use postrider::{AdminStore, Outbox, RetryPolicy, RunSummary};
 use serde_json::json;
 
 use crate::args::Work;
@@ -35,13 +36,17 @@ pub(crate) async fn run<S: AdminStore>(how: Work, store: S, signals: &Caught, ou
         .lease(how.lease)
         .poll(how.poll)
         .retry(retry)
-        .abandon_on(stop.abandon);
+        .abandon_on(stop.abandon.cancelled_owned());
     let drawing = progress.clone().map(|progress| tokio::spawn(progress.draw()));
     if let Some(progress) = &progress {
         relay = relay.observer(progress.clone());
     }
     let stopping = stop.graceful.clone();
-    let pass = if how.drain { relay.drain_until(stop.graceful).await } else { relay.run(stop.graceful).await };
+    let pass = if how.drain {
+        relay.drain_until(stop.graceful.cancelled_owned()).await
+    } else {
+        relay.run(stop.graceful.cancelled_owned()).await
+    };
     connections.close().await;
     if let Some(drawing) = drawing {
         drawing.abort();
@@ -84,7 +89,7 @@ pub(crate) async fn run<S: AdminStore>(how: Work, store: S, signals: &Caught, ou
     }
 }
 
-fn summary_json(pass: &Pass) -> serde_json::Value {
+fn summary_json(pass: &RunSummary) -> serde_json::Value {
     json!({
         "sent": pass.sent,
         "retried": pass.retried,
@@ -100,8 +105,8 @@ fn summary_json(pass: &Pass) -> serde_json::Value {
     })
 }
 
-fn summary(pass: &Pass) -> String {
-    let Pass { sent, retried, dead, in_doubt, .. } = pass;
+fn summary(pass: &RunSummary) -> String {
+    let RunSummary { sent, retried, dead, in_doubt, .. } = pass;
     let mut line = format!("sent {sent}, retried {retried}, dead {dead}, in doubt {in_doubt}");
     for (name, count) in [("given back", pass.released), ("lease lost", pass.lease_lost)] {
         if count > 0 {

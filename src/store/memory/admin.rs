@@ -6,8 +6,9 @@ use postrider_transport::{DeliveryId, Encoded};
 
 use super::MemoryStore;
 use super::rows::Row;
-use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
+use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::{from_millis, millis};
+use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
 use crate::store::recipients::{kept_on_resend, statuses};
 use crate::store::{AdminStore, StoreError};
@@ -20,8 +21,8 @@ fn due_at(row: &Row) -> Option<std::time::SystemTime> {
     (row.state == State::Pending).then(|| from_millis(row.due))
 }
 
-fn summary(id: DeliveryId, row: &Row) -> Summary {
-    Summary {
+fn summary(id: DeliveryId, row: &Row) -> DeliverySummary {
+    DeliverySummary {
         id,
         state: row.shown_state(),
         template_id: row.template_id.clone(),
@@ -55,7 +56,7 @@ impl AdminStore for MemoryStore {
                 reason: row.reason.clone(),
                 recipients: statuses(row.state, row.recipients.clone(), &row.recorded, reply),
                 attempts: row.attempts.clone(),
-                unreadable: None,
+                malformed: None,
             }
         }))
     }
@@ -64,7 +65,7 @@ impl AdminStore for MemoryStore {
         Ok(self.lock().deliveries.get(&id).map(|row| row.message.clone()))
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
+    async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let wanted = |(id, row): &(&DeliveryId, &Row)| {
             filter.state.is_none_or(|state| row.shown_state() == state)
                 && filter.template_id.as_ref().is_none_or(|template| row.template_id.as_ref() == Some(template))
@@ -75,14 +76,14 @@ impl AdminStore for MemoryStore {
         Ok(rows.deliveries.iter().filter(wanted).take(limit).map(|(id, row)| summary(*id, row)).collect())
     }
 
-    async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let now = self.clock.now_millis();
         let mut rows = self.lock();
         let Some(row) = rows.deliveries.get_mut(&id) else {
-            return Ok(Changed::NotFound);
+            return Ok(UpdateOutcome::NotFound);
         };
         if row.state == State::Pending {
-            return Ok(Changed::LeftAs(row.shown_state()));
+            return Ok(UpdateOutcome::Unchanged(row.shown_state()));
         }
         row.recorded = kept_on_resend(row.state, &row.recipients, &row.recorded);
         row.state = State::Pending;
@@ -90,22 +91,22 @@ impl AdminStore for MemoryStore {
         row.expires = None;
         row.cycle += 1;
         row.cycle_started = now;
-        row.spent = 0;
+        row.charged_attempts = 0;
         rows.requeue(id, now);
         drop(rows);
         crate::store::ring(&self.bell);
-        Ok(Changed::Done)
+        Ok(UpdateOutcome::Updated)
     }
 
-    async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let mut rows = self.lock();
         match rows.deliveries.get(&id).map(Row::shown_state) {
-            None => Ok(Changed::NotFound),
+            None => Ok(UpdateOutcome::NotFound),
             Some(State::Pending) => {
                 rows.cancel(id);
-                Ok(Changed::Done)
+                Ok(UpdateOutcome::Updated)
             }
-            Some(state) => Ok(Changed::LeftAs(state)),
+            Some(state) => Ok(UpdateOutcome::Unchanged(state)),
         }
     }
 

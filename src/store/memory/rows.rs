@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 use crate::clock::{from_millis, millis, to_millis};
-use crate::delivery::{
-    Attempt, LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When,
-};
+use crate::delivery::Attempt;
 use crate::state::{Outcome, Priority, State, WhenInDoubt};
-use crate::store::recipients::{distinct, narrow};
+use crate::store::recipients::{distinct, remove_completed};
 use crate::store::{Claim, ClaimId, RelayId, RelayReport, StoreError, StoreErrorKind};
+use crate::store::{LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
 
 #[derive(Default)]
 pub(super) struct Rows {
@@ -44,7 +43,7 @@ pub(super) struct Row {
     pub(super) reason: Option<String>,
     pub(super) cycle: u32,
     pub(super) cycle_started: i64,
-    pub(super) spent: u32,
+    pub(super) charged_attempts: u32,
     pub(super) made: u32,
     pub(super) attempts: Vec<Attempt>,
 }
@@ -109,7 +108,7 @@ impl Rows {
             reason: None,
             cycle: 1,
             cycle_started: due.max(now),
-            spent: 0,
+            charged_attempts: 0,
             made: 0,
             attempts: Vec::new(),
         };
@@ -144,7 +143,7 @@ impl Rows {
         row.token += 1;
         if let Some(since) = lost {
             row.made += 1;
-            row.spent += 1;
+            row.charged_attempts += 1;
             row.attempts.push(Attempt::new(row.made, row.cycle, from_millis(since), from_millis(now), Outcome::Lost));
         }
         let key = LeaseKey { id, token: row.token };
@@ -153,14 +152,14 @@ impl Rows {
             template_id: row.template_id.clone(),
             attempts: row.made,
             cycle: row.cycle,
-            spent: row.spent,
+            charged_attempts: row.charged_attempts,
             cycle_started_at: from_millis(row.cycle_started),
             expires_at: row.expires.map(from_millis),
             when_in_doubt: row.when_in_doubt,
             lost: lost.is_some(),
             ..Lease::new(key, from_millis(now), row.message.clone(), row.recipients.clone())
         };
-        narrow(&mut lease, &row.recorded);
+        remove_completed(&mut lease, &row.recorded);
         Some(lease.with_last(row.attempts.last().map(LastAttempt::from)))
     }
 
@@ -213,12 +212,12 @@ impl Rows {
             row.made = attempt.number;
             row.attempts.push(attempt.clone());
         }
-        row.spent = settlement.spent;
+        row.charged_attempts = settlement.charged_attempts;
         let (state, reason) = match &settlement.next {
             Next::Pending { after } => {
                 let due = now.saturating_add(millis(*after).max(1));
                 self.move_in_queue(id, due);
-                return Settled::Done;
+                return Settled::Applied;
             }
             Next::Sent => (State::Sent, None),
             Next::Dead { reason } => (State::Dead, Some(reason.clone())),
@@ -226,7 +225,7 @@ impl Rows {
         };
         (row.state, row.reason) = (state, reason);
         self.leave_queue(id);
-        Settled::Done
+        Settled::Applied
     }
 
     pub(super) fn renew(&mut self, key: LeaseKey, until: i64) -> Settled {
@@ -234,7 +233,7 @@ impl Rows {
             return Settled::LeaseLost;
         }
         self.move_in_queue(key.id, until);
-        Settled::Done
+        Settled::Applied
     }
 
     pub(super) fn first_due(&self) -> Option<i64> {

@@ -9,10 +9,11 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use super::MySqlStore;
 use super::rows::{id, list, numbered, outcome_item, recorded};
 use super::sql::{BEGIN, BEGIN_SNAPSHOT};
-use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
+use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::micros;
-use crate::delivery::RecipientOutcome;
+use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
+use crate::store::RecipientOutcome;
 use crate::store::recipients::kept_on_resend;
 use crate::store::session::undisturbed;
 use crate::store::sql::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
@@ -84,19 +85,19 @@ impl MySqlStore {
             .collect()
     }
 
-    async fn try_resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn try_resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
         self.lock(&mut tx, id).await?;
         let Some(row) = self.find(&mut tx, id).await? else {
             tx.rollback().await?;
-            return session.finish(Ok(Changed::NotFound));
+            return session.finish(Ok(UpdateOutcome::NotFound));
         };
         let state: State = word(&row, "state")?;
         if matches!(state, State::Pending | State::Leased) {
             // At once, not whenever the connection is next used: a claim passes by rows that are locked.
             tx.rollback().await?;
-            return session.finish(Ok(Changed::LeftAs(state)));
+            return session.finish(Ok(UpdateOutcome::Unchanged(state)));
         }
         let outcomes = self.outcomes(&mut tx, id).await?;
         // Who it was for may make no sense, and then it becomes a dead letter again, with the reason.
@@ -124,21 +125,21 @@ impl MySqlStore {
         self.about(&mut tx, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await?;
         tx.commit().await?;
         crate::store::ring(&self.bell);
-        session.finish(Ok(Changed::Done))
+        session.finish(Ok(UpdateOutcome::Updated))
     }
 
-    async fn try_cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn try_cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
         self.lock(&mut tx, id).await?;
         let Some(row) = self.find(&mut tx, id).await? else {
             tx.rollback().await?;
-            return session.finish(Ok(Changed::NotFound));
+            return session.finish(Ok(UpdateOutcome::NotFound));
         };
         let state: State = word(&row, "state")?;
         if state != State::Pending {
             tx.rollback().await?;
-            return session.finish(Ok(Changed::LeftAs(state)));
+            return session.finish(Ok(UpdateOutcome::Unchanged(state)));
         }
         let text = self.sql.fill(
             "INSERT INTO {p}ended (delivery_id, state, ended_at, token, attempts, cycle)
@@ -150,7 +151,7 @@ impl MySqlStore {
         self.sql.query(&text).bind(now).bind(id.as_uuid()).bind(now).execute(&mut *tx).await?;
         self.about(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
         tx.commit().await?;
-        session.finish(Ok(Changed::Done))
+        session.finish(Ok(UpdateOutcome::Updated))
     }
 
     /// Deletes in portions, each from where the last one ended, so that no transaction grows long.
@@ -244,7 +245,7 @@ impl AdminStore for MySqlStore {
         row.map(|row| Ok(Encoded { format: row.text("format")?.into(), body: row.text("body")?.into() })).transpose()
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
+    async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let text = self.sql.fill(&format!(
             "SELECT s.*, (SELECT COUNT(*) FROM {{p}}attempts a WHERE a.delivery_id = s.id) AS attempts,
                  (SELECT a.error FROM {{p}}attempts a WHERE a.delivery_id = s.id ORDER BY a.number DESC LIMIT 1) AS last_error
@@ -269,11 +270,11 @@ impl AdminStore for MySqlStore {
         rows.iter().map(|row| Ok(summary(row, id(row, "id")?))).collect()
     }
 
-    async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         undisturbed(|| self.try_resend(id)).await
     }
 
-    async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         undisturbed(|| self.try_cancel(id)).await
     }
 

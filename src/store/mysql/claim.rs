@@ -10,12 +10,13 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use super::rows::{attempt_item, id, list, numbered, recorded};
 use super::sql::{BEGIN, Sql};
 use crate::clock::{from_micros, micros, to_micros};
-use crate::delivery::{Attempt, LastAttempt, Lease, LeaseKey, RecipientOutcome};
+use crate::delivery::Attempt;
 use crate::state::Outcome;
 use crate::store::floor::{Floor, Floors};
-use crate::store::recipients::narrow;
+use crate::store::recipients::remove_completed;
 use crate::store::sql::{Columns, Problems, addressed, corrupt, count, last_attempt, word};
 use crate::store::{Claim, StoreError};
+use crate::store::{LastAttempt, Lease, LeaseKey, RecipientOutcome};
 
 pub(super) async fn claim(
     connection: &mut MySqlConnection,
@@ -207,13 +208,13 @@ fn lease(
         template_id: message.text_or_null("template_id")?,
         attempts: count(&mut problems, "attempts").saturating_add(u32::from(lost)),
         cycle: count(&mut problems, "cycle"),
-        spent: count(&mut problems, "spent").saturating_add(u32::from(lost)),
+        charged_attempts: count(&mut problems, "spent").saturating_add(u32::from(lost)),
         cycle_started_at: row.time("cycle_started_at")?,
         expires_at: row.time_or_null("expires_at")?,
         lost,
         ..Lease::new(key, from_micros(now), Encoded { format, body }, Vec::new())
     };
     let mut lease = addressed(lease, message.text("recipients"), word(message, "when_in_doubt"), problems);
-    narrow(&mut lease, recorded);
+    remove_completed(&mut lease, recorded);
     Ok(lease)
 }

@@ -9,8 +9,8 @@ use sqlx::{Connection, Row};
 use super::rows::id;
 use super::sql::{BEGIN, PORTIONS, Sql};
 use crate::clock::{micros, to_micros};
-use crate::delivery::{NewRow, When};
 use crate::store::sql::{corrupt, recipients_json};
+use crate::store::{NewRow, When};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// What one statement carries at the most, unless a single mail is larger: well under the 16 MiB that a MariaDB server takes if

@@ -22,12 +22,12 @@ use session::Session;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
-use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::floor::{Floor, Floors};
 use crate::store::lane::{Lane, MANY};
 use crate::store::session::undisturbed;
 use crate::store::sql::{Columns, unsigned};
-use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
+use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
+use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 
 /// Deliveries in a MySQL (8.0.16 or later) or MariaDB (10.6 or later) database, in InnoDB tables beside the caller's own. The tests run
 /// it on MySQL 9.7 and MariaDB 10.11. The database's character set and the session's `sql_mode` may be any.
@@ -292,7 +292,7 @@ impl Store for MySqlStore {
             .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
             .bind(report.paused.clone());
         told.execute(&mut *session).await?;
-        let forget = self.sql.query(&self.sql.forget).bind(now).bind(micros(SILENCE));
+        let forget = self.sql.query(&self.sql.forget).bind(now).bind(micros(HEARTBEAT_TTL));
         forget.execute(&mut *session).await?;
         session.finish(Ok(()))
     }

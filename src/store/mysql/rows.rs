@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::sql::Sql;
 use crate::clock::to_micros;
-use crate::delivery::{Attempt, LeaseKey, RecipientOutcome};
+use crate::delivery::Attempt;
 use crate::store::StoreError;
 use crate::store::sql::outcome;
+use crate::store::{LeaseKey, RecipientOutcome};
 
 pub(super) fn id(row: &MySqlRow, column: &str) -> Result<DeliveryId, StoreError> {
     Ok(row.try_get::<Uuid, _>(column)?.into())
@@ -88,8 +89,8 @@ pub(super) fn end_item(key: LeaseKey, state: &str, reason: Option<&str>, at: i64
 }
 
 /// A delivery that goes back into the queue.
-pub(super) fn back_item(id: DeliveryId, due_at: i64, called: bool, spent: u32, partial: bool) -> Value {
-    json!([hex(id), due_at, u8::from(called), i32::try_from(spent).unwrap_or(i32::MAX), u8::from(partial)])
+pub(super) fn back_item(id: DeliveryId, due_at: i64, called: bool, charged_attempts: u32, partial: bool) -> Value {
+    json!([hex(id), due_at, u8::from(called), i32::try_from(charged_attempts).unwrap_or(i32::MAX), u8::from(partial)])
 }
 
 /// The outcomes that differ from their delivery's, of all the deliveries given.

@@ -11,10 +11,10 @@ use sqlx::mysql::MySqlConnection;
 use super::rows::{attempt_item, back_item, end_item, id, keys, list, numbered, outcome_item, sent_item};
 use super::sql::{BEGIN, Sql};
 use crate::clock::micros;
-use crate::delivery::{LeaseKey, Next, Settled, Settlement};
 use crate::state::State;
 use crate::store::sql::Columns;
 use crate::store::{ClaimId, StoreError};
+use crate::store::{LeaseKey, Next, Settled, Settlement};
 
 /// A row of the queue that is locked and held under the token that was given.
 struct Held {
@@ -69,7 +69,7 @@ pub(super) async fn settle(
         match &settlement.next {
             Next::Pending { after } => {
                 let due_at = now.saturating_add(micros(*after).max(1_000));
-                back.push(back_item(settlement.key.id, due_at, called, settlement.spent, partial));
+                back.push(back_item(settlement.key.id, due_at, called, settlement.charged_attempts, partial));
             }
             // The attempt's own row is all that a sent delivery needs to be known by.
             Next::Sent if called => {}
@@ -96,7 +96,7 @@ pub(super) async fn settle(
         }
     }
     tx.commit().await?;
-    Ok(first.into_iter().map(|first| if first { Settled::Done } else { Settled::LeaseLost }).collect())
+    Ok(first.into_iter().map(|first| if first { Settled::Applied } else { Settled::LeaseLost }).collect())
 }
 
 /// Writes a batch of which all was plainly sent. Nothing is written, and nothing returned, where it is another, or one of the leases
@@ -110,7 +110,7 @@ async fn settle_sent(
         return Ok(None);
     }
     let mut firsts = HashSet::with_capacity(settlements.len());
-    let results = settlements.iter().map(|s| if firsts.insert(s.key) { Settled::Done } else { Settled::LeaseLost });
+    let results = settlements.iter().map(|s| if firsts.insert(s.key) { Settled::Applied } else { Settled::LeaseLost });
     let results: Vec<Settled> = results.collect();
     let mut tx = connection.begin_with(BEGIN).await?;
     let left = sql.query(&sql.leave_held).bind(keys(firsts.iter())).execute(&mut *tx).await?.rows_affected();
@@ -118,7 +118,7 @@ async fn settle_sent(
         tx.rollback().await?;
         return Ok(None);
     }
-    let first = settlements.iter().zip(&results).filter(|(_, result)| **result == Settled::Done);
+    let first = settlements.iter().zip(&results).filter(|(_, result)| **result == Settled::Applied);
     let sent = first.filter_map(|(s, _)| Some(sent_item(s.key, s.attempt.as_ref()?)));
     sql.query(&sql.record_sent).bind(list(sent)).execute(&mut *tx).await?;
     tx.commit().await?;
@@ -165,5 +165,5 @@ pub(super) async fn renew(
     }
     sql.query(&sql.renew).bind(keys(held.keys())).bind(now.saturating_add(micros(lease))).execute(&mut *tx).await?;
     tx.commit().await?;
-    Ok(wanted.iter().map(|key| if held.contains_key(key) { Settled::Done } else { Settled::LeaseLost }).collect())
+    Ok(wanted.iter().map(|key| if held.contains_key(key) { Settled::Applied } else { Settled::LeaseLost }).collect())
 }

@@ -12,10 +12,11 @@ use super::PgStore;
 use super::call::Call;
 use super::rows::{id, recorded};
 use super::sql::Sql;
-use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
+use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::micros;
-use crate::delivery::RecipientOutcome;
+use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
+use crate::store::RecipientOutcome;
 use crate::store::recipients::kept_on_resend;
 use crate::store::session::undisturbed;
 use crate::store::sql::{Columns, Problems, attempt, delivery, recipients, stats, summary, unsigned, word};
@@ -46,9 +47,9 @@ fn where_state(state: Option<State>) -> &'static str {
 }
 
 /// Commits what was changed, and gives back at once what was locked for nothing.
-async fn finish(call: Call, changed: Result<Changed, StoreError>) -> Result<Changed, StoreError> {
+async fn finish(call: Call, changed: Result<UpdateOutcome, StoreError>) -> Result<UpdateOutcome, StoreError> {
     match changed {
-        Ok(Changed::Done) | Err(_) => call.finish(changed).await,
+        Ok(UpdateOutcome::Updated) | Err(_) => call.finish(changed).await,
         Ok(left) => call.undo(left).await,
     }
 }
@@ -153,15 +154,15 @@ impl PgStore {
         Ok(Some(delivery(&row, id, attempts, &outcomes)))
     }
 
-    async fn resend_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn resend_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let uuid = id.as_uuid();
         self.lock(call, uuid).await?;
         let Some(row) = self.find(call, uuid).await? else {
-            return Ok(Changed::NotFound);
+            return Ok(UpdateOutcome::NotFound);
         };
         let state: State = word(&row, "state")?;
         if matches!(state, State::Pending | State::Leased) {
-            return Ok(Changed::LeftAs(state));
+            return Ok(UpdateOutcome::Unchanged(state));
         }
         let outcomes = outcomes(call, &self.sql, uuid).await?;
         // Who it was for may make no sense, and then it becomes a dead letter again, with the reason.
@@ -192,18 +193,18 @@ impl PgStore {
         self.sql.query(&text).bind(uuid).execute(&mut *call).await?;
         let ring = sqlx::query("SELECT pg_notify($1, '')").bind(self.sql.channel()).persistent(self.sql.is_prepared());
         ring.execute(&mut *call).await?;
-        Ok(Changed::Done)
+        Ok(UpdateOutcome::Updated)
     }
 
-    async fn cancel_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn cancel_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let uuid = id.as_uuid();
         self.lock(call, uuid).await?;
         let Some(row) = self.find(call, uuid).await? else {
-            return Ok(Changed::NotFound);
+            return Ok(UpdateOutcome::NotFound);
         };
         let state: State = word(&row, "state")?;
         if state != State::Pending {
-            return Ok(Changed::LeftAs(state));
+            return Ok(UpdateOutcome::Unchanged(state));
         }
         let text = self.text(
             r#"WITH gone AS (DELETE FROM "{s}".queue WHERE delivery_id = $2 RETURNING *)
@@ -213,7 +214,7 @@ impl PgStore {
                    token = excluded.token, attempts = excluded.attempts, cycle = excluded.cycle"#,
         );
         self.sql.query(&text).bind(self.test_now()).bind(uuid).execute(&mut *call).await?;
-        Ok(Changed::Done)
+        Ok(UpdateOutcome::Updated)
     }
 
     async fn stats_in(&self, call: &mut PgConnection) -> Result<Stats, StoreError> {
@@ -273,7 +274,7 @@ impl AdminStore for PgStore {
         row.map(message).transpose()
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
+    async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let text = self.text(&format!(
             r#"SELECT s.*, (SELECT count(*) FROM "{{s}}".attempts a WHERE a.delivery_id = s.id) AS attempts,
                    (SELECT a.error FROM "{{s}}".attempts a WHERE a.delivery_id = s.id ORDER BY number DESC LIMIT 1) AS last_error
@@ -293,20 +294,20 @@ impl AdminStore for PgStore {
         rows.iter().map(|row| Ok(summary(row, id(row, "id")?))).collect()
     }
 
-    async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let changed = self.reading(|| async {
             let mut call = self.transaction().await?;
             let changed = self.resend_in(&mut call, id).await;
             finish(call, changed).await
         });
         let changed = changed.await?;
-        if changed == Changed::Done {
+        if changed == UpdateOutcome::Updated {
             self.bell.ring();
         }
         Ok(changed)
     }
 
-    async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let changed = self.reading(|| async {
             let mut call = self.transaction().await?;
             let changed = self.cancel_in(&mut call, id).await;

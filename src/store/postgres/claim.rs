@@ -14,11 +14,11 @@ use super::plans;
 use super::rows::{Moment, recorded};
 use super::sql::{Sql, USUAL_FORMAT, USUAL_IN_DOUBT, USUAL_PRIORITY};
 use crate::clock::{from_micros, micros, to_micros};
-use crate::delivery::{LastAttempt, Lease, LeaseKey, RecipientOutcome};
 use crate::store::floor::{Floor, Floors};
-use crate::store::recipients::narrow;
+use crate::store::recipients::remove_completed;
 use crate::store::sql::{Problems, addressed, corrupt, last_attempt};
 use crate::store::{Claim, StoreError};
+use crate::store::{LastAttempt, Lease, LeaseKey, RecipientOutcome};
 
 /// The columns of the claim, in their order: a name would be looked up for each row anew.
 mod column {
@@ -63,7 +63,7 @@ pub(super) async fn claim(
         outcomes.entry(id).or_default().push(outcome);
     }
     for taken in taken.iter_mut().filter(|taken| taken.partial) {
-        narrow(&mut taken.lease, outcomes.get(&taken.place.1).map_or(&[][..], Vec::as_slice));
+        remove_completed(&mut taken.lease, outcomes.get(&taken.place.1).map_or(&[][..], Vec::as_slice));
     }
     let mut last = last_attempts(connection, sql, again).await?;
     Ok(taken.into_iter().map(|taken| taken.lease.with_last(last.remove(&taken.place.1))).collect())
@@ -167,7 +167,7 @@ fn taken(row: &PgRow, body: &[u8]) -> Result<Taken, StoreError> {
         template_id: problems.or(text(row, column::TEMPLATE_ID), None).map(str::to_owned),
         attempts: problems.or(count(attempts), 0),
         cycle: problems.or(count(cycle), 1),
-        spent: problems.or(count(spent), 0),
+        charged_attempts: problems.or(count(spent), 0),
         cycle_started_at: time_or_null(row, column::CYCLE_STARTED_AT)?.unwrap_or(dated_at),
         expires_at: time_or_null(row, column::EXPIRES_AT)?,
         lost: lost != 0,

@@ -27,12 +27,12 @@ use settle::History;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
-use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::floor::Floors;
 use crate::store::lane::Lane;
 use crate::store::session::{Session, undisturbed};
 use crate::store::sql::{Columns, is_no_text, is_taken};
-use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
+use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
+use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 
 /// Deliveries in a PostgreSQL database (13 or later), in a schema of their own beside the caller's tables.
 ///
@@ -315,7 +315,7 @@ impl Store for PgStore {
             let mut call = self.call().await?;
             let query = self.sql.query(&self.sql.report).bind(self.test_now()).bind(report.id.to_string());
             let query = query.bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX)).bind(report.paused.clone());
-            let reported = query.bind(micros(SILENCE)).execute(&mut *call).await;
+            let reported = query.bind(micros(HEARTBEAT_TTL)).execute(&mut *call).await;
             call.finish(reported.map_err(StoreError::from)).await
         });
         reported.await.map(drop)

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::sql::Sql;
 use crate::clock::{from_micros, to_micros};
-use crate::delivery::RecipientOutcome;
+use crate::store::RecipientOutcome;
 use crate::store::StoreError;
 use crate::store::sql::outcome;
 

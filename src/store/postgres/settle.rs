@@ -11,8 +11,9 @@ use uuid::Uuid;
 use super::rows::Moment;
 use super::sql::Sql;
 use crate::clock::micros;
-use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
+use crate::delivery::Attempt;
 use crate::store::StoreError;
+use crate::store::{LeaseKey, Next, Settled, Settlement};
 
 pub(super) async fn settle(
     connection: &mut PgConnection,
@@ -26,7 +27,7 @@ pub(super) async fn settle(
         settlements.iter().enumerate().partition(|(_, settlement)| plainly(settlement));
     let mut lost = settle_sent(connection, sql, &plain).await?;
     lost.extend(settle_rest(connection, sql, rest, now).await?);
-    let mut results = vec![Settled::Done; settlements.len()];
+    let mut results = vec![Settled::Applied; settlements.len()];
     for place in lost {
         results[place] = Settled::LeaseLost;
     }
@@ -148,7 +149,7 @@ async fn settle_rest(
         .bind(next)
         .bind(after)
         .bind(reason)
-        .bind(column(settlements, |s| number(s.spent)))
+        .bind(column(settlements, |s| number(s.charged_attempts)))
         .bind(column(settlements, |s| s.attempt.is_some()))
         .bind(attempts(settlements, |a| number(a.number)))
         .bind(attempts(settlements, |a| number(a.cycle)))
@@ -215,5 +216,5 @@ pub(super) async fn renew(
         .fetch_all(connection)
         .await?;
     let renewed = self::keys(&rows)?;
-    Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Done } else { Settled::LeaseLost }).collect())
+    Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Applied } else { Settled::LeaseLost }).collect())
 }

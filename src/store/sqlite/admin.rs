@@ -8,8 +8,9 @@ use sqlx::{AssertSqlSafe, Connection, Sqlite, Transaction};
 
 use super::SqliteStore;
 use super::rows::{id, recorded};
-use crate::admin::{Changed, Delivery, Filter, Prune, RelayStatus, Stats, Summary};
+use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::millis;
+use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
 use crate::store::recipients::kept_on_resend;
 use crate::store::session::{Session, undisturbed};
@@ -86,7 +87,7 @@ impl AdminStore for SqliteStore {
         row.map(|row| Ok(Encoded { format: row.text("format")?.into(), body: row.text("body")?.into() })).transpose()
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
+    async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let sql = format!(
             "SELECT s.*,
                  (SELECT count(*) FROM postrider_attempts a WHERE a.delivery_id = s.id) AS attempts,
@@ -107,7 +108,7 @@ impl AdminStore for SqliteStore {
         rows.iter().map(|row| Ok(summary(row, id(row, "id")?))).collect()
     }
 
-    async fn resend(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let (text, now) = (id.to_string(), self.clock.now_millis());
         let changed = undisturbed(|| async {
             let mut session = Session::returning(&self.pool).await?;
@@ -120,13 +121,13 @@ impl AdminStore for SqliteStore {
             session.finish(changed)
         });
         let changed = changed.await?;
-        if changed == Changed::Done {
+        if changed == UpdateOutcome::Updated {
             crate::store::ring(&self.bell);
         }
         Ok(changed)
     }
 
-    async fn cancel(&self, id: DeliveryId) -> Result<Changed, StoreError> {
+    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let (text, now) = (id.to_string(), self.clock.now_millis());
         let changed = undisturbed(|| async {
             let mut session = Session::returning(&self.pool).await?;
@@ -163,21 +164,21 @@ impl AdminStore for SqliteStore {
 }
 
 /// Commits what was changed, and lets other writers in at once where nothing was.
-async fn end(tx: Transaction<'_, Sqlite>, changed: Changed) -> Result<Changed, StoreError> {
+async fn end(tx: Transaction<'_, Sqlite>, changed: UpdateOutcome) -> Result<UpdateOutcome, StoreError> {
     match changed {
-        Changed::Done => tx.commit().await?,
-        Changed::LeftAs(_) | Changed::NotFound => tx.rollback().await?,
+        UpdateOutcome::Updated => tx.commit().await?,
+        UpdateOutcome::Unchanged(_) | UpdateOutcome::NotFound => tx.rollback().await?,
     }
     Ok(changed)
 }
 
-async fn resend(connection: &mut SqliteConnection, id: &str, now: i64) -> Result<Changed, StoreError> {
+async fn resend(connection: &mut SqliteConnection, id: &str, now: i64) -> Result<UpdateOutcome, StoreError> {
     let Some(row) = find(connection, id).await? else {
-        return Ok(Changed::NotFound);
+        return Ok(UpdateOutcome::NotFound);
     };
     let state: State = word(&row, "state")?;
     if matches!(state, State::Pending | State::Leased) {
-        return Ok(Changed::LeftAs(state));
+        return Ok(UpdateOutcome::Unchanged(state));
     }
     keep_on_resend(connection, state, &row, id).await?;
     // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt. They stop before their end.
@@ -198,16 +199,16 @@ async fn resend(connection: &mut SqliteConnection, id: &str, now: i64) -> Result
     .execute(&mut *connection)
     .await?;
     sqlx::query("DELETE FROM postrider_ended WHERE delivery_id = ?1").bind(id).execute(connection).await?;
-    Ok(Changed::Done)
+    Ok(UpdateOutcome::Updated)
 }
 
-async fn cancel(connection: &mut SqliteConnection, id: &str, now: i64) -> Result<Changed, StoreError> {
+async fn cancel(connection: &mut SqliteConnection, id: &str, now: i64) -> Result<UpdateOutcome, StoreError> {
     let Some(row) = find(connection, id).await? else {
-        return Ok(Changed::NotFound);
+        return Ok(UpdateOutcome::NotFound);
     };
     let state: State = word(&row, "state")?;
     if state != State::Pending {
-        return Ok(Changed::LeftAs(state));
+        return Ok(UpdateOutcome::Unchanged(state));
     }
     sqlx::query(
         "INSERT OR REPLACE INTO postrider_ended (delivery_id, state, ended_at, token, attempts, cycle)
@@ -218,7 +219,7 @@ async fn cancel(connection: &mut SqliteConnection, id: &str, now: i64) -> Result
     .execute(&mut *connection)
     .await?;
     sqlx::query("DELETE FROM postrider_queue WHERE delivery_id = ?1").bind(id).execute(connection).await?;
-    Ok(Changed::Done)
+    Ok(UpdateOutcome::Updated)
 }
 
 async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats, StoreError> {

@@ -8,11 +8,11 @@ use sqlx::{AssertSqlSafe, Connection, SqlitePool};
 
 use super::rows::{id, recorded};
 use crate::clock::{from_millis, millis, to_millis};
-use crate::delivery::{LastAttempt, Lease, LeaseKey};
-use crate::store::recipients::narrow;
+use crate::store::recipients::remove_completed;
 use crate::store::session::Session;
 use crate::store::sql::{Columns, Problems, addressed, corrupt, count, last_attempt, word};
 use crate::store::{Claim, StoreError};
+use crate::store::{LastAttempt, Lease, LeaseKey};
 
 /// The priorities that have something due, most urgent first. Each costs one look at the index, so that rows scheduled for later
 /// are never walked over.
@@ -205,7 +205,7 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
         template_id,
         attempts: count(&mut problems, "attempts").saturating_add(u32::from(lost)),
         cycle: count(&mut problems, "cycle"),
-        spent: count(&mut problems, "spent").saturating_add(u32::from(lost)),
+        charged_attempts: count(&mut problems, "spent").saturating_add(u32::from(lost)),
         cycle_started_at: row.time("cycle_started_at")?,
         expires_at: row.time_or_null("expires_at")?,
         lost,
@@ -213,7 +213,7 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
     };
     let mut lease = addressed(lease, row.text("recipients"), word(row, "when_in_doubt"), problems);
     if row.flag("partial")? {
-        narrow(&mut lease, &recorded(connection, row.text("delivery_id")?).await?);
+        remove_completed(&mut lease, &recorded(connection, row.text("delivery_id")?).await?);
     }
     Ok(lease)
 }

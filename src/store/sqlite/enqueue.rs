@@ -4,9 +4,9 @@ use postrider_transport::DeliveryId;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::clock::{millis, to_millis};
-use crate::delivery::{NewRow, When};
 use crate::store::StoreError;
 use crate::store::sql::{corrupt, recipients_json};
+use crate::store::{NewRow, When};
 
 pub(super) async fn insert(
     connection: &mut SqliteConnection,

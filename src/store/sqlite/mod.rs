@@ -22,9 +22,9 @@ use sqlx::{Connection, Sqlite, SqlitePool};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, TestClock, from_millis, millis};
-use crate::delivery::{Lease, LeaseKey, NewRow, Settled, Settlement};
 use crate::store::session::{Session, undisturbed};
-use crate::store::{Claim, ClaimId, RelayId, RelayReport, SILENCE, Store, StoreError, StoreErrorKind};
+use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
+use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 
 /// Deliveries in an SQLite database (3.38 or later), beside the caller's own tables.
 ///
@@ -197,7 +197,7 @@ impl Store for SqliteStore {
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
-        let silent = now.saturating_sub(millis(SILENCE));
+        let silent = now.saturating_sub(millis(HEARTBEAT_TTL));
         self.run(|| sqlx::query("DELETE FROM postrider_relays WHERE seen_at < ?1").bind(silent)).await?;
         let text = "INSERT INTO postrider_relays (id, seen_at, in_flight, paused) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (id) DO UPDATE SET seen_at = ?2, in_flight = ?3, paused = ?4";

@@ -3,7 +3,7 @@
 use postrider_transport::DeliveryId;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use crate::delivery::RecipientOutcome;
+use crate::store::RecipientOutcome;
 use crate::store::StoreError;
 use crate::store::sql::{Columns, corrupt, outcome};
 

@@ -8,10 +8,11 @@ use sqlx::{AssertSqlSafe, Connection, Row, SqlitePool};
 
 use super::rows::id;
 use crate::clock::{millis, to_millis};
-use crate::delivery::{Attempt, LeaseKey, Next, Settled, Settlement};
+use crate::delivery::Attempt;
 use crate::state::State;
 use crate::store::StoreError;
 use crate::store::session::Session;
+use crate::store::{LeaseKey, Next, Settled, Settlement};
 
 pub(super) async fn settle(
     pool: &SqlitePool,
@@ -40,7 +41,7 @@ async fn settle_in(
     for settlement in settlements {
         results.push(match settlement.is_plainly_sent() {
             // Removed, so that a second settlement of the same delivery finds nothing left.
-            true if done.remove(&settlement.key) => Settled::Done,
+            true if done.remove(&settlement.key) => Settled::Applied,
             true => Settled::LeaseLost,
             false => settle_one(connection, settlement, now).await?,
         });
@@ -144,7 +145,7 @@ async fn settle_one(
         .execute(&mut *connection)
         .await?;
     }
-    Ok(Settled::Done)
+    Ok(Settled::Applied)
 }
 
 async fn give_back(connection: &mut SqliteConnection, settlement: &Settlement, due: i64) -> Result<bool, StoreError> {
@@ -157,7 +158,7 @@ async fn give_back(connection: &mut SqliteConnection, settlement: &Settlement, d
     .bind(settlement.key.token)
     .bind(due)
     .bind(i64::from(settlement.attempt.is_some()))
-    .bind(i64::from(settlement.spent))
+    .bind(i64::from(settlement.charged_attempts))
     .execute(connection)
     .await?;
     Ok(updated.rows_affected() > 0)
@@ -234,5 +235,5 @@ pub(super) async fn renew(pool: &SqlitePool, keys: &[LeaseKey], until: i64) -> R
         .fetch_all(&mut *session)
         .await;
     let renewed = keys_of(&session.finish(renewed.map_err(StoreError::from))?)?;
-    Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Done } else { Settled::LeaseLost }).collect())
+    Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Applied } else { Settled::LeaseLost }).collect())
 }

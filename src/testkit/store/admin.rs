@@ -8,15 +8,16 @@ use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, retry, row, row_for, sent, settle, states,
     through,
 };
-use crate::delivery::{NewRow, Next, Settlement, When};
 use crate::state::RecipientState;
-use crate::{AdminStore, Changed, Filter, Prune, RelayId, RelayReport, Settled, State, Store, TestClock};
+use crate::store::{NewRow, Next, Settlement, When};
+use crate::store::{RelayId, RelayReport, Settled, TestClock};
+use crate::{AdminStore, Filter, Prune, State, Store, UpdateOutcome};
 
 /// Whatever had ended is pending again, with a fresh budget, a new cycle and no expiry, and numbers and tokens go on.
 pub async fn a_resend_begins_anew_and_counts_on<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
-    let ends: [fn(&crate::Lease) -> Settlement; 4] = [
+    let ends: [fn(&crate::store::Lease) -> Settlement; 4] = [
         sent,
         dead,
         |lease| {
@@ -24,34 +25,34 @@ pub async fn a_resend_begins_anew_and_counts_on<F: StoreUnderTest>(fixture: &F) 
             super::settlement(lease, crate::Outcome::InDoubt, doubt)
         },
         // Given up without a call, after an attempt that somebody took: ends as sent.
-        |lease| Settlement { attempt: None, spent: lease.spent, ..sent(lease) },
+        |lease| Settlement { attempt: None, charged_attempts: lease.charged_attempts, ..sent(lease) },
     ];
     for end in ends {
         let expires = Some(When::After(LEASE * 5));
         let id = insert_one(&store, NewRow { expires, ..row() }).await;
         let first = claim_one(&store).await;
-        assert_eq!(settle(&store, retry(&first, SECOND)).await, Settled::Done);
+        assert_eq!(settle(&store, retry(&first, SECOND)).await, Settled::Applied);
         clock.advance(SECOND);
         let second = claim_one(&store).await;
-        assert_eq!(settle(&store, end(&second)).await, Settled::Done);
+        assert_eq!(settle(&store, end(&second)).await, Settled::Applied);
         clock.advance(LEASE * 10);
 
         let history = get(&store, id).await.attempts.len();
-        assert_eq!(store.resend(id).await.expect("resending works"), Changed::Done);
-        assert_eq!(store.resend(id).await.expect("asking works"), Changed::LeftAs(State::Pending));
+        assert_eq!(store.resend(id).await.expect("resending works"), UpdateOutcome::Updated);
+        assert_eq!(store.resend(id).await.expect("asking works"), UpdateOutcome::Unchanged(State::Pending));
         let lease = claim_one(&store).await;
         assert_eq!(lease.key.id, id);
         assert!(lease.key.token > second.key.token, "the token went back");
         assert_eq!(usize::try_from(lease.attempts).ok(), Some(history), "the numbers went back");
-        assert_eq!((lease.cycle, lease.spent, lease.lost), (2, 0, false));
+        assert_eq!((lease.cycle, lease.charged_attempts, lease.lost), (2, 0, false));
         assert_eq!((lease.cycle_started_at, lease.expires_at), (clock.now(), None));
-        assert_eq!(store.resend(id).await.expect("asking works"), Changed::LeftAs(State::Leased));
-        assert_eq!(settle(&store, sent(&lease)).await, Settled::Done);
+        assert_eq!(store.resend(id).await.expect("asking works"), UpdateOutcome::Unchanged(State::Leased));
+        assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
         let shown = get(&store, id).await;
         assert_eq!((shown.state, shown.cycle, shown.attempts.len()), (State::Sent, 2, history + 1));
         assert_eq!(shown.reason, None);
     }
-    assert_eq!(store.resend(DeliveryId::new()).await.expect("asking works"), Changed::NotFound);
+    assert_eq!(store.resend(DeliveryId::new()).await.expect("asking works"), UpdateOutcome::NotFound);
 }
 
 /// Who has the mail does not get it twice; when everybody has it, a resend is for everybody.
@@ -61,19 +62,19 @@ pub async fn a_resend_mails_those_who_have_not_got_it<F: StoreUnderTest>(fixture
     let id = insert_one(&store, row_for(&["a@example.com", "b@example.com"])).await;
     let lease = claim_one(&store).await;
     let refusal = vec![through("b@example.com", RecipientState::Refused)];
-    assert_eq!(settle(&store, Settlement { recipients: refusal, ..sent(&lease) }).await, Settled::Done);
+    assert_eq!(settle(&store, Settlement { recipients: refusal, ..sent(&lease) }).await, Settled::Applied);
     assert_eq!(
         states(&get(&store, id).await),
         [("a@example.com", RecipientState::Sent), ("b@example.com", RecipientState::Refused)]
     );
 
-    assert_eq!(store.resend(id).await.expect("resending works"), Changed::Done);
+    assert_eq!(store.resend(id).await.expect("resending works"), UpdateOutcome::Updated);
     let rest = claim_one(&store).await;
     assert_eq!(rest.recipients.iter().map(|r| r.as_str()).collect::<Vec<_>>(), ["b@example.com"]);
-    assert_eq!(settle(&store, sent(&rest)).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&rest)).await, Settled::Applied);
     assert!(states(&get(&store, id).await).iter().all(|(_, state)| *state == RecipientState::Sent));
 
-    assert_eq!(store.resend(id).await.expect("resending works"), Changed::Done);
+    assert_eq!(store.resend(id).await.expect("resending works"), UpdateOutcome::Updated);
     assert_eq!(claim_one(&store).await.recipients.len(), 2);
 }
 
@@ -82,20 +83,20 @@ pub async fn only_what_is_pending_can_be_cancelled<F: StoreUnderTest>(fixture: &
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
-    assert_eq!(store.cancel(id).await.expect("cancelling works"), Changed::Done);
+    assert_eq!(store.cancel(id).await.expect("cancelling works"), UpdateOutcome::Updated);
     assert!(claim(&store, 1).await.is_empty(), "a cancelled delivery was claimed");
     let shown = get(&store, id).await;
     assert_eq!((shown.state, shown.recipients[0].state), (State::Cancelled, RecipientState::Cancelled));
-    assert_eq!(store.cancel(id).await.expect("asking works"), Changed::LeftAs(State::Cancelled));
+    assert_eq!(store.cancel(id).await.expect("asking works"), UpdateOutcome::Unchanged(State::Cancelled));
 
     let held = insert_one(&store, row()).await;
     let lease = claim_one(&store).await;
-    assert_eq!(store.cancel(held).await.expect("asking works"), Changed::LeftAs(State::Leased));
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Done);
-    assert_eq!(store.cancel(held).await.expect("asking works"), Changed::LeftAs(State::Sent));
-    assert_eq!(store.cancel(DeliveryId::new()).await.expect("asking works"), Changed::NotFound);
+    assert_eq!(store.cancel(held).await.expect("asking works"), UpdateOutcome::Unchanged(State::Leased));
+    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
+    assert_eq!(store.cancel(held).await.expect("asking works"), UpdateOutcome::Unchanged(State::Sent));
+    assert_eq!(store.cancel(DeliveryId::new()).await.expect("asking works"), UpdateOutcome::NotFound);
 
-    assert_eq!(store.resend(id).await.expect("resending works"), Changed::Done);
+    assert_eq!(store.resend(id).await.expect("resending works"), UpdateOutcome::Updated);
     assert_eq!(claim_one(&store).await.key.id, id);
 }
 
@@ -138,15 +139,15 @@ pub async fn pruning_takes_what_is_old_and_finished<F: StoreUnderTest>(fixture: 
     let store = fixture.fresh(clock.clone()).await;
     let finished = insert_one(&store, row()).await;
     let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, retry(&lease, SECOND)).await, Settled::Done);
+    assert_eq!(settle(&store, retry(&lease, SECOND)).await, Settled::Applied);
     clock.advance(SECOND);
     let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
     let waiting = insert_one(&store, NewRow { due: Some(When::After(LEASE * 1_000)), ..row() }).await;
     clock.advance(SECOND * 100);
     let young = insert_one(&store, row()).await;
     let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
 
     let all = [State::Sent, State::Pending, State::Leased, State::Dead];
     let prune = all.into_iter().fold(Prune::older_than(SECOND * 50), Prune::state);

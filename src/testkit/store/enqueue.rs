@@ -3,9 +3,10 @@
 use postrider_transport::Encoded;
 
 use super::{StoreUnderTest, claim_one, dead, get, insert_one, row, row_for, settle};
-use crate::delivery::{NewRow, When};
 use crate::state::{Priority, WhenInDoubt};
-use crate::{AdminStore, Prune, Settled, State, Store, TestClock};
+use crate::store::{NewRow, When};
+use crate::store::{Settled, TestClock};
+use crate::{AdminStore, Prune, State, Store};
 
 /// A delivery exists if and only if the transaction that enqueued it commits.
 pub async fn a_commit_brings_it_and_a_rollback_does_not<F: StoreUnderTest>(fixture: &F) {
@@ -50,7 +51,10 @@ pub async fn a_message_comes_back_as_it_went_in<F: StoreUnderTest>(fixture: &F) 
     assert_eq!(lease.when_in_doubt, WhenInDoubt::Hold);
     assert_eq!(lease.dated_at, clock.now());
     assert_eq!(lease.expires_at, Some(clock.now() + super::LEASE * 10));
-    assert_eq!((lease.attempts, lease.cycle, lease.spent, lease.lost, lease.taken), (0, 1, 0, false, false));
+    assert_eq!(
+        (lease.attempts, lease.cycle, lease.charged_attempts, lease.lost, lease.any_accepted),
+        (0, 1, 0, false, false)
+    );
     assert_eq!(store.message(id).await.expect("reading works"), Some(new.message));
     let shown = get(&store, id).await;
     assert_eq!((shown.key, shown.priority), (new.key, Priority::URGENT));
@@ -111,11 +115,11 @@ pub async fn a_recipient_named_twice_counts_once<F: StoreUnderTest>(fixture: &F)
     for recipient in lease.recipients.iter().chain(&lease.recipients) {
         let recipient = recipient.clone();
         let state = crate::RecipientState::Refused;
-        settlement.recipients.push(crate::RecipientOutcome { recipient, state, reply: Some("550".to_owned()) });
+        settlement.recipients.push(crate::store::RecipientOutcome { recipient, state, reply: Some("550".to_owned()) });
     }
-    assert_eq!(settle(&store, settlement).await, Settled::Done, "an outcome that comes twice stops nothing");
+    assert_eq!(settle(&store, settlement).await, Settled::Applied, "an outcome that comes twice stops nothing");
     assert_eq!(get(&store, id).await.recipients.len(), 2);
-    assert_eq!(store.resend(id).await.expect("resending works"), crate::Changed::Done);
+    assert_eq!(store.resend(id).await.expect("resending works"), crate::UpdateOutcome::Updated);
     assert_eq!(claim_one(&store).await.recipients.len(), 2);
 }
 
@@ -135,7 +139,7 @@ pub async fn a_key_adds_one_delivery<F: StoreUnderTest>(fixture: &F) {
     // A finished delivery keeps its key, until it is deleted.
     clock.advance(super::LEASE * 2);
     for lease in super::claim(&store, 10).await {
-        assert_eq!(settle(&store, dead(&lease)).await, Settled::Done);
+        assert_eq!(settle(&store, dead(&lease)).await, Settled::Applied);
     }
     assert_eq!(insert_one(&store, keyed()).await, together[0]);
     clock.advance(super::SECOND);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use postrider_transport::{Encoded, Scope};
 
 use super::{LEASE, SECOND, StoreUnderTest, claim, claim_one, get, insert_one, retry, row, sent, settle};
-use crate::delivery::{LeaseKey, NewRow, When};
 use crate::state::{Outcome, Priority};
-use crate::{AdminStore, Claim, Settled, State, Store, TestClock};
+use crate::store::{Claim, Settled, TestClock};
+use crate::store::{LeaseKey, NewRow, When};
+use crate::{AdminStore, State, Store};
 
 /// The most urgent first; among equals, what has been due longest.
 pub async fn claims_go_by_priority_and_then_by_age<F: StoreUnderTest>(fixture: &F) {
@@ -82,15 +83,15 @@ pub async fn a_claim_whose_answer_was_lost_is_taken_back<F: StoreUnderTest>(fixt
     assert_eq!(store.take_back(&[never.id, lost.id]).await.expect("taking back works"), 2);
     assert_eq!(store.take_back(&[lost.id]).await.expect("taking back works"), 0, "there is nothing left");
     assert_eq!(settle(&store, sent(&unheard[0])).await, Settled::LeaseLost, "it was held by nobody");
-    assert_eq!(settle(&store, sent(&held[0])).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&held[0])).await, Settled::Applied);
 
     let again = claim(&store, 3).await;
-    let ids = |leases: &[crate::Lease]| leases.iter().map(|lease| lease.key.id).collect::<HashSet<_>>();
+    let ids = |leases: &[crate::store::Lease]| leases.iter().map(|lease| lease.key.id).collect::<HashSet<_>>();
     assert_eq!(ids(&again), ids(&unheard));
     for lease in &again {
-        assert_eq!((lease.attempts, lease.spent, lease.lost, &lease.last), (0, 0, false, &None));
+        assert_eq!((lease.attempts, lease.charged_attempts, lease.lost, &lease.last), (0, 0, false, &None));
         assert!(unheard.iter().all(|old| old.key.id != lease.key.id || old.key.token < lease.key.token));
-        assert_eq!(settle(&store, retry(lease, SECOND)).await, Settled::Done);
+        assert_eq!(settle(&store, retry(lease, SECOND)).await, Settled::Applied);
     }
     assert_eq!(store.take_back(&[lost.id, kept.id]).await.expect("taking back works"), 0, "they are settled");
     assert_eq!(store.stats().await.expect("counting works").pending, 2);
@@ -104,7 +105,7 @@ pub async fn a_pass_does_not_meet_what_it_put_off<F: StoreUnderTest>(fixture: &F
     let horizon = store.now().await.expect("the clock works");
     let pass = Claim::new(10, LEASE).due_by(horizon);
     let leases = store.claim(pass).await.expect("claiming works");
-    assert_eq!(settle(&store, retry(&leases[0], Duration::ZERO)).await, Settled::Done);
+    assert_eq!(settle(&store, retry(&leases[0], Duration::ZERO)).await, Settled::Applied);
     clock.advance(SECOND);
     assert!(store.claim(pass).await.expect("claiming works").is_empty(), "it was met again in the same pass");
     assert_eq!(claim(&store, 10).await.len(), 1);
@@ -197,7 +198,7 @@ pub async fn only_the_present_token_settles<F: StoreUnderTest>(fixture: &F) {
     );
     assert_eq!(format!("{:?}", get(&store, id).await), before, "a stale token changed something");
 
-    assert_eq!(settle(&store, sent(&second)).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&second)).await, Settled::Applied);
     assert_eq!(settle(&store, sent(&second)).await, Settled::LeaseLost, "it was settled twice");
     assert_eq!(store.renew(&[second.key], LEASE).await.expect("renewing works"), [Settled::LeaseLost]);
     assert_eq!(get(&store, id).await.state, State::Sent);
@@ -215,14 +216,14 @@ pub async fn a_vanished_holder_leaves_a_lost_attempt<F: StoreUnderTest>(fixture:
     clock.advance(SECOND * 2);
     let heir = claim_one(&store).await;
     assert!(heir.lost);
-    assert_eq!((heir.attempts, heir.spent), (1, 1));
+    assert_eq!((heir.attempts, heir.charged_attempts), (1, 1));
     let history = get(&store, id).await.attempts;
     assert_eq!(history.len(), 1);
     assert_eq!((history[0].number, history[0].outcome), (1, Outcome::Lost));
     assert_eq!(history[0].transport, None, "who was called is not known");
     assert_eq!((history[0].started_at, history[0].finished_at), (claimed_at, clock.now()));
     assert_eq!(settle(&store, sent(&vanished)).await, Settled::LeaseLost);
-    assert_eq!(settle(&store, sent(&heir)).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&heir)).await, Settled::Applied);
     let numbers: Vec<_> = get(&store, id).await.attempts.iter().map(|a| (a.number, a.outcome)).collect();
     assert_eq!(numbers, [(1, Outcome::Lost), (2, Outcome::Sent)]);
 }
@@ -238,23 +239,25 @@ pub async fn a_lost_attempt_is_told_until_something_is_sent<F: StoreUnderTest>(f
     let taking = Claim::new(1, LEASE);
     let heir = store.claim(taking).await.expect("claiming works").remove(0);
     assert!(heir.lost);
-    let back = crate::Settlement { attempt: None, spent: heir.spent, ..retry(&heir, SECOND) };
-    assert_eq!(settle(&store, back).await, Settled::Done);
+    let back =
+        crate::store::Settlement { attempt: None, charged_attempts: heir.charged_attempts, ..retry(&heir, SECOND) };
+    assert_eq!(settle(&store, back).await, Settled::Applied);
     clock.advance(SECOND);
     let unheard = Claim::new(1, LEASE);
     assert!(store.claim(unheard).await.expect("claiming works")[0].lost, "giving it back has not sent it");
     assert_eq!(store.take_back(&[unheard.id]).await.expect("taking back works"), 1);
     let third = claim_one(&store).await;
-    assert_eq!((third.lost, third.attempts, third.spent), (true, 1, 1));
-    assert_eq!(settle(&store, retry(&third, SECOND)).await, Settled::Done);
+    assert_eq!((third.lost, third.attempts, third.charged_attempts), (true, 1, 1));
+    assert_eq!(settle(&store, retry(&third, SECOND)).await, Settled::Applied);
     clock.advance(SECOND);
     let fourth = claim_one(&store).await;
     assert!(!fourth.lost, "an attempt was made since");
     clock.advance(LEASE + SECOND);
     let fifth = claim_one(&store).await;
-    let given_up = crate::Settlement { attempt: None, spent: fifth.spent, ..super::dead(&fifth) };
-    assert_eq!(settle(&store, given_up).await, Settled::Done);
-    assert_eq!(store.resend(id).await.expect("resending works"), crate::Changed::Done);
+    let given_up =
+        crate::store::Settlement { attempt: None, charged_attempts: fifth.charged_attempts, ..super::dead(&fifth) };
+    assert_eq!(settle(&store, given_up).await, Settled::Applied);
+    assert_eq!(store.resend(id).await.expect("resending works"), crate::UpdateOutcome::Updated);
     assert!(!claim_one(&store).await.lost, "the operator knows, and has decided");
 }
 
@@ -273,14 +276,18 @@ pub async fn a_claim_tells_of_the_last_attempt<F: StoreUnderTest>(fixture: &F) {
         (attempt.scope, attempt.sure) = (scope, sure);
         let (finished_at, outcome, cycle, error) =
             (attempt.finished_at, attempt.outcome, attempt.cycle, attempt.error.clone());
-        assert_eq!(settle(&store, settlement).await, Settled::Done);
+        assert_eq!(settle(&store, settlement).await, Settled::Applied);
         clock.advance(SECOND);
         let again = claim_one(&store).await;
         let last = again.last.clone().expect("it was tried");
         assert_eq!((last.finished_at, last.outcome, last.cycle), (finished_at, outcome, cycle));
         assert_eq!((last.scope, last.sure, last.error), (scope, sure, error));
-        let back = crate::Settlement { attempt: None, spent: again.spent, ..retry(&again, SECOND) };
-        assert_eq!(settle(&store, back).await, Settled::Done);
+        let back = crate::store::Settlement {
+            attempt: None,
+            charged_attempts: again.charged_attempts,
+            ..retry(&again, SECOND)
+        };
+        assert_eq!(settle(&store, back).await, Settled::Applied);
         clock.advance(SECOND);
     }
     clock.advance(SECOND * 10);
@@ -304,10 +311,10 @@ pub async fn a_renewed_lease_is_not_taken_over<F: StoreUnderTest>(fixture: &F) {
     let lease = claim_one(&store).await;
     for _ in 0..3 {
         clock.advance(LEASE - SECOND);
-        assert_eq!(store.renew(&[lease.key], LEASE).await.expect("renewing works"), [Settled::Done]);
+        assert_eq!(store.renew(&[lease.key], LEASE).await.expect("renewing works"), [Settled::Applied]);
         assert!(claim(&store, 1).await.is_empty());
     }
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
 }
 
 /// A lease that ran out is not lost before somebody takes it: the holder's result still counts.
@@ -317,7 +324,7 @@ pub async fn a_slow_holder_may_settle_while_nobody_took_over<F: StoreUnderTest>(
     let id = insert_one(&store, row()).await;
     let lease = claim_one(&store).await;
     clock.advance(LEASE * 5);
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
     let shown = get(&store, id).await;
     assert_eq!((shown.state, shown.attempts.len()), (State::Sent, 1));
 }
@@ -331,9 +338,9 @@ pub async fn a_stale_settlement_spoils_no_valid_one<F: StoreUnderTest>(fixture: 
         let stale = claim_one(&store).await;
         clock.advance(LEASE * 2);
         let valid = claim_one(&store).await;
-        let settlement = |lease: &crate::Lease| if retried { retry(lease, SECOND) } else { sent(lease) };
+        let settlement = |lease: &crate::store::Lease| if retried { retry(lease, SECOND) } else { sent(lease) };
         let results = store.settle(&[settlement(&stale), settlement(&valid)]).await.expect("settling works");
-        assert_eq!(results, [Settled::LeaseLost, Settled::Done]);
+        assert_eq!(results, [Settled::LeaseLost, Settled::Applied]);
         let delivery = get(&store, id).await;
         assert_eq!(delivery.state, if retried { crate::State::Pending } else { crate::State::Sent });
         let numbers: Vec<_> = delivery.attempts.iter().map(|attempt| attempt.number).collect();
@@ -343,17 +350,18 @@ pub async fn a_stale_settlement_spoils_no_valid_one<F: StoreUnderTest>(fixture: 
 
 /// Of two settlements of one lease in one batch, one is written: once.
 pub async fn a_lease_is_settled_once_in_a_batch<F: StoreUnderTest>(fixture: &F) {
-    let both = |lease: &crate::Lease| [(sent(lease), retry(lease, SECOND)), (retry(lease, SECOND), sent(lease))];
-    let twice = |lease: &crate::Lease| [(sent(lease), sent(lease)), (retry(lease, SECOND), retry(lease, SECOND))];
+    let both = |lease: &crate::store::Lease| [(sent(lease), retry(lease, SECOND)), (retry(lease, SECOND), sent(lease))];
+    let twice =
+        |lease: &crate::store::Lease| [(sent(lease), sent(lease)), (retry(lease, SECOND), retry(lease, SECOND))];
     for case in 0..4 {
         let store = fixture.fresh(TestClock::new()).await;
         let ids = store.insert(vec![row(), row()]).await.expect("inserting works");
         let leases = claim(&store, 2).await;
         let (first, second) = [both(&leases[0]), twice(&leases[0])].concat().remove(case);
         let mut results = store.settle(&[first, sent(&leases[1]), second]).await.expect("settling works");
-        assert_eq!(results.remove(1), Settled::Done, "the other one in the batch");
+        assert_eq!(results.remove(1), Settled::Applied, "the other one in the batch");
         results.sort_by_key(|settled| *settled == Settled::LeaseLost);
-        assert_eq!(results, [Settled::Done, Settled::LeaseLost]);
+        assert_eq!(results, [Settled::Applied, Settled::LeaseLost]);
         for id in ids {
             assert_eq!(get(&store, id).await.attempts.len(), 1, "one attempt was made");
         }

@@ -2,7 +2,8 @@
 //!
 //! ```
 //! use postrider::testkit::store::StoreUnderTest;
-//! use postrider::{DeliveryId, MemoryStore, NewRow, Store, TestClock};
+//! use postrider::{DeliveryId, MemoryStore, Store};
+//! use postrider::store::{NewRow, TestClock};
 //!
 //! struct Memory;
 //!
@@ -36,9 +37,11 @@ use std::time::Duration;
 
 use postrider_transport::{DeliveryId, Encoded, Recipient};
 
-use crate::delivery::{Attempt, Lease, NewRow, Next, RecipientOutcome, Settlement};
+use crate::delivery::Attempt;
 use crate::state::{Outcome, RecipientState};
-use crate::{AdminStore, Claim, Delivery, Settled, TestClock};
+use crate::store::{Claim, Settled, TestClock};
+use crate::store::{Lease, NewRow, Next, RecipientOutcome, Settlement};
+use crate::{AdminStore, Delivery};
 
 pub use admin::*;
 pub use enqueue::*;
@@ -174,7 +177,13 @@ fn settlement(lease: &Lease, outcome: Outcome, next: Next) -> Settlement {
     if outcome != Outcome::Sent {
         attempt.error = Some(format!("error {}", lease.attempts + 1));
     }
-    Settlement { key: lease.key, attempt: Some(attempt), spent: lease.spent + 1, recipients: Vec::new(), next }
+    Settlement {
+        key: lease.key,
+        attempt: Some(attempt),
+        charged_attempts: lease.charged_attempts + 1,
+        recipients: Vec::new(),
+        next,
+    }
 }
 
 fn sent(lease: &Lease) -> Settlement {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use postrider_transport::DeliveryId;
 
 use super::{LEASE, SECOND, StoreUnderTest, row_for, settlement, through};
-use crate::delivery::{Lease, LeaseKey, NewRow, Next, Settlement, When};
 use crate::state::{Outcome, Priority, RecipientState};
-use crate::{AdminStore, Claim, Filter, MemoryStore, State, Store, TestClock};
+use crate::store::{Claim, TestClock};
+use crate::store::{Lease, LeaseKey, NewRow, Next, Settlement, When};
+use crate::{AdminStore, Filter, MemoryStore, State, Store};
 
 /// A small generator (splitmix64), so that a failing walk can be walked again.
 struct Dice(u64);
@@ -147,14 +148,15 @@ impl<S: AdminStore> Walk<S> {
             _ => (Outcome::Transient, Next::Pending { after: SECOND * u32::try_from(self.dice.roll(60)).unwrap_or(0) }),
         };
         let mut settlement = settlement(&lease, outcome, next);
-        settlement.spent =
-            [0, lease.spent, lease.spent + 1, lease.spent + 1][usize::try_from(self.dice.roll(4)).unwrap_or(0)];
+        settlement.charged_attempts =
+            [0, lease.charged_attempts, lease.charged_attempts + 1, lease.charged_attempts + 1]
+                [usize::try_from(self.dice.roll(4)).unwrap_or(0)];
         if self.dice.roll(4) == 0 && !lease.recipients.is_empty() {
             let state = if self.dice.roll(2) == 0 { RecipientState::Sent } else { RecipientState::Refused };
             settlement.recipients = vec![through(lease.recipients[0].as_str(), state)];
         }
         if self.dice.roll(5) == 0 && lease.attempts > 0 {
-            (settlement.attempt, settlement.spent) = (None, lease.spent);
+            (settlement.attempt, settlement.charged_attempts) = (None, lease.charged_attempts);
         }
         Some(settlement)
     }

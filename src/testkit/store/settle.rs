@@ -6,9 +6,10 @@ use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, retry, row, row_for, sent, settle,
     settlement, states, through,
 };
-use crate::delivery::{Next, Settlement};
 use crate::state::{Outcome, RecipientState};
-use crate::{AdminStore, Filter, Settled, State, Store, TestClock};
+use crate::store::{Next, Settlement};
+use crate::store::{Settled, TestClock};
+use crate::{AdminStore, Filter, State, Store};
 
 /// A retry is due after its wait and no earlier, and the attempt counts in history and budget.
 pub async fn a_retry_waits_and_counts<F: StoreUnderTest>(fixture: &F) {
@@ -18,9 +19,9 @@ pub async fn a_retry_waits_and_counts<F: StoreUnderTest>(fixture: &F) {
     let id = insert_one(&store, row()).await;
     for n in 0..3 {
         let lease = claim_one(&store).await;
-        assert_eq!((lease.attempts, lease.spent, lease.lost), (n, n, false));
+        assert_eq!((lease.attempts, lease.charged_attempts, lease.lost), (n, n, false));
         assert_eq!((lease.dated_at, lease.cycle_started_at), (enqueued, enqueued), "a retry is not another mail");
-        assert_eq!(settle(&store, retry(&lease, SECOND * 30)).await, Settled::Done);
+        assert_eq!(settle(&store, retry(&lease, SECOND * 30)).await, Settled::Applied);
         assert_eq!(get(&store, id).await.state, State::Pending);
         clock.advance(SECOND * 29);
         assert!(claim(&store, 1).await.is_empty(), "it was due too early");
@@ -41,21 +42,21 @@ pub async fn what_is_given_back_costs_nothing<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
     let lease = claim_one(&store).await;
-    let mut unspent = Settlement { spent: lease.spent, ..retry(&lease, SECOND) };
+    let mut unspent = Settlement { charged_attempts: lease.charged_attempts, ..retry(&lease, SECOND) };
     if let Some(attempt) = unspent.attempt.as_mut() {
         (attempt.scope, attempt.charged) = (Some(Scope::Transport), false);
         attempt.transport = None;
     }
-    assert_eq!(settle(&store, unspent).await, Settled::Done);
+    assert_eq!(settle(&store, unspent).await, Settled::Applied);
     clock.advance(SECOND);
     let again = claim_one(&store).await;
-    assert_eq!((again.attempts, again.spent), (1, 0));
+    assert_eq!((again.attempts, again.charged_attempts), (1, 0));
     let history = get(&store, id).await.attempts;
     assert_eq!((history[0].scope, history[0].charged), (Some(Scope::Transport), false));
     assert_eq!(history[0].transport, None, "a transport was made up");
     // Given back without any call: no attempt at all.
-    let untouched = Settlement { attempt: None, spent: again.spent, ..retry(&again, SECOND) };
-    assert_eq!(settle(&store, untouched).await, Settled::Done);
+    let untouched = Settlement { attempt: None, charged_attempts: again.charged_attempts, ..retry(&again, SECOND) };
+    assert_eq!(settle(&store, untouched).await, Settled::Applied);
     clock.advance(SECOND);
     assert_eq!((claim_one(&store).await.attempts, get(&store, id).await.attempts.len()), (1, 1));
 }
@@ -76,7 +77,7 @@ pub async fn what_the_relay_made_of_an_attempt_is_kept<F: StoreUnderTest>(fixtur
         (attempt.sure, attempt.charged) = (n % 2 == 0, n < 2);
         attempt.note = (n > 0).then(|| format!("note ✓ {n}"));
         expected.extend(settlement.attempt.clone());
-        assert_eq!(settle(&store, settlement).await, Settled::Done);
+        assert_eq!(settle(&store, settlement).await, Settled::Applied);
         clock.advance(SECOND);
     }
     assert_eq!(get(&store, id).await.attempts, expected);
@@ -92,17 +93,17 @@ pub async fn recipients_by_the_ten_thousand_are_settled<F: StoreUnderTest>(fixtu
     let lease = claim_one(&store).await;
     let through = |part: &[String], state| part.iter().map(|name| through(name, state)).collect::<Vec<_>>();
     let partly = Settlement { recipients: through(&names[..ALL / 2], RecipientState::Sent), ..retry(&lease, SECOND) };
-    assert_eq!(settle(&store, partly).await, Settled::Done);
+    assert_eq!(settle(&store, partly).await, Settled::Applied);
     clock.advance(SECOND);
     let rest = claim_one(&store).await;
-    assert_eq!((rest.recipients.len(), rest.taken, rest.partial), (ALL / 2, true, true));
+    assert_eq!((rest.recipients.len(), rest.any_accepted, rest.has_completed_recipients), (ALL / 2, true, true));
     let refused = through(&names[ALL / 2..ALL - 1], RecipientState::Refused);
-    assert_eq!(settle(&store, Settlement { recipients: refused, ..dead(&rest) }).await, Settled::Done);
+    assert_eq!(settle(&store, Settlement { recipients: refused, ..dead(&rest) }).await, Settled::Applied);
     let count = |delivery: &crate::Delivery, state| states(delivery).iter().filter(|(_, is)| *is == state).count();
     let shown = get(&store, id).await;
     let ends = [RecipientState::Sent, RecipientState::Refused, RecipientState::Dead];
     assert_eq!(ends.map(|state| count(&shown, state)), [ALL / 2, ALL / 2 - 1, 1]);
-    assert_eq!(store.resend(id).await.expect("resending works"), crate::Changed::Done);
+    assert_eq!(store.resend(id).await.expect("resending works"), crate::UpdateOutcome::Updated);
     assert_eq!(claim_one(&store).await.recipients.len(), ALL / 2);
 }
 
@@ -119,7 +120,7 @@ pub async fn every_end_is_kept_with_its_reason<F: StoreUnderTest>(fixture: &F) {
     }
     let settlements = [first, dead(&leases[1]), settlement(&leases[2], Outcome::InDoubt, doubt)];
     let results = store.settle(&settlements).await.expect("settling works");
-    assert_eq!(results, [Settled::Done; 3]);
+    assert_eq!(results, [Settled::Applied; 3]);
     clock.advance(LEASE * 100);
     assert!(claim(&store, 3).await.is_empty(), "an ended delivery was claimed");
     assert_eq!(store.next_due().await.expect("asking works"), None);
@@ -148,7 +149,7 @@ pub async fn what_is_sent_together_stays_apart<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let again = insert_one(&store, row()).await;
-    assert_eq!(settle(&store, retry(&claim_one(&store).await, SECOND)).await, Settled::Done);
+    assert_eq!(settle(&store, retry(&claim_one(&store).await, SECOND)).await, Settled::Applied);
     clock.advance(SECOND);
     store.insert(vec![row(), row()]).await.expect("inserting works");
     let mut settlements: Vec<_> = claim(&store, 3).await.iter().map(sent).collect();
@@ -156,7 +157,7 @@ pub async fn what_is_sent_together_stays_apart<F: StoreUnderTest>(fixture: &F) {
     // Nothing is known of the last but that it was sent.
     let last = settlements[2].attempt.as_mut().expect("it was called");
     (last.transport, last.reply) = (None, None);
-    assert_eq!(store.settle(&settlements).await.expect("settling works"), [Settled::Done; 3]);
+    assert_eq!(store.settle(&settlements).await.expect("settling works"), [Settled::Applied; 3]);
     for settlement in &settlements {
         let history = get(&store, settlement.key.id).await.attempts;
         assert_eq!(history.last(), settlement.attempt.as_ref());
@@ -170,15 +171,15 @@ pub async fn recipients_are_settled_one_by_one<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row_for(&["a@example.com", "b@example.com", "c@example.com"])).await;
     let lease = claim_one(&store).await;
-    assert!(!lease.partial, "it goes to everyone");
+    assert!(!lease.has_completed_recipients, "it goes to everyone");
     let outcomes =
         vec![through("a@example.com", RecipientState::Sent), through("b@example.com", RecipientState::Refused)];
     let partly = Settlement { recipients: outcomes, ..retry(&lease, SECOND) };
-    assert_eq!(settle(&store, partly).await, Settled::Done);
+    assert_eq!(settle(&store, partly).await, Settled::Applied);
     clock.advance(SECOND);
     let rest = claim_one(&store).await;
-    assert!(rest.taken, "somebody took it");
-    assert!(rest.partial, "it goes to a part of its recipients");
+    assert!(rest.any_accepted, "somebody took it");
+    assert!(rest.has_completed_recipients, "it goes to a part of its recipients");
     assert_eq!(rest.recipients.iter().map(|r| r.as_str()).collect::<Vec<_>>(), ["c@example.com"]);
     let while_leased = get(&store, id).await;
     assert_eq!(
@@ -190,7 +191,7 @@ pub async fn recipients_are_settled_one_by_one<F: StoreUnderTest>(fixture: &F) {
         ]
     );
     assert_eq!(while_leased.recipients[1].reply.as_deref(), Some("reply to b@example.com"));
-    assert_eq!(settle(&store, sent(&rest)).await, Settled::Done);
+    assert_eq!(settle(&store, sent(&rest)).await, Settled::Applied);
     let done = get(&store, id).await;
     assert_eq!(done.state, State::Sent);
     let called: Vec<_> = done.attempts.iter().map(|a| a.transport.as_deref()).collect();
@@ -213,7 +214,7 @@ pub async fn one_lost_lease_spoils_no_other<F: StoreUnderTest>(fixture: &F) {
     let mut settlements: Vec<_> = leases.iter().map(sent).collect();
     let place = leases.iter().position(|lease| lease.key.id == old.key.id).expect("it was taken over");
     settlements[place] = sent(&old);
-    let mut expected = [Settled::Done; 3];
+    let mut expected = [Settled::Applied; 3];
     expected[place] = Settled::LeaseLost;
     assert_eq!(store.settle(&settlements).await.expect("settling works"), expected);
     assert_eq!(get(&store, old.key.id).await.state, State::Leased);

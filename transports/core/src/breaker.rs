@@ -36,6 +36,7 @@ pub struct Breaker(Arc<Mutex<BreakerState>>);
 
 /// How much may pass now.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Admission {
     /// Everything.
     All,
@@ -49,6 +50,7 @@ pub enum Admission {
 
 /// What a result changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// Nothing.
     None,

@@ -11,6 +11,7 @@ use crate::encoded;
 /// The fields of an API are the envelope and the visible headers in one, so that an attempt for fewer recipients than the mail names
 /// shows fewer.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Fields<'a> {
     /// The `to` field.
     pub to: Vec<&'a Mailbox>,

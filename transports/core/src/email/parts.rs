@@ -245,6 +245,7 @@ impl fmt::Debug for ListUnsubscribe {
 
 /// The sender in the envelope, to whom the next hop reports failures.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReversePath {
     /// Nobody: for mail that itself reports or answers automatically, so that no loop can form (RFC 5321 section 4.5.5).
     Null,

@@ -134,6 +134,7 @@ pub struct BatchLimits {
 
 /// What came of a batch.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum BatchOutcome {
     /// A result for each message, in their order.
     Each(Vec<Result<Receipt, Failure>>),

@@ -85,7 +85,7 @@ impl<'a, M: Message> Job<'a, M> {
             Err(failure) => {
                 let via = path(label, failure.via());
                 self.called.push(via.clone());
-                if may_move_on(&failure) && self.narrow(&failure) {
+                if may_move_on(&failure) && self.remove_completed(&failure) {
                     self.known[index] = Known::Failed;
                     self.said.push((via, failure));
                 } else {
@@ -97,7 +97,7 @@ impl<'a, M: Message> Job<'a, M> {
     }
 
     /// Leaves out who was refused by name: the outbox decides about them. False if nobody is left.
-    fn narrow(&mut self, failure: &Failure) -> bool {
+    fn remove_completed(&mut self, failure: &Failure) -> bool {
         if failure.refused().is_empty() {
             return true;
         }
