@@ -10,7 +10,6 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Decode, Postgres, Row};
 use uuid::Uuid;
 
-use super::plans;
 use super::rows::{Moment, recorded};
 use super::sql::{Sql, USUAL_FORMAT, USUAL_IN_DOUBT, USUAL_PRIORITY};
 use crate::clock::{from_micros, micros, to_micros};
@@ -45,7 +44,6 @@ pub(super) async fn claim(
     floors: &Floors<Place>,
     now: Option<Moment>,
 ) -> Result<Vec<Lease>, StoreError> {
-    plans::refresh(connection, sql).await?;
     let mut look = floors.next(Instant::now());
     let mut taken = take(connection, sql, claim, &look.floor, now).await?;
     if taken.is_empty() && look.floor != Floor::default() {
@@ -125,7 +123,7 @@ async fn take_once(
     now: Option<Moment>,
 ) -> Result<(Vec<Taken>, Vec<Uuid>), StoreError> {
     let mut rows = sql
-        .query(sql.fit(&sql.claim))
+        .query(&sql.claim)
         .bind(now)
         .bind(micros(claim.lease))
         .bind(claim.due_by.map(Moment))
