@@ -56,7 +56,8 @@ impl RetryPolicy {
         self
     }
 
-    /// How many attempts a cycle has; 0 counts as 1. Attempts that failed by the transport's fault do not count.
+    /// How many attempts a cycle has; 0 counts as 1. Attempts that failed for the transport's or the sender's condition do not count, nor
+    /// do refusals that no rule knows and that other mail does not prove to be the message's own. [`max_age`](Self::max_age) ends those.
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
