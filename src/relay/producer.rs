@@ -223,7 +223,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
                 biased;
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(time) => {}
-                () = self.shared.store.woken() => self.post_notify.notified(),
+                () = self.shared.store.notified() => self.post_notify.notified(),
             },
         }
         while self.sends.try_join_next().is_some() {}

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use rows::Rows;
 
 use crate::clock::{Clock, TestClock, from_millis, millis, to_millis};
-use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, ring};
+use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, notify};
 use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 
 /// Deliveries in memory, with all the rules of a database and none of its durability. Clones share the deliveries.
@@ -34,7 +34,7 @@ use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     rows: Arc<Mutex<Rows>>,
-    bell: Arc<Notify>,
+    notifier: Arc<Notify>,
     clock: Clock,
 }
 
@@ -83,7 +83,7 @@ impl MemoryTransaction {
             rows.add(row, now);
         }
         drop(rows);
-        ring(&self.store.bell);
+        notify(&self.store.notifier);
     }
 
     /// Forgets what was enqueued.
@@ -185,10 +185,10 @@ impl Store for MemoryStore {
     }
 
     fn wake(&self) {
-        ring(&self.bell);
+        notify(&self.notifier);
     }
 
-    async fn woken(&self) {
-        self.bell.notified().await;
+    async fn notified(&self) {
+        self.notifier.notified().await;
     }
 }

@@ -3,11 +3,9 @@
 //! An application names a store and gives it to [`Outbox::new`](crate::Outbox::new). All else here passes between a [`Relay`](crate::Relay)
 //! and a [`Store`].
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod claim_cursor;
 mod error;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-mod floor;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-mod lane;
 mod lease;
 mod memory;
 #[cfg(feature = "mysql")]
@@ -18,14 +16,16 @@ mod postgres;
 mod recipients;
 mod report;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod row;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod session;
 mod settlement;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sqlx_error;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod sticky;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -51,9 +51,9 @@ use crate::admin::{Filter, Prune, Stats, UpdateOutcome};
 use crate::delivery::{Delivery, DeliverySummary};
 
 /// Tells every relay of this process, and the next one that begins to wait. One alone might be the one whose transport is paused.
-pub(crate) fn ring(bell: &tokio::sync::Notify) {
-    bell.notify_waiters();
-    bell.notify_one();
+pub(crate) fn notify(notifier: &tokio::sync::Notify) {
+    notifier.notify_waiters();
+    notifier.notify_one();
 }
 
 /// Says that the queue had rows whose mails are gone, by a `TRUNCATE` for instance. There is nothing to be sent, and nobody to be told.
@@ -140,7 +140,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Returns when something may have become due since the last call: by [`wake`](Self::wake), or by whatever signal the
     /// database gives. It may return for nothing, and it may miss: relays poll as well.
-    fn woken(&self) -> impl Future<Output = ()> + Send;
+    fn notified(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// The side of a store for operators.

@@ -10,15 +10,15 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Database, Pool};
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
-use crate::store::lane::Lane;
+use crate::store::sticky::StickyConnection;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A connection that goes back into the pool, or is kept, when the call is over; it is closed when the call is dropped before, and when
-/// an error says that it is of no more use.
+/// A connection for one call. At the end of the call it goes back into the pool, or is kept. It is closed if the call is dropped, or if an
+/// error says that the connection cannot be used again.
 ///
-/// The drivers do not all know where in their exchange with the server they were dropped. MySQL's takes what is left of the last answer
-/// for the next one. PostgreSQL's forgets a `BEGIN` that was not yet answered, so that the next borrower works, without knowing, in a
-/// transaction that nobody ends (sqlx issues 2054 and 4393). With the connection goes whatever was begun.
+/// Some drivers lose track of the protocol when a call is dropped. MySQL's driver takes the rest of the last answer for the next one.
+/// PostgreSQL's driver forgets a `BEGIN` without an answer: the next borrower then works in a transaction that nobody ends (sqlx issues
+/// 2054 and 4393). Closing the connection rolls the transaction back.
 pub(super) struct Session<D: Database>(Kept<D>);
 
 impl<D: Database> Session<D> {
@@ -27,10 +27,10 @@ impl<D: Database> Session<D> {
         Ok(Self::begun(Kept::of(pool).await?))
     }
 
-    /// On the connection that is kept for statements of this kind, if there is one.
+    /// On the kept connection, if there is one.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
-    pub(super) async fn on(lane: &Lane<D>, pool: &Pool<D>) -> Result<Self, StoreError> {
-        Ok(Self::begun(lane.take(pool).await?))
+    pub(super) async fn on(sticky: &StickyConnection<D>, pool: &Pool<D>) -> Result<Self, StoreError> {
+        Ok(Self::begun(sticky.take(pool).await?))
     }
 
     #[cfg(any(feature = "mysql", feature = "postgres"))]
@@ -39,36 +39,36 @@ impl<D: Database> Session<D> {
         Self(connection)
     }
 
-    /// On a connection that goes back into the pool also when the call is dropped. SQLite's driver ends by itself what was begun there,
-    /// and a database in memory ends with its connection.
+    /// On a connection that also goes back into the pool when the call is dropped. SQLite's driver rolls back by itself, and a database
+    /// in memory ends with its connection.
     #[cfg(feature = "sqlite")]
     pub(super) async fn returning(pool: &Pool<D>) -> Result<Self, StoreError> {
         Ok(Self(Kept::of(pool).await?))
     }
 
-    /// Whether a call for so many should leave the connection to its lane.
+    /// Whether to keep the connection after a call for `count` deliveries.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) fn is_worth_keeping(&self, count: usize) -> bool {
         self.0.is_worth_keeping(count)
     }
 
-    /// The call came to its end, in whatever way.
+    /// Ends the call, with success or an error.
     pub(super) fn finish<T>(mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         self.end(&result);
         result
     }
 
-    /// The call came to its end, and where all went well, more of its kind will come.
+    /// Ends the call, and keeps the connection after a success.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(super) fn finish_and_keep<T>(
         mut self,
-        lane: &Lane<D>,
+        sticky: &StickyConnection<D>,
         pool: &Pool<D>,
         result: Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.end(&result);
         if result.is_ok() {
-            lane.keep(self.0, pool);
+            sticky.keep(self.0, pool);
         }
         result
     }
@@ -99,16 +99,16 @@ impl<D: Database> DerefMut for Session<D> {
 /// A connection in use, or kept for the next.
 pub(crate) struct Kept<D: Database> {
     connection: PoolConnection<D>,
-    /// Where it counts as kept.
+    /// The pool's count of kept connections, if this one is counted.
     counted: Option<Arc<AtomicU32>>,
     under_way: bool,
 }
 
 impl<D: Database> Kept<D> {
-    /// Whether a call for so many should leave it to its lane. Few in the midst of many must not cost the lane its connection.
+    /// Whether to keep it after a call for `count` deliveries. A small call between large ones does not give the connection back.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     fn is_worth_keeping(&self, count: usize) -> bool {
-        count >= crate::store::lane::MANY || (count > 0 && self.counted.is_some())
+        count >= crate::store::sticky::MANY || (count > 0 && self.counted.is_some())
     }
 
     /// Whether it counts as kept.
@@ -117,24 +117,24 @@ impl<D: Database> Kept<D> {
         self.counted.is_some()
     }
 
-    /// It has been counted among `all` that are kept, until it is dropped.
+    /// Counts it among the kept connections until it is dropped.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn count_as_kept(&mut self, all: &Arc<AtomicU32>) {
         self.counted = Some(Arc::clone(all));
     }
 
-    /// A connection for a call that comes alone.
+    /// A connection of the pool.
     pub(crate) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
         Ok(Self { connection: acquire(pool).await?, counted: None, under_way: false })
     }
 
-    /// From now on the connection is closed, and neither kept nor given back, if it is dropped. A call is dropped where the server does
-    /// not answer, and another call on the connection would wait for that answer.
+    /// From now on, dropping it closes the connection. A call is dropped when the server does not answer, and another call on the same
+    /// connection would wait for that answer.
     pub(crate) fn begin(&mut self) {
         self.under_way = true;
     }
 
-    /// What had begun came to its end.
+    /// From now on, dropping it gives the connection back to the pool.
     pub(crate) fn end(&mut self) {
         self.under_way = false;
     }
@@ -165,11 +165,11 @@ impl<D: Database> Drop for Kept<D> {
     }
 }
 
-/// How long to look for the reason why a pool has no connection to give.
-const LOOK: Duration = Duration::from_secs(2);
+/// Time limit of the connection that finds out why the pool timed out.
+const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(2);
 
-/// A connection of the pool. Where it has none in time, the error says why: a pool tries again where the server has too many connections,
-/// and in the end says only that time is up.
+/// A connection of the pool. If the pool times out, the error says why. The pool itself does not: it retries while the server refuses
+/// connections, and then reports only the timeout.
 pub(super) async fn acquire<D: Database>(pool: &Pool<D>) -> Result<PoolConnection<D>, StoreError> {
     match pool.acquire().await {
         Err(sqlx::Error::PoolTimedOut) => Err(why_timed_out(pool).await),
@@ -184,10 +184,10 @@ async fn why_timed_out<D: Database>(pool: &Pool<D>) -> StoreError {
         return StoreError::new(StoreErrorKind::Unavailable, text).with_source(sqlx::Error::PoolTimedOut);
     }
     use sqlx::ConnectOptions;
-    match tokio::time::timeout(LOOK, pool.connect_options().connect()).await {
+    match tokio::time::timeout(DIAGNOSIS_LIMIT, pool.connect_options().connect()).await {
         Ok(Ok(connection)) => {
-            // It works again; whether or not the server hears of it, it sees that the connection ends.
-            let _ = tokio::time::timeout(LOOK, connection.close()).await;
+            // It works again. Close politely; the server also notices a connection that ends without a word.
+            let _ = tokio::time::timeout(DIAGNOSIS_LIMIT, connection.close()).await;
             sqlx::Error::PoolTimedOut.into()
         }
         Ok(Err(error)) => error.into(),
@@ -195,23 +195,22 @@ async fn why_timed_out<D: Database>(pool: &Pool<D>) -> StoreError {
     }
 }
 
-/// How often a call is made in all, where other transactions get in its way.
+/// Calls in all, the first included, when other transactions conflict.
 const TRIES: u32 = 5;
 
-/// A call is not made again after so long. One that waited for a lock all the time would wait as long once more.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// No retry after this time: a call that spent it waiting for a lock would wait as long again.
+const RETRY_LIMIT: Duration = Duration::from_secs(2);
 
-/// Makes a call that is a transaction of its own, and makes it again where another transaction got in its way: nothing of it was written
-/// then.
-pub(super) async fn undisturbed<T, F>(call: impl Fn() -> F) -> Result<T, StoreError>
+/// Makes a call that is a transaction of its own. Retries it after a conflict with another transaction, which leaves nothing written.
+pub(super) async fn retry_conflicts<T, F>(call: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let began = Instant::now();
     for tries in 1..TRIES {
         match call().await {
-            Err(error) if error.kind() == StoreErrorKind::Conflict && began.elapsed() < PATIENCE => {
-                // The other one needs some time to end, and both must not meet again.
+            Err(error) if error.kind() == StoreErrorKind::Conflict && began.elapsed() < RETRY_LIMIT => {
+                // The other transaction needs time to end, and both must not retry at the same moment.
                 let wait = Duration::from_millis(1 << tries).mul_f64(rand::random_range(0.0..=1.0));
                 tokio::time::sleep(wait).await;
             }

@@ -119,8 +119,8 @@ impl Store for Unreliable {
     fn wake(&self) {
         self.store.wake();
     }
-    async fn woken(&self) {
-        self.store.woken().await;
+    async fn notified(&self) {
+        self.store.notified().await;
     }
 }
 

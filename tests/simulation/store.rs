@@ -114,7 +114,7 @@ impl Store for Line {
     fn wake(&self) {
         self.store.wake();
     }
-    async fn woken(&self) {
-        self.store.woken().await;
+    async fn notified(&self) {
+        self.store.notified().await;
     }
 }

@@ -94,7 +94,7 @@ impl AdminStore for MemoryStore {
         row.charged_attempts = 0;
         rows.requeue(id, now);
         drop(rows);
-        crate::store::ring(&self.bell);
+        crate::store::notify(&self.notifier);
         Ok(UpdateOutcome::Updated)
     }
 

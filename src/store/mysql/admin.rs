@@ -15,8 +15,8 @@ use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
 use crate::store::RecipientOutcome;
 use crate::store::recipients::kept_on_resend;
-use crate::store::session::undisturbed;
-use crate::store::sql::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::row::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::session::retry_conflicts;
 use crate::store::{AdminStore, StoreError};
 
 /// Every delivery with its state. What stands in neither table was sent by its last attempt.
@@ -124,7 +124,7 @@ impl MySqlStore {
         query.execute(&mut *tx).await?;
         self.about(&mut tx, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await?;
         tx.commit().await?;
-        crate::store::ring(&self.bell);
+        crate::store::notify(&self.notifier);
         session.finish(Ok(UpdateOutcome::Updated))
     }
 
@@ -198,7 +198,7 @@ impl MySqlStore {
         let mut affected = 0;
         // Before every id. An empty one would be NULL in a session with EMPTY_STRING_IS_NULL.
         let mut after = vec![0];
-        while let Some((last, count)) = undisturbed(|| portion(&after)).await? {
+        while let Some((last, count)) = retry_conflicts(|| portion(&after)).await? {
             after = last.as_uuid().as_bytes().to_vec();
             affected += u64::try_from(count).unwrap_or(0);
         }
@@ -271,11 +271,11 @@ impl AdminStore for MySqlStore {
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        undisturbed(|| self.try_resend(id)).await
+        retry_conflicts(|| self.try_resend(id)).await
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        undisturbed(|| self.try_cancel(id)).await
+        retry_conflicts(|| self.try_cancel(id)).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -12,9 +12,9 @@ use super::sql::{BEGIN, Sql};
 use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::Attempt;
 use crate::state::Outcome;
-use crate::store::floor::{Floor, Floors};
+use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
 use crate::store::recipients::remove_completed;
-use crate::store::sql::{Columns, Problems, addressed, corrupt, count, last_attempt, word};
+use crate::store::row::{Columns, Problems, addressed, corrupt, count, last_attempt, word};
 use crate::store::{Claim, StoreError};
 use crate::store::{LastAttempt, Lease, LeaseKey, RecipientOutcome};
 
@@ -22,33 +22,33 @@ pub(super) async fn claim(
     connection: &mut MySqlConnection,
     sql: &Sql,
     claim: Claim,
-    floors: &Floors<i64>,
+    cursors: &ClaimCursors<i64>,
     test_now: Option<i64>,
 ) -> Result<Vec<Lease>, StoreError> {
-    let mut look = floors.next(Instant::now());
-    let (mut leases, mut took) = take(connection, sql, claim, &look.floor, test_now).await?;
+    let mut look = cursors.next(Instant::now());
+    let (mut leases, mut took) = take(connection, sql, claim, &look.cursor, test_now).await?;
     while leases.is_empty() && !took.is_empty() {
         // All of these had lost their mails.
-        (leases, took) = take(connection, sql, claim, &look.floor, test_now).await?;
+        (leases, took) = take(connection, sql, claim, &look.cursor, test_now).await?;
     }
-    if leases.is_empty() && look.floor != Floor::default() {
-        look = floors.beginning(Instant::now());
-        (leases, took) = take(connection, sql, claim, &look.floor, test_now).await?;
+    if leases.is_empty() && look.cursor != ClaimCursor::default() {
+        look = cursors.beginning(Instant::now());
+        (leases, took) = take(connection, sql, claim, &look.cursor, test_now).await?;
     }
-    floors.took(&look, took.len() >= claim.limit, took);
+    cursors.took(&look, took.len() >= claim.limit, took);
     Ok(leases)
 }
 
-/// Claims what is due from the floor on. With the leases comes, for each row, its priority and when it was due.
+/// Claims what is due from the cursor on. With the leases comes, for each row, its priority and when it was due.
 async fn take(
     connection: &mut MySqlConnection,
     sql: &Sql,
     claim: Claim,
-    floor: &Floor<i64>,
+    cursor: &ClaimCursor<i64>,
     test_now: Option<i64>,
 ) -> Result<(Vec<Lease>, Vec<(i64, i64)>), StoreError> {
     // Looking takes no lock and no transaction: an idle relay costs the server little.
-    let firsts = sql.first_due(test_now, floor).fetch_all(&mut *connection).await?;
+    let firsts = sql.first_due(test_now, cursor).fetch_all(&mut *connection).await?;
     let Some(first) = firsts.first() else {
         return Ok((Vec::new(), Vec::new()));
     };

@@ -9,7 +9,7 @@ use sqlx::{Connection, Row};
 use super::rows::id;
 use super::sql::{BEGIN, PORTIONS, Sql};
 use crate::clock::{micros, to_micros};
-use crate::store::sql::{corrupt, recipients_json};
+use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, When};
 use crate::store::{StoreError, StoreErrorKind};
 

@@ -7,7 +7,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection, MySqlPool};
 
 use super::sql::Sql;
-use crate::store::sql::mysql_number;
+use crate::store::row::mysql_number;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Each version's statements, the first being version 1, for the prefix `postrider_`.

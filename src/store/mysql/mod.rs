@@ -22,10 +22,10 @@ use session::Session;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
-use crate::store::floor::{Floor, Floors};
-use crate::store::lane::{Lane, MANY};
-use crate::store::session::undisturbed;
-use crate::store::sql::{Columns, unsigned};
+use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
+use crate::store::row::{Columns, unsigned};
+use crate::store::session::retry_conflicts;
+use crate::store::sticky::{MANY, StickyConnection};
 use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
 use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 
@@ -82,10 +82,10 @@ pub struct MySqlStore {
     pool: MySqlPool,
     sql: Arc<Sql>,
     clock: Clock,
-    bell: Arc<Notify>,
-    floors: Arc<Floors<i64>>,
-    claims: Lane<MySql>,
-    settlements: Lane<MySql>,
+    notifier: Arc<Notify>,
+    cursors: Arc<ClaimCursors<i64>>,
+    claims: StickyConnection<MySql>,
+    settlements: StickyConnection<MySql>,
 }
 
 impl MySqlStore {
@@ -107,15 +107,15 @@ impl MySqlStore {
     }
 
     fn with_sql(pool: MySqlPool, sql: Sql) -> Self {
-        let lane = Lane::new();
+        let sticky = StickyConnection::new();
         Self {
             pool,
             sql: Arc::new(sql),
             clock: Clock::default(),
-            bell: Arc::default(),
-            floors: Arc::default(),
-            claims: lane.clone(),
-            settlements: lane,
+            notifier: Arc::default(),
+            cursors: Arc::default(),
+            claims: sticky.clone(),
+            settlements: sticky,
         }
     }
 
@@ -171,13 +171,13 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        let ids = undisturbed(|| async {
+        let ids = retry_conflicts(|| async {
             let mut session = self.session().await?;
             let ids = enqueue::insert(&mut session, &self.sql, &rows, now).await;
             session.finish(ids)
         });
         let ids = ids.await?;
-        crate::store::ring(&self.bell);
+        crate::store::notify(&self.notifier);
         Ok(ids)
     }
 
@@ -188,7 +188,7 @@ impl Store for MySqlStore {
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let ids = enqueue::insert_in(connection, &self.sql, &rows, self.clock.test_micros()).await?;
         // The commit is still to come: the relay looks several times after a hint.
-        crate::store::ring(&self.bell);
+        crate::store::notify(&self.notifier);
         Ok(ids)
     }
 
@@ -197,9 +197,9 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        let leases = undisturbed(|| async {
+        let leases = retry_conflicts(|| async {
             let mut session = Session::on(&self.claims, &self.pool).await?;
-            let leases = claim::claim(&mut session, &self.sql, claim, &self.floors, now).await;
+            let leases = claim::claim(&mut session, &self.sql, claim, &self.cursors, now).await;
             if leases.as_ref().is_ok_and(|leases| leases.len() >= MANY) {
                 session.finish_and_keep(&self.claims, &self.pool, leases)
             } else {
@@ -219,7 +219,7 @@ impl Store for MySqlStore {
             return Ok(0);
         }
         let now = self.clock.test_micros();
-        let taken = undisturbed(|| async {
+        let taken = retry_conflicts(|| async {
             let mut session = self.session().await?;
             let taken = settle::take_back(&mut session, &self.sql, claims, now).await;
             session.finish(taken)
@@ -232,7 +232,7 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        let settled = undisturbed(|| async {
+        let settled = retry_conflicts(|| async {
             let mut session = Session::on(&self.settlements, &self.pool).await?;
             let settled = settle::settle(&mut session, &self.sql, settlements, now).await;
             if session.is_worth_keeping(settlements.len()) {
@@ -253,7 +253,7 @@ impl Store for MySqlStore {
             return Ok(Vec::new());
         }
         let now = self.clock.test_micros();
-        let renewed = undisturbed(|| async {
+        let renewed = retry_conflicts(|| async {
             let mut session = self.session().await?;
             let renewed = settle::renew(&mut session, &self.sql, keys, lease, now).await;
             session.finish(renewed)
@@ -263,7 +263,7 @@ impl Store for MySqlStore {
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
         let mut session = self.session().await?;
-        let query = self.sql.first_due(self.clock.test_micros(), &Floor::default());
+        let query = self.sql.first_due(self.clock.test_micros(), &ClaimCursor::default());
         let firsts = query.fetch_all(&mut *session).await?;
         session.finish(Ok(()))?;
         let mut next: Option<i64> = None;
@@ -304,10 +304,10 @@ impl Store for MySqlStore {
     }
 
     fn wake(&self) {
-        crate::store::ring(&self.bell);
+        crate::store::notify(&self.notifier);
     }
 
-    async fn woken(&self) {
-        self.bell.notified().await;
+    async fn notified(&self) {
+        self.notifier.notified().await;
     }
 }

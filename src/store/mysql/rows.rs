@@ -10,7 +10,7 @@ use super::sql::Sql;
 use crate::clock::to_micros;
 use crate::delivery::Attempt;
 use crate::store::StoreError;
-use crate::store::sql::outcome;
+use crate::store::row::outcome;
 use crate::store::{LeaseKey, RecipientOutcome};
 
 pub(super) fn id(row: &MySqlRow, column: &str) -> Result<DeliveryId, StoreError> {

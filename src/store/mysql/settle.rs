@@ -12,7 +12,7 @@ use super::rows::{attempt_item, back_item, end_item, id, keys, list, numbered, o
 use super::sql::{BEGIN, Sql};
 use crate::clock::micros;
 use crate::state::State;
-use crate::store::sql::Columns;
+use crate::store::row::Columns;
 use crate::store::{ClaimId, StoreError};
 use crate::store::{LeaseKey, Next, Settled, Settlement};
 

@@ -9,7 +9,7 @@ use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, MySql, Type};
 
-use crate::store::floor::Floor;
+use crate::store::claim_cursor::ClaimCursor;
 
 /// Now: the time that is bound here, or else the server's. It asks for UTC, because in a session's own time zone an hour may come
 /// twice.
@@ -122,10 +122,14 @@ impl Sql {
         sqlx::query(AssertSqlSafe(Arc::clone(text)))
     }
 
-    /// The first row of each priority, from a floor on.
-    pub(super) fn first_due(&self, test_now: Option<i64>, floor: &Floor<i64>) -> Query<'static, MySql, MySqlArguments> {
+    /// The first row of each priority, from a cursor on.
+    pub(super) fn first_due(
+        &self,
+        test_now: Option<i64>,
+        cursor: &ClaimCursor<i64>,
+    ) -> Query<'static, MySql, MySqlArguments> {
         let query = self.query(&self.first_due).bind(test_now);
-        floor.iter().rev().fold(query, |query, from| query.bind(from.unwrap_or(i64::MIN)))
+        cursor.iter().rev().fold(query, |query, from| query.bind(from.unwrap_or(i64::MIN)))
     }
 
     pub(super) fn scalar<T>(&self, text: &Arc<str>) -> QueryScalar<'static, MySql, T, MySqlArguments>

@@ -18,8 +18,8 @@ use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
 use crate::store::RecipientOutcome;
 use crate::store::recipients::kept_on_resend;
-use crate::store::session::undisturbed;
-use crate::store::sql::{Columns, Problems, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::row::{Columns, Problems, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::session::retry_conflicts;
 use crate::store::{AdminStore, StoreError};
 
 /// Every delivery with its state. What stands in neither table was sent by its last attempt.
@@ -109,7 +109,7 @@ impl PgStore {
         });
         let mut affected = 0;
         loop {
-            let pruned = undisturbed(|| async {
+            let pruned = retry_conflicts(|| async {
                 let mut call = self.transaction().await?;
                 let pruned = async {
                     let (now, age) = (self.test_now(), micros(age));
@@ -302,7 +302,7 @@ impl AdminStore for PgStore {
         });
         let changed = changed.await?;
         if changed == UpdateOutcome::Updated {
-            self.bell.ring();
+            self.notifier.notify();
         }
         Ok(changed)
     }

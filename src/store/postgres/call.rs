@@ -9,8 +9,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, PgPool, Postgres};
 
 use crate::store::StoreError;
-use crate::store::lane::Lane;
 use crate::store::session::Session;
+use crate::store::sticky::StickyConnection;
 
 /// What begins a call's transaction, in one round trip.
 #[derive(Debug)]
@@ -100,15 +100,15 @@ impl Call {
     /// As [`finish`](Self::finish), and where all went well, more of its kind will come.
     pub(super) async fn finish_and_keep<T>(
         self,
-        lane: &Lane<Postgres>,
+        sticky: &StickyConnection<Postgres>,
         pool: &PgPool,
         result: Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let (session, result) = self.end(result).await;
-        session.finish_and_keep(lane, pool, result)
+        session.finish_and_keep(sticky, pool, result)
     }
 
-    /// Whether a call for so many should leave the connection to its lane.
+    /// Whether to keep the connection after a call for `count` deliveries.
     pub(super) fn is_worth_keeping(&self, count: usize) -> bool {
         self.session.is_worth_keeping(count)
     }

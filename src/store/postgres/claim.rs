@@ -13,9 +13,9 @@ use uuid::Uuid;
 use super::rows::{Moment, recorded};
 use super::sql::{Sql, USUAL_FORMAT, USUAL_IN_DOUBT, USUAL_PRIORITY};
 use crate::clock::{from_micros, micros, to_micros};
-use crate::store::floor::{Floor, Floors};
+use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
 use crate::store::recipients::remove_completed;
-use crate::store::sql::{Problems, addressed, corrupt, last_attempt};
+use crate::store::row::{Problems, addressed, corrupt, last_attempt};
 use crate::store::{Claim, StoreError};
 use crate::store::{LastAttempt, Lease, LeaseKey, RecipientOutcome};
 
@@ -41,17 +41,17 @@ pub(super) async fn claim(
     connection: &mut PgConnection,
     sql: &Sql,
     claim: Claim,
-    floors: &Floors<Place>,
+    cursors: &ClaimCursors<Place>,
     now: Option<Moment>,
 ) -> Result<Vec<Lease>, StoreError> {
-    let mut look = floors.next(Instant::now());
-    let mut taken = take(connection, sql, claim, &look.floor, now).await?;
-    if taken.is_empty() && look.floor != Floor::default() {
-        look = floors.beginning(Instant::now());
-        taken = take(connection, sql, claim, &look.floor, now).await?;
+    let mut look = cursors.next(Instant::now());
+    let mut taken = take(connection, sql, claim, &look.cursor, now).await?;
+    if taken.is_empty() && look.cursor != ClaimCursor::default() {
+        look = cursors.beginning(Instant::now());
+        taken = take(connection, sql, claim, &look.cursor, now).await?;
     }
     let places = taken.iter().map(|taken| (taken.priority, taken.place));
-    floors.took(&look, taken.len() >= claim.limit, places);
+    cursors.took(&look, taken.len() >= claim.limit, places);
     // Most urgent first. The server would copy every mail to put them into this order.
     taken.sort_by_cached_key(|taken| (Reverse(taken.priority), taken.place));
     let ids = |of: fn(&Taken) -> bool| taken.iter().filter(|taken| of(taken)).map(|taken| taken.place.1).collect();
@@ -93,16 +93,16 @@ struct Taken {
     lease: Lease,
 }
 
-/// Claims what is due from the floor on. Rows without a mail are removed, and it looks again where there was nothing else.
+/// Claims what is due from the cursor on. Rows without a mail are removed, and it looks again where there was nothing else.
 async fn take(
     connection: &mut PgConnection,
     sql: &Sql,
     claim: Claim,
-    floor: &Floor<Place>,
+    cursor: &ClaimCursor<Place>,
     now: Option<Moment>,
 ) -> Result<Vec<Taken>, StoreError> {
     loop {
-        let (taken, orphans) = take_once(connection, sql, claim, floor, now).await?;
+        let (taken, orphans) = take_once(connection, sql, claim, cursor, now).await?;
         if orphans.is_empty() {
             return Ok(taken);
         }
@@ -119,7 +119,7 @@ async fn take_once(
     connection: &mut PgConnection,
     sql: &Sql,
     claim: Claim,
-    floor: &Floor<Place>,
+    cursor: &ClaimCursor<Place>,
     now: Option<Moment>,
 ) -> Result<(Vec<Taken>, Vec<Uuid>), StoreError> {
     let mut rows = sql
@@ -128,8 +128,8 @@ async fn take_once(
         .bind(micros(claim.lease))
         .bind(claim.due_by.map(Moment))
         .bind(i64::try_from(claim.limit).unwrap_or(i64::MAX))
-        .bind(floor.map(|from| from.map(|(due_at, _)| Moment(from_micros(due_at)))))
-        .bind(floor.map(|from| from.map(|(_, id)| id)))
+        .bind(cursor.map(|from| from.map(|(due_at, _)| Moment(from_micros(due_at)))))
+        .bind(cursor.map(|from| from.map(|(_, id)| id)))
         .bind(i64::try_from(claim.max_bytes).unwrap_or(i64::MAX))
         .bind(claim.id.number())
         .fetch(connection);

@@ -14,7 +14,7 @@ use super::sql::{Sql, USUAL_FORMAT, USUAL_IN_DOUBT, USUAL_PRIORITY};
 use crate::clock::{micros, to_micros};
 use crate::state::Priority;
 use crate::store::StoreError;
-use crate::store::sql::{corrupt, recipients_json};
+use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, When};
 
 /// A moment as two columns: whether it counts from now, and how many microseconds.

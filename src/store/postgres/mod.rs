@@ -1,11 +1,11 @@
 //! A store in a PostgreSQL database.
 
 mod admin;
-mod bell;
 mod call;
 mod claim;
 mod enqueue;
 mod migrate;
+mod notifier;
 mod rows;
 mod settle;
 mod sql;
@@ -18,18 +18,18 @@ use postrider_transport::DeliveryId;
 use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres};
 
-use bell::Bell;
 use call::Call;
 use claim::Place;
+use notifier::Notifier;
 pub(super) use rows::Moment;
 use settle::History;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
-use crate::store::floor::Floors;
-use crate::store::lane::Lane;
-use crate::store::session::{Session, undisturbed};
-use crate::store::sql::{Columns, is_no_text, is_taken};
+use crate::store::claim_cursor::ClaimCursors;
+use crate::store::row::{Columns, is_no_text, is_taken};
+use crate::store::session::{Session, retry_conflicts};
+use crate::store::sticky::StickyConnection;
 use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
 use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 
@@ -73,10 +73,10 @@ pub struct PgStore {
     pool: PgPool,
     sql: Arc<Sql>,
     clock: Clock,
-    bell: Arc<Bell>,
-    claims: Lane<Postgres>,
-    settlements: Lane<Postgres>,
-    floors: Arc<Floors<Place>>,
+    notifier: Arc<Notifier>,
+    claims: StickyConnection<Postgres>,
+    settlements: StickyConnection<Postgres>,
+    cursors: Arc<ClaimCursors<Place>>,
 }
 
 impl PgStore {
@@ -95,16 +95,16 @@ impl PgStore {
     }
 
     fn with_sql(pool: PgPool, sql: Sql) -> Self {
-        let bell = Bell::listening(pool.clone(), sql.channel());
-        let lane = Lane::new();
+        let notifier = Notifier::listening(pool.clone(), sql.channel());
+        let sticky = StickyConnection::new();
         Self {
             pool,
             sql: Arc::new(sql),
             clock: Clock::default(),
-            bell: Arc::new(bell),
-            claims: lane.clone(),
-            settlements: lane,
-            floors: Arc::default(),
+            notifier: Arc::new(notifier),
+            claims: sticky.clone(),
+            settlements: sticky,
+            cursors: Arc::default(),
         }
     }
 
@@ -123,7 +123,7 @@ impl PgStore {
     /// Leaves waking to polling and to signals within this process.
     #[must_use]
     pub fn without_listen(mut self) -> Self {
-        self.bell = Arc::new(Bell::silent());
+        self.notifier = Arc::new(Notifier::silent());
         self
     }
 
@@ -199,8 +199,8 @@ impl PgStore {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        match undisturbed(&call).await {
-            Err(error) if is_no_text(&error) && self.sql.begin.take_octets() => undisturbed(&call).await,
+        match retry_conflicts(&call).await {
+            Err(error) if is_no_text(&error) && self.sql.begin.take_octets() => retry_conflicts(&call).await,
             result => result,
         }
     }
@@ -208,7 +208,7 @@ impl PgStore {
     async fn claim_once(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
         let session = Session::on(&self.claims, &self.pool).await?;
         let mut call = Call::begin_on_queue(session, &self.sql.begin).await?;
-        let claimed = claim::claim(&mut call, &self.sql, claim, &self.floors, self.test_now()).await;
+        let claimed = claim::claim(&mut call, &self.sql, claim, &self.cursors, self.test_now()).await;
         let keep = claimed.as_ref().is_ok_and(|leases| call.is_worth_keeping(leases.len()));
         if keep { call.finish_and_keep(&self.claims, &self.pool, claimed).await } else { call.finish(claimed).await }
     }
@@ -232,7 +232,7 @@ impl Store for PgStore {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let ids = undisturbed(|| async {
+        let ids = retry_conflicts(|| async {
             // One statement brings them all; with keys, another one looks who has those that are taken.
             let keyed = rows.iter().any(|row| row.key.is_some());
             let mut call = if keyed { self.transaction().await? } else { self.call().await? };
@@ -240,15 +240,15 @@ impl Store for PgStore {
             call.finish(ids).await
         });
         let ids = ids.await?;
-        self.bell.ring();
+        self.notifier.notify();
         Ok(ids)
     }
 
     async fn insert_in(&self, connection: &mut PgConnection, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
         let ids = enqueue::insert(connection, &self.sql, &rows, self.test_now()).await?;
-        if !self.bell.is_listening() {
+        if !self.notifier.is_listening() {
             // Nothing else will tell of the commit, which is still to come: the relay looks several times after a hint.
-            self.bell.ring();
+            self.notifier.notify();
         }
         Ok(ids)
     }
@@ -266,7 +266,7 @@ impl Store for PgStore {
     }
 
     async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
-        let taken = undisturbed(|| async {
+        let taken = retry_conflicts(|| async {
             let mut call = self.call().await?;
             let claims: Vec<i64> = claims.iter().map(|claim| claim.number()).collect();
             let taken = self.sql.query(&self.sql.take_back).bind(claims).execute(&mut *call).await;
@@ -279,9 +279,9 @@ impl Store for PgStore {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
-        let mut settled = undisturbed(|| self.settle_once(settlements, History::Appended)).await;
+        let mut settled = retry_conflicts(|| self.settle_once(settlements, History::Appended)).await;
         if settled.as_ref().is_err_and(is_taken) {
-            settled = undisturbed(|| self.settle_once(settlements, History::Occupied)).await;
+            settled = retry_conflicts(|| self.settle_once(settlements, History::Occupied)).await;
         }
         if settled.is_err() {
             self.claims.clear();
@@ -290,7 +290,7 @@ impl Store for PgStore {
     }
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
-        let renewed = undisturbed(|| async {
+        let renewed = retry_conflicts(|| async {
             let mut call = self.on_queue().await?;
             let results = settle::renew(&mut call, &self.sql, keys, lease, self.test_now()).await;
             call.finish(results).await
@@ -315,7 +315,7 @@ impl Store for PgStore {
     }
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
-        let reported = undisturbed(|| async {
+        let reported = retry_conflicts(|| async {
             let mut call = self.call().await?;
             let query = self.sql.query(&self.sql.report).bind(self.test_now()).bind(report.id.to_string());
             let query = query.bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX)).bind(report.paused.clone());
@@ -337,10 +337,10 @@ impl Store for PgStore {
     }
 
     fn wake(&self) {
-        self.bell.ring();
+        self.notifier.notify();
     }
 
-    async fn woken(&self) {
-        self.bell.rung().await;
+    async fn notified(&self) {
+        self.notifier.notified().await;
     }
 }

@@ -14,7 +14,7 @@ use super::sql::Sql;
 use crate::clock::{from_micros, to_micros};
 use crate::store::RecipientOutcome;
 use crate::store::StoreError;
-use crate::store::sql::outcome;
+use crate::store::row::outcome;
 
 pub(super) fn id(row: &PgRow, column: &str) -> Result<DeliveryId, StoreError> {
     Ok(row.try_get::<Uuid, _>(column)?.into())

@@ -13,8 +13,8 @@ use crate::clock::millis;
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
 use crate::store::recipients::kept_on_resend;
-use crate::store::session::{Session, undisturbed};
-use crate::store::sql::{Columns, Problems, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::row::{Columns, Problems, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::session::{Session, retry_conflicts};
 use crate::store::{AdminStore, StoreError};
 
 /// Every delivery with its state. What stands in neither table has been sent.
@@ -110,7 +110,7 @@ impl AdminStore for SqliteStore {
 
     async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let (text, now) = (id.to_string(), self.clock.now_millis());
-        let changed = undisturbed(|| async {
+        let changed = retry_conflicts(|| async {
             let mut session = Session::returning(&self.pool).await?;
             let changed = async {
                 let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
@@ -122,14 +122,14 @@ impl AdminStore for SqliteStore {
         });
         let changed = changed.await?;
         if changed == UpdateOutcome::Updated {
-            crate::store::ring(&self.bell);
+            crate::store::notify(&self.notifier);
         }
         Ok(changed)
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let (text, now) = (id.to_string(), self.clock.now_millis());
-        let changed = undisturbed(|| async {
+        let changed = retry_conflicts(|| async {
             let mut session = Session::returning(&self.pool).await?;
             let changed = async {
                 let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
@@ -322,7 +322,7 @@ impl SqliteStore {
             };
             after.clone_from(last);
             let found = json(found);
-            let pruned = undisturbed(|| async {
+            let pruned = retry_conflicts(|| async {
                 let mut session = Session::returning(&self.pool).await?;
                 let pruned = async {
                     let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;

@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, Connection, SqlitePool};
 use super::rows::{id, recorded};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::store::recipients::remove_completed;
+use crate::store::row::{Columns, Problems, addressed, corrupt, count, last_attempt, word};
 use crate::store::session::Session;
-use crate::store::sql::{Columns, Problems, addressed, corrupt, count, last_attempt, word};
 use crate::store::{Claim, StoreError};
 use crate::store::{LastAttempt, Lease, LeaseKey};
 

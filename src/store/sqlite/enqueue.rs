@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use crate::clock::{millis, to_millis};
 use crate::store::StoreError;
-use crate::store::sql::{corrupt, recipients_json};
+use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, When};
 
 pub(super) async fn insert(

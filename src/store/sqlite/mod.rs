@@ -22,7 +22,7 @@ use sqlx::{Connection, Sqlite, SqlitePool};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, TestClock, from_millis, millis};
-use crate::store::session::{Session, undisturbed};
+use crate::store::session::{Session, retry_conflicts};
 use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
 use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 
@@ -57,13 +57,13 @@ use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
 pub struct SqliteStore {
     pool: SqlitePool,
     clock: Clock,
-    bell: Arc<Notify>,
+    notifier: Arc<Notify>,
 }
 
 impl SqliteStore {
     /// A store over the caller's pool.
     pub fn new(pool: SqlitePool) -> Self {
-        Self { pool, clock: Clock::default(), bell: Arc::new(Notify::new()) }
+        Self { pool, clock: Clock::default(), notifier: Arc::new(Notify::new()) }
     }
 
     /// Opens a database by itself, creating the file if there is none: `sqlite://outbox.db`, `sqlite:///var/lib/app/outbox.db`. It is
@@ -119,7 +119,7 @@ impl SqliteStore {
         &self,
         query: impl Fn() -> Query<'static, Sqlite, SqliteArguments>,
     ) -> Result<SqliteQueryResult, StoreError> {
-        let done = undisturbed(|| async {
+        let done = retry_conflicts(|| async {
             let mut session = Session::returning(&self.pool).await?;
             let done = query().execute(&mut *session).await;
             session.finish(done.map_err(StoreError::from))
@@ -133,7 +133,7 @@ impl Store for SqliteStore {
 
     async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
         let now = self.clock.now_millis();
-        let ids = undisturbed(|| async {
+        let ids = retry_conflicts(|| async {
             let mut session = Session::returning(&self.pool).await?;
             let inserted = async {
                 let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
@@ -145,7 +145,7 @@ impl Store for SqliteStore {
             session.finish(inserted)
         });
         let ids = ids.await?;
-        crate::store::ring(&self.bell);
+        crate::store::notify(&self.notifier);
         Ok(ids)
     }
 
@@ -156,12 +156,12 @@ impl Store for SqliteStore {
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let ids = enqueue::insert(connection, &rows, self.clock.now_millis()).await?;
         // The commit is still to come: the relay looks several times after a hint.
-        crate::store::ring(&self.bell);
+        crate::store::notify(&self.notifier);
         Ok(ids)
     }
 
     async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
-        undisturbed(|| claim::claim(&self.pool, claim, self.clock.now_millis())).await
+        retry_conflicts(|| claim::claim(&self.pool, claim, self.clock.now_millis())).await
     }
 
     async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
@@ -174,12 +174,12 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
-        undisturbed(|| settle::settle(&self.pool, settlements, self.clock.now_millis())).await
+        retry_conflicts(|| settle::settle(&self.pool, settlements, self.clock.now_millis())).await
     }
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
         let until = self.clock.now_millis().saturating_add(millis(lease));
-        undisturbed(|| settle::renew(&self.pool, keys, until)).await
+        retry_conflicts(|| settle::renew(&self.pool, keys, until)).await
     }
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
@@ -213,10 +213,10 @@ impl Store for SqliteStore {
     }
 
     fn wake(&self) {
-        crate::store::ring(&self.bell);
+        crate::store::notify(&self.notifier);
     }
 
-    async fn woken(&self) {
-        self.bell.notified().await;
+    async fn notified(&self) {
+        self.notifier.notified().await;
     }
 }

@@ -5,7 +5,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use crate::store::RecipientOutcome;
 use crate::store::StoreError;
-use crate::store::sql::{Columns, corrupt, outcome};
+use crate::store::row::{Columns, corrupt, outcome};
 
 pub(super) fn id(row: &SqliteRow, column: &str) -> Result<DeliveryId, StoreError> {
     row.text(column)?.parse().map_err(|_| corrupt("an id is no UUID"))

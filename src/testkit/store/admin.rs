@@ -196,10 +196,10 @@ pub async fn waking_wakes<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let limit = SECOND * 30;
     store.wake();
-    tokio::time::timeout(limit, store.woken()).await.expect("a signal from before was missed");
+    tokio::time::timeout(limit, store.notified()).await.expect("a signal from before was missed");
     let waiter = tokio::spawn({
         let store = store.clone();
-        async move { store.woken().await }
+        async move { store.notified().await }
     });
     tokio::task::yield_now().await;
     insert_one(&store, row()).await;

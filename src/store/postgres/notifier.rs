@@ -9,16 +9,16 @@ use sqlx::postgres::PgListener;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::store::ring;
+use crate::store::notify;
 
-pub(super) struct Bell {
+pub(super) struct Notifier {
     signal: Arc<Notify>,
     source: Option<(PgPool, String)>,
     /// Begun when somebody first waits, for only relays need it.
     listening: OnceLock<AbortHandle>,
 }
 
-impl Bell {
+impl Notifier {
     /// A listener keeps a connection to itself, so that a pool of one does without.
     pub(super) fn listening(pool: PgPool, channel: String) -> Self {
         if pool.options().get_max_connections() < 2 {
@@ -35,11 +35,11 @@ impl Bell {
         self.source.is_some()
     }
 
-    pub(super) fn ring(&self) {
-        ring(&self.signal);
+    pub(super) fn notify(&self) {
+        notify(&self.signal);
     }
 
-    pub(super) async fn rung(&self) {
+    pub(super) async fn notified(&self) {
         if let Some((pool, channel)) = &self.source {
             self.listening.get_or_init(|| {
                 let listen = listen(pool.clone(), channel.clone(), Arc::clone(&self.signal));
@@ -50,7 +50,7 @@ impl Bell {
     }
 }
 
-impl Drop for Bell {
+impl Drop for Notifier {
     fn drop(&mut self) {
         if let Some(task) = self.listening.get() {
             task.abort();
@@ -81,9 +81,9 @@ async fn listen_once(pool: &PgPool, channel: &str, signal: &Notify) -> Result<()
     listener.ignore_pool_close_event(false);
     listener.listen(channel).await?;
     // What was committed while nobody listened rang for nobody.
-    ring(signal);
+    notify(signal);
     while let Ok(Some(_)) = listener.try_recv().await {
-        ring(signal);
+        notify(signal);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Connections that stay with their work while there is much of it.
+//! A connection that a relay keeps while it works through a backlog.
 //!
-//! A pool hands its connections out in turn, so that each statement would be parsed and planned on every one of them, after a round
-//! trip to ask whether it still lives.
+//! A pool hands out its connections one after the other. Each statement would be parsed and planned on every one of them, after a round
+//! trip that checks the connection.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,24 +12,24 @@ use sqlx::{Database, Pool};
 use crate::store::StoreError;
 use crate::store::session::Kept;
 
-/// How many of a pool's connections are left to everything else: listening, reports, renewals, the caller.
-const OTHERS: u32 = 4;
+/// Connections of the pool that are never kept: for listening, reports, renewals and the caller.
+const RESERVED: u32 = 4;
 
-/// So many at once, and more will come.
+/// A call for this many deliveries is a sign of a backlog.
 pub(crate) const MANY: usize = 16;
 
-/// A connection that was kept for longer is asked whether it still lives, as the pool does.
-const FRESH: Duration = Duration::from_secs(5);
+/// A connection that was idle for longer goes back to the pool, which checks it before its next use.
+const MAX_IDLE: Duration = Duration::from_secs(5);
 
-/// At most one connection, for one kind of statement. A clone is a new lane of the same pool, so that what a relay keeps goes back
-/// with the relay; all of a pool's lanes together keep no more than half of what the pool can spare.
-pub(crate) struct Lane<D: Database> {
+/// At most one connection, for one kind of statement. A clone shares the pool's count of kept connections, but not the connection. All
+/// clones together keep at most half of what the pool has beyond [`RESERVED`].
+pub(crate) struct StickyConnection<D: Database> {
     kept: Mutex<Option<(Kept<D>, Instant)>>,
-    /// How many are kept by all of the pool's lanes.
+    /// The pool's count of kept connections.
     all: Arc<AtomicU32>,
 }
 
-impl<D: Database> Lane<D> {
+impl<D: Database> StickyConnection<D> {
     pub(crate) fn new() -> Self {
         Self { kept: Mutex::default(), all: Arc::default() }
     }
@@ -41,7 +41,7 @@ impl<D: Database> Lane<D> {
     /// The connection that was kept, or one of the pool's.
     pub(crate) async fn take(&self, pool: &Pool<D>) -> Result<Kept<D>, StoreError> {
         // What is not used goes back before another is waited for.
-        let kept = self.kept().take().filter(|(_, since)| !pool.is_closed() && since.elapsed() < FRESH);
+        let kept = self.kept().take().filter(|(_, since)| !pool.is_closed() && since.elapsed() < MAX_IDLE);
         match kept {
             Some((kept, _)) => Ok(kept),
             None => Kept::of(pool).await,
@@ -50,7 +50,7 @@ impl<D: Database> Lane<D> {
 
     /// Keeps a connection on which all went well for the next statement of its kind, where the pool can spare it.
     pub(crate) fn keep(&self, mut kept: Kept<D>, pool: &Pool<D>) {
-        let most = pool.options().get_max_connections().saturating_sub(OTHERS) / 2;
+        let most = pool.options().get_max_connections().saturating_sub(RESERVED) / 2;
         if !kept.is_counted() {
             let more = |all| (all < most).then_some(all + 1);
             if self.all.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
@@ -67,7 +67,7 @@ impl<D: Database> Lane<D> {
     }
 }
 
-impl<D: Database> Clone for Lane<D> {
+impl<D: Database> Clone for StickyConnection<D> {
     fn clone(&self) -> Self {
         Self { kept: Mutex::default(), all: Arc::clone(&self.all) }
     }
