@@ -138,7 +138,7 @@ pub struct Attempt {
     /// The next hop's name for the message.
     pub provider_id: Option<String>,
     /// The transport's name, and so where to look the message up. Where it chooses among others, the chosen one's follows after a
-    /// slash, as in `failover/ses` (see [`Receipt::via`](crate::Receipt::via)), or those of all that failed in turn (see
+    /// slash, as in `failover/ses` (see [`Receipt::via`](crate::transport::Receipt::via)), or those of all that failed in turn (see
     /// [`Failure::via`](crate::Failure::via)), or nothing, if it did not come to say. `None` where no transport was called, since
     /// the stored message could not be read, and for a lost attempt, of which nothing is known.
     pub transport: Option<String>,

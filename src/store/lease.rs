@@ -8,7 +8,7 @@ use crate::delivery::Attempt;
 use crate::state::{Outcome, WhenInDoubt};
 
 /// The name of one claim, new for each. The store keeps it with what the claim leases, so that a claim whose answer never came can be
-/// taken back ([`Store::take_back`]).
+/// taken back ([`Store::take_back`](super::Store::take_back)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimId(i64);
 

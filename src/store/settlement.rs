@@ -65,7 +65,7 @@ pub struct Settlement {
     pub key: LeaseKey,
     /// The attempt, if the transport was called.
     pub attempt: Option<Attempt>,
-    /// How many attempts of this cycle count against the budget from now on: [`Lease::charged_attempts`], one more, or 0 where the budget begins
+    /// How many attempts of this cycle count against the budget from now on: [`Lease::charged_attempts`](super::Lease::charged_attempts), one more, or 0 where the budget begins
     /// anew.
     pub charged_attempts: u32,
     /// The recipients who are through, where their outcome differs from the delivery's.
