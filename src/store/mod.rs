@@ -50,13 +50,13 @@ pub use sqlite::SqliteStore;
 use crate::admin::{Filter, Prune, Stats, UpdateOutcome};
 use crate::delivery::{Delivery, DeliverySummary};
 
-/// Tells every relay of this process, and the next one that begins to wait. One alone might be the one whose transport is paused.
+/// Notifies every relay of this process, and the next one that waits. A single one might have a paused transport.
 pub(crate) fn notify(notifier: &tokio::sync::Notify) {
     notifier.notify_waiters();
     notifier.notify_one();
 }
 
-/// Says that the queue had rows whose mails are gone, by a `TRUNCATE` for instance. There is nothing to be sent, and nobody to be told.
+/// Warns of rows in the queue whose mails are gone, for instance after a `TRUNCATE`. There is nothing to send.
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) fn tell_of_orphans(count: usize) {
     tracing::warn!(count, "removed rows of the queue whose mails somebody has deleted");
@@ -64,21 +64,23 @@ pub(crate) fn tell_of_orphans(count: usize) {
 
 /// A database that keeps deliveries: the side that enqueues and the side that sends.
 ///
-/// The stores of this crate are [`MemoryStore`], and behind features, `SqliteStore`, `PgStore` and `MySqlStore`. A store of your own
-/// implements this trait and [`AdminStore`], and runs the suite in [`testkit`](crate::testkit) to know that it keeps the
-/// promises below.
+/// The stores of this crate are [`MemoryStore`], and behind features, `SqliteStore`, `PgStore` and `MySqlStore`.
+///
+/// The trait is open: a store of your own implements it and [`AdminStore`], and runs the suite in [`testkit`](crate::testkit), which tests
+/// the promises below. A new method comes with a default, or in a new major version. There is no boxed twin: the type of an open
+/// transaction, [`Connection`](Self::Connection), differs from store to store, and an application that enqueues names it anyway.
 ///
 /// - What is inserted through a connection's transaction exists if and only if that transaction commits.
-/// - A delivery is leased to one holder at a time. The token grows with each claim; a settlement or renewal with any other
-///   token changes nothing and says so.
-/// - Claiming a delivery whose lease ran out records the vanished holder's attempt as `lost`, and charges it, in the same
-///   transaction.
+/// - A delivery is leased to one holder at a time. The token grows with each claim. A settlement or renewal with any other token changes
+///   nothing, and returns [`Settled::LeaseLost`].
+/// - A claim of a delivery with an expired lease records the last holder's attempt as `lost`, and charges it, in the same transaction.
 /// - No transaction stays open between two calls.
-/// - Times that decide are taken from the database's clock.
+/// - Due times, leases and ages go by the database's clock.
 ///
 /// # Cancel safety
-/// Each call is one transaction, or joins the caller's: dropped before it returns, it has happened wholly or not at all. A
-/// claim that was dropped after it committed leaves its deliveries leased until the lease runs out.
+/// Each call is one transaction, or joins the caller's. If it is dropped before it returns, it has happened wholly or not at all. A claim
+/// that is dropped after its commit leaves its deliveries leased until the lease expires, or until they are
+/// [taken back](Self::take_back).
 pub trait Store: Clone + Send + Sync + 'static {
     /// The connection that an open transaction of the caller's derefs to.
     type Connection: ?Sized + Send;
@@ -94,52 +96,50 @@ pub trait Store: Clone + Send + Sync + 'static {
         rows: Vec<NewRow>,
     ) -> impl Future<Output = Result<Vec<DeliveryId>, StoreError>> + Send;
 
-    /// Leases what is due, most urgent first. It may lease somewhat less than was asked for while more is due, but not less than half.
+    /// Leases due deliveries, most urgent first. It may lease fewer than the limit although more are due, but at least half of it.
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<Vec<Lease>, StoreError>> + Send;
 
-    /// Gives back, uncharged and without an attempt, what was leased by claims whose answers never came, and returns how many there were:
-    /// nobody was going to send them. What a claim leases later is not met: call it when the claim is over
-    /// ([`with_call_limit`](Self::with_call_limit)).
+    /// Releases what was leased by claims whose answers never came, uncharged and without an attempt, and returns the number of deliveries.
+    /// Nobody was going to send them. Call it when the claim can no longer commit ([`with_call_limit`](Self::with_call_limit)).
     fn take_back(&self, claims: &[ClaimId]) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Writes what became of leased deliveries. The result has one entry for each settlement, in their order.
+    /// Writes the results of leased deliveries. Returns one entry for each settlement, in their order.
     fn settle(&self, settlements: &[Settlement]) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
 
-    /// Extends leases to `lease` from now. The result has one entry for each key, in their order. A delivery that is being settled at
-    /// this moment may be passed by, and then counts as lost.
+    /// Extends leases to `lease` from now. Returns one entry for each key, in their order. A delivery that is being settled at this moment
+    /// may be skipped, and then counts as lost.
     fn renew(
         &self,
         keys: &[LeaseKey],
         lease: Duration,
     ) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
 
-    /// How long until something is due, expired leases included: zero if something is already; `None` if nothing waits.
+    /// The time until the next delivery is due or its lease expires: zero if one is due, `None` if the queue is empty.
     fn next_due(&self) -> impl Future<Output = Result<Option<Duration>, StoreError>> + Send;
 
     /// The database's clock.
     fn now(&self) -> impl Future<Output = Result<SystemTime, StoreError>> + Send;
 
-    /// Keeps what a relay tells of itself, in place of what it told before, and forgets relays that have been silent for ten
-    /// minutes.
+    /// Stores a relay's report in place of its last one, and deletes reports that are older than ten minutes.
     fn report(&self, report: &RelayReport) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Forgets a relay that has stopped.
+    /// Deletes the report of a relay that has stopped.
     fn retire(&self, id: RelayId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// The same store, whose server ends by itself what takes longer than `limit`, be it a statement or the wait for a lock, with an
-    /// error and nothing written. A relay asks for it, with less than it waits for an answer: otherwise a claim that it has given up may
-    /// commit later. A store without such a limit returns itself.
+    /// The same store with a time limit on the server: a statement or a wait for a lock that takes longer than `limit` ends with an error,
+    /// and nothing is written. A relay sets it below its own time limit, so that a claim it has given up cannot commit later. A store
+    /// without such limits returns itself.
     #[must_use]
     fn with_call_limit(self, limit: Duration) -> Self {
         let _ = limit;
         self
     }
 
-    /// Says to relays of this process that something may be due.
+    /// Notifies the relays of this process that something may be due.
     fn wake(&self);
 
-    /// Returns when something may have become due since the last call: by [`wake`](Self::wake), or by whatever signal the
-    /// database gives. It may return for nothing, and it may miss: relays poll as well.
+    /// Returns when something may have become due since the last call: after [`wake`](Self::wake), or after a notification of the database.
+    /// It may return too often, and it may miss something: relays poll as well.
     fn notified(&self) -> impl Future<Output = ()> + Send;
 }
 
