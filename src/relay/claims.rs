@@ -1,4 +1,4 @@
-//! Claiming: what is asked of the store, and what is done with its answer.
+//! Claims deliveries from the store, within the relay's permits and memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,19 +14,19 @@ use super::shared::{Shared, call_limit};
 use crate::observe::Event;
 use crate::store::{Claim, ClaimId, Store, StoreError};
 
-/// Room for a probe, beyond that for one call.
+/// Extra permits for a round of probes.
 const RESERVE: usize = TRIED - 1;
 
-/// So many claims whose answers never came are remembered, to be taken back.
+/// At most this many claims without an answer are kept, to be taken back.
 const MOST_UNHEARD: usize = 64;
 
-/// What claims have in common.
+/// The state that all claims of a relay share.
 pub(super) struct Claims<S, T> {
     shared: Arc<Shared<S, T>>,
     permits: Arc<Semaphore>,
-    /// Of a pass that ends by itself: when it began, by the database's clock.
+    /// When a pass began, by the database's clock; `None` until it is known, and for a relay that runs on.
     cutoff: Mutex<Option<SystemTime>>,
-    /// Claims whose answers never came, and when they were given up.
+    /// Claims without an answer, and when each was given up.
     unheard: Mutex<VecDeque<(ClaimId, Instant)>>,
 }
 
@@ -40,31 +40,31 @@ impl<S: Store, T: Transport> Claims<S, T> {
         }
     }
 
-    /// For how many messages there is room; none while those in hand take all the memory that they may.
+    /// The number of free permits; 0 while the mails in flight use all the memory they may.
     pub(super) fn room(&self) -> usize {
         self.room_to_probe().saturating_sub(RESERVE)
     }
 
-    /// The same for a probe of a paused transport. What it has tried has its room until the round is over, and a relay that sends one at
-    /// a time must be able to try others.
+    /// As [`room`](Self::room), with the extra permits for a probe. A tried message keeps its permit until the round is over, and a relay
+    /// with a concurrency of 1 must be able to try others.
     pub(super) fn room_to_probe(&self) -> usize {
         let octets = self.shared.in_flight.octets();
         if octets > 0 && octets >= self.shared.settings.memory_octets() { 0 } else { self.permits.available_permits() }
     }
 
-    /// Waits until there is room for one, memory aside.
+    /// Waits for a free permit. It does not look at the memory.
     pub(super) async fn some_room(&self) {
         // It is never closed.
         let _ = self.permits.acquire().await;
     }
 
-    /// Whether nothing is in hand.
+    /// Whether nothing is in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.permits.available_permits() == self.shared.settings.concurrency + RESERVE
     }
 
-    /// Claims up to `limit`, and no more octets than memory allows. How many came, and of those what is to be sent: not what this relay
-    /// is sending already.
+    /// Claims up to `limit` deliveries, within the memory limit. Returns how many leases came, and those that are to be sent: without
+    /// deliveries that this relay is already sending.
     pub(super) async fn claim(&self, limit: usize) -> Result<(usize, Vec<ClaimedDelivery>), StoreError> {
         let shared = &self.shared;
         self.take_back().await?;

@@ -1,4 +1,4 @@
-//! Keeping leases while messages are being sent, and telling other processes that this relay lives.
+//! Renews leases while messages are being sent, and reports that this relay is alive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use tokio_util::sync::CancellationToken;
 use super::shared::Shared;
 use crate::store::Store;
 
-/// How often a relay tells that it lives.
+/// Time between two reports.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// How long a relay waits to say that it ends.
+/// Time limit of the last report, when the relay stops.
 const GOOD_BYE: Duration = Duration::from_secs(5);
 
-/// The tasks beside the work itself. Dropped, they stop at once.
+/// The background tasks of a relay. Dropping this stops them at once.
 pub(super) struct Background {
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Background {
-    /// Stops them in good order, unless the database keeps them waiting.
+    /// Lets them finish what they are doing, within a time limit.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();
         let all = async {
@@ -56,7 +56,7 @@ pub(super) fn start<S: Store, T: Transport>(shared: &Arc<Shared<S, T>>) -> Backg
     Background { stop, tasks }
 }
 
-/// Renews at a third of the lease, so that two renewals may fail before a lease is lost.
+/// Renews every third of the lease, so that a lease survives two failed renewals.
 async fn renew<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: CancellationToken) {
     let mut beat = interval(shared.settings.lease / 3);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -85,7 +85,7 @@ async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancell
             () = shared.pause_changed.notified() => {}
         }
     }
-    // A paused transport, be it one of several, stays on view after the relay has ended, so that an operator finds out.
+    // The report of a paused transport stays after the relay has ended, so that an operator sees it.
     let farewell = match shared.report().paused {
         None => shared.store.retire(shared.id).await,
         Some(_) => shared.store.report(&shared.report()).await,

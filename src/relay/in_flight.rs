@@ -1,4 +1,4 @@
-//! What this relay holds: claimed and not yet settled.
+//! The deliveries that this relay has claimed and not yet settled.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,11 +9,11 @@ use tokio::sync::Notify;
 
 use crate::store::{Lease, LeaseKey, Settlement};
 
-/// The deliveries in hand, and how large they are.
+/// The deliveries in flight, and the octets of their stored mails.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     inner: Mutex<Inner>,
-    /// Notified when leases are found lost, so that calls which only wait can end.
+    /// Notified when leases are lost, so that calls that only wait can end.
     lost: Notify,
 }
 
@@ -29,7 +29,7 @@ struct Held {
     attempts: u32,
     charged_attempts: u32,
     octets: u64,
-    /// Its result is being written. What is claimed meanwhile has been given back, and is a new lease.
+    /// Its result is being written. A claim that returns the delivery now returns a new lease of it.
     settling: bool,
     lost: bool,
 }
@@ -39,8 +39,8 @@ impl InFlight {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes leases in hand. `false` stands for one that must not be sent: this relay is sending the delivery already, and its lease ran
-    /// out meanwhile. The new lease then serves to settle that call.
+    /// Adds leases. Returns `false` for a lease that must not be sent: this relay is already sending the delivery, and the old lease
+    /// expired. The call under way is then settled by the new lease.
     pub(super) fn add<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> Vec<bool> {
         let mut inner = self.inner();
         let mut fresh = Vec::new();
@@ -79,7 +79,7 @@ impl InFlight {
         fresh
     }
 
-    /// Forgets leases, save where this relay has claimed the delivery anew meanwhile.
+    /// Removes leases, except where this relay has claimed the delivery again.
     pub(super) fn remove(&self, keys: impl IntoIterator<Item = LeaseKey>) {
         let mut inner = self.inner();
         for key in keys {
@@ -92,7 +92,7 @@ impl InFlight {
         }
     }
 
-    /// Says that a result is going to be written, under the lease that holds now.
+    /// Marks a delivery as being settled, and gives the settlement the token of its newest lease.
     pub(super) fn begin_settling(&self, settlement: &mut Settlement, attempts: u32, charged_attempts: u32) {
         let mut inner = self.inner();
         let Some(held) = inner.held.get_mut(&settlement.key.id) else {
@@ -100,7 +100,7 @@ impl InFlight {
         };
         held.settling = true;
         if held.token != settlement.key.token {
-            // A lost attempt was recorded in between.
+            // The new claim recorded a lost attempt.
             settlement.key.token = held.token;
             if let Some(attempt) = &mut settlement.attempt {
                 attempt.number = attempt.number.saturating_add(held.attempts.saturating_sub(attempts));
@@ -116,12 +116,12 @@ impl InFlight {
         self.inner().held.len()
     }
 
-    /// How many octets of stored mail are in hand.
+    /// The octets of all stored mails in flight.
     pub(super) fn octets(&self) -> u64 {
         self.inner().octets
     }
 
-    /// In one order everywhere, so that no two transactions wait for each other.
+    /// The keys of all leases, ordered by id, so that two transactions lock rows in the same order.
     pub(super) fn keys(&self) -> Vec<LeaseKey> {
         let inner = self.inner();
         let mut keys: Vec<_> = inner.held.iter().map(|(id, held)| LeaseKey { id: *id, token: held.token }).collect();
@@ -129,7 +129,7 @@ impl InFlight {
         keys
     }
 
-    /// Notes leases that could not be renewed.
+    /// Marks leases that could not be renewed as lost.
     pub(super) fn mark_lost(&self, keys: impl Iterator<Item = LeaseKey>) {
         let mut inner = self.inner();
         let mut any = false;
@@ -151,7 +151,7 @@ impl InFlight {
         self.inner().held.get(&id).is_some_and(|held| held.lost)
     }
 
-    /// Returns when some lease is found lost after this was first polled.
+    /// Returns when a lease is lost after the first poll.
     pub(super) async fn some_lost(&self) {
         self.lost.notified().await;
     }

@@ -1,4 +1,4 @@
-//! One calm line when the database stops answering, one when it is back.
+//! Store health: one log line when the database stops answering, one when it answers again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use postrider_transport::Backoff;
 
 use crate::{StoreError, StoreErrorKind};
 
-/// What goes on, and since when.
+/// The kind and the beginning of the current outage; `None` if there is none.
 #[derive(Debug, Default)]
 pub(super) struct Outage(Mutex<Option<(StoreErrorKind, Instant)>>);
 
@@ -16,7 +16,7 @@ impl Outage {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a failure; true if it is the first of an outage.
+    /// Records a failure. Returns whether an outage begins with it.
     pub(super) fn began(&self, error: &StoreError) -> bool {
         let kind = error.kind();
         let first = {
@@ -37,8 +37,8 @@ impl Outage {
         first
     }
 
-    /// Notes an answer to a call that was made at this time; true if an outage ends with it. One that was under way before the outage
-    /// says nothing about now.
+    /// Records an answer to a call that was made at `asked`. Returns whether an outage ends with it. An answer to a call from before the
+    /// outage does not end it.
     pub(super) fn ended(&self, asked: Instant) -> bool {
         let mut state = self.state();
         let Some((kind, _)) = state.take_if(|(_, since)| *since <= asked) else { return false };
@@ -51,13 +51,13 @@ impl Outage {
     }
 }
 
-/// How long to wait before a call is made again that has met so many conflicts.
+/// The wait before the next try, after this many conflicts.
 pub(super) fn wait_after_conflict(conflicts: u32, random: f64) -> Duration {
     const WAIT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
     WAIT.delay(conflicts, random)
 }
 
-/// How long to wait before the `failures`th try at a database that does not answer. `random` is a number from -1 to 1.
+/// The wait before the next try, after this many failures of the database. `random` is from -1 to 1.
 pub(super) fn wait(failures: u32, random: f64) -> Duration {
     const WAIT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     WAIT.delay(failures, random)
