@@ -15,23 +15,23 @@ use crate::state::RecipientState;
 use crate::store::{Next, Settled, Settlement};
 use crate::store::{Store, StoreError};
 
-/// The most that is written in one transaction: what was claimed together.
+/// The most results in one transaction.
 const BATCH: usize = super::producer::MAX_CLAIM;
 
-/// A settlement, with what is told once it is written.
+/// A settlement, with what its event needs.
 #[derive(Debug)]
 pub(super) struct Completion {
     pub(super) settlement: Settlement,
-    /// Of the lease under which the call was made.
+    /// The lease's count when the call was made.
     pub(super) attempts: u32,
     pub(super) charged_attempts: u32,
     pub(super) template_id: Option<String>,
-    /// Until the result is written, the message counts as being sent: what a crash leaves in doubt is bounded by the room.
+    /// Held until the result is written, so that a crash leaves no more in doubt than there are permits.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// Settles what comes until the last sender is gone. A database that does not answer is waited for, as long as `patience`
-/// lasts from its first failure.
+/// Settles results until the last sender of the channel is gone. While the database does not answer it retries, for `patience` after the
+/// first failure.
 pub(super) async fn complete<S: Store, T: Transport>(
     shared: Arc<Shared<S, T>>,
     mut completions: mpsc::UnboundedReceiver<Completion>,
@@ -45,7 +45,7 @@ pub(super) async fn complete<S: Store, T: Transport>(
         received.drain(..).for_each(|done| batch.add(&shared, done));
         let settled = settle_batch(&shared, &batch, patience).await;
         if let Err(error) = settled {
-            // Their leases run out, and whoever takes them over records a lost attempt: nothing is lost but the knowledge.
+            // Their leases expire, and the next claim records a lost attempt for each.
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 count = batch.settlements.len(),
@@ -66,7 +66,7 @@ async fn receive(completions: &mut mpsc::UnboundedReceiver<Completion>, received
     if completions.recv_many(received, BATCH).await == 0 {
         return 0;
     }
-    // Others may be about to finish, and go along.
+    // Calls that are about to finish join this batch.
     tokio::task::yield_now().await;
     while received.len() < BATCH {
         let Ok(done) = completions.try_recv() else { break };
@@ -75,7 +75,7 @@ async fn receive(completions: &mut mpsc::UnboundedReceiver<Completion>, received
     received.len()
 }
 
-/// What is written together, in the form in which a store takes it.
+/// Results that are written together, in the form that a store takes.
 #[derive(Default)]
 struct Batch {
     settlements: Vec<Settlement>,
@@ -120,7 +120,7 @@ async fn settle_batch<S: Store, T: Transport>(
             Ok(())
         }
         Err(error) if error.kind().is_transient() || settlements.len() == 1 => Err(error),
-        // One that the database refuses must not keep the others from being written.
+        // One result that the database refuses must not keep the others from being written.
         Err(_) => {
             let mut outcome = Ok(());
             for (place, settlement) in settlements.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Calling the transport, and deciding what follows.
+//! Calls the transport and decides what follows.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,25 +31,25 @@ use crate::state::Outcome;
 use crate::store::Store;
 use crate::store::{Lease, Next, RecipientOutcome, Settlement};
 
-/// A claimed delivery, and when this process asked for it. The database's time is its own, so that this relay counts on from the moment
-/// of the claim instead of comparing clocks.
+/// A claimed delivery, and when this process claimed it. The relay adds its own elapsed time to the database's time of the claim, and never
+/// compares the two clocks.
 #[derive(Debug)]
 pub(super) struct ClaimedDelivery {
     pub(super) lease: Lease,
     pub(super) asked: Instant,
-    /// When the answer came. The database's time in the lease is from a moment before this.
+    /// When the answer came. The database's time in the lease is earlier.
     pub(super) answered: Instant,
-    /// Room for one message, given back when its result is written.
+    /// The permit of one message, released when its result is written.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
 impl ClaimedDelivery {
-    /// What the database's clock showed at a moment of this process.
+    /// The time of the database's clock at a moment of this process.
     fn at(&self, moment: Instant) -> SystemTime {
         self.lease.claimed_at + moment.saturating_duration_since(self.answered)
     }
 
-    /// What the last attempt of this cycle came to, by this process's clock.
+    /// The last attempt of this cycle, by this process's clock.
     pub(super) fn before(&self) -> Option<Before> {
         let last =
             self.lease.last.as_ref().filter(|last| last.cycle == self.lease.cycle && last.outcome != Outcome::Lost)?;
@@ -59,7 +59,7 @@ impl ClaimedDelivery {
     }
 }
 
-/// What one task sends: some of what was claimed together, in groups no larger than the transport's batch.
+/// A task that sends a part of one claim, in groups no larger than the transport's batch.
 pub(super) struct SendTask<S, T> {
     pub(super) shared: Arc<Shared<S, T>>,
     pub(super) completions: mpsc::UnboundedSender<Completion>,
@@ -67,8 +67,8 @@ pub(super) struct SendTask<S, T> {
 }
 
 impl<S: Store, T: Transport> SendTask<S, T> {
-    /// Sends all of them side by side, to the end of the last. Those that are over at once, as calls of a fast transport are, take turns
-    /// in one place; only one that has to wait costs a place of its own.
+    /// Sends all groups concurrently, and returns when the last is done. Calls that are ready at once reuse one allocation; only a call that
+    /// has to wait gets its own.
     pub(super) async fn run(self) {
         let waiting = FuturesUnordered::new();
         loop {
@@ -84,7 +84,7 @@ impl<S: Store, T: Transport> SendTask<S, T> {
     async fn send_in_turn(&self) {
         while let Some(group) = self.next() {
             let call = pin!(send(&self.shared, group, &self.completions));
-            // Caught, so that what panics in one call takes no other along.
+            // A panic in one call must not end the others.
             let _ = AssertUnwindSafe(call).catch_unwind().await;
         }
     }
@@ -94,7 +94,7 @@ impl<S: Store, T: Transport> SendTask<S, T> {
     }
 }
 
-/// Sends a group and passes the results on.
+/// Sends one group and passes the results to the completer.
 async fn send<S: Store, T: Transport>(
     shared: &Arc<Shared<S, T>>,
     group: Vec<ClaimedDelivery>,
@@ -151,7 +151,7 @@ fn judge_and_settle<S: Store, T: Transport>(
     }
 }
 
-/// Says what a result means, and tells everybody what changes by it.
+/// Judges a result, and announces the pauses that begin or end with it.
 pub(super) fn judge<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     claimed: &ClaimedDelivery,
@@ -171,8 +171,7 @@ pub(super) fn judge<S: Store, T: Transport>(
     shared.judge(result, call)
 }
 
-/// Sees to it that a group leaves nothing behind, however its task ends: no lease that is renewed for ever, nobody waiting for room who
-/// is not told.
+/// Cleans up after a group, however its task ends: no lease is renewed for ever, and whoever waits for a permit is notified.
 pub(super) struct InFlightGuard<'a, S: Store, T: Transport> {
     pub(super) shared: &'a Shared<S, T>,
     pub(super) completions: &'a mpsc::UnboundedSender<Completion>,
@@ -189,7 +188,7 @@ impl<S: Store, T: Transport> InFlightGuard<'_, S, T> {
         let (attempts, charged_attempts) = (lease.attempts, lease.charged_attempts);
         let completion = Completion { settlement, attempts, charged_attempts, template_id: lease.template_id, permit };
         if self.completions.send(completion).is_err() {
-            // Nobody receives any more: the producer is to see it and end the relay. The lease runs out.
+            // The completer has ended. The producer sees that too and ends the relay, and the lease expires.
             self.shared.room_freed.notify_one();
         }
     }
@@ -206,12 +205,12 @@ impl<S: Store, T: Transport> Drop for InFlightGuard<'_, S, T> {
 }
 
 pub(super) enum Prepared<S: Store, T: Transport> {
-    /// With the right to find out whether the sender may send again, where it is that.
+    /// The sender's probe, if this message is one.
     Send(Outgoing<T::Message>, Option<SenderProbe<S, T>>),
     Settle(Settlement),
 }
 
-/// Makes the message of a lease. Until the call is over, the lease's recipients are with it.
+/// Makes the outgoing message of a lease. It holds the lease's recipients until the call is over.
 pub(super) fn prepare<S: Store, T: Transport>(
     shared: &Arc<Shared<S, T>>,
     claimed: &mut ClaimedDelivery,
@@ -219,7 +218,7 @@ pub(super) fn prepare<S: Store, T: Transport>(
     let now = Instant::now();
     let lease = &claimed.lease;
     if now.saturating_duration_since(claimed.asked) >= shared.settings.lease {
-        // The claim took longer than the lease: somebody else may hold the delivery by now. If not, it is given back.
+        // The claim took longer than the lease, and another relay may hold the delivery now. If none does, it is released.
         tracing::warn!(id = %lease.key.id, "the lease ran out before the message could be sent");
         return Prepared::Settle(give_back(lease, Duration::ZERO));
     }
@@ -230,7 +229,7 @@ pub(super) fn prepare<S: Store, T: Transport>(
     if let Some(end) = decide_before_sending(circumstances(shared, claimed, now)) {
         return Prepared::Settle(uncalled(lease, end.next, end.recipients));
     }
-    // Messages may be of a type that is not ours, and reading one must not take the relay down.
+    // The message's type may be the user's, and a panic in its decoder must not end the relay.
     let failure = match catch_unwind(AssertUnwindSafe(|| read::<T::Message>(lease))) {
         Ok(Ok(message)) => match shared.admit_sender(message.sender(), lease.key.id, now) {
             Admission::Wait(wait) => return Prepared::Settle(give_back(lease, wait)),
@@ -254,7 +253,7 @@ pub(super) fn prepare<S: Store, T: Transport>(
     Prepared::Settle(settle(shared, claimed, (now, now), &Err(failure), Judged::own(), None))
 }
 
-/// Reads the message, and looks at whom it is for.
+/// Decodes the message and checks its recipients.
 fn read<M: Message>(lease: &Lease) -> Result<M, CodecError> {
     let message = M::decode(&lease.message)?;
     let all = lease.recipients.len();
@@ -265,7 +264,7 @@ fn read<M: Message>(lease: &Lease) -> Result<M, CodecError> {
     Ok(message)
 }
 
-/// Uncharged, and without an attempt, since there was no call.
+/// A settlement without an attempt and without a charge, since there was no call.
 pub(super) fn give_back(lease: &Lease, after: Duration) -> Settlement {
     uncalled(lease, Next::Pending { after }, Vec::new())
 }
@@ -283,18 +282,18 @@ fn circumstances<'a, S: Store, T: Transport>(
     Circumstances { lease, policy, now: claimed.at(now), random: shared.random() }
 }
 
-/// How one message of a call fared.
+/// The result of one message of a call.
 #[derive(Debug)]
 pub(super) enum CallResult {
     /// The transport answered.
     Answered(Result<Receipt, Failure>),
-    /// The call was ended from outside, and says nothing about the transport.
+    /// The relay ended the call, which says nothing about the transport.
     Interrupted(Interrupted),
-    /// The call was ended while the message only waited in it: it was certainly not sent.
+    /// The relay ended the call while the message only waited in it. The message was certainly not sent.
     NotSent,
 }
 
-/// One call of the transport for the whole group, with one result for each message whatever happens. The lease is the first one's.
+/// Calls the transport once for the whole group. Returns one result for each message, whatever happens. `lease` is the first message's.
 pub(super) async fn call<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     lease: &Lease,
@@ -329,7 +328,7 @@ pub(super) async fn call<S: Store, T: Transport>(
             },
             () = shared.settings.abandon.cancelled() => break Err(Interrupted::Stopped),
             () = shared.in_flight.some_lost() => {
-                // Whoever took one over sends it. What has begun must come to its end, since nobody can take it back.
+                // Another relay sends what it took over. A request that has begun must finish, since it cannot be undone.
                 let lost = messages.iter().any(|message| shared.in_flight.is_lost(message.id()));
                 if lost && messages.iter().all(Outgoing::is_waiting) {
                     break Err(Interrupted::LeaseLost);
@@ -342,7 +341,7 @@ pub(super) async fn call<S: Store, T: Transport>(
         Ok(_) => messages.iter().map(|_| CallResult::Answered(Err(Interrupted::Miscounted.into()))).collect(),
         Err(why) => {
             span.in_scope(|| tracing::error!("{why}"));
-            // Asked while the call still exists, and with it its marks; those of a call that panicked are left.
+            // Read the marks while the call still exists. A call that panicked leaves its marks.
             let culprit = messages.iter().any(|message| !message.is_waiting());
             let each = messages.iter().map(|message| match why {
                 // Nobody else can have been the reason.
@@ -357,7 +356,7 @@ pub(super) async fn call<S: Store, T: Transport>(
     }
 }
 
-/// What is written of a call.
+/// The settlement after a call.
 pub(super) fn settle_call<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     claimed: &ClaimedDelivery,
@@ -373,7 +372,7 @@ pub(super) fn settle_call<S: Store, T: Transport>(
     settlement
 }
 
-/// The same where no transport was called, since the stored message could not be read.
+/// The settlement where no transport was called, because the stored message could not be decoded.
 fn settle<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     claimed: &ClaimedDelivery,
@@ -413,7 +412,7 @@ fn settle<S: Store, T: Transport>(
     }
 }
 
-/// The transport's name with what it says of its choice, joined as transports of transports join theirs.
+/// The transport's name, followed by the transport that it chose, as in `failover/ses`.
 fn path(name: &str, result: &Result<Receipt, Failure>) -> String {
     let via = match result {
         Ok(receipt) => receipt.via.as_deref(),
@@ -422,7 +421,7 @@ fn path(name: &str, result: &Result<Receipt, Failure>) -> String {
     via.map_or_else(|| name.to_owned(), |via| format!("{name}/{via}"))
 }
 
-/// What the next hop said of the recipients that it did not take, with addresses masked.
+/// The next hop's replies for refused recipients, with masked addresses.
 fn refusals(refused: &[Refusal]) -> Option<String> {
     let said = refused.iter().map(|refusal| format!("{:?}: {}", refusal.recipient, mask_addresses(&refusal.reply)));
     let said: Vec<_> = said.collect();

@@ -1,4 +1,4 @@
-//! Finding out whether a paused transport works again.
+//! Probes a paused transport.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -21,16 +21,16 @@ use crate::decide::Judged;
 use crate::decide::honest;
 use crate::store::Store;
 
-/// How many deliveries are looked at together.
+/// Deliveries in one claim of a probe.
 pub(super) const LOOKED_AT: usize = 32;
 
-/// How many are tried in a row, of different senders and recipients, until all of them are believed.
+/// Messages of different senders and recipients that are tried, one after the other, before the pause grows.
 pub(super) const TRIED: usize = 4;
 
-/// How many of them may be of one sender: it may be the sender that is refused.
+/// At most this many of them have the same sender, since the sender may be what is refused.
 const OF_ONE_SENDER: usize = 2;
 
-/// At how many it looks at the most to find another sender.
+/// At most this many deliveries are claimed to find another sender.
 const MOST: usize = 2048;
 
 /// One round of probes: candidates are called one after the other until one is accepted. Only if none is does the pause grow.
@@ -40,14 +40,14 @@ pub(super) struct ProbeTask<S: Store, T: Transport> {
     pub(super) completions: mpsc::UnboundedSender<Completion>,
     /// Only messages that differ from the one that paused the transport: a round before the end of the pause.
     pub(super) early: bool,
-    /// Given back at the end, if no result has used it up.
+    /// Released at the end, unless a result has used it.
     pub(super) probe: TransportProbe<S, T>,
 }
 
-/// What may be tried, in the order in which it was claimed, beside the [`InFlightGuard`] that holds its claim.
+/// A message that may be tried. Its claim is in the [`InFlightGuard`].
 struct Candidate<S: Store, T: Transport> {
     outgoing: Outgoing<T::Message>,
-    /// Whether its last attempt failed. It may have been its own fault.
+    /// Whether its last attempt failed, perhaps for a condition of its own.
     failed: bool,
     sender: Option<SenderProbe<S, T>>,
 }
@@ -61,7 +61,7 @@ struct Tried<M> {
     time: (Instant, Instant),
 }
 
-/// What has been tried in this round.
+/// What was tried in this round.
 #[derive(Default)]
 struct Round {
     calls: usize,
@@ -72,7 +72,7 @@ struct Round {
 
 impl<S: Store, T: Transport> ProbeTask<S, T> {
     pub(super) async fn run(self, first: Vec<ClaimedDelivery>) {
-        // Caught, so that whatever happens the probe is given back and the leases are let go.
+        // A panic must not keep the probe or the leases.
         let _ = AssertUnwindSafe(self.rounds(first)).catch_unwind().await;
     }
 
@@ -88,7 +88,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             if !more {
                 break;
             }
-            // What was put off has its room until that is written.
+            // A released delivery keeps its permit until that is written.
             tokio::select! {
                 biased;
                 () = self.shared.settings.abandon.cancelled() => break,
@@ -106,7 +106,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         self.conclude(tried, resumed);
     }
 
-    /// Tries candidates among what was claimed. `true` if others should be claimed and tried.
+    /// Tries candidates of one claim. Returns whether to claim and try more.
     async fn try_some(
         &self,
         batch: Vec<ClaimedDelivery>,
@@ -136,7 +136,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             let result = match result {
                 Some(CallResult::Answered(result)) => honest(result, outgoing.recipients()),
                 other => {
-                    // Ended from outside: the round is over, and has proved nothing.
+                    // The relay ended the call: the round is over and proves nothing.
                     claimed.lease.recipients = outgoing.into_recipients();
                     let settlement = match other {
                         Some(CallResult::Interrupted(why)) => {
@@ -157,7 +157,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
                 break;
             }
         }
-        // What is left of a sender that was tried often enough would be met again by every claim that looks for another.
+        // Each further claim that looks for another sender would return the rest of this sender's mail.
         let wait = self.shared.evidence().next_pause(self.shared.random());
         let mut exhausted = 0;
         let left = candidates.len();
@@ -174,7 +174,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         !*resumed && round.calls < TRIED && exhausted == left && (left > 0 || round.calls > 0)
     }
 
-    /// The best one left: one that has not failed before, of another sender and to another domain, if there is one.
+    /// The best candidate left: preferably one that has not failed, of another sender and to another domain.
     fn pick(&self, candidates: &[Candidate<S, T>], round: &Round) -> Option<usize> {
         if round.calls >= TRIED {
             return None;
@@ -194,7 +194,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         fits.min().map(|(_, place)| place)
     }
 
-    /// Settles what was tried, once it is known what it proves.
+    /// Settles what was tried, at the end of the round.
     fn conclude(self, tried: Vec<Tried<T::Message>>, resumed: bool) {
         let blamed = tried.iter().rev().find(|tried| tried.verdict.scope == Scope::Transport);
         if let Some(Tried { result: Err(failure), time, .. }) = blamed
@@ -236,13 +236,13 @@ impl Round {
         self.domains.push(domain(outgoing.recipients()));
     }
 
-    /// Whether another message of the sender would prove no more.
+    /// Whether enough messages of this sender were tried.
     fn is_exhausted(&self, sender: &Option<String>) -> bool {
         sender.is_some() && self.of_sender.get(sender).is_some_and(|count| *count >= OF_ONE_SENDER)
     }
 }
 
-/// Of the first recipient, or all of its text where it has none.
+/// The domain of the first recipient, or its whole text if it has none.
 fn domain(recipients: &[Recipient]) -> String {
     let first = recipients.first().map(Recipient::as_str).unwrap_or_default();
     first.rsplit('@').next().unwrap_or_default().to_ascii_lowercase()

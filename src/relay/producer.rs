@@ -1,4 +1,4 @@
-//! Claiming what there is room for, handing it out, and waiting for more.
+//! The producer: claims deliveries while permits are free, starts their sends, and waits for more.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -19,16 +19,16 @@ use super::run::RunMode;
 use super::shared::{Shared, TransportProbe};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// The most that is claimed at once. More takes longer than it saves, and the results of one claim are written during the next.
+/// The largest claim. A larger one takes longer than it saves, and the results of one claim are written during the next.
 pub(super) const MAX_CLAIM: usize = 1024;
 
-/// Among so many tasks the calls of one claim are divided. One for each call would cost more than the call of a fast transport.
+/// The calls of one claim share this many tasks. A task for each call would cost more than a call of a fast transport.
 const TASKS: usize = 32;
 
 /// Skip `next_due` if the next poll is this close.
 const POLL_SLACK: Duration = Duration::from_millis(20);
 
-/// How long to leave the claiming alone while results wait for the database.
+/// The wait before the next claim while results wait for the database.
 const UNSETTLED: Duration = Duration::from_millis(50);
 
 pub(super) struct Producer<'a, S, T> {
@@ -39,7 +39,7 @@ pub(super) struct Producer<'a, S, T> {
     /// `None` once there is nothing more to send.
     completions: Option<mpsc::UnboundedSender<Completion>>,
     post_notify: PostNotifyPolling,
-    /// Whether this pass has tried others since the transport was paused.
+    /// Whether this pass has tried other messages since the transport was paused.
     tried_early: bool,
 }
 
@@ -70,7 +70,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             let step = tokio::select! {
                 biased;
                 step = self.step() => step,
-                // To drop a claim may leave deliveries leased, so that it has until the end of the grace.
+                // A dropped claim may leave deliveries leased, so it may take until the end of the grace.
                 () = abandon.cancelled() => return Ok(()),
             };
             let wait = match step {
@@ -97,7 +97,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         while self.sends.join_next().await.is_some() {}
     }
 
-    /// Claims once, if there is room and the transport is up to it.
+    /// Claims once, if a permit is free and the transport is not paused.
     async fn step(&mut self) -> Result<Step, StoreError> {
         if self.completions.as_ref().is_none_or(mpsc::UnboundedSender::is_closed) {
             return Err(StoreError::new(StoreErrorKind::Closed, "the task that writes results has died"));
@@ -111,7 +111,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         }
         let admitted = self.shared.evidence().admit(Instant::now().into_std());
         let limit = match admitted {
-            // What is being written makes more room in a moment, and one claim for all of it costs little more than one for a part.
+            // Results that are being written free more permits in a moment, and one large claim costs little more than a small one.
             Admit::All if room < self.worth() && self.shared.settling.load(Ordering::SeqCst) => 0,
             Admit::All => {
                 self.tried_early = false;
@@ -142,7 +142,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         }
     }
 
-    /// How much room makes a claim worth its while, when there is soon to be more.
+    /// With fewer free permits than this, it waits for those that are about to be free.
     fn worth(&self) -> usize {
         (self.shared.settings.concurrency / 2).min(MAX_CLAIM / 2)
     }
@@ -198,16 +198,16 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         }
     }
 
-    /// How long until it is worth looking again, when nothing was due.
+    /// The wait before the next claim, after one that found nothing due.
     async fn next_look(&mut self) -> Result<Wait, StoreError> {
         let notified = self.post_notify.next();
         if notified <= POLL_SLACK {
-            // Sooner than it is worth to ask the database for what else is to come.
+            // Too soon to be worth a query for the next due time.
             return Ok(Wait::For(notified.min(self.shared.settings.poll)));
         }
         let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * self.shared.random());
         let due = self.shared.ask(|| self.shared.store.next_due()).await?;
-        // What is due at once and was not claimed is in other hands at the moment.
+        // A delivery that is due and was not claimed is locked by another relay.
         let due = due.map_or(poll, |due| due.max(Duration::from_millis(10)));
         Ok(Wait::For(poll.min(due).min(notified)))
     }
@@ -239,11 +239,11 @@ enum Step {
 #[derive(Clone, Copy)]
 enum Wait {
     For(Duration),
-    /// Until the result of a call under way is written.
+    /// Until a permit is free.
     ForRoom,
 }
 
-/// A notification may come before the commit that it speaks of. So for a while after one, the relay polls more often.
+/// A notification may come before its transaction commits. For a while after one, the relay polls more often.
 #[derive(Debug, Default)]
 struct PostNotifyPolling {
     polls_left: u32,
@@ -256,7 +256,7 @@ impl PostNotifyPolling {
         self.polls_left = Self::POLLS;
     }
 
-    /// When to poll again on account of the last notification: after 2, 6, 18, 54 … milliseconds.
+    /// The wait before the next poll after a notification: 2, 6, 18, 54 … milliseconds.
     fn next(&mut self) -> Duration {
         match self.polls_left {
             0 => Duration::MAX,

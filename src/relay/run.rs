@@ -1,4 +1,4 @@
-//! The life of a relay: start, work, grace, end.
+//! The lifecycle of a relay: start, work, grace period, end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::producer::Producer;
 use super::shared::Shared;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// When the work is over.
+/// When a relay ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunMode {
-    /// When the token says so.
+    /// On shutdown.
     Run,
     /// When all that was due at the start is settled, or the transport is paused.
     Drain,
@@ -25,10 +25,10 @@ pub(super) enum RunMode {
     Tick,
 }
 
-/// How long results may wait for the database in a pass that is to end by itself.
+/// How long a pass retries to write results.
 const PASS_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the last results have to be written once the relay was told to wait no longer.
+/// Time limit of the last results, once the grace period is over.
 const LAST_MOMENT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run<S: Store, T: Transport>(
@@ -43,7 +43,7 @@ pub(super) async fn run<S: Store, T: Transport>(
     completing.spawn(complete(Arc::clone(shared), receiver, patience));
 
     let mut producer = Producer::new(shared, mode, sender);
-    // One deadline for the whole of a stop, from the moment at which it is asked for.
+    // One deadline for the whole shutdown, from its beginning.
     let stopping = end_of_grace(shared, &shutdown);
     let work = async {
         let produced = producer.run(&shutdown).await;
@@ -63,15 +63,14 @@ pub(super) async fn run<S: Store, T: Transport>(
     Ok(shared.pass())
 }
 
-/// Returns when a relay that was told to stop has had its grace.
+/// Returns when the grace period is over.
 async fn end_of_grace<S: Store, T: Transport>(shared: &Shared<S, T>, shutdown: &CancellationToken) {
     shutdown.cancelled().await;
     tokio::time::sleep(shared.settings.grace).await;
     tracing::warn!("the grace is over; what is still being sent is in doubt, and what waits to be sent is given back");
 }
 
-/// Waits for the last results. Once the relay was told to wait no longer, they have a last moment; in a pass, as long as patience
-/// lasts.
+/// Waits until the last results are written, within the time limits above.
 async fn finish_completing<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     completing: &mut JoinSet<Result<(), StoreError>>,

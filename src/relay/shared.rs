@@ -1,4 +1,4 @@
-//! What the tasks of one relay share.
+//! The state that the tasks of one relay share.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,11 +17,10 @@ use super::{PausedSender, PausedTransport, RunSummary, Settings, outage};
 use crate::observe::Event;
 use crate::store::{RelayId, RelayReport, Store, StoreError, StoreErrorKind};
 
-/// How long a call to the store may take at the least. A database that is busy must not be taken for one that is gone.
+/// The smallest time limit of a call to the store. A busy database must not be taken for one that is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often in a row a call to the store may meet a conflict before that is told of as a failure. The stores of this crate make a call
-/// again by themselves before they tell of one.
+/// Conflicts in a row before a call to the store counts as failed. The stores of this crate have retried each of them before.
 const CONFLICTS: u32 = 4;
 
 pub(super) struct Shared<S, T> {
@@ -29,28 +28,28 @@ pub(super) struct Shared<S, T> {
     pub(super) store: S,
     pub(super) transport: Arc<T>,
     pub(super) settings: Settings,
-    /// Whether this is a pass, and not a relay that goes on.
+    /// Whether this is a pass that ends by itself.
     pub(super) ends_by_itself: bool,
     pub(super) outage: Outage,
-    /// Whether results wait for a database that does not take them. Until it does, nothing is claimed: this relay would take its
-    /// own deliveries over.
+    /// Whether results wait because the database does not answer. Until they are written nothing is claimed, since the relay would claim its
+    /// own deliveries after their leases expire.
     pub(super) unsettled: AtomicBool,
-    /// Whether results are being written at this moment, after which there is more room.
+    /// Whether results are being written, which frees permits.
     pub(super) settling: AtomicBool,
     evidence: Mutex<Evidence>,
     /// Notified when a pause begins or ends, so that the change is reported.
     pub(super) pause_changed: Notify,
-    /// Notified when there is room again for a message.
+    /// Notified when a permit is free.
     pub(super) room_freed: Notify,
     pub(super) in_flight: InFlight,
-    /// When leases were last renewed, as far as there were any.
+    /// When leases were last renewed.
     renewed: Mutex<Instant>,
     pass: Mutex<RunSummary>,
 }
 
 impl<S: Store, T: Transport> Shared<S, T> {
     pub(super) fn new(store: S, transport: Arc<T>, settings: Settings, ends_by_itself: bool) -> Self {
-        // The server is to give up first: what this relay has given up must not be done all the same.
+        // The server must give up first, so that a call that this relay has given up cannot commit later.
         let store = store.with_call_limit(call_limit(&settings).mul_f64(0.8));
         Self {
             id: RelayId::new(),
@@ -83,7 +82,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
         add(&mut self.pass.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The numbers so far.
+    /// The summary so far.
     pub(super) fn pass(&self) -> RunSummary {
         let mut pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let evidence = self.evidence();
@@ -115,7 +114,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
         RelayReport::new(self.id, self.in_flight.len(), paused)
     }
 
-    /// Says what a call came to, by evidence, and tells everybody what changes for others.
+    /// Judges the result of a call, and announces the pauses that begin or end with it.
     pub(super) fn judge(&self, result: &Result<Receipt, Failure>, call: Call<'_>) -> Verdict {
         let mut verdict = self.evidence().judge(result, call, self.random());
         if self.ends_by_itself && verdict.wait.is_some() {
@@ -158,7 +157,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
         self.pause_changed.notify_one();
     }
 
-    /// Renews what is in hand.
+    /// Renews all leases in flight.
     pub(super) async fn renew(&self) -> Result<(), StoreError> {
         let held = self.in_flight.keys();
         let asked = Instant::now();
@@ -234,15 +233,15 @@ impl<S: Store, T: Transport> Shared<S, T> {
     }
 }
 
-/// So many paused senders are named to an operator.
+/// At most this many paused senders are in a report.
 const REPORTED_SENDERS: usize = 20;
 
-/// How long a call to the store may take.
+/// The time limit of a call to the store.
 pub(super) fn call_limit(settings: &Settings) -> Duration {
     PATIENCE.max(settings.lease / 2)
 }
 
-/// The right to find out whether the transport works again. Dropped without a result, it is the next one's.
+/// The right to probe the transport. If it is dropped without a result, the next message gets it.
 pub(super) struct TransportProbe<S: Store, T: Transport> {
     shared: Arc<Shared<S, T>>,
     number: u64,
@@ -265,7 +264,7 @@ impl<S: Store, T: Transport> Drop for TransportProbe<S, T> {
     }
 }
 
-/// The right to find out whether a sender is taken again. Dropped without a result, it is the next one's.
+/// The right to probe a sender. If it is dropped without a result, the next message gets it.
 pub(super) struct SenderProbe<S: Store, T: Transport> {
     shared: Arc<Shared<S, T>>,
     sender: String,
