@@ -1,4 +1,4 @@
-//! What operators see and do.
+//! The operator's side: list, count, resend, cancel, prune.
 
 use std::time::Duration;
 
@@ -21,16 +21,16 @@ use crate::store::{AdminStore, HEARTBEAT_TTL, StoreError};
 pub struct Filter {
     /// Only those in this state.
     pub state: Option<State>,
-    /// Only those made from this.
+    /// Only those of this template.
     pub template_id: Option<String>,
-    /// Only those after this one, to turn pages.
+    /// Only those after this id, for pages.
     pub after: Option<DeliveryId>,
-    /// How many at the most.
+    /// The most to return.
     pub limit: u32,
 }
 
 impl Filter {
-    /// The oldest hundred.
+    /// The 100 oldest deliveries.
     pub fn new() -> Self {
         Self { state: None, template_id: None, after: None, limit: 100 }
     }
@@ -42,21 +42,21 @@ impl Filter {
         self
     }
 
-    /// Only those made from this.
+    /// Only those of this template.
     #[must_use]
     pub fn template_id(mut self, id: impl Into<String>) -> Self {
         self.template_id = Some(id.into());
         self
     }
 
-    /// Only those after this one: give the last id of a page to get the next.
+    /// Only those after this id. Pass the last id of a page to get the next page.
     #[must_use]
     pub fn after(mut self, id: DeliveryId) -> Self {
         self.after = Some(id);
         self
     }
 
-    /// How many at the most.
+    /// The most to return.
     #[must_use]
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = limit;
@@ -70,32 +70,31 @@ impl Default for Filter {
     }
 }
 
-/// The outbox in numbers.
+/// Counts by state, and the running relays.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// To be sent, now or later.
+    /// Deliveries to be sent, now or later.
     pub pending: u64,
-    /// In the hands of a relay.
+    /// Deliveries that a relay holds.
     pub leased: u64,
-    /// Accepted by the next hop.
+    /// Deliveries that the next hop accepted.
     pub sent: u64,
-    /// Given up.
+    /// Dead letters.
     pub dead: u64,
-    /// Held, since they may have been accepted.
+    /// Deliveries that are held because they may have been accepted.
     pub in_doubt: u64,
-    /// Taken back.
+    /// Cancelled deliveries.
     pub cancelled: u64,
-    /// For how long the oldest delivery has been due that no relay holds; `None` if nothing is due. A number that grows means
-    /// that nobody sends.
+    /// How long the oldest due delivery has waited that no relay holds; `None` if nothing is due. If it grows, nobody sends.
     pub oldest_due: Option<Duration>,
-    /// Every relay that has reported in the last ten minutes and not said good-bye. One that ended while its transport was paused stays
-    /// on view for so long.
+    /// The relays that reported in the last ten minutes and did not end since. A relay that ended with a paused transport stays for ten
+    /// minutes.
     pub relays: Vec<RelayStatus>,
 }
 
 impl Stats {
-    /// The count of one state, to be added to while counting.
+    /// The count of one state, for authors of stores.
     pub fn count_mut(&mut self, state: State) -> &mut u64 {
         match state {
             State::Pending => &mut self.pending,
@@ -108,15 +107,15 @@ impl Stats {
     }
 }
 
-/// What a relay last told of itself.
+/// The last report of a relay.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RelayStatus {
-    /// Which relay: its name changes at each start.
+    /// Id of the relay, new at each start.
     pub id: String,
-    /// How long ago it told. A running relay tells every few seconds.
+    /// Age of the report. A running relay reports every 5 seconds.
     pub seen_ago: Duration,
-    /// How many deliveries it held.
+    /// Number of deliveries that it held.
     pub in_flight: u64,
     /// Why its transport is paused, if it is. Where it is made of several and some of them are paused, while the relay goes on with the
     /// others: `failover/ses: `, and why.
@@ -124,25 +123,25 @@ pub struct RelayStatus {
 }
 
 impl RelayStatus {
-    /// For stores of your own.
+    /// For authors of stores.
     pub fn new(id: String, seen_ago: Duration, in_flight: u64, paused: Option<String>) -> Self {
         Self { id, seen_ago, in_flight, paused }
     }
 }
 
-/// What came of an operator's wish.
+/// Result of [`resend`](Outbox::resend) or [`cancel`](Outbox::cancel).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "the delivery may have been left as it was"]
 pub enum UpdateOutcome {
-    /// It was done.
+    /// The delivery was changed.
     Updated,
-    /// The delivery is in a state in which it cannot be done, and was left as it was.
+    /// The delivery's state does not allow it, and nothing was changed.
     Unchanged(State),
     /// There is no such delivery.
     NotFound,
 }
 
-/// What to delete. Without a wish, nothing.
+/// What to delete. Without a state, nothing.
 ///
 /// ```
 /// use std::time::Duration;
@@ -158,17 +157,17 @@ pub struct Prune {
     pub older_than: Duration,
     /// Only finished deliveries in these states; pending and leased ones are never deleted.
     pub states: Vec<State>,
-    /// Only the attempts, all but the last of each delivery, and keep the deliveries.
+    /// Delete only attempts, except the last of each delivery, and keep the deliveries.
     pub history_only: bool,
 }
 
 impl Prune {
-    /// Of the states that are named next, what was enqueued longer ago than this.
+    /// Deliveries that were enqueued longer ago than this. Add the states with [`state`](Self::state).
     pub fn older_than(age: Duration) -> Self {
         Self { older_than: age, states: Vec::new(), history_only: false }
     }
 
-    /// In this state as well. `Pending` and `Leased` are ignored.
+    /// Adds a state. `Pending` and `Leased` are ignored.
     #[must_use]
     pub fn state(mut self, state: State) -> Self {
         self.states.push(state);
@@ -183,7 +182,7 @@ impl Prune {
     }
 }
 
-/// The operator's side. It works without a transport as well.
+/// The operator's side. It needs no transport.
 impl<S: AdminStore, T> Outbox<S, T> {
     /// Creates or upgrades the outbox's tables. Call it at each start, before all else; several processes may do so at once.
     ///
@@ -193,7 +192,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
         self.store().migrate().await
     }
 
-    /// One delivery with its recipients and its history; `None` if there is none by that name.
+    /// One delivery with its recipients and its history; `None` if there is none with this id.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -218,7 +217,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
         self.store().resend(id).await
     }
 
-    /// Takes a pending delivery back. A leased one may be on the wire, and is left alone.
+    /// Cancels a pending delivery. A leased one may be on its way, and is not changed.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -226,13 +225,13 @@ impl<S: AdminStore, T> Outbox<S, T> {
         self.store().cancel(id).await
     }
 
-    /// The outbox in numbers, and the relays at work.
+    /// Counts by state, and the running relays.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
         let mut stats = self.store().stats().await?;
-        // Who has been silent for so long is gone, also where no other relay is there to forget it.
+        // The store deletes old reports only when another relay reports.
         stats.relays.retain(|relay| relay.seen_ago <= HEARTBEAT_TTL);
         Ok(stats)
     }

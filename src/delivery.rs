@@ -7,37 +7,37 @@ use postrider_transport::{DeliveryId, Recipient, Scope, mask_addresses};
 
 use crate::state::{Outcome, Priority, RecipientState, State, WhenInDoubt};
 
-/// One delivery, with all that is known of it but the message itself.
+/// One delivery with its recipients and its history, without the message.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// Its name.
+    /// Unique id.
     pub id: DeliveryId,
-    /// Where it stands.
+    /// Current state.
     pub state: State,
-    /// What it was made from.
+    /// The template's name, if the message has one.
     pub template_id: Option<String>,
-    /// The caller's idempotency key.
+    /// The caller's idempotency key, if one was given.
     pub key: Option<String>,
-    /// How urgent it is.
+    /// Priority.
     pub priority: Priority,
-    /// What to do in doubt.
+    /// What follows from an attempt in doubt.
     pub when_in_doubt: WhenInDoubt,
     /// When it was enqueued.
     pub created_at: SystemTime,
-    /// When it is due, or its lease runs out; `None` once it is finished.
+    /// When it is due, or its lease expires; `None` once it is finished.
     pub due_at: Option<SystemTime>,
-    /// When it is no longer worth sending; `None` if it never expires, and once it is finished.
+    /// When it becomes a dead letter unless it was sent; `None` if it never expires, and once it is finished.
     pub expires_at: Option<SystemTime>,
-    /// Which cycle it is in, from 1 on; a resend begins a new one.
+    /// The current cycle, from 1. A resend begins a new one.
     pub cycle: u32,
-    /// Why it was given up or is held.
+    /// Why it is a dead letter or is held; `None` otherwise.
     pub reason: Option<String>,
-    /// Everyone it is for, and how it stands with each.
+    /// Every recipient, with the state of each.
     pub recipients: Vec<RecipientStatus>,
-    /// Its history, oldest first.
+    /// The attempts, oldest first.
     pub attempts: Vec<Attempt>,
-    /// What of the stored row makes no sense, if something does not. In its place stands what is usual, or nothing.
+    /// What is wrong with the stored row; `None` if nothing is. Default values stand in for what cannot be read.
     pub malformed: Option<String>,
 }
 
@@ -62,20 +62,20 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// How it stands with one recipient.
+/// The state of one recipient.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecipientStatus {
-    /// Who.
+    /// The recipient.
     pub recipient: Recipient,
-    /// How it stands.
+    /// Current state.
     pub state: RecipientState,
-    /// What the next hop answered last, where it answered.
+    /// The next hop's last reply for this recipient; `None` if there was none.
     pub reply: Option<String>,
 }
 
 impl RecipientStatus {
-    /// A recipient with its state, for stores of your own.
+    /// For authors of stores.
     pub fn new(recipient: Recipient, state: RecipientState, reply: Option<String>) -> Self {
         Self { recipient, state, reply }
     }
@@ -88,64 +88,62 @@ impl fmt::Debug for RecipientStatus {
     }
 }
 
-/// One line of a list.
+/// A delivery in a list.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeliverySummary {
-    /// The delivery.
+    /// Unique id.
     pub id: DeliveryId,
-    /// Where it stands.
+    /// Current state.
     pub state: State,
-    /// What it was made from.
+    /// The template's name, if the message has one.
     pub template_id: Option<String>,
-    /// How many attempts its history holds.
+    /// The number of attempts in its history.
     pub attempts: u32,
     /// When it was enqueued.
     pub created_at: SystemTime,
-    /// When it is due, or its lease runs out; `None` once it is finished.
+    /// When it is due, or its lease expires; `None` once it is finished.
     pub due_at: Option<SystemTime>,
-    /// Why it was given up or is held, or else what went wrong last.
+    /// Why it is a dead letter or is held; otherwise the error of the last attempt, if it failed.
     pub last_error: Option<String>,
 }
 
-/// One call of a transport, as history keeps it.
+/// One call of a transport, as the history keeps it.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// Counts over the delivery's whole life, from 1 on.
+    /// Number over the delivery's whole life, from 1.
     pub number: u32,
     /// The cycle it belongs to.
     pub cycle: u32,
     /// When the transport was called; for a lost attempt, when the delivery was claimed.
     pub started_at: SystemTime,
-    /// When it answered; for a lost attempt, when the loss was noticed.
+    /// When the call ended; for a lost attempt, when the next claim recorded it.
     pub finished_at: SystemTime,
-    /// What came of it.
+    /// Outcome.
     pub outcome: Outcome,
     /// Whose condition it failed for; `None` for `sent` and `lost`.
     pub scope: Option<Scope>,
-    /// Whether a rule, or the transport's author, stands behind outcome and scope. `false`: they are a guess, and evidence may
-    /// overrule them.
+    /// Whether a rule or the transport's author stands behind outcome and scope. If not, they are a guess, and evidence may overrule them.
     pub sure: bool,
     /// Whether it counts against the budget.
     pub charged: bool,
-    /// Why the relay decided as it did, for the operator, where the outcome alone does not say.
+    /// The relay's reason for its decision, where outcome and scope do not say it.
     pub note: Option<String>,
-    /// What went wrong, with addresses masked.
+    /// The error, with masked addresses; `None` if there was none.
     pub error: Option<String>,
-    /// What the next hop answered, to the letter.
+    /// The next hop's reply, verbatim; `None` if there was none.
     pub reply: Option<String>,
-    /// The next hop's name for the message.
+    /// The next hop's id of the message; `None` if it gave none.
     pub provider_id: Option<String>,
-    /// The transport's name, and so where to look the message up. Where it chooses among others, the chosen one's follows after a
-    /// slash, as in `failover/ses` (see [`Receipt::via`](crate::transport::Receipt::via)), or those of all that failed in turn (see
-    /// [`Failure::via`](crate::Failure::via)), or nothing, if it did not come to say. `None` where no transport was called, since
-    /// the stored message could not be read, and for a lost attempt, of which nothing is known.
+    /// The transport's name. A transport that chooses among others adds the chosen one after a slash, as in `failover/ses` (see
+    /// [`Receipt::via`](crate::transport::Receipt::via)), or all that failed (see [`Failure::via`](crate::Failure::via)). `None` if no
+    /// transport was called because the stored message could not be read, and for a lost attempt.
     pub transport: Option<String>,
 }
 
 impl Attempt {
-    /// An attempt of which no more is known than this: sure, and charged.
+    /// A sure and charged attempt, with nothing else set.
     pub fn new(number: u32, cycle: u32, started_at: SystemTime, finished_at: SystemTime, outcome: Outcome) -> Self {
         Self {
             number,
@@ -166,7 +164,7 @@ impl Attempt {
 }
 
 impl Attempt {
-    /// Sent, and nothing else to say of it.
+    /// Whether it was sent and has nothing else to record.
     pub(crate) fn is_plainly_sent(&self) -> bool {
         let nothing_to_say = self.scope.is_none() && self.error.is_none() && self.note.is_none();
         self.outcome == Outcome::Sent && self.sure && self.charged && nothing_to_say

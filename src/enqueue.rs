@@ -1,4 +1,4 @@
-//! What is put in, and how.
+//! What is enqueued, and its options.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use crate::state::{Priority, WhenInDoubt};
 use crate::store::StoreError;
 use crate::store::{NewRow, When};
 
-/// A message with the wishes that go with it. A bare message is one without wishes.
+/// A message with the options of its delivery. A bare message has the default options.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct NewDelivery<M> {
 }
 
 impl<M: Message> NewDelivery<M> {
-    /// A message without wishes: due now, never expiring but by the relay's policy, of normal priority, sent again in doubt.
+    /// A message with the default options: due now, no expiry beside the relay's policy, normal priority, sent again in doubt.
     pub fn new(message: M) -> Self {
         Self {
             message,
@@ -47,50 +47,50 @@ impl<M: Message> NewDelivery<M> {
         }
     }
 
-    /// A key of the caller's choice: as long as a delivery with this key is kept, another with the same key is not added, and
-    /// enqueueing it returns the id of the first. 1 to 255 characters. Unique over the whole outbox.
+    /// An idempotency key of 1 to 255 characters, unique in the whole outbox. While a delivery with this key is kept, a second one is not
+    /// added, and enqueueing it returns the id of the first.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Not before this time, by the database's clock.
+    /// Sends it not before this time, by the database's clock.
     #[must_use]
     pub fn send_at(mut self, time: SystemTime) -> Self {
         self.due = Some(When::At(time));
         self
     }
 
-    /// Not before so long from the enqueueing.
+    /// Sends it not before this time from now has passed.
     #[must_use]
     pub fn send_in(mut self, wait: Duration) -> Self {
         self.due = Some(When::After(wait));
         self
     }
 
-    /// Not after this time: what was not sent by then becomes a dead letter.
+    /// Sends it not after this time. If it was not sent by then, it becomes a dead letter.
     #[must_use]
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires = Some(When::At(time));
         self
     }
 
-    /// Not after so long from the enqueueing.
+    /// Sends it only within this time from now.
     #[must_use]
     pub fn expires_in(mut self, age: Duration) -> Self {
         self.expires = Some(When::After(age));
         self
     }
 
-    /// How urgent it is.
+    /// Sets the priority.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// What to do when it may have been accepted and nobody knows.
+    /// Sets what follows when the message may have been accepted and nobody knows.
     #[must_use]
     pub fn when_in_doubt(mut self, policy: WhenInDoubt) -> Self {
         self.when_in_doubt = policy;
@@ -146,19 +146,19 @@ impl<M: Message> From<M> for NewDelivery<M> {
     }
 }
 
-/// A message was not enqueued; nothing of the call was.
+/// Why a message was not enqueued. Nothing of the call was.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EnqueueError {
-    /// The transport cannot carry such a message, whatever it tries. Change the message.
+    /// The transport cannot carry such a message. Change the message.
     Unsupported(Failure),
     /// The message has no stored form. Change the message.
     Encode(CodecError),
-    /// The message names nobody.
+    /// The message has no recipient.
     NoRecipient,
     /// The idempotency key is empty or longer than 255 characters.
     Key,
-    /// The message is larger than a store takes, in the way that is said: see [`NewRow::MAX_BODY`] and the constants beside it.
+    /// The message is larger than a store takes; the text says how. The limits are [`NewRow::MAX_BODY`] and the constants beside it.
     TooLarge(&'static str),
     /// The database failed. Inside a transaction of yours, roll it back.
     Store(StoreError),

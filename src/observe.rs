@@ -1,4 +1,4 @@
-//! What a relay tells while it works.
+//! Events of a relay, and who listens to them.
 
 use std::time::Duration;
 
@@ -6,10 +6,9 @@ use postrider_transport::{DeliveryId, Failure, Receipt};
 
 use crate::state::Outcome;
 
-/// Listens to a relay: for metrics, alarms, tests.
+/// Listens to a relay's events, for metrics, alerts and tests.
 ///
-/// Called on the relay's own tasks: return quickly, and hand slow work to a task of your own. A panic in an observer is caught
-/// and logged.
+/// It is called on the relay's own tasks: return quickly, and move slow work to a task of your own. A panic is caught and logged.
 ///
 /// ```
 /// use postrider::{Event, Observer};
@@ -25,11 +24,11 @@ use crate::state::Outcome;
 /// }
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Something happened.
+    /// Called for each event.
     fn on_event(&self, event: &Event<'_>);
 }
 
-/// Something that happened in a relay.
+/// An event of a relay.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -39,40 +38,40 @@ pub enum Event<'a> {
         /// How many.
         count: usize,
     },
-    /// The transport answered for one delivery. What follows from it is not yet written.
+    /// A call of the transport ended for one delivery. The result is not yet written.
     #[non_exhaustive]
     AttemptFinished {
         /// The delivery.
         id: DeliveryId,
         /// Counts over the delivery's life.
         number: u32,
-        /// How it is going to be written down.
+        /// The outcome that will be recorded.
         outcome: Outcome,
         /// What the transport said.
         result: &'a Result<Receipt, Failure>,
-        /// How long the call took.
+        /// Duration of the call.
         took: Duration,
     },
-    /// A delivery was accepted, and that is committed.
+    /// A delivery was accepted. Committed.
     #[non_exhaustive]
     Sent {
         /// The delivery.
         id: DeliveryId,
-        /// How many recipients did not get it all the same.
+        /// Number of recipients that were refused.
         refused: usize,
     },
-    /// A delivery will be tried again, and that is committed.
+    /// A delivery will be tried again. Committed.
     #[non_exhaustive]
     RetryScheduled {
         /// The delivery.
         id: DeliveryId,
-        /// How long from now.
+        /// The wait from now.
         after: Duration,
         /// Whether the attempt counted against its budget.
         charged: bool,
     },
-    /// A delivery was given up, and that is committed. It comes once for each dead letter, from the relay that wrote it; if the
-    /// process dies between the commit and this call, it does not come at all, and the dead letter is found in the list.
+    /// A delivery became a dead letter. Committed. The event comes once for each dead letter, from the relay that wrote it. If the process
+    /// dies between the commit and this call, it does not come, and the dead letter is only in the list.
     #[non_exhaustive]
     DeadLettered {
         /// The delivery.
@@ -82,7 +81,7 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
-    /// A delivery is held, since it may have been accepted, and that is committed.
+    /// A delivery is held because it may have been accepted. Committed.
     #[non_exhaustive]
     Held {
         /// The delivery.
@@ -90,14 +89,13 @@ pub enum Event<'a> {
         /// Why.
         reason: &'a str,
     },
-    /// The lease of a delivery passed to another relay while this one was sending it: it may have been sent twice. Nothing of
-    /// this relay's attempt was written.
+    /// Another relay took a delivery over while this one was sending it, so it may be sent twice. This relay's attempt was not recorded.
     #[non_exhaustive]
     LeaseLost {
         /// The delivery.
         id: DeliveryId,
     },
-    /// The transport cannot send for anybody. Nothing but a probe is claimed until it can.
+    /// The transport cannot send for any message. Until it can, the relay claims only probes.
     #[non_exhaustive]
     TransportPaused {
         /// Its name.
@@ -113,7 +111,7 @@ pub enum Event<'a> {
         /// Its name.
         transport: &'a str,
     },
-    /// The next hop refuses a sender, for all its mail. It waits without a call; other senders go on.
+    /// The next hop refuses all mail of a sender. That mail waits without a call; other senders go on.
     #[non_exhaustive]
     SenderPaused {
         /// The transport's name.
@@ -122,10 +120,10 @@ pub enum Event<'a> {
         sender: &'a str,
         /// Why.
         reason: &'a str,
-        /// How long until one of its messages finds out whether it is taken again.
+        /// The wait until one of its messages probes again.
         pause: Duration,
     },
-    /// The next hop takes a sender's mail again.
+    /// The next hop accepts a sender's mail again.
     #[non_exhaustive]
     SenderResumed {
         /// The transport's name.
@@ -133,8 +131,8 @@ pub enum Event<'a> {
         /// The From address: leave it out of logs and of metrics.
         sender: &'a str,
     },
-    /// The database stopped answering, or other transactions are in the way of this relay's time and again
-    /// ([`Conflict`](crate::StoreErrorKind::Conflict)). It comes once for each outage.
+    /// The database stopped answering, or this relay's transactions conflict with others again and again
+    /// ([`Conflict`](crate::StoreErrorKind::Conflict)). The event comes once for each outage.
     #[non_exhaustive]
     StoreUnavailable {
         /// What it said.

@@ -1,4 +1,4 @@
-//! The outbox: a store, and what carries its messages.
+//! The outbox: a store and a transport.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use crate::enqueue::{EnqueueError, NewDelivery};
 use crate::relay::Relay;
 use crate::store::Store;
 
-/// What says which messages an outbox takes: a [`Transport`], or [`EnqueueOnly`] where another process sends. Sealed.
+/// Decides which messages an outbox accepts: a [`Transport`], or [`EnqueueOnly`] where another process sends. Sealed.
 pub trait AcceptMessages: sealed::Sealed + Send + Sync + 'static {
     /// The type of the messages.
     type Message: Message;
 
-    /// Whether this message can be carried at all.
+    /// Refuses a message that cannot be carried.
     #[doc(hidden)]
     fn accepts(&self, message: &Self::Message) -> Result<(), Failure>;
 }
@@ -33,15 +33,14 @@ impl<T: Transport> AcceptMessages for T {
     }
 }
 
-/// In the transport's place where a process only enqueues, and where the code that enqueues is not to name the transport: see
-/// [`Outbox::handle`].
+/// Stands for the transport in a process that only enqueues, and in code that should not name the transport: see [`Outbox::handle`].
 pub struct EnqueueOnly<M = Email> {
-    /// The transport whose messages these are, where there is one in this process.
+    /// The transport of this process; `None` if it has none.
     check: Option<Arc<dyn AcceptMessages<Message = M>>>,
 }
 
 impl<M: Message> EnqueueOnly<M> {
-    /// For messages of type `M`, which another process sends. It accepts all of them.
+    /// Accepts all messages of type `M`. Another process sends them.
     pub fn new() -> Self {
         Self { check: None }
     }
@@ -113,7 +112,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     /// When the message cannot be carried or stored, or the database fails. Then nothing was added.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the message was added wholly or not at all. With an idempotency key, call again to know.
+    /// If the future is dropped, the message was added or not. With an idempotency key it is safe to call again.
     pub async fn enqueue(&self, delivery: impl Into<NewDelivery<T::Message>>) -> Result<DeliveryId, EnqueueError> {
         let row = self.row(delivery.into())?;
         let id = row.id;
@@ -130,7 +129,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     /// As [`enqueue`](Self::enqueue). After an error of the database, roll the transaction back.
     ///
     /// # Cancel safety
-    /// As that of a statement on the same transaction: if the future is dropped, roll back.
+    /// If the future is dropped, roll the transaction back.
     pub async fn enqueue_in(
         &self,
         connection: &mut S::Connection,
@@ -172,7 +171,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
         Ok(self.store.insert_in(connection, rows).await?)
     }
 
-    /// Tells the relays of this process that something may be due.
+    /// Notifies the relays of this process that something may be due.
     pub fn wake(&self) {
         self.store.wake();
     }
@@ -206,8 +205,7 @@ impl<S: Store, T: Transport> Outbox<S, T> {
         Outbox::new(self.store.clone(), EnqueueOnly { check: Some(check) })
     }
 
-    /// A relay that carries this outbox's messages, to be configured and run. Each call makes another one; any number may run
-    /// at once, in any number of processes.
+    /// A relay for this outbox, to be configured and run. Each call makes a new one. Any number may run at once, in any number of processes.
     pub fn relay(&self) -> Relay<S, T> {
         Relay::new(self.store.clone(), Arc::clone(&self.transport))
     }

@@ -1,28 +1,29 @@
-//! What a relay did, in numbers.
+//! The summary of a relay's run.
 
 use std::fmt;
 
 use postrider_transport::mask_addresses;
 
-/// What a relay did from its start to its end. Everything counted is committed.
+/// What a relay did in one run. Only committed results are counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunSummary {
     /// Deliveries that the next hop accepted.
     pub sent: u64,
-    /// Attempts after which a delivery waits for another.
+    /// Charged attempts after which a delivery waits for another one.
     pub retried: u64,
-    /// Deliveries given back without a charge, since the transport or their sender was paused, or nothing was proven.
+    /// Deliveries that were released without a charge: the transport or their sender was paused, or nothing proved that the failure was
+    /// their own.
     pub released: u64,
     /// Dead letters.
     pub dead: u64,
-    /// Deliveries held because they may have been accepted.
+    /// Deliveries that are held because they may have been accepted.
     pub in_doubt: u64,
     /// Deliveries that another relay took over while this one was sending them.
     pub lease_lost: u64,
-    /// Why the transport was paused at the end, if it was.
+    /// The paused transport, if it was paused at the end.
     pub paused: Option<PausedTransport>,
-    /// The senders that were paused at the end. Others were sent.
+    /// The senders that were paused at the end.
     pub paused_senders: Vec<PausedSender>,
 }
 
@@ -32,7 +33,7 @@ pub struct RunSummary {
 pub struct PausedSender {
     /// The From address.
     pub sender: String,
-    /// What the next hop said.
+    /// The next hop's reply.
     pub reason: String,
 }
 
@@ -46,12 +47,12 @@ impl fmt::Debug for PausedSender {
     }
 }
 
-/// A transport that cannot send for anybody at present.
+/// A transport that cannot send for any message at present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PausedTransport {
     /// Its name.
     pub transport: String,
-    /// What it said.
+    /// Why.
     pub reason: String,
 }
