@@ -1,4 +1,4 @@
-//! What to do with a result. Pure: no clock, no randomness, no I/O of its own.
+//! Decides what follows from a result. No clock, no randomness, no I/O of its own.
 //!
 //! | Class | Scope, after evidence | Then |
 //! |---|---|---|
@@ -7,9 +7,9 @@
 //! | any | Sender, Transport | wait for the end of the pause, uncharged; never a dead letter |
 //! | in doubt | any | `Resend`: retry by policy, charged. `Hold`: the state `in_doubt` |
 //!
-//! Recipients are settled one by one: who took it is never mailed again, who refused for good is recorded, who refused for
-//! now is retried alone. Where somebody took it and others are left, that is progress: they are mailed at once, with a fresh budget. The
-//! delivery ends `sent`, its refusals listed, if anybody took it.
+//! Each recipient is decided alone. An accepted recipient is never mailed again, a permanent refusal is recorded, a transient one is
+//! retried. If some accepted and others are left, the others are mailed at once, with a fresh budget. If anyone accepted, the delivery ends
+//! as `sent`, with its refusals listed.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
@@ -23,26 +23,26 @@ use crate::store::{Lease, Next, RecipientOutcome};
 /// What follows from one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// How the attempt is written down.
+    /// The outcome to record.
     pub(crate) outcome: Outcome,
     pub(crate) next: Next,
     /// Whether the attempt counts against the budget.
     pub(crate) charged: bool,
-    /// What counts against it from now on.
+    /// The charged attempts from now on.
     pub(crate) charged_attempts: u32,
     pub(crate) recipients: Vec<RecipientOutcome>,
 }
 
-/// What evidence made of a result.
+/// A result as evidence judged it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Judged {
     /// Whose condition a failure is.
     pub(crate) scope: Scope,
     /// Whether the attempt counts against the budget.
     pub(crate) charge: bool,
-    /// Whether permanent refusals that no rule knows are final; those that are sure always are.
+    /// Whether permanent refusals without a rule are final. Sure ones always are.
     pub(crate) believed: bool,
-    /// How long the delivery waits at the least; `None` leaves it to its own backoff.
+    /// The shortest wait; `None` leaves it to the delivery's own backoff.
     pub(crate) wait: Option<Duration>,
 }
 
@@ -53,7 +53,7 @@ impl Judged {
     }
 }
 
-/// What the rules look at besides the result.
+/// The input of the rules besides the result.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances<'a> {
     pub(crate) lease: &'a Lease,
@@ -72,7 +72,7 @@ pub(crate) fn decide(result: &Result<Receipt, Failure>, judged: Judged, at: Circ
     }
 }
 
-/// A receipt that accepts nobody breaks the transport's contract: its refusals are what really happened.
+/// A receipt in which nobody accepted breaks the transport's contract. It becomes a failure with its refusals.
 pub(crate) fn honest(result: Result<Receipt, Failure>, recipients: &[Recipient]) -> Result<Receipt, Failure> {
     match result {
         Ok(receipt) if !receipt.refused.is_empty() && !recipients.is_empty() => {
@@ -122,7 +122,7 @@ pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
         return end(state, format!("budget: {} attempts spent{last}", lease.charged_attempts));
     }
     if at.now >= deadline(lease, at.policy) {
-        // What stood in its way, where something did.
+        // The last error, if there was one.
         let error = lease.last.as_ref().filter(|last| last.cycle == lease.cycle).and_then(|last| last.error.as_deref());
         return end(
             state,
@@ -153,7 +153,7 @@ fn accepted(receipt: &Receipt, judged: Judged, at: Circumstances<'_>) -> Decisio
         recipients.extend(refused(&sorted.transient));
         return decision(Next::Sent, at.lease.charged_attempts.saturating_add(1), recipients);
     }
-    // Progress is not failure: each such attempt leaves fewer, so that it comes to an end.
+    // Progress is not failure. Each such attempt leaves fewer recipients, so there is an end.
     recipients.extend(sorted.unnamed.iter().map(|recipient| RecipientOutcome {
         recipient: (*recipient).clone(),
         state: RecipientState::Sent,
@@ -194,13 +194,13 @@ fn failed(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Decision 
             given_up(lease, RecipientState::Dead, format!("expired: {failure}"), &mut recipients)
         } else {
             let wait = judged.wait.unwrap_or_else(|| own_wait(failure, judged, at));
-            // At the end of its time once more, in case another relay can send.
+            // One more try at the end of its time, in case another relay can send.
             Next::Pending { after: wait.min(left) }
         };
         return decision(outcome, next, recipients);
     }
-    // A permanent failure speaks for the recipients that it does not name; those refused only for now are retried. One that is not the
-    // message's by what the transport says, and is by evidence, is tried until its budget ends it.
+    // A permanent failure counts for the recipients that it does not name; transient refusals are retried. A failure that only evidence
+    // makes the message's own is tried until the budget ends it.
     let unnamed_is_over = failure.class() == Class::Permanent && failure.scope() == Scope::Message && believed;
     let retry_some = !sorted.transient.is_empty() || (!unnamed_is_over && !sorted.unnamed.is_empty());
     let next = if retry_some {
@@ -223,13 +223,12 @@ fn failed(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Decision 
     decision(outcome, next, recipients)
 }
 
-/// How long the next hop asks to wait. A day at the most, as for a pause: a wait beyond the delivery's time would be its end, and what
-/// is to be paid or mended is so before.
+/// The wait that the next hop asks for, a day at most, as for a pause. A longer wait could exceed the delivery's age and end it.
 fn asked(failure: &Failure) -> Option<Duration> {
     failure.retry_after().map(|wait| wait.min(Breaker::LONGEST))
 }
 
-/// The next try, or why there is none.
+/// The wait before the next try, or why there is none.
 fn retry(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Result<Next, String> {
     let charged_attempts = at.lease.charged_attempts.saturating_add(u32::from(judged.charge));
     if charged_attempts >= at.policy.max_attempts() {
@@ -242,14 +241,14 @@ fn retry(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Result<Nex
     }
 }
 
-/// By the backoff, and at least as long as the next hop asks. What is not charged grows with the attempts that were made.
+/// The backoff, and at least the wait that the next hop asks for. Without charges it grows with the number of attempts.
 fn own_wait(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Duration {
     let failures = if judged.charge { at.lease.charged_attempts } else { at.lease.attempts };
     at.policy.delay(failures.saturating_add(1), asked(failure), at.random)
 }
 
-/// The end of a delivery that can go no further. If somebody took it, it ends `sent`, and everybody who is still open goes on
-/// record in the given state: who is not on record counts as having it.
+/// The end of a delivery without further tries. If anyone accepted, it ends as `sent`, and every open recipient is recorded in the given
+/// state. A recipient without a recorded outcome counts as delivered.
 fn given_up(lease: &Lease, state: RecipientState, reason: String, recipients: &mut Vec<RecipientOutcome>) -> Next {
     if !lease.any_accepted {
         return Next::Dead { reason };
@@ -265,20 +264,20 @@ fn given_up(lease: &Lease, state: RecipientState, reason: String, recipients: &m
 }
 
 fn deadline(lease: &Lease, policy: &RetryPolicy) -> SystemTime {
-    // Beyond what a clock can show means never; the budget still ends it.
+    // A time beyond the clock's range means never; the budget still ends it.
     let never = || lease.claimed_at + Duration::from_secs(100 * 365 * 24 * 3600);
     let oldest = lease.cycle_started_at.checked_add(policy.longest()).unwrap_or_else(never);
     lease.expires_at.map_or(oldest, |expires| expires.min(oldest))
 }
 
-/// The recipients of a lease by what the next hop said of them.
+/// The recipients of a lease, grouped by the next hop's replies.
 struct Sorted<'a> {
     permanent: Vec<&'a Refusal>,
     transient: Vec<&'a Refusal>,
     unnamed: Vec<&'a Recipient>,
 }
 
-/// Permanent is what is sure, or believed.
+/// Whether a refusal is final: permanent, and sure or believed.
 fn sort<'a>(refusals: &'a [Refusal], recipients: &'a [Recipient], believed: bool) -> Sorted<'a> {
     let mut sorted = Sorted { permanent: Vec::new(), transient: Vec::new(), unnamed: Vec::new() };
     if refusals.is_empty() {

@@ -1,6 +1,7 @@
 //! Whose condition a failure is. A transport's table proposes, evidence decides, and nobody is charged for what was not his.
 //!
-//! Pure: times and chance are given. What is known is in memory: after a restart nothing is, and the worst of it is one more pause.
+//! No I/O, no clock, no randomness of its own. What is known is in memory. After a restart nothing is known, and at worst there is one more
+//! pause.
 //!
 //! | The transport says | Known | Then |
 //! |---|---|---|
@@ -22,8 +23,8 @@
 //! | this message has heard these words before, others of its sender were accepted since, and two messages at most ever heard them | its own: a permanent refusal is believed, anything else is charged, and retried by the backoff |
 //! | else | retried by the backoff, uncharged, until its time is over |
 //!
-//! What cannot be known: a condition of others that comes and goes, and each time meets one and the same message, and hardly any other,
-//! with others of the same sender accepted in between, looks like that message's own.
+//! A limit: a condition of others that comes and goes, and each time meets the same message and hardly any other, while others of the same
+//! sender are accepted in between, looks like that message's own.
 
 mod senders;
 mod streak;
@@ -36,29 +37,29 @@ use crate::decide::Judged;
 use senders::Senders;
 use streak::{Heard, Mail, Streak, Words};
 
-/// So many different messages that are refused alike, with nothing accepted in between, are not each to blame. Fewer happen by
-/// chance where one message in ten is bad.
+/// This many different messages that fail alike, with nothing accepted in between, are not each at fault. Shorter rows happen by chance
+/// when one message in ten is bad.
 const IN_A_ROW: usize = 5;
 
-/// The same where each is refused in other words.
+/// The same, where each is refused in different words.
 const IN_A_ROW_UNLIKE: usize = 10;
 
-/// Words that so many different messages heard are not one message's own.
+/// A refusal that this many different messages heard is not one message's own.
 const COMMON: usize = 3;
 
-/// What failed while the transport is paused waits so much longer than the pause, so that others which are due are tried first, however
-/// urgent it is.
+/// A message that fails during a pause waits this much longer than the pause, so that other due messages are tried first, whatever their
+/// priority.
 const YIELD: Duration = Duration::from_millis(100);
 
-/// What is known of one transport and of the senders that failed there.
+/// The evidence of one transport, and of its senders that failed.
 #[derive(Debug)]
 pub(super) struct Evidence {
     transport: BreakerState,
-    /// When the last call began that was accepted.
+    /// When the last accepted call began.
     accepted: Option<Instant>,
     refused_alike: Streak,
     refused: Streak,
-    /// What the transport is paused for, where it is paused for such a row.
+    /// The words of the row that paused the transport; `None` if it is not paused for a row.
     row: Option<String>,
     heard: Words,
     /// The message that paused the transport.
@@ -78,43 +79,43 @@ pub(super) struct Call<'a> {
 }
 
 impl Before {
-    /// Whether it failed for what the transport took for the sender's condition, or its own.
+    /// Whether the transport said that it failed for the sender's condition, or for the transport's.
     fn is_of_others(self) -> bool {
         matches!(self.scope, Some(Scope::Sender | Scope::Transport))
     }
 }
 
-/// What this message's last attempt came to, in this cycle.
+/// The last attempt of this message in this cycle.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Before {
-    /// When it ended; `None` if that is too long ago for this process's clock.
+    /// When it ended; `None` if that is before this process's clock begins.
     pub(super) ended: Option<Instant>,
-    /// What the transport said then; `None` if the message was accepted for somebody.
+    /// The scope that the transport gave; `None` if somebody accepted the message.
     pub(super) scope: Option<Scope>,
 }
 
-/// Whether a call is to find out if a paused transport works again.
+/// Whether a call probes a paused transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probing {
     No,
-    /// It is, and others may be tried after it, so that its failure proves nothing yet.
+    /// It does. Others may be tried after it, so its failure proves nothing yet.
     Candidate,
 }
 
-/// What a call came to, after evidence.
+/// The result of a call, after evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// Whose condition it is. Of an acceptance it says nothing.
+    /// Whose condition a failure is. It has no meaning for an acceptance.
     pub(super) scope: Scope,
     /// Whether the attempt counts against the message's budget.
     pub(super) charge: bool,
-    /// Whether a permanent refusal is final: the message's, or that of a recipient that no rule knows.
+    /// Whether a permanent refusal without a rule is final, of the message or of a recipient.
     pub(super) believed: bool,
-    /// How long the message waits at the least. `None`: as its own backoff says.
+    /// The shortest wait; `None` leaves it to the message's own backoff.
     pub(super) wait: Option<Duration>,
-    /// Why, where the failure alone does not say.
+    /// The reason, where the failure alone does not say it.
     pub(super) note: Option<&'static str>,
-    /// What changed for others.
+    /// The pauses that begin or end.
     pub(super) changes: Vec<Change>,
 }
 
@@ -127,16 +128,16 @@ pub(super) enum Change {
     SenderResumed { sender: String },
 }
 
-/// What a message is told that asks to be sent.
+/// Whether a message may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     Pass,
-    /// It finds out whether its sender, or its sender's domain, may send again. To be [given back](Evidence::give_back_sender).
+    /// It probes its sender, or its sender's domain. Return it with [`give_back_sender`](Evidence::give_back_sender).
     SenderProbe {
         of_domain: bool,
         number: u64,
     },
-    /// Its sender is paused, for so long.
+    /// Its sender is paused, for this long.
     Wait(Duration),
 }
 
@@ -154,22 +155,22 @@ impl Evidence {
         }
     }
 
-    /// Asks how much may pass to the transport.
+    /// How much may pass to the transport.
     pub(super) fn admit(&mut self, now: Instant) -> Admit {
         self.transport.admit(now)
     }
 
-    /// The same, for a pass that would rather try than wait.
+    /// The same for a pass, which tries instead of waiting.
     pub(super) fn admit_early(&mut self) -> Admit {
         self.transport.admit_early()
     }
 
-    /// Says that a probe of the transport came to nothing.
+    /// Returns a probe of the transport without a result.
     pub(super) fn give_back(&mut self, number: u64) {
         self.transport.give_back(number);
     }
 
-    /// Asks whether a sender's message may pass. `early`: for a pass, which would rather try than wait.
+    /// Whether a sender's message may pass. `early` is for a pass, which tries instead of waiting.
     pub(super) fn admit_sender(
         &mut self,
         sender: Option<&str>,
@@ -180,7 +181,7 @@ impl Evidence {
         sender.map_or(Admission::Pass, |sender| self.senders.admit(sender, id, early, now))
     }
 
-    /// Says that a sender's probe came to nothing.
+    /// Returns a sender's probe without a result.
     pub(super) fn give_back_sender(&mut self, sender: &str, of_domain: bool, number: u64) {
         self.senders.give_back(sender, of_domain, number);
     }
@@ -195,18 +196,18 @@ impl Evidence {
         self.senders.paused()
     }
 
-    /// Whether a message is another one than that which paused the transport, so that it may find out more.
+    /// Whether a message differs from the one that paused the transport, so that trying it can prove something.
     pub(super) fn differs_from_culprit(&self, id: DeliveryId, recipients: &[Recipient]) -> bool {
         let mail = Mail::new(id, recipients);
         self.culprit.is_none_or(|culprit| culprit.differs(mail))
     }
 
-    /// How long the pause would be if the present probe failed. What fails as a candidate waits so long.
+    /// The next pause, if the present probe fails. A candidate that fails waits this long.
     pub(super) fn next_pause(&self, random: f64) -> Duration {
         self.transport.next_pause(None, random)
     }
 
-    /// Says that all candidates of a probe failed, the last one so.
+    /// Records that all candidates of a probe failed, and how the last one did.
     pub(super) fn probe_failed(&mut self, last: &Failure, random: f64, time: CallTime) -> Option<Change> {
         let reason = match &self.row {
             Some(_) => self.transport.reason().unwrap_or_default().to_owned(),
@@ -216,12 +217,12 @@ impl Evidence {
         Some(Change::TransportPaused { reason, pause })
     }
 
-    /// How long what failed as a probe waits: to the end of the pause; if there is none, as long as a first one is.
+    /// The wait of a message that failed as a probe: to the end of the pause, or the length of a first pause if there is none.
     pub(super) fn wait_of_probe(&self, now: Instant, random: f64) -> Duration {
         self.transport.remaining(now).unwrap_or_else(|| self.transport.next_pause(None, random)) + YIELD
     }
 
-    /// Takes note of what a call came to, and says what it means.
+    /// Records the result of a call, and says what it means.
     pub(super) fn judge(&mut self, result: &Result<Receipt, Failure>, call: Call<'_>, random: f64) -> Verdict {
         let failure = match result {
             Ok(_) => return self.accepted(call),
@@ -266,11 +267,11 @@ impl Evidence {
             let resumed = self.senders.accepted(sender, call.time).into_iter();
             changes.extend(resumed.map(|sender| Change::SenderResumed { sender }));
         }
-        // Recipients who are refused in words that no rule knows, while others are not, may be too many for one call.
+        // Recipients that are refused in unknown words, while others are accepted, may be too many for one call.
         Verdict { changes, believed: false, ..Verdict::own(true) }
     }
 
-    /// Whether another message was accepted since this one failed. Its own call of now does not count.
+    /// Whether another message was accepted since this one failed.
     fn others_accepted_since(&self, before: Option<Before>) -> bool {
         before.is_some_and(|before| {
             self.accepted.is_some_and(|accepted| before.ended.is_none_or(|ended| accepted > ended))
@@ -285,15 +286,15 @@ impl Evidence {
         self.pause_transport(failure.to_string(), failure.retry_after(), call, random, None)
     }
 
-    /// Takes note that a message failed for what may be its sender's condition. Whether it is: several different ones of this sender
-    /// failed alike, and others were accepted meanwhile, but none of this sender.
+    /// Records a failure that may be the sender's condition. Returns whether it is: different messages of this sender failed alike, and
+    /// others were accepted meanwhile, but none of this sender.
     fn is_of_sender(&mut self, pattern: &str, call: Call<'_>) -> bool {
-        // What came before counts too: the first of a sender is put off, and by the second nothing of the sender went through.
+        // Earlier failures count too: nothing of this sender went through between its first failure and its second.
         call.sender.is_some_and(|sender| self.senders.blame(sender, pattern, call) > 1)
             && self.senders.others_accepted_since_blame(call, self.accepted)
     }
 
-    /// What nobody knows, or what somebody says and the fate of others belies.
+    /// Weighs a failure that no rule knows, or that other messages contradict.
     fn weigh(&mut self, failure: &Failure, (pattern, heard): (&str, Heard), call: Call<'_>, random: f64) -> Verdict {
         let mail = Mail::new(call.id, call.recipients);
         let in_a_row =
@@ -320,7 +321,7 @@ impl Evidence {
             (false, true) => (false, UNKNOWN),
             (false, false) => (false, UNPROVEN),
         };
-        // Nobody has said that it is for good where it was not said of the message.
+        // A refusal that was not said of the message is not final.
         Verdict { believed: own && said, note: Some(note), ..Verdict::own(own) }
     }
 
@@ -349,7 +350,7 @@ impl Evidence {
         let mut verdict =
             Verdict { scope: Scope::Sender, charge: false, believed: false, wait: None, note, changes: Vec::new() };
         let Some(sender) = call.sender else {
-            // Nobody knows which other messages it concerns.
+            // It is not known which other messages it concerns.
             return verdict;
         };
         let reason = failure.to_string();

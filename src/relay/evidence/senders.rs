@@ -1,7 +1,7 @@
 //! The senders that failed, and their domains.
 //!
-//! A sender is an address. Where two addresses of a domain are refused, and none of that domain is taken in between, the next one would
-//! be as well: the domain is then paused in place of its addresses, under its name with an `@` before it.
+//! A sender is an address. If two addresses of a domain are refused, and none of it is accepted in between, the whole domain is paused in
+//! place of its addresses, under its name with an `@` before it.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,20 +12,20 @@ use postrider_transport::{Admit, Backoff, BreakerState, CallTime, DeliveryId};
 use super::streak::{Mail, Streak};
 use super::{Admission, Call};
 
-/// So many are remembered. Who is forgotten costs one more call.
+/// At most this many are kept. A forgotten one costs one more call.
 const MOST: usize = 1024;
 
-/// So many messages of a paused sender are tried in one pass, before the end of the pause: the first may have failed for itself, and be
-/// the first in each pass.
+/// At most this many messages of a paused sender are tried in one pass before the end of the pause. The first may have failed for a
+/// condition of its own, and is the first in each pass.
 const EARLY: u32 = 3;
 
-/// So many messages that failed are remembered of a sender.
+/// At most this many failed messages of a sender are kept.
 const MOST_FAILED: usize = 64;
 
-/// So many refused addresses of a domain are a sign that the domain is refused.
+/// A domain is refused when this many of its addresses are.
 const OF_A_DOMAIN: usize = 2;
 
-/// How long the second message of a sender waits while the first one finds out.
+/// The wait of a sender's other messages during a probe.
 const WHILE_PROBING: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -37,22 +37,22 @@ pub(super) struct Senders {
 #[derive(Debug)]
 struct Sender {
     pause: BreakerState,
-    /// When the last call began that was accepted.
+    /// When the last accepted call began.
     accepted: Option<Instant>,
     blamed: Streak,
-    /// Of a domain: the different addresses that were refused since one of it was taken, by their hashes.
+    /// For a domain: hashes of the addresses that were refused since the last acceptance.
     addresses: Vec<u64>,
     /// When the first of those failed.
     since: Instant,
-    /// When something was last heard of it.
+    /// When it last had a result.
     heard: Instant,
-    /// The messages that failed since one was taken, each by its last failure.
+    /// The messages that failed since the last acceptance, in the order of their last failures.
     failed: Vec<DeliveryId>,
-    /// The [turn](Self::turn) of those that wait for the end of the pause: the first of them.
+    /// The lowest [turn](Self::turn) among the messages that wait for the end of the pause.
     next: Option<usize>,
-    /// Until then a message leaves the probe to one whose turn is before its own, however urgent it is: as long again as the pause.
+    /// Until then a message leaves the probe to one with a lower turn, whatever its priority. Twice as long as the pause.
     for_others: Instant,
-    /// How many were tried before the end of a pause.
+    /// The number of messages tried before the end of the pause.
     early: u32,
 }
 
@@ -61,13 +61,13 @@ impl Senders {
         Self { backoff, known: HashMap::new() }
     }
 
-    /// `early`: for a pass, which would rather try than wait.
+    /// `early` is for a pass, which tries instead of waiting.
     pub(super) fn admit(&mut self, sender: &str, id: DeliveryId, early: bool, now: Instant) -> Admission {
-        // The usual case costs no look.
+        // The usual case.
         if self.known.is_empty() {
             return Admission::Pass;
         }
-        // While a domain is paused, it speaks for its addresses.
+        // A paused domain decides for its addresses.
         let of_domain = self.known.get(domain(sender)).is_some_and(|known| known.pause.is_paused());
         let key = if of_domain { domain(sender) } else { sender };
         let Some(known) = self.known.get_mut(key) else {
@@ -109,8 +109,8 @@ impl Senders {
         paused
     }
 
-    /// Takes note that a sender's message failed for what may be the sender's condition, and counts how many different ones did
-    /// since one of the sender was accepted.
+    /// Records a failure that may be the sender's condition. Returns the number of different messages that failed so since the sender's last
+    /// acceptance.
     pub(super) fn blame(&mut self, sender: &str, pattern: &str, call: Call<'_>) -> usize {
         let known = self.entry(sender, call.time);
         let count = known.blamed.add(pattern, Mail::new(call.id, call.recipients));
@@ -124,13 +124,13 @@ impl Senders {
         self.known.get(key).is_some_and(|known| known.pause.is_paused())
     }
 
-    /// Takes note that a message failed, for whatever reason: it has had its turn.
+    /// Records that a message failed, for any reason: its turn is over.
     pub(super) fn failed(&mut self, sender: &str, id: DeliveryId) {
         for key in [sender, domain(sender)] {
             let Some(known) = self.known.get_mut(key) else {
                 continue;
             };
-            // If it was another's turn, that one still waits, or has gone.
+            // A message with a lower turn still waits, or has gone.
             let turn = known.turn(id);
             known.next = known.next.filter(|next| *next < turn);
             known.failed.retain(|failed| *failed != id);
@@ -141,7 +141,7 @@ impl Senders {
         }
     }
 
-    /// Takes note that a sender's message was accepted. The pauses that this ends.
+    /// Records an acceptance. Returns the pauses that end with it.
     pub(super) fn accepted(&mut self, sender: &str, time: CallTime) -> Vec<String> {
         let mut resumed = Vec::new();
         if self.known.is_empty() {
@@ -173,13 +173,13 @@ impl Senders {
         matches!((accepted, before), (Some(accepted), Some(ended)) if ended.is_none_or(|ended| accepted > ended))
     }
 
-    /// Whether a message was accepted, at a given time, since the first of those of the call's sender that failed.
+    /// Whether `accepted` is after the first failure of the call's sender.
     pub(super) fn others_accepted_since_blame(&self, call: Call<'_>, accepted: Option<Instant>) -> bool {
         let known = call.sender.and_then(|sender| self.known.get(sender));
         matches!((known, accepted), (Some(known), Some(accepted)) if accepted > known.since)
     }
 
-    /// Pauses a sender, and its domain if that is refused. The pauses that begin, and how long is left of the longer one.
+    /// Pauses a sender, and its domain if that is refused. Returns the pauses that begin, and what is left of the longer one.
     pub(super) fn pause(
         &mut self,
         sender: &str,
@@ -228,7 +228,7 @@ impl Senders {
         known
     }
 
-    /// One that is not paused, if there is one; among those, the one of which nothing was heard for longest.
+    /// Forgets the sender with the oldest result, preferably one that is not paused.
     fn forget_one(&mut self) {
         let oldest = self.known.iter().min_by_key(|(_, known)| (known.pause.is_paused(), known.heard));
         if let Some(sender) = oldest.map(|(sender, _)| sender.clone()) {
@@ -238,7 +238,7 @@ impl Senders {
 }
 
 impl Sender {
-    /// Which message is to find out next: first those that have not failed, then the one whose failure is the longest ago.
+    /// The message's place in the order of probes: messages that have not failed come first, then the oldest failure.
     fn turn(&self, id: DeliveryId) -> usize {
         self.failed.iter().position(|failed| *failed == id).map_or(0, |place| place + 1)
     }
@@ -250,7 +250,7 @@ impl Sender {
     }
 }
 
-/// The domain with its `@`, which no address begins with; empty where there is none.
+/// The domain with its `@`, or an empty text. No address begins with `@`.
 fn domain(sender: &str) -> &str {
     sender.rfind('@').map_or("", |at| &sender[at..])
 }
