@@ -17,7 +17,6 @@ use crate::store::sticky::StickyConnection;
 pub(super) struct Begin {
     /// Transactions that write, and those that read a single moment: with texts as the client's encoding has them, and as octets.
     write: [Arc<str>; 2],
-    queue: [Arc<str>; 2],
     snapshot: [Arc<str>; 2],
     octets: AtomicBool,
 }
@@ -40,7 +39,6 @@ impl Begin {
         Self {
             // The statements count on it, whatever the server's default is.
             write: begin("ISOLATION LEVEL READ COMMITTED"),
-            queue: begin("ISOLATION LEVEL READ COMMITTED; SET LOCAL enable_seqscan = off"),
             snapshot: begin("ISOLATION LEVEL REPEATABLE READ, READ ONLY"),
             octets: AtomicBool::new(false),
         }
@@ -72,12 +70,6 @@ impl Call {
 
     pub(super) async fn begin(session: Session<Postgres>, begin: &Begin) -> Result<Self, StoreError> {
         Self::begin_with(session, &begin.write[usize::from(begin.takes_octets())]).await
-    }
-
-    /// Statements on the queue look rows up by an index. The planner keeps a plan for a minute and longer, and one that it made over an
-    /// empty queue would read the whole backlog at each call.
-    pub(super) async fn begin_on_queue(session: Session<Postgres>, begin: &Begin) -> Result<Self, StoreError> {
-        Self::begin_with(session, &begin.queue[usize::from(begin.takes_octets())]).await
     }
 
     pub(super) async fn begin_snapshot(session: Session<Postgres>, begin: &Begin) -> Result<Self, StoreError> {

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Decode, Postgres, Row};
 use uuid::Uuid;
 
+use super::plans;
 use super::rows::{Moment, recorded};
 use super::sql::{Sql, USUAL_FORMAT, USUAL_IN_DOUBT, USUAL_PRIORITY};
 use crate::clock::{from_micros, micros, to_micros};
@@ -44,6 +45,7 @@ pub(super) async fn claim(
     cursors: &ClaimCursors<Place>,
     now: Option<Moment>,
 ) -> Result<Vec<Lease>, StoreError> {
+    plans::refresh(connection, sql).await?;
     let mut look = cursors.next(Instant::now());
     let mut taken = take(connection, sql, claim, &look.cursor, now).await?;
     if taken.is_empty() && look.cursor != ClaimCursor::default() {
@@ -123,7 +125,7 @@ async fn take_once(
     now: Option<Moment>,
 ) -> Result<(Vec<Taken>, Vec<Uuid>), StoreError> {
     let mut rows = sql
-        .query(&sql.claim)
+        .query(sql.fit(&sql.claim))
         .bind(now)
         .bind(micros(claim.lease))
         .bind(claim.due_by.map(Moment))

@@ -6,6 +6,7 @@ mod claim;
 mod enqueue;
 mod migrate;
 mod notifier;
+mod plans;
 mod rows;
 mod settle;
 mod sql;
@@ -183,11 +184,6 @@ impl PgStore {
         Call::begin(Session::of(&self.pool).await?, &self.sql.begin).await
     }
 
-    /// A relay's transaction on the queue.
-    async fn on_queue(&self) -> Result<Call, StoreError> {
-        Call::begin_on_queue(Session::of(&self.pool).await?, &self.sql.begin).await
-    }
-
     /// Reads of one moment.
     async fn snapshot(&self) -> Result<Call, StoreError> {
         Call::begin_snapshot(Session::of(&self.pool).await?, &self.sql.begin).await
@@ -207,7 +203,7 @@ impl PgStore {
 
     async fn claim_once(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
         let session = Session::on(&self.claims, &self.pool).await?;
-        let mut call = Call::begin_on_queue(session, &self.sql.begin).await?;
+        let mut call = Call::begin(session, &self.sql.begin).await?;
         let claimed = claim::claim(&mut call, &self.sql, claim, &self.cursors, self.test_now()).await;
         let keep = claimed.as_ref().is_ok_and(|leases| call.is_worth_keeping(leases.len()));
         if keep { call.finish_and_keep(&self.claims, &self.pool, claimed).await } else { call.finish(claimed).await }
@@ -215,7 +211,7 @@ impl PgStore {
 
     async fn settle_once(&self, settlements: &[Settlement], history: History) -> Result<Vec<Settled>, StoreError> {
         let session = Session::on(&self.settlements, &self.pool).await?;
-        let mut call = Call::begin_on_queue(session, &self.sql.begin).await?;
+        let mut call = Call::begin(session, &self.sql.begin).await?;
         let settled = settle::settle(&mut call, &self.sql, settlements, self.test_now(), history).await;
         if call.is_worth_keeping(settlements.len()) {
             call.finish_and_keep(&self.settlements, &self.pool, settled).await
@@ -291,7 +287,7 @@ impl Store for PgStore {
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
         let renewed = retry_conflicts(|| async {
-            let mut call = self.on_queue().await?;
+            let mut call = self.transaction().await?;
             let results = settle::renew(&mut call, &self.sql, keys, lease, self.test_now()).await;
             call.finish(results).await
         });
@@ -299,8 +295,8 @@ impl Store for PgStore {
     }
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
-        let mut call = self.on_queue().await?;
-        let query = self.sql.query(&self.sql.next_due).bind(self.test_now());
+        let mut call = self.call().await?;
+        let query = self.sql.query(self.sql.fit(&self.sql.next_due)).bind(self.test_now());
         let found = query.fetch_one(&mut *call).await.map_err(StoreError::from);
         let next = found.and_then(|row| Ok((row.time_or_null("due_at")?, row.time("now")?)));
         let (due_at, now) = call.finish(next).await?;

@@ -97,7 +97,7 @@ async fn settle_sent(
     }
     let transport = same_transport(settlements);
     let done: Option<Vec<i64>> = sql
-        .scalar(&sql.settle_sent)
+        .scalar(sql.fit(&sql.settle_sent))
         .bind(column(settlements, |s| s.key.id.as_uuid()))
         .bind(column(settlements, |s| s.key.token))
         .bind(numbers(settlements, |a| a.number))
@@ -142,7 +142,7 @@ async fn settle_rest(
         })
         .unzip();
     let rows = sql
-        .query(&sql.settle)
+        .query(sql.fit(&sql.settle))
         .bind(now)
         .bind(column(settlements, |s| s.key.id.as_uuid()))
         .bind(column(settlements, |s| s.key.token))
@@ -208,7 +208,7 @@ pub(super) async fn renew(
     now: Option<Moment>,
 ) -> Result<Vec<Settled>, StoreError> {
     let rows = sql
-        .query(&sql.renew)
+        .query(sql.fit(&sql.renew))
         .bind(now)
         .bind(micros(lease))
         .bind(keys.iter().map(|key| key.id.as_uuid()).collect::<Vec<_>>())

@@ -11,6 +11,7 @@ use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, Postgres, Type};
 
 use super::call::Begin;
+use super::plans::{Fitted, QueueSize};
 use crate::state::{Priority, WhenInDoubt};
 
 /// Now: the time in `$1`, or else the database's.
@@ -27,20 +28,22 @@ pub(super) struct Sql {
     prepared: bool,
     limit: Option<Duration>,
     pub(super) begin: Begin,
+    pub(super) size: QueueSize,
     pub(super) insert_one: Arc<str>,
     pub(super) insert_many: Arc<str>,
     pub(super) insert_keyed: Arc<str>,
     pub(super) ids_of_keys: Arc<str>,
-    pub(super) claim: Arc<str>,
+    pub(super) claim: Fitted,
     pub(super) last_attempts: Arc<str>,
     pub(super) forget: Arc<str>,
-    pub(super) settle_sent: Arc<str>,
-    pub(super) settle: Arc<str>,
+    pub(super) settle_sent: Fitted,
+    pub(super) settle: Fitted,
     pub(super) take_back: Arc<str>,
     pub(super) record_recipients: Arc<str>,
     pub(super) recorded: Arc<str>,
-    pub(super) renew: Arc<str>,
-    pub(super) next_due: Arc<str>,
+    pub(super) renew: Fitted,
+    pub(super) next_due: Fitted,
+    pub(super) queue_size: Arc<str>,
     pub(super) now: Arc<str>,
     pub(super) report: Arc<str>,
     pub(super) retire: Arc<str>,
@@ -58,20 +61,22 @@ impl Sql {
             prepared: true,
             limit: None,
             begin: Begin::within(None),
+            size: QueueSize::default(),
             insert_one: fill(&INSERT.replace("{rows}", ONE)),
             insert_many: fill(&INSERT.replace("{rows}", MANY)),
             insert_keyed: fill(&(INSERT.replace("{rows}", MANY) + UNLESS_KNOWN)),
             ids_of_keys: fill(IDS_OF_KEYS),
-            claim: fill(CLAIM),
+            claim: Fitted::new(&fill(CLAIM)),
             last_attempts: fill(LAST_ATTEMPTS),
             forget: fill(FORGET),
-            settle_sent: fill(SETTLE_SENT),
-            settle: fill(SETTLE),
+            settle_sent: Fitted::new(&fill(SETTLE_SENT)),
+            settle: Fitted::new(&fill(SETTLE)),
             take_back: fill(TAKE_BACK),
             record_recipients: fill(RECORD_RECIPIENTS),
             recorded: fill(RECORDED),
-            renew: fill(RENEW),
-            next_due: fill(NEXT_DUE),
+            renew: Fitted::new(&fill(RENEW)),
+            next_due: Fitted::new(&fill(NEXT_DUE)),
+            queue_size: fill(r#"SELECT pg_relation_size(to_regclass('"{s}".queue'))"#),
             now: fill("SELECT {now}"),
             report: fill(REPORT),
             retire: fill(r#"DELETE FROM "{s}".relays WHERE id = $1"#),
@@ -110,6 +115,11 @@ impl Sql {
     /// The schema's name put into a text that is used now and then.
     pub(super) fn fill(&self, text: &str) -> String {
         text.replace("{s}", &self.schema).replace("{now}", NOW)
+    }
+
+    /// The text of a statement on the queue that goes with the queue's size.
+    pub(super) fn fit<'a>(&self, statement: &'a Fitted) -> &'a Arc<str> {
+        self.size.fit(statement)
     }
 
     pub(super) fn query(&self, text: &Arc<str>) -> Query<'static, Postgres, PgArguments> {
