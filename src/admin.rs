@@ -129,7 +129,7 @@ impl RelayStatus {
     }
 }
 
-/// Result of [`resend`](Outbox::resend) or [`cancel`](Outbox::cancel).
+/// Result of [`resend`](Outbox::resend) or [`cancel`](Outbox::cancel). Exhaustive, so that a program handles each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "the delivery may have been left as it was"]
 pub enum UpdateOutcome {

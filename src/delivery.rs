@@ -161,9 +161,7 @@ impl Attempt {
             transport: None,
         }
     }
-}
 
-impl Attempt {
     /// Whether it was sent and has nothing else to record.
     pub(crate) fn is_plainly_sent(&self) -> bool {
         let nothing_to_say = self.scope.is_none() && self.error.is_none() && self.note.is_none();

@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use postrider_transport::{CodecError, DeliveryId, Failure, Message, mask_addresses};
 
 use crate::state::{Priority, WhenInDoubt};
-use crate::store::StoreError;
-use crate::store::{NewRow, When};
+use crate::store::{NewRow, StoreError, When};
 
 /// A message with the options of its delivery. A bare message has the default options.
 ///
@@ -156,7 +155,7 @@ pub enum EnqueueError {
     Encode(CodecError),
     /// The message has no recipient.
     NoRecipient,
-    /// The idempotency key is empty or longer than 255 characters.
+    /// The idempotency key is empty, longer than 255 characters, or contains NUL (U+0000).
     Key,
     /// The message is larger than a store takes; the text says how. The limits are [`NewRow::MAX_BODY`] and the constants beside it.
     TooLarge(&'static str),

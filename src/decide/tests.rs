@@ -274,8 +274,8 @@ fn a_lost_attempt_holds_what_wants_to_be_held_and_ends_what_is_spent() {
     (lease.lost, lease.attempts, lease.charged_attempts) = (true, 1, 1);
     assert_eq!(decide_before_sending(at(&lease, &policy)), None);
     lease.charged_attempts = 3;
-    let charged_attempts = decide_before_sending(at(&lease, &policy)).unwrap();
-    assert_eq!(reason(&charged_attempts.next), "budget: 3 attempts spent: the last attempt was lost with its relay");
+    let over_budget = decide_before_sending(at(&lease, &policy)).unwrap();
+    assert_eq!(reason(&over_budget.next), "budget: 3 attempts spent: the last attempt was lost with its relay");
     (lease.charged_attempts, lease.expires_at) = (1, Some(lease.claimed_at));
     let late = decide_before_sending(at(&lease, &policy)).unwrap();
     assert_eq!(reason(&late.next), "expired: the last attempt was lost with its relay");

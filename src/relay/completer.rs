@@ -12,8 +12,7 @@ use super::outage;
 use super::shared::Shared;
 use crate::observe::Event;
 use crate::state::RecipientState;
-use crate::store::{Next, Settled, Settlement};
-use crate::store::{Store, StoreError};
+use crate::store::{Next, Settled, Settlement, Store, StoreError};
 
 /// The most results in one transaction.
 const BATCH: usize = super::producer::MAX_CLAIM;

@@ -28,8 +28,7 @@ use crate::decide::{Circumstances, Judged, decide, decide_before_sending, honest
 use crate::delivery::Attempt;
 use crate::observe::Event;
 use crate::state::Outcome;
-use crate::store::Store;
-use crate::store::{Lease, Next, RecipientOutcome, Settlement};
+use crate::store::{Lease, Next, RecipientOutcome, Settlement, Store};
 
 /// A claimed delivery, and when this process claimed it. The relay adds its own elapsed time to the database's time of the claim, and never
 /// compares the two clocks.

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_was_under_way_does_not_put_the_old_floor_back() {
+    fn a_claim_that_was_under_way_does_not_restore_the_old_cursor() {
         let start = Instant::now();
         let cursors = in_a_backlog(start);
         let old = cursors.next(start);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_floor_had_nothing_the_next_claim_goes_on_from_what_the_beginning_had() {
+    fn after_a_claim_that_found_nothing_the_cursor_goes_on_from_the_front() {
         let start = Instant::now();
         let cursors = in_a_backlog(start);
         assert_eq!(cursors.next(start).cursor[5], Some(8));

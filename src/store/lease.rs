@@ -136,9 +136,7 @@ impl Lease {
             malformed: None,
         }
     }
-}
 
-impl Lease {
     /// Adds the last attempt. One that was lost is told also where it was an earlier claim that recorded it, and then gave the delivery
     /// back without a call.
     pub(crate) fn with_last(mut self, last: Option<LastAttempt>) -> Self {

@@ -13,8 +13,10 @@ use tokio::sync::Notify;
 use rows::Rows;
 
 use crate::clock::{Clock, TestClock, from_millis, millis, to_millis};
-use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, notify};
-use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
+use crate::store::{
+    Claim, ClaimId, HEARTBEAT_TTL, Lease, LeaseKey, NewRow, RelayId, RelayReport, Settled, Settlement, Store,
+    StoreError, notify,
+};
 
 /// Deliveries in memory, with all the rules of a database and none of its durability. Clones share the deliveries.
 ///

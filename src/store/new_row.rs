@@ -7,7 +7,7 @@ use postrider_transport::{DeliveryId, Encoded, Recipient, mask_addresses};
 
 use crate::state::{Priority, WhenInDoubt};
 
-/// A moment, absolute or counted from the database's now.
+/// A moment, absolute or counted from the database's now. Exhaustive: a store must write both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// At this time.

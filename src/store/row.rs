@@ -9,17 +9,15 @@ use std::time::SystemTime;
 use postrider_transport::{DeliveryId, Recipient, Scope};
 
 use crate::admin::Stats;
-use crate::delivery::Attempt;
-use crate::delivery::{Delivery, DeliverySummary};
+use crate::delivery::{Attempt, Delivery, DeliverySummary};
 use crate::state::{Outcome, ParseError, Priority, RecipientState, State, WhenInDoubt, scope_of};
-use crate::store::StoreError;
 use crate::store::recipients::{distinct, statuses};
 pub(super) use crate::store::sqlx_error::corrupt;
 #[cfg(feature = "mysql")]
 pub(super) use crate::store::sqlx_error::mysql_number;
 #[cfg(feature = "postgres")]
 pub(super) use crate::store::sqlx_error::{is_no_text, is_taken};
-use crate::store::{LastAttempt, Lease, RecipientOutcome};
+use crate::store::{LastAttempt, Lease, RecipientOutcome, StoreError};
 
 /// A row of one of the outbox's queries, whatever the database: texts, whole numbers, flags, times.
 pub(super) trait Columns {
@@ -115,7 +113,7 @@ impl Problems {
 }
 
 /// Puts into a lease what its delivery's row says in words. Words that make no sense must not keep other deliveries from being
-/// claimed, so they make the lease unreadable, and no error.
+/// claimed, so they make the lease malformed, and no error.
 pub(super) fn addressed(
     lease: Lease,
     recipients: Result<&str, StoreError>,

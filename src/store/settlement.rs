@@ -35,7 +35,7 @@ impl fmt::Debug for RecipientOutcome {
     }
 }
 
-/// Where a settled delivery goes.
+/// Where a settled delivery goes. Exhaustive: a store must write each of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// Done.
@@ -121,7 +121,7 @@ impl Settlement {
     }
 }
 
-/// What came of one settlement or renewal.
+/// What came of one settlement or renewal. Exhaustive: a store or a relay without an answer to a new case would be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a lost lease means that nothing was written"]
 pub enum Settled {

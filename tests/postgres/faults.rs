@@ -1,9 +1,8 @@
 //! Calls that are dropped, connections that are of no more use, transactions that get in each other's way, servers that are slow or full.
 
-use postrider::Message;
 use postrider::store::{Claim, Lease, LeaseKey, NewRow, Next, RelayId, RelayReport, Settled, Settlement};
 use postrider::transport::Recipient;
-use postrider::{Filter, Prune};
+use postrider::{Filter, Message, Prune};
 use sqlx::ConnectOptions;
 
 use super::*;

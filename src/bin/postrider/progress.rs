@@ -180,9 +180,17 @@ mod tests {
         drain().await.unwrap();
         let text = progress.line().counts.text();
         assert!(text.starts_with("sent 1 · retried 1 · dead 1 · in doubt 1 · in flight 0 · paused: smtp: "), "{text}");
-        outbox.enqueue(to("bob")).await.unwrap();
-        drain().await.unwrap();
-        assert!(progress.line().counts.text().starts_with("sent 2"), "{}", progress.line().counts.text());
+    }
+
+    #[tokio::test]
+    async fn a_pause_is_shown_until_another_message_is_accepted() {
+        let outbox = Outbox::new(MemoryStore::new(), ByName);
+        let progress = Progress::default();
+        progress.line().counts.paused = Some("smtp: 535".to_owned());
+        outbox.enqueue_all([to("out").priority(Priority::URGENT), to("bob")]).await.unwrap();
+        let summary = outbox.relay().concurrency(1).observer(progress.clone()).drain().await.unwrap();
+        assert_eq!((summary.sent, summary.released), (1, 1));
+        assert_eq!(progress.line().counts.text(), "sent 1 · retried 0 · dead 0 · in flight 0");
     }
 
     #[test]

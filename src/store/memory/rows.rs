@@ -8,8 +8,10 @@ use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::Attempt;
 use crate::state::{Outcome, Priority, State, WhenInDoubt};
 use crate::store::recipients::{distinct, remove_completed};
-use crate::store::{Claim, ClaimId, RelayId, RelayReport, StoreError, StoreErrorKind};
-use crate::store::{LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, Settled, Settlement, When};
+use crate::store::{
+    Claim, ClaimId, LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, RelayId, RelayReport, Settled,
+    Settlement, StoreError, StoreErrorKind, When,
+};
 
 #[derive(Default)]
 pub(super) struct Rows {

@@ -13,11 +13,10 @@ use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::micros;
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
-use crate::store::RecipientOutcome;
 use crate::store::recipients::kept_on_resend;
 use crate::store::row::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
 use crate::store::session::retry_conflicts;
-use crate::store::{AdminStore, StoreError};
+use crate::store::{AdminStore, RecipientOutcome, StoreError};
 
 /// Every delivery with its state. What stands in neither table was sent by its last attempt.
 const WITH_STATE: &str = "

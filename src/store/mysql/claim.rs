@@ -15,8 +15,7 @@ use crate::state::Outcome;
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
 use crate::store::recipients::remove_completed;
 use crate::store::row::{Columns, Problems, addressed, corrupt, count, last_attempt, word};
-use crate::store::{Claim, StoreError};
-use crate::store::{LastAttempt, Lease, LeaseKey, RecipientOutcome};
+use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreError};
 
 pub(super) async fn claim(
     connection: &mut MySqlConnection,

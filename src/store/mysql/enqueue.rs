@@ -10,8 +10,7 @@ use super::rows::id;
 use super::sql::{BEGIN, PORTIONS, Sql};
 use crate::clock::{micros, to_micros};
 use crate::store::row::{corrupt, recipients_json};
-use crate::store::{NewRow, When};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::{NewRow, StoreError, StoreErrorKind, When};
 
 /// What one statement carries at the most, unless a single mail is larger: well under the 16 MiB that a MariaDB server takes if
 /// nothing else was set (`max_allowed_packet`).

@@ -26,8 +26,10 @@ use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
 use crate::store::row::{Columns, unsigned};
 use crate::store::session::retry_conflicts;
 use crate::store::sticky::{MANY, StickyConnection};
-use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
-use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
+use crate::store::{
+    Claim, ClaimId, HEARTBEAT_TTL, Lease, LeaseKey, NewRow, RelayId, RelayReport, Settled, Settlement, Store,
+    StoreError, StoreErrorKind,
+};
 
 /// Deliveries in a MySQL (8.0.16 or later) or MariaDB (10.6 or later) database, in InnoDB tables beside the caller's own. The tests run
 /// it on MySQL 9.7 and MariaDB 10.11. The database's character set and the session's `sql_mode` may be any.

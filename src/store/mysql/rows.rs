@@ -9,9 +9,8 @@ use uuid::Uuid;
 use super::sql::Sql;
 use crate::clock::to_micros;
 use crate::delivery::Attempt;
-use crate::store::StoreError;
 use crate::store::row::outcome;
-use crate::store::{LeaseKey, RecipientOutcome};
+use crate::store::{LeaseKey, RecipientOutcome, StoreError};
 
 pub(super) fn id(row: &MySqlRow, column: &str) -> Result<DeliveryId, StoreError> {
     Ok(row.try_get::<Uuid, _>(column)?.into())

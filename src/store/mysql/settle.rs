@@ -13,8 +13,7 @@ use super::sql::{BEGIN, Sql};
 use crate::clock::micros;
 use crate::state::State;
 use crate::store::row::Columns;
-use crate::store::{ClaimId, StoreError};
-use crate::store::{LeaseKey, Next, Settled, Settlement};
+use crate::store::{ClaimId, LeaseKey, Next, Settled, Settlement, StoreError};
 
 /// A row of the queue that is locked and held under the token that was given.
 struct Held {

@@ -17,8 +17,7 @@ use crate::clock::{from_micros, micros, to_micros};
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
 use crate::store::recipients::remove_completed;
 use crate::store::row::{Problems, addressed, corrupt, last_attempt};
-use crate::store::{Claim, StoreError};
-use crate::store::{LastAttempt, Lease, LeaseKey, RecipientOutcome};
+use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreError};
 
 /// The columns of the claim, in their order: a name would be looked up for each row anew.
 mod column {

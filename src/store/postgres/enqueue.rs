@@ -13,9 +13,8 @@ use super::rows::Moment;
 use super::sql::{Sql, USUAL_FORMAT, USUAL_IN_DOUBT, USUAL_PRIORITY};
 use crate::clock::{micros, to_micros};
 use crate::state::Priority;
-use crate::store::StoreError;
 use crate::store::row::{corrupt, recipients_json};
-use crate::store::{NewRow, When};
+use crate::store::{NewRow, StoreError, When};
 
 /// A moment as two columns: whether it counts from now, and how many microseconds.
 fn moment(when: Option<When>) -> (bool, Option<i64>) {

@@ -31,8 +31,10 @@ use crate::store::claim_cursor::ClaimCursors;
 use crate::store::row::{Columns, is_no_text, is_taken};
 use crate::store::session::{Session, retry_conflicts};
 use crate::store::sticky::StickyConnection;
-use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
-use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
+use crate::store::{
+    Claim, ClaimId, HEARTBEAT_TTL, Lease, LeaseKey, NewRow, RelayId, RelayReport, Settled, Settlement, Store,
+    StoreError, StoreErrorKind,
+};
 
 /// Deliveries in a PostgreSQL database (13 or later), in a schema of their own beside the caller's tables.
 ///

@@ -12,9 +12,8 @@ use uuid::Uuid;
 
 use super::sql::Sql;
 use crate::clock::{from_micros, to_micros};
-use crate::store::RecipientOutcome;
-use crate::store::StoreError;
 use crate::store::row::outcome;
+use crate::store::{RecipientOutcome, StoreError};
 
 pub(super) fn id(row: &PgRow, column: &str) -> Result<DeliveryId, StoreError> {
     Ok(row.try_get::<Uuid, _>(column)?.into())

@@ -12,8 +12,7 @@ use super::rows::Moment;
 use super::sql::Sql;
 use crate::clock::micros;
 use crate::delivery::Attempt;
-use crate::store::StoreError;
-use crate::store::{LeaseKey, Next, Settled, Settlement};
+use crate::store::{LeaseKey, Next, Settled, Settlement, StoreError};
 
 pub(super) async fn settle(
     connection: &mut PgConnection,

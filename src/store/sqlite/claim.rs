@@ -11,8 +11,7 @@ use crate::clock::{from_millis, millis, to_millis};
 use crate::store::recipients::remove_completed;
 use crate::store::row::{Columns, Problems, addressed, corrupt, count, last_attempt, word};
 use crate::store::session::Session;
-use crate::store::{Claim, StoreError};
-use crate::store::{LastAttempt, Lease, LeaseKey};
+use crate::store::{Claim, LastAttempt, Lease, LeaseKey, StoreError};
 
 /// The priorities that have something due, most urgent first. Each costs one look at the index, so that rows scheduled for later
 /// are never walked over.

@@ -4,9 +4,8 @@ use postrider_transport::DeliveryId;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::clock::{millis, to_millis};
-use crate::store::StoreError;
 use crate::store::row::{corrupt, recipients_json};
-use crate::store::{NewRow, When};
+use crate::store::{NewRow, StoreError, When};
 
 pub(super) async fn insert(
     connection: &mut SqliteConnection,

@@ -23,8 +23,10 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, TestClock, from_millis, millis};
 use crate::store::session::{Session, retry_conflicts};
-use crate::store::{Claim, ClaimId, HEARTBEAT_TTL, RelayId, RelayReport, Store, StoreError, StoreErrorKind};
-use crate::store::{Lease, LeaseKey, NewRow, Settled, Settlement};
+use crate::store::{
+    Claim, ClaimId, HEARTBEAT_TTL, Lease, LeaseKey, NewRow, RelayId, RelayReport, Settled, Settlement, Store,
+    StoreError, StoreErrorKind,
+};
 
 /// Deliveries in an SQLite database (3.38 or later), beside the caller's own tables.
 ///

@@ -3,9 +3,8 @@
 use postrider_transport::DeliveryId;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use crate::store::RecipientOutcome;
-use crate::store::StoreError;
 use crate::store::row::{Columns, corrupt, outcome};
+use crate::store::{RecipientOutcome, StoreError};
 
 pub(super) fn id(row: &SqliteRow, column: &str) -> Result<DeliveryId, StoreError> {
     row.text(column)?.parse().map_err(|_| corrupt("an id is no UUID"))

@@ -10,9 +10,8 @@ use super::rows::id;
 use crate::clock::{millis, to_millis};
 use crate::delivery::Attempt;
 use crate::state::State;
-use crate::store::StoreError;
 use crate::store::session::Session;
-use crate::store::{LeaseKey, Next, Settled, Settlement};
+use crate::store::{LeaseKey, Next, Settled, Settlement, StoreError};
 
 pub(super) async fn settle(
     pool: &SqlitePool,

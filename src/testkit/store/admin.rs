@@ -9,8 +9,7 @@ use super::{
     through,
 };
 use crate::state::RecipientState;
-use crate::store::{NewRow, Next, Settlement, When};
-use crate::store::{RelayId, RelayReport, Settled, TestClock};
+use crate::store::{NewRow, Next, RelayId, RelayReport, Settled, Settlement, TestClock, When};
 use crate::{AdminStore, Filter, Prune, State, Store, UpdateOutcome};
 
 /// Whatever had ended is pending again, with a fresh budget, a new cycle and no expiry, and numbers and tokens go on.

@@ -4,8 +4,7 @@ use postrider_transport::Encoded;
 
 use super::{StoreUnderTest, claim_one, dead, get, insert_one, row, row_for, settle};
 use crate::state::{Priority, WhenInDoubt};
-use crate::store::{NewRow, When};
-use crate::store::{Settled, TestClock};
+use crate::store::{NewRow, Settled, TestClock, When};
 use crate::{AdminStore, Prune, State, Store};
 
 /// A delivery exists if and only if the transaction that enqueued it commits.

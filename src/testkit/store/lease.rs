@@ -7,8 +7,7 @@ use postrider_transport::{Encoded, Scope};
 
 use super::{LEASE, SECOND, StoreUnderTest, claim, claim_one, get, insert_one, retry, row, sent, settle};
 use crate::state::{Outcome, Priority};
-use crate::store::{Claim, Settled, TestClock};
-use crate::store::{LeaseKey, NewRow, When};
+use crate::store::{Claim, LeaseKey, NewRow, Settled, TestClock, When};
 use crate::{AdminStore, State, Store};
 
 /// The most urgent first; among equals, what has been due longest.

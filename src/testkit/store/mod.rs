@@ -39,8 +39,7 @@ use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 use crate::delivery::Attempt;
 use crate::state::{Outcome, RecipientState};
-use crate::store::{Claim, Settled, TestClock};
-use crate::store::{Lease, NewRow, Next, RecipientOutcome, Settlement};
+use crate::store::{Claim, Lease, NewRow, Next, RecipientOutcome, Settled, Settlement, TestClock};
 use crate::{AdminStore, Delivery};
 
 pub use admin::*;

@@ -6,8 +6,7 @@ use postrider_transport::DeliveryId;
 
 use super::{LEASE, SECOND, StoreUnderTest, row_for, settlement, through};
 use crate::state::{Outcome, Priority, RecipientState};
-use crate::store::{Claim, TestClock};
-use crate::store::{Lease, LeaseKey, NewRow, Next, Settlement, When};
+use crate::store::{Claim, Lease, LeaseKey, NewRow, Next, Settlement, TestClock, When};
 use crate::{AdminStore, Filter, MemoryStore, State, Store};
 
 /// A small generator (splitmix64), so that a failing walk can be walked again.

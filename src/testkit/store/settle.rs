@@ -7,8 +7,7 @@ use super::{
     settlement, states, through,
 };
 use crate::state::{Outcome, RecipientState};
-use crate::store::{Next, Settlement};
-use crate::store::{Settled, TestClock};
+use crate::store::{Next, Settled, Settlement, TestClock};
 use crate::{AdminStore, Filter, State, Store};
 
 /// A retry is due after its wait and no earlier, and the attempt counts in history and budget.
