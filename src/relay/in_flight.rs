@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use postrider_transport::DeliveryId;
 use tokio::sync::Notify;
@@ -26,6 +27,7 @@ struct Inner {
 #[derive(Debug)]
 struct Held {
     token: i64,
+    claimed_at: SystemTime,
     attempts: u32,
     charged_attempts: u32,
     octets: u64,
@@ -48,6 +50,7 @@ impl InFlight {
             let octets = lease.message.body.len() as u64;
             let held = Held {
                 token: lease.key.token,
+                claimed_at: lease.claimed_at,
                 attempts: lease.attempts,
                 charged_attempts: lease.charged_attempts,
                 octets,
@@ -66,9 +69,7 @@ impl InFlight {
                 }
                 Entry::Occupied(mut entry) => {
                     let before = entry.get_mut();
-                    (before.token, before.attempts, before.charged_attempts) =
-                        (held.token, held.attempts, held.charged_attempts);
-                    before.lost = false;
+                    *before = Held { octets: before.octets, ..held };
                     fresh.push(false);
                     continue;
                 }
@@ -100,9 +101,11 @@ impl InFlight {
         };
         held.settling = true;
         if held.token != settlement.key.token {
-            // The new claim recorded a lost attempt.
+            // The new claim recorded a lost attempt, which ended when this lease began. The attempts of a delivery do not overlap.
             settlement.key.token = held.token;
             if let Some(attempt) = &mut settlement.attempt {
+                attempt.started_at = attempt.started_at.max(held.claimed_at);
+                attempt.finished_at = attempt.finished_at.max(attempt.started_at);
                 attempt.number = attempt.number.saturating_add(held.attempts.saturating_sub(attempts));
             }
             if settlement.charged_attempts > 0 {

@@ -42,8 +42,10 @@ pub(crate) fn test(run: &Run, database: Database) {
             scene.server.accepted_count() > accepted + RELAYS * CONCURRENCY
                 && relays.iter().all(|relay| relay.said().matches(AWAY).count() == relay.said().matches(BACK).count())
         });
+        // A dying server ends its sessions one after the other, and a call on one that still lives may be answered in between. That an
+        // outage is told of once is tested in tests/relay/outage.rs.
         for (before, relay) in before.into_iter().zip(&relays) {
-            assert!(told(relay) <= before + 1, "one line for an outage: {}", relay.said());
+            assert!(told(relay) <= before + 2, "more than a line for an outage: {}", relay.said());
         }
     }
     let (committed, rolled_back) = program.stop(&scene);
