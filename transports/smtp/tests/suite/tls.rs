@@ -211,7 +211,7 @@ async fn words_slipped_in_before_the_encryption_are_refused() {
     peer.once(At::StartTls, Act::AlsoSay("250-evil.example\r\n250 AUTH PLAIN"));
     let failure = smtp.send(&mail()).await.unwrap_err();
     assert_eq!((failure.class(), failure.scope()), (Transient, Scope::Transport));
-    assert!(failure.to_string().contains("slipped in"), "{failure}");
+    assert!(failure.to_string().contains("input before the TLS handshake"), "{failure}");
     assert!(!peer.heard_any("AUTH"));
     let next = mail();
     let receipt = smtp.send(&next).await.unwrap();
