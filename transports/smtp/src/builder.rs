@@ -1,4 +1,4 @@
-//! Telling a transport what it needs to know.
+//! Building a transport.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use lettre::transport::smtp::extension::ClientId;
 use postrider_transport::Mime;
 
 use crate::auth;
-use crate::config::{Config, Limits};
+use crate::config::{Config, PoolLimits};
 use crate::tls::TlsClient;
 use crate::{AuthMechanism, Credentials, Rule, Smtp, SmtpConfigError, Timeouts, Tls};
 
-/// Collects what [`Smtp`] needs. What is wrong comes out of [`build`](Self::build).
+/// Configures an [`Smtp`] transport. [`build`](Self::build) checks everything.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until build is called"]
 pub struct SmtpBuilder {
@@ -21,8 +21,8 @@ pub struct SmtpBuilder {
     roots: Vec<Vec<u8>>,
     credentials: Option<Credentials>,
     mechanism: Option<AuthMechanism>,
-    hello: Option<String>,
-    limits: Limits,
+    ehlo_name: Option<String>,
+    limits: PoolLimits,
     timeouts: Timeouts,
     rules: Vec<Rule>,
     mime: Mime,
@@ -37,12 +37,12 @@ impl SmtpBuilder {
             roots: Vec::new(),
             credentials: None,
             mechanism: None,
-            hello: None,
-            limits: Limits {
-                connections: 32,
-                messages: 100,
-                age: Duration::from_secs(300),
-                idle: Duration::from_secs(60),
+            ehlo_name: None,
+            limits: PoolLimits {
+                max_connections: 32,
+                max_messages: 100,
+                max_age: Duration::from_secs(300),
+                idle_timeout: Duration::from_secs(60),
             },
             timeouts: Timeouts::default(),
             rules: Vec::new(),
@@ -50,77 +50,77 @@ impl SmtpBuilder {
         }
     }
 
-    /// The port. Default: 465 with [`Tls::Implicit`]; else 587 with credentials (RFC 6409) and 25 without.
+    /// Sets the port. Default: 465 with [`Tls::Implicit`]; otherwise 587 with credentials (RFC 6409) and 25 without.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// When the connection is encrypted. Default: [`Tls::Required`], and to this very machine [`Tls::Opportunistic`].
+    /// Sets when a connection is encrypted. Default: [`Tls::Required`], or [`Tls::Opportunistic`] to this machine.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Trusts one more root, or several, in PEM form, beside those of the platform. May be called more than once.
+    /// Adds one or more root certificates in PEM form to those of the platform. Further calls add more.
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.roots.push(pem.into());
         self
     }
 
-    /// Who to be. Default: nobody; the server must then take mail from this address.
+    /// Sets the user name and the password. Default: none; the server must accept mail from this machine's address.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
     }
 
-    /// How to show the credentials. Default: the first of PLAIN and LOGIN that the server offers.
+    /// Sets the AUTH mechanism. Default: the first of PLAIN and LOGIN that the server offers.
     pub fn auth_mechanism(mut self, mechanism: AuthMechanism) -> Self {
         self.mechanism = Some(mechanism);
         self
     }
 
-    /// The name for `EHLO`: this machine's name in the public DNS, or an address in brackets. Default: the host's own name
-    /// where it has a dot in it, else the connection's own address (RFC 5321 section 4.1.4).
+    /// Sets the name for `EHLO`: this machine's name in the public DNS, or an address in brackets. Default: the machine's name if
+    /// it has a dot, else the local address of the connection (RFC 5321 section 4.1.4).
     pub fn hello_name(mut self, name: impl Into<String>) -> Self {
-        self.hello = Some(name.into());
+        self.ehlo_name = Some(name.into());
         self
     }
 
-    /// How many connections may be open at once. A call beyond it waits. Default: 32.
+    /// Sets how many connections may be open at once. Further calls wait. Default: 32.
     pub fn max_connections(mut self, count: usize) -> Self {
-        self.limits.connections = count;
+        self.limits.max_connections = count;
         self
     }
 
-    /// How many messages go through one connection before it is closed. Default: 100, which most servers allow.
+    /// Sets how many messages a connection carries before it is closed. Default: 100, which most servers allow.
     pub fn max_messages_per_connection(mut self, count: u32) -> Self {
-        self.limits.messages = count;
+        self.limits.max_messages = count;
         self
     }
 
-    /// How long a connection is used, from the time it was opened; it ends with the message that it carries then. Default: 5
-    /// minutes, so that a change in the DNS is noticed.
+    /// Sets how long a connection is used after it was opened. A message under way is finished first. Default: 5 minutes, so that
+    /// the transport notices DNS changes.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
-        self.limits.age = age;
+        self.limits.max_age = age;
         self
     }
 
-    /// How long a connection waits for a next message before it is closed. Zero: not at all. Default: 1 minute, which is below
-    /// the patience of most servers.
-    pub fn idle_timeout(mut self, idle: Duration) -> Self {
-        self.limits.idle = idle;
+    /// Sets how long a connection may be idle before it is closed. Zero closes it after each message. Default: 1 minute, less
+    /// than the limits of most servers.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.idle_timeout = timeout;
         self
     }
 
-    /// How long each stage may take.
+    /// Sets how long each stage may take.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
-    /// Says what certain refusals of this server mean, before the rules of this crate are asked. Called again, the earlier rule
-    /// comes first.
+    /// Adds a rule that says what some refusals of this server mean. These rules come before those of this crate, in the order of
+    /// the calls.
     pub fn rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
         self
@@ -133,14 +133,14 @@ impl SmtpBuilder {
         self
     }
 
-    /// Checks, and makes the transport. It connects to nothing yet; [`Smtp::check_connection`] does.
+    /// Builds the transport. It does not connect; [`Smtp::check_connection`] does.
     ///
     /// # Errors
-    /// The first thing that is wrong. With TLS, also when this machine's root certificates cannot be read.
+    /// A setting is invalid, or, with TLS, the root certificates of this machine cannot be read.
     pub fn build(self) -> Result<Smtp, SmtpConfigError> {
         for (what, value) in [
-            ("the number of connections", self.limits.connections),
-            ("the number of messages for each connection", self.limits.messages as usize),
+            ("the number of connections", self.limits.max_connections),
+            ("the number of messages for each connection", self.limits.max_messages as usize),
         ] {
             if value == 0 {
                 return Err(SmtpConfigError::Zero { what });
@@ -150,17 +150,17 @@ impl SmtpBuilder {
             return Err(SmtpConfigError::NoCredentials);
         }
         if let Some(Credentials { username, secret }) = &self.credentials {
-            // RFC 4616 section 2 parts the fields of PLAIN by NUL, XOAUTH2 parts its own by another control character.
+            // Fields are separated by NUL in PLAIN (RFC 4616 section 2), and by another control character in XOAUTH2.
             if username.is_empty() || username.chars().chain(secret.chars()).any(char::is_control) {
                 return Err(SmtpConfigError::Credentials);
             }
-            if !auth::fits(username, secret) {
+            if !auth::fits_response(username, secret) {
                 return Err(SmtpConfigError::CredentialsTooLong);
             }
         }
-        let host = host(&self.host)?;
+        let host = parse_host(&self.host)?;
         let tls = self.tls.unwrap_or(if is_loopback(&host) { Tls::Opportunistic } else { Tls::Required });
-        let client = match tls {
+        let tls_client = match tls {
             Tls::None => None,
             _ => {
                 let verify = tls != Tls::Opportunistic || self.credentials.is_some() || !self.roots.is_empty();
@@ -176,10 +176,10 @@ impl SmtpBuilder {
             port: self.port.unwrap_or(default_port),
             host,
             tls,
-            client,
+            tls_client,
             credentials: self.credentials,
             mechanism: self.mechanism,
-            hello: self.hello.map(hello).transpose()?,
+            ehlo_name: self.ehlo_name.map(check_ehlo_name).transpose()?,
             timeouts: self.timeouts,
             limits: self.limits,
             rules: self.rules.into(),
@@ -188,8 +188,8 @@ impl SmtpBuilder {
     }
 }
 
-/// The host in ASCII, an IPv6 address without its brackets.
-fn host(text: &str) -> Result<String, SmtpConfigError> {
+/// Returns the host in ASCII. An IPv6 address comes without brackets.
+fn parse_host(text: &str) -> Result<String, SmtpConfigError> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok(address.to_string());
@@ -206,8 +206,8 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// A space or a line break in it would be a second command.
-fn hello(name: String) -> Result<ClientId, SmtpConfigError> {
+/// Refuses spaces and line breaks, which would make a second command.
+fn check_ehlo_name(name: String) -> Result<ClientId, SmtpConfigError> {
     if name.is_empty() || name.len() > 255 || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(SmtpConfigError::HelloName);
     }

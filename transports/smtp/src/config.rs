@@ -1,4 +1,4 @@
-//! What a transport is told, once it has been checked.
+//! The configuration of a transport.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use lettre::transport::smtp::extension::ClientId;
 use crate::tls::TlsClient;
 use crate::{Rule, Tls};
 
-/// A user name and its password, or its token for XOAUTH2. `Debug` hides both.
+/// A user name and its password or XOAUTH2 token. `Debug` hides both.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub(crate) username: String,
@@ -17,7 +17,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Takes both as they are, not percent-encoded.
+    /// Takes both as they are, without percent-encoding.
     pub fn new(username: impl Into<String>, secret: impl Into<String>) -> Self {
         Self { username: username.into(), secret: secret.into() }
     }
@@ -29,23 +29,23 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// How the credentials are shown to the server (RFC 4954).
+/// How the client authenticates (RFC 4954).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AuthMechanism {
-    /// PLAIN (RFC 4616). The first choice where none is asked for.
+    /// PLAIN (RFC 4616). The first choice by default.
     Plain,
-    /// LOGIN, which was never standardised and is all that some servers offer. The second choice.
+    /// LOGIN, which has no standard. Some servers offer nothing else. The second choice by default.
     Login,
-    /// XOAUTH2, of Google and Microsoft, with an access token in place of the password. Only where asked for. A token expires;
-    /// to give a new one, build a new transport.
+    /// XOAUTH2 of Google and Microsoft, with an access token as the password. Never used by default. A token expires; build a
+    /// new transport for a new token.
     XOAuth2,
 }
 
-/// How long each stage may take. What exceeds its limit fails, and the connection is given up.
+/// How long each stage may take. A stage that exceeds its limit fails, and its connection is closed.
 ///
-/// The defaults are those of RFC 5321 section 4.5.3.2 where it names one. They are long, and meant to be: to give up early on
-/// the last reply means to send a message twice.
+/// The defaults are those of RFC 5321 section 4.5.3.2, where it has one. They are long for a reason: a client that does not wait
+/// for the last reply sends the message twice.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,15 +57,15 @@ pub enum AuthMechanism {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// To look the name up, and then to connect to each of its addresses. Default: 30 seconds.
+    /// Looking up the name, and then connecting to each of its addresses. Default: 30 seconds.
     pub connect: Duration,
-    /// Until the server greets. Default: 5 minutes (section 4.5.3.2.1).
+    /// Until the server's greeting. Default: 5 minutes (section 4.5.3.2.1).
     pub greeting: Duration,
     /// Until the reply to `EHLO`, `STARTTLS` or `RSET`. Default: 5 minutes.
     pub hello: Duration,
-    /// For the handshake of TLS. Default: 1 minute.
+    /// The TLS handshake. Default: 1 minute.
     pub handshake: Duration,
-    /// Until each reply in `AUTH`. Default: 3 minutes; RFC 4954 names none, and a server may ask a directory.
+    /// Until each reply in `AUTH`. Default: 3 minutes. RFC 4954 has no value, and a server may query a directory.
     pub auth: Duration,
     /// Until the reply to `MAIL FROM`. Default: 5 minutes (section 4.5.3.2.2).
     pub mail: Duration,
@@ -73,11 +73,11 @@ pub struct Timeouts {
     pub rcpt: Duration,
     /// Until the reply to `DATA`. Default: 2 minutes (section 4.5.3.2.4).
     pub data: Duration,
-    /// Until the server takes the next block of the message, or of commands. Default: 3 minutes (section 4.5.3.2.5).
+    /// Until the server takes the next block of the message or of commands. Default: 3 minutes (section 4.5.3.2.5).
     pub block: Duration,
-    /// Until the reply to the end of the message. What exceeds it is **in doubt**. Default: 10 minutes (section 4.5.3.2.6).
+    /// Until the reply to the end of the message. Beyond it, the message is **in doubt**. Default: 10 minutes (section 4.5.3.2.6).
     pub accept: Duration,
-    /// Until the reply to `QUIT`, for which no message waits. Default: 5 seconds.
+    /// Until the reply to `QUIT`. No message waits for it. Default: 5 seconds.
     pub quit: Duration,
 }
 
@@ -101,7 +101,7 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// The defaults, where they are not above `limit`, and else `limit`.
+    /// Returns the defaults, each reduced to `limit` if it is longer.
     pub fn at_most(limit: Duration) -> Self {
         let all = Self::default();
         Self {
@@ -120,86 +120,31 @@ impl Timeouts {
     }
 }
 
-/// Everything that a connection is made from.
+/// A configuration that [`SmtpBuilder::build`](crate::SmtpBuilder::build) has checked.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) tls: Tls,
-    /// Present unless `tls` is none.
-    pub(crate) client: Option<TlsClient>,
+    /// `None` if `tls` is [`Tls::None`].
+    pub(crate) tls_client: Option<TlsClient>,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) mechanism: Option<AuthMechanism>,
-    /// Where none is given, each connection finds one.
-    pub(crate) hello: Option<ClientId>,
+    /// The name for `EHLO`. `None`: each connection uses the host's name or its own address.
+    pub(crate) ehlo_name: Option<ClientId>,
     pub(crate) timeouts: Timeouts,
-    pub(crate) limits: Limits,
-    /// Asked before our own.
+    pub(crate) limits: PoolLimits,
+    /// The user's rules, tried before the rules of this crate.
     pub(crate) rules: Arc<[Rule]>,
 }
 
-/// How many connections there are, and how long each lives.
+/// How many connections there are, and how long each is used.
 #[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    pub(crate) connections: usize,
-    pub(crate) messages: u32,
-    pub(crate) age: Duration,
-    pub(crate) idle: Duration,
-}
-
-/// Why a transport cannot be built. It repeats nothing of a URL or of credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SmtpConfigError {
-    /// The URL cannot be read.
-    Url(crate::UrlError),
-    /// The host is missing, or is neither a name nor an IP address.
-    Host,
-    /// The name for `EHLO` is not printable ASCII without spaces, or is empty.
-    HelloName,
-    /// An extra root certificate is not PEM, or there is none in it.
-    RootCertificate,
-    /// A file with a root certificate cannot be read.
-    RootCertificateFile(std::io::ErrorKind),
-    /// The platform's root certificates cannot be used.
-    Trust(String),
-    /// A number that must be at least 1 is 0.
-    Zero {
-        /// Which one.
-        what: &'static str,
-    },
-    /// A mechanism for credentials is asked for, and there are none.
-    NoCredentials,
-    /// The user name is empty, or the user name or password holds a control character, which the mechanisms use as a mark.
-    Credentials,
-    /// The user name and the password are longer than a line of AUTH may be (RFC 4954 section 4: 12,288 octets in base64).
-    CredentialsTooLong,
-}
-
-impl fmt::Display for SmtpConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Url(error) => error.fmt(f),
-            Self::Host => f.write_str("the SMTP host is missing, or is neither a name nor an IP address"),
-            Self::HelloName => f.write_str("the name for EHLO must be printable ASCII without spaces"),
-            Self::RootCertificate => f.write_str("a root certificate is not a certificate in PEM form"),
-            Self::RootCertificateFile(kind) => write!(f, "the file of the root certificate cannot be read: {kind}"),
-            Self::Trust(reason) => write!(f, "the root certificates of this machine cannot be used: {reason}"),
-            Self::Zero { what } => write!(f, "{what} must be at least 1"),
-            Self::Credentials => {
-                f.write_str("the user name is empty, or there is a control character in the credentials")
-            }
-            Self::CredentialsTooLong => f.write_str("the credentials are longer than SMTP can carry"),
-            Self::NoCredentials => f.write_str("an AUTH mechanism is asked for, but there are no credentials"),
-        }
-    }
-}
-
-impl std::error::Error for SmtpConfigError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Url(error) => Some(error),
-            _ => None,
-        }
-    }
+pub(crate) struct PoolLimits {
+    pub(crate) max_connections: usize,
+    /// Messages for each connection.
+    pub(crate) max_messages: u32,
+    pub(crate) max_age: Duration,
+    /// Zero: a connection is closed after each message.
+    pub(crate) idle_timeout: Duration,
 }

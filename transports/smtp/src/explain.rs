@@ -1,4 +1,4 @@
-//! What a reply means, without a server.
+//! Explains what a reply means, without a server.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,33 +6,32 @@ use std::time::Duration;
 use postrider_transport::{Class, Scope};
 
 use crate::classify::{self, Meaning};
-use crate::error::Stage;
-use crate::inbound::Inbound;
 use crate::reply::Reply;
-use crate::rules::{self, Gist, Rule};
+use crate::reply_parser::ReplyParser;
+use crate::rules::{self, Rule, RuleInput};
+use crate::stage::Stage;
 
-/// What a reply that refuses means at a stage, and why: see [`explain`].
+/// What a refusal means at a stage, and why: the result of [`explain`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// Whether the same mail may be taken later.
+    /// Whether the same mail may be accepted later.
     pub class: Class,
-    /// Whose condition it is.
+    /// Whose condition the failure is.
     pub scope: Scope,
-    /// Whether a rule stands behind it. Where none does, a relay puts the mail off once more before it believes a permanent
-    /// refusal.
+    /// Whether a rule gave the class and the scope. If not, a relay retries once more before it believes a permanent refusal.
     pub sure: bool,
-    /// Whether the message may have been accepted all the same.
+    /// Whether the message may have been accepted.
     pub in_doubt: bool,
-    /// How long the reply, or the rule, asks to wait.
+    /// How long to wait, by the reply or by the rule. `None` if neither has a wait.
     pub retry_after: Option<Duration>,
-    /// The rule that decided, in short; what happened, where it is no reply.
+    /// The rule that decided, in short. For text that is not an SMTP reply, what it is.
     pub rule: String,
-    /// Where that is documented.
+    /// Where the rule is documented.
     pub source: String,
 }
 
-/// There is nothing to explain: the reply does not refuse at this stage.
+/// The reply is not a refusal at this stage, so there is nothing to explain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoRefusal {
     code: u16,
@@ -41,16 +40,16 @@ pub struct NoRefusal {
 
 impl fmt::Display for NoRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {} is no refusal", self.code, self.stage)
+        write!(f, "{} at {} is not a refusal", self.code, self.stage)
     }
 }
 
 impl std::error::Error for NoRefusal {}
 
-/// Says what a reply means at a stage, by the rules of this crate. The lines of the reply are parted by a line feed, with or
-/// without a carriage return before it. [`Smtp::explain`](crate::Smtp::explain) asks a transport's own rules first.
+/// Explains what a reply means at a stage, by the rules of this crate.
 ///
-/// What is no SMTP reply is explained as well: by what the transport does with it.
+/// Lines end with a line feed, with or without a carriage return. Text that is not an SMTP reply is explained by what the
+/// transport does with it. [`Smtp::explain`](crate::Smtp::explain) applies the rules of a transport as well.
 ///
 /// ```
 /// use postrider_smtp::{Stage, explain};
@@ -64,15 +63,15 @@ impl std::error::Error for NoRefusal {}
 /// ```
 ///
 /// # Errors
-/// The reply accepts.
+/// The reply is not a refusal.
 pub fn explain(stage: Stage, reply: &str) -> Result<Explanation, NoRefusal> {
     with_rules(&[], stage, reply)
 }
 
-pub(crate) fn with_rules(own: &[Rule], stage: Stage, text: &str) -> Result<Explanation, NoRefusal> {
-    match read(text) {
+pub(crate) fn with_rules(user_rules: &[Rule], stage: Stage, text: &str) -> Result<Explanation, NoRefusal> {
+    match parse(text) {
         Ok(reply) if reply.is_negative() => {
-            let found = rules::find(own, stage, Gist::of(&reply));
+            let found = rules::classify(user_rules, stage, RuleInput::new(&reply));
             let unknown = if reply.code() < 500 { "no rule knows this 4yz" } else { "no rule knows this 5yz" };
             Ok(Explanation {
                 class: found.class,
@@ -84,14 +83,14 @@ pub(crate) fn with_rules(own: &[Rule], stage: Stage, text: &str) -> Result<Expla
                 source: found.rule.map_or("RFC 5321 section 4.2.1", Rule::source_text).to_owned(),
             })
         }
-        Ok(reply) if fits(stage, &reply) => Err(NoRefusal { code: reply.code(), stage }),
-        Ok(reply) => Ok(silence(stage, &format!("{} does not fit this stage", reply.code()))),
-        Err(what) => Ok(silence(stage, &format!("{what} is no SMTP reply"))),
+        Ok(reply) if is_expected(stage, &reply) => Err(NoRefusal { code: reply.code(), stage }),
+        Ok(reply) => Ok(no_reply(stage, &format!("{} does not fit this stage", reply.code()))),
+        Err(what) => Ok(no_reply(stage, &format!("{what} is not an SMTP reply"))),
     }
 }
 
-/// Whether a reply that is no refusal is what the stage waits for.
-fn fits(stage: Stage, reply: &Reply) -> bool {
+/// Whether a reply that is not a refusal is the one that the stage expects.
+fn is_expected(stage: Stage, reply: &Reply) -> bool {
     if stage == Stage::Data {
         reply.code() == 354
     } else {
@@ -99,20 +98,20 @@ fn fits(stage: Stage, reply: &Reply) -> bool {
     }
 }
 
-fn silence(stage: Stage, rule: &str) -> Explanation {
-    let Meaning { class, scope, in_doubt, sure, .. } = classify::of_silence(stage == Stage::Accept);
-    let source = "RFC 5321 sections 4.2 and 4.5.3.2: what is no reply is as good as none; the connection is closed";
+fn no_reply(stage: Stage, rule: &str) -> Explanation {
+    let Meaning { class, scope, in_doubt, sure, .. } = classify::no_reply(stage == Stage::Accept);
+    let source = "RFC 5321 sections 4.2 and 4.5.3.2: an invalid reply counts as no reply, and the connection is closed";
     Explanation { class, scope, sure, in_doubt, retry_after: None, rule: rule.to_owned(), source: source.to_owned() }
 }
 
-fn read(text: &str) -> Result<Reply, &'static str> {
-    let mut inbound = Inbound::new();
+fn parse(text: &str) -> Result<Reply, &'static str> {
+    let mut parser = ReplyParser::new();
     for line in text.lines() {
-        inbound.buffer().extend_from_slice(line.as_bytes());
-        inbound.buffer().extend_from_slice(b"\r\n");
+        parser.buffer().extend_from_slice(line.as_bytes());
+        parser.buffer().extend_from_slice(b"\r\n");
     }
-    match inbound.reply()? {
+    match parser.next_reply()? {
         Some(reply) => Ok(reply),
-        None => Err("half a reply"),
+        None => Err("an incomplete reply"),
     }
 }

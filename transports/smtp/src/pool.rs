@@ -1,6 +1,7 @@
-//! The connections that are open, and who may use them.
+//! Keeps sessions open and lends them to calls.
 
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -9,120 +10,125 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::debug;
 
 use crate::config::Config;
+use crate::connector::Connector;
 use crate::error::SmtpError;
-use crate::login::Login;
 use crate::session::Session;
 
-/// Connections to one server, at most as many as configured.
+/// Sessions with one server.
 ///
-/// Who uses a connection holds a permit, and a new one is opened only when none is idle: so permits bound them all.
+/// Each call holds a permit while it has a session, and opens a new one only if none is idle. The permits therefore limit the
+/// number of sessions.
 pub(crate) struct Pool {
     config: Arc<Config>,
     permits: Arc<Semaphore>,
     idle: Mutex<Idle>,
-    login: Login,
+    connector: Connector,
 }
 
-/// The connections that wait for a message. The one used last is used next, so that those not needed grow old.
 #[derive(Default)]
 struct Idle {
-    stack: Vec<(Instant, Session)>,
-    sweeping: bool,
+    /// The session that was used last is at the end and is used next, so that superfluous ones reach their idle timeout.
+    sessions: Vec<IdleSession>,
+    reaper_runs: bool,
+}
+
+struct IdleSession {
+    since: Instant,
+    session: Session,
 }
 
 impl Pool {
     pub(crate) fn new(config: Config) -> Self {
-        let permits = config.limits.connections.min(Semaphore::MAX_PERMITS);
-        let config = Arc::new(config);
-        Self { config, permits: Arc::new(Semaphore::new(permits)), idle: Mutex::default(), login: Login::default() }
+        let permits = Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS)));
+        Self { config: Arc::new(config), permits, idle: Mutex::default(), connector: Connector::default() }
     }
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// A connection that is as good as can be known without asking the server, or else a new one.
-    pub(crate) async fn acquire(self: &Arc<Self>) -> Result<Lease, SmtpError> {
+    /// Returns an idle session that is still alive, or opens one.
+    pub(crate) async fn acquire(self: &Arc<Self>) -> Result<PooledSession, SmtpError> {
         let permit = self.permit().await;
         loop {
-            // A name for it, since the lock would else live as long as the loop's body.
-            let next = self.lock().stack.pop();
-            let Some((since, mut session)) = next else { break };
-            if !session.wire.is_silent() {
+            // In its own statement, so that the lock is released here.
+            let next = self.lock().sessions.pop();
+            let Some(IdleSession { since, mut session }) = next else { break };
+            if !session.connection.is_alive() {
                 debug!("an idle connection had ended");
-                session.clean = false;
-            } else if since.elapsed() >= self.config.limits.idle || self.is_used_up(&session) {
-                // Dropped, it says goodbye. The answer is not waited for: its place is needed now.
+                session.reusable = false;
+            } else if since.elapsed() >= self.config.limits.idle_timeout || self.has_reached_limit(&session) {
+                // Dropping sends QUIT without waiting for the reply: the permit is needed now.
                 drop(session);
             } else {
-                return Ok(Lease { session, reused: true, permit, pool: Arc::clone(self) });
+                return Ok(PooledSession { session, reused: true, permit, pool: Arc::clone(self) });
             }
         }
-        let session = self.login.open(&self.config).await?;
-        Ok(Lease { session, reused: false, permit, pool: Arc::clone(self) })
+        let session = self.connector.connect(&self.config).await?;
+        Ok(PooledSession { session, reused: false, permit, pool: Arc::clone(self) })
     }
 
-    /// Opens a connection beside those that wait, and closes it again.
-    pub(crate) async fn probe(&self) -> Result<(), SmtpError> {
+    /// Opens a new session and closes it.
+    pub(crate) async fn check_connection(&self) -> Result<(), SmtpError> {
         let _permit = self.permit().await;
-        // The place of one that waits, so that the bound holds.
-        let idle = self.lock().stack.pop();
-        if let Some((_, session)) = idle {
-            let _ = session.quit(&self.config).await;
+        // An idle session makes room for it, so that the limit holds.
+        let idle = self.lock().sessions.pop();
+        if let Some(idle) = idle {
+            let _ = idle.session.quit(&self.config).await;
         }
-        let session = self.login.open(&self.config).await?;
+        let session = self.connector.connect(&self.config).await?;
         session.quit(&self.config).await
     }
 
-    /// Closes every connection that waits, all at once.
-    pub(crate) async fn close(&self) {
-        let idle = std::mem::take(&mut self.lock().stack);
-        join_all(idle.into_iter().map(|(_, session)| session.quit(&self.config))).await;
+    /// Closes all idle sessions at the same time.
+    pub(crate) async fn close_idle(&self) {
+        let sessions = mem::take(&mut self.lock().sessions);
+        join_all(sessions.into_iter().map(|idle| idle.session.quit(&self.config))).await;
     }
 
-    /// `None` only where the semaphore was closed, which nobody does.
+    /// Waits for a permit. `None` only if the semaphore is closed, which never happens.
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
-    fn is_used_up(&self, session: &Session) -> bool {
+    fn has_reached_limit(&self, session: &Session) -> bool {
         let limits = &self.config.limits;
-        session.messages >= limits.messages || session.born.elapsed() >= limits.age
+        session.messages >= limits.max_messages || session.opened_at.elapsed() >= limits.max_age
     }
 
-    fn park(self: &Arc<Self>, session: Session) {
+    fn put_back(self: &Arc<Self>, session: Session) {
         let mut idle = self.lock();
-        idle.stack.push((Instant::now(), session));
-        if !idle.sweeping {
-            idle.sweeping = true;
+        idle.sessions.push(IdleSession { since: Instant::now(), session });
+        if !idle.reaper_runs {
+            idle.reaper_runs = true;
             drop(idle);
-            tokio::spawn(sweep(Sweeping(Arc::downgrade(self)), self.config.limits.idle));
+            tokio::spawn(close_expired(ReaperGuard(Arc::downgrade(self)), self.config.limits.idle_timeout));
         }
     }
 
-    /// Says goodbye, and lets the answer come without making anybody wait. The permit is kept until the connection is gone.
-    fn dismiss(&self, mut session: Session, permit: Option<OwnedSemaphorePermit>) {
-        session.say_goodbye();
+    /// Sends `QUIT`, and waits for the reply in a task. The permit is released when the connection is closed.
+    fn close_in_background(&self, mut session: Session, permit: Option<OwnedSemaphorePermit>) {
+        session.send_quit();
         let config = Arc::clone(&self.config);
         tokio::spawn(async move {
-            session.hear_goodbye(&config).await;
+            session.wait_for_quit_reply(&config).await;
             drop(permit);
         });
     }
 
-    /// Those that have waited too long, each with a permit of its own, without which it would not be counted while it says
-    /// goodbye. `None` when nobody waits any more.
-    fn overdue(&self) -> Option<Vec<(Session, OwnedSemaphorePermit)>> {
+    /// Removes the sessions that reached the idle timeout, each with a permit, so that it counts while it is closed. `None` if no
+    /// session is idle.
+    fn take_expired(&self) -> Option<Vec<(Session, OwnedSemaphorePermit)>> {
         let mut idle = self.lock();
-        if idle.stack.is_empty() {
+        if idle.sessions.is_empty() {
             return None;
         }
-        let (overdue, waiting) =
-            idle.stack.drain(..).partition(|(since, _): &(Instant, _)| since.elapsed() >= self.config.limits.idle);
-        idle.stack = waiting;
-        // Where every permit is in use, nobody waits for the answer to the goodbye, which is said as the connection is dropped.
-        let with_permit = |(_, session)| Some((session, Arc::clone(&self.permits).try_acquire_owned().ok()?));
-        Some(overdue.into_iter().filter_map(with_permit).collect())
+        let limit = self.config.limits.idle_timeout;
+        let (expired, rest): (Vec<_>, _) = idle.sessions.drain(..).partition(|idle| idle.since.elapsed() >= limit);
+        idle.sessions = rest;
+        // Without a permit, the session is dropped here, which sends QUIT without waiting for the reply.
+        let with_permit = |idle: IdleSession| Some((idle.session, Arc::clone(&self.permits).try_acquire_owned().ok()?));
+        Some(expired.into_iter().filter_map(with_permit).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
@@ -134,65 +140,66 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("config", &self.config)
-            .field("idle", &self.lock().stack.len())
-            .field("free", &self.permits.available_permits())
+            .field("idle", &self.lock().sessions.len())
+            .field("permits", &self.permits.available_permits())
             .finish()
     }
 }
 
-/// Marks that a sweep runs, until it ends for whatever reason: also when the runtime is shut down under it.
-struct Sweeping(Weak<Pool>);
+/// Records the end of the reaper, also if the runtime drops its task.
+struct ReaperGuard(Weak<Pool>);
 
-impl Drop for Sweeping {
+impl Drop for ReaperGuard {
     fn drop(&mut self) {
         if let Some(pool) = self.0.upgrade() {
-            pool.lock().sweeping = false;
+            pool.lock().reaper_runs = false;
         }
     }
 }
 
-/// Closes what waits too long. Runs only while something waits, and does not keep the pool alive.
-async fn sweep(sweeping: Sweeping, idle: Duration) {
+/// Closes sessions that reach the idle timeout. It ends when no session is idle, and does not keep the pool alive.
+async fn close_expired(guard: ReaperGuard, idle_timeout: Duration) {
     loop {
-        tokio::time::sleep(idle.max(Duration::from_millis(10))).await;
-        let Some(pool) = sweeping.0.upgrade() else { return };
-        let Some(overdue) = pool.overdue() else { return };
-        for (session, permit) in overdue {
+        tokio::time::sleep(idle_timeout.max(Duration::from_millis(10))).await;
+        let Some(pool) = guard.0.upgrade() else { return };
+        let Some(expired) = pool.take_expired() else { return };
+        for (session, permit) in expired {
             let _ = session.quit(&pool.config).await;
             drop(permit);
         }
     }
 }
 
-/// The use of one connection. Dropped, it closes the connection; [`release`](Self::release) is the only way back to the pool.
+/// A session that one call uses. Dropping it closes the connection; [`release`](Self::release) gives it back to the pool.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(crate) struct PooledSession {
     pub(crate) session: Session,
+    /// Whether the session was idle in the pool before this call.
     pub(crate) reused: bool,
     permit: Option<OwnedSemaphorePermit>,
     pool: Arc<Pool>,
 }
 
-impl Lease {
-    /// Another connection in the place of this one.
-    pub(crate) async fn renew(self) -> Result<Self, SmtpError> {
+impl PooledSession {
+    /// Replaces the session by a new one.
+    pub(crate) async fn reconnect(self) -> Result<Self, SmtpError> {
         let Self { session, permit, pool, .. } = self;
         drop(session);
-        let session = pool.login.open(&pool.config).await?;
+        let session = pool.connector.connect(&pool.config).await?;
         Ok(Self { session, reused: false, permit, pool })
     }
 
-    /// Gives the connection back, if its last dialogue ended cleanly and it may carry more.
+    /// Gives the session back to the pool if it can be used again, else closes it.
     pub(crate) fn release(self) {
         let Self { session, permit, pool, .. } = self;
-        if !session.clean {
+        if !session.reusable {
             return;
         }
-        if pool.is_used_up(&session) || pool.config.limits.idle.is_zero() {
-            pool.dismiss(session, permit);
+        if pool.has_reached_limit(&session) || pool.config.limits.idle_timeout.is_zero() {
+            pool.close_in_background(session, permit);
         } else {
-            // Parked before the permit is free: whoever gets the permit finds the connection.
-            pool.park(session);
+            // Before the permit is released, so that the next call finds the session.
+            pool.put_back(session);
         }
     }
 }

@@ -1,19 +1,25 @@
-//! What a server answers (RFC 5321 section 4.2).
+//! A reply of a server (RFC 5321 section 4.2).
 
 use std::fmt;
 
-/// A reply: its code, and its lines without the code.
+/// A reply.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Reply {
     code: u16,
+    /// The lines without the code.
     lines: Vec<String>,
 }
 
-/// An enhanced status code (RFC 3463): class, subject, detail.
-pub(crate) type Enhanced = (u16, u16, u16);
+/// An enhanced status code (RFC 3463).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EnhancedCode {
+    pub(crate) class: u16,
+    pub(crate) subject: u16,
+    pub(crate) detail: u16,
+}
 
 impl Reply {
-    /// A reply with its lines, from which the code is taken off.
+    /// `lines` come without the code.
     pub(crate) fn new(code: u16, lines: Vec<String>) -> Self {
         Self { code, lines }
     }
@@ -34,26 +40,27 @@ impl Reply {
         self.lines.iter().map(String::as_str)
     }
 
-    /// The enhanced code, unless it contradicts the code proper, in which case RFC 2034 section 4 calls it an error and the
-    /// code proper is what counts. qmail and its kin put it at the end: `(#5.1.1)`.
-    pub(crate) fn enhanced(&self) -> Option<Enhanced> {
-        let first = self.lines.first()?.split_whitespace().next().and_then(enhanced);
+    /// Returns the enhanced code. `None` if there is none, or if its class contradicts the code (RFC 2034 section 4). qmail writes
+    /// it at the end: `(#5.1.1)`.
+    pub(crate) fn enhanced_code(&self) -> Option<EnhancedCode> {
+        let first = self.lines.first()?.split_whitespace().next().and_then(parse_enhanced);
         let last = || {
-            self.lines.last()?.split_whitespace().next_back()?.strip_prefix('(')?.strip_suffix(')').and_then(enhanced)
+            let word = self.lines.last()?.split_whitespace().next_back()?;
+            word.strip_prefix('(')?.strip_suffix(')').and_then(parse_enhanced)
         };
-        first.or_else(last).filter(|(class, _, _)| *class == self.code / 100)
+        first.or_else(last).filter(|enhanced| enhanced.class == self.code / 100)
     }
 
-    /// The lines without the enhanced codes that they begin with.
+    /// Returns the lines without the enhanced codes at their start.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         self.lines().map(|line| match line.trim_start().split_once(' ') {
-            Some((word, rest)) if enhanced(word).is_some() => rest,
-            None if enhanced(line.trim()).is_some() => "",
+            Some((word, rest)) if parse_enhanced(word).is_some() => rest,
+            None if parse_enhanced(line.trim()).is_some() => "",
             _ => line,
         })
     }
 
-    /// The reply as it came, its lines parted by `\n`.
+    /// Returns the reply as it came. Its lines are separated by `\n`.
     pub(crate) fn verbatim(&self) -> String {
         let last = self.lines.len().saturating_sub(1);
         let line = |(index, text): (usize, &String)| match (index == last, text.is_empty()) {
@@ -64,8 +71,8 @@ impl Reply {
         self.lines.iter().enumerate().map(line).collect::<Vec<_>>().join("\n")
     }
 
-    /// Blots out texts that must not be kept. A server may quote in its reply what was said to it.
-    pub(crate) fn without(mut self, secrets: &[String]) -> Self {
+    /// Replaces secrets by `***`. A server may repeat in its reply what the client sent.
+    pub(crate) fn redact(mut self, secrets: &[String]) -> Self {
         for line in &mut self.lines {
             for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
                 if line.contains(secret) {
@@ -76,7 +83,7 @@ impl Reply {
         self
     }
 
-    /// The name under which the server queued the message, in the wordings of Postfix, Exim, Sendmail, Exchange and SES.
+    /// Returns the server's queue id, as Postfix, Exim, Sendmail, Exchange and SES write it.
     pub(crate) fn queue_id(&self) -> Option<String> {
         let text = self.lines.join(" ");
         let word = |rest: &str| {
@@ -98,15 +105,15 @@ impl Reply {
     }
 }
 
-/// Some write a `#` before it.
-fn enhanced(word: &str) -> Option<Enhanced> {
+/// Parses an enhanced code. Some servers write a `#` before it.
+fn parse_enhanced(word: &str) -> Option<EnhancedCode> {
     let mut parts = word.strip_prefix('#').unwrap_or(word).split('.');
     let mut number = || parts.next().filter(|part| (1..=3).contains(&part.len()))?.parse::<u16>().ok();
-    let enhanced = (number()?, number()?, number()?);
+    let enhanced = EnhancedCode { class: number()?, subject: number()?, detail: number()? };
     parts.next().is_none().then_some(enhanced)
 }
 
-/// The code and the text, in one line that is safe to print.
+/// Writes the code and the text in one line without control characters.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
@@ -124,27 +131,22 @@ impl fmt::Debug for Reply {
 }
 
 #[cfg(test)]
-pub(crate) fn reply(text: &str) -> Reply {
-    let mut inbound = crate::inbound::Inbound::new();
-    inbound.buffer().extend_from_slice(format!("{}\r\n", text.replace('\n', "\r\n")).as_bytes());
-    inbound.reply().unwrap().unwrap()
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reply_parser::reply;
 
     #[test]
-    fn believes_an_enhanced_code_only_of_the_same_class() {
-        assert_eq!(reply("550 5.1.1 no such user").enhanced(), Some((5, 1, 1)));
-        assert_eq!(reply("450 5.1.1 no such user").enhanced(), None);
+    fn an_enhanced_code_of_another_class_is_ignored() {
+        let expected = EnhancedCode { class: 5, subject: 1, detail: 1 };
+        assert_eq!(reply("550 5.1.1 no such user").enhanced_code(), Some(expected));
+        assert_eq!(reply("450 5.1.1 no such user").enhanced_code(), None);
         for none in ["550 no such user", "550 5.1 no", "550 5.1.1.1 no", "550 5.1.x no", "550"] {
-            assert_eq!(reply(none).enhanced(), None, "{none}");
+            assert_eq!(reply(none).enhanced_code(), None, "{none}");
         }
     }
 
     #[test]
-    fn finds_the_queue_id() {
+    fn the_queue_id_is_found() {
         for (text, id) in [
             ("250 2.0.0 Ok: queued as 4Xh2Lq1", Some("4Xh2Lq1")),
             ("250 OK id=1rABCd-0003Xy-2Z", Some("1rABCd-0003Xy-2Z")),
@@ -160,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn blots_out_secrets_and_control_characters() {
-        let quoted = reply("500 what is AHVzZXIAcGFzcw==?\u{7}").without(&["AHVzZXIAcGFzcw==".to_owned()]);
+    fn secrets_and_control_characters_are_replaced() {
+        let quoted = reply("500 what is AHVzZXIAcGFzcw==?\u{7}").redact(&["AHVzZXIAcGFzcw==".to_owned()]);
         assert_eq!(quoted.to_string(), "500 what is ***? ");
         assert!(!quoted.verbatim().contains("AHVz"));
     }

@@ -1,6 +1,7 @@
-//! One connection, from the greeting until it is ready for a message.
+//! An SMTP session: from connecting until it is ready for a mail transaction, and its end.
 
 use std::mem;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,260 +11,217 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::capabilities::Capabilities;
 use crate::config::Config;
-use crate::error::{Fault, SmtpError, Stage};
+use crate::connection::Connection;
+use crate::error::{Cause, SmtpError};
 use crate::reply::Reply;
-use crate::stream::Wire;
+use crate::stage::Stage;
 use crate::{Rule, Tls, classify};
 
-/// A connection that is ready for a message.
+/// A session with a server.
 ///
-/// The commands and the forms of AUTH are lettre's. Its connection is not used: it cannot begin with TLS over a socket that is
-/// given to it, keeps what it has read in clear when it turns to TLS, drops the line structure of a refusal, takes one that is
-/// not UTF-8 for a broken connection, and does not tell whether the end of a message has left.
+/// The commands and the AUTH encodings are lettre's. lettre's connection is not used: it cannot start with TLS on a given socket,
+/// keeps input that came in clear when TLS starts, loses the lines of a refusal, takes a reply that is not UTF-8 for a broken
+/// connection, and does not say whether the end of a message was written.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) wire: Wire,
-    pub(crate) offers: Offers,
-    /// Whether the last dialogue came to an end that both sides agree upon. Only then may another begin.
-    pub(crate) clean: bool,
-    /// Whether a transaction is still open, to be put away before the next one.
+    pub(crate) connection: Connection,
+    pub(crate) capabilities: Capabilities,
+    /// Whether the last transaction ended and both sides are in sync. Only then may another one begin.
+    pub(crate) reusable: bool,
+    /// Whether the next transaction must begin with `RSET`, because the last one is still open at the server.
     pub(crate) needs_reset: bool,
+    /// How many transactions were begun.
     pub(crate) messages: u32,
-    pub(crate) born: Instant,
-    /// Asked before our own what a refusal means.
+    pub(crate) opened_at: Instant,
+    /// The user's rules, tried before the rules of this crate.
     pub(crate) rules: Arc<[Rule]>,
-    said_goodbye: bool,
-}
-
-/// What the server offers in its reply to EHLO (RFC 5321 section 4.1.1.1).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Offers {
-    /// RFC 2920.
-    pub(crate) pipelining: bool,
-    /// RFC 6152.
-    pub(crate) eight_bit: bool,
-    /// RFC 6531.
-    pub(crate) utf8: bool,
-    /// RFC 3207.
-    pub(crate) starttls: bool,
-    /// RFC 1870: offered, and the largest message, where one is named.
-    pub(crate) size: Option<Option<usize>>,
-    /// RFC 4954: the mechanisms, in capitals.
-    pub(crate) auth: Vec<String>,
-}
-
-impl Offers {
-    fn read(reply: &Reply) -> Self {
-        let mut offers = Self::default();
-        for line in reply.lines().skip(1) {
-            // Some old servers write AUTH= for clients older still.
-            let line = line.to_ascii_uppercase().replacen("AUTH=", "AUTH ", 1);
-            let mut words = line.split_ascii_whitespace();
-            match words.next() {
-                Some("PIPELINING") => offers.pipelining = true,
-                Some("8BITMIME") => offers.eight_bit = true,
-                Some("SMTPUTF8") => offers.utf8 = true,
-                Some("STARTTLS") => offers.starttls = true,
-                Some("SIZE") => {
-                    let limit = words.next().and_then(|word| word.parse().ok());
-                    // Zero says that there is no limit (RFC 1870 section 3).
-                    offers.size = Some(limit.filter(|limit| *limit > 0));
-                }
-                Some("AUTH") => offers.auth.extend(words.map(str::to_owned)),
-                _ => {}
-            }
-        }
-        offers
-    }
+    quit_sent: bool,
 }
 
 impl Session {
-    /// Connects, encrypts, authenticates. A server that refuses on the way is told goodbye.
+    /// Connects, encrypts and authenticates. If the server refuses a step, the session ends with `QUIT`.
     pub(crate) async fn open(config: &Config) -> Result<Self, SmtpError> {
-        let tcp = connect(config).await.map_err(|fault| SmtpError::unasked(Stage::Connect, fault))?;
+        let tcp = connect(config).await.map_err(|cause| SmtpError::local(Stage::Connect, cause))?;
         let mut session = Self {
-            wire: Wire::new(tcp),
-            offers: Offers::default(),
-            clean: false,
+            connection: Connection::new(tcp),
+            capabilities: Capabilities::default(),
+            reusable: false,
             needs_reset: false,
             messages: 0,
-            born: Instant::now(),
+            opened_at: Instant::now(),
             rules: Arc::clone(&config.rules),
-            said_goodbye: false,
+            quit_sent: false,
         };
         if let Err(error) = session.set_up(config).await {
-            session.clean = error.is_in_step();
-            if session.clean {
+            session.reusable = error.is_in_sync();
+            if session.reusable {
                 let _ = session.quit(config).await;
             }
             return Err(error);
         }
-        session.clean = true;
-        let (encrypted, pipelining) = (session.wire.is_encrypted(), session.offers.pipelining);
+        session.reusable = true;
+        let (encrypted, pipelining) = (session.connection.is_encrypted(), session.capabilities.pipelining);
         debug!(host = config.host, port = config.port, encrypted, pipelining, "connected");
         Ok(session)
     }
 
     async fn set_up(&mut self, config: &Config) -> Result<(), SmtpError> {
         let limits = &config.timeouts;
-        if let (Tls::Implicit, Some(client)) = (config.tls, &config.client) {
-            let encrypted = self.wire.encrypt(client, limits.handshake).await;
-            encrypted.map_err(|fault| self.error(Stage::StartTls, fault))?;
+        if let (Tls::Implicit, Some(client)) = (config.tls, &config.tls_client) {
+            let encrypted = self.connection.start_tls(client, limits.handshake).await;
+            encrypted.map_err(|cause| self.error(Stage::StartTls, cause))?;
         }
-        let greeting = self.wire.reply(limits.greeting).await.map_err(|fault| self.error(Stage::Greeting, fault))?;
-        self.expect(Stage::Greeting, greeting)?;
-        self.hello(config).await?;
-        if let (Tls::Required | Tls::Opportunistic, Some(client)) = (config.tls, &config.client) {
-            let refused = if self.offers.starttls {
-                let reply = self.exchange(Stage::StartTls, &Starttls.to_string(), limits.hello).await?;
-                if reply.code() == 220 {
-                    let encrypted = self.wire.encrypt(client, limits.handshake).await;
-                    encrypted.map_err(|fault| self.error(Stage::StartTls, fault))?;
-                    // What was said before the encryption, anybody may have said (RFC 3207 section 4.2).
-                    self.hello(config).await?;
-                    None
-                } else {
-                    let ends = classify::ends_connection(reply.code());
-                    let error = self.expect(Stage::StartTls, reply).err();
-                    Some((error.unwrap_or_else(no_starttls), ends))
-                }
-            } else {
-                Some((no_starttls(), false))
-            };
-            if let Some((error, ends)) = refused
-                && (config.tls == Tls::Required || config.credentials.is_some() || ends)
-            {
-                return Err(error);
-            }
-        }
+        let greeting = self.connection.read_reply(limits.greeting).await;
+        let greeting = greeting.map_err(|cause| self.error(Stage::Greeting, cause))?;
+        self.expect_success(Stage::Greeting, greeting)?;
+        self.ehlo(config).await?;
+        self.starttls(config).await?;
         if let Some(credentials) = &config.credentials {
             self.authenticate(credentials, config.mechanism, limits.auth).await?;
         }
         Ok(())
     }
 
-    /// EHLO, or HELO where the server does not know EHLO: 500, 502 or 504 (RFC 5321 sections 3.2 and 4.3.2). 501 and 550 refuse
-    /// the name (section 4.1.4), which HELO would only repeat.
-    async fn hello(&mut self, config: &Config) -> Result<(), SmtpError> {
-        let name = config.hello.clone().unwrap_or_else(|| own_name(&self.wire));
+    /// Sends `EHLO`, or `HELO` after 500, 502 and 504: the server does not know `EHLO` (RFC 5321 sections 3.2 and 4.3.2). 501 and
+    /// 550 refuse the name (section 4.1.4), and `HELO` would repeat it.
+    async fn ehlo(&mut self, config: &Config) -> Result<(), SmtpError> {
+        let name = config.ehlo_name.clone().unwrap_or_else(|| default_ehlo_name(&self.connection));
         let limit = config.timeouts.hello;
         let reply = self.exchange(Stage::Hello, &Ehlo::new(name.clone()).to_string(), limit).await?;
         if matches!(reply.code(), 500 | 502 | 504) {
             debug!(code = reply.code(), "the server does not know EHLO");
             let reply = self.exchange(Stage::Hello, &format!("HELO {name}\r\n"), limit).await?;
-            self.offers = Offers::default();
-            return self.expect(Stage::Hello, reply);
+            self.capabilities = Capabilities::default();
+            return self.expect_success(Stage::Hello, reply);
         }
-        self.offers = Offers::read(&reply);
-        self.expect(Stage::Hello, reply)
+        self.capabilities = Capabilities::parse(&reply);
+        self.expect_success(Stage::Hello, reply)
     }
 
-    /// A command and the answer to it.
+    /// Sends `STARTTLS` where it is required or offered. A refusal is an error, unless the session may go on in clear.
+    async fn starttls(&mut self, config: &Config) -> Result<(), SmtpError> {
+        let (Tls::Required | Tls::Opportunistic, Some(client)) = (config.tls, &config.tls_client) else {
+            return Ok(());
+        };
+        let must_encrypt = config.tls == Tls::Required || config.credentials.is_some();
+        if !self.capabilities.starttls {
+            return if must_encrypt { Err(starttls_not_offered()) } else { Ok(()) };
+        }
+        let limits = &config.timeouts;
+        let reply = self.exchange(Stage::StartTls, &Starttls.to_string(), limits.hello).await?;
+        if reply.code() == 220 {
+            let encrypted = self.connection.start_tls(client, limits.handshake).await;
+            encrypted.map_err(|cause| self.error(Stage::StartTls, cause))?;
+            // What the server said in clear may be forged (RFC 3207 section 4.2).
+            return self.ehlo(config).await;
+        }
+        let ends = classify::ends_connection(reply.code());
+        let error = self.expect_success(Stage::StartTls, reply).err();
+        if must_encrypt || ends { Err(error.unwrap_or_else(starttls_not_offered)) } else { Ok(()) }
+    }
+
+    /// Sends a command and reads the reply.
     pub(crate) async fn exchange(&mut self, stage: Stage, command: &str, limit: Duration) -> Result<Reply, SmtpError> {
-        self.wire.command(command, limit).await.map_err(|fault| self.error(stage, fault))?;
-        self.wire.reply(limit).await.map_err(|fault| self.error(stage, fault))
+        self.connection.write_command(command, limit).await.map_err(|cause| self.error(stage, cause))?;
+        self.connection.read_reply(limit).await.map_err(|cause| self.error(stage, cause))
     }
 
-    pub(crate) fn error(&self, stage: Stage, fault: Fault) -> SmtpError {
-        SmtpError::new(&self.rules, stage, fault)
+    pub(crate) fn error(&self, stage: Stage, cause: Cause) -> SmtpError {
+        SmtpError::new(&self.rules, stage, cause)
     }
 
-    /// A success (2yz), or else an error.
-    pub(crate) fn expect(&self, stage: Stage, reply: Reply) -> Result<(), SmtpError> {
+    /// Returns an error unless the reply is a success (2yz).
+    pub(crate) fn expect_success(&self, stage: Stage, reply: Reply) -> Result<(), SmtpError> {
         if reply.is_positive() {
             Ok(())
         } else if reply.is_negative() {
-            Err(self.error(stage, Fault::Refused(reply)))
+            Err(self.error(stage, Cause::Refused(reply)))
         } else {
-            Err(self.error(stage, Fault::OutOfTurn(reply)))
+            Err(self.error(stage, Cause::UnexpectedReply(reply)))
         }
     }
 
-    /// Says goodbye and waits for the answer (RFC 5321 section 4.1.1.10). The connection must be in step.
+    /// Records that a reply with this code ended the transaction, and whether the session can be used again.
+    pub(crate) fn end_transaction(&mut self, code: u16, in_sync: bool) {
+        self.reusable = in_sync && code != 421 && !self.connection.has_buffered_input();
+        if classify::ends_connection(code) {
+            self.retire();
+        }
+    }
+
+    /// Marks the session as not reusable. It sends `QUIT` first if both sides are in sync.
+    pub(crate) fn retire(&mut self) {
+        self.send_quit();
+        self.reusable = false;
+    }
+
+    /// Sends `QUIT` and waits for the reply (RFC 5321 section 4.1.1.10). Both sides must be in sync.
     pub(crate) async fn quit(mut self, config: &Config) -> Result<(), SmtpError> {
-        self.said_goodbye = true;
+        self.quit_sent = true;
         let reply = self.exchange(Stage::Quit, QUIT, config.timeouts.quit).await?;
-        self.expect(Stage::Quit, reply)
+        self.expect_success(Stage::Quit, reply)
     }
 
-    /// Says goodbye at once, as far as the socket takes it, so that it is said also where nobody may wait for the answer.
-    pub(crate) fn say_goodbye(&mut self) {
-        if self.clean && !mem::replace(&mut self.said_goodbye, true) {
-            self.wire.write_now(QUIT.as_bytes());
+    /// Sends `QUIT` without waiting, if both sides are in sync and it was not sent before.
+    pub(crate) fn send_quit(&mut self) {
+        if self.reusable && !mem::replace(&mut self.quit_sent, true) {
+            self.connection.try_write(QUIT.as_bytes());
         }
     }
 
-    /// Waits for the answer to the goodbye, so that the server does not find the connection gone while it answers.
-    pub(crate) async fn hear_goodbye(mut self, config: &Config) {
-        let _ = self.wire.reply(config.timeouts.quit).await;
+    /// Waits for the reply to `QUIT`, so that the server can still send it.
+    pub(crate) async fn wait_for_quit_reply(mut self, config: &Config) {
+        let _ = self.connection.read_reply(config.timeouts.quit).await;
     }
 }
 
 const QUIT: &str = "QUIT\r\n";
 
-/// A client must not close a connection before it has said QUIT (RFC 5321 section 4.1.1.10): so whichever way a connection ends on
-/// which that can be said, it is said.
+/// Sends `QUIT`, which a client must do before it closes a connection (RFC 5321 section 4.1.1.10).
 impl Drop for Session {
     fn drop(&mut self) {
-        self.say_goodbye();
+        self.send_quit();
     }
 }
 
-fn no_starttls() -> SmtpError {
-    let what = "the server does not offer STARTTLS, and without encryption nothing is sent to it";
-    SmtpError::unasked(Stage::StartTls, Fault::Misconfigured(what))
+fn starttls_not_offered() -> SmtpError {
+    let reason = "the server does not offer STARTTLS, and this transport sends nothing without encryption";
+    SmtpError::local(Stage::StartTls, Cause::Misconfigured(reason))
 }
 
-async fn connect(config: &Config) -> Result<TcpStream, Fault> {
+/// Tries the addresses of the host one after the other.
+async fn connect(config: &Config) -> Result<TcpStream, Cause> {
     let limit = config.timeouts.connect;
     let found = timeout(limit, lookup_host((config.host.as_str(), config.port))).await;
-    let addresses = found.map_err(|_| Fault::Timeout(limit))?.map_err(Fault::Io)?;
-    let mut fault = Fault::Io(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"));
+    let addresses = found.map_err(|_| Cause::Timeout(limit))?.map_err(Cause::Io)?;
+    let mut cause = Cause::Io(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"));
     for address in addresses {
         match timeout(limit, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {
-                // Each write here is a whole thought. Held back until the last one is acknowledged, as TCP does by itself, it
-                // would cost a delayed acknowledgement (40 ms on Linux) for each message.
-                tcp.set_nodelay(true).map_err(Fault::Io)?;
+                // Each write is complete. Nagle's algorithm would hold it back until the last one is acknowledged: a delayed
+                // acknowledgement (40 ms on Linux) for each message.
+                tcp.set_nodelay(true).map_err(Cause::Io)?;
                 return Ok(tcp);
             }
-            Ok(Err(error)) => fault = Fault::Io(error),
-            Err(_) => fault = Fault::Timeout(limit),
+            Ok(Err(error)) => cause = Cause::Io(error),
+            Err(_) => cause = Cause::Timeout(limit),
         }
     }
-    Err(fault)
+    Err(cause)
 }
 
-/// The host's name, where it looks like one that the world knows, else the connection's own address.
-fn own_name(wire: &Wire) -> ClientId {
+/// Returns the host's name if it is fully qualified, else the local address of the connection.
+fn default_ehlo_name(connection: &Connection) -> ClientId {
     let qualified = |name: &str| name.contains('.') && name.bytes().all(|byte| byte.is_ascii_graphic());
-    match (ClientId::default(), wire.tcp().and_then(|tcp| tcp.local_addr().ok()).map(|local| local.ip())) {
-        (ClientId::Domain(name), _) if qualified(&name) => ClientId::Domain(name),
-        (_, Some(std::net::IpAddr::V4(address))) => ClientId::Ipv4(address),
-        (_, Some(std::net::IpAddr::V6(address))) => ClientId::Ipv6(address),
-        (_, None) => ClientId::Ipv4(std::net::Ipv4Addr::LOCALHOST),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::reply::reply;
-
-    #[test]
-    fn reads_what_is_offered() {
-        let offers = Offers::read(&reply(
-            "250-mx.example\n250-pipelining\n250-SIZE 1000\n250-AUTH=LOGIN\n250-AUTH PLAIN\n250-8BITMIME\n250 SMTPUTF8",
-        ));
-        let auth = vec!["LOGIN".to_owned(), "PLAIN".to_owned()];
-        let size = Some(Some(1000));
-        assert_eq!(offers, Offers { pipelining: true, eight_bit: true, utf8: true, starttls: false, size, auth });
-    }
-
-    #[test]
-    fn the_first_line_is_a_name_and_no_offer() {
-        assert_eq!(Offers::read(&reply("250 PIPELINING")), Offers::default());
-        assert_eq!(Offers::read(&reply("250-mx\n250 SIZE 0")).size, Some(None));
+    let local = || connection.tcp().and_then(|tcp| tcp.local_addr().ok()).map(|local| local.ip());
+    match ClientId::default() {
+        ClientId::Domain(name) if qualified(&name) => ClientId::Domain(name),
+        _ => match local() {
+            Some(IpAddr::V4(address)) => ClientId::Ipv4(address),
+            Some(IpAddr::V6(address)) => ClientId::Ipv6(address),
+            None => ClientId::Ipv4(Ipv4Addr::LOCALHOST),
+        },
     }
 }

@@ -7,11 +7,11 @@ use postrider_transport::{Email, Failure, Mime, Outgoing, Receipt, Transport};
 use tracing::debug;
 
 use crate::config::Config;
-use crate::job::{self, Job};
 use crate::pool::Pool;
+use crate::prepared_message::{self, PreparedMessage};
 use crate::{Explanation, NoRefusal, SmtpBuilder, SmtpConfigError, Stage, explain, url};
 
-/// Carries mail to one SMTP server. Cheap to clone; clones share the connections.
+/// Sends mail to one SMTP server. A clone is cheap and shares the connections.
 ///
 /// ```no_run
 /// use postrider_smtp::{Credentials, Smtp};
@@ -24,8 +24,7 @@ use crate::{Explanation, NoRefusal, SmtpBuilder, SmtpConfigError, Stage, explain
 /// ```
 ///
 /// # Cancel safety
-/// The future of any method may be dropped at any time. What it was doing on a connection is then unknown, so that connection
-/// is closed and never used again.
+/// The future of any method may be dropped at any time. Its connection is then in an unknown state, so it is closed.
 #[derive(Clone)]
 pub struct Smtp {
     pool: Arc<Pool>,
@@ -33,25 +32,24 @@ pub struct Smtp {
 }
 
 impl Smtp {
-    /// Begins with a server's name or address. It must run in a tokio runtime with time and I/O when it is used, not yet when
-    /// it is built.
+    /// Returns a builder for a server's name or address. Using the transport, but not building it, needs a tokio runtime with time
+    /// and I/O.
     pub fn builder(host: impl Into<String>) -> SmtpBuilder {
         SmtpBuilder::new(host.into())
     }
 
-    /// Reads everything from a URL; the [crate's manual](crate#urls) has the forms.
+    /// Builds a transport from a URL. The [crate documentation](crate#urls) has the syntax.
     ///
     /// # Errors
-    /// As [`SmtpBuilder::build`], and when the URL cannot be read. No error repeats the URL or a part of it that could be
-    /// secret.
+    /// Those of [`SmtpBuilder::build`], and an invalid URL. No error repeats a part of the URL that may be secret.
     pub fn from_url(url: &str) -> Result<Self, SmtpConfigError> {
         Self::builder_from_url(url)?.build()
     }
 
-    /// As [`from_url`](Self::from_url), to be added to.
+    /// Returns a builder with the settings of a URL.
     ///
     /// # Errors
-    /// When the URL cannot be read.
+    /// The URL is invalid.
     pub fn builder_from_url(url: &str) -> Result<SmtpBuilder, SmtpConfigError> {
         url::parse(url)
     }
@@ -65,33 +63,32 @@ impl Smtp {
         self.pool.config()
     }
 
-    /// Where this goes, for logs: a URL with `***` for the password, and the user name masked where it is a mail address.
+    /// Returns the URL for logs: with `***` for the password, and a masked user name if it is a mail address.
     pub fn redacted_url(&self) -> String {
         url::redacted(self.pool.config())
     }
 
-    /// Connects, encrypts, authenticates and says goodbye: does the configuration hold, and is the server there? It takes one
-    /// of the connections allowed, and waits for it.
+    /// Checks that the server can be reached and accepts the credentials. It connects, encrypts, authenticates and sends `QUIT`.
+    /// The connection counts towards the [limit](SmtpBuilder::max_connections), so this may wait.
     ///
     /// # Errors
-    /// What a message would have met, up to `AUTH`; always the transport's condition.
+    /// The failure that a message would have met up to `AUTH`. Its scope is always the transport.
     pub async fn check_connection(&self) -> Result<(), Failure> {
-        Ok(self.pool.probe().await?)
+        Ok(self.pool.check_connection().await?)
     }
 
-    /// Says what a reply means at a stage, by the [rules of your own](SmtpBuilder::rule) and then by those of this crate. Connects
-    /// to nothing. See [`explain`](crate::explain).
+    /// Explains what a reply means at a stage, by [your rules](SmtpBuilder::rule) and then by those of this crate. It does not
+    /// connect. See [`explain`](crate::explain).
     ///
     /// # Errors
-    /// The reply accepts.
+    /// The reply is not a refusal.
     pub fn explain(&self, stage: Stage, reply: &str) -> Result<Explanation, NoRefusal> {
         explain::with_rules(&self.pool.config().rules, stage, reply)
     }
 
-    /// Closes the connections that wait for a message, politely. Calls under way are not disturbed, and later ones open
-    /// connections again.
+    /// Closes the idle connections with `QUIT`. Calls under way continue, and later calls open connections again.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.pool.close_idle().await;
     }
 }
 
@@ -103,36 +100,35 @@ impl Transport for Smtp {
     }
 
     async fn send(&self, outgoing: &Outgoing<Email>) -> Result<Receipt, Failure> {
-        // Until the message itself goes out, the server cannot have taken it.
+        // The server cannot have taken the message before it is written.
         let mut waiting = Some(outgoing.waiting());
-        let job = Job::new(&self.mime, outgoing)?;
-        let mut lease = self.pool.acquire().await?;
+        let message = PreparedMessage::new(&self.mime, outgoing)?;
+        let mut pooled = self.pool.acquire().await?;
         let timeouts = &self.pool.config().timeouts;
-        let mut result = lease.session.carry(&job, timeouts, &mut waiting).await;
-        if lease.reused && result.as_ref().is_err_and(|rejected| rejected.unheard) {
-            // The server had closed the connection, and the news crossed our first words on the way. It has not heard of the
-            // message, so this is no second attempt at it: it is the first one, on a connection that exists. A new connection
-            // has no such excuse.
-            debug!("a connection had ended as it was used again; connecting anew");
-            lease = lease.renew().await?;
-            result = lease.session.carry(&job, timeouts, &mut waiting).await;
+        let mut result = pooled.session.send(&message, timeouts, &mut waiting).await;
+        if pooled.reused && result.as_ref().is_err_and(|error| error.stale_connection) {
+            // The server closed the idle connection while our commands were on their way, and saw nothing of the message. So this
+            // is still the first attempt. On a new connection it would be a failure.
+            debug!("a reused connection had ended; connecting again");
+            pooled = pooled.reconnect().await?;
+            result = pooled.session.send(&message, timeouts, &mut waiting).await;
         }
-        lease.release();
-        result.map_err(|rejected| {
-            let failure = rejected.failure;
+        pooled.release();
+        result.map_err(|error| {
+            let failure = error.failure;
             debug!(class = ?failure.class(), scope = ?failure.scope(), in_doubt = failure.in_doubt(), "not accepted");
             failure
         })
     }
 
-    /// Writes the mail out, without the attachments that are encoded, to see whether it can be done: a line that cannot be folded to
-    /// 998 octets is one reason why not. What the server offers is not asked for.
+    /// Checks that the mail can be written as a message: a line that cannot be folded to 998 octets, for instance, is an error. It
+    /// does not ask the server what it offers.
     fn check(&self, email: &Email) -> Result<(), Failure> {
-        job::check(email)
+        prepared_message::check(email)
     }
 }
 
-/// Shows the [redacted URL](Smtp::redacted_url).
+/// Shows the [redacted URL](Smtp::redacted_url) only.
 impl fmt::Debug for Smtp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Smtp").field("url", &self.redacted_url()).finish_non_exhaustive()

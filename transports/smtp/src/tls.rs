@@ -1,4 +1,4 @@
-//! When the connection is encrypted, and whom it trusts.
+//! TLS: when a connection is encrypted, and which certificates it accepts.
 
 use std::fmt;
 use std::io;
@@ -14,31 +14,30 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::SmtpConfigError;
+use crate::config_error::SmtpConfigError;
 
 /// When the connection is encrypted.
 ///
-/// Certificates are verified against the platform's roots and those that
-/// [`root_certificate`](crate::SmtpBuilder::root_certificate) adds, for the host as it was configured. There is no switch to
-/// turn that off.
+/// A certificate must be valid for the configured host. It is verified against the roots of the platform and those that
+/// [`root_certificate`](crate::SmtpBuilder::root_certificate) adds. There is no option to turn verification off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Tls {
-    /// From the first octet on (RFC 8314 section 3.3); usually port 465.
+    /// TLS from the first octet on (RFC 8314 section 3.3), usually at port 465.
     Implicit,
-    /// From `STARTTLS` on (RFC 3207). A server that does not offer it gets nothing.
+    /// TLS from `STARTTLS` on (RFC 3207). Nothing is sent to a server that does not offer it.
     Required,
-    /// From `STARTTLS` on where the server offers it, else in clear.
+    /// TLS if the server offers `STARTTLS`, else in clear.
     ///
-    /// Without credentials, any certificate will do: whoever could present a false one could as well have kept the offer back,
-    /// and encryption to somebody beats none (RFC 7435). With credentials or an extra root, the certificate is verified. With
-    /// credentials and without an offer nothing is sent: credentials do not travel in clear.
+    /// With credentials or an extra root, the certificate is verified. Without, any certificate is accepted: an attacker who
+    /// presents a false one could as well remove the offer, and unverified encryption is better than none (RFC 7435). With
+    /// credentials, nothing is sent to a server that does not offer `STARTTLS`.
     Opportunistic,
-    /// Never: messages **and credentials** travel in clear.
+    /// No TLS. Messages **and credentials** travel in clear.
     None,
 }
 
-/// Speaks TLS to one host.
+/// Makes TLS connections to one host.
 #[derive(Clone)]
 pub(crate) struct TlsClient {
     connector: TlsConnector,
@@ -46,11 +45,11 @@ pub(crate) struct TlsClient {
 }
 
 impl TlsClient {
-    /// `verify` says whether the certificate must hold.
+    /// `verify` says whether the certificate must be valid.
     pub(crate) fn new(host: &str, roots: &[Vec<u8>], verify: bool) -> Result<Self, SmtpConfigError> {
         let host = ServerName::try_from(host.to_owned()).map_err(|_| SmtpConfigError::Host)?;
         let provider = Arc::new(ring::default_provider());
-        let extra = extra_roots(roots)?;
+        let extra = parse_roots(roots)?;
         let verifier: Arc<dyn ServerCertVerifier> = if verify {
             let verifier = Verifier::new_with_extra_roots(extra, provider.clone());
             Arc::new(verifier.map_err(|error| SmtpConfigError::Trust(error.to_string()))?)
@@ -77,8 +76,8 @@ impl fmt::Debug for TlsClient {
     }
 }
 
-/// At least one certificate in each file: an empty one is a mistake that would otherwise show as a failed handshake, later.
-fn extra_roots(pems: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, SmtpConfigError> {
+/// Reads the certificates. A PEM text without one is an error here; otherwise the mistake would show as a failed handshake later.
+fn parse_roots(pems: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, SmtpConfigError> {
     let mut roots = Vec::new();
     for pem in pems {
         let before = roots.len();
@@ -92,7 +91,7 @@ fn extra_roots(pems: &[Vec<u8>]) -> Result<Vec<CertificateDer<'static>>, SmtpCon
     Ok(roots)
 }
 
-/// Takes any certificate, for [`Tls::Opportunistic`] without credentials.
+/// Accepts any certificate, for [`Tls::Opportunistic`] without credentials.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

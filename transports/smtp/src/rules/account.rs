@@ -1,16 +1,16 @@
-//! Words about the account, and about what it may send in a time.
+//! Words about the account and its sending limits.
 
-use super::means::{ACCOUNT, LIMIT};
 use super::row::{Row, row};
-use crate::error::Stage::{Accept, Data, Mail};
+use super::verdict::{ACCOUNT, LIMIT};
+use crate::stage::Stage::{Accept, Data, Mail};
 
-const CREDENTIALS: &str = "RFC 4954 section 6: authentication required, in the servers' words";
+const CREDENTIALS: &str = "RFC 4954 section 6: authentication required, common wordings";
 const CLOSED: &str =
-    "the sending account is closed or not yet open: SMTP2GO, Mailtrap, Postmark, Brevo, cPanel, SpamExperts";
+    "the sending account is closed or not yet active: SMTP2GO, Mailtrap, Postmark, Brevo, cPanel, SpamExperts";
 const SENT: &str =
-    "how much the account may send in a time: Google, Microsoft, Amazon SES, SendGrid, Zoho, Plesk, cPanel, Migadu";
+    "the sending limits of the account: Google, Microsoft, Amazon SES, SendGrid, Zoho, Plesk, cPanel, Migadu";
 
-pub(super) const ROWS: &[Row] = &[
+pub(super) const STATUS: &[Row] = &[
     row(ACCOUNT, CREDENTIALS)
         .says(&[
             "authentication|auth|authentification|login required|requise|first|failed|failure|needed|error",

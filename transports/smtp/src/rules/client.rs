@@ -1,16 +1,16 @@
-//! Words about the client: its IP address, its name, its network, its connection.
+//! Words about the client: its IP address, name, network and connection.
 
-use super::means::{ACCOUNT, LIMIT, SERVER};
 use super::row::{Row, row};
-use crate::error::Stage::Recipient;
+use super::verdict::{ACCOUNT, LIMIT, SERVER};
+use crate::stage::Stage::Recipient;
 
 const HELLO: &str = "RFC 5321 section 4.1.4: the name for EHLO";
 const PTR: &str = "RFC 7372 section 3.3: the client's reverse DNS";
-const LISTED: &str = "RFC 5782: a list of addresses that the server asks";
-const IP: &str = "the client's address, in the servers' words: Postfix, Exim, Google, Mimecast, Barracuda, Cisco";
+const LISTED: &str = "RFC 5782: the client is on a DNS blocklist";
+const IP: &str = "the client's address, common wordings: Postfix, Exim, Google, Mimecast, Barracuda, Cisco";
 const TLS: &str = "RFC 3207 section 4: no mail without encryption";
-const CONNECTION: &str = "RFC 5321 section 3.8: the connection is used up";
-const RATE: &str = "the client connects too often, or too often at once: Postfix anvil, Exim, Exchange, Orange";
+const CONNECTION: &str = "RFC 5321 section 3.8: the connection has reached its limit";
+const RATE: &str = "the client connects too often, or has too many connections: Postfix anvil, Exim, Exchange, Orange";
 const TONLINE: &str = "T-Online: postmaster.t-online.de";
 
 pub(super) const ROWS: &[Row] = &[
@@ -143,7 +143,7 @@ pub(super) const ROWS: &[Row] = &[
             "unsolicited mail to|reduce",
             "is likely unsolicited",
         ]),
-    // Before the content has been seen, a filter speaks of the client.
+    // Before the server has seen the content, a filter means the client.
     row(ACCOUNT, "RFC 5321 section 3.3: RCPT TO comes before the content").at(&[Recipient]).says(&[
         "spam*",
         "junk*",

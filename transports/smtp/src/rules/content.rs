@@ -1,20 +1,20 @@
 //! Words about the message itself.
 
-use super::means::CONTENT;
 use super::row::{Row, row};
-use crate::error::Stage::{Accept, Body, Data, Mail, Recipient};
+use super::verdict::CONTENT;
+use crate::stage::Stage::{self, Accept, Body, Data, Mail, Recipient};
 
-const SIZE: &str = "RFC 1870 section 6: the message is larger than the server takes";
-const FORM: &str = "RFC 5322, RFC 5321 section 4.5.3.1: the message's form, in the servers' words";
+const SIZE: &str = "RFC 1870 section 6: the message is larger than the server accepts";
+const FORM: &str = "RFC 5322, RFC 5321 section 4.5.3.1: the format of the message, common wordings";
 const LOOP: &str = "RFC 5321 section 6.3: a loop";
-const SPAM: &str = "RFC 3463 section 3.8, X.7.0 and X.7.1: what a filter says of the content";
+const SPAM: &str = "RFC 3463 section 3.8, X.7.0 and X.7.1: a filter's verdict on the content";
 
-/// Where the server has seen the content, or may have. Before, only the size that MAIL FROM announces can be the message's.
-const SEEN: &[crate::error::Stage] = &[Data, Body, Accept];
+/// The stages at which the server may have seen the content. Before, it knows only the size in MAIL FROM.
+const CONTENT_SEEN: &[Stage] = &[Data, Body, Accept];
 
-/// Words that name a part of the message, so that nothing else can be meant.
-pub(super) const STRONG: &[Row] = &[
-    row(CONTENT, LOOP).at(SEEN).says(&[
+/// Words that name a part of the message.
+pub(super) const SPECIFIC: &[Row] = &[
+    row(CONTENT, LOOP).at(CONTENT_SEEN).says(&[
         "too many hops",
         "hop count",
         "hops",
@@ -23,7 +23,7 @@ pub(super) const STRONG: &[Row] = &[
         "looping",
     ]),
     row(CONTENT, SPAM)
-        .at(SEEN)
+        .at(CONTENT_SEEN)
         .says(&[
             "url|urls|uri|link|links … content|message|body|spam|list*|black*|block*",
             "listed|spam*|bad|blocked|your url|urls|uri|link|links",
@@ -49,7 +49,7 @@ pub(super) const STRONG: &[Row] = &[
             "exceed* … limit of … attachments|bytes",
         ])
         .unless(&["recipient … exceeded", "mailbox size"]),
-    row(CONTENT, FORM).at(SEEN).says(&[
+    row(CONTENT, FORM).at(CONTENT_SEEN).says(&[
         "rfc 5322|2822|822|2045|2047|2821 … compliant|compliance|message|section",
         "not … compliant|compliance|conform",
         "bare lf|cr|line|newline|linefeed",
@@ -71,9 +71,9 @@ pub(super) const STRONG: &[Row] = &[
     ]),
 ];
 
-/// Words that also stand beside a list that the client is on, and so come after the client's.
-pub(super) const ROWS: &[Row] = &[
-    row(CONTENT, SPAM).at(SEEN).says(&[
+/// Words that servers also use for clients on a blocklist. They come after the words about the client.
+pub(super) const GENERAL: &[Row] = &[
+    row(CONTENT, SPAM).at(CONTENT_SEEN).says(&[
         "spam*",
         "junk*",
         "unsolicited",
@@ -88,7 +88,7 @@ pub(super) const ROWS: &[Row] = &[
         "signature",
     ]),
     row(CONTENT, SPAM)
-        .at(SEEN)
+        .at(CONTENT_SEEN)
         .says(&[
             "message|messages|mail|email|mails|emails rejected|refused|denied|blocked",
             "message|messages|mail|email|mails|emails rejete|not|quarantined|discarded",

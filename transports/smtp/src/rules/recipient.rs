@@ -1,40 +1,39 @@
 //! Words about one recipient.
 
-use super::PERMANENT;
-use super::means::{LIMIT, RECIPIENT, RECIPIENT_LATER, TOO_MANY};
-use super::row::{Row, row};
-use crate::error::Stage::{Accept, Data, Recipient};
+use super::row::{PERMANENT, Row, TRANSIENT, row};
+use super::verdict::{LIMIT, RECIPIENT, RECIPIENT_LATER, TOO_MANY_RECIPIENTS};
+use crate::stage::Stage::{Accept, Data, Recipient};
 
 const POSTFIX: &str = "Postfix: smtpd.c, smtpd_check.c, ADDRESS_VERIFICATION_README";
 const GMAIL: &str = "Google: Gmail SMTP errors and codes (support.google.com/a/answer/3726730)";
 const GREY: &str = "RFC 6647: greylisting";
-const FULL: &str = "RFC 3463 section 3.3: X.2.2, mailbox full, in the servers' words";
-const RATE: &str = "a mailbox takes only so much at a time: Google, Microsoft, Yahoo, Apple, Proofpoint";
-const NO_MAILBOX: &str = "RFC 5321 section 4.2.3 (550, 553), RFC 3463 section 3.2, in the servers' words";
-const SWITCHED_OFF: &str = "RFC 3463 section 3.3: X.2.1, mailbox disabled, in the servers' words";
-const BARRED: &str = "the recipient, or the recipient's organisation, does not want this sender";
-const TOO_MANY_RECIPIENTS: &str =
-    "RFC 5321 section 4.5.3.1.10: too many recipients, the rest at once in another transaction";
+const FULL: &str = "RFC 3463 section 3.3: X.2.2, mailbox full, common wordings";
+const RATE: &str = "the receiving rate of a mailbox: Google, Microsoft, Yahoo, Apple, Proofpoint";
+const NO_MAILBOX: &str = "RFC 5321 section 4.2.3 (550, 553), RFC 3463 section 3.2, common wordings";
+const DISABLED: &str = "RFC 3463 section 3.3: X.2.1, mailbox disabled, common wordings";
+const REFUSES_SENDER: &str = "the recipient or its organisation refuses this sender";
+const TRANSACTION_LIMIT: &str =
+    "RFC 5321 section 4.5.3.1.10: too many recipients, the rest goes into another transaction";
 const DOMAIN: &str = "RFC 5321 section 5, RFC 7504 section 4, RFC 7505 section 4.2: the recipient's domain";
 
-/// Words that name the recipient and its condition, so that nothing else can be meant.
-pub(super) const STRONG: &[Row] = &[
-    // Postfix's anvil, Exim and Cisco count them over time, or count those that are wrong.
+/// Words that name the recipient and its condition.
+pub(super) const SPECIFIC: &[Row] = &[
+    // Postfix's anvil, Exim and Cisco limit the rate of recipients and the number of unknown ones.
     row(LIMIT, POSTFIX).says(&[
         "too many recipients|rcpts from",
         "too much mail from",
         "too many invalid|unknown|bad|nonexistent",
         "too many recipients received|this|per|in",
     ]),
-    row(TOO_MANY, TOO_MANY_RECIPIENTS)
+    row(TOO_MANY_RECIPIENTS, TRANSACTION_LIMIT)
         .at(&[Recipient])
         .says(&["too many recipients|rcpts|destinations|addresses", "too many … recipients"])
         .unless(&["daily|hourly|day|hour|minute"]),
-    row(TOO_MANY, GMAIL)
+    row(TOO_MANY_RECIPIENTS, GMAIL)
         .at(&[Recipient])
         .says(&["in a separate transaction", "multiple destination domains per transaction"]),
-    // What cannot be had in one transaction can be had in several, wherever it is said.
-    row(RECIPIENT_LATER, TOO_MANY_RECIPIENTS)
+    // Several transactions can carry what one cannot, also if the server says so later.
+    row(RECIPIENT_LATER, TRANSACTION_LIMIT)
         .at(&[Data, Accept])
         .says(&["too many recipients|rcpts"])
         .unless(&["daily|hourly|day|hour|minute"]),
@@ -89,7 +88,7 @@ pub(super) const STRONG: &[Row] = &[
             "your … quota|limit",
             "policy",
         ]),
-    row(RECIPIENT, BARRED)
+    row(RECIPIENT, REFUSES_SENDER)
         .says(&[
             "blacklisted|blocklisted|blocked by|in … recipient|recipients|recipients'|addressee|destinatario",
             "rejected|refused|denied|banned by|in … recipient|recipients|recipients'|addressee|destinatario",
@@ -160,12 +159,12 @@ pub(super) const STRONG: &[Row] = &[
             "client host|address",
             "too many",
         ]),
-    row(RECIPIENT_LATER, SWITCHED_OFF)
+    row(RECIPIENT_LATER, DISABLED)
         .codes(&[PERMANENT])
         .at(&[Recipient])
         .says(&["user|recipient|mailbox|account … temporarily|temporary"])
         .unless(&["your", "sender"]),
-    row(RECIPIENT, SWITCHED_OFF)
+    row(RECIPIENT, DISABLED)
         .says(&[
             "mailbox|account|user|recipient|address disabled|inactive|suspended|locked|deactivated|closed",
             "mailbox|account|user|recipient|address expired|discontinued|terminated",
@@ -194,17 +193,17 @@ pub(super) const STRONG: &[Row] = &[
         ]),
 ];
 
-/// An enhanced code about the recipient, unless words were about the client.
-pub(super) const CODED: &[Row] =
+/// Enhanced codes about the recipient. Words about the client come before.
+pub(super) const ENHANCED: &[Row] =
     &[row(RECIPIENT, "RFC 3463 sections 3.2 and 3.3: X.1.1 to X.1.3, X.2.0 to X.2.4 at RCPT TO")
         .at(&[Recipient])
-        .x(&[(1, 1, 3), (2, 0, 4)])
+        .enhanced(&[(1, 1, 3), (2, 0, 4)])
         .unless(&["sender", "your account", "authenticat*", "relay limit", "sending|submission|outgoing"])];
 
-/// Words that are also put before what has another reason, and so come late.
-pub(super) const ROWS: &[Row] = &[
-    // Whoever delivers for us says this of the recipient's own server.
-    row(RECIPIENT_LATER, "RFC 3463 section 3.5, in the servers' words")
+/// Words that servers also use for other reasons. They come late.
+pub(super) const GENERAL: &[Row] = &[
+    // A relay says this of the recipient's own server.
+    row(RECIPIENT_LATER, "RFC 3463 section 3.5, common wordings")
         .says(&[
             "recipient's|recipients server|host|mail|domain|mta … temporarily|unavailable|unreachable|down",
             "recipient|destination|remote server|host|mail|domain|mta … temporarily|unavailable|unreachable|down",
@@ -212,7 +211,7 @@ pub(super) const ROWS: &[Row] = &[
             "recipient temporarily",
             "recipient error",
         ])
-        .codes(&[super::TRANSIENT]),
+        .codes(&[TRANSIENT]),
     row(RECIPIENT, DOMAIN)
         .says(&["does not|doesnt accept mail|email|messages", "nullmx", "null mx", "no mx for"])
         .unless(&["host does not accept", "sender"]),

@@ -1,26 +1,31 @@
-//! How a line of our own tables is written.
+//! A row of the tables.
 
-use crate::error::Stage;
-use crate::rules::rule::Verdict;
+use super::verdict::Verdict;
+use crate::stage::Stage;
 
-/// A line: what a reply must have, and what it then means. What is left empty is not looked at.
+/// Codes 4yz.
+pub(super) const TRANSIENT: (u16, u16) = (400, 499);
+/// Codes 5yz.
+pub(super) const PERMANENT: (u16, u16) = (500, 599);
+
+/// Conditions on a refusal, and what it means if all hold. An empty condition always holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
-    pub(super) means: Verdict,
+    pub(super) verdict: Verdict,
     pub(super) source: &'static str,
     pub(super) stages: &'static [Stage],
-    /// The codes, from and to.
+    /// Ranges of codes: from and to.
     pub(super) codes: &'static [(u16, u16)],
-    /// Subject and detail of the enhanced code, from and to; its class is always that of the code.
+    /// Ranges of enhanced codes: subject, and detail from and to. The class is always that of the code.
     pub(super) enhanced: &'static [(u16, u16, u16)],
-    /// Phrases, of which one must be there.
+    /// Phrases, one of which the reply must contain.
     pub(super) says: &'static [&'static str],
-    /// Phrases, of which none may be there.
+    /// Phrases, none of which the reply may contain.
     pub(super) unless: &'static [&'static str],
 }
 
-pub(super) const fn row(means: Verdict, source: &'static str) -> Row {
-    Row { means, source, stages: &[], codes: &[], enhanced: &[], says: &[], unless: &[] }
+pub(super) const fn row(verdict: Verdict, source: &'static str) -> Row {
+    Row { verdict, source, stages: &[], codes: &[], enhanced: &[], says: &[], unless: &[] }
 }
 
 impl Row {
@@ -34,8 +39,8 @@ impl Row {
         self
     }
 
-    /// `X.subject.from` to `X.subject.to`.
-    pub(super) const fn x(mut self, enhanced: &'static [(u16, u16, u16)]) -> Self {
+    /// Each triple is `X.subject.from` to `X.subject.to`.
+    pub(super) const fn enhanced(mut self, enhanced: &'static [(u16, u16, u16)]) -> Self {
         self.enhanced = enhanced;
         self
     }

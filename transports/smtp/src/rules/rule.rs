@@ -1,4 +1,4 @@
-//! A rule: which refusals it is about, and what they mean.
+//! A rule: which refusals it matches, and what they mean.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,27 +7,18 @@ use std::time::Duration;
 
 use postrider_transport::{Class, Scope};
 
+use super::input::RuleInput;
+use super::phrase::Phrase;
 use super::row::Row;
-use super::text::{Phrase, Words};
-use crate::error::Stage;
-use crate::reply::Enhanced;
+use super::verdict::Verdict;
+use super::words::Words;
+use crate::stage::Stage;
 
-/// What a refusal means, by our tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    pub(crate) scope: Scope,
-    /// `None`: as the code says, 5yz permanent and 4yz transient.
-    pub(crate) class: Option<Class>,
-    /// The envelope is full: who was refused by it may be asked for again at once, in another transaction.
-    pub(crate) envelope_full: bool,
-}
-
-/// Says what a refusal means where the rules of this crate know it less well than you do: your provider has a wording of its own,
-/// or your server uses a code in its own way.
+/// A rule of your own for refusals: for wordings that only your provider uses, or codes that your server uses in its own way.
 ///
-/// [`new`](Self::new) says what it means; the other methods say which refusals it is about, and all of them must hold. Rules are
-/// tried in the order in which [`SmtpBuilder::rule`](crate::SmtpBuilder::rule) was called, before those of this crate. The first
-/// that holds decides.
+/// [`new`](Self::new) sets what the refusals mean. The other methods set which refusals the rule matches, and all conditions must
+/// hold. Rules are tried in the order of the [`SmtpBuilder::rule`](crate::SmtpBuilder::rule) calls, before those of this crate. The
+/// first match decides.
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,7 +27,7 @@ pub(crate) struct Verdict {
 ///
 /// # fn main() -> Result<(), postrider_smtp::SmtpConfigError> {
 /// let smtp = Smtp::builder("smtp.example.com")
-///     // `550 5.7.1 Mailing points used up`: nothing leaves before the provider books new ones.
+///     // `550 5.7.1 Mailing points used up`: the provider refuses all mail until it books new points.
 ///     .rule(
 ///         Rule::new(Class::Transient, Scope::Transport)
 ///             .code(550)
@@ -55,7 +46,8 @@ pub(crate) struct Verdict {
 #[must_use = "a rule does nothing until it is given to a builder"]
 pub struct Rule {
     pub(crate) verdict: Verdict,
-    pub(crate) wait: Option<Duration>,
+    /// `None` if the rule has no wait.
+    pub(crate) retry_after: Option<Duration>,
     source: Cow<'static, str>,
     stages: Cow<'static, [Stage]>,
     codes: Cow<'static, [(u16, u16)]>,
@@ -65,12 +57,12 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// What the refusals mean: whether the same mail may be taken later, and whose condition it is. Such a rule is sure: a relay
-    /// believes it.
+    /// Creates a rule for all refusals: whether the same mail may be accepted later, and whose condition the failure is. The result
+    /// is sure, so a relay believes it.
     pub fn new(class: Class, scope: Scope) -> Self {
         Self {
-            verdict: Verdict { scope, class: Some(class), envelope_full: false },
-            wait: None,
+            verdict: Verdict { scope, class: Some(class), too_many_recipients: false },
+            retry_after: None,
             source: Cow::Borrowed("a rule of your own"),
             stages: Cow::default(),
             codes: Cow::default(),
@@ -80,54 +72,53 @@ impl Rule {
         }
     }
 
-    /// At this stage. Called again, also at that one. Default: at any.
+    /// Matches this stage. Further calls add stages. Default: any stage.
     pub fn at(mut self, stage: Stage) -> Self {
         self.stages.to_mut().push(stage);
         self
     }
 
-    /// With this code, such as 550. Called again, also with that one. Default: with any.
+    /// Matches this code, such as 550. Further calls add codes. Default: any code.
     pub fn code(self, code: u16) -> Self {
         self.codes(code..=code)
     }
 
-    /// With a code in this range, such as `500..=599`. Called again, also with one in that range.
+    /// Matches the codes of this range, such as `500..=599`. Further calls add codes.
     pub fn codes(mut self, codes: RangeInclusive<u16>) -> Self {
         self.codes.to_mut().push((*codes.start(), *codes.end()));
         self
     }
 
-    /// With this subject and detail in the enhanced code (RFC 3463): `enhanced(7, 1)` is 4.7.1 and 5.7.1. Called again, also with
-    /// that one. An enhanced code counts only where its class is that of the code proper (RFC 2034 section 4). Default: with any,
-    /// or with none.
+    /// Matches this subject and detail of the enhanced code (RFC 3463): `enhanced(7, 1)` is 4.7.1 and 5.7.1. Further calls add
+    /// enhanced codes. One whose class contradicts the code is ignored (RFC 2034 section 4). Default: any, or none.
     pub fn enhanced(mut self, subject: u16, detail: u16) -> Self {
         self.enhanced.to_mut().push((subject, detail, detail));
         self
     }
 
-    /// With these words, one after the other, in any case and over line ends. Called again, with those instead will do as well.
+    /// Matches replies that contain these words in this order, across lines and in any case. Further calls add alternatives.
     ///
-    /// A word may be several, parted by `|`, and end in `*` for any ending; `…` or `...` stands for up to ten words. Mail
-    /// addresses, links, host names, IP addresses and punctuation are passed over, so that `user unknown` is found in
-    /// `<bob@example.org>: User unknown`. `#address`, `#link`, `#host` and `#ip` stand for one of these.
+    /// `|` separates alternatives of a word, `*` at the end of a word stands for any ending, and `…` or `...` stands for up to ten
+    /// words. Mail addresses, links, host names, IP addresses and punctuation in the reply are skipped: `user unknown` matches
+    /// `<bob@example.org>: User unknown`. `#address`, `#link`, `#host` and `#ip` match one of them.
     pub fn says(mut self, words: &str) -> Self {
         self.says.push(Phrase::new(words));
         self
     }
 
-    /// Without these words. Called again, without those either.
+    /// Does not match replies that contain these words. Further calls exclude more.
     pub fn unless(mut self, words: &str) -> Self {
         self.unless.push(Phrase::new(words));
         self
     }
 
-    /// How long to wait. A wait that the reply names itself, as in `try again in 15 seconds`, comes first. A day at most.
+    /// Sets how long to wait, at most a day. A wait in the reply, as in `try again in 15 seconds`, takes precedence.
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        self.wait = Some(wait);
+        self.retry_after = Some(wait);
         self
     }
 
-    /// Where this is documented, for whoever asks why.
+    /// Sets where the meaning is documented. [`explain`](crate::Smtp::explain) shows it.
     pub fn source(mut self, source: impl Into<Cow<'static, str>>) -> Self {
         self.source = source.into();
         self
@@ -135,8 +126,8 @@ impl Rule {
 
     pub(super) fn from_row(row: &Row) -> Self {
         Self {
-            verdict: row.means,
-            wait: None,
+            verdict: row.verdict,
+            retry_after: None,
             source: Cow::Borrowed(row.source),
             stages: Cow::Borrowed(row.stages),
             codes: Cow::Borrowed(row.codes),
@@ -150,19 +141,22 @@ impl Rule {
         &self.source
     }
 
-    pub(crate) fn holds(&self, stage: Stage, code: u16, enhanced: Option<Enhanced>, words: &Words) -> bool {
-        let any = |list: &[Phrase]| list.iter().any(|phrase| phrase.is_in(words));
+    pub(super) fn matches(&self, stage: Stage, input: &RuleInput) -> bool {
+        let any = |list: &[Phrase]| list.iter().any(|phrase| phrase.is_in(&input.words));
         (self.stages.is_empty() || self.stages.contains(&stage))
-            && (self.codes.is_empty() || self.codes.iter().any(|(from, to)| (*from..=*to).contains(&code)))
+            && (self.codes.is_empty() || self.codes.iter().any(|(from, to)| (*from..=*to).contains(&input.code)))
             && (self.enhanced.is_empty()
-                || enhanced.is_some_and(|(_, subject, detail)| {
-                    self.enhanced.iter().any(|(of, from, to)| *of == subject && (*from..=*to).contains(&detail))
+                || input.enhanced.is_some_and(|code| {
+                    let matches = |(subject, from, to): &(u16, u16, u16)| {
+                        *subject == code.subject && (*from..=*to).contains(&code.detail)
+                    };
+                    self.enhanced.iter().any(matches)
                 }))
             && (self.says.is_empty() || any(&self.says))
             && !any(&self.unless)
     }
 
-    /// What it is about, in short, with the phrase that was found.
+    /// Describes the conditions, with the phrase that `words` contain.
     pub(crate) fn describe(&self, words: &Words) -> String {
         let mut parts = Vec::new();
         if !self.stages.is_empty() {
@@ -192,7 +186,7 @@ impl Rule {
     }
 }
 
-/// What it is about, and its source.
+/// Writes the conditions and the source.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.describe(&Words::new(std::iter::empty())), self.source)

@@ -1,18 +1,18 @@
-//! Words about the sender: the From, the envelope sender, or its domain.
+//! Words about the sender: the From address, the envelope sender, or the sender's domain.
 
-use super::PERMANENT;
-use super::means::SENDER;
-use super::row::{Row, row};
-use crate::error::Stage::Mail;
+use super::row::{PERMANENT, Row, row};
+use super::verdict::SENDER;
+use crate::stage::Stage::Mail;
 
-const AUTH: &str = "RFC 7372 (SPF, DKIM), RFC 7489 (DMARC), in the servers' words";
+const AUTH: &str = "RFC 7372 (SPF, DKIM), RFC 7489 (DMARC), common wordings";
 const REPUTATION: &str = "the reputation of the sender's domain: Google, Cisco, Spamhaus DBL";
 const POSTFIX: &str = "Postfix: smtpd_check.c, Sender address rejected; Exim: sender verify; qmail: badmailfrom";
 const IDENTITY: &str =
     "the account may not use this address: Amazon SES, SendGrid, Brevo, SparkPost, Exchange, Postfix, Zoho";
 const DOMAIN: &str =
-    "RFC 5321 section 4.2.4, RFC 7505 section 4.1: the sender's domain must take mail; Sendmail, Yahoo, Courier";
+    "RFC 5321 section 4.2.4, RFC 7505 section 4.1: the sender's domain must accept mail; Sendmail, Yahoo, Courier";
 
+/// Words about SPF, DKIM, DMARC, and the reputation of the domain.
 pub(super) const AUTHENTICATION: &[Row] = &[
     row(SENDER, AUTH)
         .says(&[
@@ -54,7 +54,8 @@ pub(super) const AUTHENTICATION: &[Row] = &[
         .unless(&["ip … reputation", "helo|ehlo", "client host|ip"]),
 ];
 
-pub(super) const ROWS: &[Row] = &[
+/// Words about the address, and whether the account may use it.
+pub(super) const ADDRESS: &[Row] = &[
     row(SENDER, POSTFIX)
         .says(&[
             "sender address|addresses|domain|email|name rejected|syntax|invalid|blocked|not|denied",

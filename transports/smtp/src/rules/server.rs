@@ -1,12 +1,12 @@
 //! Words about the server itself.
 
-use super::means::SERVER;
-use super::row::{Row, row};
+use super::row::{PERMANENT, Row, row};
+use super::verdict::SERVER;
 
-const OUT_OF_ORDER: &str = "RFC 5321 section 4.2.3 (421, 451, 452), RFC 3463 section 3.4, in the servers' words";
+const UNAVAILABLE: &str = "RFC 5321 section 4.2.3 (421, 451, 452), RFC 3463 section 3.4, common wordings";
 
 pub(super) const ROWS: &[Row] = &[
-    row(SERVER, OUT_OF_ORDER).says(&[
+    row(SERVER, UNAVAILABLE).says(&[
         "server configuration error|problem",
         "internal|system|server error|failure",
         "out of memory",
@@ -14,7 +14,7 @@ pub(super) const ROWS: &[Row] = &[
         "queue file",
         "cannot write",
     ]),
-    row(SERVER, OUT_OF_ORDER)
+    row(SERVER, UNAVAILABLE)
         .says(&[
             "temporary|temporarily|transient|local|internal|system|server error|problem|failure|unavailable",
             "temporary|temporarily|transient|local|internal|system|server trouble|issue|rejected|system|server",
@@ -53,8 +53,8 @@ pub(super) const ROWS: &[Row] = &[
             "ldap|sql|mysql|milter|filter|lookup … error|unavailable|failure|timeout",
         ])
         .unless(&["recipient|mailbox|user"]),
-    row(SERVER, OUT_OF_ORDER)
+    row(SERVER, UNAVAILABLE)
         .says(&["try again|later|back … later|again"])
-        .codes(&[super::PERMANENT])
+        .codes(&[PERMANENT])
         .unless(&["recipient|mailbox|user|message"]),
 ];

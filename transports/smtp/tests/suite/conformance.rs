@@ -9,40 +9,42 @@ use postrider_transport::{Attachment, Email};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::support::{Act, At, Peer, email};
+use crate::support::{Action, At, TestServer, email};
 
 const SECRET: &str = "hunter2-and-more";
 
 struct Server {
-    peer: Peer,
-    /// Rung for each answer that is held back.
+    server: TestServer,
+    /// Notified to release the replies that are held.
     held: Mutex<Vec<Arc<Notify>>>,
 }
 
 impl ScriptedPeer for Server {
     fn plan(&self, answer: Answer) {
-        let (at, act) = match answer {
-            // What it does anyway. There are no batches for which it would matter in what order.
+        let (at, action) = match answer {
+            // The default. There are no batches, so the order does not matter.
             Answer::Accept => return,
-            Answer::RefuseMessage => (At::Dot, Act::Say("550 5.7.1 <bob.builder@example.org> does not want it")),
-            Answer::Busy => (At::Dot, Act::Say("451 4.7.1 <ada.lovelace@example.com> come back later")),
+            Answer::RefuseMessage => {
+                (At::EndOfData, Action::Reply("550 5.7.1 <bob.builder@example.org> does not want it"))
+            }
+            Answer::Busy => (At::EndOfData, Action::Reply("451 4.7.1 <ada.lovelace@example.com> come back later")),
             Answer::RateLimit(wait) => {
                 let text = format!("454 4.7.0 Throttling failure: try again in {} seconds", wait.as_secs());
-                (At::Dot, Act::Say(text.leak()))
+                (At::EndOfData, Action::Reply(text.leak()))
             }
-            Answer::RefuseCredentials => (At::Auth, Act::Say("535 5.7.8 hunter2-and-more is wrong")),
-            Answer::Unavailable => (At::Dot, Act::SayAndClose("421 4.3.2 closing")),
-            Answer::CloseBeforeReading => (At::Greeting, Act::Close),
-            Answer::CloseAfterReading => (At::Dot, Act::Close),
+            Answer::RefuseCredentials => (At::Auth, Action::Reply("535 5.7.8 hunter2-and-more is wrong")),
+            Answer::Unavailable => (At::EndOfData, Action::ReplyAndClose("421 4.3.2 closing")),
+            Answer::CloseBeforeReading => (At::Greeting, Action::Close),
+            Answer::CloseAfterReading => (At::EndOfData, Action::Close),
             Answer::Hang => {
                 let notify = Arc::new(Notify::new());
                 self.held.lock().unwrap().push(Arc::clone(&notify));
-                (At::Dot, Act::Hold(notify))
+                (At::EndOfData, Action::Hold(notify))
             }
-            Answer::Garbage => (At::Dot, Act::Say("I beg your pardon, <bob.builder@example.org>")),
+            Answer::Garbage => (At::EndOfData, Action::Reply("I beg your pardon, <bob.builder@example.org>")),
             other => panic!("SMTP has no {other:?}"),
         };
-        self.peer.once(at, act);
+        self.server.once(at, action);
     }
 
     fn release(&self) {
@@ -52,11 +54,11 @@ impl ScriptedPeer for Server {
     }
 
     fn read(&self) -> usize {
-        self.peer.read()
+        self.server.read()
     }
 
     fn accepted(&self) -> Vec<Accepted> {
-        let accepted = self.peer.accepted().into_iter();
+        let accepted = self.server.accepted().into_iter();
         accepted
             .map(|mail| Accepted::new(mail.recipients, Some(mail.queue_id), String::from_utf8_lossy(&mail.data)))
             .collect()
@@ -79,15 +81,15 @@ impl TransportUnderTest for SmtpTest {
     type Peer = Server;
 
     async fn start(&self, limit: Duration) -> (Smtp, Server) {
-        let peer = Peer::builder().offer("AUTH PLAIN").password(SECRET);
-        let peer = if self.pipelining { peer.offer("PIPELINING") } else { peer };
-        let peer = peer.start().await;
-        let smtp = self.to(peer.port()).timeouts(Timeouts::at_most(limit)).build().unwrap();
-        (smtp, Server { peer, held: Mutex::default() })
+        let server = TestServer::builder().offer("AUTH PLAIN").password(SECRET);
+        let server = if self.pipelining { server.offer("PIPELINING") } else { server };
+        let server = server.start().await;
+        let smtp = self.to(server.port()).timeouts(Timeouts::at_most(limit)).build().unwrap();
+        (smtp, Server { server, held: Mutex::default() })
     }
 
     async fn unreachable(&self) -> Smtp {
-        // A port that was free a moment ago.
+        // A port without a listener.
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         self.to(port).build().unwrap()
     }
@@ -97,7 +99,7 @@ impl TransportUnderTest for SmtpTest {
     }
 
     fn inexpressible(&self) -> Option<Email> {
-        // What has to travel as it is, and cannot.
+        // It must travel unchanged, and cannot because of the NUL.
         let odd = Attachment::new("a", "message/rfc822", b"Subject: a\0\r\n".to_vec()).unwrap();
         Some(email().to("bob.builder@example.org").attach(odd).build().unwrap())
     }
@@ -109,7 +111,7 @@ mod pipelined {
     postrider_transport::transport_tests!(SmtpTest { pipelining: true });
 }
 
-mod word_by_word {
+mod unpipelined {
     use super::SmtpTest;
 
     postrider_transport::transport_tests!(SmtpTest { pipelining: false });

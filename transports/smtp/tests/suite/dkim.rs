@@ -1,4 +1,4 @@
-//! Signed mail, verified as the server got it.
+//! Signed mail, verified as the server received it.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use postrider_transport::{Attachment, Mime, Transport};
 
 use crate::authenticator::Dns;
 use crate::python::Python;
-use crate::support::{Peer, builder, email, mail, outgoing};
+use crate::support::{TestServer, builder, email, mail, outgoing};
 
 const RSA: &str = include_str!("../../../core/tests/keys/rsa-pkcs8.pem");
 const ED25519: &str = include_str!("../../../core/tests/keys/ed25519.pem");
@@ -17,30 +17,30 @@ fn both() -> [Dkim; 2] {
 }
 
 #[tokio::test]
-async fn a_signature_travels_with_the_mail_as_it_would_without() {
-    let peer = Peer::start(true).await;
+async fn signing_adds_a_header_and_changes_nothing_else() {
+    let server = TestServer::start(true).await;
     let [_, dkim] = both();
-    let smtp = builder(&peer).dkim(dkim).build().unwrap();
+    let smtp = builder(&server).dkim(dkim).build().unwrap();
     let mail = mail();
     smtp.send(&mail).await.unwrap();
-    let signed = String::from_utf8(peer.accepted().remove(0).data).unwrap();
+    let signed = String::from_utf8(server.accepted().remove(0).data).unwrap();
     let (signature, rest) = signed.split_at(signed.find("\r\nFrom").unwrap() + 2);
     assert!(signature.starts_with("DKIM-Signature: ") && signature.contains("d=example.com;"), "{signed}");
     assert_eq!(rest.as_bytes(), Mime::new().render(&mail).unwrap(), "signing changed the mail");
 }
 
-/// The octets that are verified are those that came out at the other end: dots doubled and taken away again, the end found.
+/// Verifies the octets that the server received, after it removed doubled dots and the end.
 #[tokio::test]
 #[ignore = "needs Python with dkimpy: scripts/servers/verifiers.sh"]
-async fn a_signature_verifies_where_the_mail_arrives() {
+async fn a_signature_verifies_at_the_server() {
     let (dns, mut python) = (Dns::example(), Python::start());
-    let peer = Peer::start(true).await;
+    let server = TestServer::start(true).await;
     let file = |kind, content: &str| Attachment::new("a", kind, content.as_bytes().to_vec()).unwrap();
     let bodies =
         ["", ".", "..\n.\n", "Hi!", "Hi!\n", "\n\n\n", " \n", "a \n\n \n\n", "From me\n", "trüb\n.trüb", "a\0b\n"];
     for text in bodies {
         for dkim in both() {
-            let smtp = builder(&peer).dkim(dkim).build().unwrap();
+            let smtp = builder(&server).dkim(dkim).build().unwrap();
             let one = email().to("bob@example.org").text(text);
             let two = one.clone().html("<p>.").attach(file("text/csv", "1\n.\n"));
             let forwarded = one.clone().attach(file("message/rfc822", "Subject: a\n\n.\nü\n..\n\n\n"));
@@ -49,12 +49,12 @@ async fn a_signature_verifies_where_the_mail_arrives() {
             }
         }
     }
-    let accepted = peer.accepted();
+    let accepted = server.accepted();
     assert_eq!(accepted.len(), bodies.len() * 6);
     for mail in accepted {
-        let told = String::from_utf8_lossy(&mail.data).into_owned();
-        assert_eq!(dns.verify(&mail.data).await, ["pass"], "mail-auth:\n{told}");
-        assert_eq!(python.verify(&mail.data, &dns.0), ["pass"], "dkimpy:\n{told}");
+        let received = String::from_utf8_lossy(&mail.data).into_owned();
+        assert_eq!(dns.verify(&mail.data).await, ["pass"], "mail-auth:\n{received}");
+        assert_eq!(python.verify(&mail.data, &dns.0), ["pass"], "dkimpy:\n{received}");
     }
     assert_ne!(python.verify(b"DKIM-Signature: v=1\r\n\r\n", &BTreeMap::new()), ["pass"]);
 }

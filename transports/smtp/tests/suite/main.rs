@@ -1,4 +1,4 @@
-//! The transport against a server that does whatever a test wants of it.
+//! The transport against a scripted server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod auth;

@@ -1,7 +1,7 @@
-//! The rules, measured: replies of many servers, each with what it means, and how many are read right.
+//! Scores the rules on a corpus of replies with known meaning.
 //!
-//! `tests/replies.jsonl` holds what a rule needs of each reply: its stage, codes and characteristic words, with the scope, the class and
-//! where they are from. `scripts/replies FILE` scores any other file of the same form.
+//! Each line of `tests/replies.jsonl` has the stage of a reply, its codes and characteristic words, its scope, class and source.
+//! `scripts/replies FILE` scores another file of this format.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -10,26 +10,27 @@ use postrider_smtp::{Stage, explain};
 use postrider_transport::{Class, Scope};
 use serde_json::Value;
 
-/// What a file says of a reply. `account` and `server` are the transport's; `recipient` and `message` are the message's.
-struct Labelled {
+/// A reply and its meaning. The labels `account` and `server` are the transport's scope, `recipient` and `message` the message's.
+struct LabelledReply {
     id: String,
     stage: Stage,
     reply: String,
     scope: Scope,
-    /// `None` where the sources do not agree on it.
+    /// `None` if the sources disagree.
     class: Option<Class>,
 }
 
-/// How well the rules do, in the terms of the corpora that classifiers of bounces are measured by.
+/// How the rules score.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Score {
     count: usize,
-    /// The scope is right, and so is the class wherever it decides what follows: with the message's scope.
+    /// The scope is right, and so is the class if the scope is the message's. The class has no effect with other scopes.
     right: usize,
-    /// A condition of the account or the server that would end this mail for good.
+    /// A condition of the account or the server that the rules take for a permanent failure of the message.
     given_up: usize,
-    /// The mail's own condition, for which all others would wait.
+    /// A condition of the message that the rules take for the transport's, so that all mail would wait.
     held_up: usize,
+    /// No rule matches.
     unsure: usize,
 }
 
@@ -39,7 +40,7 @@ impl Score {
     }
 }
 
-fn read(line: &str, number: usize) -> Option<Labelled> {
+fn parse(line: &str, number: usize) -> Option<LabelledReply> {
     let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("line {number}: {error}"));
     let text = |key: &str| value[key].as_str().unwrap_or_else(|| panic!("line {number} has no text \"{key}\""));
     if value["ambiguous"] == true {
@@ -70,14 +71,14 @@ fn read(line: &str, number: usize) -> Option<Labelled> {
         _ => panic!("line {number} has no class"),
     };
     let id = value["id"].as_str().map_or_else(|| format!("line {number}"), str::to_owned);
-    Some(Labelled { id, stage, reply: text("reply").to_owned(), scope, class })
+    Some(LabelledReply { id, stage, reply: text("reply").to_owned(), scope, class })
 }
 
 fn score(file: &str, wrong: &mut String) -> Score {
     let mut score = Score::default();
     for (line, number) in file.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
-        let Some(labelled) = read(line, number) else { continue };
-        let Labelled { id, stage, reply, scope, class } = labelled;
+        let Some(labelled) = parse(line, number) else { continue };
+        let LabelledReply { id, stage, reply, scope, class } = labelled;
         let found = explain(stage, &reply).unwrap_or_else(|error| panic!("{id}: {error}"));
         score.count += 1;
         score.unsure += usize::from(!found.sure);
@@ -95,7 +96,7 @@ fn score(file: &str, wrong: &mut String) -> Score {
     score
 }
 
-/// Past the test harness, which keeps the words of a test that passes to itself.
+/// Prints to stdout itself, since the test harness hides the output of a test that passes.
 fn print(score: &Score, wrong: &str) {
     let Score { count, right, given_up, held_up, unsure } = score;
     let percent = score.percent();
@@ -108,7 +109,7 @@ fn print(score: &Score, wrong: &str) {
     std::io::stdout().write_all(text.as_bytes()).unwrap();
 }
 
-/// `POSTRIDER_REPLIES`, as `scripts/replies FILE` sets it, names a file to hold the rules against in place of our own.
+/// `POSTRIDER_REPLIES`, which `scripts/replies FILE` sets, names another corpus.
 #[test]
 fn replies_of_the_world_are_read_as_they_are_meant() {
     let file = match std::env::var_os("POSTRIDER_REPLIES") {
@@ -124,9 +125,8 @@ fn replies_of_the_world_are_read_as_they_are_meant() {
     assert!(score.held_up <= 2, "{score:?}");
 }
 
-/// The scorer counts what it says it counts.
 #[test]
-fn a_wrong_label_shows_in_the_score() {
+fn a_wrong_label_lowers_the_score() {
     for (label, expected) in [
         (("account", "transient"), Score { count: 1, given_up: 1, ..Score::default() }),
         (("sender", "permanent"), Score { count: 1, ..Score::default() }),

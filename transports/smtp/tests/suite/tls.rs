@@ -1,4 +1,4 @@
-//! Encryption, and that nothing secret travels without it.
+//! Encryption, and that no secret travels in clear.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Act, At, Peer, PeerBuilder, assert_carried, mail, patient};
+use crate::support::{Action, At, TestServer, TestServerBuilder, assert_delivered, long_timeouts, mail};
 
-/// A root that only the tests trust.
+/// A certificate authority that only the tests trust.
 #[derive(Clone)]
 pub(crate) struct Authority {
     pem: String,
@@ -32,7 +32,7 @@ impl Authority {
         &self.pem
     }
 
-    /// Speaks TLS in the name of `host`.
+    /// Accepts TLS with a certificate for `host`.
     pub(crate) fn acceptor(&self, host: &str) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
         let certificate =
@@ -48,55 +48,56 @@ impl Authority {
     }
 }
 
-fn peer() -> PeerBuilder {
-    Peer::builder().offer("PIPELINING").offer("AUTH PLAIN LOGIN").password("hunter2")
+fn server() -> TestServerBuilder {
+    TestServer::builder().offer("PIPELINING").offer("AUTH PLAIN LOGIN").password("hunter2")
 }
 
-fn to(peer: &Peer, tls: Tls) -> SmtpBuilder {
-    Smtp::builder("localhost").port(peer.port()).tls(tls).timeouts(patient())
+fn to(server: &TestServer, tls: Tls) -> SmtpBuilder {
+    Smtp::builder("localhost").port(server.port()).tls(tls).timeouts(long_timeouts())
 }
 
 fn credentials() -> Credentials {
     Credentials::new("ada", "hunter2")
 }
 
-/// No line that was heard in clear holds the password, in whatever way it was written.
-fn assert_nothing_secret_in_clear(peer: &Peer) {
-    for heard in peer.heard().iter().filter(|heard| !heard.encrypted) {
-        assert!(!heard.line.starts_with("AUTH") && !heard.line.contains("hunter2"), "{heard:?}");
+/// Asserts that no line in clear holds AUTH or the password.
+fn assert_nothing_secret_in_clear(server: &TestServer) {
+    for received in server.received().iter().filter(|received| !received.encrypted) {
+        assert!(!received.line.starts_with("AUTH") && !received.line.contains("hunter2"), "{received:?}");
     }
 }
 
 #[tokio::test]
-async fn encrypted_from_the_first_octet_or_from_starttls_on() {
+async fn tls_starts_at_once_or_at_starttls() {
     let authority = Authority::new();
     for (tls, clear) in [(Tls::Implicit, 0), (Tls::Required, 2), (Tls::Opportunistic, 2)] {
         let acceptor = authority.acceptor("localhost");
-        let peer = if tls == Tls::Implicit { peer().implicit_tls(acceptor) } else { peer().starttls(acceptor) };
-        let peer = peer.start().await;
-        let smtp = to(&peer, tls).root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
+        let server = if tls == Tls::Implicit { server().implicit_tls(acceptor) } else { server().starttls(acceptor) };
+        let server = server.start().await;
+        let smtp = to(&server, tls).root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
         for _ in 0..2 {
             let mail = mail();
             let receipt = smtp.send(&mail).await.unwrap();
-            assert_carried(&peer, &mail, &receipt, &["bob@example.org"]);
+            assert_delivered(&server, &mail, &receipt, &["bob@example.org"]);
         }
-        let in_clear: Vec<_> = peer.heard().into_iter().filter(|heard| !heard.encrypted).collect();
+        let in_clear: Vec<_> = server.received().into_iter().filter(|received| !received.encrypted).collect();
         assert_eq!(in_clear.len(), clear, "{tls:?}: {in_clear:?}");
-        assert_nothing_secret_in_clear(&peer);
-        assert_eq!(peer.connections(), 1, "{tls:?}: a connection in TLS was not used again");
+        assert_nothing_secret_in_clear(&server);
+        assert_eq!(server.connections(), 1, "{tls:?}: a connection in TLS was not used again");
         smtp.check_connection().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_certificate_must_be_trusted_and_be_for_the_host() {
+async fn a_certificate_must_be_trusted_and_match_the_host() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     for (case, trusted, host) in [("another host", &ours, "mx.example.com"), ("another root", &theirs, "localhost")] {
         for tls in [Tls::Implicit, Tls::Required, Tls::Opportunistic] {
             let acceptor = ours.acceptor(host);
-            let peer = if tls == Tls::Implicit { peer().implicit_tls(acceptor) } else { peer().starttls(acceptor) };
-            let peer = peer.start().await;
-            let smtp = to(&peer, tls).root_certificate(trusted.pem()).credentials(credentials()).build().unwrap();
+            let server =
+                if tls == Tls::Implicit { server().implicit_tls(acceptor) } else { server().starttls(acceptor) };
+            let server = server.start().await;
+            let smtp = to(&server, tls).root_certificate(trusted.pem()).credentials(credentials()).build().unwrap();
             let failure = smtp.send(&mail()).await.unwrap_err();
             assert_eq!(
                 (failure.class(), failure.scope(), failure.in_doubt()),
@@ -105,21 +106,20 @@ async fn a_certificate_must_be_trusted_and_be_for_the_host() {
             );
             assert_eq!(failure.downcast_ref::<SmtpError>().unwrap().stage(), Stage::StartTls);
             assert!(failure.to_string().contains("certificate"), "{failure}");
-            assert_nothing_secret_in_clear(&peer);
-            assert!(!peer.heard_any("AUTH") && !peer.heard_any("MAIL"), "{case} {tls:?}");
+            assert_nothing_secret_in_clear(&server);
+            assert!(!server.received_any("AUTH") && !server.received_any("MAIL"), "{case} {tls:?}");
         }
     }
 }
 
-/// Without any setting, the roots are those of the platform, which do not know the tests' own. A machine that has none at all
-/// says so when the transport is built.
+/// The default roots are those of the platform. On a machine without any, building fails.
 #[tokio::test]
 async fn an_unknown_root_is_not_trusted_by_default() {
     for (tls, with_credentials) in [(Tls::Implicit, false), (Tls::Required, false), (Tls::Opportunistic, true)] {
         let acceptor = Authority::new().acceptor("localhost");
-        let peer = if tls == Tls::Implicit { peer().implicit_tls(acceptor) } else { peer().starttls(acceptor) };
-        let peer = peer.start().await;
-        let mut builder = to(&peer, tls);
+        let server = if tls == Tls::Implicit { server().implicit_tls(acceptor) } else { server().starttls(acceptor) };
+        let server = server.start().await;
+        let mut builder = to(&server, tls);
         if with_credentials {
             builder = builder.credentials(credentials());
         }
@@ -130,99 +130,98 @@ async fn an_unknown_root_is_not_trusted_by_default() {
             }
             Err(error) => assert!(matches!(error, SmtpConfigError::Trust(_)), "{error}"),
         }
-        assert!(!peer.heard_any("AUTH") && !peer.heard_any("MAIL"), "{tls:?}");
+        assert!(!server.received_any("AUTH") && !server.received_any("MAIL"), "{tls:?}");
     }
 }
 
 #[tokio::test]
-async fn without_an_offer_nothing_is_sent_that_needs_one() {
+async fn nothing_is_sent_if_starttls_is_needed_and_not_offered() {
     for (tls, with_credentials) in [(Tls::Required, false), (Tls::Required, true), (Tls::Opportunistic, true)] {
         let authority = Authority::new();
-        let peer = peer().start().await;
-        let mut builder = to(&peer, tls).root_certificate(authority.pem());
+        let server = server().start().await;
+        let mut builder = to(&server, tls).root_certificate(authority.pem());
         if with_credentials {
             builder = builder.credentials(credentials());
         }
         let failure = builder.build().unwrap().send(&mail()).await.unwrap_err();
         assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Transport), "{failure:?}");
-        let heard = peer.heard();
-        assert_eq!(heard.len(), 2, "{heard:?}");
-        assert!(heard[0].line.starts_with("EHLO") && heard[1].line == "QUIT", "{heard:?}");
+        let received = server.received();
+        assert_eq!(received.len(), 2, "{received:?}");
+        assert!(received[0].line.starts_with("EHLO") && received[1].line == "QUIT", "{received:?}");
     }
 }
 
-/// The same where the offer is there and is taken back.
 #[tokio::test]
-async fn a_refused_starttls_lets_only_what_is_not_secret_through() {
+async fn after_a_refused_starttls_nothing_secret_is_sent() {
     let authority = Authority::new();
-    let peer = peer().starttls(authority.acceptor("localhost")).start().await;
-    peer.times(2, At::StartTls, Act::Say("454 4.7.0 no TLS now"));
-    let builder = to(&peer, Tls::Opportunistic);
+    let server = server().starttls(authority.acceptor("localhost")).start().await;
+    server.times(2, At::StartTls, Action::Reply("454 4.7.0 no TLS now"));
+    let builder = to(&server, Tls::Opportunistic);
     let guarded = builder.clone().root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
     let failure = guarded.send(&mail()).await.unwrap_err();
     assert_eq!((failure.class(), failure.scope()), (Transient, Scope::Transport));
-    assert!(!peer.heard_any("MAIL"));
+    assert!(!server.received_any("MAIL"));
     let mail = mail();
     let receipt = builder.build().unwrap().send(&mail).await.unwrap();
-    assert_carried(&peer, &mail, &receipt, &["bob@example.org"]);
-    assert_nothing_secret_in_clear(&peer);
+    assert_delivered(&server, &mail, &receipt, &["bob@example.org"]);
+    assert_nothing_secret_in_clear(&server);
 }
 
-/// This very machine, a certificate that nobody signed, no credentials: encrypted all the same, without any setting.
+/// The default for this machine, against an untrusted certificate.
 #[tokio::test]
-async fn opportunistic_takes_any_certificate_when_nothing_is_secret() {
-    let peer = peer().starttls(Authority::new().acceptor("another.example")).start().await;
-    let smtp = Smtp::from_url(&format!("smtp://localhost:{}", peer.port())).unwrap();
+async fn opportunistic_tls_accepts_any_certificate_without_credentials() {
+    let server = server().starttls(Authority::new().acceptor("another.example")).start().await;
+    let smtp = Smtp::from_url(&format!("smtp://localhost:{}", server.port())).unwrap();
     let mail = mail();
     let receipt = smtp.send(&mail).await.unwrap();
-    assert_carried(&peer, &mail, &receipt, &["bob@example.org"]);
-    assert!(peer.heard().iter().all(|heard| heard.encrypted || !heard.line.starts_with("MAIL")));
+    assert_delivered(&server, &mail, &receipt, &["bob@example.org"]);
+    assert!(server.received().iter().all(|received| received.encrypted || !received.line.starts_with("MAIL")));
 }
 
 #[tokio::test]
-async fn in_clear_only_when_told_so() {
-    let peer = peer().start().await;
-    let url = format!("smtp://ada:hunter2@localhost:{}", peer.port());
+async fn credentials_travel_in_clear_only_with_tls_none() {
+    let server = server().start().await;
+    let url = format!("smtp://ada:hunter2@localhost:{}", server.port());
     let root = scratch_root();
     let guarded = Smtp::from_url(&format!("{url}?tls=opportunistic&ca={root}")).unwrap();
     std::fs::remove_file(root).unwrap();
     let failure = guarded.send(&mail()).await.unwrap_err();
     assert_eq!((failure.class(), failure.scope()), (Permanent, Scope::Transport));
-    assert!(!peer.heard_any("AUTH"));
+    assert!(!server.received_any("AUTH"));
     let mail = mail();
     let receipt = Smtp::from_url(&format!("{url}?tls=none")).unwrap().send(&mail).await.unwrap();
-    assert_carried(&peer, &mail, &receipt, &["bob@example.org"]);
-    assert!(peer.heard_any("AUTH PLAIN"));
+    assert_delivered(&server, &mail, &receipt, &["bob@example.org"]);
+    assert!(server.received_any("AUTH PLAIN"));
 }
 
-/// A root in a file, as `ca` wants it.
+/// Writes a root certificate to a file for `ca`.
 fn scratch_root() -> String {
     let path = std::env::temp_dir().join(format!("postrider-smtp-{}.pem", std::process::id()));
     std::fs::write(&path, Authority::new().pem()).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
-/// Words that somebody slips in behind the answer to STARTTLS would be read as if they had come encrypted.
+/// Input after the reply to STARTTLS must not count as encrypted.
 #[tokio::test]
-async fn words_slipped_in_before_the_encryption_are_refused() {
+async fn input_injected_before_the_handshake_is_an_error() {
     let authority = Authority::new();
-    let peer = peer().starttls(authority.acceptor("localhost")).start().await;
-    let smtp = to(&peer, Tls::Required).root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
-    peer.once(At::StartTls, Act::AlsoSay("250-evil.example\r\n250 AUTH PLAIN"));
+    let server = server().starttls(authority.acceptor("localhost")).start().await;
+    let smtp = to(&server, Tls::Required).root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
+    server.once(At::StartTls, Action::ExtraReply("250-evil.example\r\n250 AUTH PLAIN"));
     let failure = smtp.send(&mail()).await.unwrap_err();
     assert_eq!((failure.class(), failure.scope()), (Transient, Scope::Transport));
-    assert!(failure.to_string().contains("slipped in"), "{failure}");
-    assert!(!peer.heard_any("AUTH"));
+    assert!(failure.to_string().contains("input before the TLS handshake"), "{failure}");
+    assert!(!server.received_any("AUTH"));
     let next = mail();
     let receipt = smtp.send(&next).await.unwrap();
-    assert_carried(&peer, &next, &receipt, &["bob@example.org"]);
+    assert_delivered(&server, &next, &receipt, &["bob@example.org"]);
 }
 
-/// RFC 3207 section 4.2: what was offered in clear does not count.
+/// RFC 3207 section 4.2: capabilities in clear do not count.
 #[tokio::test]
-async fn offers_are_learnt_anew_once_encrypted() {
+async fn capabilities_are_read_again_after_starttls() {
     let authority = Authority::new();
-    let peer = Peer::builder()
+    let server = TestServer::builder()
         .offer("AUTH XOAUTH2")
         .offer("SIZE 1")
         .offer("PIPELINING")
@@ -231,13 +230,13 @@ async fn offers_are_learnt_anew_once_encrypted() {
         .password("hunter2")
         .start()
         .await;
-    let smtp = to(&peer, Tls::Required).root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
+    let smtp = to(&server, Tls::Required).root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
     smtp.send(&mail()).await.unwrap();
-    assert!(peer.heard().iter().all(|heard| !heard.with_more), "pipelining was offered in clear only");
+    assert!(server.received().iter().all(|received| !received.pipelined), "pipelining was offered in clear only");
 }
 
 #[test]
-fn a_root_that_is_none_is_told_at_once() {
+fn an_invalid_root_fails_the_build() {
     for bad in ["", "hunter2", "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"] {
         for tls in [Tls::Implicit, Tls::Required, Tls::Opportunistic] {
             let built = Smtp::builder("localhost").tls(tls).root_certificate(bad).build();

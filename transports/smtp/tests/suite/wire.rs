@@ -1,14 +1,14 @@
-//! The octets that travel.
+//! The octets on the wire.
 
 use postrider_transport::Transport;
 
-use crate::support::{Act, At, Peer, assert_carried, email, mail, mail_to, outgoing, smtp};
+use crate::support::{Action, At, TestServer, assert_delivered, email, mail, mail_to, outgoing, smtp};
 
 #[tokio::test]
-async fn the_message_arrives_to_the_octet() {
+async fn the_message_arrives_octet_for_octet() {
     for pipelining in [false, true] {
-        let peer = Peer::start(pipelining).await;
-        let smtp = smtp(&peer);
+        let server = TestServer::start(pipelining).await;
+        let smtp = smtp(&server);
         for text in [
             ".",
             "..",
@@ -25,49 +25,49 @@ async fn the_message_arrives_to_the_octet() {
         ] {
             let mail = outgoing(email().to("bob@example.org").text(text).build().unwrap());
             let receipt = smtp.send(&mail).await.unwrap();
-            // The peer takes doubled dots away and compares with what was rendered.
-            assert_carried(&peer, &mail, &receipt, &["bob@example.org"]);
+            // The server removes doubled dots. The rest must equal the rendered message.
+            assert_delivered(&server, &mail, &receipt, &["bob@example.org"]);
         }
-        assert_eq!(peer.connections(), 1);
-        assert!(!peer.heard_any("QUIT"), "a line of a message was taken for a command");
+        assert_eq!(server.connections(), 1);
+        assert!(!server.received_any("QUIT"), "a line of a message was taken for a command");
     }
 }
 
 #[tokio::test]
-async fn with_pipelining_the_envelope_travels_together() {
-    let peer = Peer::start(true).await;
-    smtp(&peer).send(&mail_to(5)).await.unwrap();
-    assert!(peer.accepted()[0].in_one, "the end of the message came after the message");
-    for heard in peer.heard() {
-        let together = heard.line.starts_with("MAIL") || heard.line.starts_with("RCPT");
-        assert_eq!(heard.with_more, together, "{heard:?}");
+async fn with_pipelining_the_envelope_is_one_group() {
+    let server = TestServer::start(true).await;
+    smtp(&server).send(&mail_to(5)).await.unwrap();
+    assert!(server.accepted()[0].in_one_read, "the end of the message was written separately");
+    for received in server.received() {
+        let together = received.line.starts_with("MAIL") || received.line.starts_with("RCPT");
+        assert_eq!(received.pipelined, together, "{received:?}");
     }
 }
 
 #[tokio::test]
-async fn without_pipelining_each_command_waits_for_its_answer() {
-    let peer = Peer::start(false).await;
-    let smtp = smtp(&peer);
-    peer.once(At::RcptNo(3), Act::Say("550 5.1.1 unknown"));
+async fn without_pipelining_each_command_waits_for_its_reply() {
+    let server = TestServer::start(false).await;
+    let smtp = smtp(&server);
+    server.once(At::RcptNumber(3), Action::Reply("550 5.1.1 unknown"));
     smtp.send(&mail_to(5)).await.unwrap();
-    peer.once(At::Rcpt, Act::Say("550 5.1.1 unknown"));
+    server.once(At::Rcpt, Action::Reply("550 5.1.1 unknown"));
     smtp.send(&mail()).await.unwrap_err();
     smtp.send(&mail()).await.unwrap();
-    let heard = peer.heard();
-    assert!(heard.iter().all(|heard| !heard.with_more), "{heard:?}");
-    let data = heard.iter().filter(|heard| heard.line == "DATA").count();
-    assert_eq!(data, 2, "DATA was said for nobody");
-    assert_eq!(heard.iter().filter(|heard| heard.line == "RSET").count(), 1);
+    let received = server.received();
+    assert!(received.iter().all(|received| !received.pipelined), "{received:?}");
+    let data = received.iter().filter(|received| received.line == "DATA").count();
+    assert_eq!(data, 2, "DATA was sent without a recipient");
+    assert_eq!(received.iter().filter(|received| received.line == "RSET").count(), 1);
 }
 
 #[tokio::test]
-async fn nothing_is_asked_before_a_connection_is_used_again() {
-    let peer = Peer::start(true).await;
-    let smtp = smtp(&peer);
+async fn reuse_needs_no_extra_command() {
+    let server = TestServer::start(true).await;
+    let smtp = smtp(&server);
     for _ in 0..3 {
         smtp.send(&mail()).await.unwrap();
     }
-    let verbs: Vec<_> = peer.heard().into_iter().map(|heard| heard.line[..4].to_owned()).collect();
+    let verbs: Vec<_> = server.received().into_iter().map(|received| received.line[..4].to_owned()).collect();
     let one = ["MAIL", "RCPT", "DATA"];
     assert_eq!(verbs, [&["EHLO"][..], &one, &one, &one].concat());
 }

@@ -1,32 +1,33 @@
-//! What the tests share: a scripted peer, mails, and transports to it.
+//! Shared by the tests: a scripted server, mails, and transports to it.
 
-mod dialogue;
-mod peer;
 mod script;
+mod server;
+mod server_session;
+mod state;
 
 use std::time::{Duration, SystemTime};
 
 use postrider_smtp::{Smtp, SmtpBuilder, Timeouts};
 use postrider_transport::{DeliveryId, Email, EmailBuilder, Mime, Outgoing, Receipt};
 
-pub(crate) use dialogue::decode;
-pub(crate) use peer::{Peer, PeerBuilder};
-pub(crate) use script::{Act, At};
+pub(crate) use script::{Action, At};
+pub(crate) use server::{TestServer, TestServerBuilder};
+pub(crate) use server_session::decode_base64;
 
-/// Far above what anything here takes, so that only a test that wants a time-out meets one.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Much longer than any step takes, so that no test times out by accident.
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(crate) fn patient() -> Timeouts {
-    Timeouts::at_most(PATIENCE)
+pub(crate) fn long_timeouts() -> Timeouts {
+    Timeouts::at_most(LONG_TIMEOUT)
 }
 
-/// A transport to the peer, in clear.
-pub(crate) fn builder(peer: &Peer) -> SmtpBuilder {
-    Smtp::builder("127.0.0.1").port(peer.port()).timeouts(patient())
+/// A transport to the server, in clear.
+pub(crate) fn builder(server: &TestServer) -> SmtpBuilder {
+    Smtp::builder("127.0.0.1").port(server.port()).timeouts(long_timeouts())
 }
 
-pub(crate) fn smtp(peer: &Peer) -> Smtp {
-    builder(peer).build().unwrap()
+pub(crate) fn smtp(server: &TestServer) -> Smtp {
+    builder(server).build().unwrap()
 }
 
 pub(crate) fn email() -> EmailBuilder {
@@ -51,18 +52,18 @@ pub(crate) fn mail_to(count: usize) -> Outgoing<Email> {
     outgoing(builder.build().unwrap())
 }
 
-/// Asserts that the peer accepted this mail once, complete, for these recipients, and that the receipt is that mail's own.
-pub(crate) fn assert_carried(peer: &Peer, mail: &Outgoing<Email>, receipt: &Receipt, recipients: &[&str]) {
+/// Asserts that the server accepted this mail once, complete and for these recipients, and that the receipt belongs to it.
+pub(crate) fn assert_delivered(server: &TestServer, mail: &Outgoing<Email>, receipt: &Receipt, recipients: &[&str]) {
     let bytes = Mime::new().render(mail).unwrap();
-    let accepted: Vec<_> = peer.accepted().into_iter().filter(|accepted| accepted.data == bytes).collect();
+    let accepted: Vec<_> = server.accepted().into_iter().filter(|accepted| accepted.data == bytes).collect();
     assert_eq!(accepted.len(), 1, "the mail arrived {} times", accepted.len());
     assert_eq!(accepted[0].recipients, recipients);
     assert_eq!(receipt.provider_id.as_ref(), Some(&accepted[0].queue_id));
     assert!(receipt.reply.as_ref().unwrap().contains(&accepted[0].queue_id));
 }
 
-/// How often the peer accepted this mail.
-pub(crate) fn copies(peer: &Peer, mail: &Outgoing<Email>) -> usize {
+/// How often the server accepted this mail.
+pub(crate) fn count_copies(server: &TestServer, mail: &Outgoing<Email>) -> usize {
     let bytes = Mime::new().render(mail).unwrap();
-    peer.accepted().iter().filter(|accepted| accepted.data == bytes).count()
+    server.accepted().iter().filter(|accepted| accepted.data == bytes).count()
 }

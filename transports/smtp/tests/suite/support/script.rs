@@ -1,63 +1,65 @@
-//! What the peer is told to do wrong, and where.
+//! The script of a test server: what it does wrong, and when.
 
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-/// Where in the dialogue.
+/// A point of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum At {
     Greeting,
     Ehlo,
     Helo,
     StartTls,
-    /// The command, before any response to it.
+    /// The AUTH command, before any response.
     AuthCommand,
+    /// The end of the AUTH exchange.
     Auth,
     Mail,
     Rcpt,
-    /// The recipient of this number within a transaction, from 0 on.
-    RcptNo(usize),
+    /// The recipient with this number within a transaction, from 0.
+    RcptNumber(usize),
     /// The recipients from this number on.
-    RcptFrom(usize),
+    RcptsFrom(usize),
     Data,
-    /// When the first part of the message has come.
+    /// After the first part of the message.
     Body,
-    /// When the end of the message has come.
-    Dot,
+    /// After the end of the message.
+    EndOfData,
     Rset,
     Quit,
-    /// Between two messages, whenever a test wants it.
+    /// Between two messages, when the test says so.
     Idle,
 }
 
-/// What to do there, in place of the usual.
+/// What the server does at that point instead of its usual reply.
 #[derive(Debug, Clone)]
-pub(crate) enum Act {
-    /// Say this, and go on.
-    Say(&'static str),
-    /// Say this, and close the connection.
-    SayAndClose(&'static str),
+pub(crate) enum Action {
+    /// Send this reply and go on.
+    Reply(&'static str),
+    /// Send this reply and close the connection.
+    ReplyAndClose(&'static str),
     /// Close the connection.
     Close,
     /// Reset the connection.
     Reset,
-    /// Say and read nothing more, but stay.
+    /// Keep the connection open, but read and send nothing more.
     Stall,
-    /// Begin a reply, and close the connection.
-    Half,
-    /// Begin a reply, and say nothing more.
-    HalfAndStall,
-    /// Wait for the test before going on as usual.
+    /// Send a part of a reply and close the connection.
+    PartialReplyAndClose,
+    /// Send a part of a reply and stall.
+    PartialReplyAndStall,
+    /// Wait for the test before the usual reply.
     Hold(Arc<Notify>),
-    /// Go on as usual, and after the answer, with this besides.
-    AlsoSay(&'static str),
+    /// Send this after the usual reply.
+    ExtraReply(&'static str),
 }
 
-/// An act for a place, and for how many more times.
+/// An action at a point, for a number of times.
 #[derive(Debug, Clone)]
-pub(crate) struct Rule {
+pub(crate) struct ScriptedAction {
     pub(crate) at: At,
-    pub(crate) act: Act,
+    pub(crate) action: Action,
+    /// How many times are left.
     pub(crate) times: usize,
 }

@@ -1,39 +1,40 @@
-//! How long a reply asks to wait.
+//! The wait that a reply asks for.
 
 use std::time::Duration;
 
-use super::text::Words;
+use super::words::Words;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest wait that is honoured.
+pub(super) const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The wait that a text names, as in `try again in 15 seconds`, `retry after 5 minutes`, `greylisted for 00:04:30`; at most a
-/// day. A span that is no wait, as in `10 messages per 24 hours`, is none.
-pub(crate) fn read(words: &Words) -> Option<Duration> {
+/// Returns the wait in `try again in 15 seconds`, `retry after 5 minutes` or `greylisted for 00:04:30`, at most a day. Other
+/// durations are ignored, as in `10 messages per 24 hours`.
+pub(super) fn parse(words: &Words) -> Option<Duration> {
     let words: Vec<&str> = words.as_slice().iter().map(String::as_str).filter(|word| !word.starts_with('#')).collect();
-    let asks = |word: &&str| {
+    let asks_to_retry = |word: &&str| {
         ["again", "retry", "wait", "resend", "later", "back"].contains(word)
             || word.starts_with("greylist")
             || word.starts_with("graylist")
     };
-    if !words.iter().any(asks) {
+    if !words.iter().any(asks_to_retry) {
         return None;
     }
     (0..words.len()).find_map(|at| {
-        let span = span(&words[at..])?;
+        let wait = parse_duration(&words[at..])?;
         let before = words[at.saturating_sub(3)..at].iter().rev();
-        // The nearest of these words decides: `in 5 minutes` waits, `in the last 5 minutes` does not.
+        // The nearest word decides: `in 5 minutes` is a wait, `in the last 5 minutes` is not.
         before
             .take_while(|word| !["last", "past", "per", "every", "each", "of", "within"].contains(word))
             .find(|word| ["in", "after", "for", "wait", "least", "another", "about"].contains(word))?;
-        (!span.is_zero()).then_some(span.min(DAY))
+        (!wait.is_zero()).then_some(wait.min(MAX))
     })
 }
 
-/// `15 seconds`, `15s`, `5 min`, `00 04 30` (which stood as `00:04:30`).
-fn span(words: &[&str]) -> Option<Duration> {
+/// Parses `15 seconds`, `15s`, `5 min` or `00 04 30` (from `00:04:30`).
+fn parse_duration(words: &[&str]) -> Option<Duration> {
     let first = words.first()?;
     let digits = first.find(|c: char| !c.is_ascii_digit()).unwrap_or(first.len());
-    let (number, glued) = first.split_at(digits);
+    let (number, suffix) = first.split_at(digits);
     let count: u64 = number.parse().ok()?;
     if let [hours, minutes, seconds, ..] = words
         && [hours, minutes, seconds].iter().all(|part| part.len() == 2)
@@ -42,7 +43,7 @@ fn span(words: &[&str]) -> Option<Duration> {
     {
         return Some(Duration::from_secs(hours * 3600 + minutes * 60 + seconds));
     }
-    let unit = if glued.is_empty() { words.get(1)? } else { glued };
+    let unit = if suffix.is_empty() { words.get(1)? } else { suffix };
     let unit = match unit {
         "s" | "sec" | "secs" | "second" | "seconds" => 1,
         "m" | "min" | "mins" | "minute" | "minutes" => 60,
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_that_are_named_and_spans_that_are_none() {
+    fn only_durations_to_wait_are_read() {
         for (text, seconds) in [
             ("Please try again in 15 seconds.", Some(15)),
             ("retry after 5 minutes", Some(300)),
@@ -78,7 +79,7 @@ mod tests {
             ("try again in 0 seconds", None),
             ("see https://example.com/in/5/minutes and try again", None),
         ] {
-            assert_eq!(read(&Words::new(text.lines())).map(|wait| wait.as_secs()), seconds, "{text}");
+            assert_eq!(parse(&Words::new(text.lines())).map(|wait| wait.as_secs()), seconds, "{text}");
         }
     }
 }
