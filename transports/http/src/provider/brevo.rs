@@ -8,11 +8,12 @@ use postrider_transport::{Email, Failure, Mailbox, Outgoing, Receipt, Scope, Uns
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::json::{Person, base64, check_addresses, list, receipt, text};
-use super::rules::{self, Rule, Said, codes, status, words};
-use crate::config::env;
-use crate::encoded::is_plain;
-use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use super::json::{JsonMailbox, base64, lenient_list, lenient_string, receipt_with_id};
+use super::recipients::check_ascii_addresses;
+use super::rules::{self, ApiError, Rule, on_code, on_status, on_text};
+use crate::config::read_env;
+use crate::encoded_word::is_plain;
+use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
 /// Brevo, by its API v3.
 ///
@@ -23,7 +24,7 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 ///
 /// A retry within 30 minutes has the same idempotency key. Brevo then says that the mail was processed, which counts as acceptance.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
 /// | 201, 202 | accepted; the id is in the body |
 /// | 400 of the code `duplicate_parameter` about the key | accepted before; no id |
@@ -31,8 +32,8 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | 401, 403; `unauthorized`, `permission_denied`, `account_under_validation`, `document_not_found`, `method_not_allowed`, `not_acceptable` | [`Account`](HttpErrorKind::Account) |
 /// | `invalid_parameter`, `missing_parameter`, `out_of_range`, `duplicate_parameter`, `bad_request`, `unprocessable_entity`; 413 | [`Message`](HttpErrorKind::Message) |
 /// | 402, or the code `not_enough_credits` | [`Quota`](HttpErrorKind::Quota) |
-/// | 429 | [`Rate`](HttpErrorKind::Rate), for as long as `x-sib-ratelimit-reset` says |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit), for as long as `x-sib-ratelimit-reset` says |
+/// | 500 in its own form | [`ServerError`](HttpErrorKind::ServerError) |
 #[derive(Debug, Clone)]
 pub struct Brevo {
     key: Secret,
@@ -53,7 +54,7 @@ impl Brevo {
     /// # Errors
     /// When it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("BREVO_API_KEY")?)
+        Self::new(read_env("BREVO_API_KEY")?)
     }
 
     /// Checks requests without sending anything. In a URL: `sandbox=true`.
@@ -103,7 +104,7 @@ impl Provider for Brevo {
         Fields::check_to(email)?;
         Fields::check_unique_headers(email)?;
         Fields::check_one_reply_to(email)?;
-        check_addresses(email)?;
+        check_ascii_addresses(email)?;
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 99 recipients"));
         }
@@ -121,10 +122,10 @@ impl Provider for Brevo {
         check_headers(email)
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let mut headers: BTreeMap<&str, String> = fields.headers.into_iter().collect();
         headers.insert("idempotencyKey", key(outgoing).to_string());
         if !email.metadata().is_empty() {
@@ -138,11 +139,11 @@ impl Provider for Brevo {
             headers.insert("X-Sib-Sandbox", "drop".to_owned());
         }
         let mail = Mail {
-            sender: Person::from(email.from()),
+            sender: JsonMailbox::from(email.from()),
             to: people(fields.to),
             cc: people(fields.cc),
             bcc: people(fields.bcc),
-            reply_to: fields.reply_to.first().copied().map(Person::from),
+            reply_to: fields.reply_to.first().copied().map(JsonMailbox::from),
             subject: email.subject(),
             html_content: email.html(),
             text_content: email.text(),
@@ -154,21 +155,21 @@ impl Provider for Brevo {
             headers,
             tags: email.tags(),
         };
-        Request::of_json("/v3/smtp/email", &mail)
+        Request::json("/v3/smtp/email", &mail)
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        match answer.status() {
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        match response.status() {
             201 | 202 => {
-                let Accepted { message_id, message_ids } = answer.object()?;
+                let Accepted { message_id, message_ids } = response.json_object()?;
                 // As many as there are versions of the mail: one.
                 let id = if message_id.is_empty() { message_ids.into_iter().next() } else { Some(message_id) };
-                Ok(receipt(&id.unwrap_or_default()))
+                Ok(receipt_with_id(&id.unwrap_or_default()))
             }
-            400 if answer.object().is_ok_and(|reason: Reason| reason.is_repetition()) => {
-                Ok(Receipt::new().with_reply(answer.text()))
+            400 if response.json_object().is_ok_and(|reason: ErrorBody| reason.is_repetition()) => {
+                Ok(Receipt::new().with_reply(response.text()))
             }
-            _ => Err(refusal(answer).into()),
+            _ => Err(parse_error(response).into()),
         }
     }
 }
@@ -239,57 +240,57 @@ const ERRORS: &str =
 const SEND: &str = "https://developers.brevo.com/reference/send-transac-email";
 
 const RULES: &[Rule] = &[
-    codes(&["not_enough_credits"], HttpErrorKind::Quota, ERRORS),
-    codes(&["unauthorized", "permission_denied"], HttpErrorKind::Account, ERRORS),
-    codes(&["account_under_validation"], HttpErrorKind::Account, ERRORS),
-    codes(&["document_not_found", "method_not_allowed", "not_acceptable"], HttpErrorKind::Account, ERRORS),
-    status(&[402], HttpErrorKind::Quota, SEND),
-    status(&[401, 403], HttpErrorKind::Account, ERRORS),
+    on_code(&["not_enough_credits"], HttpErrorKind::Quota, ERRORS),
+    on_code(&["unauthorized", "permission_denied"], HttpErrorKind::Account, ERRORS),
+    on_code(&["account_under_validation"], HttpErrorKind::Account, ERRORS),
+    on_code(&["document_not_found", "method_not_allowed", "not_acceptable"], HttpErrorKind::Account, ERRORS),
+    on_status(&[402], HttpErrorKind::Quota, SEND),
+    on_status(&[401, 403], HttpErrorKind::Account, ERRORS),
     // The code is the one of any wrong value, and the words are those that its users report: "… the sender you used … is not valid. Validate your sender or authenticate your domain".
-    words(&[400], "sender", HttpErrorKind::Sender, SEND),
-    codes(&["invalid_parameter", "missing_parameter", "out_of_range"], HttpErrorKind::Message, ERRORS),
-    codes(&["duplicate_parameter", "duplicate_request"], HttpErrorKind::Message, ERRORS),
-    codes(&["bad_request", "unprocessable_entity"], HttpErrorKind::Message, ERRORS),
-    status(&[413], HttpErrorKind::Message, ERRORS),
-    status(&[429], HttpErrorKind::Rate, ERRORS),
-    status(&[500], HttpErrorKind::Busy, ERRORS),
+    on_text(&[400], "sender", HttpErrorKind::Sender, SEND),
+    on_code(&["invalid_parameter", "missing_parameter", "out_of_range"], HttpErrorKind::Message, ERRORS),
+    on_code(&["duplicate_parameter", "duplicate_request"], HttpErrorKind::Message, ERRORS),
+    on_code(&["bad_request", "unprocessable_entity"], HttpErrorKind::Message, ERRORS),
+    on_status(&[413], HttpErrorKind::Message, ERRORS),
+    on_status(&[429], HttpErrorKind::RateLimit, ERRORS),
+    on_status(&[500], HttpErrorKind::ServerError, ERRORS),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Reason { code, message }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(ErrorBody { code, message }) = response.json_object() else {
+        return response.status_error();
     };
-    let error = rules::read(RULES, answer, &[Said { code: &code, text: &message, ..Said::default() }]);
+    let error = rules::classify(RULES, response, &[ApiError { code: &code, text: &message, ..ApiError::default() }]);
     // The header comes with other answers too.
     match error.kind() {
-        HttpErrorKind::Rate => error.with_retry_after(reset(answer)),
+        HttpErrorKind::RateLimit => error.with_retry_after(reset(response)),
         _ => error,
     }
 }
 
 /// Seconds from now (<https://developers.brevo.com/docs/limit-headers>).
-fn reset(answer: &Answer) -> Option<Duration> {
-    answer.wait(answer.header("x-sib-ratelimit-reset")?)
+fn reset(response: &Response) -> Option<Duration> {
+    response.parse_retry_after(response.header("x-sib-ratelimit-reset")?)
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Accepted {
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     message_id: String,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     message_ids: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct Reason {
+struct ErrorBody {
     /// Not always there (<https://github.com/getbrevo/brevo-node>, `ErrorModel`).
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     code: String,
     message: String,
 }
 
-impl Reason {
+impl ErrorBody {
     /// `Email for the idempotency key has already been processed`.
     fn is_repetition(&self) -> bool {
         self.code == "duplicate_parameter" && self.message.to_ascii_lowercase().contains("idempotency")
@@ -299,14 +300,14 @@ impl Reason {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Mail<'a> {
-    sender: Person<'a>,
-    to: Vec<Person<'a>>,
+    sender: JsonMailbox<'a>,
+    to: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<Person<'a>>,
+    cc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<Person<'a>>,
+    bcc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Person<'a>>,
+    reply_to: Option<JsonMailbox<'a>>,
     subject: &'a str,
     html_content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -327,7 +328,7 @@ struct File<'a> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

@@ -7,11 +7,12 @@ use postrider_transport::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::json::{Person, base64, check_addresses, list, receipt, text};
-use super::rules::{self, Rule, Said, codes, status};
-use crate::config::env;
+use super::json::{JsonMailbox, base64, lenient_list, lenient_string, receipt_with_id};
+use super::recipients::check_ascii_addresses;
+use super::rules::{self, ApiError, Rule, on_code, on_status};
+use crate::config::read_env;
 use crate::fields::custom_headers;
-use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
 /// MailerSend, by its API v1.
 ///
@@ -20,7 +21,7 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// subject or its bodies is refused. Custom headers and List-Unsubscribe need one of its larger plans. Its bulk call answers before
 /// it looks at the messages, and is not used.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
 /// | 202 in its own form | accepted, under the `X-Message-Id`, save for the recipients that a warning `SOME_SUPPRESSED` names: refused for good |
 /// | 202 with `X-Message-Id` and a warning that cannot be read | accepted; the reply says that who is suppressed is not known |
@@ -32,8 +33,8 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | 422 with `#MS42205`, `#MS42208` to `#MS42211` | [`Message`](HttpErrorKind::Message) |
 /// | 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
 /// | 429 with `#MS42901`, or without requests left for the day | [`Quota`](HttpErrorKind::Quota), until midnight in UTC |
-/// | any other 429 | [`Rate`](HttpErrorKind::Rate), until `Retry-After` |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
+/// | any other 429 | [`RateLimit`](HttpErrorKind::RateLimit), until `Retry-After` |
+/// | 500 in its own form | [`ServerError`](HttpErrorKind::ServerError) |
 /// | 421 | [`Unavailable`](HttpErrorKind::Unavailable): maintenance |
 #[derive(Debug, Clone)]
 pub struct MailerSend {
@@ -54,7 +55,7 @@ impl MailerSend {
     /// # Errors
     /// When it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("MAILERSEND_API_KEY")?)
+        Self::new(read_env("MAILERSEND_API_KEY")?)
     }
 }
 
@@ -95,7 +96,7 @@ impl Provider for MailerSend {
         Fields::check(email)?;
         Fields::check_to(email)?;
         Fields::check_one_reply_to(email)?;
-        check_addresses(email)?;
+        check_ascii_addresses(email)?;
         check_recipients(email)?;
         if !email.metadata().is_empty() {
             return Err(Unsupported::new("metadata"));
@@ -134,16 +135,16 @@ impl Provider for MailerSend {
         }
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let mail = Mail {
-            from: Person::from(email.from()),
+            from: JsonMailbox::from(email.from()),
             to: people(fields.to),
             cc: people(fields.cc),
             bcc: people(fields.bcc),
-            reply_to: fields.reply_to.first().copied().map(Person::from),
+            reply_to: fields.reply_to.first().copied().map(JsonMailbox::from),
             subject: email.subject(),
             text: email.text(),
             html: email.html(),
@@ -153,30 +154,30 @@ impl Provider for MailerSend {
             // Its own field, in place of the two headers.
             list_unsubscribe: email.list_unsubscribe().map(|list| list.header_value()),
         };
-        Request::of_json("/v1/email", &mail)
+        Request::json("/v1/email", &mail)
     }
 
-    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() != 202 {
-            return Err(refusal(answer).into());
+    fn parse_response(&self, outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() != 202 {
+            return Err(parse_error(response).into());
         }
         // With nothing to warn of there is no body.
-        let warned = answer.object::<Warned>();
+        let warned = response.json_object::<Warned>();
         if let Ok(warned) = &warned
             && warned.warnings.iter().any(|warning| warning.kind == "ALL_SUPPRESSED")
         {
-            let error = answer.error(HttpErrorKind::Recipient, "every recipient is on a suppression list");
+            let error = response.error(HttpErrorKind::Recipient, "every recipient is on a suppression list");
             return Err(Failure::from(error.with_code("ALL_SUPPRESSED")).with_refused(warned.refused(outgoing)));
         }
-        let id = answer.header("x-message-id").unwrap_or_default();
-        let receipt = receipt(id);
+        let id = response.header("x-message-id").unwrap_or_default();
+        let receipt = receipt_with_id(id);
         Ok(match warned {
-            Ok(warned) => receipt.with_refused(warned.refused(outgoing)).with_reply(answer.text()),
-            Err(_) if answer.is_empty() => receipt,
+            Ok(warned) => receipt.with_refused(warned.refused(outgoing)).with_reply(response.text()),
+            Err(_) if response.is_empty() => receipt,
             // Neither the id nor the body is MailerSend's.
             Err(unreadable) if id.is_empty() => return Err(unreadable.into()),
             // It has an id, so that to send it again would surely send it twice. Who is suppressed gets no mail either way.
-            Err(_) => receipt.with_reply(format!("accepted; who is suppressed is not known: {}", answer.text())),
+            Err(_) => receipt.with_reply(format!("accepted; who is suppressed is not known: {}", response.text())),
         })
     }
 }
@@ -195,26 +196,26 @@ fn check_recipients(email: &Email) -> Result<(), Unsupported> {
     Ok(())
 }
 
-fn refusal(answer: &Answer) -> HttpError {
-    if answer.status() == 421 {
-        return answer.error(HttpErrorKind::Unavailable, "it is being maintained");
+fn parse_error(response: &Response) -> HttpError {
+    if response.status() == 421 {
+        return response.error(HttpErrorKind::Unavailable, "it is being maintained");
     }
-    let Ok(reason) = answer.object::<Reason>() else {
-        return answer.refusal();
+    let Ok(reason) = response.json_object::<ErrorBody>() else {
+        return response.status_error();
     };
     let reasons = reason.reasons();
     let said: Vec<_> = reasons
         .iter()
-        .map(|&(field, text)| Said { status: None, code: code(text).unwrap_or_default(), field, text })
+        .map(|&(field, text)| ApiError { status: None, code: code(text).unwrap_or_default(), field, text })
         .collect();
-    let error = rules::read(RULES, answer, &said);
+    let error = rules::classify(RULES, response, &said);
     // Which limit it is, the code says, or a header that comes with other answers too.
-    let of_the_day = said.iter().any(|one| one.code == DAILY) || answer.header("x-apiquota-remaining") == Some("0");
-    if answer.status() != 429 || !of_the_day {
+    let of_the_day = said.iter().any(|one| one.code == DAILY) || response.header("x-apiquota-remaining") == Some("0");
+    if response.status() != 429 || !of_the_day {
         return error;
     }
-    let quota = answer.error(HttpErrorKind::Quota, error.text().to_owned());
-    let quota = quota.with_retry_after(Some(answer.until_midnight()));
+    let quota = response.error(HttpErrorKind::Quota, error.text().to_owned());
+    let quota = quota.with_retry_after(Some(response.until_midnight()));
     match error.code() {
         Some(code) => quota.with_code(code),
         None => quota,
@@ -228,17 +229,17 @@ const STATUSES: &str = "https://developers.mailersend.com/general.html";
 const DAILY: &str = "MS42901";
 
 const RULES: &[Rule] = &[
-    codes(&["MS42204", "MS42222"], HttpErrorKind::Quota, CODES),
-    codes(&["MS42216", "MS42225", "MS42226"], HttpErrorKind::Account, CODES),
-    codes(&["MS42207"], HttpErrorKind::Sender, CODES),
-    codes(&["MS42208"], HttpErrorKind::Sender, CODES).about("from"),
-    codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("to."),
-    codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("cc."),
-    codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("bcc."),
-    codes(&["MS42205", "MS42208", "MS42209", "MS42210", "MS42211"], HttpErrorKind::Message, CODES),
-    status(&[401, 403, 404, 405], HttpErrorKind::Account, STATUSES),
-    status(&[429], HttpErrorKind::Rate, STATUSES),
-    status(&[500], HttpErrorKind::Busy, STATUSES),
+    on_code(&["MS42204", "MS42222"], HttpErrorKind::Quota, CODES),
+    on_code(&["MS42216", "MS42225", "MS42226"], HttpErrorKind::Account, CODES),
+    on_code(&["MS42207"], HttpErrorKind::Sender, CODES),
+    on_code(&["MS42208"], HttpErrorKind::Sender, CODES).with_field("from"),
+    on_code(&["MS42208"], HttpErrorKind::Recipient, CODES).with_field("to."),
+    on_code(&["MS42208"], HttpErrorKind::Recipient, CODES).with_field("cc."),
+    on_code(&["MS42208"], HttpErrorKind::Recipient, CODES).with_field("bcc."),
+    on_code(&["MS42205", "MS42208", "MS42209", "MS42210", "MS42211"], HttpErrorKind::Message, CODES),
+    on_status(&[401, 403, 404, 405], HttpErrorKind::Account, STATUSES),
+    on_status(&[429], HttpErrorKind::RateLimit, STATUSES),
+    on_status(&[500], HttpErrorKind::ServerError, STATUSES),
 ];
 
 /// `MS42207` in `… must be verified in your account to send emails. #MS42207`.
@@ -249,14 +250,14 @@ fn code(text: &str) -> Option<&str> {
 }
 
 #[derive(Deserialize)]
-struct Reason {
-    #[serde(default, deserialize_with = "text")]
+struct ErrorBody {
+    #[serde(default, deserialize_with = "lenient_string")]
     message: String,
     #[serde(default)]
     errors: serde_json::Value,
 }
 
-impl Reason {
+impl ErrorBody {
     /// What is wrong, with the field that it is wrong with; the message itself only where there is nothing more exact.
     fn reasons(&self) -> Vec<(&str, &str)> {
         let fields = self.errors.as_object().into_iter().flatten();
@@ -273,22 +274,22 @@ impl Reason {
 
 #[derive(Deserialize)]
 struct Warned {
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     warnings: Vec<Warning>,
 }
 
 #[derive(Deserialize)]
 struct Warning {
-    #[serde(rename = "type", default, deserialize_with = "text")]
+    #[serde(rename = "type", default, deserialize_with = "lenient_string")]
     kind: String,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     recipients: Vec<Suppressed>,
 }
 
 #[derive(Deserialize)]
 struct Suppressed {
     email: String,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     reasons: Vec<String>,
 }
 
@@ -307,14 +308,14 @@ impl Warned {
 
 #[derive(Serialize)]
 struct Mail<'a> {
-    from: Person<'a>,
-    to: Vec<Person<'a>>,
+    from: JsonMailbox<'a>,
+    to: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<Person<'a>>,
+    cc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<Person<'a>>,
+    bcc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Person<'a>>,
+    reply_to: Option<JsonMailbox<'a>>,
     subject: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -359,7 +360,7 @@ struct Named<'a> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

@@ -1,6 +1,6 @@
 //! Mailjet: <https://dev.mailjet.com/email/guides/send-api-v31/>.
 
-mod answers;
+mod response;
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,10 @@ use http::header::AUTHORIZATION;
 use postrider_transport::{Attachment, Email, Failure, Mailbox, Outgoing, Receipt, Scope, Unsupported};
 use serde::Serialize;
 
-use super::json::{base64, check_addresses, join};
-use crate::config::env;
-use crate::{Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, Provider, ProviderUrl, Request, Secret};
+use super::json::{base64, join_values};
+use super::recipients::check_ascii_addresses;
+use crate::config::read_env;
+use crate::{BatchLimits, BatchOutcome, Fields, HttpConfigError, Provider, ProviderUrl, Request, Response, Secret};
 
 /// Mailjet, by its Send API v3.1.
 ///
@@ -20,15 +21,15 @@ use crate::{Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, Provider
 ///
 /// Each message has a status of its own in the answer, whatever the status of the answer as a whole.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
 /// | status `success` | accepted; the id is the `MessageID` of the first recipient |
 /// | `send-0008`, `mj-0013` for `From` | [`Sender`](crate::HttpErrorKind::Sender) |
 /// | `mj-0001`, `mj-0015`, `send-0006`, `send-0007`; 401 | [`Account`](crate::HttpErrorKind::Account) |
 /// | `mj-0013` for recipients | [`Recipient`](crate::HttpErrorKind::Recipient) |
 /// | `mj-0002` to `mj-0004`, `mj-0006`, `mj-0011`, other `mj-0013`, `send-0003`, `send-0011`, `send-0015`; 413 | [`Message`](crate::HttpErrorKind::Message) |
-/// | 429 | [`Rate`](crate::HttpErrorKind::Rate) |
-/// | 500 in its own form | [`Busy`](crate::HttpErrorKind::Busy); in a batch [`NoAnswer`](crate::HttpErrorKind::NoAnswer), since some may have been accepted |
+/// | 429 | [`RateLimit`](crate::HttpErrorKind::RateLimit) |
+/// | 500 in its own form | [`ServerError`](crate::HttpErrorKind::ServerError); in a batch [`NoResponse`](crate::HttpErrorKind::NoResponse), since some may have been accepted |
 #[derive(Debug, Clone)]
 pub struct Mailjet {
     keys: Secret,
@@ -50,7 +51,7 @@ impl Mailjet {
     /// # Errors
     /// When one is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("MJ_APIKEY_PUBLIC")?, env("MJ_APIKEY_PRIVATE")?)
+        Self::new(read_env("MJ_APIKEY_PUBLIC")?, read_env("MJ_APIKEY_PRIVATE")?)
     }
 
     /// By the servers in the United States, for accounts that were moved there. In a URL: `region=us`.
@@ -69,7 +70,7 @@ impl Mailjet {
 
     /// The messages, each already JSON, in one request.
     fn send<'a>(&self, messages: impl Iterator<Item = &'a [u8]> + Clone) -> Request {
-        Request::json("/v3.1/send", join(OPEN, messages, self.close()))
+        Request::json_bytes("/v3.1/send", join_values(OPEN, messages, self.close()))
     }
 
     fn close(&self) -> &'static str {
@@ -132,7 +133,7 @@ impl Provider for Mailjet {
         Fields::check_to(email)?;
         Fields::check_unique_headers(email)?;
         Fields::check_one_reply_to(email)?;
-        check_addresses(email)?;
+        check_ascii_addresses(email)?;
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 50 recipients"));
         }
@@ -162,21 +163,21 @@ impl Provider for Mailjet {
         Ok(())
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let files = |inline| {
             email.attachments().iter().filter(|file| is_inline(file) == inline).map(File::from).collect::<Vec<_>>()
         };
         let unwritable = |_| Failure::permanent(Scope::Message, "the message has no form in JSON");
         let payload = Some(email.metadata()).filter(|metadata| !metadata.is_empty()).map(serde_json::to_string);
         let message = Message {
-            from: Person::from(email.from()),
+            from: JsonMailbox::from(email.from()),
             to: people(fields.to),
             cc: people(fields.cc),
             bcc: people(fields.bcc),
-            reply_to: fields.reply_to.first().copied().map(Person::from),
+            reply_to: fields.reply_to.first().copied().map(JsonMailbox::from),
             subject: email.subject(),
             text_part: email.text(),
             html_part: email.html(),
@@ -191,23 +192,23 @@ impl Provider for Mailjet {
         Ok(self.send([message.as_slice()].into_iter()))
     }
 
-    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        answers::receipt(outgoing, answer)
+    fn parse_response(&self, outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        response::parse_response(outgoing, response)
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
-        Some(BatchLimits { messages: MAX_ELEMENTS, octets: MAX_ATTACHMENTS })
+        Some(BatchLimits::new(MAX_ELEMENTS, MAX_ATTACHMENTS))
     }
 
-    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+    fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
         self.send(batch.iter().map(|(_, request)| {
             let body = request.body();
             &body[OPEN.len()..body.len() - self.close().len()]
         }))
     }
 
-    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
-        answers::batch_receipts(batch, answer)
+    fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
+        response::parse_batch_response(batch, response)
     }
 }
 
@@ -218,14 +219,14 @@ fn is_inline(file: &Attachment) -> bool {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Message<'a> {
-    from: Person<'a>,
-    to: Vec<Person<'a>>,
+    from: JsonMailbox<'a>,
+    to: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<Person<'a>>,
+    cc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<Person<'a>>,
+    bcc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Person<'a>>,
+    reply_to: Option<JsonMailbox<'a>>,
     subject: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text_part: Option<&'a str>,
@@ -247,13 +248,13 @@ struct Message<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Person<'a> {
+struct JsonMailbox<'a> {
     email: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
 }
 
-impl<'a> From<&'a Mailbox> for Person<'a> {
+impl<'a> From<&'a Mailbox> for JsonMailbox<'a> {
     fn from(mailbox: &'a Mailbox) -> Self {
         Self { email: mailbox.address().as_str(), name: mailbox.name() }
     }

@@ -8,13 +8,14 @@ use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsuppo
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::json::{Person, base64, check_addresses, join, list, receipt};
-use super::rules::{self, Rule, Said, status, words};
-use crate::config::env;
-use crate::encoded::mailbox;
+use super::json::{JsonMailbox, base64, join_values, lenient_list, receipt_with_id};
+use super::recipients::check_ascii_addresses;
+use super::rules::{self, ApiError, Rule, on_status, on_text};
+use crate::config::read_env;
+use crate::encoded_word::encode_mailbox;
 use crate::{
-    Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl,
-    Request, Secret,
+    BatchLimits, BatchOutcome, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request,
+    Response, Secret,
 };
 
 /// Mailtrap, by its Email Sending API.
@@ -22,14 +23,14 @@ use crate::{
 /// A tag becomes the category and metadata custom variables. Several addresses for answers go into a header of their own. Mailtrap writes
 /// the Message-ID itself.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
 /// | 200, but for `success: false` | accepted; the id is the first of `message_ids`, which has one for each recipient |
 /// | 403 about a domain, 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
 /// | 400 | [`Message`](HttpErrorKind::Message) |
 /// | 401, other 403 | [`Account`](HttpErrorKind::Account) |
-/// | 429 | [`Rate`](HttpErrorKind::Rate), or [`Quota`](HttpErrorKind::Quota) where it speaks of the plan |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy); in a batch [`NoAnswer`](HttpErrorKind::NoAnswer), since some may have been accepted |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit), or [`Quota`](HttpErrorKind::Quota) where it speaks of the plan |
+/// | 500 in its own form | [`ServerError`](HttpErrorKind::ServerError); in a batch [`NoResponse`](HttpErrorKind::NoResponse), since some may have been accepted |
 ///
 /// A batch is answered by 200 although some of its messages failed, and why stands there in prose only. These are asked for again, each
 /// alone, so that the status tells.
@@ -62,7 +63,7 @@ impl Mailtrap {
     /// # Errors
     /// When it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("MAILTRAP_API_KEY")?)
+        Self::new(read_env("MAILTRAP_API_KEY")?)
     }
 
     /// By the stream for promotional mail. In a URL: `stream=bulk`.
@@ -94,7 +95,7 @@ const MAX_RECIPIENTS: usize = 1000;
 const MAX_VARIABLES: usize = 1000;
 
 /// What fits into one batch.
-const BATCH: BatchLimits = BatchLimits { messages: 500, octets: 50_000_000 };
+const BATCH: BatchLimits = BatchLimits::new(500, 50_000_000);
 
 impl Provider for Mailtrap {
     const NAME: &'static str = "mailtrap";
@@ -129,7 +130,7 @@ impl Provider for Mailtrap {
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
         Fields::check(email)?;
         Fields::check_unique_headers(email)?;
-        check_addresses(email)?;
+        check_ascii_addresses(email)?;
         if [email.to(), email.cc(), email.bcc()].iter().any(|field| field.len() > MAX_RECIPIENTS) {
             return Err(Unsupported::new("more than 1000 recipients in a field"));
         }
@@ -145,23 +146,23 @@ impl Provider for Mailtrap {
         Ok(())
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
-        let fields = Fields::of(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let fields = Fields::new(outgoing)?;
+        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let mut headers: BTreeMap<_, _> = fields.headers.into_iter().collect();
         let reply_to = match fields.reply_to.as_slice() {
             [] => None,
-            [one] => Some(Person::from(*one)),
+            [one] => Some(JsonMailbox::from(*one)),
             // The field has room for one.
             several => {
-                let list = several.iter().map(|one| mailbox(one)).collect::<Vec<_>>().join(", ");
+                let list = several.iter().map(|one| encode_mailbox(one)).collect::<Vec<_>>().join(", ");
                 headers.insert("Reply-To", list);
                 None
             }
         };
         let mail = Mail {
-            from: Person::from(email.from()),
+            from: JsonMailbox::from(email.from()),
             to: people(fields.to),
             cc: people(fields.cc),
             bcc: people(fields.bcc),
@@ -174,49 +175,49 @@ impl Provider for Mailtrap {
             category: email.tags().first().map(String::as_str),
             custom_variables: email.metadata(),
         };
-        Request::of_json(self.path("send"), &mail)
+        Request::json(self.path("send"), &mail)
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() != 200 {
-            return Err(refusal(answer).into());
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() != 200 {
+            return Err(parse_error(response).into());
         }
-        let sent: Sent = answer.object()?;
+        let sent: Sent = response.json_object()?;
         if !sent.is_success() {
-            return Err(answer.error(HttpErrorKind::NoAnswer, "it reports a failure as a success").into());
+            return Err(response.error(HttpErrorKind::NoResponse, "it reports a failure as a success").into());
         }
-        Ok(sent.receipt().with_reply(answer.text()))
+        Ok(sent.receipt().with_reply(response.text()))
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
         Some(BATCH)
     }
 
-    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+    fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
         let messages = batch.iter().map(|(_, request)| request.body().as_ref());
-        Request::json(self.path("batch"), join(r#"{"requests":["#, messages, "]}"))
+        Request::json_bytes(self.path("batch"), join_values(r#"{"requests":["#, messages, "]}"))
     }
 
-    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
-        let in_doubt = |error: &HttpError| BatchOutcome::all(batch.len(), error);
-        if answer.status() != 200 {
-            let error = refusal(answer);
+    fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
+        let in_doubt = |error: &HttpError| BatchOutcome::same_error(batch.len(), error);
+        if response.status() != 200 {
+            let error = parse_error(response);
             return match error.kind() {
-                HttpErrorKind::Message => BatchOutcome::OneByOne,
-                HttpErrorKind::Busy => {
+                HttpErrorKind::Message => BatchOutcome::SendEach,
+                HttpErrorKind::ServerError => {
                     let text = "it is not known which messages were accepted";
-                    in_doubt(&answer.error(HttpErrorKind::NoAnswer, text))
+                    in_doubt(&response.error(HttpErrorKind::NoResponse, text))
                 }
-                _ => BatchOutcome::all(batch.len(), &error),
+                _ => BatchOutcome::same_error(batch.len(), &error),
             };
         }
-        match answer.object::<Batch>() {
-            Ok(Batch { responses }) if responses.len() == batch.len() => {
-                BatchOutcome::Taken(responses.iter().map(|sent| sent.is_success().then(|| sent.receipt())).collect())
-            }
+        match response.json_object::<Batch>() {
+            Ok(Batch { responses }) if responses.len() == batch.len() => BatchOutcome::PartlyAccepted(
+                responses.iter().map(|sent| sent.is_success().then(|| sent.receipt())).collect(),
+            ),
             Ok(_) => {
                 let text = "it did not answer for each message of a batch";
-                in_doubt(&answer.error(HttpErrorKind::NoAnswer, text))
+                in_doubt(&response.error(HttpErrorKind::NoResponse, text))
             }
             Err(unreadable) => in_doubt(&unreadable),
         }
@@ -230,24 +231,24 @@ const DOMAINS: &str = "https://help.mailtrap.io/article/40-mailtrap-sending-faqs
 
 /// Its errors have no codes: the status, and a few texts that the specification shows.
 const RULES: &[Rule] = &[
-    words(&[403], "domain", HttpErrorKind::Sender, DOMAINS),
-    words(&[400], "'from' address is", HttpErrorKind::Sender, SPEC),
-    words(&[400], "is required", HttpErrorKind::Message, SPEC),
-    words(&[400], "must specify either text or html body", HttpErrorKind::Message, SPEC),
-    status(&[401, 403], HttpErrorKind::Account, SPEC),
+    on_text(&[403], "domain", HttpErrorKind::Sender, DOMAINS),
+    on_text(&[400], "'from' address is", HttpErrorKind::Sender, SPEC),
+    on_text(&[400], "is required", HttpErrorKind::Message, SPEC),
+    on_text(&[400], "must specify either text or html body", HttpErrorKind::Message, SPEC),
+    on_status(&[401, 403], HttpErrorKind::Account, SPEC),
     // "Billing plan limit exhausted or sandbox rate limit exceeded (see the response for details)."
-    words(&[429], "per second", HttpErrorKind::Rate, SANDBOX),
-    words(&[429], "plan", HttpErrorKind::Quota, SANDBOX),
-    status(&[429], HttpErrorKind::Rate, SANDBOX),
-    status(&[500], HttpErrorKind::Busy, SPEC),
+    on_text(&[429], "per second", HttpErrorKind::RateLimit, SANDBOX),
+    on_text(&[429], "plan", HttpErrorKind::Quota, SANDBOX),
+    on_status(&[429], HttpErrorKind::RateLimit, SANDBOX),
+    on_status(&[500], HttpErrorKind::ServerError, SPEC),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Errors { errors }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(Errors { errors }) = response.json_object() else {
+        return response.status_error();
     };
-    let said: Vec<_> = errors.iter().map(|text| Said { text, ..Said::default() }).collect();
-    rules::read(RULES, answer, &said)
+    let said: Vec<_> = errors.iter().map(|text| ApiError { text, ..ApiError::default() }).collect();
+    rules::classify(RULES, response, &said)
 }
 
 #[derive(Deserialize)]
@@ -258,9 +259,9 @@ struct Errors {
 #[derive(Deserialize)]
 struct Sent {
     success: Option<bool>,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     message_ids: Vec<Value>,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     errors: Vec<Value>,
 }
 
@@ -272,7 +273,7 @@ impl Sent {
 
     fn receipt(&self) -> Receipt {
         let id = self.message_ids.first().map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
-        receipt(&id.unwrap_or_default())
+        receipt_with_id(&id.unwrap_or_default())
     }
 }
 
@@ -283,15 +284,15 @@ struct Batch {
 
 #[derive(Serialize)]
 struct Mail<'a> {
-    from: Person<'a>,
+    from: JsonMailbox<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    to: Vec<Person<'a>>,
+    to: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<Person<'a>>,
+    cc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<Person<'a>>,
+    bcc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Person<'a>>,
+    reply_to: Option<JsonMailbox<'a>>,
     subject: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -333,7 +334,7 @@ impl<'a> From<&'a Attachment> for File<'a> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

@@ -8,18 +8,19 @@ use postrider_transport::{Attachment, Class, Email, Failure, Mailbox, Outgoing, 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::json::{array, base64, named, receipt, size, text, written};
-use super::rules::{self, Rule, Said, codes, status, words};
+use super::json::{base64, encoded_size, format_mailbox, join_bodies, lenient_string, receipt_with_id};
+use super::recipients::find_named_recipients;
+use super::rules::{self, ApiError, Rule, on_code, on_status, on_text};
 use super::{BatchLimits, BatchOutcome};
-use crate::config::env;
-use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use crate::config::read_env;
+use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
 /// Postmark, by its Email API.
 ///
 /// A mail has one tag at the most. The Message-ID is the delivery's own. Some endings of file names Postmark does not take; it
 /// refuses the message then.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
 /// | 200 with the code 0 or none | accepted, by all but the inactive recipients whom its message names |
 /// | code 300 about From, 400, 401, 412 | [`Sender`](HttpErrorKind::Sender) |
@@ -27,9 +28,9 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | code 406 | [`Recipient`](HttpErrorKind::Recipient); **in doubt** where it names some recipients only |
 /// | code 10, 409, 413, 422, 1235, 1236, 1480 | [`Account`](HttpErrorKind::Account) |
 /// | code 405: no credits are left | [`Quota`](HttpErrorKind::Quota) |
-/// | status or code 429 | [`Rate`](HttpErrorKind::Rate) |
+/// | status or code 429 | [`RateLimit`](HttpErrorKind::RateLimit) |
 /// | code 100, status 503 | [`Unavailable`](HttpErrorKind::Unavailable) |
-/// | status 500 | [`NoAnswer`](HttpErrorKind::NoAnswer), since Postmark says that the message is lost "in most cases" |
+/// | status 500 | [`NoResponse`](HttpErrorKind::NoResponse), since Postmark says that the message is lost "in most cases" |
 ///
 /// The codes are those of <https://postmarkapp.com/developer/api/overview#error-codes>; a few of them are in its older editions only.
 ///
@@ -56,7 +57,7 @@ impl Postmark {
     /// # Errors
     /// When it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("POSTMARK_SERVER_TOKEN")?)
+        Self::new(read_env("POSTMARK_SERVER_TOKEN")?)
     }
 
     /// By this message stream, in place of the server's transactional one (`outbound`). In a URL: `stream=broadcast`.
@@ -116,7 +117,7 @@ impl Provider for Postmark {
         let body = |body: Option<&str>| body.map_or(0, str::len);
         let what = if email.recipient_addresses().len() > MAX_RECIPIENTS {
             "more than 50 recipients"
-        } else if units(&written(email.from())) > MAX_FROM {
+        } else if units(&format_mailbox(email.from())) > MAX_FROM {
             "a sender of more than 255 characters"
         } else if units(email.subject()) > MAX_SUBJECT {
             "a subject of more than 2000 characters"
@@ -128,7 +129,7 @@ impl Provider for Postmark {
             "two keys of metadata that differ in the case of their letters only"
         } else if email.metadata().iter().any(|pair| units(pair.0) > key || units(pair.1) > value) {
             "metadata with a key of more than 20 or a value of more than 80 characters"
-        } else if body(email.text()) > MAX_BODY || body(email.html()) > MAX_BODY || size(email) > MAX_SIZE {
+        } else if body(email.text()) > MAX_BODY || body(email.html()) > MAX_BODY || encoded_size(email) > MAX_SIZE {
             "a mail of more than 10 MB, or a body of more than 5 MB"
         } else {
             return Ok(());
@@ -136,15 +137,15 @@ impl Provider for Postmark {
         Err(Unsupported::new(what))
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
-        let fields = Fields::of(outgoing)?;
+        let fields = Fields::new(outgoing)?;
         let mut headers: Vec<_> = fields.headers.into_iter().map(|(name, value)| Header { name, value }).collect();
         headers.push(Header { name: "Message-ID", value: outgoing.message_id() });
         // Without it, Postmark writes a Message-ID of its own.
         headers.push(Header { name: "X-PM-KeepID", value: "true".to_owned() });
         let mail = Mail {
-            from: written(email.from()),
+            from: format_mailbox(email.from()),
             to: list(fields.to),
             cc: list(fields.cc),
             bcc: list(fields.bcc),
@@ -158,54 +159,54 @@ impl Provider for Postmark {
             attachments: email.attachments().iter().map(File::from).collect(),
             message_stream: self.stream.as_deref(),
         };
-        Ok(accepting_json(Request::of_json("/email", &mail)?))
+        Ok(accepting_json(Request::json("/email", &mail)?))
     }
 
-    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() == 200 {
-            return read(outgoing, answer, answer.json()?);
+    fn parse_response(&self, outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() == 200 {
+            return read(outgoing, response, response.json()?);
         }
-        match answer.object::<Reason>() {
-            Ok(said) if !said.error_code.is_empty() => Err(refusal(outgoing, answer, &said, answer.text())),
-            _ => Err(unsaid(answer).into()),
+        match response.json_object::<ErrorBody>() {
+            Ok(said) if !said.error_code.is_empty() => Err(parse_error(outgoing, response, &said, response.text())),
+            _ => Err(unsaid(response).into()),
         }
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
-        Some(BatchLimits { messages: 500, octets: 50_000_000 })
+        Some(BatchLimits::new(500, 50_000_000))
     }
 
-    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
-        accepting_json(Request::json("/email/batch", array(batch)))
+    fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+        accepting_json(Request::json_bytes("/email/batch", join_bodies(batch)))
     }
 
-    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
-        if answer.status() != 200 {
-            return refused_batch(batch.len(), answer);
+    fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
+        if response.status() != 200 {
+            return refused_batch(batch.len(), response);
         }
-        match answer.json::<Vec<Value>>() {
-            Ok(items) if items.len() == batch.len() => BatchOutcome::Each(
-                batch.iter().zip(items).map(|(outgoing, item)| read(outgoing, answer, item)).collect(),
+        match response.json::<Vec<Value>>() {
+            Ok(items) if items.len() == batch.len() => BatchOutcome::Results(
+                batch.iter().zip(items).map(|(outgoing, item)| read(outgoing, response, item)).collect(),
             ),
             Ok(_) => {
-                let error = answer.error(HttpErrorKind::NoAnswer, "it did not answer for each message of a batch");
-                BatchOutcome::all(batch.len(), &error)
+                let error = response.error(HttpErrorKind::NoResponse, "it did not answer for each message of a batch");
+                BatchOutcome::same_error(batch.len(), &error)
             }
-            Err(error) => BatchOutcome::all(batch.len(), &error),
+            Err(error) => BatchOutcome::same_error(batch.len(), &error),
         }
     }
 }
 
 /// What Postmark says of one message.
-fn read(outgoing: &Outgoing<Email>, answer: &Answer, item: Value) -> Result<Receipt, Failure> {
+fn read(outgoing: &Outgoing<Email>, response: &Response, item: Value) -> Result<Receipt, Failure> {
     let reply = item.to_string();
-    let unreadable = || answer.strange();
+    let unreadable = || response.unexpected_body();
     if !item.is_object() {
         return Err(unreadable().into());
     }
-    let said: Reason = serde_json::from_value(item).map_err(|_| unreadable())?;
+    let said: ErrorBody = serde_json::from_value(item).map_err(|_| unreadable())?;
     if !matches!(said.error_code.as_str(), "" | "0") {
-        return Err(refusal(outgoing, answer, &said, reply));
+        return Err(parse_error(outgoing, response, &said, reply));
     }
     // A mail that is accepted with a delay has no code (<https://github.com/anymail/django-anymail/issues/392>). With neither code nor id
     // it is not Postmark's.
@@ -215,9 +216,9 @@ fn read(outgoing: &Outgoing<Email>, answer: &Answer, item: Value) -> Result<Rece
     let refused = inactive(outgoing, &said.message);
     if refused.len() == outgoing.recipients().len() {
         let error = HttpError::new(HttpErrorKind::Recipient, Postmark::NAME, said.message);
-        return Err(error.with_answer(answer.status(), reply).into());
+        return Err(error.with_response(response.status(), reply).into());
     }
-    Ok(receipt(&said.message_id).with_reply(reply).with_refused(refused))
+    Ok(receipt_with_id(&said.message_id).with_reply(reply).with_refused(refused))
 }
 
 const CODES: &str = "https://postmarkapp.com/developer/api/overview#error-codes";
@@ -226,63 +227,63 @@ const UNVERIFIED: &str = "https://postmarkapp.com/support/article/troubleshootin
 
 /// By its codes. In a batch each message has one of its own, under a status of success.
 const RULES: &[Rule] = &[
-    words(&[], "'from'", HttpErrorKind::Sender, UNVERIFIED).of(&["300"]),
-    codes(&["300", "402", "403", "410", "411"], HttpErrorKind::Message, CODES),
-    codes(&["400", "401"], HttpErrorKind::Sender, CODES),
+    on_text(&[], "'from'", HttpErrorKind::Sender, UNVERIFIED).with_codes(&["300"]),
+    on_code(&["300", "402", "403", "410", "411"], HttpErrorKind::Message, CODES),
+    on_code(&["400", "401"], HttpErrorKind::Sender, CODES),
     // While the account is pending, only addresses at the From's own domain are taken.
-    codes(&["412"], HttpErrorKind::Sender, CODES),
-    codes(&["406"], HttpErrorKind::Recipient, CODES),
-    codes(&["10", "409", "413", "422", "1235", "1236", "1480"], HttpErrorKind::Account, CODES),
-    codes(&["405"], HttpErrorKind::Quota, CODES),
-    codes(&["429"], HttpErrorKind::Rate, CODES),
-    codes(&["100"], HttpErrorKind::Unavailable, CODES),
-    status(&[429], HttpErrorKind::Rate, STATUSES),
+    on_code(&["412"], HttpErrorKind::Sender, CODES),
+    on_code(&["406"], HttpErrorKind::Recipient, CODES),
+    on_code(&["10", "409", "413", "422", "1235", "1236", "1480"], HttpErrorKind::Account, CODES),
+    on_code(&["405"], HttpErrorKind::Quota, CODES),
+    on_code(&["429"], HttpErrorKind::RateLimit, CODES),
+    on_code(&["100"], HttpErrorKind::Unavailable, CODES),
+    on_status(&[429], HttpErrorKind::RateLimit, STATUSES),
 ];
 
 /// A refusal in Postmark's own form.
-fn refusal(outgoing: &Outgoing<Email>, answer: &Answer, reason: &Reason, reply: String) -> Failure {
-    use HttpErrorKind::{NoAnswer, Recipient};
+fn parse_error(outgoing: &Outgoing<Email>, response: &Response, reason: &ErrorBody, reply: String) -> Failure {
+    use HttpErrorKind::{NoResponse, Recipient};
     let inactive = inactive(outgoing, &reason.message);
     let some = !inactive.is_empty() && inactive.len() < outgoing.recipients().len();
-    let said = reason.said(answer.status());
-    let known = rules::meaning(RULES, answer.status(), &said).map(Rule::kind);
+    let said = reason.said(response.status());
+    let known = rules::find_rule(RULES, response.status(), &said).map(Rule::kind);
     let error = match known {
-        _ if answer.status() >= 500 => answer.error(unsaid(answer).kind(), reason.message.clone()),
+        _ if response.status() >= 500 => response.error(unsaid(response).kind(), reason.message.clone()),
         // It is documented for mails that nobody would get. That it may come with mails that somebody got, nothing rules out.
-        Some(Recipient) if some => answer.error(NoAnswer, reason.message.clone()),
-        _ => rules::read(RULES, answer, &[said]),
+        Some(Recipient) if some => response.error(NoResponse, reason.message.clone()),
+        _ => rules::classify(RULES, response, &[said]),
     };
-    let error = error.with_answer(answer.status(), reply).with_code(&reason.error_code);
+    let error = error.with_response(response.status(), reply).with_code(&reason.error_code);
     Failure::from(error).with_refused(inactive)
 }
 
 /// What a status means by itself.
-fn unsaid(answer: &Answer) -> HttpError {
-    match answer.status() {
-        500 => answer.error(HttpErrorKind::NoAnswer, "it failed inside"),
-        _ => answer.refusal(),
+fn unsaid(response: &Response) -> HttpError {
+    match response.status() {
+        500 => response.error(HttpErrorKind::NoResponse, "it failed inside"),
+        _ => response.status_error(),
     }
 }
 
 /// A batch of which nothing was taken, or nobody knows.
-fn refused_batch(messages: usize, answer: &Answer) -> BatchOutcome {
+fn refused_batch(messages: usize, response: &Response) -> BatchOutcome {
     use HttpErrorKind::{Message, Recipient, Sender};
-    let error = match answer.object::<Reason>() {
-        Ok(reason) if answer.status() < 500 && !reason.error_code.is_empty() => {
-            rules::read(RULES, answer, &[reason.said(answer.status())])
+    let error = match response.json_object::<ErrorBody>() {
+        Ok(reason) if response.status() < 500 && !reason.error_code.is_empty() => {
+            rules::classify(RULES, response, &[reason.said(response.status())])
         }
-        _ => unsaid(answer),
+        _ => unsaid(response),
     };
     match error.kind() {
-        Message | Recipient | Sender => BatchOutcome::OneByOne,
-        _ => BatchOutcome::all(messages, &error),
+        Message | Recipient | Sender => BatchOutcome::SendEach,
+        _ => BatchOutcome::same_error(messages, &error),
     }
 }
 
 /// Those recipients of an attempt whom an answer calls inactive. It names them by address, in lower case, amid prose.
 fn inactive(outgoing: &Outgoing<Email>, message: &str) -> Vec<Refusal> {
     let Some((_, list)) = message.split_once("inactive addresses:") else { return Vec::new() };
-    let inactive = named(outgoing, [list]).into_iter();
+    let inactive = find_named_recipients(outgoing, [list]).into_iter();
     inactive.map(|(recipient, _)| Refusal::new(recipient, Class::Permanent, message)).collect()
 }
 
@@ -293,7 +294,7 @@ fn accepting_json(request: Request) -> Request {
 
 /// Mailboxes in one text.
 fn list<'a>(mailboxes: impl IntoIterator<Item = &'a Mailbox>) -> String {
-    mailboxes.into_iter().map(written).collect::<Vec<_>>().join(", ")
+    mailboxes.into_iter().map(format_mailbox).collect::<Vec<_>>().join(", ")
 }
 
 /// What Postmark takes for an address: <https://postmarkapp.com/support/article/1180-what-does-errorcode-300-mean>.
@@ -311,20 +312,20 @@ fn units(text: &str) -> usize {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Reason {
-    #[serde(default, deserialize_with = "text")]
+struct ErrorBody {
+    #[serde(default, deserialize_with = "lenient_string")]
     error_code: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     message: String,
-    #[serde(rename = "MessageID", default, deserialize_with = "text")]
+    #[serde(rename = "MessageID", default, deserialize_with = "lenient_string")]
     message_id: String,
 }
 
-impl Reason {
+impl ErrorBody {
     /// What Postmark says of one message comes with the status of a request for it, or with that of a batch.
-    fn said(&self, status: u16) -> Said<'_> {
+    fn said(&self, status: u16) -> ApiError<'_> {
         let status = if status == 200 { 422 } else { status };
-        Said { status: Some(status), code: &self.error_code, text: &self.message, ..Said::default() }
+        ApiError { status: Some(status), code: &self.error_code, text: &self.message, ..ApiError::default() }
     }
 }
 
@@ -387,7 +388,7 @@ impl<'a> From<&'a Attachment> for File<'a> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

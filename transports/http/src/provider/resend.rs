@@ -8,28 +8,28 @@ use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsuppo
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::json::{array, base64, receipt, size, text, written};
-use super::rules::{self, Rule, Said, codes, status, words};
+use super::json::{base64, encoded_size, format_mailbox, join_bodies, lenient_string, receipt_with_id};
+use super::rules::{self, ApiError, Rule, on_code, on_status, on_text};
 use super::{BatchLimits, BatchOutcome};
-use crate::config::env;
-use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use crate::config::read_env;
+use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
 /// Resend, by its REST API.
 ///
 /// Resend's tags are pairs. Metadata become such pairs, and a tag becomes one whose value is `true`. Resend writes the Message-ID
 /// itself; what makes a retry known as such is the idempotency key, for 24 hours.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
 /// | 2xx in its own form | accepted, under the `id` |
 /// | 403: `validation_error` about a domain, or about testing emails; `invalid_from_address` | [`Sender`](HttpErrorKind::Sender) |
 /// | 400, 422: `validation_error`, `missing_required_field`, `missing_required_parameter`, `invalid_attachment`, `invalid_parameter` | [`Message`](HttpErrorKind::Message) |
 /// | 451: `security_error` | [`Message`](HttpErrorKind::Message) |
-/// | `concurrent_idempotent_requests`, `invalid_idempotent_request`: an earlier request of this delivery is under way, or was handled with another content | [`NoAnswer`](HttpErrorKind::NoAnswer) |
+/// | `concurrent_idempotent_requests`, `invalid_idempotent_request`: an earlier request of this delivery is under way, or was handled with another content | [`NoResponse`](HttpErrorKind::NoResponse) |
 /// | 401; `validation_error` about the API key; `missing_`, `restricted_`, `invalid_`, `suspended_api_key`, `invalid_permission`, `not_found`, `method_not_allowed` | [`Account`](HttpErrorKind::Account) |
 /// | `daily_quota_exceeded`, `monthly_quota_exceeded` | [`Quota`](HttpErrorKind::Quota) |
-/// | `rate_limit_exceeded` | [`Rate`](HttpErrorKind::Rate) |
-/// | `application_error`, `internal_server_error`, `resource_locked` | [`Busy`](HttpErrorKind::Busy) |
+/// | `rate_limit_exceeded` | [`RateLimit`](HttpErrorKind::RateLimit) |
+/// | `application_error`, `internal_server_error`, `resource_locked` | [`ServerError`](HttpErrorKind::ServerError) |
 /// | `service_unavailable` | [`Unavailable`](HttpErrorKind::Unavailable) |
 ///
 /// The names are those of <https://resend.com/docs/api-reference/errors>.
@@ -61,7 +61,7 @@ impl Resend {
     /// # Errors
     /// When it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("RESEND_API_KEY")?)
+        Self::new(read_env("RESEND_API_KEY")?)
     }
 
     /// Asks for each message alone, under a key of its own: slower, since Resend counts requests, and safe to try again. In a URL:
@@ -120,21 +120,21 @@ impl Provider for Resend {
                 return Err(Unsupported::new("two tags, or a tag and a key of metadata, of the same name"));
             }
         }
-        if size(email) > MAX_SIZE {
+        if encoded_size(email) > MAX_SIZE {
             return Err(Unsupported::new("a mail of more than 40 MB"));
         }
         Ok(())
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
         let mail = Mail {
-            from: written(email.from()),
-            to: fields.to.into_iter().map(written).collect(),
-            cc: fields.cc.into_iter().map(written).collect(),
-            bcc: fields.bcc.into_iter().map(written).collect(),
-            reply_to: fields.reply_to.into_iter().map(written).collect(),
+            from: format_mailbox(email.from()),
+            to: fields.to.into_iter().map(format_mailbox).collect(),
+            cc: fields.cc.into_iter().map(format_mailbox).collect(),
+            bcc: fields.bcc.into_iter().map(format_mailbox).collect(),
+            reply_to: fields.reply_to.into_iter().map(format_mailbox).collect(),
             subject: email.subject(),
             html: email.html(),
             // Where it is missing, Resend makes one out of the HTML.
@@ -143,51 +143,59 @@ impl Provider for Resend {
             attachments: email.attachments().iter().map(File::from).collect(),
             tags: tags(email).collect(),
         };
-        Ok(keyed(Request::of_json("/emails", &mail)?, &outgoing.idempotency_key()))
+        Ok(keyed(Request::json("/emails", &mail)?, &outgoing.idempotency_key()))
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if (200..300).contains(&answer.status()) {
-            let accepted: Accepted = answer.object()?;
-            return if accepted.is_error() { Err(answer.strange().into()) } else { Ok(receipt(&accepted.id)) };
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if (200..300).contains(&response.status()) {
+            let accepted: Accepted = response.json_object()?;
+            return if accepted.is_error() {
+                Err(response.unexpected_body().into())
+            } else {
+                Ok(receipt_with_id(&accepted.id))
+            };
         }
-        Err(refusal(answer).into())
+        Err(parse_error(response).into())
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
         // No limit of size is documented; this is what any gateway takes.
-        self.batches.then_some(BatchLimits { messages: 100, octets: 4_000_000 })
+        self.batches.then_some(BatchLimits::new(100, 4_000_000))
     }
 
     fn is_batchable(&self, outgoing: &Outgoing<Email>) -> bool {
         outgoing.message().attachments().is_empty()
     }
 
-    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
-        let request = keyed(Request::json("/emails/batch", array(batch)), &batch_key(batch));
+    fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+        let request = keyed(Request::json_bytes("/emails/batch", join_bodies(batch)), &batch_key(batch));
         request.with_header(HeaderName::from_static("x-batch-validation"), HeaderValue::from_static("permissive"))
     }
 
-    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
-        use HttpErrorKind::{Busy, Message, NoAnswer, Recipient, Sender};
-        if !(200..300).contains(&answer.status()) {
-            let error = refusal(answer);
-            return match (answer.status(), error.kind()) {
+    fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
+        use HttpErrorKind::{Message, NoResponse, Recipient, Sender, ServerError};
+        if !(200..300).contains(&response.status()) {
+            let error = parse_error(response);
+            return match (response.status(), error.kind()) {
                 // An earlier request of the same messages is under way, or was taken.
-                (409, _) => BatchOutcome::all(batch.len(), &answer.error(NoAnswer, "the batch was asked for before")),
-                (_, Message | Recipient | Sender) => BatchOutcome::OneByOne,
+                (409, _) => {
+                    BatchOutcome::same_error(batch.len(), &response.error(NoResponse, "the batch was asked for before"))
+                }
+                (_, Message | Recipient | Sender) => BatchOutcome::SendEach,
                 // It may have come to some of them before.
-                (_, Busy) => BatchOutcome::all(batch.len(), &answer.error(NoAnswer, "it failed amid a batch")),
-                _ => BatchOutcome::all(batch.len(), &error),
+                (_, ServerError) => {
+                    BatchOutcome::same_error(batch.len(), &response.error(NoResponse, "it failed amid a batch"))
+                }
+                _ => BatchOutcome::same_error(batch.len(), &error),
             };
         }
-        match answer.object::<Batch>().map(|answered| answered.by_place(batch.len())) {
-            Ok(Some(receipts)) => BatchOutcome::Taken(receipts),
+        match response.json_object::<Batch>().map(|answered| answered.by_place(batch.len())) {
+            Ok(Some(receipts)) => BatchOutcome::PartlyAccepted(receipts),
             Ok(None) => {
-                let error = answer.error(NoAnswer, "it did not answer for each message of a batch");
-                BatchOutcome::all(batch.len(), &error)
+                let error = response.error(NoResponse, "it did not answer for each message of a batch");
+                BatchOutcome::same_error(batch.len(), &error)
             }
-            Err(error) => BatchOutcome::all(batch.len(), &error),
+            Err(error) => BatchOutcome::same_error(batch.len(), &error),
         }
     }
 }
@@ -197,33 +205,33 @@ const DOMAIN: &str = "https://resend.com/docs/knowledge-base/403-error-domain-mi
 
 const RULES: &[Rule] = &[
     // The same name stands for a wrong key, a wrong domain and a wrong field.
-    words(&[400, 401, 403], "api key is invalid", HttpErrorKind::Account, ERRORS).of(&["validation_error"]),
-    words(&[403], "domain", HttpErrorKind::Sender, DOMAIN).of(&["validation_error"]),
-    words(&[403], "testing emails", HttpErrorKind::Sender, ERRORS).of(&["validation_error"]),
-    status(&[400, 422], HttpErrorKind::Message, ERRORS).of(&["validation_error"]),
-    codes(&["invalid_from_address"], HttpErrorKind::Sender, ERRORS),
-    codes(&["invalid_attachment", "invalid_parameter"], HttpErrorKind::Message, ERRORS),
-    codes(&["missing_required_field", "missing_required_parameter"], HttpErrorKind::Message, ERRORS),
-    codes(&["invalid_idempotency_key"], HttpErrorKind::Message, ERRORS),
-    codes(&["security_error"], HttpErrorKind::Message, ERRORS),
+    on_text(&[400, 401, 403], "api key is invalid", HttpErrorKind::Account, ERRORS).with_codes(&["validation_error"]),
+    on_text(&[403], "domain", HttpErrorKind::Sender, DOMAIN).with_codes(&["validation_error"]),
+    on_text(&[403], "testing emails", HttpErrorKind::Sender, ERRORS).with_codes(&["validation_error"]),
+    on_status(&[400, 422], HttpErrorKind::Message, ERRORS).with_codes(&["validation_error"]),
+    on_code(&["invalid_from_address"], HttpErrorKind::Sender, ERRORS),
+    on_code(&["invalid_attachment", "invalid_parameter"], HttpErrorKind::Message, ERRORS),
+    on_code(&["missing_required_field", "missing_required_parameter"], HttpErrorKind::Message, ERRORS),
+    on_code(&["invalid_idempotency_key"], HttpErrorKind::Message, ERRORS),
+    on_code(&["security_error"], HttpErrorKind::Message, ERRORS),
     // A request of this delivery was there before, and what became of it, this answer does not say.
-    codes(&["concurrent_idempotent_requests", "invalid_idempotent_request"], HttpErrorKind::NoAnswer, ERRORS),
-    codes(&["missing_api_key", "restricted_api_key", "invalid_api_key"], HttpErrorKind::Account, ERRORS),
-    codes(&["suspended_api_key", "invalid_permission"], HttpErrorKind::Account, ERRORS),
-    codes(&["not_found", "method_not_allowed"], HttpErrorKind::Account, ERRORS),
-    codes(&["daily_quota_exceeded", "monthly_quota_exceeded"], HttpErrorKind::Quota, ERRORS),
-    codes(&["rate_limit_exceeded"], HttpErrorKind::Rate, ERRORS),
-    codes(&["application_error", "internal_server_error", "resource_locked"], HttpErrorKind::Busy, ERRORS),
-    codes(&["service_unavailable"], HttpErrorKind::Unavailable, ERRORS),
-    status(&[429], HttpErrorKind::Rate, ERRORS),
-    status(&[500], HttpErrorKind::Busy, ERRORS),
+    on_code(&["concurrent_idempotent_requests", "invalid_idempotent_request"], HttpErrorKind::NoResponse, ERRORS),
+    on_code(&["missing_api_key", "restricted_api_key", "invalid_api_key"], HttpErrorKind::Account, ERRORS),
+    on_code(&["suspended_api_key", "invalid_permission"], HttpErrorKind::Account, ERRORS),
+    on_code(&["not_found", "method_not_allowed"], HttpErrorKind::Account, ERRORS),
+    on_code(&["daily_quota_exceeded", "monthly_quota_exceeded"], HttpErrorKind::Quota, ERRORS),
+    on_code(&["rate_limit_exceeded"], HttpErrorKind::RateLimit, ERRORS),
+    on_code(&["application_error", "internal_server_error", "resource_locked"], HttpErrorKind::ServerError, ERRORS),
+    on_code(&["service_unavailable"], HttpErrorKind::Unavailable, ERRORS),
+    on_status(&[429], HttpErrorKind::RateLimit, ERRORS),
+    on_status(&[500], HttpErrorKind::ServerError, ERRORS),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Reason { name, message }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(ErrorBody { name, message }) = response.json_object() else {
+        return response.status_error();
     };
-    rules::read(RULES, answer, &[Said { code: &name, text: &message, ..Said::default() }])
+    rules::classify(RULES, response, &[ApiError { code: &name, text: &message, ..ApiError::default() }])
 }
 
 /// The same for the same messages in the same order: the first one's own, and what follows from the others'.
@@ -258,7 +266,7 @@ fn tags(email: &Email) -> impl Iterator<Item = Tag<'_>> {
 
 #[derive(Deserialize)]
 struct Accepted {
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     id: String,
     #[serde(rename = "statusCode")]
     status_code: Option<IgnoredAny>,
@@ -292,15 +300,15 @@ impl Batch {
         if faulty.len() != errors.len() || faulty.len() + self.data.len() != messages {
             return None;
         }
-        let mut taken = self.data.into_iter().map(|accepted| receipt(&accepted.id));
+        let mut taken = self.data.into_iter().map(|accepted| receipt_with_id(&accepted.id));
         Some((0..messages).map(|place| if faulty.contains(&place) { None } else { taken.next() }).collect())
     }
 }
 
 #[derive(Deserialize)]
-struct Reason {
+struct ErrorBody {
     name: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     message: String,
 }
 
@@ -355,7 +363,7 @@ impl<'a> From<&'a Attachment> for File<'a> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

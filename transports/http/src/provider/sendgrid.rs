@@ -8,11 +8,12 @@ use postrider_transport::{Attachment, Email, Failure, Mailbox, Outgoing, Receipt
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::json::{Person, base64, check_addresses, receipt, text};
-use super::rules::{self, Rule, Said, status, words};
-use crate::config::env;
-use crate::encoded::quoted;
-use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use super::json::{JsonMailbox, base64, lenient_string, receipt_with_id};
+use super::recipients::check_ascii_addresses;
+use super::rules::{self, ApiError, Rule, on_status, on_text};
+use crate::config::read_env;
+use crate::encoded_word::quote;
+use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
 /// SendGrid, by its Web API v3.
 ///
@@ -24,7 +25,7 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// without it; SendGrid may name another one in its place. Any other parameter is refused, and so is a `;` or a `,` in a file name or a
 /// content id.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
 /// | 202; 200 in the sandbox | accepted; the id is in `X-Message-Id` |
 /// | 403 about the from address, 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
@@ -32,8 +33,8 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | other 400 that name a field, 413 | [`Message`](HttpErrorKind::Message) |
 /// | 401 about credits | [`Quota`](HttpErrorKind::Quota) |
 /// | other 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
-/// | 429 | [`Rate`](HttpErrorKind::Rate), until `X-RateLimit-Reset` |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit), until `X-RateLimit-Reset` |
+/// | 500 in its own form | [`ServerError`](HttpErrorKind::ServerError) |
 #[derive(Debug, Clone)]
 pub struct SendGrid {
     key: Secret,
@@ -55,7 +56,7 @@ impl SendGrid {
     /// # Errors
     /// When it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("SENDGRID_API_KEY")?)
+        Self::new(read_env("SENDGRID_API_KEY")?)
     }
 
     /// By the servers in the European Union, for subusers of that region. In a URL: `region=eu`.
@@ -111,7 +112,7 @@ impl Provider for SendGrid {
         Fields::check(email)?;
         Fields::check_to(email)?;
         Fields::check_unique_headers(email)?;
-        check_addresses(email)?;
+        check_ascii_addresses(email)?;
         if !are_unique(email) {
             return Err(Unsupported::new("two recipients whose addresses differ in case only"));
         }
@@ -143,7 +144,7 @@ impl Provider for SendGrid {
         Ok(())
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
         let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(recipient).collect();
@@ -157,8 +158,8 @@ impl Provider for SendGrid {
                 // Not at the top, where the specification types them as one string.
                 custom_args: email.metadata(),
             }],
-            from: Person::from(email.from()),
-            reply_to_list: fields.reply_to.into_iter().map(Person::from).collect(),
+            from: JsonMailbox::from(email.from()),
+            reply_to_list: fields.reply_to.into_iter().map(JsonMailbox::from).collect(),
             subject: email.subject(),
             // Plain text must come first.
             content: [("text/plain", email.text()), ("text/html", email.html())]
@@ -170,18 +171,20 @@ impl Provider for SendGrid {
             categories: email.tags(),
             mail_settings: self.sandbox.then_some(MailSettings { sandbox_mode: Enable { enable: true } }),
         };
-        Request::of_json("/v3/mail/send", &mail)
+        Request::json("/v3/mail/send", &mail)
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        let id = answer.header("x-message-id").unwrap_or_default();
-        match answer.status() {
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        let id = response.header("x-message-id").unwrap_or_default();
+        match response.status() {
             // With an id it is SendGrid's own. Without, it says nothing more, and a page is somebody else's.
-            200 | 202 if !id.is_empty() => Ok(receipt(id)),
-            202 if answer.is_empty() => Ok(receipt(id)),
-            200 if self.sandbox && (answer.is_empty() || answer.json::<IgnoredAny>().is_ok()) => Ok(receipt(id)),
-            200 | 202 => Err(answer.strange().into()),
-            _ => Err(refusal(answer).into()),
+            200 | 202 if !id.is_empty() => Ok(receipt_with_id(id)),
+            202 if response.is_empty() => Ok(receipt_with_id(id)),
+            200 if self.sandbox && (response.is_empty() || response.json::<IgnoredAny>().is_ok()) => {
+                Ok(receipt_with_id(id))
+            }
+            200 | 202 => Err(response.unexpected_body().into()),
+            _ => Err(parse_error(response).into()),
         }
     }
 }
@@ -196,8 +199,8 @@ fn are_unique(email: &Email) -> bool {
 /// A name with a comma or semicolon must be in quotes, or the mail is accepted, and dropped since a part of the name is taken for the
 /// address: the API's manual, limitations; <https://github.com/sendgrid/sendgrid-csharp/issues/268>. So only for recipients: those of `from`
 /// would show (<https://github.com/sendgrid/sendgrid-nodejs/issues/1183>).
-fn recipient(mailbox: &Mailbox) -> Person<'_> {
-    Person::named(mailbox, |name| if name.contains([',', ';']) { quoted(name).into() } else { name.into() })
+fn recipient(mailbox: &Mailbox) -> JsonMailbox<'_> {
+    JsonMailbox::with_name(mailbox, |name| if name.contains([',', ';']) { quote(name).into() } else { name.into() })
 }
 
 /// An attachment's type without its parameters, where they say nothing that its reader needs.
@@ -221,58 +224,60 @@ const CREDITS: &str = "https://github.com/sendgrid/sendgrid-nodejs/issues/1032";
 
 /// Its errors have no codes, and fields instead.
 const RULES: &[Rule] = &[
-    words(&[403], "does not match a verified sender identity", HttpErrorKind::Sender, IDENTITY),
-    words(&[401, 403], "maximum credits exceeded", HttpErrorKind::Quota, CREDITS),
-    status(&[400], HttpErrorKind::Sender, FIELDS).about("from"),
-    words(&[400], "valid address", HttpErrorKind::Recipient, FIELDS).about("personalizations"),
-    status(&[400], HttpErrorKind::Message, FIELDS).about("personalizations"),
-    status(&[400], HttpErrorKind::Message, FIELDS).about("reply_to"),
-    status(&[400], HttpErrorKind::Message, FIELDS).about("subject"),
-    status(&[400], HttpErrorKind::Message, FIELDS).about("content"),
-    status(&[400], HttpErrorKind::Message, FIELDS).about("attachments"),
-    status(&[400], HttpErrorKind::Message, FIELDS).about("headers"),
-    status(&[400], HttpErrorKind::Message, FIELDS).about("categories"),
-    status(&[400], HttpErrorKind::Message, FIELDS).about("custom_args"),
-    status(&[401, 403, 404, 405], HttpErrorKind::Account, SPEC),
-    status(&[413], HttpErrorKind::Message, SPEC),
-    status(&[429], HttpErrorKind::Rate, MANUAL),
-    status(&[500], HttpErrorKind::Busy, SPEC),
+    on_text(&[403], "does not match a verified sender identity", HttpErrorKind::Sender, IDENTITY),
+    on_text(&[401, 403], "maximum credits exceeded", HttpErrorKind::Quota, CREDITS),
+    on_status(&[400], HttpErrorKind::Sender, FIELDS).with_field("from"),
+    on_text(&[400], "valid address", HttpErrorKind::Recipient, FIELDS).with_field("personalizations"),
+    on_status(&[400], HttpErrorKind::Message, FIELDS).with_field("personalizations"),
+    on_status(&[400], HttpErrorKind::Message, FIELDS).with_field("reply_to"),
+    on_status(&[400], HttpErrorKind::Message, FIELDS).with_field("subject"),
+    on_status(&[400], HttpErrorKind::Message, FIELDS).with_field("content"),
+    on_status(&[400], HttpErrorKind::Message, FIELDS).with_field("attachments"),
+    on_status(&[400], HttpErrorKind::Message, FIELDS).with_field("headers"),
+    on_status(&[400], HttpErrorKind::Message, FIELDS).with_field("categories"),
+    on_status(&[400], HttpErrorKind::Message, FIELDS).with_field("custom_args"),
+    on_status(&[401, 403, 404, 405], HttpErrorKind::Account, SPEC),
+    on_status(&[413], HttpErrorKind::Message, SPEC),
+    on_status(&[429], HttpErrorKind::RateLimit, MANUAL),
+    on_status(&[500], HttpErrorKind::ServerError, SPEC),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Errors { errors }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(Errors { errors }) = response.json_object() else {
+        return response.status_error();
     };
-    let said: Vec<_> =
-        errors.iter().map(|error| Said { field: &error.field, text: &error.message, ..Said::default() }).collect();
-    let error = rules::read(RULES, answer, &said);
+    let said: Vec<_> = errors
+        .iter()
+        .map(|error| ApiError { field: &error.field, text: &error.message, ..ApiError::default() })
+        .collect();
+    let error = rules::classify(RULES, response, &said);
     // The header comes with other answers too.
     match error.kind() {
-        HttpErrorKind::Rate => error.with_retry_after(answer.reset_at("x-ratelimit-reset")),
+        HttpErrorKind::RateLimit => error.with_retry_after(response.until_reset("x-ratelimit-reset")),
         _ => error,
     }
 }
 
 #[derive(Deserialize)]
 struct Errors {
-    errors: Vec<Reason>,
+    errors: Vec<ErrorBody>,
 }
 
 /// <https://github.com/twilio/sendgrid-oai/blob/main/spec/json/tsg_mail_v3.json>, `ErrorResponse`: no field must be there.
 #[derive(Deserialize)]
-struct Reason {
-    #[serde(default, deserialize_with = "text")]
+struct ErrorBody {
+    #[serde(default, deserialize_with = "lenient_string")]
     message: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     field: String,
 }
 
 #[derive(Serialize)]
 struct Mail<'a> {
     personalizations: [Personalization<'a>; 1],
-    from: Person<'a>,
+    from: JsonMailbox<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    reply_to_list: Vec<Person<'a>>,
+    reply_to_list: Vec<JsonMailbox<'a>>,
     subject: &'a str,
     content: Vec<Content<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -286,11 +291,11 @@ struct Mail<'a> {
 
 #[derive(Serialize)]
 struct Personalization<'a> {
-    to: Vec<Person<'a>>,
+    to: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<Person<'a>>,
+    cc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<Person<'a>>,
+    bcc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     custom_args: &'a BTreeMap<String, String>,
 }
@@ -339,7 +344,7 @@ struct Enable {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

@@ -7,11 +7,12 @@ use http::{HeaderName, HeaderValue};
 use postrider_transport::{Class, Email, Failure, Outgoing, Receipt, Refusal, ReversePath, Scope, Unsupported};
 use serde::{Deserialize, Serialize};
 
-use super::json::{list, named, receipt, text};
-use super::message::{self, octets, render};
-use super::rules::{self, Rule, Said, codes, status, words};
-use crate::config::env;
-use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use super::json::{lenient_list, lenient_string, receipt_with_id};
+use super::mime::{self, content_size};
+use super::recipients::find_named_recipients;
+use super::rules::{self, ApiError, Rule, on_code, on_status, on_text};
+use crate::config::read_env;
+use crate::{HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
 /// SparkPost, by its Transmissions API.
 ///
@@ -24,7 +25,7 @@ use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 ///
 /// A retry within 24 hours has the same idempotency key, so that a message that was accepted is not sent again.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
 /// | 200 | accepted, save for whom it names as rejected; the id is in the body. Where it rejected some and does not say whom: **in doubt** |
 /// | codes 7000 and 7001: the sending domain, or that of the return path | [`Sender`](HttpErrorKind::Sender) |
@@ -32,10 +33,10 @@ use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// | 400 of the codes 5002 and 1902 with a suppressed address; 200 without an accepted recipient | [`Recipient`](HttpErrorKind::Recipient) |
 /// | codes 1502, 1900 | [`Unavailable`](HttpErrorKind::Unavailable) |
 /// | codes 1200 to 1401, 1901, other 1902, 2002, 3000 to 3050, 10000 to 10002; 413 | [`Message`](HttpErrorKind::Message) |
-/// | 409: an earlier request of this delivery is under way, or was handled with another content | [`NoAnswer`](HttpErrorKind::NoAnswer) |
+/// | 409: an earlier request of this delivery is under way, or was handled with another content | [`NoResponse`](HttpErrorKind::NoResponse) |
 /// | 420 | [`Quota`](HttpErrorKind::Quota) |
-/// | 429 | [`Rate`](HttpErrorKind::Rate) |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit) |
+/// | 500 in its own form | [`ServerError`](HttpErrorKind::ServerError) |
 #[derive(Debug, Clone)]
 pub struct SparkPost {
     key: Secret,
@@ -57,7 +58,7 @@ impl SparkPost {
     /// # Errors
     /// When it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("SPARKPOST_API_KEY")?)
+        Self::new(read_env("SPARKPOST_API_KEY")?)
     }
 
     /// By the servers in the European Union, for accounts of that region. In a URL: `region=eu`.
@@ -103,7 +104,7 @@ impl Provider for SparkPost {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
-        message::check(email)?;
+        mime::check(email)?;
         if email.envelope_from() == Some(&ReversePath::Null) {
             return Err(Unsupported::new("an empty envelope sender"));
         }
@@ -113,7 +114,7 @@ impl Provider for SparkPost {
         if serde_json::to_vec(email.metadata()).map_or(usize::MAX, |json| json.len()) > MAX_METADATA {
             return Err(Unsupported::new("metadata of more than 1000 octets"));
         }
-        if octets(email) > MAX_OCTETS {
+        if content_size(email) > MAX_OCTETS {
             return Err(Unsupported::new("a message of more than 20 MB"));
         }
         // The template language can be turned off for bodies only.
@@ -123,10 +124,10 @@ impl Provider for SparkPost {
         Ok(())
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let message =
-            String::from_utf8(render(outgoing)?).map_err(|_| Unsupported::new("a message that is not text"))?;
+            String::from_utf8(mime::render(outgoing)?).map_err(|_| Unsupported::new("a message that is not text"))?;
         let recipients = outgoing.recipients().iter();
         let transmission = Transmission {
             options: Options { transactional: true, perform_substitutions: false, sandbox: self.sandbox },
@@ -142,27 +143,27 @@ impl Provider for SparkPost {
         };
         let key = HeaderValue::try_from(outgoing.idempotency_key())
             .map_err(|_| Failure::permanent(Scope::Message, "the idempotency key has no place in a header"))?;
-        let request = Request::of_json("/api/v1/transmissions", &transmission)?;
+        let request = Request::json("/api/v1/transmissions", &transmission)?;
         Ok(request.with_header(HeaderName::from_static("idempotency-key"), key))
     }
 
-    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() != 200 {
-            return Err(refusal(answer).into());
+    fn parse_response(&self, outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() != 200 {
+            return Err(parse_error(response).into());
         }
-        let Done { results } = answer.object()?;
+        let Done { results } = response.json_object()?;
         if results.accepted() == Some(0) {
-            let said = results.rcpt_to_errors.iter().map(Reason::text).collect::<Vec<_>>().join("; ");
-            return Err(answer.error(HttpErrorKind::Recipient, format!("it took no recipient: {said}")).into());
+            let said = results.rcpt_to_errors.iter().map(ErrorBody::text).collect::<Vec<_>>().join("; ");
+            return Err(response.error(HttpErrorKind::Recipient, format!("it took no recipient: {said}")).into());
         }
         let refused = refused(outgoing, &results.rcpt_to_errors);
         if refused.len() != results.rejected().unwrap_or(refused.len()) {
             // To count everybody as served would lose somebody. The key keeps a retry from reaching the others again.
-            return Err(answer
-                .error(HttpErrorKind::NoAnswer, "it rejected some recipients and does not say whom")
+            return Err(response
+                .error(HttpErrorKind::NoResponse, "it rejected some recipients and does not say whom")
                 .into());
         }
-        Ok(receipt(&results.id).with_refused(refused))
+        Ok(receipt_with_id(&results.id).with_refused(refused))
     }
 }
 
@@ -183,9 +184,9 @@ fn head(email: &Email) -> Vec<String> {
 }
 
 /// Who is named by an error. No field is for it, so that only the words can tell.
-fn refused(outgoing: &Outgoing<Email>, errors: &[Reason]) -> Vec<Refusal> {
-    let texts: Vec<_> = errors.iter().map(Reason::text).collect();
-    let named = named(outgoing, texts.iter().map(String::as_str)).into_iter();
+fn refused(outgoing: &Outgoing<Email>, errors: &[ErrorBody]) -> Vec<Refusal> {
+    let texts: Vec<_> = errors.iter().map(ErrorBody::text).collect();
+    let named = find_named_recipients(outgoing, texts.iter().map(String::as_str)).into_iter();
     named.map(|(recipient, place)| Refusal::new(recipient, Class::Permanent, texts[place].as_str())).collect()
 }
 
@@ -194,33 +195,34 @@ const MANUAL: &str = "https://developers.sparkpost.com/api/transmissions/";
 
 const RULES: &[Rule] = &[
     // Whatever the code: a request of this delivery was there before, and what became of it, this answer does not say.
-    status(&[409], HttpErrorKind::NoAnswer, MANUAL),
-    status(&[401], HttpErrorKind::Account, CODES),
-    status(&[420], HttpErrorKind::Quota, CODES),
-    status(&[429], HttpErrorKind::Rate, CODES),
-    codes(&["7000", "7001"], HttpErrorKind::Sender, CODES),
-    codes(&["1100", "1101", "1102", "1103", "1303", "1304", "1600", "1601", "1910"], HttpErrorKind::Account, CODES),
-    codes(&["1700", "1800"], HttpErrorKind::Account, CODES),
-    codes(&["1502", "1900"], HttpErrorKind::Unavailable, CODES),
-    codes(&["2101", "2103"], HttpErrorKind::Quota, CODES),
-    codes(&["5002"], HttpErrorKind::Recipient, CODES),
-    words(&[400], "suppressed", HttpErrorKind::Recipient, MANUAL).of(&["1902"]),
-    codes(&["1901", "1902"], HttpErrorKind::Message, CODES),
-    codes(&["1200", "1300", "1301", "1305", "1400", "1401"], HttpErrorKind::Message, CODES),
-    codes(&["2002", "3000", "3001", "3002", "3010", "3020", "3040", "3050"], HttpErrorKind::Message, CODES),
-    codes(&["10000", "10001", "10002"], HttpErrorKind::Message, CODES),
-    status(&[413], HttpErrorKind::Message, CODES),
-    status(&[403, 404, 405], HttpErrorKind::Account, MANUAL),
-    status(&[500], HttpErrorKind::Busy, CODES),
+    on_status(&[409], HttpErrorKind::NoResponse, MANUAL),
+    on_status(&[401], HttpErrorKind::Account, CODES),
+    on_status(&[420], HttpErrorKind::Quota, CODES),
+    on_status(&[429], HttpErrorKind::RateLimit, CODES),
+    on_code(&["7000", "7001"], HttpErrorKind::Sender, CODES),
+    on_code(&["1100", "1101", "1102", "1103", "1303", "1304", "1600", "1601", "1910"], HttpErrorKind::Account, CODES),
+    on_code(&["1700", "1800"], HttpErrorKind::Account, CODES),
+    on_code(&["1502", "1900"], HttpErrorKind::Unavailable, CODES),
+    on_code(&["2101", "2103"], HttpErrorKind::Quota, CODES),
+    on_code(&["5002"], HttpErrorKind::Recipient, CODES),
+    on_text(&[400], "suppressed", HttpErrorKind::Recipient, MANUAL).with_codes(&["1902"]),
+    on_code(&["1901", "1902"], HttpErrorKind::Message, CODES),
+    on_code(&["1200", "1300", "1301", "1305", "1400", "1401"], HttpErrorKind::Message, CODES),
+    on_code(&["2002", "3000", "3001", "3002", "3010", "3020", "3040", "3050"], HttpErrorKind::Message, CODES),
+    on_code(&["10000", "10001", "10002"], HttpErrorKind::Message, CODES),
+    on_status(&[413], HttpErrorKind::Message, CODES),
+    on_status(&[403, 404, 405], HttpErrorKind::Account, MANUAL),
+    on_status(&[500], HttpErrorKind::ServerError, CODES),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Errors { errors }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(Errors { errors }) = response.json_object() else {
+        return response.status_error();
     };
-    let texts: Vec<_> = errors.iter().map(Reason::text).collect();
-    let said = errors.iter().zip(&texts).map(|(error, text)| Said { code: &error.code, text, ..Said::default() });
-    rules::read(RULES, answer, &said.collect::<Vec<_>>())
+    let texts: Vec<_> = errors.iter().map(ErrorBody::text).collect();
+    let said =
+        errors.iter().zip(&texts).map(|(error, text)| ApiError { code: &error.code, text, ..ApiError::default() });
+    rules::classify(RULES, response, &said.collect::<Vec<_>>())
 }
 
 #[derive(Deserialize)]
@@ -230,14 +232,14 @@ struct Done {
 
 #[derive(Deserialize)]
 struct Results {
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     id: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     total_accepted_recipients: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     total_rejected_recipients: String,
-    #[serde(default, deserialize_with = "list")]
-    rcpt_to_errors: Vec<Reason>,
+    #[serde(default, deserialize_with = "lenient_list")]
+    rcpt_to_errors: Vec<ErrorBody>,
 }
 
 impl Results {
@@ -254,21 +256,21 @@ impl Results {
 
 #[derive(Deserialize)]
 struct Errors {
-    errors: Vec<Reason>,
+    errors: Vec<ErrorBody>,
 }
 
 #[derive(Deserialize)]
-struct Reason {
-    #[serde(default, deserialize_with = "text")]
+struct ErrorBody {
+    #[serde(default, deserialize_with = "lenient_string")]
     message: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     description: String,
     /// A string in the manual, and a number here and there.
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     code: String,
 }
 
-impl Reason {
+impl ErrorBody {
     fn text(&self) -> String {
         let parts = [self.message.as_str(), &self.description].into_iter().filter(|part| !part.is_empty());
         parts.collect::<Vec<_>>().join(": ")
@@ -314,7 +316,7 @@ struct Content {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

@@ -140,7 +140,7 @@ async fn the_sandbox_is_asked_for() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, Quota, RateLimit, Sender, ServerError, Unavailable};
     let said = |code: &str, message: &str| format!(r#"{{"code":"{code}","message":"{message}"}}"#);
     let table = vec![
         line(400, &said("invalid_parameter", "email is not valid in to: ada@example.org"), Message),
@@ -166,22 +166,22 @@ async fn answers() {
         guess(422, r#"{"message":"no code"}"#, Message),
         line(413, &said("invalid_parameter", "too large"), Message),
         line(422, &said("unprocessable_entity", "cannot be processed"), Message),
-        line(429, &said("too_many_requests", "slow down"), Rate),
+        line(429, &said("too_many_requests", "slow down"), RateLimit),
         Line {
             reply: HttpReply::answer(429, &[("x-sib-ratelimit-reset", "12")], said("too_many_requests", "slow down")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(12),
             sure: true,
         },
         Line {
             reply: HttpReply::answer(429, &[("x-sib-ratelimit-reset", "0")], said("too_many_requests", "slow down")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: None,
             sure: true,
         },
         Line {
             reply: HttpReply::answer(500, &[("x-sib-ratelimit-reset", "1")], said("internal_error", "it failed")),
-            kind: Busy,
+            kind: ServerError,
             retry_after: None,
             sure: true,
         },
@@ -191,7 +191,7 @@ async fn answers() {
             retry_after: None,
             sure: true,
         },
-        line(500, &said("internal_error", "it failed"), Busy),
+        line(500, &said("internal_error", "it failed"), ServerError),
         line(503, &said("unavailable", "down"), Unavailable),
     ];
     check_table_for(BrevoCase::mail, BrevoCase::provider, table).await;

@@ -28,7 +28,7 @@ impl<C: Case> TransportUnderTest for Conformance<C> {
     async fn start(&self, limit: Duration) -> (Http<C::Provider>, ScriptedHttp) {
         let peer = ScriptedHttp::start(C::default()).await;
         let mut timeouts = Timeouts::default();
-        (timeouts.connect, timeouts.request, timeouts.answer) = (limit, limit, limit);
+        (timeouts.connect, timeouts.request, timeouts.response) = (limit, limit, limit);
         let http = Http::builder(C::provider()).base_url(peer.url()).timeouts(timeouts).build().expect("a transport");
         (http, peer)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use postrider_http::{
-    Answer, BatchLimits, Http, HttpConfigError, HttpErrorKind, Provider, ProviderUrl, Request, Secret,
+    BatchLimits, Http, HttpConfigError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret,
 };
 use postrider_transport::testkit::{HttpPeer, HttpReply};
 use postrider_transport::{Email, EmailBuilder, Failure, Outgoing, Receipt, Transport, Unsupported};
@@ -22,7 +22,7 @@ struct Own {
 impl Own {
     fn asking(body: &'static str) -> Self {
         let key = Secret::bearer(KEY).expect("a key");
-        Self { key, body, limits: Some(BatchLimits { messages: 2, octets: 100_000 }) }
+        Self { key, body, limits: Some(BatchLimits::new(2, 100_000)) }
     }
 }
 
@@ -45,12 +45,12 @@ impl Provider for Own {
         Ok(())
     }
 
-    fn request(&self, _: &Outgoing<Email>) -> Result<Request, Failure> {
-        Ok(Request::json("/v1/send", self.body))
+    fn build_request(&self, _: &Outgoing<Email>) -> Result<Request, Failure> {
+        Ok(Request::json_bytes("/v1/send", self.body))
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() == 200 { Ok(Receipt::new()) } else { Err(answer.refusal().into()) }
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() == 200 { Ok(Receipt::new()) } else { Err(response.status_error().into()) }
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
@@ -61,8 +61,8 @@ impl Provider for Own {
         outgoing.message().tags().is_empty()
     }
 
-    fn batch_request(&self, _: &[(&Outgoing<Email>, Request)]) -> Request {
-        Request::json("/v1/batch", self.body)
+    fn build_batch_request(&self, _: &[(&Outgoing<Email>, Request)]) -> Request {
+        Request::json_bytes("/v1/batch", self.body)
     }
 }
 
@@ -105,8 +105,10 @@ async fn are_asked_for_eight_at_once(own: Own, mail: fn() -> EmailBuilder) {
 
 #[tokio::test]
 async fn nothing_more_is_asked_for_once_the_provider_does_not_serve() {
-    use HttpErrorKind::{NoAnswer, Rate, Unavailable};
-    for (reply, asked, unasked) in [(HttpReply::json(429, ""), Rate, Rate), (HttpReply::Close, NoAnswer, Unavailable)] {
+    use HttpErrorKind::{NoResponse, RateLimit, Unavailable};
+    for (reply, asked, unasked) in
+        [(HttpReply::json(429, ""), RateLimit, RateLimit), (HttpReply::Close, NoResponse, Unavailable)]
+    {
         let peer = HttpPeer::start([reply.clone()]).await;
         let results = connect(Own::asking("{}"), &peer).send_batch(&many(20, alone)).await;
         let kinds: Vec<_> = results.iter().map(|result| kind(result.as_ref().expect_err("none is sent"))).collect();
@@ -162,7 +164,7 @@ async fn a_request_without_a_body_is_in_doubt_too() {
     let peer = HttpPeer::start([HttpReply::Close]).await;
     let transport = connect(Own::asking(""), &peer);
     let failure = transport.send(&outgoing(plain())).await.expect_err("no answer came");
-    assert_eq!((kind(&failure), peer.seen().len()), (HttpErrorKind::NoAnswer, 1), "{failure}");
+    assert_eq!((kind(&failure), peer.seen().len()), (HttpErrorKind::NoResponse, 1), "{failure}");
     let gone = connect(Own::asking(""), &HttpPeer::start([]).await);
     let failure = gone.send(&outgoing(plain())).await.expect_err("nobody is there");
     assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");

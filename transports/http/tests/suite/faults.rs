@@ -41,7 +41,7 @@ pub(crate) fn kind(failure: &Failure) -> HttpErrorKind {
 /// A proxy's pages, a captive portal, a redirect: none of them condemns a message, none is taken for an acceptance.
 pub(crate) async fn what_is_not_the_providers_own<C: Case>() {
     let page = "<html><body>nginx</body></html>";
-    use HttpErrorKind::{Account, Message, NoAnswer, Rate, Unavailable};
+    use HttpErrorKind::{Account, Message, NoResponse, RateLimit, Unavailable};
     // What the status leaves open is a guess.
     let line = |status, kind| crate::support::Line {
         reply: http(status, "text/html", page),
@@ -59,12 +59,12 @@ pub(crate) async fn what_is_not_the_providers_own<C: Case>() {
         line(407, Account),
         line(413, Message),
         line(422, Account),
-        line(429, Rate),
-        line(500, NoAnswer),
-        line(502, NoAnswer),
+        line(429, RateLimit),
+        line(500, NoResponse),
+        line(502, NoResponse),
         line(503, Unavailable),
-        line(504, NoAnswer),
-        line(520, NoAnswer),
+        line(504, NoResponse),
+        line(520, NoResponse),
     ];
     let redirect = HttpReply::answer(302, &[("location", "https://elsewhere.example/")], "");
     table.push(crate::support::Line { reply: redirect, kind: Account, retry_after: None, sure: false });
@@ -91,13 +91,13 @@ pub(crate) async fn a_success_that_cannot_be_read<C: Case>(status_says_all: bool
     for reply in [cut_off, of(long), of(page), of(cut.to_vec()), stalled] {
         let peer = HttpPeer::start([reply]).await;
         let mut limits = patient();
-        limits.answer = Duration::from_secs(2);
+        limits.response = Duration::from_secs(2);
         let transport = connect_within(limits, C::provider(), &peer);
         match transport.send(&outgoing(C::mail())).await {
             Ok(_) => assert!(status_says_all),
             Err(failure) => {
                 assert!(!status_says_all, "{failure}");
-                assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{failure}");
+                assert_eq!(kind(&failure), HttpErrorKind::NoResponse, "{failure}");
                 assert_discreet(&failure);
             }
         }
@@ -145,7 +145,7 @@ pub(crate) async fn compressed_answers<C: Case>(status_says_all: bool) {
             Ok(_) => assert!(status_says_all),
             Err(failure) => {
                 assert!(!status_says_all, "{failure}");
-                assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{failure}");
+                assert_eq!(kind(&failure), HttpErrorKind::NoResponse, "{failure}");
             }
         }
     }
@@ -158,7 +158,7 @@ pub(crate) async fn no_answer_is_in_doubt<C: Case>() {
         let peer = HttpPeer::start([reply.clone()]).await;
         let transport = connect(C::provider(), &peer);
         let failure = transport.send(&outgoing(C::mail())).await.expect_err("no answer came");
-        assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{reply:?}: {failure}");
+        assert_eq!(kind(&failure), HttpErrorKind::NoResponse, "{reply:?}: {failure}");
         assert_discreet(&failure);
         assert_eq!(peer.seen().len(), 1, "one call is one request, whatever becomes of it");
         peer.then(C::accepted());

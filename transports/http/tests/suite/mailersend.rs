@@ -165,7 +165,7 @@ async fn a_success_without_an_id_is_in_doubt_where_it_is_not_its_own() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let said = |text: &str| json!({ "message": text }).to_string();
     let invalid = |field: &str, text: &str| {
         json!({"message": "The given data was invalid.", "errors": {field: [text]}}).to_string()
@@ -215,12 +215,12 @@ async fn answers() {
         },
         Line {
             reply: HttpReply::answer(500, &[("x-apiquota-remaining", "0")], said("Server Error")),
-            kind: Busy,
+            kind: ServerError,
             retry_after: None,
             sure: true,
         },
-        Line { reply: limited(&[("retry-after", "17")], rate), kind: Rate, retry_after: Some(17), sure: true },
-        line(500, &said("Server Error"), Busy),
+        Line { reply: limited(&[("retry-after", "17")], rate), kind: RateLimit, retry_after: Some(17), sure: true },
+        line(500, &said("Server Error"), ServerError),
         line(503, &said("Service Unavailable"), Unavailable),
     ];
     check_table(Mailersend::provider, table).await;

@@ -117,7 +117,7 @@ async fn only_the_recipients_of_the_attempt_get_it() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let said = |text: &str| format!(r#"{{"message":"{text}"}}"#);
     let until = said(
         "Domain mg.example.com is not allowed to send: recipient limit exceeded, try again after Mon, 25 Aug 2025 07:00:31 UTC",
@@ -163,20 +163,20 @@ async fn answers() {
         line(420, &said("recipient limit exceeded"), Quota),
         Line {
             reply: HttpReply::json(429, said("Too many requests. Try again after 120 seconds.")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(120),
             sure: true,
         },
         Line {
             reply: HttpReply::answer(429, &[("retry-after", "9")], said("Too many requests")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(9),
             sure: true,
         },
-        line(429, &said("try again after 0 seconds"), Rate),
-        line(429, &said("try again after a while"), Rate),
-        line(429, &said("try again after \u{e9}"), Rate),
-        line(500, &said("Internal Server Error"), Busy),
+        line(429, &said("try again after 0 seconds"), RateLimit),
+        line(429, &said("try again after a while"), RateLimit),
+        line(429, &said("try again after \u{e9}"), RateLimit),
+        line(500, &said("Internal Server Error"), ServerError),
         line(503, &said("Service unavailable"), Unavailable),
     ];
     check_table(MailgunCase::provider, table).await;

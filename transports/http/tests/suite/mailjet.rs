@@ -146,7 +146,7 @@ async fn the_sandbox_gives_no_id() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Rate, Recipient, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, NoResponse, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let global = |code: &str, status: u16| {
         json!({"ErrorIdentifier": "06df1144", "ErrorCode": code, "ErrorMessage": "no", "StatusCode": status})
             .to_string()
@@ -177,17 +177,17 @@ async fn answers() {
         line(400, &one(&[error("mj-0013", 400, &["To[0].Email"]), error("mj-0006", 400, &["Subject"])]), Message),
         line(403, &one(&[error("mj-0006", 400, &["Subject"]), error("send-0008", 403, &["From"])]), Sender),
         // What no page names, read by the status that each error carries.
-        line(400, &one(&[error("send-9999", 429, &[])]), Rate),
-        line(400, &one(&[error("send-9999", 500, &[])]), Busy),
+        line(400, &one(&[error("send-9999", 429, &[])]), RateLimit),
+        line(400, &one(&[error("send-9999", 500, &[])]), ServerError),
         guess(400, &one(&[error("send-9999", 400, &["To"])]), Message),
         guess(200, &one(&[error("send-9999", 403, &[])]), Message),
-        guess(400, &one(&[]), Busy),
-        line(200, &answer(&[json!({"Status": "perhaps"})]), NoAnswer),
-        line(200, &answer(&[]), NoAnswer),
-        line(200, &answer(&[success("", 1), success("", 2)]), NoAnswer),
-        line(200, &answer(&[success("0193f0a1-7e64-7cc1-8f6b-000000000000", 1)]), NoAnswer),
-        line(429, r#"{"ErrorIdentifier":"1","StatusCode":429,"ErrorMessage":"Too Many Requests"}"#, Rate),
-        line(500, r#"{"ErrorIdentifier":"1","StatusCode":500,"ErrorMessage":"Internal"}"#, Busy),
+        guess(400, &one(&[]), ServerError),
+        line(200, &answer(&[json!({"Status": "perhaps"})]), NoResponse),
+        line(200, &answer(&[]), NoResponse),
+        line(200, &answer(&[success("", 1), success("", 2)]), NoResponse),
+        line(200, &answer(&[success("0193f0a1-7e64-7cc1-8f6b-000000000000", 1)]), NoResponse),
+        line(429, r#"{"ErrorIdentifier":"1","StatusCode":429,"ErrorMessage":"Too Many Requests"}"#, RateLimit),
+        line(500, r#"{"ErrorIdentifier":"1","StatusCode":500,"ErrorMessage":"Internal"}"#, ServerError),
         line(503, "{}", Unavailable),
     ];
     check_table(Case31::provider, table).await;
@@ -310,14 +310,14 @@ async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
 
 #[tokio::test]
 async fn what_holds_for_the_account_holds_for_each_message_of_a_batch() {
-    use HttpErrorKind::{Account, Rate, Unavailable};
+    use HttpErrorKind::{Account, RateLimit, Unavailable};
     let said = |code: &str, status: u16| {
         json!({"ErrorIdentifier": "1", "ErrorCode": code, "ErrorMessage": "no", "StatusCode": status}).to_string()
     };
     for (status, body, expected) in [
         (401, said("mj-0015", 401), Account),
         (403, "<html>".to_owned(), Account),
-        (429, "{}".to_owned(), Rate),
+        (429, "{}".to_owned(), RateLimit),
         (503, "{}".to_owned(), Unavailable),
     ] {
         let (results, peer) = batch(|_| HttpReply::json(status, &body), &[]).await;
@@ -338,7 +338,7 @@ async fn a_batch_is_in_doubt_where_it_cannot_be_told_who_was_accepted() {
     let gone = |_: &[String]| HttpReply::Close;
     for reply in [&swapped as &dyn Fn(&[String]) -> HttpReply, &short, &inside, &page, &broken, &gone] {
         let (results, peer) = batch(reply, &[]).await;
-        assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![HttpErrorKind::NoAnswer; 3]);
+        assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![HttpErrorKind::NoResponse; 3]);
         assert_eq!(peer.seen().len(), 1, "nothing is asked for twice");
     }
 }
@@ -355,7 +355,7 @@ async fn the_limits_split_a_batch() {
     assert_eq!(sizes, [Some(50), Some(2)]);
 
     let limits = Case31::provider().batch_limits();
-    assert_eq!(limits, Some(BatchLimits { messages: 50, octets: 15 * 1024 * 1024 }));
+    assert_eq!(limits, Some(BatchLimits::new(50, 15 * 1024 * 1024)));
     let peer = HttpPeer::start([HttpReply::json(200, answer(&fifty[..2])), Case31::accepted()]).await;
     assert_third_is_alone(Case31::provider(), &peer).await;
 }

@@ -114,7 +114,7 @@ async fn only_the_recipients_of_the_attempt_are_named() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, NoResponse, Quota, RateLimit, Sender, ServerError, Unavailable};
     let said = |text: &str| failed(text).to_string();
     let limited = HttpReply::answer(429, &[("retry-after", "3")], said("Rate limit exceeded"));
     let table = vec![
@@ -126,16 +126,16 @@ async fn answers() {
         line(400, r#"{"success":false,"errors":["'from' is required","'subject' is required"]}"#, Message),
         line(401, &said("Unauthorized"), Account),
         line(403, &said("Forbidden"), Account),
-        line(429, &said("Rate limit exceeded"), Rate),
+        line(429, &said("Rate limit exceeded"), RateLimit),
         // The sandbox's words, as users report them: https://github.com/izmjs/izmjs/issues/26.
-        line(429, &said("Too many emails per second. Please upgrade your plan"), Rate),
+        line(429, &said("Too many emails per second. Please upgrade your plan"), RateLimit),
         line(429, &said("The email limit is reached. Please upgrade your plan"), Quota),
-        Line { reply: limited, kind: Rate, retry_after: Some(3), sure: true },
-        line(500, &said("Internal server error"), Busy),
+        Line { reply: limited, kind: RateLimit, retry_after: Some(3), sure: true },
+        line(500, &said("Internal server error"), ServerError),
         line(503, &said("no"), Unavailable),
         // In another form than is specified.
         guess(400, r#"{"error":"Bad request"}"#, Account),
-        line(200, &said("no"), NoAnswer),
+        line(200, &said("no"), NoResponse),
     ];
     check_table(Trap::provider, table).await;
 }
@@ -251,7 +251,7 @@ async fn what_failed_in_a_batch_is_asked_for_alone_and_nothing_else_is() {
 async fn what_holds_for_the_others_too_ends_the_asking() {
     let no = || failed("no");
     for (status, expected, asked) in [
-        (429, [HttpErrorKind::Rate, HttpErrorKind::Rate], vec!["abc", "a"]),
+        (429, [HttpErrorKind::RateLimit, HttpErrorKind::RateLimit], vec!["abc", "a"]),
         (503, [HttpErrorKind::Unavailable, HttpErrorKind::Unavailable], vec!["abc", "a"]),
         (403, [HttpErrorKind::Account, HttpErrorKind::Account], vec!["abc", "a"]),
         // Another sender's domain may well be verified.
@@ -271,7 +271,7 @@ async fn what_was_not_asked_for_is_not_in_doubt() {
     let no = || failed("no");
     let (results, peer) = batch([answer(&[no(), no(), no()]), Trap::accepted(), HttpReply::Close]).await;
     assert!(results[0].is_ok());
-    assert_eq!((kind(&results[1]), kind(&results[2])), (HttpErrorKind::NoAnswer, HttpErrorKind::Unavailable));
+    assert_eq!((kind(&results[1]), kind(&results[2])), (HttpErrorKind::NoResponse, HttpErrorKind::Unavailable));
     assert_eq!(subjects(&peer), ["abc", "a", "b"]);
 }
 
@@ -286,17 +286,17 @@ async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
 
 #[tokio::test]
 async fn what_is_not_of_one_message_is_of_each() {
-    use HttpErrorKind::{Account, NoAnswer, Rate};
+    use HttpErrorKind::{Account, NoResponse, RateLimit};
     let no = failed("no").to_string();
     for (reply, expected) in [
         (HttpReply::json(401, &no), Account),
         (HttpReply::json(400, "<html>"), Account),
-        (HttpReply::json(429, &no), Rate),
-        (HttpReply::json(500, &no), NoAnswer),
-        (HttpReply::json(200, "<html>"), NoAnswer),
-        (answer(&[sent("1"), sent("2")]), NoAnswer),
-        (HttpReply::json(200, r#"{"success":false,"errors":["no"]}"#), NoAnswer),
-        (HttpReply::Close, NoAnswer),
+        (HttpReply::json(429, &no), RateLimit),
+        (HttpReply::json(500, &no), NoResponse),
+        (HttpReply::json(200, "<html>"), NoResponse),
+        (answer(&[sent("1"), sent("2")]), NoResponse),
+        (HttpReply::json(200, r#"{"success":false,"errors":["no"]}"#), NoResponse),
+        (HttpReply::Close, NoResponse),
     ] {
         let (results, peer) = batch([reply.clone()]).await;
         assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![expected; 3], "{reply:?}");
@@ -325,7 +325,7 @@ async fn the_limits_split_a_batch() {
     assert_eq!(results.iter().map(id).collect::<Vec<_>>()[498..], [Some("498"), Some("499"), Some("0"), Some("1")]);
 
     let limits = Trap::provider().batch_limits();
-    assert_eq!(limits, Some(BatchLimits { messages: 500, octets: 50_000_000 }));
+    assert_eq!(limits, Some(BatchLimits::new(500, 50_000_000)));
     let peer = HttpPeer::start([answer(&many[..2]), Trap::accepted()]).await;
     assert_third_is_alone(Trap::provider(), &peer).await;
     let paths: Vec<_> = peer.seen().into_iter().map(|seen| seen.path).collect();

@@ -137,18 +137,18 @@ async fn only_the_recipients_of_the_attempt_are_named() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, NoResponse, Quota, RateLimit, Recipient, Sender, Unavailable};
     let refused = |code, kind| line(422, &error(code, "no, ada@example.org").to_string(), kind);
     let mut table = vec![
         line(401, &error(10, "The request does not contain a valid Server token.").to_string(), Account),
         line(503, &error(100, "Maintenance").to_string(), Unavailable),
-        line(429, &error(429, "Rate limit exceeded").to_string(), Rate),
-        line(429, "", Rate),
+        line(429, &error(429, "Rate limit exceeded").to_string(), RateLimit),
+        line(429, "", RateLimit),
         line(413, "", Message),
         guess(415, "", Account),
         // "In most cases the message is lost during the process".
-        line(500, "", NoAnswer),
-        line(500, &error(300, "an answer that makes no sense").to_string(), NoAnswer),
+        line(500, "", NoResponse),
+        line(500, &error(300, "an answer that makes no sense").to_string(), NoResponse),
         line(200, &error(300, "Invalid 'To' address: 'ada@example.org'.").to_string(), Message),
         guess(200, &error(9999, "nobody knows ada@example.org").to_string(), Message),
         guess(422, &error(9999, "nobody knows ada@example.org").to_string(), Message),
@@ -160,7 +160,7 @@ async fn answers() {
         line(422, &error(300, "Invalid 'To' address: 'from@example.com'.").to_string(), Message),
         Line {
             reply: HttpReply::answer(429, &[("retry-after", "3")], error(429, "Rate limit exceeded").to_string()),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(3),
             sure: true,
         },
@@ -169,7 +169,7 @@ async fn answers() {
     table.extend([10, 409, 413, 422, 1235, 1236, 1480].map(|code| refused(code, Account)));
     table.extend([400, 401, 412].map(|code| refused(code, Sender)));
     table.extend(
-        [(405, Quota), (406, Recipient), (429, Rate), (100, Unavailable)].map(|(code, kind)| refused(code, kind)),
+        [(405, Quota), (406, Recipient), (429, RateLimit), (100, Unavailable)].map(|(code, kind)| refused(code, kind)),
     );
     check_table(Pm::provider, table).await;
 }
@@ -272,7 +272,7 @@ async fn in_a_batch_each_message_has_its_own_result() {
         results.iter().map(|result| result.as_ref().ok().and_then(|it| it.provider_id.as_deref())).collect();
     assert_eq!(ids, [Some("first"), None, None, None, Some("last")]);
     let kinds: Vec<_> = results.iter().filter_map(|result| result.as_ref().err().map(kind)).collect();
-    assert_eq!(kinds, [HttpErrorKind::Sender, HttpErrorKind::NoAnswer, HttpErrorKind::Sender]);
+    assert_eq!(kinds, [HttpErrorKind::Sender, HttpErrorKind::NoResponse, HttpErrorKind::Sender]);
     let reply = results[1].as_ref().expect_err("it is refused").reply().expect("a reply");
     assert!(reply.contains("Invalid 'From'") && !reply.contains("first"), "the reply is its own: {reply}");
 
@@ -300,7 +300,7 @@ async fn limits_of_number_and_size_split_a_batch() {
     assert_eq!(lengths, [Some(500), Some(2)]);
 
     let limits = Pm::provider().batch_limits();
-    assert_eq!(limits, Some(BatchLimits { messages: 500, octets: 50_000_000 }));
+    assert_eq!(limits, Some(BatchLimits::new(500, 50_000_000)));
     let peer = HttpPeer::start([answer(2), Pm::accepted()]).await;
     assert_third_is_alone(Pm::provider(), &peer).await;
     let paths: Vec<_> = peer.seen().into_iter().map(|seen| seen.path).collect();
@@ -336,20 +336,20 @@ async fn a_batch_refused_for_nobody_knows_what_is_not_asked_for_one_by_one_to_it
 
 #[tokio::test]
 async fn what_befalls_a_batch_befalls_all_of_it() {
-    use HttpErrorKind::{Account, NoAnswer, Quota, Rate, Unavailable};
+    use HttpErrorKind::{Account, NoResponse, Quota, RateLimit, Unavailable};
     for (reply, expected) in [
         (HttpReply::json(401, error(10, "no token").to_string()), Account),
         (HttpReply::json(422, error(405, "no credits").to_string()), Quota),
-        (HttpReply::json(429, ""), Rate),
+        (HttpReply::json(429, ""), RateLimit),
         (HttpReply::json(503, error(100, "Maintenance").to_string()), Unavailable),
-        (HttpReply::json(500, ""), NoAnswer),
-        (HttpReply::json(500, error(300, "an answer that makes no sense").to_string()), NoAnswer),
-        (HttpReply::json(502, ""), NoAnswer),
-        (HttpReply::json(200, "<html>"), NoAnswer),
-        (HttpReply::json(200, ok("one").to_string()), NoAnswer),
-        (items([ok("one"), ok("two")]), NoAnswer),
-        (items((0..4).map(|number| ok(&number.to_string()))), NoAnswer),
-        (HttpReply::Close, NoAnswer),
+        (HttpReply::json(500, ""), NoResponse),
+        (HttpReply::json(500, error(300, "an answer that makes no sense").to_string()), NoResponse),
+        (HttpReply::json(502, ""), NoResponse),
+        (HttpReply::json(200, "<html>"), NoResponse),
+        (HttpReply::json(200, ok("one").to_string()), NoResponse),
+        (items([ok("one"), ok("two")]), NoResponse),
+        (items((0..4).map(|number| ok(&number.to_string()))), NoResponse),
+        (HttpReply::Close, NoResponse),
     ] {
         let peer = HttpPeer::start([reply.clone()]).await;
         let results = connect(Pm::provider(), &peer).send_batch(&batch(3)).await;

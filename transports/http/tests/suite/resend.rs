@@ -126,13 +126,13 @@ async fn no_text_is_made_up() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, NoResponse, Quota, RateLimit, Sender, ServerError, Unavailable};
     let said = |status: u16, text: &str| {
         json!({"statusCode": status, "name": "validation_error", "message": text}).to_string()
     };
     let mut table = vec![
         guess(400, r#"{"error":"in another form"}"#, Account),
-        line(200, &error(422, "validation_error"), NoAnswer),
+        line(200, &error(422, "validation_error"), NoResponse),
         line(403, &said(403, "The example.com domain is not verified. Please, add and verify your domain"), Sender),
         line(403, &said(403, "You can only send testing emails to your own email address (ada@example.org)."), Sender),
         guess(403, &said(403, "nobody knows domain@domain.example"), Message),
@@ -151,8 +151,8 @@ async fn answers() {
         (422, "invalid_parameter", Message),
         (422, "missing_required_field", Message),
         (451, "security_error", Message),
-        (409, "invalid_idempotent_request", NoAnswer),
-        (409, "concurrent_idempotent_requests", NoAnswer),
+        (409, "invalid_idempotent_request", NoResponse),
+        (409, "concurrent_idempotent_requests", NoResponse),
         (400, "invalid_idempotency_key", Message),
         (401, "missing_api_key", Account),
         (401, "restricted_api_key", Account),
@@ -164,15 +164,15 @@ async fn answers() {
         (405, "method_not_allowed", Account),
         (429, "daily_quota_exceeded", Quota),
         (429, "monthly_quota_exceeded", Quota),
-        (429, "rate_limit_exceeded", Rate),
-        (500, "application_error", Busy),
-        (500, "internal_server_error", Busy),
+        (429, "rate_limit_exceeded", RateLimit),
+        (500, "application_error", ServerError),
+        (500, "internal_server_error", ServerError),
         (503, "service_unavailable", Unavailable),
     ] {
         table.push(line(status, &error(status, name), kind));
     }
     let slow = HttpReply::answer(429, &[("retry-after", "2")], error(429, "rate_limit_exceeded"));
-    table.push(Line { reply: slow, kind: Rate, retry_after: Some(2), sure: true });
+    table.push(Line { reply: slow, kind: RateLimit, retry_after: Some(2), sure: true });
     check_table(Re::provider, table).await;
 }
 
@@ -334,7 +334,7 @@ async fn a_batch_refused_for_its_content_is_asked_for_one_by_one() {
 
 #[tokio::test]
 async fn what_befalls_a_batch_befalls_all_of_it() {
-    use HttpErrorKind::{Account, NoAnswer, Quota, Rate, Unavailable};
+    use HttpErrorKind::{Account, NoResponse, Quota, RateLimit, Unavailable};
     let batched =
         |data: Value, errors: Value| HttpReply::json(200, json!({"data": data, "errors": errors}).to_string());
     let id = || json!({"id": "x"});
@@ -342,23 +342,23 @@ async fn what_befalls_a_batch_befalls_all_of_it() {
     for (reply, expected) in [
         (HttpReply::json(403, error(403, "invalid_api_key")), Account),
         (HttpReply::json(429, error(429, "daily_quota_exceeded")), Quota),
-        (HttpReply::json(429, error(429, "rate_limit_exceeded")), Rate),
+        (HttpReply::json(429, error(429, "rate_limit_exceeded")), RateLimit),
         (HttpReply::json(503, ""), Unavailable),
         // The very batch was asked for before.
-        (HttpReply::json(409, error(409, "concurrent_idempotent_requests")), NoAnswer),
-        (HttpReply::json(409, error(409, "invalid_idempotent_request")), NoAnswer),
+        (HttpReply::json(409, error(409, "concurrent_idempotent_requests")), NoResponse),
+        (HttpReply::json(409, error(409, "invalid_idempotent_request")), NoResponse),
         // Some may have been taken before it failed.
-        (HttpReply::json(500, error(500, "internal_server_error")), NoAnswer),
-        (HttpReply::json(502, ""), NoAnswer),
-        (HttpReply::json(200, "<html>"), NoAnswer),
-        (HttpReply::json(200, r#"{"id":"one"}"#), NoAnswer),
-        (batched(json!([id(), id()]), json!([])), NoAnswer),
-        (batched(json!([id(), id(), id(), id()]), json!([])), NoAnswer),
-        (batched(json!([id(), id(), id()]), json!([faulty(0)])), NoAnswer),
-        (batched(json!([id(), id()]), json!([faulty(3)])), NoAnswer),
-        (batched(json!([id()]), json!([faulty(1), faulty(1)])), NoAnswer),
-        (batched(json!([id(), id()]), json!([faulty(-1)])), NoAnswer),
-        (HttpReply::Close, NoAnswer),
+        (HttpReply::json(500, error(500, "internal_server_error")), NoResponse),
+        (HttpReply::json(502, ""), NoResponse),
+        (HttpReply::json(200, "<html>"), NoResponse),
+        (HttpReply::json(200, r#"{"id":"one"}"#), NoResponse),
+        (batched(json!([id(), id()]), json!([])), NoResponse),
+        (batched(json!([id(), id(), id(), id()]), json!([])), NoResponse),
+        (batched(json!([id(), id(), id()]), json!([faulty(0)])), NoResponse),
+        (batched(json!([id(), id()]), json!([faulty(3)])), NoResponse),
+        (batched(json!([id()]), json!([faulty(1), faulty(1)])), NoResponse),
+        (batched(json!([id(), id()]), json!([faulty(-1)])), NoResponse),
+        (HttpReply::Close, NoResponse),
     ] {
         let peer = HttpPeer::start([reply.clone()]).await;
         let results = connect(Re::provider(), &peer).send_batch(&batch(3)).await;

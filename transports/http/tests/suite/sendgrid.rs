@@ -163,7 +163,7 @@ async fn the_sandbox_answers_200() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let errors = |text: &str| format!(r#"{{"errors":[{{"message":"{text}","field":null,"help":null}}]}}"#);
     let about = |field: &str, text: &str| format!(r#"{{"errors":[{{"message":"{text}","field":"{field}"}}]}}"#);
     let limited = [("date", "Tue, 24 Nov 2026 10:00:00 GMT"), ("x-ratelimit-reset", "1795514430")];
@@ -188,20 +188,25 @@ async fn answers() {
         line(403, &errors("access forbidden"), Account),
         line(404, &errors("not found"), Account),
         line(405, &errors("method not allowed"), Account),
-        line(500, &errors("error"), Busy),
+        line(500, &errors("error"), ServerError),
         line(503, &errors("error"), Unavailable),
-        line(429, &errors("too many requests"), Rate),
+        line(429, &errors("too many requests"), RateLimit),
         // The header comes with any answer, and a time that has come sets no bound.
-        Line { reply: HttpReply::answer(500, &limited, errors("error")), kind: Busy, retry_after: None, sure: true },
+        Line {
+            reply: HttpReply::answer(500, &limited, errors("error")),
+            kind: ServerError,
+            retry_after: None,
+            sure: true,
+        },
         Line {
             reply: HttpReply::answer(429, &[("date", limited[0].1), ("x-ratelimit-reset", "1795514400")], errors("no")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: None,
             sure: true,
         },
         Line {
             reply: HttpReply::answer(429, &limited, errors("too many requests")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(30),
             sure: true,
         },

@@ -165,7 +165,7 @@ async fn who_is_rejected_inside_a_success_is_on_record() {
     assert_eq!(kind(&nobody), HttpErrorKind::Recipient);
     for (rejected, errors) in [(1, error("no address")), (2, error("'bob@example.org' is bad")), (1, "[]".to_owned())] {
         let unnamed = ask(rejected, 4 - rejected, &errors).await.expect_err("nobody knows who has it");
-        assert_eq!(kind(&unnamed), HttpErrorKind::NoAnswer, "{unnamed}");
+        assert_eq!(kind(&unnamed), HttpErrorKind::NoResponse, "{unnamed}");
         assert!(unnamed.in_doubt());
         assert_discreet(&unnamed);
     }
@@ -173,7 +173,7 @@ async fn who_is_rejected_inside_a_success_is_on_record() {
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, NoResponse, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let errors = |code: &str, message: &str, description: &str| {
         format!(r#"{{"errors":[{{"message":"{message}","description":"{description}","code":"{code}"}}]}}"#)
     };
@@ -198,21 +198,21 @@ async fn answers() {
         line(403, &errors("1100", "Forbidden.", "permission denied"), Account),
         line(404, &errors("1101", "invalid URI", ""), Account),
         line(405, &errors("1102", "invalid HTTP method", ""), Account),
-        line(409, &errors("1600", "the key was used with another payload", ""), NoAnswer),
-        line(409, &errors("1601", "a request with this key is in progress", ""), NoAnswer),
-        line(409, &errors("1602", "Resource in use", ""), NoAnswer),
+        line(409, &errors("1600", "the key was used with another payload", ""), NoResponse),
+        line(409, &errors("1601", "a request with this key is in progress", ""), NoResponse),
+        line(409, &errors("1602", "Resource in use", ""), NoResponse),
         line(413, &errors("1300", "too large", ""), Message),
         line(422, &errors("3020", "template mime parsing error", "for ada@example.org"), Message),
         line(420, &errors("2101", "Exceed Sending Limit (hourly)", ""), Quota),
         line(420, &errors("2103", "Exceed Sending Limit (sandbox)", ""), Quota),
-        line(429, r#"{"errors":[{"message":"Too many requests"}]}"#, Rate),
+        line(429, r#"{"errors":[{"message":"Too many requests"}]}"#, RateLimit),
         Line {
             reply: HttpReply::answer(429, &[("retry-after", "4")], r#"{"errors":[{"message":"Too many requests"}]}"#),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(4),
             sure: true,
         },
-        line(500, &errors("1500", "Failed to update database", ""), Busy),
+        line(500, &errors("1500", "Failed to update database", ""), ServerError),
         line(503, &errors("1900", "Message generation module not available", ""), Unavailable),
     ];
     check_table(SparkPostCase::provider, table).await;

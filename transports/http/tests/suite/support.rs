@@ -59,7 +59,7 @@ pub(crate) fn connect_within<P: Provider>(timeouts: Timeouts, provider: P, peer:
 pub(crate) fn patient() -> Timeouts {
     let mut timeouts = Timeouts::default();
     let limit = Duration::from_secs(60);
-    (timeouts.connect, timeouts.request, timeouts.answer) = (limit, limit, limit);
+    (timeouts.connect, timeouts.request, timeouts.response) = (limit, limit, limit);
     timeouts
 }
 
@@ -112,14 +112,14 @@ pub(crate) async fn check_table_for<P: Provider>(
 }
 
 fn assert_classified(failure: &Failure, kind: HttpErrorKind) {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
+    use HttpErrorKind::{Account, Message, NoResponse, Quota, RateLimit, Recipient, ServerError, Unavailable};
     let expected = match kind {
         Message | Recipient => (Class::Permanent, Scope::Message, false),
-        Busy => (Class::Transient, Scope::Message, false),
+        ServerError => (Class::Transient, Scope::Message, false),
         HttpErrorKind::Sender => (Class::Permanent, Scope::Sender, false),
         Account => (Class::Permanent, Scope::Transport, false),
-        Quota | Rate | Unavailable => (Class::Transient, Scope::Transport, false),
-        NoAnswer => (Class::Transient, Scope::Transport, true),
+        Quota | RateLimit | Unavailable => (Class::Transient, Scope::Transport, false),
+        NoResponse => (Class::Transient, Scope::Transport, true),
         _ => panic!("a kind that this test does not know"),
     };
     assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), expected, "{failure}");
