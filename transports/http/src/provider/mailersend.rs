@@ -14,17 +14,17 @@ use crate::config::read_env;
 use crate::fields::custom_headers;
 use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
-/// MailerSend, by its API v1.
+/// MailerSend's API v1.
 ///
-/// It has no word for metadata, writes the Message-ID itself, and tells an attachment's type by the extension of its name, whatever
-/// [`content_type`](Attachment::content_type) says. `{{` begins a variable of its own template language, so that a mail that has it in its
-/// subject or its bodies is refused. Custom headers and List-Unsubscribe need one of its larger plans. Its bulk call answers before
-/// it looks at the messages, and is not used.
+/// The API does not support metadata. MailerSend sets the Message-ID, and derives an attachment's type from its file extension instead of
+/// [`content_type`](Attachment::content_type). `{{` begins a template variable, so a mail with `{{` in its subject or bodies is unsupported.
+/// Custom headers and List-Unsubscribe require one of the larger plans. The bulk call responds before it checks the messages, so it is not
+/// used.
 ///
 /// | Response | Means |
 /// |---|---|
-/// | 202 in its own form | accepted, under the `X-Message-Id`, save for the recipients that a warning `SOME_SUPPRESSED` names: refused for good |
-/// | 202 with `X-Message-Id` and a warning that cannot be read | accepted; the reply says that who is suppressed is not known |
+/// | 202 in the provider's format | accepted; the id is in `X-Message-Id`. Recipients in a warning `SOME_SUPPRESSED` are permanently refused |
+/// | 202 with `X-Message-Id` and an unreadable warning | accepted; the reply says that suppressed recipients are unknown |
 /// | 202 with a warning `ALL_SUPPRESSED` | [`Recipient`](HttpErrorKind::Recipient) |
 /// | 422 with `#MS42204`, `#MS42222` | [`Quota`](HttpErrorKind::Quota) |
 /// | 422 with `#MS42207`, or `#MS42208` for `from` | [`Sender`](HttpErrorKind::Sender): the domain is not verified |
@@ -32,9 +32,9 @@ use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// | 422 with `#MS42208` for recipients | [`Recipient`](HttpErrorKind::Recipient) |
 /// | 422 with `#MS42205`, `#MS42208` to `#MS42211` | [`Message`](HttpErrorKind::Message) |
 /// | 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
-/// | 429 with `#MS42901`, or without requests left for the day | [`Quota`](HttpErrorKind::Quota), until midnight in UTC |
+/// | 429 with `#MS42901`, or with no requests left for the day | [`Quota`](HttpErrorKind::Quota), until midnight in UTC |
 /// | any other 429 | [`RateLimit`](HttpErrorKind::RateLimit), until `Retry-After` |
-/// | 500 in its own form | [`ServerError`](HttpErrorKind::ServerError) |
+/// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |
 /// | 421 | [`Unavailable`](HttpErrorKind::Unavailable): maintenance |
 #[derive(Debug, Clone)]
 pub struct MailerSend {
@@ -42,39 +42,39 @@ pub struct MailerSend {
 }
 
 impl MailerSend {
-    /// With an API token that may send mail.
+    /// Creates the provider with an API token that may send mail.
     ///
     /// # Errors
-    /// When the token is empty or has characters that no token has.
+    /// If the token is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { key: Secret::bearer(key.as_ref())? })
     }
 
-    /// With the token in the environment variable `MAILERSEND_API_KEY`.
+    /// Reads the token from the environment variable `MAILERSEND_API_KEY`.
     ///
     /// # Errors
-    /// When it is not set, and as [`new`](Self::new).
+    /// If it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
         Self::new(read_env("MAILERSEND_API_KEY")?)
     }
 }
 
-/// As many recipients as the `to` field may have.
+/// Maximum number of `to` recipients.
 const MAX_TO: usize = 50;
 
-/// As many as `cc` may have, and as many as `bcc` may have.
+/// Maximum number of `cc` recipients, and of `bcc` recipients.
 const MAX_COPIES: usize = 10;
 
-/// As many tags as a message may have.
+/// Maximum number of tags.
 const MAX_TAGS: usize = 5;
 
-/// How long a subject may be, in characters.
+/// Maximum length of a subject, in characters.
 const MAX_SUBJECT: usize = 998;
 
-/// How large each body may be, in octets.
+/// Maximum size of each body, in octets.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
-/// How large an attachment may be, in octets.
+/// Maximum size of an attachment, in octets.
 const MAX_ATTACHMENT: usize = 25 * 1024 * 1024;
 
 impl Provider for MailerSend {
@@ -115,18 +115,18 @@ impl Provider for MailerSend {
             return Err(Unsupported::new("a body of more than 2 MB"));
         }
         if bodies.iter().flatten().chain([&email.subject()]).any(|text| text.contains("{{")) {
-            return Err(Unsupported::new("the characters {{, which begin a variable of its own"));
+            return Err(Unsupported::new("{{ in a subject or body, which begins a template variable"));
         }
         for file in email.attachments() {
             if file.content().len() > MAX_ATTACHMENT {
                 return Err(Unsupported::new("an attachment of more than 25 MB"));
             }
             if file.file_name().rsplit_once('.').is_none_or(|(_, extension)| extension.is_empty()) {
-                return Err(Unsupported::new("an attachment whose name has no extension"));
+                return Err(Unsupported::new("an attachment without a file extension"));
             }
         }
         if email.list_unsubscribe().is_some_and(|list| !list.is_one_click() || list.uris().len() > 1) {
-            return Err(Unsupported::new("a List-Unsubscribe other than by one click at one address"));
+            return Err(Unsupported::new("a List-Unsubscribe other than one-click with one URI"));
         }
         let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         match email.headers().iter().find(|header| !plain(header.name())) {
@@ -138,20 +138,20 @@ impl Provider for MailerSend {
     fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
+        let to_json = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let mail = Mail {
             from: JsonMailbox::from(email.from()),
-            to: people(fields.to),
-            cc: people(fields.cc),
-            bcc: people(fields.bcc),
+            to: to_json(fields.to),
+            cc: to_json(fields.cc),
+            bcc: to_json(fields.bcc),
             reply_to: fields.reply_to.first().copied().map(JsonMailbox::from),
             subject: email.subject(),
             text: email.text(),
             html: email.html(),
             attachments: email.attachments().iter().map(File::from).collect(),
             tags: email.tags(),
-            headers: custom_headers(email).map(|(name, value)| Named { name, value }).collect(),
-            // Its own field, in place of the two headers.
+            headers: custom_headers(email).map(|(name, value)| Header { name, value }).collect(),
+            // This field replaces the two headers.
             list_unsubscribe: email.list_unsubscribe().map(|list| list.header_value()),
         };
         Request::json("/v1/email", &mail)
@@ -161,8 +161,8 @@ impl Provider for MailerSend {
         if response.status() != 202 {
             return Err(parse_error(response).into());
         }
-        // With nothing to warn of there is no body.
-        let warned = response.json_object::<Warned>();
+        // Without warnings the body is empty.
+        let warned = response.json_object::<Warnings>();
         if let Ok(warned) = &warned
             && warned.warnings.iter().any(|warning| warning.kind == "ALL_SUPPRESSED")
         {
@@ -174,10 +174,10 @@ impl Provider for MailerSend {
         Ok(match warned {
             Ok(warned) => receipt.with_refused(warned.refused(outgoing)).with_reply(response.text()),
             Err(_) if response.is_empty() => receipt,
-            // Neither the id nor the body is MailerSend's.
+            // Without an id, an unknown body may come from a proxy.
             Err(unreadable) if id.is_empty() => return Err(unreadable.into()),
-            // It has an id, so that to send it again would surely send it twice. Who is suppressed gets no mail either way.
-            Err(_) => receipt.with_reply(format!("accepted; who is suppressed is not known: {}", response.text())),
+            // With an id, the mail was accepted. Suppressed recipients get no mail from a retry either.
+            Err(_) => receipt.with_reply(format!("accepted; suppressed recipients are unknown: {}", response.text())),
         })
     }
 }
@@ -198,20 +198,21 @@ fn check_recipients(email: &Email) -> Result<(), Unsupported> {
 
 fn parse_error(response: &Response) -> HttpError {
     if response.status() == 421 {
-        return response.error(HttpErrorKind::Unavailable, "it is being maintained");
+        return response.error(HttpErrorKind::Unavailable, "the service is under maintenance");
     }
-    let Ok(reason) = response.json_object::<ErrorBody>() else {
+    let Ok(body) = response.json_object::<ErrorBody>() else {
         return response.status_error();
     };
-    let reasons = reason.reasons();
-    let said: Vec<_> = reasons
+    let fields = body.errors();
+    let errors: Vec<_> = fields
         .iter()
-        .map(|&(field, text)| ApiError { status: None, code: code(text).unwrap_or_default(), field, text })
+        .map(|&(field, text)| ApiError { status: None, code: find_code(text).unwrap_or_default(), field, text })
         .collect();
-    let error = rules::classify(RULES, response, &said);
-    // Which limit it is, the code says, or a header that comes with other answers too.
-    let of_the_day = said.iter().any(|one| one.code == DAILY) || response.header("x-apiquota-remaining") == Some("0");
-    if response.status() != 429 || !of_the_day {
+    let error = rules::classify(RULES, response, &errors);
+    // The code or a header tells a daily limit from a rate limit. Other responses have this header too.
+    let is_daily =
+        errors.iter().any(|error| error.code == DAILY_QUOTA) || response.header("x-apiquota-remaining") == Some("0");
+    if response.status() != 429 || !is_daily {
         return error;
     }
     let quota = response.error(HttpErrorKind::Quota, error.text().to_owned());
@@ -225,8 +226,8 @@ fn parse_error(response: &Response) -> HttpError {
 const CODES: &str = "https://developers.mailersend.com/general.html#validation-errors";
 const STATUSES: &str = "https://developers.mailersend.com/general.html";
 
-/// The requests of the day are used up.
-const DAILY: &str = "MS42901";
+/// Code of an exhausted daily quota of requests.
+const DAILY_QUOTA: &str = "MS42901";
 
 const RULES: &[Rule] = &[
     on_code(&["MS42204", "MS42222"], HttpErrorKind::Quota, CODES),
@@ -242,8 +243,8 @@ const RULES: &[Rule] = &[
     on_status(&[500], HttpErrorKind::ServerError, STATUSES),
 ];
 
-/// `MS42207` in `… must be verified in your account to send emails. #MS42207`.
-fn code(text: &str) -> Option<&str> {
+/// Finds the code in a text: `MS42207` in `… must be verified in your account to send emails. #MS42207`.
+fn find_code(text: &str) -> Option<&str> {
     let code = &text[text.rfind("#MS")? + 1..];
     let end = code.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(code.len());
     Some(&code[..end])
@@ -258,22 +259,22 @@ struct ErrorBody {
 }
 
 impl ErrorBody {
-    /// What is wrong, with the field that it is wrong with; the message itself only where there is nothing more exact.
-    fn reasons(&self) -> Vec<(&str, &str)> {
+    /// The errors as pairs of field and text. Without any, the message with an empty field.
+    fn errors(&self) -> Vec<(&str, &str)> {
         let fields = self.errors.as_object().into_iter().flatten();
-        let mut reasons: Vec<_> = fields
+        let mut errors: Vec<_> = fields
             .flat_map(|(field, texts)| texts.as_array().into_iter().flatten().map(move |text| (field.as_str(), text)))
             .filter_map(|(field, text)| Some((field, text.as_str()?)))
             .collect();
-        if reasons.is_empty() {
-            reasons.push(("", &self.message));
+        if errors.is_empty() {
+            errors.push(("", &self.message));
         }
-        reasons
+        errors
     }
 }
 
 #[derive(Deserialize)]
-struct Warned {
+struct Warnings {
     #[serde(default, deserialize_with = "lenient_list")]
     warnings: Vec<Warning>,
 }
@@ -293,7 +294,7 @@ struct Suppressed {
     reasons: Vec<String>,
 }
 
-impl Warned {
+impl Warnings {
     fn refused(&self, outgoing: &Outgoing<Email>) -> Vec<Refusal> {
         let suppressed = self.warnings.iter().filter(|warning| warning.kind.ends_with("_SUPPRESSED"));
         let refusal = |one: &Suppressed| {
@@ -326,7 +327,7 @@ struct Mail<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     tags: &'a [String],
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    headers: Vec<Named<'a>>,
+    headers: Vec<Header<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     list_unsubscribe: Option<String>,
 }
@@ -352,7 +353,7 @@ impl<'a> From<&'a Attachment> for File<'a> {
 }
 
 #[derive(Serialize)]
-struct Named<'a> {
+struct Header<'a> {
     name: &'a str,
     value: String,
 }

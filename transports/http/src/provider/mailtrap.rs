@@ -18,62 +18,62 @@ use crate::{
     Response, Secret,
 };
 
-/// Mailtrap, by its Email Sending API.
+/// Mailtrap's Email Sending API.
 ///
-/// A tag becomes the category and metadata custom variables. Several addresses for answers go into a header of their own. Mailtrap writes
-/// the Message-ID itself.
+/// The tag is sent as category, and metadata as custom variables. Several `Reply-To` addresses are sent as a header. Mailtrap sets the
+/// Message-ID.
 ///
 /// | Response | Means |
 /// |---|---|
-/// | 200, but for `success: false` | accepted; the id is the first of `message_ids`, which has one for each recipient |
-/// | 403 about a domain, 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
-/// | 400 | [`Message`](HttpErrorKind::Message) |
+/// | 200 without `success: false` | accepted; the id is the first of `message_ids`, which has one for each recipient |
+/// | 403 about a domain; 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
+/// | other 400 | [`Message`](HttpErrorKind::Message) |
 /// | 401, other 403 | [`Account`](HttpErrorKind::Account) |
-/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit), or [`Quota`](HttpErrorKind::Quota) where it speaks of the plan |
-/// | 500 in its own form | [`ServerError`](HttpErrorKind::ServerError); in a batch [`NoResponse`](HttpErrorKind::NoResponse), since some may have been accepted |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit), or [`Quota`](HttpErrorKind::Quota) if the text mentions the plan |
+/// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError); in a batch [`NoResponse`](HttpErrorKind::NoResponse), since some messages may have been accepted |
 ///
-/// A batch is answered by 200 although some of its messages failed, and why stands there in prose only. These are asked for again, each
-/// alone, so that the status tells.
+/// The response to a batch is 200 even if some messages failed, and gives the reasons only as text. The transport sends these messages
+/// again, each alone, to get a status.
 #[derive(Debug, Clone)]
 pub struct Mailtrap {
     key: Secret,
     stream: Stream,
 }
 
-/// Where a mail goes.
+/// The stream that sends a mail.
 #[derive(Debug, Clone, Copy)]
 enum Stream {
     Transactional,
     Bulk,
-    /// Into the inbox of this number, and to nobody.
+    /// Only into the test inbox with this number.
     Sandbox(u64),
 }
 
 impl Mailtrap {
-    /// With an API token that may send mail.
+    /// Creates the provider with an API token that may send mail.
     ///
     /// # Errors
-    /// When the token is empty or has characters that no token has.
+    /// If the token is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { key: Secret::bearer(key.as_ref())?, stream: Stream::Transactional })
     }
 
-    /// With the token in the environment variable `MAILTRAP_API_KEY`.
+    /// Reads the token from the environment variable `MAILTRAP_API_KEY`.
     ///
     /// # Errors
-    /// When it is not set, and as [`new`](Self::new).
+    /// If it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
         Self::new(read_env("MAILTRAP_API_KEY")?)
     }
 
-    /// By the stream for promotional mail. In a URL: `stream=bulk`.
+    /// Uses the bulk stream, for promotional mail. In a URL: `stream=bulk`.
     #[must_use]
     pub fn bulk(mut self) -> Self {
         self.stream = Stream::Bulk;
         self
     }
 
-    /// Into the sandbox of this number and to nobody else. In a URL: `sandbox=NUMBER`.
+    /// Delivers only into the test inbox with this number. In a URL: `sandbox=NUMBER`.
     #[must_use]
     pub fn sandbox(mut self, id: u64) -> Self {
         self.stream = Stream::Sandbox(id);
@@ -88,14 +88,13 @@ impl Mailtrap {
     }
 }
 
-/// As many recipients as each field may have.
+/// Maximum number of recipients in each field.
 const MAX_RECIPIENTS: usize = 1000;
 
-/// How large the custom variables may be, in octets of JSON.
+/// Maximum size of the custom variables, in octets of JSON.
 const MAX_VARIABLES: usize = 1000;
 
-/// What fits into one batch.
-const BATCH: BatchLimits = BatchLimits::new(500, 50_000_000);
+const BATCH_LIMITS: BatchLimits = BatchLimits::new(500, 50_000_000);
 
 impl Provider for Mailtrap {
     const NAME: &'static str = "mailtrap";
@@ -103,15 +102,15 @@ impl Provider for Mailtrap {
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
         let mailtrap = Self::new(url.key()?)?;
         let stream = url.setting("stream");
-        let wrong = |setting, expected: &str| HttpConfigError::Value { setting, expected: expected.to_owned() };
+        let invalid = |setting, expected: &str| HttpConfigError::Value { setting, expected: expected.to_owned() };
         match (stream.as_deref(), url.setting("sandbox")) {
             (None | Some("transactional"), None) => Ok(mailtrap),
             (Some("bulk"), None) => Ok(mailtrap.bulk()),
             (None, Some(id)) => {
-                let id = id.parse().map_err(|_| wrong("sandbox", "the number of an inbox"))?;
+                let id = id.parse().map_err(|_| invalid("sandbox", "the number of an inbox"))?;
                 Ok(mailtrap.sandbox(id))
             }
-            _ => Err(wrong("stream", "transactional or bulk, and left out beside sandbox")),
+            _ => Err(invalid("stream", "transactional or bulk, and absent if there is a sandbox")),
         }
     }
 
@@ -149,12 +148,12 @@ impl Provider for Mailtrap {
     fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::new(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
+        let to_json = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let mut headers: BTreeMap<_, _> = fields.headers.into_iter().collect();
         let reply_to = match fields.reply_to.as_slice() {
             [] => None,
             [one] => Some(JsonMailbox::from(*one)),
-            // The field has room for one.
+            // The field accepts one address.
             several => {
                 let list = several.iter().map(|one| encode_mailbox(one)).collect::<Vec<_>>().join(", ");
                 headers.insert("Reply-To", list);
@@ -163,9 +162,9 @@ impl Provider for Mailtrap {
         };
         let mail = Mail {
             from: JsonMailbox::from(email.from()),
-            to: people(fields.to),
-            cc: people(fields.cc),
-            bcc: people(fields.bcc),
+            to: to_json(fields.to),
+            cc: to_json(fields.cc),
+            bcc: to_json(fields.bcc),
             reply_to,
             subject: email.subject(),
             text: email.text(),
@@ -182,15 +181,17 @@ impl Provider for Mailtrap {
         if response.status() != 200 {
             return Err(parse_error(response).into());
         }
-        let sent: Sent = response.json_object()?;
+        let sent: SendResponse = response.json_object()?;
         if !sent.is_success() {
-            return Err(response.error(HttpErrorKind::NoResponse, "it reports a failure as a success").into());
+            return Err(response
+                .error(HttpErrorKind::NoResponse, "the response has a success status but reports a failure")
+                .into());
         }
         Ok(sent.receipt().with_reply(response.text()))
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
-        Some(BATCH)
+        Some(BATCH_LIMITS)
     }
 
     fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
@@ -199,27 +200,27 @@ impl Provider for Mailtrap {
     }
 
     fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
-        let in_doubt = |error: &HttpError| BatchOutcome::same_error(batch.len(), error);
+        let same_error = |error: &HttpError| BatchOutcome::same_error(batch.len(), error);
         if response.status() != 200 {
             let error = parse_error(response);
             return match error.kind() {
                 HttpErrorKind::Message => BatchOutcome::SendEach,
                 HttpErrorKind::ServerError => {
-                    let text = "it is not known which messages were accepted";
-                    in_doubt(&response.error(HttpErrorKind::NoResponse, text))
+                    let text = "the response does not say which messages were accepted";
+                    same_error(&response.error(HttpErrorKind::NoResponse, text))
                 }
-                _ => BatchOutcome::same_error(batch.len(), &error),
+                _ => same_error(&error),
             };
         }
-        match response.json_object::<Batch>() {
-            Ok(Batch { responses }) if responses.len() == batch.len() => BatchOutcome::PartlyAccepted(
+        match response.json_object::<BatchResponse>() {
+            Ok(BatchResponse { responses }) if responses.len() == batch.len() => BatchOutcome::PartlyAccepted(
                 responses.iter().map(|sent| sent.is_success().then(|| sent.receipt())).collect(),
             ),
             Ok(_) => {
-                let text = "it did not answer for each message of a batch";
-                in_doubt(&response.error(HttpErrorKind::NoResponse, text))
+                let text = "the batch response does not have one result for each message";
+                same_error(&response.error(HttpErrorKind::NoResponse, text))
             }
-            Err(unreadable) => in_doubt(&unreadable),
+            Err(unreadable) => same_error(&unreadable),
         }
     }
 }
@@ -229,7 +230,7 @@ const SPEC: &str =
 const SANDBOX: &str = "https://github.com/mailtrap/mailtrap-openapi/blob/main/specs/sandbox-sending.openapi.yml";
 const DOMAINS: &str = "https://help.mailtrap.io/article/40-mailtrap-sending-faqs";
 
-/// Its errors have no codes: the status, and a few texts that the specification shows.
+/// Mailtrap's errors have no codes, only a status and a few documented texts.
 const RULES: &[Rule] = &[
     on_text(&[403], "domain", HttpErrorKind::Sender, DOMAINS),
     on_text(&[400], "'from' address is", HttpErrorKind::Sender, SPEC),
@@ -247,8 +248,8 @@ fn parse_error(response: &Response) -> HttpError {
     let Ok(Errors { errors }) = response.json_object() else {
         return response.status_error();
     };
-    let said: Vec<_> = errors.iter().map(|text| ApiError { text, ..ApiError::default() }).collect();
-    rules::classify(RULES, response, &said)
+    let errors: Vec<_> = errors.iter().map(|text| ApiError { text, ..ApiError::default() }).collect();
+    rules::classify(RULES, response, &errors)
 }
 
 #[derive(Deserialize)]
@@ -257,7 +258,7 @@ struct Errors {
 }
 
 #[derive(Deserialize)]
-struct Sent {
+struct SendResponse {
     success: Option<bool>,
     #[serde(default, deserialize_with = "lenient_list")]
     message_ids: Vec<Value>,
@@ -265,8 +266,8 @@ struct Sent {
     errors: Vec<Value>,
 }
 
-/// `SentResponse`, in which no field must be there.
-impl Sent {
+/// `SentResponse` of the specification. All fields are optional.
+impl SendResponse {
     fn is_success(&self) -> bool {
         self.success.unwrap_or(self.errors.is_empty())
     }
@@ -278,8 +279,8 @@ impl Sent {
 }
 
 #[derive(Deserialize)]
-struct Batch {
-    responses: Vec<Sent>,
+struct BatchResponse {
+    responses: Vec<SendResponse>,
 }
 
 #[derive(Serialize)]

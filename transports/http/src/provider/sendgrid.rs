@@ -15,26 +15,26 @@ use crate::config::read_env;
 use crate::encoded_word::quote;
 use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
-/// SendGrid, by its Web API v3.
+/// SendGrid's Web API v3.
 ///
-/// Tags become categories and metadata custom arguments. The answer has no word on single recipients; those on a suppression list are
-/// dropped later, which its event webhook tells. SendGrid takes two addresses that differ in case only for the same, and refuses a mail with
-/// both; so it is refused here. Local parts outside ASCII it does not carry.
+/// Tags are sent as categories, and metadata as custom arguments. The response does not mention single recipients. SendGrid drops recipients
+/// on a suppression list later and reports them by its event webhook. SendGrid refuses a mail with two addresses that differ only in case, so
+/// such a mail is unsupported. So are local parts outside ASCII.
 ///
-/// An attachment's type has no parameters. A `charset` of UTF-8 or US-ASCII is left out where the content is ASCII, which reads the same
-/// without it; SendGrid may name another one in its place. Any other parameter is refused, and so is a `;` or a `,` in a file name or a
-/// content id.
+/// SendGrid accepts no parameters in an attachment's type. If the content is ASCII, a `charset` of UTF-8 or US-ASCII is omitted, which does
+/// not change how the content reads; SendGrid may add another one. Any other parameter is unsupported, and so is a `;` or a `,` in a file
+/// name or a content id.
 ///
 /// | Response | Means |
 /// |---|---|
 /// | 202; 200 in the sandbox | accepted; the id is in `X-Message-Id` |
-/// | 403 about the from address, 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
+/// | 403 about the from address; 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
 /// | 400 about an address in the field `personalizations` | [`Recipient`](HttpErrorKind::Recipient) |
-/// | other 400 that name a field, 413 | [`Message`](HttpErrorKind::Message) |
+/// | other 400 with a field; 413 | [`Message`](HttpErrorKind::Message) |
 /// | 401 about credits | [`Quota`](HttpErrorKind::Quota) |
 /// | other 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
-/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit), until `X-RateLimit-Reset` |
-/// | 500 in its own form | [`ServerError`](HttpErrorKind::ServerError) |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit) until `X-RateLimit-Reset` |
+/// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |
 #[derive(Debug, Clone)]
 pub struct SendGrid {
     key: Secret,
@@ -43,30 +43,30 @@ pub struct SendGrid {
 }
 
 impl SendGrid {
-    /// With an API key that may send mail.
+    /// Creates the provider with an API key that may send mail.
     ///
     /// # Errors
-    /// When the key is empty or has characters that no key has.
+    /// If the key is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { key: Secret::bearer(key.as_ref())?, eu: false, sandbox: false })
     }
 
-    /// With the key in the environment variable `SENDGRID_API_KEY`.
+    /// Reads the key from the environment variable `SENDGRID_API_KEY`.
     ///
     /// # Errors
-    /// When it is not set, and as [`new`](Self::new).
+    /// If it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
         Self::new(read_env("SENDGRID_API_KEY")?)
     }
 
-    /// By the servers in the European Union, for subusers of that region. In a URL: `region=eu`.
+    /// Uses the servers in the European Union, for subusers of that region. In a URL: `region=eu`.
     #[must_use]
     pub fn eu(mut self) -> Self {
         self.eu = true;
         self
     }
 
-    /// Checks requests without sending anything. In a URL: `sandbox=true`.
+    /// Validates requests without sending mail. In a URL: `sandbox=true`.
     #[must_use]
     pub fn sandbox(mut self) -> Self {
         self.sandbox = true;
@@ -74,19 +74,19 @@ impl SendGrid {
     }
 }
 
-/// As many recipients as one request may have, in all its fields.
+/// Maximum number of recipients of a request, in all fields.
 const MAX_RECIPIENTS: usize = 1000;
 
-/// As many categories as one request may have.
+/// Maximum number of categories.
 const MAX_CATEGORIES: usize = 10;
 
-/// How long all custom arguments together may be, in octets.
+/// Maximum size of all custom arguments together, in octets.
 const MAX_CUSTOM_ARGS: usize = 10_000;
 
-/// Headers that the API refuses, beside those that no [`Email`] can have.
+/// Headers that the API refuses, in addition to those that [`Email`] refuses.
 const RESERVED: [&str; 3] = ["x-sg-id", "x-sg-eid", "received"];
 
-/// What no type, name and content id of an attachment may have, beside line breaks:
+/// Characters that the type, name and content id of an attachment must not contain, in addition to line breaks:
 /// <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>.
 const PROHIBITED: [char; 2] = [';', ','];
 
@@ -113,8 +113,8 @@ impl Provider for SendGrid {
         Fields::check_to(email)?;
         Fields::check_unique_headers(email)?;
         check_ascii_addresses(email)?;
-        if !are_unique(email) {
-            return Err(Unsupported::new("two recipients whose addresses differ in case only"));
+        if !has_unique_recipients(email) {
+            return Err(Unsupported::new("two recipients whose addresses differ only in case"));
         }
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 1000 recipients"));
@@ -123,17 +123,17 @@ impl Provider for SendGrid {
             return Err(Unsupported::new("more than 10 tags"));
         }
         if email.metadata().iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() >= MAX_CUSTOM_ARGS {
-            return Err(Unsupported::new("metadata of 10000 octets"));
+            return Err(Unsupported::new("metadata of 10000 octets or more"));
         }
         if email.subject().is_empty() {
             return Err(Unsupported::new("a mail without a subject"));
         }
         for file in email.attachments() {
             if media_type(file).is_none() {
-                return Err(Unsupported::new("an attachment's type with parameters"));
+                return Err(Unsupported::new("an attachment with parameters in its type"));
             }
             if [Some(file.file_name()), file.content_id()].into_iter().flatten().any(|text| text.contains(PROHIBITED)) {
-                return Err(Unsupported::new("an attachment's name or content id with a comma or semicolon"));
+                return Err(Unsupported::new("an attachment with a comma or semicolon in its name or content id"));
             }
         }
         for header in email.headers() {
@@ -147,24 +147,24 @@ impl Provider for SendGrid {
     fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(recipient).collect();
+        let to_json = |mailboxes: Vec<_>| mailboxes.into_iter().map(json_recipient).collect();
         let mut headers: BTreeMap<&str, String> = fields.headers.into_iter().collect();
         headers.insert("Message-ID", outgoing.message_id());
         let mail = Mail {
             personalizations: [Personalization {
-                to: people(fields.to),
-                cc: people(fields.cc),
-                bcc: people(fields.bcc),
-                // Not at the top, where the specification types them as one string.
+                to: to_json(fields.to),
+                cc: to_json(fields.cc),
+                bcc: to_json(fields.bcc),
+                // The specification types the top-level field as one string.
                 custom_args: email.metadata(),
             }],
             from: JsonMailbox::from(email.from()),
             reply_to_list: fields.reply_to.into_iter().map(JsonMailbox::from).collect(),
             subject: email.subject(),
-            // Plain text must come first.
+            // The API requires plain text first.
             content: [("text/plain", email.text()), ("text/html", email.html())]
                 .into_iter()
-                .filter_map(|(kind, value)| Some(Content { kind, value: value? }))
+                .filter_map(|(media_type, value)| Some(Content { media_type, value: value? }))
                 .collect(),
             attachments: email.attachments().iter().map(File::from).collect(),
             headers,
@@ -177,7 +177,7 @@ impl Provider for SendGrid {
     fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
         let id = response.header("x-message-id").unwrap_or_default();
         match response.status() {
-            // With an id it is SendGrid's own. Without, it says nothing more, and a page is somebody else's.
+            // An id shows that the response is SendGrid's. Without an id, a body may be a proxy's page.
             200 | 202 if !id.is_empty() => Ok(receipt_with_id(id)),
             202 if response.is_empty() => Ok(receipt_with_id(id)),
             200 if self.sandbox && (response.is_empty() || response.json::<IgnoredAny>().is_ok()) => {
@@ -189,21 +189,23 @@ impl Provider for SendGrid {
     }
 }
 
-/// A mail in which one comes twice is refused, whatever their case:
+/// Returns whether no address occurs twice, ignoring case. SendGrid refuses duplicates:
 /// <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>, `personalizations`.
-fn are_unique(email: &Email) -> bool {
+fn has_unique_recipients(email: &Email) -> bool {
     let mut seen = HashSet::new();
     email.recipient_addresses().into_iter().all(|address| seen.insert(address.as_str().to_ascii_lowercase()))
 }
 
-/// A name with a comma or semicolon must be in quotes, or the mail is accepted, and dropped since a part of the name is taken for the
-/// address: the API's manual, limitations; <https://github.com/sendgrid/sendgrid-csharp/issues/268>. So only for recipients: those of `from`
-/// would show (<https://github.com/sendgrid/sendgrid-nodejs/issues/1183>).
-fn recipient(mailbox: &Mailbox) -> JsonMailbox<'_> {
+/// Converts a recipient, and quotes a name with a comma or semicolon.
+///
+/// Without the quotes SendGrid accepts the mail and then drops it, since it reads a part of the name as the address: the API's manual,
+/// limitations; <https://github.com/sendgrid/sendgrid-csharp/issues/268>. In `from` the quotes would be visible
+/// (<https://github.com/sendgrid/sendgrid-nodejs/issues/1183>).
+fn json_recipient(mailbox: &Mailbox) -> JsonMailbox<'_> {
     JsonMailbox::with_name(mailbox, |name| if name.contains([',', ';']) { quote(name).into() } else { name.into() })
 }
 
-/// An attachment's type without its parameters, where they say nothing that its reader needs.
+/// The attachment's type without parameters. `None` if a parameter is needed to read it.
 fn media_type(file: &Attachment) -> Option<&str> {
     let Some((bare, parameters)) = file.content_type().split_once(';') else {
         return Some(file.content_type()).filter(|bare| !bare.contains(PROHIBITED));
@@ -212,8 +214,8 @@ fn media_type(file: &Attachment) -> Option<&str> {
     let charset = value.trim().trim_matches('"');
     let is_ascii =
         ["utf-8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known)) && file.content().is_ascii();
-    let needless = is_ascii && name.trim().eq_ignore_ascii_case("charset") && !bare.contains(PROHIBITED);
-    needless.then(|| bare.trim())
+    let is_redundant = is_ascii && name.trim().eq_ignore_ascii_case("charset") && !bare.contains(PROHIBITED);
+    is_redundant.then(|| bare.trim())
 }
 
 const MANUAL: &str = "https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors";
@@ -222,7 +224,7 @@ const SPEC: &str = "https://github.com/twilio/sendgrid-oai/blob/main/spec/json/t
 const IDENTITY: &str = "https://www.twilio.com/docs/api/errors/60222";
 const CREDITS: &str = "https://github.com/sendgrid/sendgrid-nodejs/issues/1032";
 
-/// Its errors have no codes, and fields instead.
+/// SendGrid's errors have fields instead of codes.
 const RULES: &[Rule] = &[
     on_text(&[403], "does not match a verified sender identity", HttpErrorKind::Sender, IDENTITY),
     on_text(&[401, 403], "maximum credits exceeded", HttpErrorKind::Quota, CREDITS),
@@ -246,12 +248,12 @@ fn parse_error(response: &Response) -> HttpError {
     let Ok(Errors { errors }) = response.json_object() else {
         return response.status_error();
     };
-    let said: Vec<_> = errors
+    let errors: Vec<_> = errors
         .iter()
         .map(|error| ApiError { field: &error.field, text: &error.message, ..ApiError::default() })
         .collect();
-    let error = rules::classify(RULES, response, &said);
-    // The header comes with other answers too.
+    let error = rules::classify(RULES, response, &errors);
+    // Other responses have this header too.
     match error.kind() {
         HttpErrorKind::RateLimit => error.with_retry_after(response.until_reset("x-ratelimit-reset")),
         _ => error,
@@ -263,7 +265,7 @@ struct Errors {
     errors: Vec<ErrorBody>,
 }
 
-/// <https://github.com/twilio/sendgrid-oai/blob/main/spec/json/tsg_mail_v3.json>, `ErrorResponse`: no field must be there.
+/// <https://github.com/twilio/sendgrid-oai/blob/main/spec/json/tsg_mail_v3.json>, `ErrorResponse`. All fields are optional.
 #[derive(Deserialize)]
 struct ErrorBody {
     #[serde(default, deserialize_with = "lenient_string")]
@@ -303,7 +305,7 @@ struct Personalization<'a> {
 #[derive(Serialize)]
 struct Content<'a> {
     #[serde(rename = "type")]
-    kind: &'a str,
+    media_type: &'a str,
     value: &'a str,
 }
 
@@ -312,7 +314,7 @@ struct File<'a> {
     content: String,
     filename: &'a str,
     #[serde(rename = "type")]
-    kind: &'a str,
+    media_type: &'a str,
     disposition: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_id: Option<&'a str>,
@@ -323,8 +325,8 @@ impl<'a> From<&'a Attachment> for File<'a> {
         Self {
             content: base64(attachment.content()),
             filename: attachment.file_name(),
-            // None is left that check has not refused.
-            kind: media_type(attachment).unwrap_or_else(|| attachment.content_type()),
+            // The fallback does not occur: `check` refuses such types.
+            media_type: media_type(attachment).unwrap_or_else(|| attachment.content_type()),
             disposition: if attachment.content_id().is_some() { "inline" } else { "attachment" },
             content_id: attachment.content_id(),
         }

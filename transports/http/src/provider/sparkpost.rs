@@ -14,29 +14,28 @@ use super::rules::{self, ApiError, Rule, on_code, on_status, on_text};
 use crate::config::read_env;
 use crate::{HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
-/// SparkPost, by its Transmissions API.
+/// SparkPost's Transmissions API.
 ///
-/// The mail is handed over as a whole message, for exactly the recipients of the attempt; the headers go on naming all whom the mail names.
-/// Tags and metadata come back in its events. It is sent as transactional, since to any other SparkPost adds a `List-Unsubscribe` of its own,
-/// and without its template language. Links are rewritten and opens counted as the account is set up.
+/// The request has a whole MIME message and exactly the recipients of the attempt. The headers still name all recipients of the mail.
+/// SparkPost's events return tags and metadata. The mail is sent as transactional, since SparkPost adds a `List-Unsubscribe` to any other,
+/// and without the template language. The settings of the account decide whether SparkPost rewrites links and counts opens.
 ///
-/// An envelope sender of its own is the return path; its domain must be a verified bounce domain, and the part before the `@` is kept in
-/// Enterprise accounts only.
+/// The envelope sender is sent as the return path. Its domain must be a verified bounce domain. Only Enterprise accounts keep its local part.
 ///
-/// A retry within 24 hours has the same idempotency key, so that a message that was accepted is not sent again.
+/// A retry within 24 hours has the same idempotency key, so SparkPost does not send an accepted message again.
 ///
 /// | Response | Means |
 /// |---|---|
-/// | 200 | accepted, save for whom it names as rejected; the id is in the body. Where it rejected some and does not say whom: **in doubt** |
-/// | codes 7000 and 7001: the sending domain, or that of the return path | [`Sender`](HttpErrorKind::Sender) |
+/// | 200 | accepted, except for the rejected recipients that it names; the body has the id. If it rejected some without naming them: **in doubt** |
+/// | codes 7000 and 7001: the domain of the sender or the return path | [`Sender`](HttpErrorKind::Sender) |
 /// | codes 1100 to 1103, 1303, 1304, 1600, 1601, 1910; 401 | [`Account`](HttpErrorKind::Account) |
-/// | 400 of the codes 5002 and 1902 with a suppressed address; 200 without an accepted recipient | [`Recipient`](HttpErrorKind::Recipient) |
+/// | code 5002; 400 with code 1902 for a suppressed address; 200 without an accepted recipient | [`Recipient`](HttpErrorKind::Recipient) |
 /// | codes 1502, 1900 | [`Unavailable`](HttpErrorKind::Unavailable) |
 /// | codes 1200 to 1401, 1901, other 1902, 2002, 3000 to 3050, 10000 to 10002; 413 | [`Message`](HttpErrorKind::Message) |
-/// | 409: an earlier request of this delivery is under way, or was handled with another content | [`NoResponse`](HttpErrorKind::NoResponse) |
+/// | 409: an earlier request of this delivery is in progress, or had other content | [`NoResponse`](HttpErrorKind::NoResponse) |
 /// | 420 | [`Quota`](HttpErrorKind::Quota) |
 /// | 429 | [`RateLimit`](HttpErrorKind::RateLimit) |
-/// | 500 in its own form | [`ServerError`](HttpErrorKind::ServerError) |
+/// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |
 #[derive(Debug, Clone)]
 pub struct SparkPost {
     key: Secret,
@@ -45,30 +44,30 @@ pub struct SparkPost {
 }
 
 impl SparkPost {
-    /// With an API key that may write transmissions.
+    /// Creates the provider with an API key that may write transmissions.
     ///
     /// # Errors
-    /// When the key is empty or has characters that no key has.
+    /// If the key is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { key: Secret::new(key.as_ref())?, eu: false, sandbox: false })
     }
 
-    /// With the key in the environment variable `SPARKPOST_API_KEY`.
+    /// Reads the key from the environment variable `SPARKPOST_API_KEY`.
     ///
     /// # Errors
-    /// When it is not set, and as [`new`](Self::new).
+    /// If it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
         Self::new(read_env("SPARKPOST_API_KEY")?)
     }
 
-    /// By the servers in the European Union, for accounts of that region. In a URL: `region=eu`.
+    /// Uses the servers in the European Union, for accounts of that region. In a URL: `region=eu`.
     #[must_use]
     pub fn eu(mut self) -> Self {
         self.eu = true;
         self
     }
 
-    /// Sends from the sandbox domain `sparkpostbox.com`, which a new account may do five times. In a URL: `sandbox=true`.
+    /// Sends from the sandbox domain `sparkpostbox.com`, which an account may use for five mails. In a URL: `sandbox=true`.
     #[must_use]
     pub fn sandbox(mut self) -> Self {
         self.sandbox = true;
@@ -76,13 +75,13 @@ impl SparkPost {
     }
 }
 
-/// How large a message may be, in octets: 20 MB.
+/// Maximum size of a message, in octets: 20 MB.
 const MAX_OCTETS: usize = 20 * 1000 * 1000;
 
-/// As many tags as a recipient may have; more are ignored (<https://developers.sparkpost.com/api/recipient-lists/>).
+/// Maximum number of tags. SparkPost ignores more (<https://developers.sparkpost.com/api/recipient-lists/>).
 const MAX_TAGS: usize = 10;
 
-/// How long metadata may be, in octets of JSON.
+/// Maximum size of the metadata, in octets of JSON.
 const MAX_METADATA: usize = 1000;
 
 impl Provider for SparkPost {
@@ -117,9 +116,9 @@ impl Provider for SparkPost {
         if content_size(email) > MAX_OCTETS {
             return Err(Unsupported::new("a message of more than 20 MB"));
         }
-        // The template language can be turned off for bodies only.
-        if head(email).iter().any(|text| text.contains("{{")) {
-            return Err(Unsupported::new("two opening braces in a header, which begin an expression"));
+        // `perform_substitutions` turns the template language off only for bodies.
+        if header_texts(email).iter().any(|text| text.contains("{{")) {
+            return Err(Unsupported::new("{{ in a header, which begins a template expression"));
         }
         Ok(())
     }
@@ -132,7 +131,7 @@ impl Provider for SparkPost {
         let transmission = Transmission {
             options: Options { transactional: true, perform_substitutions: false, sandbox: self.sandbox },
             recipients: recipients
-                .map(|recipient| To { address: Address { email: recipient.as_str() }, tags: email.tags() })
+                .map(|recipient| JsonRecipient { address: Address { email: recipient.as_str() }, tags: email.tags() })
                 .collect(),
             metadata: email.metadata(),
             return_path: match email.envelope_from() {
@@ -142,7 +141,7 @@ impl Provider for SparkPost {
             content: Content { email_rfc822: message },
         };
         let key = HeaderValue::try_from(outgoing.idempotency_key())
-            .map_err(|_| Failure::permanent(Scope::Message, "the idempotency key has no place in a header"))?;
+            .map_err(|_| Failure::permanent(Scope::Message, "the idempotency key is not a valid header value"))?;
         let request = Request::json("/api/v1/transmissions", &transmission)?;
         Ok(request.with_header(HeaderName::from_static("idempotency-key"), key))
     }
@@ -151,27 +150,27 @@ impl Provider for SparkPost {
         if response.status() != 200 {
             return Err(parse_error(response).into());
         }
-        let Done { results } = response.json_object()?;
+        let TransmissionResponse { results } = response.json_object()?;
         if results.accepted() == Some(0) {
-            let said = results.rcpt_to_errors.iter().map(ErrorBody::text).collect::<Vec<_>>().join("; ");
-            return Err(response.error(HttpErrorKind::Recipient, format!("it took no recipient: {said}")).into());
+            let text = results.rcpt_to_errors.iter().map(ErrorBody::text).collect::<Vec<_>>().join("; ");
+            return Err(response.error(HttpErrorKind::Recipient, format!("no recipient was accepted: {text}")).into());
         }
-        let refused = refused(outgoing, &results.rcpt_to_errors);
+        let refused = find_refused(outgoing, &results.rcpt_to_errors);
         if refused.len() != results.rejected().unwrap_or(refused.len()) {
-            // To count everybody as served would lose somebody. The key keeps a retry from reaching the others again.
+            // As a success, the rejected recipients would be lost. The idempotency key protects the others from a second copy.
             return Err(response
-                .error(HttpErrorKind::NoResponse, "it rejected some recipients and does not say whom")
+                .error(HttpErrorKind::NoResponse, "some recipients were rejected, but not all of them are named")
                 .into());
         }
         Ok(receipt_with_id(&results.id).with_refused(refused))
     }
 }
 
-/// All that goes into the headers.
-fn head(email: &Email) -> Vec<String> {
-    let people = [email.to(), email.cc(), email.reply_to()].into_iter().flatten();
+/// All texts that the headers contain.
+fn header_texts(email: &Email) -> Vec<String> {
+    let mailboxes = [email.to(), email.cc(), email.reply_to()].into_iter().flatten();
     let mut texts: Vec<String> = vec![email.subject().to_owned()];
-    for mailbox in people.chain([email.from()]).chain(email.sender()) {
+    for mailbox in mailboxes.chain([email.from()]).chain(email.sender()) {
         texts.push(mailbox.address().as_str().to_owned());
         texts.extend(mailbox.name().map(str::to_owned));
     }
@@ -183,18 +182,18 @@ fn head(email: &Email) -> Vec<String> {
     texts
 }
 
-/// Who is named by an error. No field is for it, so that only the words can tell.
-fn refused(outgoing: &Outgoing<Email>, errors: &[ErrorBody]) -> Vec<Refusal> {
+/// Finds the recipients that the errors name. The API has no field for them, only the text.
+fn find_refused(outgoing: &Outgoing<Email>, errors: &[ErrorBody]) -> Vec<Refusal> {
     let texts: Vec<_> = errors.iter().map(ErrorBody::text).collect();
     let named = find_named_recipients(outgoing, texts.iter().map(String::as_str)).into_iter();
-    named.map(|(recipient, place)| Refusal::new(recipient, Class::Permanent, texts[place].as_str())).collect()
+    named.map(|(recipient, index)| Refusal::new(recipient, Class::Permanent, texts[index].as_str())).collect()
 }
 
 const CODES: &str = "https://support.sparkpost.com/docs/tech-resources/extended-error-codes";
 const MANUAL: &str = "https://developers.sparkpost.com/api/transmissions/";
 
 const RULES: &[Rule] = &[
-    // Whatever the code: a request of this delivery was there before, and what became of it, this answer does not say.
+    // With any code: there was an earlier request of this delivery. Its outcome is unknown.
     on_status(&[409], HttpErrorKind::NoResponse, MANUAL),
     on_status(&[401], HttpErrorKind::Account, CODES),
     on_status(&[420], HttpErrorKind::Quota, CODES),
@@ -220,13 +219,13 @@ fn parse_error(response: &Response) -> HttpError {
         return response.status_error();
     };
     let texts: Vec<_> = errors.iter().map(ErrorBody::text).collect();
-    let said =
+    let api_errors =
         errors.iter().zip(&texts).map(|(error, text)| ApiError { code: &error.code, text, ..ApiError::default() });
-    rules::classify(RULES, response, &said.collect::<Vec<_>>())
+    rules::classify(RULES, response, &api_errors.collect::<Vec<_>>())
 }
 
 #[derive(Deserialize)]
-struct Done {
+struct TransmissionResponse {
     results: Results,
 }
 
@@ -243,12 +242,12 @@ struct Results {
 }
 
 impl Results {
-    /// How many, where it says so.
+    /// Number of accepted recipients. `None` if the response has no number.
     fn accepted(&self) -> Option<usize> {
         self.total_accepted_recipients.parse().ok()
     }
 
-    /// How many, where it says so.
+    /// Number of rejected recipients. `None` if the response has no number.
     fn rejected(&self) -> Option<usize> {
         self.total_rejected_recipients.parse().ok()
     }
@@ -265,7 +264,7 @@ struct ErrorBody {
     message: String,
     #[serde(default, deserialize_with = "lenient_string")]
     description: String,
-    /// A string in the manual, and a number here and there.
+    /// A string by the manual, but sometimes a number.
     #[serde(default, deserialize_with = "lenient_string")]
     code: String,
 }
@@ -280,7 +279,7 @@ impl ErrorBody {
 #[derive(Serialize)]
 struct Transmission<'a> {
     options: Options,
-    recipients: Vec<To<'a>>,
+    recipients: Vec<JsonRecipient<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -297,7 +296,7 @@ struct Options {
 }
 
 #[derive(Serialize)]
-struct To<'a> {
+struct JsonRecipient<'a> {
     address: Address<'a>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     tags: &'a [String],

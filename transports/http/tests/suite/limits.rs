@@ -1,4 +1,4 @@
-//! Limits that would take much to reach.
+//! Size limits, tested with smaller values.
 
 use http::HeaderName;
 use postrider_http::{
@@ -7,24 +7,24 @@ use postrider_http::{
 use postrider_transport::testkit::HttpPeer;
 use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Transport, Unsupported};
 
-use crate::support::{another, connect, plain};
+use crate::support::{connect, new_delivery, plain};
 
-/// A provider whose batches hold no more than so many octets.
-struct Tight<P>(P, usize);
+/// A provider with another size limit for batches, in octets.
+struct LimitedProvider<P>(P, usize);
 
-/// Three mails, of which two fit into a batch and the third does not, nearly.
-pub(crate) async fn assert_third_is_alone<P: Provider>(provider: P, peer: &HttpPeer) {
+/// Asserts that two of three mails fit into a batch and the third is sent alone.
+pub(crate) async fn assert_size_limit_splits_batch<P: Provider>(provider: P, peer: &HttpPeer) {
     let file = Attachment::new("a.bin", "application/octet-stream", vec![1; 30_000]).expect("an attachment");
-    let mails: Vec<_> = (0..3).map(|_| another(plain().attach(file.clone()))).collect();
+    let mails: Vec<_> = (0..3).map(|_| new_delivery(plain().attach(file.clone()))).collect();
     let one = provider.build_request(&mails[0]).expect("a request").body().len();
-    let transport: Http<Tight<P>> = connect(Tight(provider, 3 * one), peer);
+    let transport: Http<LimitedProvider<P>> = connect(LimitedProvider(provider, 3 * one), peer);
     let results = transport.send_batch(&mails).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     let sizes: Vec<_> = peer.seen().iter().map(|seen| (seen.body.len() + one / 2) / one).collect();
-    assert_eq!(sizes, [2, 1], "so many mails in each request");
+    assert_eq!(sizes, [2, 1], "number of mails in each request");
 }
 
-impl<P: Provider> Provider for Tight<P> {
+impl<P: Provider> Provider for LimitedProvider<P> {
     const NAME: &'static str = P::NAME;
 
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {

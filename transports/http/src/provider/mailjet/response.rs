@@ -1,4 +1,4 @@
-//! What Mailjet's answers mean.
+//! Parsing of Mailjet's responses.
 
 use postrider_transport::{Email, Failure, Outgoing, Receipt};
 use serde::Deserialize;
@@ -9,56 +9,55 @@ use super::super::rules::{self, ApiError, Rule, on_code, on_status};
 use crate::{BatchOutcome, HttpError, HttpErrorKind, Response};
 
 pub(super) fn parse_response(outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
-    let mut results = outcomes(response, &[outgoing])?;
-    // One message was asked for, so that there is one outcome.
-    let result = results.pop().unwrap_or_else(|| Err(puzzling(response).into()));
+    let mut results = parse_outcomes(response, &[outgoing])?;
+    let result = results.pop().unwrap_or_else(|| Err(mismatch_error(response).into()));
     result.map(|receipt| receipt.with_reply(response.text()))
 }
 
 pub(super) fn parse_batch_response(batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
-    let error = match outcomes(response, batch) {
+    let error = match parse_outcomes(response, batch) {
         Ok(results) => return BatchOutcome::Results(results),
         Err(error) => error,
     };
     match error.kind() {
-        // An error of the request as a whole comes before the first message is looked at.
+        // Mailjet reports an error of the whole request before it processes any message.
         HttpErrorKind::Message | HttpErrorKind::Recipient | HttpErrorKind::Sender => BatchOutcome::SendEach,
-        // Any refusal may stand for a partial success, and what failed inside may have done so after the first messages.
+        // An incomplete refusal may be a partial success. An internal error may come after the first messages were accepted.
         _ if response.incomplete.is_some() || error.kind() == HttpErrorKind::ServerError => {
-            let text = "it is not known which messages were accepted";
+            let text = "the response does not say which messages were accepted";
             BatchOutcome::same_error(batch.len(), &response.error(HttpErrorKind::NoResponse, text))
         }
         _ => BatchOutcome::same_error(batch.len(), &error),
     }
 }
 
-/// The outcome of each message, in their order; or what is wrong with all of them.
-fn outcomes(response: &Response, batch: &[&Outgoing<Email>]) -> Result<Vec<Result<Receipt, Failure>>, HttpError> {
+/// Parses the outcome of each message, in their order. An error concerns all messages.
+fn parse_outcomes(response: &Response, batch: &[&Outgoing<Email>]) -> Result<Vec<Result<Receipt, Failure>>, HttpError> {
     let Messages { messages } = match response.json_object() {
         Ok(messages) => messages,
         Err(unreadable) if (200..300).contains(&response.status()) => return Err(unreadable),
-        Err(_) => return Err(global(response)),
+        Err(_) => return Err(parse_request_error(response)),
     };
-    // Without this, one message's outcome could be taken for another's.
-    let theirs = |(message, outgoing): (&Outcome, &&Outgoing<Email>)| {
+    // The ids must match, so that no message gets the outcome of another.
+    let is_matching = |(message, outgoing): (&Outcome, &&Outgoing<Email>)| {
         message.custom_id.is_empty() || message.custom_id == outgoing.id().to_string()
     };
-    if messages.len() != batch.len() || !messages.iter().zip(batch).all(theirs) {
-        return Err(puzzling(response));
+    if messages.len() != batch.len() || !messages.iter().zip(batch).all(is_matching) {
+        return Err(mismatch_error(response));
     }
     Ok(messages.into_iter().map(|message| message.result(response)).collect())
 }
 
-fn puzzling(response: &Response) -> HttpError {
-    response.error(HttpErrorKind::NoResponse, "it answered for other messages than it was asked for")
+fn mismatch_error(response: &Response) -> HttpError {
+    response.error(HttpErrorKind::NoResponse, "the response has results for other messages than the request")
 }
 
-/// An error that is not of one message.
-fn global(response: &Response) -> HttpError {
+/// Parses an error of the whole request.
+fn parse_request_error(response: &Response) -> HttpError {
     match response.json_object::<ErrorBody>() {
-        Ok(reason) => parse_error(response, &[reason]),
-        Err(_) => match response.json_object::<Inside>() {
-            Ok(inside) if response.status() == 500 => response.error(HttpErrorKind::ServerError, inside.message),
+        Ok(body) => parse_error(response, &[body]),
+        Err(_) => match response.json_object::<InternalError>() {
+            Ok(error) if response.status() == 500 => response.error(HttpErrorKind::ServerError, error.message),
             _ => response.status_error(),
         },
     }
@@ -70,7 +69,7 @@ const SENDER: &str = "https://gist.github.com/arnaudbreton/f09ac2dcb1316790a5336
 
 pub(super) const RULES: &[Rule] = &[
     on_code(&["mj-0001", "mj-0015"], HttpErrorKind::Account, GUIDE),
-    // About a SenderID, which is an account's.
+    // These are about a SenderID, which belongs to the account.
     on_code(&["send-0006", "send-0007"], HttpErrorKind::Account, GUIDE),
     on_code(&["send-0008"], HttpErrorKind::Sender, SENDER),
     on_code(&["mj-0013"], HttpErrorKind::Recipient, GUIDE).with_field("To"),
@@ -86,9 +85,9 @@ pub(super) const RULES: &[Rule] = &[
 
 fn parse_error(response: &Response, errors: &[ErrorBody]) -> HttpError {
     if errors.is_empty() {
-        return response.error(HttpErrorKind::ServerError, "it refused and did not say why").unsure();
+        return response.error(HttpErrorKind::ServerError, "refused without a reason").unsure();
     }
-    rules::classify(RULES, response, &errors.iter().map(ErrorBody::said).collect::<Vec<_>>())
+    rules::classify(RULES, response, &errors.iter().map(ErrorBody::to_api_error).collect::<Vec<_>>())
 }
 
 #[derive(Deserialize)]
@@ -106,25 +105,25 @@ struct Outcome {
     #[serde(default, deserialize_with = "lenient_list")]
     errors: Vec<ErrorBody>,
     #[serde(default, deserialize_with = "lenient_list")]
-    to: Vec<Sent>,
+    to: Vec<SentTo>,
 }
 
 impl Outcome {
     fn result(self, response: &Response) -> Result<Receipt, Failure> {
         match self.status.as_str() {
             "success" => {
-                // In the sandbox there is none, which shows as 0.
+                // In the sandbox the id is 0.
                 let id = self.to.first().map(|sent| sent.id.as_str()).filter(|id| *id != "0");
                 Ok(receipt_with_id(id.unwrap_or_default()))
             }
             "error" => Err(parse_error(response, &self.errors).into()),
-            _ => Err(puzzling(response).into()),
+            _ => Err(mismatch_error(response).into()),
         }
     }
 }
 
 #[derive(Deserialize)]
-struct Sent {
+struct SentTo {
     #[serde(rename = "MessageID", default, deserialize_with = "lenient_string")]
     id: String,
 }
@@ -137,14 +136,14 @@ struct ErrorBody {
     status: String,
     #[serde(rename = "ErrorMessage", default, deserialize_with = "lenient_string")]
     message: String,
-    /// `To[0].Email`, say.
+    /// Names of the invalid fields, such as `To[0].Email`.
     #[serde(rename = "ErrorRelatedTo", default, deserialize_with = "lenient_list")]
     related_to: Vec<String>,
 }
 
-/// What failed inside has an identifier for Mailjet's support, and no code.
+/// An internal error of Mailjet. It has an identifier for the support, and no code.
 #[derive(Deserialize)]
-struct Inside {
+struct InternalError {
     #[serde(rename = "ErrorIdentifier")]
     _identifier: IgnoredAny,
     #[serde(rename = "ErrorMessage")]
@@ -152,10 +151,10 @@ struct Inside {
 }
 
 impl ErrorBody {
-    /// Each error has a status of its own, whatever that of the answer. Of several fields, one that is not about recipients goes before.
-    fn said(&self) -> ApiError<'_> {
-        let of_recipients = |field: &&String| ["To", "Cc", "Bcc"].iter().any(|name| field.starts_with(name));
-        let field = self.related_to.iter().find(|field| !of_recipients(field)).or(self.related_to.first());
+    /// Converts the error. Each has its own status. Of several fields, the first that is not about recipients decides.
+    fn to_api_error(&self) -> ApiError<'_> {
+        let is_recipient_field = |field: &&String| ["To", "Cc", "Bcc"].iter().any(|name| field.starts_with(name));
+        let field = self.related_to.iter().find(|field| !is_recipient_field(field)).or(self.related_to.first());
         let field = field.map_or("", String::as_str);
         ApiError { status: self.status.parse().ok(), code: &self.code, field, text: &self.message }
     }
