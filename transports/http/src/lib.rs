@@ -59,8 +59,8 @@
 //! enqueued. No API here accepts an envelope sender, unless the provider's type says so.
 //!
 //! # Batches
-//! If a provider has a batch call, the transport groups messages into batches within the provider's limits. Each message has its own result.
-//! Messages that do not fit into a batch are sent in single requests, up to eight at once. When the provider limits the rate, is
+//! If a provider has a batch call, the transport groups messages into batches within the provider's limits. Each message has its own
+//! result. Messages that do not fit into a batch are sent in single requests, up to eight at once. When the provider limits the rate, is
 //! unavailable or does not respond, the remaining messages are not sent.
 
 mod batch;

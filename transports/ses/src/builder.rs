@@ -56,8 +56,8 @@ impl SesBuilder {
         self
     }
 
-    /// Sets the address for bounces and complaints of mails without an
-    /// [`envelope_from`](postrider_transport::EmailBuilder::envelope_from). It must be verified in SES. Default: the mail's Sender, or else From.
+    /// Sets the address for bounces and complaints of mails without an [`envelope_from`](postrider_transport::EmailBuilder::envelope_from).
+    /// It must be verified in SES. Default: the mail's Sender, or else From.
     pub fn feedback_address(mut self, address: Address) -> Self {
         self.feedback_address = Some(address);
         self

@@ -72,8 +72,8 @@ impl Intercept for ProgressInterceptor {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // The SDK does not decode content codings. Without the header any coding is acceptable (RFC 9110 section 12.5.3). The signature must
-        // not cover the header, since proxies may change it.
+        // The SDK does not decode content codings. Without the header any coding is acceptable (RFC 9110 section 12.5.3). The signature
+        // must not cover the header, since proxies may change it.
         context.request_mut().headers_mut().insert("accept-encoding", "identity");
         let body = context.request_mut().body_mut();
         *body = SdkBody::from_body_1_x(TrackedBody::new(std::mem::replace(body, SdkBody::taken()), self.0.clone()));

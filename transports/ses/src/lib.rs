@@ -65,9 +65,9 @@
 //! | `ServiceUnavailable`, `RequestTimeout` | transient | transport |
 //! | another error code | by status: 401 and 403, 429, 503 as above; other 4xx permanent and **not sure**, else transient | message |
 //!
-//! The table omits the suffix `Exception` of most error codes. A `Retry-After` in the response overrides these waits. The codes and texts are
-//! those of the API reference (SendEmail, common errors) and of the developer guide (errors related to the sending quotas, error messages).
-//! An unverified address concerns only that sender, or in the sandbox that recipient.
+//! The table omits the suffix `Exception` of most error codes. A `Retry-After` in the response overrides these waits. The codes and texts
+//! are those of the API reference (SendEmail, common errors) and of the developer guide (errors related to the sending quotas, error
+//! messages). An unverified address concerns only that sender, or in the sandbox that recipient.
 //!
 //! A response without an error code may come from a proxy:
 //!

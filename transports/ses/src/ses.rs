@@ -60,7 +60,8 @@ impl Ses {
         SesBuilder::new(config.clone())
     }
 
-    /// Creates a transport with the configuration of the AWS tools: environment variables, the files in `~/.aws`, or the role of the machine.
+    /// Creates a transport with the configuration of the AWS tools: environment variables, the files in `~/.aws`, or the role of the
+    /// machine.
     ///
     /// Profiles that use SSO or run a program need the features `sso` and `credentials-process` of `aws-config`.
     ///

@@ -108,7 +108,8 @@ impl Provider for Brevo {
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 99 recipients"));
         }
-        // Brevo writes such a name in a header that mail servers refuse (<https://anymail.dev/en/stable/esps/brevo/#limitations-and-quirks>).
+        // Brevo writes such a name in a header that mail servers refuse
+        // (<https://anymail.dev/en/stable/esps/brevo/#limitations-and-quirks>).
         let is_garbled = |name: &str| !name.is_ascii() && name.contains(PUNCTUATION);
         if email.reply_to().iter().filter_map(Mailbox::name).any(is_garbled) {
             return Err(Unsupported::new("punctuation and letters outside ASCII in the name of a Reply-To"));

@@ -17,9 +17,9 @@ use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// MailerSend's API v1.
 ///
 /// The API does not support metadata. MailerSend sets the Message-ID, and derives an attachment's type from its file extension instead of
-/// [`content_type`](Attachment::content_type). `{{` begins a template variable, so a mail with `{{` in its subject or bodies is unsupported.
-/// Custom headers and List-Unsubscribe require one of the larger plans. The bulk call responds before it checks the messages, so it is not
-/// used.
+/// [`content_type`](Attachment::content_type). `{{` begins a template variable, so a mail with `{{` in its subject or bodies is
+/// unsupported. Custom headers and List-Unsubscribe require one of the larger plans. The bulk call responds before it checks the messages,
+/// so it is not used.
 ///
 /// | Response | Means |
 /// |---|---|

@@ -35,12 +35,12 @@ use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// The names are documented in <https://resend.com/docs/api-reference/errors>.
 ///
 /// # Batches
-/// A batch has up to 100 messages without attachments. If Resend refuses one of them, it accepts the others. The transport sends the refused
-/// message again, alone, since the response to a batch does not give the kind of the error.
+/// A batch has up to 100 messages without attachments. If Resend refuses one of them, it accepts the others. The transport sends the
+/// refused message again, alone, since the response to a batch does not give the kind of the error.
 ///
-/// A batch has one idempotency key for all of its messages, so Resend recognizes a retry only if the retry has exactly the same messages. If
-/// a batch is in doubt, all of its messages are, and a retry may send them twice. [Without batches](Self::without_batches) each message has
-/// its own key, and a retry within 24 hours never sends it twice.
+/// A batch has one idempotency key for all of its messages, so Resend recognizes a retry only if the retry has exactly the same messages.
+/// If a batch is in doubt, all of its messages are, and a retry may send them twice. [Without batches](Self::without_batches) each message
+/// has its own key, and a retry within 24 hours never sends it twice.
 #[derive(Debug, Clone)]
 pub struct Resend {
     key: Secret,
@@ -77,8 +77,8 @@ impl Resend {
 /// Maximum number of `to` recipients.
 const MAX_TO: usize = 50;
 
-/// Maximum size of a mail with attachments in base64, in octets: <https://resend.com/docs/dashboard/emails/attachments>. The page says 40 MB;
-/// this is the larger reading.
+/// Maximum size of a mail with attachments in base64, in octets: <https://resend.com/docs/dashboard/emails/attachments>. The page says 40
+/// MB; this is the larger reading.
 const MAX_SIZE: usize = 40 * 1024 * 1024;
 
 /// Maximum length of a tag's name, and of its value, in octets.

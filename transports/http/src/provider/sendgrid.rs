@@ -17,9 +17,9 @@ use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 
 /// SendGrid's Web API v3.
 ///
-/// Tags are sent as categories, and metadata as custom arguments. The response does not mention single recipients. SendGrid drops recipients
-/// on a suppression list later and reports them by its event webhook. SendGrid refuses a mail with two addresses that differ only in case, so
-/// such a mail is unsupported. So are local parts outside ASCII.
+/// Tags are sent as categories, and metadata as custom arguments. The response does not mention single recipients. SendGrid drops
+/// recipients on a suppression list later and reports them by its event webhook. SendGrid refuses a mail with two addresses that differ
+/// only in case, so such a mail is unsupported. So are local parts outside ASCII.
 ///
 /// SendGrid accepts no parameters in an attachment's type. If the content is ASCII, a `charset` of UTF-8 or US-ASCII is omitted, which does
 /// not change how the content reads; SendGrid may add another one. Any other parameter is unsupported, and so is a `;` or a `,` in a file

@@ -20,7 +20,8 @@ use crate::{HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Re
 /// SparkPost's events return tags and metadata. The mail is sent as transactional, since SparkPost adds a `List-Unsubscribe` to any other,
 /// and without the template language. The settings of the account decide whether SparkPost rewrites links and counts opens.
 ///
-/// The envelope sender is sent as the return path. Its domain must be a verified bounce domain. Only Enterprise accounts keep its local part.
+/// The envelope sender is sent as the return path. Its domain must be a verified bounce domain. Only Enterprise accounts keep its local
+/// part.
 ///
 /// A retry within 24 hours has the same idempotency key, so SparkPost does not send an accepted message again.
 ///

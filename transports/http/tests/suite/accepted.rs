@@ -30,7 +30,8 @@ async fn resend() {
     assert_accepted::<crate::resend::ResendCase>(200, &bodies).await;
 }
 
-/// <https://github.com/mailtrap/mailtrap-openapi/blob/main/specs/email-sending-transactional.openapi.yml>, `SentResponse`: all fields are optional.
+/// <https://github.com/mailtrap/mailtrap-openapi/blob/main/specs/email-sending-transactional.openapi.yml>, `SentResponse`: all fields are
+/// optional.
 #[cfg(feature = "mailtrap")]
 #[tokio::test]
 async fn mailtrap() {
