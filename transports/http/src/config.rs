@@ -1,4 +1,4 @@
-//! What every provider's transport is told, and what can be wrong with it.
+//! Settings that all providers share, and their errors.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,34 +9,36 @@ use rustls::crypto::ring;
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use url::{Host, Url};
 
-use crate::exchange::Exchange;
+use crate::client::ApiClient;
 use crate::{Http, Provider};
 
-/// How long each stage of a request may take.
+/// Time limits for the stages of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// To look the name up, connect and agree on encryption. Default: 15 seconds.
+    /// Limit for the DNS lookup, the connection and the TLS handshake. Default: 15 seconds.
     pub connect: Duration,
-    /// Until the whole request is written, connecting included. What exceeds it is certainly not sent. Default: 2 minutes.
+    /// Limit for writing the whole request, connecting included. A message that exceeds it is not sent. Default: 2 minutes.
     pub request: Duration,
-    /// From then on until the answer begins, and again until it ends. What exceeds it is **in doubt**, so that to give up early means
-    /// to send twice. Default: 2 minutes.
-    pub answer: Duration,
+    /// Limit from the end of the request to the start of the response, and again to its end. Default: 2 minutes.
+    ///
+    /// A message that exceeds it is **in doubt**, so a short limit causes duplicates.
+    pub response: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let minutes = |n: u64| Duration::from_secs(60 * n);
-        Self { connect: Duration::from_secs(15), request: minutes(2), answer: minutes(2) }
+        Self { connect: Duration::from_secs(15), request: minutes(2), response: minutes(2) }
     }
 }
 
-/// How long a connection waits for a next message. Below the patience of the servers, so that none is closed just as it is used
-/// again, which would leave the message in doubt.
-const IDLE: Duration = Duration::from_secs(15);
+/// How long an idle connection stays open.
+///
+/// Servers keep theirs open for longer. A server that closes a connection just as it is reused would leave the message in doubt.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Collects what [`Http`] needs besides the provider's own settings.
+/// Builder of an [`Http`] transport, for the settings that all providers share.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until build is called"]
 pub struct HttpBuilder<P> {
@@ -50,33 +52,35 @@ impl<P: Provider> HttpBuilder<P> {
         Self { provider, base_url: None, timeouts: Timeouts::default() }
     }
 
-    /// Where the API is, in place of the provider's own address: `https://` and a host, and a path that goes before the API's own. Only to
-    /// this very machine may it be `http://`.
+    /// Replaces the provider's base URL.
+    ///
+    /// The URL has the scheme `https` and a host, and may have a path, which is put before the API's paths. The scheme `http` is
+    /// allowed only for a loopback host.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = Some(url.into());
         self
     }
 
-    /// How long each stage may take.
+    /// Sets the time limits.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
-    /// Checks, and makes the transport. It connects to nothing yet.
+    /// Checks the settings and creates the transport. It does not connect yet.
     ///
     /// # Errors
-    /// When the base URL will not do, or this machine's root certificates cannot be read.
+    /// If the base URL is invalid, or the root certificates of this machine cannot be read.
     pub fn build(self) -> Result<Http<P>, HttpConfigError> {
-        let base = base(self.base_url.as_deref().unwrap_or(self.provider.base_url()))?;
-        let client = client(&self.timeouts, base.scheme() == "https")?;
-        let exchange = Exchange { provider: P::NAME, client, base, timeouts: self.timeouts };
-        Ok(Http::from_parts(self.provider, exchange))
+        let base = parse_base_url(self.base_url.as_deref().unwrap_or(self.provider.base_url()))?;
+        let http = http_client(&self.timeouts, base.scheme() == "https")?;
+        let client = ApiClient { provider: P::NAME, http, base, timeouts: self.timeouts };
+        Ok(Http::from_parts(self.provider, client))
     }
 }
 
-/// Without its last slash the last part of a path would be replaced.
-fn base(text: &str) -> Result<Url, HttpConfigError> {
+/// Parses a base URL and adds a final slash, without which `Url::join` would replace the last segment of the path.
+fn parse_base_url(text: &str) -> Result<Url, HttpConfigError> {
     let mut url = Url::parse(text).map_err(|_| HttpConfigError::BaseUrl)?;
     let plain =
         url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
@@ -103,13 +107,13 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn client(timeouts: &Timeouts, encrypted: bool) -> Result<reqwest::Client, HttpConfigError> {
-    let trust = |error: &dyn fmt::Display| HttpConfigError::Trust(error.to_string());
+fn http_client(timeouts: &Timeouts, is_https: bool) -> Result<reqwest::Client, HttpConfigError> {
+    let invalid_roots = |error: &dyn fmt::Display| HttpConfigError::RootCertificates(error.to_string());
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| trust(&error))?
+        .map_err(|error| invalid_roots(&error))?
         .with_platform_verifier()
-        .map_err(|error| trust(&error))?
+        .map_err(|error| invalid_roots(&error))?
         .with_no_client_auth();
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
@@ -118,88 +122,94 @@ fn client(timeouts: &Timeouts, encrypted: bool) -> Result<reqwest::Client, HttpC
         .retry(reqwest::retry::never())
         .referer(false)
         .connect_timeout(timeouts.connect)
-        .pool_idle_timeout(IDLE)
-        // Some providers refuse requests that do not say what sends them.
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        // Some providers refuse requests without a User-Agent.
         .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")));
-    // A proxy would be shown the key and the mail, which are in clear only because they do not leave this machine.
-    let client = if encrypted { client } else { client.no_proxy() };
-    client.build().map_err(|error| trust(&error))
+    // Without TLS a proxy would see the key and the mail.
+    let client = if is_https { client } else { client.no_proxy() };
+    client.build().map_err(|error| invalid_roots(&error))
 }
 
-/// Why a transport cannot be built. It repeats no part of a key or a URL, save the name of a known setting.
+/// Why a transport cannot be built.
+///
+/// The texts contain no part of a key or a URL, except the name of a known setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HttpConfigError {
-    /// A key is empty, or has a character that no header can hold; a line break at its end is a usual one.
+    /// A key is empty or contains a character that no key has. A common case is a line break at the end.
     Secret,
-    /// An environment variable is not set, or is not text.
+    /// An environment variable is not set, is empty, or is not text.
     Env {
-        /// Its name.
+        /// Name of the variable.
         name: &'static str,
     },
-    /// A setting has a value that cannot be used.
+    /// A setting has an invalid value.
     Value {
-        /// Which one.
+        /// Name of the setting.
         setting: &'static str,
-        /// What it may be.
+        /// The valid values.
         expected: String,
     },
-    /// The base URL is not `https://` with a host, or has a user name, a query or a fragment.
+    /// The base URL is not an `https` URL with a host, or has a user name, a query or a fragment.
     BaseUrl,
-    /// The base URL is `http://`, and not of this very machine: the key would travel in clear.
+    /// The base URL is an `http` URL of another machine, so the key would be sent unencrypted.
     Insecure,
-    /// The transport's URL is no URL. A `/`, `?`, `#`, `:` or `@` in a key must be percent-encoded.
+    /// The transport's URL is not a valid URL. A `/`, `?`, `#`, `:` or `@` in a key must be percent-encoded.
     Url,
-    /// The transport's URL begins with another provider's name.
+    /// The scheme of the transport's URL is not the provider's name.
     Scheme,
     /// The transport's URL lacks a part.
     Missing {
-        /// Which one.
+        /// The missing part.
         what: &'static str,
     },
-    /// The transport's URL has more before the `@` than this provider takes.
+    /// The transport's URL has more credentials before the `@` than this provider uses.
     Surplus,
-    /// The transport's URL has a setting that this provider does not know, or one twice.
+    /// The transport's URL has an unknown setting, or one setting twice.
     UnknownSetting {
-        /// Those that it knows.
+        /// The known settings.
         known: Vec<String>,
     },
-    /// The platform's root certificates cannot be used.
-    Trust(String),
+    /// The root certificates of this machine cannot be used.
+    RootCertificates(String),
 }
 
 impl fmt::Display for HttpConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secret => {
-                f.write_str("a key is empty, or has a space, a line break or another character that none has")
+                f.write_str("a key is empty or contains a space, a line break or another invalid character")
             }
             Self::Env { name } => write!(f, "the environment variable {name} is not set"),
             Self::Value { setting, expected } => {
-                write!(f, "the setting {setting} has a value that cannot be used; it must be {expected}")
+                write!(f, "the value of the setting {setting} is invalid; it must be {expected}")
             }
-            Self::BaseUrl => f.write_str("the base URL must be https:// and a host, without user name, ? and #"),
-            Self::Insecure => f.write_str("the base URL must be https://, or the key would travel in clear"),
-            Self::Url => f.write_str("it is no URL; in a key, /, ?, #, : and @ must be percent-encoded"),
-            Self::Scheme => f.write_str("the URL is of another provider"),
+            Self::BaseUrl => {
+                f.write_str("the base URL must be https:// and a host, without a user name, a query or a fragment")
+            }
+            Self::Insecure => f.write_str("the base URL must be https://, otherwise the key would be sent unencrypted"),
+            Self::Url => f.write_str("the URL is invalid; in a key, /, ?, #, : and @ must be percent-encoded"),
+            Self::Scheme => f.write_str("the scheme of the URL is not the name of this provider"),
             Self::Missing { what } => write!(f, "the URL lacks {what}"),
-            Self::Surplus => f.write_str("the URL has more before the @ than this provider takes"),
+            Self::Surplus => f.write_str("the URL has more credentials before the @ than this provider uses"),
             Self::UnknownSetting { known } if known.is_empty() => {
-                f.write_str("the URL has a setting after the ?, and this provider has none")
+                f.write_str("the URL has a setting after the ?, but this provider has none")
             }
             Self::UnknownSetting { known } => {
-                write!(f, "the URL has a setting that is not known, or one twice; known are {}", known.join(", "))
+                write!(f, "the URL has an unknown setting, or one twice; known are {}", known.join(", "))
             }
-            Self::Trust(reason) => write!(f, "the root certificates of this machine cannot be used: {reason}"),
+            Self::RootCertificates(reason) => {
+                write!(f, "the root certificates of this machine cannot be used: {reason}")
+            }
         }
     }
 }
 
 impl std::error::Error for HttpConfigError {}
 
-/// An environment variable that must be there.
-#[allow(dead_code, reason = "without a provider nothing is read")]
-pub(crate) fn env(name: &'static str) -> Result<String, HttpConfigError> {
+/// Reads a required environment variable.
+#[allow(dead_code, reason = "unused without a provider feature")]
+pub(crate) fn read_env(name: &'static str) -> Result<String, HttpConfigError> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).ok_or(HttpConfigError::Env { name })
 }
 
@@ -208,18 +218,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_travels_in_clear_to_this_machine_only() {
+    fn http_is_allowed_for_loopback_hosts_only() {
         for url in ["https://api.example.com", "http://127.0.0.1:8080", "http://localhost/mock", "http://[::1]:1"] {
-            assert!(base(url).is_ok(), "{url}");
+            assert!(parse_base_url(url).is_ok(), "{url}");
         }
         for url in
             ["http://api.example.com", "http://127.0.0.1.example.com", "http://10.0.0.1", "http://localhost.example"]
         {
-            assert_eq!(base(url), Err(HttpConfigError::Insecure), "{url}");
+            assert_eq!(parse_base_url(url), Err(HttpConfigError::Insecure), "{url}");
         }
         for url in ["", "api.example.com", "ftp://localhost", "https://", "https://u:p@h", "https://h?x", "https://h#x"]
         {
-            assert_eq!(base(url), Err(HttpConfigError::BaseUrl), "{url}");
+            assert_eq!(parse_base_url(url), Err(HttpConfigError::BaseUrl), "{url}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between a request and its answer.
+//! The error of one request.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -7,36 +7,34 @@ use std::time::Duration;
 
 use postrider_transport::{Class, Classify, Scope, mask_addresses};
 
-/// What a failure means.
+/// Kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HttpErrorKind {
-    /// The provider will never take this message. Permanent; the message's condition.
+    /// The provider refuses this message. Permanent; scope: message.
     Message,
-    /// The provider will never take it for these recipients. Permanent; the message's condition.
+    /// The provider refuses the recipients. Permanent; scope: message.
     Recipient,
-    /// The provider could not deal with this message now. Transient; the message's condition.
-    Busy,
-    /// The account may not send from this address: it, or its domain, is not verified. Permanent; the sender's condition.
+    /// The provider failed to process this message. Transient; scope: message.
+    ServerError,
+    /// The account may not send from this address: the address or its domain is not verified. Permanent; scope: sender.
     Sender,
-    /// The account or its configuration cannot send: a wrong key, a suspension. Permanent; the transport's condition.
+    /// The account or its configuration cannot send: a wrong key, a suspension. Permanent; scope: transport.
     Account,
-    /// What the account may send is used up, for the day or the month. Transient; the transport's condition.
+    /// The account has used up its quota for the hour, day or month. Transient; scope: transport.
     Quota,
-    /// Too fast. Transient; the transport's condition.
-    Rate,
-    /// The provider cannot be reached, or says that it cannot serve at present: certainly not sent. Transient; the transport's
-    /// condition.
+    /// The account sends too fast. Transient; scope: transport.
+    RateLimit,
+    /// The provider is unreachable or unavailable, so the message was not sent. Transient; scope: transport.
     Unavailable,
-    /// The whole request went out, and no answer came back that could be understood. **In doubt**; transient; the
-    /// transport's condition.
-    NoAnswer,
+    /// The whole request was sent, and no valid response came back. Transient, **in doubt**; scope: transport.
+    NoResponse,
 }
 
-/// One request that did not end as it should.
+/// A request that failed.
 ///
-/// `Display` has the provider's words with mail addresses masked and at most 300 characters of them;
-/// [`Failure::reply`](postrider_transport::Failure::reply) has its answer to the letter.
+/// `Display` shows up to 300 characters of the provider's text, with mail addresses masked.
+/// [`Failure::reply`](postrider_transport::Failure::reply) holds the verbatim response.
 pub struct HttpError(Box<Inner>);
 
 struct Inner {
@@ -45,14 +43,14 @@ struct Inner {
     status: Option<u16>,
     code: Option<String>,
     text: Cow<'static, str>,
-    sure: bool,
+    is_sure: bool,
     retry_after: Option<Duration>,
     reply: Option<String>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// How much of a provider's words goes into an error.
-const WORDS: usize = 300;
+/// Maximum number of characters of the provider's text that `Display` shows.
+const MAX_SHOWN: usize = 300;
 
 impl HttpError {
     pub(crate) fn new(kind: HttpErrorKind, provider: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
@@ -62,7 +60,7 @@ impl HttpError {
             status: None,
             code: None,
             text: text.into(),
-            sure: true,
+            is_sure: true,
             retry_after: None,
             reply: None,
             source: None,
@@ -74,15 +72,15 @@ impl HttpError {
         self
     }
 
-    /// Adds the answer that says so.
-    pub(crate) fn with_answer(mut self, status: u16, reply: String) -> Self {
+    /// Adds the status and the text of the response.
+    pub(crate) fn with_response(mut self, status: u16, reply: String) -> Self {
         self.0.status = Some(status);
         self.0.reply = Some(reply).filter(|reply| !reply.is_empty());
         self
     }
 
-    /// The same again, for another message of the same request.
-    pub(crate) fn repeated(&self) -> Self {
+    /// Copies the error, for another message of the same request.
+    pub(crate) fn duplicate(&self) -> Self {
         let inner = &*self.0;
         Self(Box::new(Inner {
             kind: inner.kind,
@@ -90,56 +88,56 @@ impl HttpError {
             status: inner.status,
             code: inner.code.clone(),
             text: inner.text.clone(),
-            sure: inner.sure,
+            is_sure: inner.is_sure,
             retry_after: inner.retry_after,
             reply: inner.reply.clone(),
             source: inner.source.as_ref().map(|source| source.to_string().into()),
         }))
     }
 
-    /// Says that the meaning is a guess, since no documentation has this answer: see [`Classify::sure`].
+    /// Marks the kind as a guess that no documentation supports. See [`Classify::sure`].
     #[must_use]
     pub fn unsure(mut self) -> Self {
-        self.0.sure = false;
+        self.0.is_sure = false;
         self
     }
 
-    /// Adds the provider's own code for what is wrong.
+    /// Adds the provider's error code.
     #[must_use]
     pub fn with_code(mut self, code: impl fmt::Display) -> Self {
         self.0.code = Some(code.to_string());
         self
     }
 
-    /// Adds how long to wait, where the provider says so.
+    /// Sets the time to wait before a retry. `None` changes nothing.
     #[must_use]
-    pub fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
-        self.0.retry_after = wait.or(self.0.retry_after);
+    pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.0.retry_after = retry_after.or(self.0.retry_after);
         self
     }
 
-    /// The provider's words, addresses and all.
-    #[allow(dead_code, reason = "whether it is used depends on the providers that are built")]
+    /// The provider's text, with unmasked addresses.
+    #[allow(dead_code, reason = "its use depends on the enabled providers")]
     pub(crate) fn text(&self) -> &str {
         &self.0.text
     }
 
-    /// What it means.
+    /// Kind of the failure.
     pub fn kind(&self) -> HttpErrorKind {
         self.0.kind
     }
 
-    /// The provider's name.
+    /// Name of the provider.
     pub fn provider(&self) -> &'static str {
         self.0.provider
     }
 
-    /// The status of the answer, where there was one.
+    /// Status of the response. `None` without a response.
     pub fn status(&self) -> Option<u16> {
         self.0.status
     }
 
-    /// The provider's own code for it, where the answer had one.
+    /// The provider's error code. `None` if the response has none.
     pub fn code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
@@ -152,9 +150,9 @@ impl fmt::Display for HttpError {
             (Some(status), None) => write!(f, "{status} ")?,
             (None, _) => {}
         }
-        let text: String = self.0.text.chars().filter(|c| !c.is_control()).take(WORDS).collect();
+        let text: String = self.0.text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
         f.write_str(&mask_addresses(&text))?;
-        if self.0.kind == HttpErrorKind::NoAnswer {
+        if self.0.kind == HttpErrorKind::NoResponse {
             f.write_str("; it may have been accepted")?;
         }
         Ok(())
@@ -165,7 +163,7 @@ impl fmt::Debug for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpError")
             .field("kind", &self.0.kind)
-            .field("sure", &self.0.sure)
+            .field("sure", &self.0.is_sure)
             .field("status", &self.0.status)
             .field("code", &self.0.code)
             .field("error", &self.to_string())
@@ -181,24 +179,28 @@ impl Error for HttpError {
 
 impl Classify for HttpError {
     fn class(&self) -> Class {
-        use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
+        use HttpErrorKind::{
+            Account, Message, NoResponse, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable,
+        };
         match self.0.kind {
             Message | Recipient | Sender | Account => Class::Permanent,
-            Busy | Quota | Rate | Unavailable | NoAnswer => Class::Transient,
+            ServerError | Quota | RateLimit | Unavailable | NoResponse => Class::Transient,
         }
     }
 
     fn scope(&self) -> Scope {
-        use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
+        use HttpErrorKind::{
+            Account, Message, NoResponse, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable,
+        };
         match self.0.kind {
-            Message | Recipient | Busy => Scope::Message,
+            Message | Recipient | ServerError => Scope::Message,
             Sender => Scope::Sender,
-            Account | Quota | Rate | Unavailable | NoAnswer => Scope::Transport,
+            Account | Quota | RateLimit | Unavailable | NoResponse => Scope::Transport,
         }
     }
 
     fn sure(&self) -> bool {
-        self.0.sure
+        self.0.is_sure
     }
 
     fn retry_after(&self) -> Option<Duration> {
@@ -206,7 +208,7 @@ impl Classify for HttpError {
     }
 
     fn in_doubt(&self) -> bool {
-        self.0.kind == HttpErrorKind::NoAnswer
+        self.0.kind == HttpErrorKind::NoResponse
     }
 
     fn reply(&self) -> Option<Cow<'_, str>> {

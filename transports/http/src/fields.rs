@@ -1,15 +1,14 @@
-//! What the providers' requests have in common: who stands in which field, and the headers beside the fields.
+//! The recipients and headers of a message, in the fields that most APIs have.
 
 use std::collections::HashSet;
 
 use postrider_transport::{Address, Email, Mailbox, Outgoing, Recipient, Unsupported};
 
-use crate::encoded;
+use crate::encoded_word::encode_text;
 
-/// A mail for the recipients of one attempt, in the parts that most APIs have a field for.
+/// The recipients and headers of one attempt, in the fields that most APIs have.
 ///
-/// The fields of an API are the envelope and the visible headers in one, so that an attempt for fewer recipients than the mail names
-/// shows fewer.
+/// Such fields are both envelope and visible header. An attempt for some recipients of a mail therefore shows only these.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Fields<'a> {
@@ -19,16 +18,16 @@ pub struct Fields<'a> {
     pub cc: Vec<&'a Mailbox>,
     /// The `bcc` field.
     pub bcc: Vec<&'a Mailbox>,
-    /// Where answers go: each address once, in whatever case it is written, with the name that it has first.
+    /// The `reply_to` field. Addresses that differ only in case occur once, with the first name.
     pub reply_to: Vec<&'a Mailbox>,
-    /// The mail's own headers, `List-Unsubscribe` with its companion (RFC 8058) among them, in their order. Values are in ASCII: what is
-    /// beyond it, or would be read as an encoded word, is in encoded words (RFC 2047).
+    /// The custom headers in their order, then `List-Unsubscribe` and `List-Unsubscribe-Post` (RFC 8058).
+    ///
+    /// Values are ASCII. A value that is not, or that looks like an encoded word, is in encoded words (RFC 2047).
     pub headers: Vec<(&'a str, String)>,
 }
 
 impl<'a> Fields<'a> {
-    /// What no API with such fields expresses, and what some refuse and some drop, so that none is given it: a `Sender`, an envelope
-    /// sender of its own, an empty body alone, an empty attachment.
+    /// Checks for what no API with such fields carries reliably: a `Sender`, an envelope sender, only empty bodies, an empty attachment.
     ///
     /// # Errors
     /// The first of these that the mail has.
@@ -36,7 +35,7 @@ impl<'a> Fields<'a> {
         let what = if email.sender().is_some() {
             "a Sender"
         } else if email.envelope_from().is_some() {
-            "an envelope sender of its own"
+            "an envelope sender"
         } else if [email.text(), email.html()].into_iter().flatten().all(str::is_empty) {
             "an empty body"
         } else if email.attachments().iter().any(|file| file.content().is_empty()) {
@@ -47,18 +46,18 @@ impl<'a> Fields<'a> {
         Err(Unsupported::new(what))
     }
 
-    /// For APIs that ask for at least one `to`.
+    /// Checks for a `To` recipient, for APIs that require one.
     ///
     /// # Errors
-    /// When the mail names nobody there.
+    /// If the mail has none.
     pub fn check_to(email: &Email) -> Result<(), Unsupported> {
         if email.to().is_empty() { Err(Unsupported::new("a mail without a To recipient")) } else { Ok(()) }
     }
 
-    /// For APIs that take headers as a JSON object: two of the same name have no place in it.
+    /// Checks that header names are unique, for APIs that accept headers as a JSON object.
     ///
     /// # Errors
-    /// When a header's name comes twice.
+    /// If two headers have the same name.
     pub fn check_unique_headers(email: &Email) -> Result<(), Unsupported> {
         let mut seen = HashSet::new();
         if email.headers().iter().all(|header| seen.insert(header.name().to_ascii_lowercase())) {
@@ -68,69 +67,71 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// For APIs that take one address for answers at the most.
+    /// Checks for at most one `Reply-To`, for APIs that accept only one.
     ///
     /// # Errors
-    /// When the mail has several.
+    /// If the mail has several.
     pub fn check_one_reply_to(email: &Email) -> Result<(), Unsupported> {
-        if reply_to(email).len() > 1 { Err(Unsupported::new("more than one Reply-To")) } else { Ok(()) }
+        if unique_reply_to(email).len() > 1 { Err(Unsupported::new("more than one Reply-To")) } else { Ok(()) }
     }
 
-    /// The parts of an attempt, each recipient in the field in which the mail names them.
+    /// Puts each recipient of the attempt into the field in which the mail names it.
     ///
     /// # Errors
-    /// When nobody is left, or somebody whom the mail does not name.
-    pub fn of(outgoing: &'a Outgoing<Email>) -> Result<Self, Unsupported> {
-        // Another program may have written a recipient's domain in another case than the mail, which has it as it is compared.
-        let as_compared = |recipient: &Recipient| match recipient.as_str().parse::<Address>() {
+    /// If the attempt has no recipients, or one that the mail does not name.
+    pub fn new(outgoing: &'a Outgoing<Email>) -> Result<Self, Unsupported> {
+        // Another program may have written the recipient's domain in upper case. The mail holds it normalized.
+        let normalize = |recipient: &Recipient| match recipient.as_str().parse::<Address>() {
             Ok(address) => address.as_str().to_owned(),
             Err(_) => recipient.as_str().to_owned(),
         };
-        let mut open: HashSet<String> = outgoing.recipients().iter().map(as_compared).collect();
-        if open.is_empty() {
+        let mut remaining: HashSet<String> = outgoing.recipients().iter().map(normalize).collect();
+        if remaining.is_empty() {
             return Err(Unsupported::new("a mail without recipients"));
         }
         let mut take = |mailboxes: &'a [Mailbox]| -> Vec<&'a Mailbox> {
-            mailboxes.iter().filter(|mailbox| open.remove(mailbox.address().as_str())).collect()
+            mailboxes.iter().filter(|mailbox| remaining.remove(mailbox.address().as_str())).collect()
         };
         let email = outgoing.message();
         let (to, cc, bcc) = (take(email.to()), take(email.cc()), take(email.bcc()));
-        if !open.is_empty() {
-            // Only a program that writes deliveries in plain SQL can ask for that.
-            return Err(Unsupported::new("a recipient whom the mail does not name"));
+        if !remaining.is_empty() {
+            // This occurs only if a program writes deliveries in plain SQL.
+            return Err(Unsupported::new("a recipient that the mail does not name"));
         }
-        Ok(Self { to, cc, bcc, reply_to: reply_to(email), headers: headers(email) })
+        Ok(Self { to, cc, bcc, reply_to: unique_reply_to(email), headers: all_headers(email) })
     }
 
-    /// As [`of`](Self::of), for APIs that ask for at least one `to`. Where only visible recipients are left in `cc`, the first of them
-    /// stands there instead. A hidden recipient does so only when alone, since it would be shown to the others.
+    /// As [`new`](Self::new), for APIs that require a `to`.
+    ///
+    /// If the attempt has no `to`, its first `cc` moves there. A `bcc` moves there only if it is the only recipient, since other
+    /// recipients would see it.
     ///
     /// # Errors
-    /// As [`of`](Self::of), and when several recipients are left and all are hidden.
+    /// As [`new`](Self::new), and if all of several recipients are `bcc`.
     pub fn with_to(outgoing: &'a Outgoing<Email>) -> Result<Self, Unsupported> {
-        let mut fields = Self::of(outgoing)?;
+        let mut fields = Self::new(outgoing)?;
         if fields.to.is_empty() {
             match (fields.cc.is_empty(), fields.bcc.len()) {
                 (false, _) => fields.to.push(fields.cc.remove(0)),
                 (true, 1) => fields.to.append(&mut fields.bcc),
-                (true, _) => return Err(Unsupported::new("a mail whose remaining recipients are all hidden")),
+                (true, _) => return Err(Unsupported::new("a mail whose remaining recipients are all Bcc")),
             }
         }
         Ok(fields)
     }
 }
 
-fn reply_to(email: &Email) -> Vec<&Mailbox> {
+fn unique_reply_to(email: &Email) -> Vec<&Mailbox> {
     let mut seen = HashSet::new();
     email.reply_to().iter().filter(|mailbox| seen.insert(mailbox.address().as_str().to_lowercase())).collect()
 }
 
-/// The mail's own headers, save `List-Unsubscribe`.
+/// The custom headers, without `List-Unsubscribe`.
 pub(crate) fn custom_headers(email: &Email) -> impl Iterator<Item = (&str, String)> {
-    email.headers().iter().map(|header| (header.name(), encoded::text(header.value()).into_owned()))
+    email.headers().iter().map(|header| (header.name(), encode_text(header.value()).into_owned()))
 }
 
-fn headers(email: &Email) -> Vec<(&str, String)> {
+fn all_headers(email: &Email) -> Vec<(&str, String)> {
     let mut headers: Vec<_> = custom_headers(email).collect();
     if let Some(list) = email.list_unsubscribe() {
         headers.push(("List-Unsubscribe", list.header_value()));
@@ -155,35 +156,35 @@ mod tests {
         Outgoing::new(DeliveryId::new(), SystemTime::now(), email).with_recipients(recipients)
     }
 
-    type Left = Result<[Vec<String>; 3], Unsupported>;
-    type Read = for<'a> fn(&'a Outgoing<Email>) -> Result<Fields<'a>, Unsupported>;
+    type Addressed = Result<[Vec<String>; 3], Unsupported>;
+    type Constructor = for<'a> fn(&'a Outgoing<Email>) -> Result<Fields<'a>, Unsupported>;
 
-    fn left(read: Read, recipients: &[&str]) -> Left {
+    fn addressed(new: Constructor, recipients: &[&str]) -> Addressed {
         let recipients = recipients.iter().map(|name| Recipient::new(format!("{name}@x.example"))).collect();
         let outgoing = outgoing(recipients);
-        let Fields { to, cc, bcc, .. } = read(&outgoing)?;
+        let Fields { to, cc, bcc, .. } = new(&outgoing)?;
         let names =
             |list: Vec<&Mailbox>| list.iter().map(|mailbox| mailbox.address().local_part().to_owned()).collect();
         Ok([names(to), names(cc), names(bcc)])
     }
 
     #[test]
-    fn who_is_left_is_addressed_and_nobody_hidden_is_shown_to_others() {
+    fn only_the_remaining_recipients_are_addressed_and_bcc_stays_hidden() {
         let lists = |to: &[&str], cc: &[&str], bcc: &[&str]| {
             Ok([to, cc, bcc].map(|list| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()))
         };
-        for read in [|mail| Fields::of(mail), |mail| Fields::with_to(mail)] as [Read; 2] {
-            assert_eq!(left(read, &["to", "to2", "cc", "b1", "b2"]), lists(&["to", "to2"], &["cc"], &["b1", "b2"]));
-            assert_eq!(left(read, &["to2", "b1"]), lists(&["to2"], &[], &["b1"]));
-            assert!(left(read, &["to", "audit"]).is_err(), "nobody is left out in silence");
-            assert!(left(read, &[]).is_err());
+        for new in [|mail| Fields::new(mail), |mail| Fields::with_to(mail)] as [Constructor; 2] {
+            assert_eq!(addressed(new, &["to", "to2", "cc", "b1", "b2"]), lists(&["to", "to2"], &["cc"], &["b1", "b2"]));
+            assert_eq!(addressed(new, &["to2", "b1"]), lists(&["to2"], &[], &["b1"]));
+            assert!(addressed(new, &["to", "audit"]).is_err(), "an unknown recipient is an error");
+            assert!(addressed(new, &[]).is_err());
         }
-        assert_eq!(left(|mail| Fields::of(mail), &["cc", "b1", "b2"]), lists(&[], &["cc"], &["b1", "b2"]));
-        assert_eq!(left(|mail| Fields::with_to(mail), &["cc", "b1", "b2"]), lists(&["cc"], &[], &["b1", "b2"]));
-        assert_eq!(left(|mail| Fields::of(mail), &["b1", "b2"]), lists(&[], &[], &["b1", "b2"]));
-        assert!(left(|mail| Fields::with_to(mail), &["b1", "b2"]).is_err());
-        assert_eq!(left(|mail| Fields::with_to(mail), &["b2"]), lists(&["b2"], &[], &[]));
-        let shouted = outgoing(vec![Recipient::new("cc@X.Example")]);
-        assert_eq!(Fields::of(&shouted).map(|fields| fields.cc.len()), Ok(1), "a domain has no case");
+        assert_eq!(addressed(|mail| Fields::new(mail), &["cc", "b1", "b2"]), lists(&[], &["cc"], &["b1", "b2"]));
+        assert_eq!(addressed(|mail| Fields::with_to(mail), &["cc", "b1", "b2"]), lists(&["cc"], &[], &["b1", "b2"]));
+        assert_eq!(addressed(|mail| Fields::new(mail), &["b1", "b2"]), lists(&[], &[], &["b1", "b2"]));
+        assert!(addressed(|mail| Fields::with_to(mail), &["b1", "b2"]).is_err());
+        assert_eq!(addressed(|mail| Fields::with_to(mail), &["b2"]), lists(&["b2"], &[], &[]));
+        let upper_case = outgoing(vec![Recipient::new("cc@X.Example")]);
+        assert_eq!(Fields::new(&upper_case).map(|fields| fields.cc.len()), Ok(1), "domains are case-insensitive");
     }
 }

@@ -1,4 +1,4 @@
-//! A request's body as a form.
+//! Multipart form bodies.
 
 use std::fmt;
 
@@ -8,33 +8,36 @@ use postrider_transport::{DeliveryId, Failure, Scope};
 
 use crate::Request;
 
-/// Fields and files as `multipart/form-data` (RFC 7578), for APIs that take no JSON.
+/// A body in `multipart/form-data` (RFC 7578), for APIs that do not accept JSON.
 ///
-/// The boundary comes from the delivery's id: the same fields are the same octets at each attempt.
+/// The boundary is derived from the delivery id, so the same fields give the same octets at each attempt.
 pub struct Form {
     boundary: String,
     body: Vec<u8>,
 }
 
 impl Form {
-    /// An empty form.
+    /// Creates an empty form.
     pub fn new(delivery: DeliveryId) -> Self {
-        // Unlike the boundaries of a message with the same id, which may be what a part holds.
+        // Differs from the boundaries of the MIME message, which a part may contain.
         Self { boundary: format!("form-{}", delivery.as_uuid().simple()), body: Vec::new() }
     }
 
-    /// Adds a field. A name may come again.
-    pub fn field(&mut self, name: &str, value: &str) {
-        self.part(&format!("name=\"{}\"", escape(name)), value.as_bytes());
+    /// Adds a field. Several fields may have the same name.
+    pub fn add_field(&mut self, name: &str, value: &str) {
+        self.add_part(&format!("name=\"{}\"", escape_name(name)), value.as_bytes());
     }
 
-    /// Adds a file, whose content is any octets.
-    pub fn file(&mut self, name: &str, file_name: &str, content: &[u8]) {
-        let kind = "Content-Type: application/octet-stream";
-        self.part(&format!("name=\"{}\"; filename=\"{}\"\r\n{kind}", escape(name), escape(file_name)), content);
+    /// Adds a file with any content.
+    pub fn add_file(&mut self, name: &str, file_name: &str, content: &[u8]) {
+        let content_type = "Content-Type: application/octet-stream";
+        self.add_part(
+            &format!("name=\"{}\"; filename=\"{}\"\r\n{content_type}", escape_name(name), escape_name(file_name)),
+            content,
+        );
     }
 
-    fn part(&mut self, head: &str, content: &[u8]) {
+    fn add_part(&mut self, head: &str, content: &[u8]) {
         let head = format!("--{}\r\nContent-Disposition: form-data; {head}\r\n\r\n", self.boundary);
         self.body.reserve(head.len() + content.len() + 2);
         self.body.extend_from_slice(head.as_bytes());
@@ -42,21 +45,21 @@ impl Form {
         self.body.extend_from_slice(b"\r\n");
     }
 
-    /// The request with this body.
+    /// Converts the form into a request.
     ///
     /// # Errors
-    /// When the boundary has no place in a header, which no delivery's id brings about.
+    /// If the boundary is not a valid header value. This does not occur with any delivery id.
     pub fn into_request(mut self, path: impl Into<String>) -> Result<Request, Failure> {
         let content_type = format!("multipart/form-data; boundary={}", self.boundary);
         let content_type = HeaderValue::try_from(content_type)
-            .map_err(|_| Failure::permanent(Scope::Message, "the form has no boundary"))?;
+            .map_err(|_| Failure::permanent(Scope::Message, "the form has an invalid boundary"))?;
         self.body.extend_from_slice(format!("--{}--\r\n", self.boundary).as_bytes());
         Ok(Request { path: path.into(), headers: vec![(CONTENT_TYPE, content_type)], body: self.body.into() })
     }
 }
 
-/// As browsers do, so that nothing ends a name (RFC 7578 section 2).
-fn escape(name: &str) -> String {
+/// Escapes a name as browsers do, so that no character ends it early (RFC 7578 section 2).
+fn escape_name(name: &str) -> String {
     name.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A")
 }
 
@@ -71,12 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_breaks_out_of_its_place() {
-        let id: DeliveryId = "0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00".parse().expect("an id");
+    fn names_and_file_names_are_escaped() {
+        let id: DeliveryId = "0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00".parse().expect("a valid id");
         let mut form = Form::new(id);
-        form.field("a\"\r\nb", "1\r\n2");
-        form.file("f", "x\".txt", b"\0\xff");
-        let request = form.into_request("/x").expect("a request");
+        form.add_field("a\"\r\nb", "1\r\n2");
+        form.add_file("f", "x\".txt", b"\0\xff");
+        let request = form.into_request("/x").expect("a valid form");
         let boundary = "form-0193f0a17e647cc18f6b3d2f1a5b9c00";
         let mut expected = Vec::new();
         for octets in [

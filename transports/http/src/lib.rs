@@ -1,7 +1,6 @@
-//! Mail providers' HTTP APIs for [postrider](https://docs.rs/postrider).
+//! HTTP APIs of mail providers for [postrider](https://docs.rs/postrider).
 //!
-//! [`Http`] carries mail by one provider's API. The provider is a value with its key and its own settings; each is behind a feature of
-//! its name.
+//! [`Http`] sends mail through the API of one provider. Each provider is a type with its key and settings, behind a feature of its name.
 //!
 //! ```no_run
 //! # #[cfg(feature = "sendgrid")]
@@ -30,54 +29,55 @@
 //! | `sparkpost` | `SparkPost` | `sparkpost://KEY@default?region=eu` |
 //!
 //! # URLs
-//! A provider's URL is `NAME://KEY@default`, with settings after a `?`. In a key, every character that is not a letter, a digit, `-`, `.`, `_` or
-//! `~` is percent-encoded. Another host in place of `default` is where the API is instead, over `https`, or over `http` on this very
-//! machine.
+//! A provider's URL is `NAME://KEY@default`, with settings after a `?`. In a key, percent-encode every character that is not a letter, a
+//! digit, `-`, `.`, `_` or `~`. To use another server, replace `default` with its host. The transport then uses `https`, or `http` for a
+//! loopback host.
 //!
 //! # Proxies
-//! Requests go through the proxy that the environment names in `HTTPS_PROXY` or `ALL_PROXY`, save for the hosts in `NO_PROXY`; it is shown the
-//! provider's host and nothing else. Requests to an `http://` base go through none.
+//! Requests go through the proxy in the environment variables `HTTPS_PROXY` or `ALL_PROXY`, except to the hosts in `NO_PROXY`. The proxy
+//! sees only the provider's host name. Requests to an `http` base URL never use a proxy.
 //!
-//! # What an answer means
+//! # Failures
 //! | [`HttpErrorKind`] | Class | Scope | In doubt |
 //! |---|---|---|---|
 //! | `Message`, `Recipient` | permanent | message | no |
-//! | `Busy` | transient | message | no |
+//! | `ServerError` | transient | message | no |
 //! | `Sender` | permanent | sender | no |
 //! | `Account` | permanent | transport | no |
-//! | `Quota`, `Rate`, `Unavailable` | transient | transport | no |
-//! | `NoAnswer` | transient | transport | **yes** |
+//! | `Quota`, `RateLimit`, `Unavailable` | transient | transport | no |
+//! | `NoResponse` | transient | transport | **yes** |
 //!
-//! What a provider says in its own documented form is read as its documentation says; the table stands in the provider's manual. A refusal in
-//! that form which the documentation does not have is the message's own as far as anybody can tell, and the failure says that it is
-//! [not sure](postrider_transport::Failure::is_sure). For anything else, see [`Answer::refusal`]: a proxy's page never condemns a message.
+//! A response in the provider's format is classified by the provider's documentation; each provider's type has the table. A refusal in this
+//! format that is not documented counts as a failure of the message, and is [not sure](postrider_transport::Failure::is_sure). Any other
+//! response is classified by its status ([`Response::status_error`]), so a proxy's error page is no permanent failure of a message.
 //!
-//! No answer means that the whole request was handed to the connection, and that no answer came, or none that could be read, or that a
-//! gateway or nobody known answered in the provider's place (500, 502, 504). Before that point the message is certainly not sent.
+//! `NoResponse` means that the connection took the whole request, and that no valid response came back: none at all, an unreadable one, or
+//! one from a gateway or an unknown server (500, 502, 504). A request that fails before that point was not sent.
 //!
-//! # What is not expressed
-//! Nothing is dropped silently. What an API has no word for is an [`Unsupported`](postrider_transport::Unsupported), at enqueue time already. No
-//! API here takes an envelope sender of its own, unless its manual says so.
+//! # Unsupported mail
+//! No part of a mail is dropped. What an API cannot express is an [`Unsupported`](postrider_transport::Unsupported) error when the mail is
+//! enqueued. No API here accepts an envelope sender, unless the provider's type says so.
 //!
 //! # Batches
-//! Where a provider has a batch call, a relay fills it from what it has claimed, within the provider's limits. Each message has a result of its
-//! own. Messages that cannot go into a batch are asked for eight at once. When the provider is too fast asked, out of reach or silent, what
-//! it was not asked for yet comes back as not sent.
+//! If a provider has a batch call, the transport groups messages into batches within the provider's limits. Each message has its own
+//! result. Messages that do not fit into a batch are sent in single requests, up to eight at once. When the provider limits the rate, is
+//! unavailable or does not respond, the remaining messages are not sent.
 
-mod answer;
+mod batch;
+mod client;
 mod config;
-#[allow(dead_code, reason = "which of it is used depends on the providers that are built")]
-mod encoded;
+#[allow(dead_code, reason = "its use depends on the enabled providers")]
+mod encoded_word;
 mod error;
-mod exchange;
 mod fields;
 mod form;
 mod provider;
+mod response;
 mod secret;
+mod tracked_body;
 mod transport;
 mod url;
 
-pub use answer::Answer;
 pub use config::{HttpBuilder, HttpConfigError, Timeouts};
 pub use error::{HttpError, HttpErrorKind};
 pub use fields::Fields;
@@ -101,6 +101,7 @@ pub use provider::SendGrid;
 #[cfg(feature = "sparkpost")]
 pub use provider::SparkPost;
 pub use provider::{BatchLimits, BatchOutcome, Provider, Request};
+pub use response::Response;
 pub use secret::Secret;
 pub use transport::Http;
 pub use url::ProviderUrl;

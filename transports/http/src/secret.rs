@@ -1,4 +1,4 @@
-//! Keys that are sent and never shown.
+//! Credentials that are sent but never shown.
 
 use std::fmt;
 
@@ -8,72 +8,72 @@ use http::HeaderValue;
 
 use crate::HttpConfigError;
 
-/// A header's value that nobody gets to see. `Debug` hides it, the HTTP client is told that it is sensitive, and an answer that repeats it
-/// is read with asterisks in its place.
+/// A secret header value.
+///
+/// `Debug` hides it, the HTTP client treats it as sensitive, and the transport replaces it by asterisks in responses.
 #[derive(Clone)]
 pub struct Secret {
     header: HeaderValue,
-    /// The key, and what it travels as where that is another text.
-    forms: Vec<String>,
+    /// The texts to redact: the key, and its encoded form.
+    redacted: Vec<String>,
 }
 
-/// No provider's key is shorter, and what is may well be a word of an answer.
-const SHORTEST: usize = 8;
+/// Minimum length of a text to redact. All providers' keys are longer, and a shorter text may be a word of the response.
+const MIN_REDACTED: usize = 8;
 
 impl Secret {
-    /// The key as it is.
+    /// Uses the key as the header value.
     ///
     /// # Errors
-    /// When it is empty, or has characters that no header can hold: spaces around it, line breaks, anything outside ASCII.
+    /// If the key is empty or contains anything but visible ASCII characters.
     pub fn new(key: &str) -> Result<Self, HttpConfigError> {
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(HttpConfigError::Secret);
         }
-        Self::of(key.to_owned(), vec![key.to_owned()])
+        Self::from_parts(key.to_owned(), vec![key.to_owned()])
     }
 
-    /// `Bearer KEY` (RFC 6750 section 2.1).
+    /// Uses the header value `Bearer KEY` (RFC 6750 section 2.1).
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn bearer(key: &str) -> Result<Self, HttpConfigError> {
         Self::new(key)?;
-        Self::of(format!("Bearer {key}"), vec![key.to_owned()])
+        Self::from_parts(format!("Bearer {key}"), vec![key.to_owned()])
     }
 
-    /// `Basic` with a user name and a password (RFC 7617).
+    /// Uses `Basic` authentication with a user name and a password (RFC 7617).
     ///
     /// # Errors
-    /// As [`new`](Self::new), for each of the two; and when there is a colon in the user name.
+    /// As [`new`](Self::new) for each of the two, and if the user name contains a colon.
     pub fn basic(user: &str, password: &str) -> Result<Self, HttpConfigError> {
         Self::new(user)?;
         Self::new(password)?;
         if user.contains(':') {
             return Err(HttpConfigError::Secret);
         }
-        let both = STANDARD.encode(format!("{user}:{password}"));
-        Self::of(format!("Basic {both}"), vec![password.to_owned(), both])
+        let credentials = STANDARD.encode(format!("{user}:{password}"));
+        Self::from_parts(format!("Basic {credentials}"), vec![password.to_owned(), credentials])
     }
 
-    fn of(text: String, mut forms: Vec<String>) -> Result<Self, HttpConfigError> {
+    fn from_parts(text: String, mut redacted: Vec<String>) -> Result<Self, HttpConfigError> {
         let mut header = HeaderValue::try_from(text).map_err(|_| HttpConfigError::Secret)?;
         header.set_sensitive(true);
-        forms.retain(|form| form.len() >= SHORTEST);
-        Ok(Self { header, forms })
+        redacted.retain(|text| text.len() >= MIN_REDACTED);
+        Ok(Self { header, redacted })
     }
 
     pub(crate) fn header(&self) -> HeaderValue {
         self.header.clone()
     }
 
-    /// Blots it out of what a provider, or whoever stands before it, answered.
-    pub(crate) fn blot_out(&self, body: &mut [u8]) {
-        for form in self.forms.iter().map(String::as_bytes) {
+    /// Replaces the secret in a response body by asterisks. The length stays the same.
+    pub(crate) fn redact(&self, body: &mut [u8]) {
+        for text in self.redacted.iter().map(String::as_bytes) {
             let mut from = 0;
-            while let Some(place) = body[from..].windows(form.len()).position(|window| window == form) {
-                // As long as it was, so that all else stays in its place.
-                body[from + place..from + place + form.len()].fill(b'*');
-                from += place + form.len();
+            while let Some(place) = body[from..].windows(text.len()).position(|window| window == text) {
+                body[from + place..from + place + text.len()].fill(b'*');
+                from += place + text.len();
             }
         }
     }
@@ -89,20 +89,20 @@ impl fmt::Debug for Secret {
 mod tests {
     use super::*;
 
-    fn blotted(secret: &Secret, text: &str) -> String {
+    fn redacted(secret: &Secret, text: &str) -> String {
         let mut body = text.as_bytes().to_vec();
-        secret.blot_out(&mut body);
+        secret.redact(&mut body);
         String::from_utf8(body).unwrap_or_default()
     }
 
     #[test]
-    fn is_blotted_out_in_every_form() -> Result<(), HttpConfigError> {
+    fn redacts_the_key_and_its_encoded_form() -> Result<(), HttpConfigError> {
         let bearer = Secret::bearer("key-1234")?;
-        assert_eq!(blotted(&bearer, "Bearer key-1234key-1234 key-123"), "Bearer **************** key-123");
+        assert_eq!(redacted(&bearer, "Bearer key-1234key-1234 key-123"), "Bearer **************** key-123");
         let basic = Secret::basic("api", "key-1234")?;
-        assert_eq!(blotted(&basic, "api:key-1234, YXBpOmtleS0xMjM0"), "api:********, ****************");
-        // A test's key, which is a word like any other.
-        assert_eq!(blotted(&Secret::new("id")?, r#"{"id":"1"}"#), r#"{"id":"1"}"#);
+        assert_eq!(redacted(&basic, "api:key-1234, YXBpOmtleS0xMjM0"), "api:********, ****************");
+        // A short key may be an ordinary word.
+        assert_eq!(redacted(&Secret::new("id")?, r#"{"id":"1"}"#), r#"{"id":"1"}"#);
         Ok(())
     }
 }

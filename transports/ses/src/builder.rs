@@ -1,4 +1,4 @@
-//! Telling a transport what it needs to know.
+//! The builder of the transport.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::{Ses, SesConfigError, Timeouts};
 
-/// Collects what [`Ses`] needs beside an AWS configuration. What is wrong comes out of [`build`](Self::build).
+/// Builder of a [`Ses`] transport. [`build`](Self::build) checks all settings.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until build is called"]
 pub struct SesBuilder {
@@ -20,7 +20,7 @@ pub struct SesBuilder {
     region: Option<String>,
     endpoint: Option<String>,
     configuration_set: Option<String>,
-    feedback: Option<Address>,
+    feedback_address: Option<Address>,
     timeouts: Timeouts,
     mime: Mime,
 }
@@ -32,81 +32,80 @@ impl SesBuilder {
             region: None,
             endpoint: None,
             configuration_set: None,
-            feedback: None,
+            feedback_address: None,
             timeouts: Timeouts::default(),
             mime: Mime::new(),
         }
     }
 
-    /// The AWS region, such as `eu-west-1`. Default: that of the AWS configuration.
+    /// Sets the AWS region, such as `eu-west-1`. Default: the region of the AWS configuration.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.region = Some(region.into());
         self
     }
 
-    /// The URL to send requests to, for a VPC endpoint or a server of one's own. Default: that of the AWS configuration, or
-    /// else the region's.
+    /// Sets the URL of the server, such as a VPC endpoint. Default: the endpoint of the AWS configuration, or else of the region.
     pub fn endpoint_url(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
         self
     }
 
-    /// The configuration set that every mail goes by. Default: that of the sending identity in SES, if it has one.
+    /// Sets the configuration set for every mail. Default: the one of the sending identity in SES, if it has one.
     pub fn configuration_set(mut self, name: impl Into<String>) -> Self {
         self.configuration_set = Some(name.into());
         self
     }
 
-    /// Where SES reports bounces and complaints of mails that name no envelope sender of their own
-    /// ([`envelope_from`](postrider_transport::EmailBuilder::envelope_from)). SES must know it as verified. Default: the
-    /// mail's Sender, or else From.
+    /// Sets the address for bounces and complaints of mails without an [`envelope_from`](postrider_transport::EmailBuilder::envelope_from).
+    /// It must be verified in SES. Default: the mail's Sender, or else From.
     pub fn feedback_address(mut self, address: Address) -> Self {
-        self.feedback = Some(address);
+        self.feedback_address = Some(address);
         self
     }
 
-    /// How long each stage may take. What the AWS configuration says of time-outs is not used.
+    /// Sets the time limits. Those of the AWS configuration are ignored.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
-    /// Signs each mail, but for Date and Message-ID, which SES replaces (developer guide, manual DKIM signing). SES adds a
-    /// signature of its own; where it signs for the domain already (Easy DKIM), this adds nothing.
+    /// Signs each mail, without Date and Message-ID, which SES replaces (developer guide, manual DKIM signing).
+    ///
+    /// SES adds its own signature. If SES signs for the domain already (Easy DKIM), this setting is not needed.
     #[cfg(feature = "dkim")]
     pub fn dkim(mut self, dkim: postrider_transport::Dkim) -> Self {
         self.mime = self.mime.with_dkim(dkim.without_date_and_message_id());
         self
     }
 
-    /// Checks, and makes the transport. It connects to nothing, and asks for no credentials yet.
+    /// Checks the settings and creates the transport. It does not connect or load credentials yet.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first invalid setting.
     pub fn build(self) -> Result<Ses, SesConfigError> {
-        let Timeouts { connect, send, answer } = &self.timeouts;
-        for (what, limit) in [("connect", connect), ("send", send), ("answer", answer)] {
+        let Timeouts { connect, request, response } = &self.timeouts;
+        for (timeout, limit) in [("connect", connect), ("request", request), ("response", response)] {
             if limit.is_zero() {
-                return Err(SesConfigError::Zero { what });
+                return Err(SesConfigError::ZeroTimeout { timeout });
             }
         }
         let region = self.region.as_deref().or(self.sdk.region().map(AsRef::as_ref)).ok_or(SesConfigError::NoRegion)?;
-        // It becomes part of a host name.
+        // The region becomes a part of the host name.
         if region.is_empty() || !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
             return Err(SesConfigError::Region);
         }
         if self.sdk.credentials_provider().is_none() {
             return Err(SesConfigError::NoCredentials);
         }
-        if self.configuration_set.as_deref().is_some_and(|name| !is_name(name)) {
+        if self.configuration_set.as_deref().is_some_and(|name| !is_configuration_set_name(name)) {
             return Err(SesConfigError::ConfigurationSet);
         }
-        if self.feedback.as_ref().is_some_and(|address| !address.as_str().is_ascii()) {
+        if self.feedback_address.as_ref().is_some_and(|address| !address.as_str().is_ascii()) {
             return Err(SesConfigError::FeedbackAddress);
         }
         let mut config = Builder::from(&self.sdk)
             .region(Region::new(region.to_owned()))
-            // One call is one attempt. What the SDK would repeat after a time-out may have been accepted.
+            // One call is one attempt. After a timeout the message may have been accepted, so the SDK must not retry.
             .retry_config(RetryConfig::disabled())
             .timeout_config(
                 TimeoutConfig::builder()
@@ -116,9 +115,9 @@ impl SesBuilder {
                     .disable_operation_attempt_timeout()
                     .build(),
             )
-            // It gives up on what stands still for seconds, in either direction; the limits of the stages are enough.
+            // This would abort a transfer that stalls for seconds. The time limits of this crate are enough.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        // Without one the SDK panics.
+        // The SDK panics without a behavior version.
         if self.sdk.behavior_version().is_none() {
             config = config.behavior_version(BehaviorVersion::latest());
         }
@@ -129,14 +128,14 @@ impl SesBuilder {
             config = config.endpoint_url(endpoint);
         }
         let region = region.to_owned();
-        let Self { configuration_set, feedback, timeouts, mime, .. } = self;
+        let Self { configuration_set, feedback_address, timeouts, mime, .. } = self;
         let client = Client::from_conf(config.build());
-        Ok(Ses { client, region, configuration_set, feedback, timeouts, mime })
+        Ok(Ses { client, region, configuration_set, feedback_address, timeouts, mime })
     }
 }
 
-/// API reference v2, CreateConfigurationSet.
-fn is_name(name: &str) -> bool {
+/// Checks a name by the API reference v2, CreateConfigurationSet.
+fn is_configuration_set_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
@@ -151,13 +150,13 @@ fn is_endpoint(text: &str) -> bool {
     })
 }
 
-/// Shows no credentials, and neither the AWS configuration nor the endpoint, which could have some in them.
+/// Hides the AWS configuration and the endpoint, which may contain credentials.
 impl fmt::Debug for SesBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SesBuilder")
             .field("region", &self.region)
             .field("configuration_set", &self.configuration_set)
-            .field("feedback", &self.feedback)
+            .field("feedback_address", &self.feedback_address)
             .field("timeouts", &self.timeouts)
             .finish_non_exhaustive()
     }

@@ -1,57 +1,58 @@
-//! What a transport is told, and why it cannot be built.
+//! Time limits, and the errors of a configuration.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How long each stage of a call may take. What exceeds its limit fails, and its connection is given up.
+/// Time limits for the stages of a call. A call that exceeds one fails, and its connection is closed.
 ///
 /// ```
 /// use std::time::Duration;
 /// use postrider_ses::Timeouts;
 ///
 /// let mut timeouts = Timeouts::default();
-/// timeouts.send = Duration::from_secs(60);
+/// timeouts.request = Duration::from_secs(60);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// To look the name up, connect, and agree upon TLS. Default: 10 seconds.
+    /// Limit for the DNS lookup, the connection and the TLS handshake. Default: 10 seconds.
     pub connect: Duration,
-    /// Until the whole request has gone out: the credentials, the connection, and the message itself. Default: 3 minutes, in
-    /// which 40 MB go out at 2 Mbit/s.
-    pub send: Duration,
-    /// From then on, until the answer is complete. What exceeds it is **in doubt**. Default: 1 minute.
-    pub answer: Duration,
+    /// Limit for writing the whole request, including credentials and connection. A message that exceeds it is not sent.
+    ///
+    /// Default: 3 minutes, enough for 40 MB at 2 Mbit/s.
+    pub request: Duration,
+    /// Limit from the end of the request to the end of the response. A message that exceeds it is **in doubt**. Default: 1 minute.
+    pub response: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), send: Duration::from_secs(180), answer: Duration::from_secs(60) }
+        Self { connect: Duration::from_secs(10), request: Duration::from_secs(180), response: Duration::from_secs(60) }
     }
 }
 
-/// Why a transport cannot be built. It repeats nothing of a URL or of credentials.
+/// Why a transport cannot be built. The texts contain no part of a URL or of credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SesConfigError {
-    /// The URL cannot be read.
+    /// The URL is invalid.
     Url(crate::UrlError),
-    /// No region is named, neither here nor in the environment.
+    /// There is no region, in the settings or in the environment.
     NoRegion,
-    /// The region is none, such as `eu-west-1`: it has something other than lower-case letters, digits and `-`.
+    /// The region contains something other than lower-case letters, digits and `-`.
     Region,
-    /// The configuration given has no source of credentials.
+    /// The AWS configuration has no credentials provider.
     NoCredentials,
-    /// The configuration set is not named by 1 to 64 ASCII letters, digits, `_` and `-`.
+    /// The name of the configuration set is not 1 to 64 ASCII letters, digits, `_` and `-`.
     ConfigurationSet,
-    /// The feedback address has a local part outside ASCII, which SES does not take.
+    /// The feedback address has a local part outside ASCII, which SES does not support.
     FeedbackAddress,
-    /// The endpoint is no `https` or `http` URL without credentials, query and fragment.
+    /// The endpoint is not an `https` or `http` URL, or has credentials, a query or a fragment.
     Endpoint,
-    /// A time-out is zero.
-    Zero {
-        /// Which one.
-        what: &'static str,
+    /// A time limit is zero.
+    ZeroTimeout {
+        /// Name of the limit.
+        timeout: &'static str,
     },
 }
 
@@ -59,17 +60,19 @@ impl fmt::Display for SesConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(error) => error.fmt(f),
-            Self::NoRegion => f.write_str("no region is named for SES: give one, or set AWS_REGION"),
-            Self::Region => f.write_str("the region for SES must be lower-case letters, digits and -"),
-            Self::NoCredentials => f.write_str("the AWS configuration has no source of credentials"),
-            Self::ConfigurationSet => {
-                f.write_str("the configuration set must be named by 1 to 64 letters, digits, _ and -")
+            Self::NoRegion => {
+                f.write_str("there is no region for SES: set one, or the environment variable AWS_REGION")
             }
-            Self::FeedbackAddress => f.write_str("SES takes no feedback address outside ASCII"),
+            Self::Region => f.write_str("the region for SES must be lower-case letters, digits and -"),
+            Self::NoCredentials => f.write_str("the AWS configuration has no credentials provider"),
+            Self::ConfigurationSet => {
+                f.write_str("the name of the configuration set must be 1 to 64 ASCII letters, digits, _ and -")
+            }
+            Self::FeedbackAddress => f.write_str("the feedback address for SES must be ASCII"),
             Self::Endpoint => {
                 f.write_str("the endpoint for SES must be an https or http URL without credentials, query and fragment")
             }
-            Self::Zero { what } => write!(f, "the time-out for {what} must not be zero"),
+            Self::ZeroTimeout { timeout } => write!(f, "the {timeout} timeout must not be zero"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One message, made ready to be handed to SES; and what SES cannot carry.
+//! Prepares a message for SES, and checks what SES supports.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -8,18 +8,19 @@ use postrider_transport::{Address, DeliveryId, Email, Failure, Mailbox, Mime, Ou
 
 use crate::SesError;
 
-/// Developer guide, service quotas: recipients per message.
-const RECIPIENTS: usize = 50;
+/// Maximum number of recipients of a message (developer guide, service quotas).
+const MAX_RECIPIENTS: usize = 50;
 
-/// Developer guide, service quotas: 40 MB by the version 2 API, attachments encoded. Nothing below it is refused here.
-const SIZE: usize = 40 * 1024 * 1024;
+/// Maximum size of a message with attachments encoded, in octets (developer guide, service quotas: 40 MB with the API v2).
+const MAX_MESSAGE: usize = 40 * 1024 * 1024;
 
-/// Above this, in octets, attachments are too large to be written out only to see whether it can be done, unless they may be too
-/// large for SES.
-const CHECKED: usize = 256 * 1024;
+/// Maximum size of attachments for which `check` renders the message, in octets.
+///
+/// Larger ones cost too much to render only for a check, unless they may exceed the limit of SES.
+const MAX_RENDERED_BY_CHECK: usize = 256 * 1024;
 
-/// Developer guide, header fields: what may occur only once, as far as a mail lets anybody set it.
-const SINGLE: [&str; 36] = [
+/// Headers that may occur only once (developer guide, header fields), without those that a mail cannot set.
+const SINGLE_HEADERS: [&str; 36] = [
     "accept-language",
     "acceptlanguage",
     "archived-at",
@@ -58,78 +59,90 @@ const SINGLE: [&str; 36] = [
     "vbr-info",
 ];
 
-/// What one call hands to SES.
-pub(crate) struct Request {
+/// A message that is ready for one call of SES.
+pub(crate) struct PreparedMessage {
+    /// The rendered MIME message.
     pub(crate) raw: Vec<u8>,
     pub(crate) recipients: Vec<String>,
     pub(crate) tags: Vec<MessageTag>,
-    /// Where failures are to be reported, if not to the address of From.
-    pub(crate) feedback: Option<String>,
+    /// Address for bounces and complaints. `None` for the address of From.
+    pub(crate) feedback_address: Option<String>,
 }
 
-impl Request {
-    pub(crate) fn new(mime: &Mime, feedback: Option<&Address>, outgoing: &Outgoing<Email>) -> Result<Self, Failure> {
+impl PreparedMessage {
+    pub(crate) fn new(
+        mime: &Mime,
+        feedback_address: Option<&Address>,
+        outgoing: &Outgoing<Email>,
+    ) -> Result<Self, Failure> {
         let email = outgoing.message();
-        fits(email)?;
+        check_limits(email)?;
         if outgoing.recipients().is_empty() {
             return Err(SesError::no_recipient().into());
         }
         let raw = mime.render(outgoing)?;
         if !raw.is_ascii() {
-            return Err(beyond_ascii().into());
+            return Err(non_ascii_error().into());
         }
-        if raw.len() > SIZE {
-            return Err(Unsupported::new("messages of more than 40 MB, attachments encoded").into());
+        if raw.len() > MAX_MESSAGE {
+            return Err(Unsupported::new("a message of more than 40 MB with attachments encoded").into());
         }
         let recipients = outgoing.recipients().iter().map(|recipient| recipient.as_str().to_owned()).collect();
-        let feedback = match email.envelope_from() {
+        let feedback_address = match email.envelope_from() {
             Some(ReversePath::Address(address)) => Some(address),
-            _ => feedback.or(email.sender().map(Mailbox::address)),
+            _ => feedback_address.or(email.sender().map(Mailbox::address)),
         };
-        let feedback = feedback.map(|address| address.as_str().to_owned());
-        Ok(Self { raw, recipients, tags: tags(email)?, feedback })
+        let feedback_address = feedback_address.map(|address| address.as_str().to_owned());
+        Ok(Self { raw, recipients, tags: message_tags(email)?, feedback_address })
     }
 }
 
-/// What can be said of a message without sending it.
+/// Checks a mail without sending it.
 pub(crate) fn check(email: &Email) -> Result<(), Failure> {
-    fits(email)?;
+    check_limits(email)?;
     let attached: usize = email.attachments().iter().map(|attachment| attachment.content().len()).sum();
-    // Base64 makes four octets of three.
-    if attached <= CHECKED || attached > SIZE / 4 * 3 {
-        Request::new(&Mime::new(), None, &Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email.clone()))?;
+    // Base64 encodes three octets as four.
+    if attached <= MAX_RENDERED_BY_CHECK || attached > MAX_MESSAGE / 4 * 3 {
+        PreparedMessage::new(
+            &Mime::new(),
+            None,
+            &Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email.clone()),
+        )?;
         return Ok(());
     }
     if !Mime::new().check(email)?.is_ascii() {
-        return Err(beyond_ascii().into());
+        return Err(non_ascii_error().into());
     }
     Ok(())
 }
 
-fn fits(email: &Email) -> Result<(), Unsupported> {
-    if email.recipient_addresses().len() > RECIPIENTS {
-        return Err(Unsupported::new("more than 50 recipients of one message"));
+fn check_limits(email: &Email) -> Result<(), Unsupported> {
+    if email.recipient_addresses().len() > MAX_RECIPIENTS {
+        return Err(Unsupported::new("more than 50 recipients"));
     }
     if email.envelope_from() == Some(&ReversePath::Null) {
-        return Err(Unsupported::new("a null reverse-path: SES always puts its own"));
+        return Err(Unsupported::new("a null reverse-path, since SES sets the envelope sender"));
     }
-    let named = email.reply_to().iter().chain(email.sender()).chain([email.from()]).map(Mailbox::address);
-    if !email.recipient_addresses().into_iter().chain(named).chain(email.reverse_path()).all(is_ascii) {
+    let others = email.reply_to().iter().chain(email.sender()).chain([email.from()]).map(Mailbox::address);
+    if !email.recipient_addresses().into_iter().chain(others).chain(email.reverse_path()).all(is_ascii) {
         // API reference v2, Destination: SMTPUTF8 (RFC 6531) is not supported.
         return Err(Unsupported::new("addresses whose local part is outside ASCII"));
     }
     let mut seen = HashSet::new();
     for header in email.headers() {
         let name = header.name().to_ascii_lowercase();
-        if let Some(name) = SINGLE.into_iter().find(|single| *single == name).filter(|name| !seen.insert(*name)) {
+        if let Some(name) = SINGLE_HEADERS.into_iter().find(|single| *single == name).filter(|name| !seen.insert(*name))
+        {
             return Err(Unsupported::new(format!("the header {name} more than once")));
         }
     }
-    tags(email).map(drop)
+    message_tags(email).map(drop)
 }
 
-/// Developer guide, raw messages: 7-bit ASCII, lines of at most 1,000 characters. All that we encode is; an attached message need not be.
-fn beyond_ascii() -> Unsupported {
+/// Error for an attached message outside ASCII, the only part that is not encoded.
+///
+/// SES requires 7-bit ASCII with lines of at most 1,000 characters (developer guide, raw messages).
+fn non_ascii_error() -> Unsupported {
     Unsupported::new("a message outside ASCII")
 }
 
@@ -137,32 +150,29 @@ fn is_ascii(address: &Address) -> bool {
     address.as_str().is_ascii()
 }
 
-/// The mail's metadata as it is; its tags, which have no name, under the names `tag`, `tag-2`, `tag-3` and so on.
-fn tags(email: &Email) -> Result<Vec<MessageTag>, Unsupported> {
-    let labels = email.tags().iter().enumerate().map(|(index, tag)| match index {
+/// The tags of the request: the mail's tags under the names `tag`, `tag-2`, `tag-3` and so on, and the metadata under its keys.
+fn message_tags(email: &Email) -> Result<Vec<MessageTag>, Unsupported> {
+    let tags = email.tags().iter().enumerate().map(|(index, tag)| match index {
         0 => ("tag".to_owned(), tag),
         _ => (format!("tag-{}", index + 1), tag),
     });
     let metadata = email.metadata().iter().map(|(key, value)| (key.clone(), value));
     let mut names = HashSet::new();
-    labels
-        .chain(metadata)
+    tags.chain(metadata)
         .map(|(name, value)| {
-            // API reference v2, MessageTag.
-            let fits = |text: &str| {
+            // By the API reference v2, MessageTag.
+            let is_valid = |text: &str| {
                 (1..=256).contains(&text.len())
                     && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
             };
-            if !fits(&name) || !fits(value) {
-                return Err(Unsupported::new(
-                    "tags and metadata other than 1 to 256 ASCII letters, digits, _ and - for each",
-                ));
+            if !is_valid(&name) || !is_valid(value) {
+                return Err(Unsupported::new("a tag or metadata that is not 1 to 256 ASCII letters, digits, _ and -"));
             }
             if !names.insert(name.clone()) {
-                return Err(Unsupported::new("metadata named tag beside a tag"));
+                return Err(Unsupported::new("metadata with a key named tag, beside a tag"));
             }
             let tag = MessageTag::builder().name(name).value(value).build();
-            tag.map_err(|_| Unsupported::new("tags without a name or a value"))
+            tag.map_err(|_| Unsupported::new("a tag without a name or a value"))
         })
         .collect()
 }

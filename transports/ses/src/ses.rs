@@ -14,11 +14,11 @@ use postrider_transport::{Address, Email, Failure, Mime, Outgoing, Receipt, Tran
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::request::{self, Request};
-use crate::wire::{Progress, Watch};
+use crate::interceptor::{ProgressInterceptor, RequestProgress};
+use crate::request::{self, PreparedMessage};
 use crate::{SesBuilder, SesConfigError, SesError, Stage, Timeouts, url};
 
-/// Carries mail to Amazon SES. Cheap to clone; clones share the connections.
+/// Sends mail through Amazon SES. Cheap to clone; clones share their connections.
 ///
 /// ```no_run
 /// use postrider_ses::Ses;
@@ -28,25 +28,26 @@ use crate::{SesBuilder, SesConfigError, SesError, Stage, Timeouts, url};
 /// let same = Ses::from_url("ses://default").await?;
 ///
 /// let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-/// let by_set = Ses::builder(&config).configuration_set("receipts").build()?;
+/// let with_set = Ses::builder(&config).configuration_set("receipts").build()?;
 /// # Ok(()) }
 /// ```
 ///
 /// # Cancel safety
-/// The future of a call may be dropped at any time. Its connection is then closed, and never used again.
+/// The future of any method may be dropped at any time. Its connection is then closed and not used again.
 #[derive(Clone)]
 pub struct Ses {
     pub(crate) client: Client,
     pub(crate) region: String,
     pub(crate) configuration_set: Option<String>,
-    pub(crate) feedback: Option<Address>,
+    pub(crate) feedback_address: Option<Address>,
     pub(crate) timeouts: Timeouts,
     pub(crate) mime: Mime,
 }
 
 impl Ses {
-    /// Takes the credentials, the region, the HTTP client and the endpoint of an AWS configuration. Its retries and time-outs
-    /// are not used.
+    /// Creates a transport with the credentials, region, HTTP client and endpoint of an AWS configuration.
+    ///
+    /// Ignores its settings for retries and timeouts.
     ///
     /// # Errors
     /// As [`SesBuilder::build`].
@@ -54,62 +55,65 @@ impl Ses {
         Self::builder(config).build()
     }
 
-    /// As [`new`](Self::new), to be added to.
+    /// Creates a builder with an AWS configuration.
     pub fn builder(config: &SdkConfig) -> SesBuilder {
         SesBuilder::new(config.clone())
     }
 
-    /// Takes what AWS's tools take: the environment's variables, the files in `~/.aws`, or the role of the machine. (Profiles
-    /// that log in by SSO or run a program need the features `sso` and `credentials-process` of `aws-config`.)
+    /// Creates a transport with the configuration of the AWS tools: environment variables, the files in `~/.aws`, or the role of the
+    /// machine.
+    ///
+    /// Profiles that use SSO or run a program need the features `sso` and `credentials-process` of `aws-config`.
     ///
     /// # Errors
-    /// As [`SesBuilder::build`]. That there are no credentials shows at the first mail only.
+    /// As [`SesBuilder::build`]. Missing credentials are an error only when the first mail is sent.
     pub async fn from_env() -> Result<Self, SesConfigError> {
         Self::new(&aws_config::load_defaults(BehaviorVersion::latest()).await)
     }
 
-    /// Reads everything from a URL; the [crate's manual](crate#urls) has the forms.
+    /// Creates a transport from a URL. The [crate documentation](crate#urls) lists the formats.
     ///
     /// # Errors
-    /// As [`SesBuilder::build`], and when the URL cannot be read. No error repeats a part of the URL.
+    /// As [`SesBuilder::build`], and if the URL is invalid. The error contains no secret from the URL.
     pub async fn from_url(url: &str) -> Result<Self, SesConfigError> {
         Self::builder_from_url(url).await?.build()
     }
 
-    /// As [`from_url`](Self::from_url), to be added to.
+    /// Creates a builder from a URL.
     ///
     /// # Errors
-    /// When the URL cannot be read.
+    /// If the URL is invalid.
     pub async fn builder_from_url(url: &str) -> Result<SesBuilder, SesConfigError> {
         Ok(url::parse(url)?.into_builder().await)
     }
 
-    /// One request, which tells how far it has come.
-    async fn request(
+    /// Sends one request and records its progress.
+    async fn send_request(
         &self,
-        request: Request,
-        progress: &Progress,
+        message: PreparedMessage,
+        progress: &RequestProgress,
     ) -> Result<SendEmailOutput, SdkError<SendEmailError>> {
-        // A raw message's own From is whom SES takes it to be from.
+        // SES reads the sender from the From of the raw message.
         self.client
             .send_email()
-            .destination(Destination::builder().set_to_addresses(Some(request.recipients)).build())
-            .content(EmailContent::builder().raw(RawMessage::builder().data(Blob::new(request.raw)).build()?).build())
-            .set_email_tags((!request.tags.is_empty()).then_some(request.tags))
+            .destination(Destination::builder().set_to_addresses(Some(message.recipients)).build())
+            .content(EmailContent::builder().raw(RawMessage::builder().data(Blob::new(message.raw)).build()?).build())
+            .set_email_tags((!message.tags.is_empty()).then_some(message.tags))
             .set_configuration_set_name(self.configuration_set.clone())
-            .set_feedback_forwarding_email_address(request.feedback)
+            .set_feedback_forwarding_email_address(message.feedback_address)
             .customize()
-            .interceptor(Watch(progress.clone()))
+            .interceptor(ProgressInterceptor(progress.clone()))
             .send()
             .await
     }
 
-    async fn call(&self, request: Request) -> Result<SendEmailOutput, SesError> {
-        let progress = Progress::default();
-        let recipients = request.recipients.clone();
+    /// Sends one request within the time limits.
+    async fn send_within_limits(&self, message: PreparedMessage) -> Result<SendEmailOutput, SesError> {
+        let progress = RequestProgress::default();
+        let recipients = message.recipients.clone();
         let limits = &self.timeouts;
-        let mut call = pin!(self.request(request, &progress));
-        let sent = timeout(limits.send, async {
+        let mut call = pin!(self.send_request(message, &progress));
+        let sent = timeout(limits.request, async {
             tokio::select! {
                 biased;
                 result = &mut call => Some(result),
@@ -118,10 +122,12 @@ impl Ses {
         });
         let result = match sent.await {
             Ok(Some(result)) => result,
-            Err(_) if progress.stage() == Stage::Send => return Err(SesError::timeout(Stage::Send, limits.send)),
-            Ok(None) | Err(_) => match timeout(limits.answer, call).await {
+            Err(_) if progress.stage() == Stage::Request => {
+                return Err(SesError::timeout(Stage::Request, limits.request));
+            }
+            Ok(None) | Err(_) => match timeout(limits.response, call).await {
                 Ok(result) => result,
-                Err(_) => return Err(SesError::timeout(Stage::Answer, limits.answer)),
+                Err(_) => return Err(SesError::timeout(Stage::Response, limits.response)),
             },
         };
         result.map_err(|error| SesError::from_sdk(progress.stage(), error, recipients))
@@ -136,29 +142,28 @@ impl Transport for Ses {
     }
 
     async fn send(&self, outgoing: &Outgoing<Email>) -> Result<Receipt, Failure> {
-        let request = Request::new(&self.mime, self.feedback.as_ref(), outgoing)?;
-        let answer = self.call(request).await;
-        let answer = answer.and_then(|output| match output.message_id() {
+        let message = PreparedMessage::new(&self.mime, self.feedback_address.as_ref(), outgoing)?;
+        let result = self.send_within_limits(message).await;
+        let result = result.and_then(|output| match output.message_id() {
             Some(id) if !id.is_empty() => Ok(Receipt::new().with_provider_id(id)),
-            // By the API's model the id may be missing. That the answer is from SES, the id of the request says.
+            // The API model allows a missing message id. The request id shows that the response is from SES.
             _ if output.request_id().is_some() => Ok(Receipt::new()),
-            _ => Err(SesError::nameless(output.request_id())),
+            _ => Err(SesError::no_message_id(output.request_id())),
         });
-        answer.map_err(|error| {
+        result.map_err(|error| {
             let failure = Failure::from(error);
-            debug!(class = ?failure.class(), scope = ?failure.scope(), in_doubt = failure.in_doubt(), "not accepted");
+            debug!(class = ?failure.class(), scope = ?failure.scope(), in_doubt = failure.in_doubt(), "message not accepted");
             failure
         })
     }
 
-    /// Writes the mail out, unless it has large attachments, to see whether it can be done, and looks for what SES does not take:
-    /// the [crate's manual](crate#what-ses-does-not-take) lists it.
+    /// Checks the mail against the [limits of SES](crate#unsupported-mail), and renders it unless it has large attachments.
     fn check(&self, email: &Email) -> Result<(), Failure> {
         request::check(email)
     }
 }
 
-/// Shows no credentials.
+/// Hides the credentials.
 impl fmt::Debug for Ses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ses")

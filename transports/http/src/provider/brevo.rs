@@ -8,31 +8,32 @@ use postrider_transport::{Email, Failure, Mailbox, Outgoing, Receipt, Scope, Uns
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::json::{Person, base64, check_addresses, list, receipt, text};
-use super::rules::{self, Rule, Said, codes, status, words};
-use crate::config::env;
-use crate::encoded::is_plain;
-use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use super::json::{JsonMailbox, base64, lenient_list, lenient_string, receipt_with_id};
+use super::recipients::check_ascii_addresses;
+use super::rules::{self, ApiError, Rule, on_code, on_status, on_text};
+use crate::config::read_env;
+use crate::encoded_word::is_plain;
+use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
-/// Brevo, by its API v3.
+/// Brevo's API v3.
 ///
-/// The API has a field for less than others: no inline parts, one `Reply-To`, headers that begin with `X-` only, no `List-Unsubscribe`
-/// (Brevo has its own), attachments of the kinds that it lists, whose type it takes from their names. A mail without an HTML body is refused,
-/// since Brevo would send its text as HTML only, and so is one in which its template language would find an expression. Metadata
-/// travels as JSON in the header `X-Mailin-custom`, which the recipients can see and Brevo's events give back. The Message-ID is Brevo's own.
+/// The API has no inline parts, at most one `Reply-To`, only headers that begin with `X-`, and no custom `List-Unsubscribe`. It accepts
+/// attachments with certain file extensions, and derives their type from the extension. A mail without an HTML body is unsupported, since
+/// Brevo would send its text as HTML. So is a mail with an expression of Brevo's template language. Metadata is sent as JSON in the header
+/// `X-Mailin-custom`, which recipients can see and Brevo's events return. Brevo sets the Message-ID.
 ///
-/// A retry within 30 minutes has the same idempotency key. Brevo then says that the mail was processed, which counts as acceptance.
+/// A retry within 30 minutes has the same idempotency key. Brevo then responds that it has processed the mail, which counts as accepted.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
-/// | 201, 202 | accepted; the id is in the body |
-/// | 400 of the code `duplicate_parameter` about the key | accepted before; no id |
+/// | 201, 202 | accepted; the body has the id |
+/// | 400 with code `duplicate_parameter` about the idempotency key | accepted earlier; no id |
 /// | 400 about the sender | [`Sender`](HttpErrorKind::Sender) |
 /// | 401, 403; `unauthorized`, `permission_denied`, `account_under_validation`, `document_not_found`, `method_not_allowed`, `not_acceptable` | [`Account`](HttpErrorKind::Account) |
 /// | `invalid_parameter`, `missing_parameter`, `out_of_range`, `duplicate_parameter`, `bad_request`, `unprocessable_entity`; 413 | [`Message`](HttpErrorKind::Message) |
 /// | 402, or the code `not_enough_credits` | [`Quota`](HttpErrorKind::Quota) |
-/// | 429 | [`Rate`](HttpErrorKind::Rate), for as long as `x-sib-ratelimit-reset` says |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit) for the seconds in `x-sib-ratelimit-reset` |
+/// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |
 #[derive(Debug, Clone)]
 pub struct Brevo {
     key: Secret,
@@ -40,23 +41,23 @@ pub struct Brevo {
 }
 
 impl Brevo {
-    /// With an API key (not an SMTP key).
+    /// Creates the provider with an API key (not an SMTP key).
     ///
     /// # Errors
-    /// When the key is empty or has characters that no key has.
+    /// If the key is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { key: Secret::new(key.as_ref())?, sandbox: false })
     }
 
-    /// With the key in the environment variable `BREVO_API_KEY`.
+    /// Reads the key from the environment variable `BREVO_API_KEY`.
     ///
     /// # Errors
-    /// When it is not set, and as [`new`](Self::new).
+    /// If it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("BREVO_API_KEY")?)
+        Self::new(read_env("BREVO_API_KEY")?)
     }
 
-    /// Checks requests without sending anything. In a URL: `sandbox=true`.
+    /// Validates requests without sending mail. In a URL: `sandbox=true`.
     #[must_use]
     pub fn sandbox(mut self) -> Self {
         self.sandbox = true;
@@ -64,16 +65,16 @@ impl Brevo {
     }
 }
 
-/// As many recipients as one message may have, in all its fields.
+/// Maximum number of recipients of a message, in all fields.
 const MAX_RECIPIENTS: usize = 99;
 
-/// How long a name beside an address may be, in characters.
+/// Maximum length of a display name, in characters.
 const MAX_NAME: usize = 70;
 
-/// What a name cannot have without quotes (RFC 5322 section 3.2.3).
+/// Characters that a display name may contain only within quotes (RFC 5322 section 3.2.3).
 const PUNCTUATION: [char; 13] = ['(', ')', '<', '>', '[', ']', ':', ';', '@', '\\', ',', '.', '"'];
 
-/// What an attachment's name may end with.
+/// File extensions of the attachments that Brevo accepts.
 const EXTENSIONS: [&str; 53] = [
     "xlsx", "xls", "ods", "docx", "docm", "doc", "csv", "pdf", "txt", "gif", "jpg", "jpeg", "png", "tif", "tiff",
     "rtf", "bmp", "cgm", "css", "shtml", "html", "htm", "zip", "xml", "ppt", "pptx", "tar", "ez", "ics", "mobi", "msg",
@@ -103,46 +104,47 @@ impl Provider for Brevo {
         Fields::check_to(email)?;
         Fields::check_unique_headers(email)?;
         Fields::check_one_reply_to(email)?;
-        check_addresses(email)?;
+        check_ascii_addresses(email)?;
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 99 recipients"));
         }
-        // Known to end in a header that mail servers refuse (<https://anymail.dev/en/stable/esps/brevo/#limitations-and-quirks>).
-        let garbled = |name: &str| !name.is_ascii() && name.contains(PUNCTUATION);
-        if email.reply_to().iter().filter_map(Mailbox::name).any(garbled) {
-            return Err(Unsupported::new("punctuation beside letters outside ASCII in the name of a Reply-To"));
+        // Brevo writes such a name in a header that mail servers refuse
+        // (<https://anymail.dev/en/stable/esps/brevo/#limitations-and-quirks>).
+        let is_garbled = |name: &str| !name.is_ascii() && name.contains(PUNCTUATION);
+        if email.reply_to().iter().filter_map(Mailbox::name).any(is_garbled) {
+            return Err(Unsupported::new("punctuation and letters outside ASCII in the name of a Reply-To"));
         }
         if email.list_unsubscribe().is_some() {
-            return Err(Unsupported::new("a List-Unsubscribe of one's own"));
+            return Err(Unsupported::new("a custom List-Unsubscribe"));
         }
-        let people = [email.to(), email.cc(), email.bcc(), email.reply_to()].into_iter().flatten();
-        people.chain([email.from()]).try_for_each(check_person)?;
+        let mailboxes = [email.to(), email.cc(), email.bcc(), email.reply_to()].into_iter().flatten();
+        mailboxes.chain([email.from()]).try_for_each(check_name)?;
         check_content(email)?;
         check_headers(email)
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let to_json = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let mut headers: BTreeMap<&str, String> = fields.headers.into_iter().collect();
-        headers.insert("idempotencyKey", key(outgoing).to_string());
+        headers.insert("idempotencyKey", idempotency_key(outgoing).to_string());
         if !email.metadata().is_empty() {
             let json = serde_json::to_string(email.metadata());
             headers.insert(
                 "X-Mailin-custom",
-                json.map_err(|_| Failure::permanent(Scope::Message, "the metadata has no form in JSON"))?,
+                json.map_err(|_| Failure::permanent(Scope::Message, "the metadata cannot be serialized as JSON"))?,
             );
         }
         if self.sandbox {
             headers.insert("X-Sib-Sandbox", "drop".to_owned());
         }
         let mail = Mail {
-            sender: Person::from(email.from()),
-            to: people(fields.to),
-            cc: people(fields.cc),
-            bcc: people(fields.bcc),
-            reply_to: fields.reply_to.first().copied().map(Person::from),
+            sender: JsonMailbox::from(email.from()),
+            to: to_json(fields.to),
+            cc: to_json(fields.cc),
+            bcc: to_json(fields.bcc),
+            reply_to: fields.reply_to.first().copied().map(JsonMailbox::from),
             subject: email.subject(),
             html_content: email.html(),
             text_content: email.text(),
@@ -154,26 +156,26 @@ impl Provider for Brevo {
             headers,
             tags: email.tags(),
         };
-        Request::of_json("/v3/smtp/email", &mail)
+        Request::json("/v3/smtp/email", &mail)
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        match answer.status() {
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        match response.status() {
             201 | 202 => {
-                let Accepted { message_id, message_ids } = answer.object()?;
-                // As many as there are versions of the mail: one.
+                let SendResponse { message_id, message_ids } = response.json_object()?;
+                // The list has one id for each version of the mail, of which there is one.
                 let id = if message_id.is_empty() { message_ids.into_iter().next() } else { Some(message_id) };
-                Ok(receipt(&id.unwrap_or_default()))
+                Ok(receipt_with_id(&id.unwrap_or_default()))
             }
-            400 if answer.object().is_ok_and(|reason: Reason| reason.is_repetition()) => {
-                Ok(Receipt::new().with_reply(answer.text()))
+            400 if response.json_object().is_ok_and(|reason: ErrorBody| reason.is_duplicate()) => {
+                Ok(Receipt::new().with_reply(response.text()))
             }
-            _ => Err(refusal(answer).into()),
+            _ => Err(parse_error(response).into()),
         }
     }
 }
 
-fn check_person(mailbox: &Mailbox) -> Result<(), Unsupported> {
+fn check_name(mailbox: &Mailbox) -> Result<(), Unsupported> {
     if mailbox.name().is_some_and(|name| name.chars().count() > MAX_NAME) {
         return Err(Unsupported::new("a name of more than 70 characters"));
     }
@@ -189,7 +191,7 @@ fn check_content(email: &Email) -> Result<(), Unsupported> {
     }
     let texts = [email.subject(), html, email.text().unwrap_or_default()];
     if texts.iter().any(|text| text.contains("{{") || text.contains("{%")) {
-        return Err(Unsupported::new("{{ or {% in a subject or body, which begins an expression"));
+        return Err(Unsupported::new("{{ or {% in a subject or body, which begins a template expression"));
     }
     for attachment in email.attachments() {
         if attachment.content_id().is_some() {
@@ -200,7 +202,7 @@ fn check_content(email: &Email) -> Result<(), Unsupported> {
         }
         let extension = attachment.file_name().rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
         if !extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str())) {
-            return Err(Unsupported::new("an attachment whose name does not end as one of the kinds it takes"));
+            return Err(Unsupported::new("an attachment with a file extension that Brevo does not accept"));
         }
     }
     Ok(())
@@ -209,11 +211,11 @@ fn check_content(email: &Email) -> Result<(), Unsupported> {
 fn check_headers(email: &Email) -> Result<(), Unsupported> {
     for header in email.headers() {
         let name = header.name().to_ascii_lowercase();
-        // Those of its own are orders to it.
+        // Headers with Brevo's own prefixes are options.
         if !name.starts_with("x-") || name.starts_with("x-sib-") || name.starts_with("x-mailin-") {
             return Err(Unsupported::new(format!("the header {}", header.name())));
         }
-        // Brevo decodes encoded words, and sends octets beyond ASCII as they are
+        // Brevo decodes encoded words and then sends the octets outside ASCII unencoded
         // (<https://anymail.dev/en/stable/esps/brevo/#limitations-and-quirks>).
         if !is_plain(header.value()) {
             return Err(Unsupported::new(format!(
@@ -228,70 +230,71 @@ fn check_headers(email: &Email) -> Result<(), Unsupported> {
     Ok(())
 }
 
-/// It must be a UUID (<https://developers.brevo.com/docs/heterogenous-versions-batch-emails>).
-fn key(outgoing: &Outgoing<Email>) -> Uuid {
+/// Brevo requires a UUID (<https://developers.brevo.com/docs/heterogenous-versions-batch-emails>).
+fn idempotency_key(outgoing: &Outgoing<Email>) -> Uuid {
     Uuid::new_v5(&outgoing.id().as_uuid(), outgoing.idempotency_key().as_bytes())
 }
 
-/// The codes as Brevo's own client has them.
+/// The codes in Brevo's own client.
 const ERRORS: &str =
     "https://github.com/getbrevo/brevo-python/blob/main/src/brevo/types/bad_request_error_body_code.py";
 const SEND: &str = "https://developers.brevo.com/reference/send-transac-email";
 
 const RULES: &[Rule] = &[
-    codes(&["not_enough_credits"], HttpErrorKind::Quota, ERRORS),
-    codes(&["unauthorized", "permission_denied"], HttpErrorKind::Account, ERRORS),
-    codes(&["account_under_validation"], HttpErrorKind::Account, ERRORS),
-    codes(&["document_not_found", "method_not_allowed", "not_acceptable"], HttpErrorKind::Account, ERRORS),
-    status(&[402], HttpErrorKind::Quota, SEND),
-    status(&[401, 403], HttpErrorKind::Account, ERRORS),
-    // The code is the one of any wrong value, and the words are those that its users report: "… the sender you used … is not valid. Validate your sender or authenticate your domain".
-    words(&[400], "sender", HttpErrorKind::Sender, SEND),
-    codes(&["invalid_parameter", "missing_parameter", "out_of_range"], HttpErrorKind::Message, ERRORS),
-    codes(&["duplicate_parameter", "duplicate_request"], HttpErrorKind::Message, ERRORS),
-    codes(&["bad_request", "unprocessable_entity"], HttpErrorKind::Message, ERRORS),
-    status(&[413], HttpErrorKind::Message, ERRORS),
-    status(&[429], HttpErrorKind::Rate, ERRORS),
-    status(&[500], HttpErrorKind::Busy, ERRORS),
+    on_code(&["not_enough_credits"], HttpErrorKind::Quota, ERRORS),
+    on_code(&["unauthorized", "permission_denied"], HttpErrorKind::Account, ERRORS),
+    on_code(&["account_under_validation"], HttpErrorKind::Account, ERRORS),
+    on_code(&["document_not_found", "method_not_allowed", "not_acceptable"], HttpErrorKind::Account, ERRORS),
+    on_status(&[402], HttpErrorKind::Quota, SEND),
+    on_status(&[401, 403], HttpErrorKind::Account, ERRORS),
+    // The code is the same for any invalid value. Users report this text:
+    // "… the sender you used … is not valid. Validate your sender or authenticate your domain".
+    on_text(&[400], "sender", HttpErrorKind::Sender, SEND),
+    on_code(&["invalid_parameter", "missing_parameter", "out_of_range"], HttpErrorKind::Message, ERRORS),
+    on_code(&["duplicate_parameter", "duplicate_request"], HttpErrorKind::Message, ERRORS),
+    on_code(&["bad_request", "unprocessable_entity"], HttpErrorKind::Message, ERRORS),
+    on_status(&[413], HttpErrorKind::Message, ERRORS),
+    on_status(&[429], HttpErrorKind::RateLimit, ERRORS),
+    on_status(&[500], HttpErrorKind::ServerError, ERRORS),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Reason { code, message }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(ErrorBody { code, message }) = response.json_object() else {
+        return response.status_error();
     };
-    let error = rules::read(RULES, answer, &[Said { code: &code, text: &message, ..Said::default() }]);
-    // The header comes with other answers too.
+    let error = rules::classify(RULES, response, &[ApiError { code: &code, text: &message, ..ApiError::default() }]);
+    // Other responses have this header too.
     match error.kind() {
-        HttpErrorKind::Rate => error.with_retry_after(reset(answer)),
+        HttpErrorKind::RateLimit => error.with_retry_after(until_reset(response)),
         _ => error,
     }
 }
 
-/// Seconds from now (<https://developers.brevo.com/docs/limit-headers>).
-fn reset(answer: &Answer) -> Option<Duration> {
-    answer.wait(answer.header("x-sib-ratelimit-reset")?)
+/// The header holds seconds from now (<https://developers.brevo.com/docs/limit-headers>).
+fn until_reset(response: &Response) -> Option<Duration> {
+    response.parse_retry_after(response.header("x-sib-ratelimit-reset")?)
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Accepted {
-    #[serde(default, deserialize_with = "text")]
+struct SendResponse {
+    #[serde(default, deserialize_with = "lenient_string")]
     message_id: String,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     message_ids: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct Reason {
-    /// Not always there (<https://github.com/getbrevo/brevo-node>, `ErrorModel`).
-    #[serde(default, deserialize_with = "text")]
+struct ErrorBody {
+    /// Optional (<https://github.com/getbrevo/brevo-node>, `ErrorModel`).
+    #[serde(default, deserialize_with = "lenient_string")]
     code: String,
     message: String,
 }
 
-impl Reason {
-    /// `Email for the idempotency key has already been processed`.
-    fn is_repetition(&self) -> bool {
+impl ErrorBody {
+    /// Matches `Email for the idempotency key has already been processed`.
+    fn is_duplicate(&self) -> bool {
         self.code == "duplicate_parameter" && self.message.to_ascii_lowercase().contains("idempotency")
     }
 }
@@ -299,14 +302,14 @@ impl Reason {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Mail<'a> {
-    sender: Person<'a>,
-    to: Vec<Person<'a>>,
+    sender: JsonMailbox<'a>,
+    to: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<Person<'a>>,
+    cc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<Person<'a>>,
+    bcc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Person<'a>>,
+    reply_to: Option<JsonMailbox<'a>>,
     subject: &'a str,
     html_content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -327,7 +330,7 @@ struct File<'a> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

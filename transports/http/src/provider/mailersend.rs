@@ -7,23 +7,24 @@ use postrider_transport::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::json::{Person, base64, check_addresses, list, receipt, text};
-use super::rules::{self, Rule, Said, codes, status};
-use crate::config::env;
+use super::json::{JsonMailbox, base64, lenient_list, lenient_string, receipt_with_id};
+use super::recipients::check_ascii_addresses;
+use super::rules::{self, ApiError, Rule, on_code, on_status};
+use crate::config::read_env;
 use crate::fields::custom_headers;
-use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
-/// MailerSend, by its API v1.
+/// MailerSend's API v1.
 ///
-/// It has no word for metadata, writes the Message-ID itself, and tells an attachment's type by the extension of its name, whatever
-/// [`content_type`](Attachment::content_type) says. `{{` begins a variable of its own template language, so that a mail that has it in its
-/// subject or its bodies is refused. Custom headers and List-Unsubscribe need one of its larger plans. Its bulk call answers before
-/// it looks at the messages, and is not used.
+/// The API does not support metadata. MailerSend sets the Message-ID, and derives an attachment's type from its file extension instead of
+/// [`content_type`](Attachment::content_type). `{{` begins a template variable, so a mail with `{{` in its subject or bodies is
+/// unsupported. Custom headers and List-Unsubscribe require one of the larger plans. The bulk call responds before it checks the messages,
+/// so it is not used.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
-/// | 202 in its own form | accepted, under the `X-Message-Id`, save for the recipients that a warning `SOME_SUPPRESSED` names: refused for good |
-/// | 202 with `X-Message-Id` and a warning that cannot be read | accepted; the reply says that who is suppressed is not known |
+/// | 202 in the provider's format | accepted; the id is in `X-Message-Id`. Recipients in a warning `SOME_SUPPRESSED` are permanently refused |
+/// | 202 with `X-Message-Id` and an unreadable warning | accepted; the reply says that suppressed recipients are unknown |
 /// | 202 with a warning `ALL_SUPPRESSED` | [`Recipient`](HttpErrorKind::Recipient) |
 /// | 422 with `#MS42204`, `#MS42222` | [`Quota`](HttpErrorKind::Quota) |
 /// | 422 with `#MS42207`, or `#MS42208` for `from` | [`Sender`](HttpErrorKind::Sender): the domain is not verified |
@@ -31,9 +32,9 @@ use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider,
 /// | 422 with `#MS42208` for recipients | [`Recipient`](HttpErrorKind::Recipient) |
 /// | 422 with `#MS42205`, `#MS42208` to `#MS42211` | [`Message`](HttpErrorKind::Message) |
 /// | 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
-/// | 429 with `#MS42901`, or without requests left for the day | [`Quota`](HttpErrorKind::Quota), until midnight in UTC |
-/// | any other 429 | [`Rate`](HttpErrorKind::Rate), until `Retry-After` |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
+/// | 429 with `#MS42901`, or with no requests left for the day | [`Quota`](HttpErrorKind::Quota), until midnight in UTC |
+/// | any other 429 | [`RateLimit`](HttpErrorKind::RateLimit), until `Retry-After` |
+/// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |
 /// | 421 | [`Unavailable`](HttpErrorKind::Unavailable): maintenance |
 #[derive(Debug, Clone)]
 pub struct MailerSend {
@@ -41,39 +42,39 @@ pub struct MailerSend {
 }
 
 impl MailerSend {
-    /// With an API token that may send mail.
+    /// Creates the provider with an API token that may send mail.
     ///
     /// # Errors
-    /// When the token is empty or has characters that no token has.
+    /// If the token is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { key: Secret::bearer(key.as_ref())? })
     }
 
-    /// With the token in the environment variable `MAILERSEND_API_KEY`.
+    /// Reads the token from the environment variable `MAILERSEND_API_KEY`.
     ///
     /// # Errors
-    /// When it is not set, and as [`new`](Self::new).
+    /// If it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("MAILERSEND_API_KEY")?)
+        Self::new(read_env("MAILERSEND_API_KEY")?)
     }
 }
 
-/// As many recipients as the `to` field may have.
+/// Maximum number of `to` recipients.
 const MAX_TO: usize = 50;
 
-/// As many as `cc` may have, and as many as `bcc` may have.
+/// Maximum number of `cc` recipients, and of `bcc` recipients.
 const MAX_COPIES: usize = 10;
 
-/// As many tags as a message may have.
+/// Maximum number of tags.
 const MAX_TAGS: usize = 5;
 
-/// How long a subject may be, in characters.
+/// Maximum length of a subject, in characters.
 const MAX_SUBJECT: usize = 998;
 
-/// How large each body may be, in octets.
+/// Maximum size of each body, in octets.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
-/// How large an attachment may be, in octets.
+/// Maximum size of an attachment, in octets.
 const MAX_ATTACHMENT: usize = 25 * 1024 * 1024;
 
 impl Provider for MailerSend {
@@ -95,7 +96,7 @@ impl Provider for MailerSend {
         Fields::check(email)?;
         Fields::check_to(email)?;
         Fields::check_one_reply_to(email)?;
-        check_addresses(email)?;
+        check_ascii_addresses(email)?;
         check_recipients(email)?;
         if !email.metadata().is_empty() {
             return Err(Unsupported::new("metadata"));
@@ -114,18 +115,18 @@ impl Provider for MailerSend {
             return Err(Unsupported::new("a body of more than 2 MB"));
         }
         if bodies.iter().flatten().chain([&email.subject()]).any(|text| text.contains("{{")) {
-            return Err(Unsupported::new("the characters {{, which begin a variable of its own"));
+            return Err(Unsupported::new("{{ in a subject or body, which begins a template variable"));
         }
         for file in email.attachments() {
             if file.content().len() > MAX_ATTACHMENT {
                 return Err(Unsupported::new("an attachment of more than 25 MB"));
             }
             if file.file_name().rsplit_once('.').is_none_or(|(_, extension)| extension.is_empty()) {
-                return Err(Unsupported::new("an attachment whose name has no extension"));
+                return Err(Unsupported::new("an attachment without a file extension"));
             }
         }
         if email.list_unsubscribe().is_some_and(|list| !list.is_one_click() || list.uris().len() > 1) {
-            return Err(Unsupported::new("a List-Unsubscribe other than by one click at one address"));
+            return Err(Unsupported::new("a List-Unsubscribe other than one-click with one URI"));
         }
         let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         match email.headers().iter().find(|header| !plain(header.name())) {
@@ -134,49 +135,49 @@ impl Provider for MailerSend {
         }
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let to_json = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let mail = Mail {
-            from: Person::from(email.from()),
-            to: people(fields.to),
-            cc: people(fields.cc),
-            bcc: people(fields.bcc),
-            reply_to: fields.reply_to.first().copied().map(Person::from),
+            from: JsonMailbox::from(email.from()),
+            to: to_json(fields.to),
+            cc: to_json(fields.cc),
+            bcc: to_json(fields.bcc),
+            reply_to: fields.reply_to.first().copied().map(JsonMailbox::from),
             subject: email.subject(),
             text: email.text(),
             html: email.html(),
             attachments: email.attachments().iter().map(File::from).collect(),
             tags: email.tags(),
-            headers: custom_headers(email).map(|(name, value)| Named { name, value }).collect(),
-            // Its own field, in place of the two headers.
+            headers: custom_headers(email).map(|(name, value)| Header { name, value }).collect(),
+            // This field replaces the two headers.
             list_unsubscribe: email.list_unsubscribe().map(|list| list.header_value()),
         };
-        Request::of_json("/v1/email", &mail)
+        Request::json("/v1/email", &mail)
     }
 
-    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() != 202 {
-            return Err(refusal(answer).into());
+    fn parse_response(&self, outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() != 202 {
+            return Err(parse_error(response).into());
         }
-        // With nothing to warn of there is no body.
-        let warned = answer.object::<Warned>();
+        // Without warnings the body is empty.
+        let warned = response.json_object::<Warnings>();
         if let Ok(warned) = &warned
             && warned.warnings.iter().any(|warning| warning.kind == "ALL_SUPPRESSED")
         {
-            let error = answer.error(HttpErrorKind::Recipient, "every recipient is on a suppression list");
+            let error = response.error(HttpErrorKind::Recipient, "every recipient is on a suppression list");
             return Err(Failure::from(error.with_code("ALL_SUPPRESSED")).with_refused(warned.refused(outgoing)));
         }
-        let id = answer.header("x-message-id").unwrap_or_default();
-        let receipt = receipt(id);
+        let id = response.header("x-message-id").unwrap_or_default();
+        let receipt = receipt_with_id(id);
         Ok(match warned {
-            Ok(warned) => receipt.with_refused(warned.refused(outgoing)).with_reply(answer.text()),
-            Err(_) if answer.is_empty() => receipt,
-            // Neither the id nor the body is MailerSend's.
+            Ok(warned) => receipt.with_refused(warned.refused(outgoing)).with_reply(response.text()),
+            Err(_) if response.is_empty() => receipt,
+            // Without an id, an unknown body may come from a proxy.
             Err(unreadable) if id.is_empty() => return Err(unreadable.into()),
-            // It has an id, so that to send it again would surely send it twice. Who is suppressed gets no mail either way.
-            Err(_) => receipt.with_reply(format!("accepted; who is suppressed is not known: {}", answer.text())),
+            // With an id, the mail was accepted. Suppressed recipients get no mail from a retry either.
+            Err(_) => receipt.with_reply(format!("accepted; suppressed recipients are unknown: {}", response.text())),
         })
     }
 }
@@ -195,26 +196,27 @@ fn check_recipients(email: &Email) -> Result<(), Unsupported> {
     Ok(())
 }
 
-fn refusal(answer: &Answer) -> HttpError {
-    if answer.status() == 421 {
-        return answer.error(HttpErrorKind::Unavailable, "it is being maintained");
+fn parse_error(response: &Response) -> HttpError {
+    if response.status() == 421 {
+        return response.error(HttpErrorKind::Unavailable, "the service is under maintenance");
     }
-    let Ok(reason) = answer.object::<Reason>() else {
-        return answer.refusal();
+    let Ok(body) = response.json_object::<ErrorBody>() else {
+        return response.status_error();
     };
-    let reasons = reason.reasons();
-    let said: Vec<_> = reasons
+    let fields = body.errors();
+    let errors: Vec<_> = fields
         .iter()
-        .map(|&(field, text)| Said { status: None, code: code(text).unwrap_or_default(), field, text })
+        .map(|&(field, text)| ApiError { status: None, code: find_code(text).unwrap_or_default(), field, text })
         .collect();
-    let error = rules::read(RULES, answer, &said);
-    // Which limit it is, the code says, or a header that comes with other answers too.
-    let of_the_day = said.iter().any(|one| one.code == DAILY) || answer.header("x-apiquota-remaining") == Some("0");
-    if answer.status() != 429 || !of_the_day {
+    let error = rules::classify(RULES, response, &errors);
+    // The code or a header tells a daily limit from a rate limit. Other responses have this header too.
+    let is_daily =
+        errors.iter().any(|error| error.code == DAILY_QUOTA) || response.header("x-apiquota-remaining") == Some("0");
+    if response.status() != 429 || !is_daily {
         return error;
     }
-    let quota = answer.error(HttpErrorKind::Quota, error.text().to_owned());
-    let quota = quota.with_retry_after(Some(answer.until_midnight()));
+    let quota = response.error(HttpErrorKind::Quota, error.text().to_owned());
+    let quota = quota.with_retry_after(Some(response.until_midnight()));
     match error.code() {
         Some(code) => quota.with_code(code),
         None => quota,
@@ -224,75 +226,75 @@ fn refusal(answer: &Answer) -> HttpError {
 const CODES: &str = "https://developers.mailersend.com/general.html#validation-errors";
 const STATUSES: &str = "https://developers.mailersend.com/general.html";
 
-/// The requests of the day are used up.
-const DAILY: &str = "MS42901";
+/// Code of an exhausted daily quota of requests.
+const DAILY_QUOTA: &str = "MS42901";
 
 const RULES: &[Rule] = &[
-    codes(&["MS42204", "MS42222"], HttpErrorKind::Quota, CODES),
-    codes(&["MS42216", "MS42225", "MS42226"], HttpErrorKind::Account, CODES),
-    codes(&["MS42207"], HttpErrorKind::Sender, CODES),
-    codes(&["MS42208"], HttpErrorKind::Sender, CODES).about("from"),
-    codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("to."),
-    codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("cc."),
-    codes(&["MS42208"], HttpErrorKind::Recipient, CODES).about("bcc."),
-    codes(&["MS42205", "MS42208", "MS42209", "MS42210", "MS42211"], HttpErrorKind::Message, CODES),
-    status(&[401, 403, 404, 405], HttpErrorKind::Account, STATUSES),
-    status(&[429], HttpErrorKind::Rate, STATUSES),
-    status(&[500], HttpErrorKind::Busy, STATUSES),
+    on_code(&["MS42204", "MS42222"], HttpErrorKind::Quota, CODES),
+    on_code(&["MS42216", "MS42225", "MS42226"], HttpErrorKind::Account, CODES),
+    on_code(&["MS42207"], HttpErrorKind::Sender, CODES),
+    on_code(&["MS42208"], HttpErrorKind::Sender, CODES).with_field("from"),
+    on_code(&["MS42208"], HttpErrorKind::Recipient, CODES).with_field("to."),
+    on_code(&["MS42208"], HttpErrorKind::Recipient, CODES).with_field("cc."),
+    on_code(&["MS42208"], HttpErrorKind::Recipient, CODES).with_field("bcc."),
+    on_code(&["MS42205", "MS42208", "MS42209", "MS42210", "MS42211"], HttpErrorKind::Message, CODES),
+    on_status(&[401, 403, 404, 405], HttpErrorKind::Account, STATUSES),
+    on_status(&[429], HttpErrorKind::RateLimit, STATUSES),
+    on_status(&[500], HttpErrorKind::ServerError, STATUSES),
 ];
 
-/// `MS42207` in `… must be verified in your account to send emails. #MS42207`.
-fn code(text: &str) -> Option<&str> {
+/// Finds the code in a text: `MS42207` in `… must be verified in your account to send emails. #MS42207`.
+fn find_code(text: &str) -> Option<&str> {
     let code = &text[text.rfind("#MS")? + 1..];
     let end = code.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(code.len());
     Some(&code[..end])
 }
 
 #[derive(Deserialize)]
-struct Reason {
-    #[serde(default, deserialize_with = "text")]
+struct ErrorBody {
+    #[serde(default, deserialize_with = "lenient_string")]
     message: String,
     #[serde(default)]
     errors: serde_json::Value,
 }
 
-impl Reason {
-    /// What is wrong, with the field that it is wrong with; the message itself only where there is nothing more exact.
-    fn reasons(&self) -> Vec<(&str, &str)> {
+impl ErrorBody {
+    /// The errors as pairs of field and text. Without any, the message with an empty field.
+    fn errors(&self) -> Vec<(&str, &str)> {
         let fields = self.errors.as_object().into_iter().flatten();
-        let mut reasons: Vec<_> = fields
+        let mut errors: Vec<_> = fields
             .flat_map(|(field, texts)| texts.as_array().into_iter().flatten().map(move |text| (field.as_str(), text)))
             .filter_map(|(field, text)| Some((field, text.as_str()?)))
             .collect();
-        if reasons.is_empty() {
-            reasons.push(("", &self.message));
+        if errors.is_empty() {
+            errors.push(("", &self.message));
         }
-        reasons
+        errors
     }
 }
 
 #[derive(Deserialize)]
-struct Warned {
-    #[serde(default, deserialize_with = "list")]
+struct Warnings {
+    #[serde(default, deserialize_with = "lenient_list")]
     warnings: Vec<Warning>,
 }
 
 #[derive(Deserialize)]
 struct Warning {
-    #[serde(rename = "type", default, deserialize_with = "text")]
+    #[serde(rename = "type", default, deserialize_with = "lenient_string")]
     kind: String,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     recipients: Vec<Suppressed>,
 }
 
 #[derive(Deserialize)]
 struct Suppressed {
     email: String,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     reasons: Vec<String>,
 }
 
-impl Warned {
+impl Warnings {
     fn refused(&self, outgoing: &Outgoing<Email>) -> Vec<Refusal> {
         let suppressed = self.warnings.iter().filter(|warning| warning.kind.ends_with("_SUPPRESSED"));
         let refusal = |one: &Suppressed| {
@@ -307,14 +309,14 @@ impl Warned {
 
 #[derive(Serialize)]
 struct Mail<'a> {
-    from: Person<'a>,
-    to: Vec<Person<'a>>,
+    from: JsonMailbox<'a>,
+    to: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<Person<'a>>,
+    cc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<Person<'a>>,
+    bcc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Person<'a>>,
+    reply_to: Option<JsonMailbox<'a>>,
     subject: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -325,7 +327,7 @@ struct Mail<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     tags: &'a [String],
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    headers: Vec<Named<'a>>,
+    headers: Vec<Header<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     list_unsubscribe: Option<String>,
 }
@@ -351,7 +353,7 @@ impl<'a> From<&'a Attachment> for File<'a> {
 }
 
 #[derive(Serialize)]
-struct Named<'a> {
+struct Header<'a> {
     name: &'a str,
     value: String,
 }
@@ -359,7 +361,7 @@ struct Named<'a> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

@@ -7,30 +7,29 @@ use http::header::AUTHORIZATION;
 use postrider_transport::{Email, Failure, Outgoing, Receipt, Unsupported};
 use serde::Deserialize;
 
-use super::json::{receipt, text};
-use super::message::{self, octets, render};
-use super::rules::{self, Rule, Said, status, words};
-use crate::config::env;
-use crate::{Answer, Form, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use super::json::{lenient_string, receipt_with_id};
+use super::mime::{self, content_size};
+use super::rules::{self, ApiError, Rule, on_status, on_text};
+use crate::config::read_env;
+use crate::{Form, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
-/// Mailgun, by its API v3.
+/// Mailgun's API v3.
 ///
-/// The mail is handed over as a whole message, for exactly the recipients of the attempt; the headers go on naming all whom the mail names.
-/// Tags become tags and metadata variables, which Mailgun's events give back. Mailgun sends from an address of its own in the envelope.
+/// The request has a whole MIME message and exactly the recipients of the attempt. The headers still name all recipients of the mail. Tags
+/// are sent as tags and metadata as variables, which Mailgun's events return. Mailgun sets the envelope sender.
 ///
-/// What the domain is set up for is done to each message: links that are tracked are rewritten, and `%unsubscribe_url%` and its like are
-/// replaced.
+/// The settings of the domain apply to each message: Mailgun rewrites tracked links and replaces `%unsubscribe_url%` and similar variables.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
-/// | 200 | accepted; the id is in the body |
+/// | 200 | accepted; the body has the id |
 /// | 400 about a `to` | [`Recipient`](HttpErrorKind::Recipient) |
-/// | 400 about the `from`, 400, 403, 404 about a domain | [`Sender`](HttpErrorKind::Sender) |
-/// | 400 about an account that may not send, 401, 402, other 403, 404 | [`Account`](HttpErrorKind::Account) |
-/// | 400 about a parameter that is missing or wrong, 413 | [`Message`](HttpErrorKind::Message) |
-/// | 420, or any refusal with a time after which to try again | [`Quota`](HttpErrorKind::Quota), until that time |
-/// | 429 | [`Rate`](HttpErrorKind::Rate), for as long as it says |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
+/// | 400 about the `from`; 400, 403, 404 about a domain | [`Sender`](HttpErrorKind::Sender) |
+/// | 400 about an account that may not send; 401, 402, other 403 and 404 | [`Account`](HttpErrorKind::Account) |
+/// | 400 about a missing or invalid parameter; 413 | [`Message`](HttpErrorKind::Message) |
+/// | 420; 400, 402, 403 with a time to try again | [`Quota`](HttpErrorKind::Quota) until that time |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit) until the time in the text |
+/// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |
 #[derive(Debug, Clone)]
 pub struct Mailgun {
     key: Secret,
@@ -40,10 +39,10 @@ pub struct Mailgun {
 }
 
 impl Mailgun {
-    /// With an API key, the domain's own or the account's, and the domain as it is named in the account.
+    /// Creates the provider with an API key of the domain or the account, and the domain as named in the account.
     ///
     /// # Errors
-    /// When the key is empty or has characters that no key has, or the domain is none.
+    /// When the key is empty or has characters that no key has, or the domain is invalid.
     pub fn new(key: impl AsRef<str>, domain: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         let domain = domain.as_ref();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' || byte == b'_';
@@ -54,22 +53,22 @@ impl Mailgun {
         Ok(Self { key: Secret::basic("api", key.as_ref())?, path, eu: false, test_mode: false })
     }
 
-    /// With the environment variables `MAILGUN_API_KEY` and `MAILGUN_DOMAIN`.
+    /// Reads the environment variables `MAILGUN_API_KEY` and `MAILGUN_DOMAIN`.
     ///
     /// # Errors
-    /// When one is not set, and as [`new`](Self::new).
+    /// If one is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("MAILGUN_API_KEY")?, env("MAILGUN_DOMAIN")?)
+        Self::new(read_env("MAILGUN_API_KEY")?, read_env("MAILGUN_DOMAIN")?)
     }
 
-    /// By the servers in the European Union, for domains of that region. In a URL: `region=eu`.
+    /// Uses the servers in the European Union, for domains of that region. In a URL: `region=eu`.
     #[must_use]
     pub fn eu(mut self) -> Self {
         self.eu = true;
         self
     }
 
-    /// Accepts messages, counts and bills them, and delivers none. In a URL: `testmode=true`.
+    /// Makes Mailgun accept and bill messages without delivering them. In a URL: `testmode=true`.
     #[must_use]
     pub fn test_mode(mut self) -> Self {
         self.test_mode = true;
@@ -77,22 +76,22 @@ impl Mailgun {
     }
 }
 
-/// As many recipients as one call may have.
+/// Maximum number of recipients of a request.
 const MAX_RECIPIENTS: usize = 1000;
 
-/// As many tags as one message may have
+/// Maximum number of tags
 /// (<https://documentation.mailgun.com/docs/mailgun/user-manual/tracking-messages/track-tagging>).
 const MAX_TAGS: usize = 3;
 
-/// How long all options and variables together may be, in octets.
+/// Maximum size of all options and variables together, in octets.
 const MAX_OPTIONS: usize = 16 * 1024;
 
-/// How large a message may be, in octets.
+/// Maximum size of a message, in octets.
 const MAX_OCTETS: usize = 25 * 1024 * 1024;
 
-/// Headers that begin so are orders to Mailgun, and are not sent on
+/// Prefix of headers that are options for Mailgun, which removes them
 /// (<https://documentation.mailgun.com/docs/mailgun/user-manual/sending-messages/pass-sending-options>).
-const ORDERS: &str = "x-mailgun-";
+const OPTION_HEADER_PREFIX: &str = "x-mailgun-";
 
 impl Provider for Mailgun {
     const NAME: &'static str = "mailgun";
@@ -114,9 +113,9 @@ impl Provider for Mailgun {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
-        message::check(email)?;
+        mime::check(email)?;
         if email.envelope_from().is_some() {
-            return Err(Unsupported::new("an envelope sender of its own"));
+            return Err(Unsupported::new("an envelope sender"));
         }
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 1000 recipients"));
@@ -127,37 +126,39 @@ impl Provider for Mailgun {
         if self.options(email).iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_OPTIONS {
             return Err(Unsupported::new("tags and metadata of more than 16 KiB"));
         }
-        if octets(email) > MAX_OCTETS {
+        if content_size(email) > MAX_OCTETS {
             return Err(Unsupported::new("a message of more than 25 MiB"));
         }
-        match email.headers().iter().find(|header| header.name().to_ascii_lowercase().starts_with(ORDERS)) {
-            Some(order) => Err(Unsupported::new(format!("the header {}", order.name()))),
+        match email.headers().iter().find(|header| header.name().to_ascii_lowercase().starts_with(OPTION_HEADER_PREFIX))
+        {
+            Some(header) => Err(Unsupported::new(format!("the header {}", header.name()))),
             None => Ok(()),
         }
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let mut form = Form::new(outgoing.id());
         for recipient in outgoing.recipients() {
-            form.field("to", recipient.as_str());
+            form.add_field("to", recipient.as_str());
         }
         for (name, value) in self.options(outgoing.message()) {
-            form.field(&name, value);
+            form.add_field(&name, value);
         }
-        form.file("message", "message.mime", &render(outgoing)?);
+        form.add_file("message", "message.mime", &mime::render(outgoing)?);
         form.into_request(&self.path)
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() == 200 {
-            let Accepted { id } = answer.object()?;
-            return Ok(receipt(&id));
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() == 200 {
+            let SendResponse { id } = response.json_object()?;
+            return Ok(receipt_with_id(&id));
         }
-        Err(refusal(answer).into())
+        Err(parse_error(response).into())
     }
 }
 
 impl Mailgun {
+    /// The options and variables of a request, as form fields.
     fn options<'a>(&self, email: &'a Email) -> Vec<(String, &'a str)> {
         let tags = email.tags().iter().map(|tag| ("o:tag".to_owned(), tag.as_str()));
         let variables = email.metadata().iter().map(|(key, value)| (format!("v:{key}"), value.as_str()));
@@ -174,68 +175,67 @@ const TRIAL: &str = "https://github.com/mailgun/wordpress-plugin/issues/68";
 const FROM: &str = "https://github.com/fastlane/fastlane/issues/8568";
 const TO: &str = "https://github.com/mailgun/mailgun-js-boland/issues/199";
 
-/// Its errors have no codes, and what the account may not do is said with the statuses of a bad request as well: the words are all there
-/// is to tell them by.
+/// Mailgun's errors have no codes, and it also uses 400 for failures of the account. Only the text tells them apart.
 const RULES: &[Rule] = &[
-    words(&[400, 403], "activate your mailgun account", HttpErrorKind::Account, ACTIVATE),
-    words(&[400, 403], "account disabled", HttpErrorKind::Account, DISABLED),
-    words(&[400, 403], "is not allowed to send", HttpErrorKind::Sender, DOMAIN),
-    words(&[404], "domain", HttpErrorKind::Sender, RESPONSES),
-    words(&[400, 403], "for test purposes only", HttpErrorKind::Account, TRIAL),
-    words(&[400], "'to' parameter is not a valid address", HttpErrorKind::Recipient, TO),
-    words(&[400], "'from' parameter is not a valid address", HttpErrorKind::Sender, FROM),
-    words(&[400], "parameter is not a valid", HttpErrorKind::Message, TO),
-    words(&[400], "parameter is missing", HttpErrorKind::Message, TO),
-    status(&[413], HttpErrorKind::Message, RESPONSES),
-    status(&[401, 402, 403, 404], HttpErrorKind::Account, RESPONSES),
-    status(&[420], HttpErrorKind::Quota, RESPONSES),
-    status(&[429], HttpErrorKind::Rate, RESPONSES),
-    status(&[500], HttpErrorKind::Busy, RESPONSES),
+    on_text(&[400, 403], "activate your mailgun account", HttpErrorKind::Account, ACTIVATE),
+    on_text(&[400, 403], "account disabled", HttpErrorKind::Account, DISABLED),
+    on_text(&[400, 403], "is not allowed to send", HttpErrorKind::Sender, DOMAIN),
+    on_text(&[404], "domain", HttpErrorKind::Sender, RESPONSES),
+    on_text(&[400, 403], "for test purposes only", HttpErrorKind::Account, TRIAL),
+    on_text(&[400], "'to' parameter is not a valid address", HttpErrorKind::Recipient, TO),
+    on_text(&[400], "'from' parameter is not a valid address", HttpErrorKind::Sender, FROM),
+    on_text(&[400], "parameter is not a valid", HttpErrorKind::Message, TO),
+    on_text(&[400], "parameter is missing", HttpErrorKind::Message, TO),
+    on_status(&[413], HttpErrorKind::Message, RESPONSES),
+    on_status(&[401, 402, 403, 404], HttpErrorKind::Account, RESPONSES),
+    on_status(&[420], HttpErrorKind::Quota, RESPONSES),
+    on_status(&[429], HttpErrorKind::RateLimit, RESPONSES),
+    on_status(&[500], HttpErrorKind::ServerError, RESPONSES),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Reason { message }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(ErrorBody { message }) = response.json_object() else {
+        return response.status_error();
     };
-    let wait = wait(answer, &message);
-    // It asks to come back, whatever the status.
-    if wait.is_some() && matches!(answer.status(), 400 | 402 | 403) {
-        return answer.error(HttpErrorKind::Quota, message).with_retry_after(wait);
+    let retry_after = find_retry_after(response, &message);
+    // A refusal with a time to try again is a quota, despite its status.
+    if retry_after.is_some() && matches!(response.status(), 400 | 402 | 403) {
+        return response.error(HttpErrorKind::Quota, message).with_retry_after(retry_after);
     }
-    let error = rules::read(RULES, answer, &[Said { text: &message, ..Said::default() }]);
+    let error = rules::classify(RULES, response, &[ApiError { text: &message, ..ApiError::default() }]);
     match error.kind() {
-        HttpErrorKind::Rate | HttpErrorKind::Quota => error.with_retry_after(wait),
+        HttpErrorKind::RateLimit | HttpErrorKind::Quota => error.with_retry_after(retry_after),
         _ => error,
     }
 }
 
-/// `… try again after 120 seconds`, or `… try again after Mon, 25 Aug 2025 07:00:31 UTC`.
-fn wait(answer: &Answer, message: &str) -> Option<Duration> {
-    const WORDS: &str = "try again after ";
-    let place = message.to_ascii_lowercase().find(WORDS)? + WORDS.len();
-    let when = message.get(place..)?.trim_end_matches(['.', ' ', '\n']);
+/// Finds the wait in `… try again after 120 seconds` or `… try again after Mon, 25 Aug 2025 07:00:31 UTC`.
+fn find_retry_after(response: &Response, message: &str) -> Option<Duration> {
+    const MARKER: &str = "try again after ";
+    let start = message.to_ascii_lowercase().find(MARKER)? + MARKER.len();
+    let when = message.get(start..)?.trim_end_matches(['.', ' ', '\n']);
     let digits = when.find(|c: char| !c.is_ascii_digit()).unwrap_or(when.len());
     match when.strip_suffix("UTC") {
-        Some(date) => answer.wait(&format!("{date}GMT")),
-        None => answer.wait(&when[..digits]),
+        Some(date) => response.parse_retry_after(&format!("{date}GMT")),
+        None => response.parse_retry_after(&when[..digits]),
     }
 }
 
 #[derive(Deserialize)]
-struct Accepted {
-    #[serde(default, deserialize_with = "text")]
+struct SendResponse {
+    #[serde(default, deserialize_with = "lenient_string")]
     id: String,
 }
 
 #[derive(Deserialize)]
-struct Reason {
+struct ErrorBody {
     message: String,
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

@@ -1,6 +1,6 @@
 //! Mailjet: <https://dev.mailjet.com/email/guides/send-api-v31/>.
 
-mod answers;
+mod response;
 
 use std::collections::BTreeMap;
 
@@ -9,26 +9,27 @@ use http::header::AUTHORIZATION;
 use postrider_transport::{Attachment, Email, Failure, Mailbox, Outgoing, Receipt, Scope, Unsupported};
 use serde::Serialize;
 
-use super::json::{base64, check_addresses, join};
-use crate::config::env;
-use crate::{Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, Provider, ProviderUrl, Request, Secret};
+use super::json::{base64, join_values};
+use super::recipients::check_ascii_addresses;
+use crate::config::read_env;
+use crate::{BatchLimits, BatchOutcome, Fields, HttpConfigError, Provider, ProviderUrl, Request, Response, Secret};
 
-/// Mailjet, by its Send API v3.1.
+/// Mailjet's Send API v3.1.
 ///
-/// The delivery's id becomes the `CustomID` and metadata the `EventPayload`, as a JSON object; both come back in events. A tag becomes the
-/// `CustomCampaign` of Mailjet's statistics. Mailjet writes the Message-ID itself.
+/// The delivery id is sent as `CustomID`, and metadata as a JSON object in `EventPayload`. Events return both. The tag is sent as
+/// `CustomCampaign`, which groups Mailjet's statistics. Mailjet sets the Message-ID.
 ///
-/// Each message has a status of its own in the answer, whatever the status of the answer as a whole.
+/// The response has a status for each message, independent of the HTTP status.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
 /// | status `success` | accepted; the id is the `MessageID` of the first recipient |
 /// | `send-0008`, `mj-0013` for `From` | [`Sender`](crate::HttpErrorKind::Sender) |
 /// | `mj-0001`, `mj-0015`, `send-0006`, `send-0007`; 401 | [`Account`](crate::HttpErrorKind::Account) |
 /// | `mj-0013` for recipients | [`Recipient`](crate::HttpErrorKind::Recipient) |
 /// | `mj-0002` to `mj-0004`, `mj-0006`, `mj-0011`, other `mj-0013`, `send-0003`, `send-0011`, `send-0015`; 413 | [`Message`](crate::HttpErrorKind::Message) |
-/// | 429 | [`Rate`](crate::HttpErrorKind::Rate) |
-/// | 500 in its own form | [`Busy`](crate::HttpErrorKind::Busy); in a batch [`NoAnswer`](crate::HttpErrorKind::NoAnswer), since some may have been accepted |
+/// | 429 | [`RateLimit`](crate::HttpErrorKind::RateLimit) |
+/// | 500 in the provider's format | [`ServerError`](crate::HttpErrorKind::ServerError); in a batch [`NoResponse`](crate::HttpErrorKind::NoResponse), since some messages may have been accepted |
 #[derive(Debug, Clone)]
 pub struct Mailjet {
     keys: Secret,
@@ -37,62 +38,63 @@ pub struct Mailjet {
 }
 
 impl Mailjet {
-    /// With an API key and its secret key.
+    /// Creates the provider with an API key and its secret key.
     ///
     /// # Errors
-    /// When one of them is empty or has characters that no key has.
+    /// If one of them is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>, secret: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { keys: Secret::basic(key.as_ref(), secret.as_ref())?, us: false, sandbox: false })
     }
 
-    /// With the keys in the environment variables `MJ_APIKEY_PUBLIC` and `MJ_APIKEY_PRIVATE`.
+    /// Reads the keys from the environment variables `MJ_APIKEY_PUBLIC` and `MJ_APIKEY_PRIVATE`.
     ///
     /// # Errors
-    /// When one is not set, and as [`new`](Self::new).
+    /// If one is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("MJ_APIKEY_PUBLIC")?, env("MJ_APIKEY_PRIVATE")?)
+        Self::new(read_env("MJ_APIKEY_PUBLIC")?, read_env("MJ_APIKEY_PRIVATE")?)
     }
 
-    /// By the servers in the United States, for accounts that were moved there. In a URL: `region=us`.
+    /// Uses the servers in the United States, for accounts that were moved there. In a URL: `region=us`.
     #[must_use]
     pub fn us(mut self) -> Self {
         self.us = true;
         self
     }
 
-    /// Checks requests without sending anything. In a URL: `sandbox=true`.
+    /// Validates requests without sending mail. In a URL: `sandbox=true`.
     #[must_use]
     pub fn sandbox(mut self) -> Self {
         self.sandbox = true;
         self
     }
 
-    /// The messages, each already JSON, in one request.
-    fn send<'a>(&self, messages: impl Iterator<Item = &'a [u8]> + Clone) -> Request {
-        Request::json("/v3.1/send", join(OPEN, messages, self.close()))
+    /// Builds a request with messages that are already JSON.
+    fn build_request_with<'a>(&self, messages: impl Iterator<Item = &'a [u8]> + Clone) -> Request {
+        Request::json_bytes("/v3.1/send", join_values(PREFIX, messages, self.suffix()))
     }
 
-    fn close(&self) -> &'static str {
+    /// JSON after the messages of a request.
+    fn suffix(&self) -> &'static str {
         if self.sandbox { r#"],"SandboxMode":true}"# } else { "]}" }
     }
 }
 
-/// What comes before the messages of a request.
-const OPEN: &str = r#"{"Messages":["#;
+/// JSON before the messages of a request.
+const PREFIX: &str = r#"{"Messages":["#;
 
-/// As many recipients as one message may have, in all its fields.
+/// Maximum number of recipients of a message, in all fields.
 const MAX_RECIPIENTS: usize = 50;
 
-/// As many elements as any array may have: messages, attachments, inlined attachments, headers.
+/// Maximum length of each array: messages, attachments, inlined attachments, headers.
 const MAX_ELEMENTS: usize = 50;
 
-/// How long a subject may be, in characters.
+/// Maximum length of a subject, in characters.
 const MAX_SUBJECT: usize = 255;
 
-/// How large the attachments of one message may be, in octets; a batch as a whole is kept below it too.
+/// Maximum size of the attachments of a message, in octets. The transport applies it to the whole request of a batch too.
 const MAX_ATTACHMENTS: usize = 15 * 1024 * 1024;
 
-/// Headers that the API refuses, beside those that no [`Email`] can have.
+/// Headers that the API refuses, in addition to those that [`Email`] refuses.
 const RESERVED: [&str; 10] = [
     "authentication-results",
     "delivered-to",
@@ -106,7 +108,7 @@ const RESERVED: [&str; 10] = [
     "x-mailer",
 ];
 
-/// Headers that begin so are Mailjet's own settings.
+/// Prefixes of headers that are settings for Mailjet.
 const RESERVED_PREFIXES: [&str; 2] = ["x-mailjet-", "x-mj-"];
 
 impl Provider for Mailjet {
@@ -132,7 +134,7 @@ impl Provider for Mailjet {
         Fields::check_to(email)?;
         Fields::check_unique_headers(email)?;
         Fields::check_one_reply_to(email)?;
-        check_addresses(email)?;
+        check_ascii_addresses(email)?;
         if email.recipient_addresses().len() > MAX_RECIPIENTS {
             return Err(Unsupported::new("more than 50 recipients"));
         }
@@ -148,7 +150,7 @@ impl Provider for Mailjet {
         }
         let (inline, attached): (Vec<_>, Vec<_>) = email.attachments().iter().partition(|file| is_inline(file));
         if inline.len().max(attached.len()) > MAX_ELEMENTS {
-            return Err(Unsupported::new("more than 50 attachments of a kind"));
+            return Err(Unsupported::new("more than 50 inline or 50 other attachments"));
         }
         if email.attachments().iter().map(|file| file.content().len()).sum::<usize>() > MAX_ATTACHMENTS {
             return Err(Unsupported::new("attachments of more than 15 MB"));
@@ -162,21 +164,21 @@ impl Provider for Mailjet {
         Ok(())
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let to_json = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let files = |inline| {
             email.attachments().iter().filter(|file| is_inline(file) == inline).map(File::from).collect::<Vec<_>>()
         };
-        let unwritable = |_| Failure::permanent(Scope::Message, "the message has no form in JSON");
+        let json_error = |_| Failure::permanent(Scope::Message, "the message cannot be serialized as JSON");
         let payload = Some(email.metadata()).filter(|metadata| !metadata.is_empty()).map(serde_json::to_string);
         let message = Message {
-            from: Person::from(email.from()),
-            to: people(fields.to),
-            cc: people(fields.cc),
-            bcc: people(fields.bcc),
-            reply_to: fields.reply_to.first().copied().map(Person::from),
+            from: JsonMailbox::from(email.from()),
+            to: to_json(fields.to),
+            cc: to_json(fields.cc),
+            bcc: to_json(fields.bcc),
+            reply_to: fields.reply_to.first().copied().map(JsonMailbox::from),
             subject: email.subject(),
             text_part: email.text(),
             html_part: email.html(),
@@ -184,30 +186,30 @@ impl Provider for Mailjet {
             inlined_attachments: files(true),
             headers: fields.headers.into_iter().collect(),
             custom_id: outgoing.id().to_string(),
-            event_payload: payload.transpose().map_err(unwritable)?,
+            event_payload: payload.transpose().map_err(json_error)?,
             custom_campaign: email.tags().first().map(String::as_str),
         };
-        let message = serde_json::to_vec(&message).map_err(unwritable)?;
-        Ok(self.send([message.as_slice()].into_iter()))
+        let message = serde_json::to_vec(&message).map_err(json_error)?;
+        Ok(self.build_request_with([message.as_slice()].into_iter()))
     }
 
-    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        answers::receipt(outgoing, answer)
+    fn parse_response(&self, outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        response::parse_response(outgoing, response)
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
-        Some(BatchLimits { messages: MAX_ELEMENTS, octets: MAX_ATTACHMENTS })
+        Some(BatchLimits::new(MAX_ELEMENTS, MAX_ATTACHMENTS))
     }
 
-    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
-        self.send(batch.iter().map(|(_, request)| {
+    fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+        self.build_request_with(batch.iter().map(|(_, request)| {
             let body = request.body();
-            &body[OPEN.len()..body.len() - self.close().len()]
+            &body[PREFIX.len()..body.len() - self.suffix().len()]
         }))
     }
 
-    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
-        answers::batch_receipts(batch, answer)
+    fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
+        response::parse_batch_response(batch, response)
     }
 }
 
@@ -218,14 +220,14 @@ fn is_inline(file: &Attachment) -> bool {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Message<'a> {
-    from: Person<'a>,
-    to: Vec<Person<'a>>,
+    from: JsonMailbox<'a>,
+    to: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<Person<'a>>,
+    cc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<Person<'a>>,
+    bcc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Person<'a>>,
+    reply_to: Option<JsonMailbox<'a>>,
     subject: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text_part: Option<&'a str>,
@@ -247,13 +249,13 @@ struct Message<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Person<'a> {
+struct JsonMailbox<'a> {
     email: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
 }
 
-impl<'a> From<&'a Mailbox> for Person<'a> {
+impl<'a> From<&'a Mailbox> for JsonMailbox<'a> {
     fn from(mailbox: &'a Mailbox) -> Self {
         Self { email: mailbox.address().as_str(), name: mailbox.name() }
     }

@@ -8,71 +8,72 @@ use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsuppo
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::json::{Person, base64, check_addresses, join, list, receipt};
-use super::rules::{self, Rule, Said, status, words};
-use crate::config::env;
-use crate::encoded::mailbox;
+use super::json::{JsonMailbox, base64, join_values, lenient_list, receipt_with_id};
+use super::recipients::check_ascii_addresses;
+use super::rules::{self, ApiError, Rule, on_status, on_text};
+use crate::config::read_env;
+use crate::encoded_word::encode_mailbox;
 use crate::{
-    Answer, BatchLimits, BatchOutcome, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl,
-    Request, Secret,
+    BatchLimits, BatchOutcome, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request,
+    Response, Secret,
 };
 
-/// Mailtrap, by its Email Sending API.
+/// Mailtrap's Email Sending API.
 ///
-/// A tag becomes the category and metadata custom variables. Several addresses for answers go into a header of their own. Mailtrap writes
-/// the Message-ID itself.
+/// The tag is sent as category, and metadata as custom variables. Several `Reply-To` addresses are sent as a header. Mailtrap sets the
+/// Message-ID.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
-/// | 200, but for `success: false` | accepted; the id is the first of `message_ids`, which has one for each recipient |
-/// | 403 about a domain, 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
-/// | 400 | [`Message`](HttpErrorKind::Message) |
+/// | 200 without `success: false` | accepted; the id is the first of `message_ids`, which has one for each recipient |
+/// | 403 about a domain; 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
+/// | other 400 | [`Message`](HttpErrorKind::Message) |
 /// | 401, other 403 | [`Account`](HttpErrorKind::Account) |
-/// | 429 | [`Rate`](HttpErrorKind::Rate), or [`Quota`](HttpErrorKind::Quota) where it speaks of the plan |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy); in a batch [`NoAnswer`](HttpErrorKind::NoAnswer), since some may have been accepted |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit), or [`Quota`](HttpErrorKind::Quota) if the text mentions the plan |
+/// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError); in a batch [`NoResponse`](HttpErrorKind::NoResponse), since some messages may have been accepted |
 ///
-/// A batch is answered by 200 although some of its messages failed, and why stands there in prose only. These are asked for again, each
-/// alone, so that the status tells.
+/// The response to a batch is 200 even if some messages failed, and gives the reasons only as text. The transport sends these messages
+/// again, each alone, to get a status.
 #[derive(Debug, Clone)]
 pub struct Mailtrap {
     key: Secret,
     stream: Stream,
 }
 
-/// Where a mail goes.
+/// The stream that sends a mail.
 #[derive(Debug, Clone, Copy)]
 enum Stream {
     Transactional,
     Bulk,
-    /// Into the inbox of this number, and to nobody.
+    /// Only into the test inbox with this number.
     Sandbox(u64),
 }
 
 impl Mailtrap {
-    /// With an API token that may send mail.
+    /// Creates the provider with an API token that may send mail.
     ///
     /// # Errors
-    /// When the token is empty or has characters that no token has.
+    /// If the token is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { key: Secret::bearer(key.as_ref())?, stream: Stream::Transactional })
     }
 
-    /// With the token in the environment variable `MAILTRAP_API_KEY`.
+    /// Reads the token from the environment variable `MAILTRAP_API_KEY`.
     ///
     /// # Errors
-    /// When it is not set, and as [`new`](Self::new).
+    /// If it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("MAILTRAP_API_KEY")?)
+        Self::new(read_env("MAILTRAP_API_KEY")?)
     }
 
-    /// By the stream for promotional mail. In a URL: `stream=bulk`.
+    /// Uses the bulk stream, for promotional mail. In a URL: `stream=bulk`.
     #[must_use]
     pub fn bulk(mut self) -> Self {
         self.stream = Stream::Bulk;
         self
     }
 
-    /// Into the sandbox of this number and to nobody else. In a URL: `sandbox=NUMBER`.
+    /// Delivers only into the test inbox with this number. In a URL: `sandbox=NUMBER`.
     #[must_use]
     pub fn sandbox(mut self, id: u64) -> Self {
         self.stream = Stream::Sandbox(id);
@@ -87,14 +88,13 @@ impl Mailtrap {
     }
 }
 
-/// As many recipients as each field may have.
+/// Maximum number of recipients in each field.
 const MAX_RECIPIENTS: usize = 1000;
 
-/// How large the custom variables may be, in octets of JSON.
+/// Maximum size of the custom variables, in octets of JSON.
 const MAX_VARIABLES: usize = 1000;
 
-/// What fits into one batch.
-const BATCH: BatchLimits = BatchLimits { messages: 500, octets: 50_000_000 };
+const BATCH_LIMITS: BatchLimits = BatchLimits::new(500, 50_000_000);
 
 impl Provider for Mailtrap {
     const NAME: &'static str = "mailtrap";
@@ -102,15 +102,15 @@ impl Provider for Mailtrap {
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
         let mailtrap = Self::new(url.key()?)?;
         let stream = url.setting("stream");
-        let wrong = |setting, expected: &str| HttpConfigError::Value { setting, expected: expected.to_owned() };
+        let invalid = |setting, expected: &str| HttpConfigError::Value { setting, expected: expected.to_owned() };
         match (stream.as_deref(), url.setting("sandbox")) {
             (None | Some("transactional"), None) => Ok(mailtrap),
             (Some("bulk"), None) => Ok(mailtrap.bulk()),
             (None, Some(id)) => {
-                let id = id.parse().map_err(|_| wrong("sandbox", "the number of an inbox"))?;
+                let id = id.parse().map_err(|_| invalid("sandbox", "the number of an inbox"))?;
                 Ok(mailtrap.sandbox(id))
             }
-            _ => Err(wrong("stream", "transactional or bulk, and left out beside sandbox")),
+            _ => Err(invalid("stream", "transactional or bulk, and absent if there is a sandbox")),
         }
     }
 
@@ -129,7 +129,7 @@ impl Provider for Mailtrap {
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
         Fields::check(email)?;
         Fields::check_unique_headers(email)?;
-        check_addresses(email)?;
+        check_ascii_addresses(email)?;
         if [email.to(), email.cc(), email.bcc()].iter().any(|field| field.len() > MAX_RECIPIENTS) {
             return Err(Unsupported::new("more than 1000 recipients in a field"));
         }
@@ -145,26 +145,26 @@ impl Provider for Mailtrap {
         Ok(())
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
-        let fields = Fields::of(outgoing)?;
-        let people = |mailboxes: Vec<_>| mailboxes.into_iter().map(Person::from).collect();
+        let fields = Fields::new(outgoing)?;
+        let to_json = |mailboxes: Vec<_>| mailboxes.into_iter().map(JsonMailbox::from).collect();
         let mut headers: BTreeMap<_, _> = fields.headers.into_iter().collect();
         let reply_to = match fields.reply_to.as_slice() {
             [] => None,
-            [one] => Some(Person::from(*one)),
-            // The field has room for one.
+            [one] => Some(JsonMailbox::from(*one)),
+            // The field accepts one address.
             several => {
-                let list = several.iter().map(|one| mailbox(one)).collect::<Vec<_>>().join(", ");
+                let list = several.iter().map(|one| encode_mailbox(one)).collect::<Vec<_>>().join(", ");
                 headers.insert("Reply-To", list);
                 None
             }
         };
         let mail = Mail {
-            from: Person::from(email.from()),
-            to: people(fields.to),
-            cc: people(fields.cc),
-            bcc: people(fields.bcc),
+            from: JsonMailbox::from(email.from()),
+            to: to_json(fields.to),
+            cc: to_json(fields.cc),
+            bcc: to_json(fields.bcc),
             reply_to,
             subject: email.subject(),
             text: email.text(),
@@ -174,51 +174,53 @@ impl Provider for Mailtrap {
             category: email.tags().first().map(String::as_str),
             custom_variables: email.metadata(),
         };
-        Request::of_json(self.path("send"), &mail)
+        Request::json(self.path("send"), &mail)
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() != 200 {
-            return Err(refusal(answer).into());
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() != 200 {
+            return Err(parse_error(response).into());
         }
-        let sent: Sent = answer.object()?;
+        let sent: SendResponse = response.json_object()?;
         if !sent.is_success() {
-            return Err(answer.error(HttpErrorKind::NoAnswer, "it reports a failure as a success").into());
+            return Err(response
+                .error(HttpErrorKind::NoResponse, "the response has a success status but reports a failure")
+                .into());
         }
-        Ok(sent.receipt().with_reply(answer.text()))
+        Ok(sent.receipt().with_reply(response.text()))
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
-        Some(BATCH)
+        Some(BATCH_LIMITS)
     }
 
-    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+    fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
         let messages = batch.iter().map(|(_, request)| request.body().as_ref());
-        Request::json(self.path("batch"), join(r#"{"requests":["#, messages, "]}"))
+        Request::json_bytes(self.path("batch"), join_values(r#"{"requests":["#, messages, "]}"))
     }
 
-    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
-        let in_doubt = |error: &HttpError| BatchOutcome::all(batch.len(), error);
-        if answer.status() != 200 {
-            let error = refusal(answer);
+    fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
+        let same_error = |error: &HttpError| BatchOutcome::same_error(batch.len(), error);
+        if response.status() != 200 {
+            let error = parse_error(response);
             return match error.kind() {
-                HttpErrorKind::Message => BatchOutcome::OneByOne,
-                HttpErrorKind::Busy => {
-                    let text = "it is not known which messages were accepted";
-                    in_doubt(&answer.error(HttpErrorKind::NoAnswer, text))
+                HttpErrorKind::Message => BatchOutcome::SendEach,
+                HttpErrorKind::ServerError => {
+                    let text = "the response does not say which messages were accepted";
+                    same_error(&response.error(HttpErrorKind::NoResponse, text))
                 }
-                _ => BatchOutcome::all(batch.len(), &error),
+                _ => same_error(&error),
             };
         }
-        match answer.object::<Batch>() {
-            Ok(Batch { responses }) if responses.len() == batch.len() => {
-                BatchOutcome::Taken(responses.iter().map(|sent| sent.is_success().then(|| sent.receipt())).collect())
-            }
+        match response.json_object::<BatchResponse>() {
+            Ok(BatchResponse { responses }) if responses.len() == batch.len() => BatchOutcome::PartlyAccepted(
+                responses.iter().map(|sent| sent.is_success().then(|| sent.receipt())).collect(),
+            ),
             Ok(_) => {
-                let text = "it did not answer for each message of a batch";
-                in_doubt(&answer.error(HttpErrorKind::NoAnswer, text))
+                let text = "the batch response does not have one result for each message";
+                same_error(&response.error(HttpErrorKind::NoResponse, text))
             }
-            Err(unreadable) => in_doubt(&unreadable),
+            Err(unreadable) => same_error(&unreadable),
         }
     }
 }
@@ -228,26 +230,26 @@ const SPEC: &str =
 const SANDBOX: &str = "https://github.com/mailtrap/mailtrap-openapi/blob/main/specs/sandbox-sending.openapi.yml";
 const DOMAINS: &str = "https://help.mailtrap.io/article/40-mailtrap-sending-faqs";
 
-/// Its errors have no codes: the status, and a few texts that the specification shows.
+/// Mailtrap's errors have no codes, only a status and a few documented texts.
 const RULES: &[Rule] = &[
-    words(&[403], "domain", HttpErrorKind::Sender, DOMAINS),
-    words(&[400], "'from' address is", HttpErrorKind::Sender, SPEC),
-    words(&[400], "is required", HttpErrorKind::Message, SPEC),
-    words(&[400], "must specify either text or html body", HttpErrorKind::Message, SPEC),
-    status(&[401, 403], HttpErrorKind::Account, SPEC),
+    on_text(&[403], "domain", HttpErrorKind::Sender, DOMAINS),
+    on_text(&[400], "'from' address is", HttpErrorKind::Sender, SPEC),
+    on_text(&[400], "is required", HttpErrorKind::Message, SPEC),
+    on_text(&[400], "must specify either text or html body", HttpErrorKind::Message, SPEC),
+    on_status(&[401, 403], HttpErrorKind::Account, SPEC),
     // "Billing plan limit exhausted or sandbox rate limit exceeded (see the response for details)."
-    words(&[429], "per second", HttpErrorKind::Rate, SANDBOX),
-    words(&[429], "plan", HttpErrorKind::Quota, SANDBOX),
-    status(&[429], HttpErrorKind::Rate, SANDBOX),
-    status(&[500], HttpErrorKind::Busy, SPEC),
+    on_text(&[429], "per second", HttpErrorKind::RateLimit, SANDBOX),
+    on_text(&[429], "plan", HttpErrorKind::Quota, SANDBOX),
+    on_status(&[429], HttpErrorKind::RateLimit, SANDBOX),
+    on_status(&[500], HttpErrorKind::ServerError, SPEC),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Errors { errors }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(Errors { errors }) = response.json_object() else {
+        return response.status_error();
     };
-    let said: Vec<_> = errors.iter().map(|text| Said { text, ..Said::default() }).collect();
-    rules::read(RULES, answer, &said)
+    let errors: Vec<_> = errors.iter().map(|text| ApiError { text, ..ApiError::default() }).collect();
+    rules::classify(RULES, response, &errors)
 }
 
 #[derive(Deserialize)]
@@ -256,42 +258,42 @@ struct Errors {
 }
 
 #[derive(Deserialize)]
-struct Sent {
+struct SendResponse {
     success: Option<bool>,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     message_ids: Vec<Value>,
-    #[serde(default, deserialize_with = "list")]
+    #[serde(default, deserialize_with = "lenient_list")]
     errors: Vec<Value>,
 }
 
-/// `SentResponse`, in which no field must be there.
-impl Sent {
+/// `SentResponse` of the specification. All fields are optional.
+impl SendResponse {
     fn is_success(&self) -> bool {
         self.success.unwrap_or(self.errors.is_empty())
     }
 
     fn receipt(&self) -> Receipt {
         let id = self.message_ids.first().map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
-        receipt(&id.unwrap_or_default())
+        receipt_with_id(&id.unwrap_or_default())
     }
 }
 
 #[derive(Deserialize)]
-struct Batch {
-    responses: Vec<Sent>,
+struct BatchResponse {
+    responses: Vec<SendResponse>,
 }
 
 #[derive(Serialize)]
 struct Mail<'a> {
-    from: Person<'a>,
+    from: JsonMailbox<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    to: Vec<Person<'a>>,
+    to: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    cc: Vec<Person<'a>>,
+    cc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    bcc: Vec<Person<'a>>,
+    bcc: Vec<JsonMailbox<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<Person<'a>>,
+    reply_to: Option<JsonMailbox<'a>>,
     subject: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -333,7 +335,7 @@ impl<'a> From<&'a Attachment> for File<'a> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

@@ -1,8 +1,8 @@
-//! What differs from provider to provider, a file for each.
+//! The trait of a provider, and a module for each provider.
 
 #[cfg(feature = "brevo")]
 mod brevo;
-#[allow(dead_code, reason = "which of it is used depends on the providers that are built")]
+#[allow(dead_code, reason = "its use depends on the enabled providers")]
 mod json;
 #[cfg(feature = "mailersend")]
 mod mailersend;
@@ -13,12 +13,14 @@ mod mailjet;
 #[cfg(feature = "mailtrap")]
 mod mailtrap;
 #[cfg(any(feature = "mailgun", feature = "sparkpost"))]
-mod message;
+mod mime;
 #[cfg(feature = "postmark")]
 mod postmark;
+#[allow(dead_code, reason = "its use depends on the enabled providers")]
+mod recipients;
 #[cfg(feature = "resend")]
 mod resend;
-#[allow(dead_code, reason = "which of it is used depends on the providers that are built")]
+#[allow(dead_code, reason = "its use depends on the enabled providers")]
 mod rules;
 #[cfg(feature = "sendgrid")]
 mod sendgrid;
@@ -51,108 +53,115 @@ pub use sendgrid::SendGrid;
 #[cfg(feature = "sparkpost")]
 pub use sparkpost::SparkPost;
 
-use crate::{Answer, HttpConfigError, HttpError, ProviderUrl, Secret};
+use crate::{HttpConfigError, HttpError, ProviderUrl, Response, Secret};
 
-/// A mail provider's API: how a message is asked for, and what the answers mean.
+/// A mail provider's API: how to build its requests and parse its responses.
 ///
-/// [`Http`](crate::Http) does the rest: connections, time limits, what is in doubt. The providers of this crate are behind
-/// a feature each; one of your own is an implementation of this trait.
+/// [`Http`](crate::Http) handles connections, timeouts and messages in doubt. Implement this trait to add a provider of your own.
 ///
-/// # The rules of an implementation
-/// - Nothing is dropped silently. What the API cannot express is [`Unsupported`], from [`check`](Self::check).
-/// - The same delivery yields the same request, octet for octet, at each attempt.
-/// - Only the provider's own words condemn a message: a refusal that is not in its documented form may come from anything
-///   in between, and is left to [`Answer::refusal`].
+/// # Rules for implementations
+/// - Do not drop any part of a mail. Return [`Unsupported`] from [`check`](Self::check) for what the API cannot express.
+/// - Build the same request, octet for octet, at each attempt of a delivery.
+/// - Treat a refusal as permanent only if it is in the provider's documented format. Anything else may come from a proxy; use
+///   [`Response::status_error`].
 pub trait Provider: Send + Sync + Sized + 'static {
-    /// What an operator sees in logs and in the history, and the scheme of its URLs.
+    /// Name of the provider in logs and in the history, and the scheme of its URLs.
     const NAME: &'static str;
 
-    /// Takes the settings from a URL such as `sendgrid://KEY@default?region=eu`.
+    /// Reads the settings from a URL such as `sendgrid://KEY@default?region=eu`.
     ///
     /// # Errors
-    /// When something is missing or unknown. No error repeats a part of the URL that could be secret.
+    /// If a part is missing or invalid. The error must not contain secrets from the URL.
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError>;
 
-    /// Where the API is: `https://` and a host, without a path. Another one may be
-    /// [configured](crate::HttpBuilder::base_url).
+    /// Base URL of the API: `https://` and a host, without a path. [`HttpBuilder::base_url`](crate::HttpBuilder::base_url) replaces it.
     fn base_url(&self) -> &str;
 
-    /// The header that says who asks.
+    /// Name and value of the header that authenticates a request.
     fn authorization(&self) -> (HeaderName, &Secret);
 
-    /// What the API cannot express of this message. It must not do I/O.
+    /// Checks that the API can express this mail. Must not do I/O.
     ///
     /// # Errors
-    /// The first thing that it cannot.
+    /// The first part that the API cannot express.
     fn check(&self, email: &Email) -> Result<(), Unsupported>;
 
-    /// How to ask for one message, for the recipients in `outgoing` and no others.
+    /// Builds the request for one message, for exactly the recipients in `outgoing`.
     ///
     /// # Errors
-    /// When it cannot be asked for, although [`check`](Self::check) had nothing to say: for the recipients that are left,
-    /// say.
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure>;
+    /// If the API cannot express the message for these recipients, although it passed [`check`](Self::check).
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure>;
 
-    /// What the answer to [`request`](Self::request) means.
+    /// Parses the response to [`build_request`](Self::build_request).
     ///
     /// # Errors
-    /// When the message was not accepted, or when that cannot be told.
-    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure>;
+    /// If the message was not accepted, or is in doubt.
+    fn parse_response(&self, outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure>;
 
-    /// The limits of the provider's batch call, if it has one.
+    /// Limits of the provider's batch call. `None` if it has no such call.
     fn batch_limits(&self) -> Option<BatchLimits> {
         None
     }
 
-    /// Whether this message may go into a batch.
+    /// Returns whether this message may be part of a batch.
     fn is_batchable(&self, outgoing: &Outgoing<Email>) -> bool {
         let _ = outgoing;
         true
     }
 
-    /// One request out of several, in their order. Called only with batchable messages, within the limits.
-    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+    /// Combines the requests of several messages into one, in their order.
+    ///
+    /// Called only with [batchable](Self::is_batchable) messages, within the [limits](Self::batch_limits).
+    fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
         let _ = batch;
-        Request::json("", Vec::new())
+        Request::json_bytes("", Vec::new())
     }
 
-    /// What the answer to [`batch_request`](Self::batch_request) means.
-    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
-        let _ = (batch, answer);
-        BatchOutcome::OneByOne
+    /// Parses the response to [`build_batch_request`](Self::build_batch_request).
+    fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
+        let _ = (batch, response);
+        BatchOutcome::SendEach
     }
 }
 
-/// How much fits into one batch call.
+/// Limits of one batch request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BatchLimits {
-    /// Messages.
+    /// Maximum number of messages.
     pub messages: usize,
-    /// Octets of the whole request.
+    /// Maximum size of the request, in octets.
     pub octets: usize,
 }
 
-/// What came of a batch.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum BatchOutcome {
-    /// A result for each message, in their order.
-    Each(Vec<Result<Receipt, Failure>>),
-    /// The provider took none of them because of one of them: each is to be asked for alone.
-    OneByOne,
-    /// The provider took some of them, whose receipts stand at their places. It refused the others, without saying what that
-    /// means: each of these is to be asked for alone.
-    Taken(Vec<Option<Receipt>>),
-}
-
-impl BatchOutcome {
-    /// The same error for each of so many messages.
-    pub fn all(messages: usize, error: &HttpError) -> Self {
-        Self::Each((0..messages).map(|_| Err(error.repeated().into())).collect())
+impl BatchLimits {
+    /// Creates limits for the number of messages and the size of the request in octets.
+    pub const fn new(messages: usize, octets: usize) -> Self {
+        Self { messages, octets }
     }
 }
 
-/// One `POST`.
+/// Outcome of a batch request.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BatchOutcome {
+    /// One result for each message, in their order.
+    Results(Vec<Result<Receipt, Failure>>),
+    /// The provider refused the whole batch because of one message. The transport sends each message alone.
+    SendEach,
+    /// The provider accepted the messages with a receipt, by position, and refused the others without a usable reason. The transport sends
+    /// each of the others alone.
+    PartlyAccepted(Vec<Option<Receipt>>),
+}
+
+impl BatchOutcome {
+    /// Creates an outcome with the same error for each of `messages` messages.
+    pub fn same_error(messages: usize, error: &HttpError) -> Self {
+        Self::Results((0..messages).map(|_| Err(error.duplicate().into())).collect())
+    }
+}
+
+/// A `POST` request.
 #[derive(Clone)]
 pub struct Request {
     pub(crate) path: String,
@@ -161,20 +170,20 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request with a body in JSON. The path begins with `/`.
-    pub fn json(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+    /// Creates a request with a body that is already JSON. The path begins with `/`.
+    pub fn json_bytes(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
         let json = (http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Self { path: path.into(), headers: vec![json], body: body.into() }
     }
 
-    /// The same, with what is to be written in JSON.
+    /// Creates a request with a value that is serialized as JSON. The path begins with `/`.
     ///
     /// # Errors
-    /// When it has no form in JSON: a map whose keys are no text, say.
-    pub fn of_json(path: impl Into<String>, value: &impl Serialize) -> Result<Self, Failure> {
+    /// If the value cannot be serialized, such as a map whose keys are not strings.
+    pub fn json(path: impl Into<String>, value: &impl Serialize) -> Result<Self, Failure> {
         let body = serde_json::to_vec(value)
-            .map_err(|_| Failure::permanent(Scope::Message, "the message has no form in JSON"))?;
-        Ok(Self::json(path, body))
+            .map_err(|_| Failure::permanent(Scope::Message, "the message cannot be serialized as JSON"))?;
+        Ok(Self::json_bytes(path, body))
     }
 
     /// Adds a header.
@@ -184,7 +193,7 @@ impl Request {
         self
     }
 
-    /// The body.
+    /// Body of the request.
     pub fn body(&self) -> &Bytes {
         &self.body
     }

@@ -8,39 +8,39 @@ use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Unsuppo
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::json::{array, base64, receipt, size, text, written};
-use super::rules::{self, Rule, Said, codes, status, words};
+use super::json::{base64, encoded_size, format_mailbox, join_bodies, lenient_string, receipt_with_id};
+use super::rules::{self, ApiError, Rule, on_code, on_status, on_text};
 use super::{BatchLimits, BatchOutcome};
-use crate::config::env;
-use crate::{Answer, Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use crate::config::read_env;
+use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
-/// Resend, by its REST API.
+/// Resend's REST API.
 ///
-/// Resend's tags are pairs. Metadata become such pairs, and a tag becomes one whose value is `true`. Resend writes the Message-ID
-/// itself; what makes a retry known as such is the idempotency key, for 24 hours.
+/// Resend's tags are pairs. Metadata is sent as such pairs, and a tag as a pair with the value `true`. Resend sets the Message-ID. It
+/// recognizes a retry by the idempotency key, for 24 hours.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
-/// | 2xx in its own form | accepted, under the `id` |
+/// | 2xx in the provider's format | accepted; the id is in `id` |
 /// | 403: `validation_error` about a domain, or about testing emails; `invalid_from_address` | [`Sender`](HttpErrorKind::Sender) |
 /// | 400, 422: `validation_error`, `missing_required_field`, `missing_required_parameter`, `invalid_attachment`, `invalid_parameter` | [`Message`](HttpErrorKind::Message) |
 /// | 451: `security_error` | [`Message`](HttpErrorKind::Message) |
-/// | `concurrent_idempotent_requests`, `invalid_idempotent_request`: an earlier request of this delivery is under way, or was handled with another content | [`NoAnswer`](HttpErrorKind::NoAnswer) |
+/// | `concurrent_idempotent_requests`, `invalid_idempotent_request`: an earlier request of this delivery is in progress, or had other content | [`NoResponse`](HttpErrorKind::NoResponse) |
 /// | 401; `validation_error` about the API key; `missing_`, `restricted_`, `invalid_`, `suspended_api_key`, `invalid_permission`, `not_found`, `method_not_allowed` | [`Account`](HttpErrorKind::Account) |
 /// | `daily_quota_exceeded`, `monthly_quota_exceeded` | [`Quota`](HttpErrorKind::Quota) |
-/// | `rate_limit_exceeded` | [`Rate`](HttpErrorKind::Rate) |
-/// | `application_error`, `internal_server_error`, `resource_locked` | [`Busy`](HttpErrorKind::Busy) |
+/// | `rate_limit_exceeded` | [`RateLimit`](HttpErrorKind::RateLimit) |
+/// | `application_error`, `internal_server_error`, `resource_locked` | [`ServerError`](HttpErrorKind::ServerError) |
 /// | `service_unavailable` | [`Unavailable`](HttpErrorKind::Unavailable) |
 ///
-/// The names are those of <https://resend.com/docs/api-reference/errors>.
+/// The names are documented in <https://resend.com/docs/api-reference/errors>.
 ///
 /// # Batches
-/// Up to 100 messages without attachments go out in one call. One that Resend finds fault with does not hold the others back: it is
-/// asked for once more, alone, since the answer to a batch does not say what kind of fault it is.
+/// A batch has up to 100 messages without attachments. If Resend refuses one of them, it accepts the others. The transport sends the
+/// refused message again, alone, since the response to a batch does not give the kind of the error.
 ///
-/// A batch has one idempotency key for all of its messages, so that Resend knows a retry only if the very same messages meet again,
-/// which they hardly ever do. When a batch is in doubt, so are all of its messages, and sending them again may send them twice.
-/// [Without batches](Self::without_batches) each message has a key of its own, and a retry within 24 hours never sends it twice.
+/// A batch has one idempotency key for all of its messages, so Resend recognizes a retry only if the retry has exactly the same messages.
+/// If a batch is in doubt, all of its messages are, and a retry may send them twice. [Without batches](Self::without_batches) each message
+/// has its own key, and a retry within 24 hours never sends it twice.
 #[derive(Debug, Clone)]
 pub struct Resend {
     key: Secret,
@@ -48,24 +48,25 @@ pub struct Resend {
 }
 
 impl Resend {
-    /// With an API key that may send mail.
+    /// Creates the provider with an API key that may send mail.
     ///
     /// # Errors
-    /// When the key is empty or has characters that no key has.
+    /// If the key is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { key: Secret::bearer(key.as_ref())?, batches: true })
     }
 
-    /// With the key in the environment variable `RESEND_API_KEY`.
+    /// Reads the key from the environment variable `RESEND_API_KEY`.
     ///
     /// # Errors
-    /// When it is not set, and as [`new`](Self::new).
+    /// If it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("RESEND_API_KEY")?)
+        Self::new(read_env("RESEND_API_KEY")?)
     }
 
-    /// Asks for each message alone, under a key of its own: slower, since Resend counts requests, and safe to try again. In a URL:
-    /// `batches=false`.
+    /// Sends each message alone, with its own idempotency key. In a URL: `batches=false`.
+    ///
+    /// This is slower, since Resend limits the rate of requests, but a retry never sends a message twice.
     #[must_use]
     pub fn without_batches(mut self) -> Self {
         self.batches = false;
@@ -73,18 +74,18 @@ impl Resend {
     }
 }
 
-/// As many `to` recipients as a mail may have.
+/// Maximum number of `to` recipients.
 const MAX_TO: usize = 50;
 
-/// How long a mail may be, its attachments in base64: <https://resend.com/docs/dashboard/emails/attachments>. A larger one is surely too
-/// large, whichever megabyte is meant.
+/// Maximum size of a mail with attachments in base64, in octets: <https://resend.com/docs/dashboard/emails/attachments>. The page says 40
+/// MB; this is the larger reading.
 const MAX_SIZE: usize = 40 * 1024 * 1024;
 
-/// How long a tag's name and its value may be, each.
+/// Maximum length of a tag's name, and of its value, in octets.
 const MAX_TAG: usize = 256;
 
-/// What a tag has for its value.
-const SET: &str = "true";
+/// Value of the pair for a tag.
+const TAG_VALUE: &str = "true";
 
 impl Provider for Resend {
     const NAME: &'static str = "resend";
@@ -117,77 +118,86 @@ impl Provider for Resend {
                 return Err(Unsupported::new(what));
             }
             if !names.insert(name) {
-                return Err(Unsupported::new("two tags, or a tag and a key of metadata, of the same name"));
+                return Err(Unsupported::new("a tag with the name of another tag or of a metadata key"));
             }
         }
-        if size(email) > MAX_SIZE {
+        if encoded_size(email) > MAX_SIZE {
             return Err(Unsupported::new("a mail of more than 40 MB"));
         }
         Ok(())
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let fields = Fields::with_to(outgoing)?;
         let mail = Mail {
-            from: written(email.from()),
-            to: fields.to.into_iter().map(written).collect(),
-            cc: fields.cc.into_iter().map(written).collect(),
-            bcc: fields.bcc.into_iter().map(written).collect(),
-            reply_to: fields.reply_to.into_iter().map(written).collect(),
+            from: format_mailbox(email.from()),
+            to: fields.to.into_iter().map(format_mailbox).collect(),
+            cc: fields.cc.into_iter().map(format_mailbox).collect(),
+            bcc: fields.bcc.into_iter().map(format_mailbox).collect(),
+            reply_to: fields.reply_to.into_iter().map(format_mailbox).collect(),
             subject: email.subject(),
             html: email.html(),
-            // Where it is missing, Resend makes one out of the HTML.
+            // Without a text, Resend generates one from the HTML.
             text: email.text().unwrap_or_default(),
             headers: fields.headers.into_iter().collect(),
             attachments: email.attachments().iter().map(File::from).collect(),
             tags: tags(email).collect(),
         };
-        Ok(keyed(Request::of_json("/emails", &mail)?, &outgoing.idempotency_key()))
+        Ok(with_idempotency_key(Request::json("/emails", &mail)?, &outgoing.idempotency_key()))
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if (200..300).contains(&answer.status()) {
-            let accepted: Accepted = answer.object()?;
-            return if accepted.is_error() { Err(answer.strange().into()) } else { Ok(receipt(&accepted.id)) };
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if (200..300).contains(&response.status()) {
+            let accepted: SendResponse = response.json_object()?;
+            return if accepted.is_error() {
+                Err(response.unexpected_body().into())
+            } else {
+                Ok(receipt_with_id(&accepted.id))
+            };
         }
-        Err(refusal(answer).into())
+        Err(parse_error(response).into())
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
-        // No limit of size is documented; this is what any gateway takes.
-        self.batches.then_some(BatchLimits { messages: 100, octets: 4_000_000 })
+        // Resend documents no size limit. Any gateway accepts this size.
+        self.batches.then_some(BatchLimits::new(100, 4_000_000))
     }
 
     fn is_batchable(&self, outgoing: &Outgoing<Email>) -> bool {
         outgoing.message().attachments().is_empty()
     }
 
-    fn batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
-        let request = keyed(Request::json("/emails/batch", array(batch)), &batch_key(batch));
+    fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
+        let request = with_idempotency_key(Request::json_bytes("/emails/batch", join_bodies(batch)), &batch_key(batch));
         request.with_header(HeaderName::from_static("x-batch-validation"), HeaderValue::from_static("permissive"))
     }
 
-    fn batch_receipts(&self, batch: &[&Outgoing<Email>], answer: &Answer) -> BatchOutcome {
-        use HttpErrorKind::{Busy, Message, NoAnswer, Recipient, Sender};
-        if !(200..300).contains(&answer.status()) {
-            let error = refusal(answer);
-            return match (answer.status(), error.kind()) {
-                // An earlier request of the same messages is under way, or was taken.
-                (409, _) => BatchOutcome::all(batch.len(), &answer.error(NoAnswer, "the batch was asked for before")),
-                (_, Message | Recipient | Sender) => BatchOutcome::OneByOne,
-                // It may have come to some of them before.
-                (_, Busy) => BatchOutcome::all(batch.len(), &answer.error(NoAnswer, "it failed amid a batch")),
-                _ => BatchOutcome::all(batch.len(), &error),
+    fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
+        use HttpErrorKind::{Message, NoResponse, Recipient, Sender, ServerError};
+        if !(200..300).contains(&response.status()) {
+            let error = parse_error(response);
+            return match (response.status(), error.kind()) {
+                // An earlier request with the same messages is in progress or was accepted.
+                (409, _) => {
+                    BatchOutcome::same_error(batch.len(), &response.error(NoResponse, "the same batch was sent before"))
+                }
+                (_, Message | Recipient | Sender) => BatchOutcome::SendEach,
+                // Some messages may have been accepted before the error.
+                (_, ServerError) => BatchOutcome::same_error(
+                    batch.len(),
+                    &response.error(NoResponse, "the batch failed with an internal error"),
+                ),
+                _ => BatchOutcome::same_error(batch.len(), &error),
             };
         }
-        match answer.object::<Batch>().map(|answered| answered.by_place(batch.len())) {
-            Ok(Some(receipts)) => BatchOutcome::Taken(receipts),
+        match response.json_object::<BatchResponse>().map(|response| response.receipts(batch.len())) {
+            Ok(Some(receipts)) => BatchOutcome::PartlyAccepted(receipts),
             Ok(None) => {
-                let error = answer.error(NoAnswer, "it did not answer for each message of a batch");
-                BatchOutcome::all(batch.len(), &error)
+                let error = response.error(NoResponse, "the batch response does not have one result for each message");
+                BatchOutcome::same_error(batch.len(), &error)
             }
-            Err(error) => BatchOutcome::all(batch.len(), &error),
+            Err(error) => BatchOutcome::same_error(batch.len(), &error),
         }
     }
 }
@@ -196,40 +206,40 @@ const ERRORS: &str = "https://resend.com/docs/api-reference/errors";
 const DOMAIN: &str = "https://resend.com/docs/knowledge-base/403-error-domain-mismatch";
 
 const RULES: &[Rule] = &[
-    // The same name stands for a wrong key, a wrong domain and a wrong field.
-    words(&[400, 401, 403], "api key is invalid", HttpErrorKind::Account, ERRORS).of(&["validation_error"]),
-    words(&[403], "domain", HttpErrorKind::Sender, DOMAIN).of(&["validation_error"]),
-    words(&[403], "testing emails", HttpErrorKind::Sender, ERRORS).of(&["validation_error"]),
-    status(&[400, 422], HttpErrorKind::Message, ERRORS).of(&["validation_error"]),
-    codes(&["invalid_from_address"], HttpErrorKind::Sender, ERRORS),
-    codes(&["invalid_attachment", "invalid_parameter"], HttpErrorKind::Message, ERRORS),
-    codes(&["missing_required_field", "missing_required_parameter"], HttpErrorKind::Message, ERRORS),
-    codes(&["invalid_idempotency_key"], HttpErrorKind::Message, ERRORS),
-    codes(&["security_error"], HttpErrorKind::Message, ERRORS),
-    // A request of this delivery was there before, and what became of it, this answer does not say.
-    codes(&["concurrent_idempotent_requests", "invalid_idempotent_request"], HttpErrorKind::NoAnswer, ERRORS),
-    codes(&["missing_api_key", "restricted_api_key", "invalid_api_key"], HttpErrorKind::Account, ERRORS),
-    codes(&["suspended_api_key", "invalid_permission"], HttpErrorKind::Account, ERRORS),
-    codes(&["not_found", "method_not_allowed"], HttpErrorKind::Account, ERRORS),
-    codes(&["daily_quota_exceeded", "monthly_quota_exceeded"], HttpErrorKind::Quota, ERRORS),
-    codes(&["rate_limit_exceeded"], HttpErrorKind::Rate, ERRORS),
-    codes(&["application_error", "internal_server_error", "resource_locked"], HttpErrorKind::Busy, ERRORS),
-    codes(&["service_unavailable"], HttpErrorKind::Unavailable, ERRORS),
-    status(&[429], HttpErrorKind::Rate, ERRORS),
-    status(&[500], HttpErrorKind::Busy, ERRORS),
+    // Resend uses this name for an invalid key, an invalid domain and an invalid field.
+    on_text(&[400, 401, 403], "api key is invalid", HttpErrorKind::Account, ERRORS).with_codes(&["validation_error"]),
+    on_text(&[403], "domain", HttpErrorKind::Sender, DOMAIN).with_codes(&["validation_error"]),
+    on_text(&[403], "testing emails", HttpErrorKind::Sender, ERRORS).with_codes(&["validation_error"]),
+    on_status(&[400, 422], HttpErrorKind::Message, ERRORS).with_codes(&["validation_error"]),
+    on_code(&["invalid_from_address"], HttpErrorKind::Sender, ERRORS),
+    on_code(&["invalid_attachment", "invalid_parameter"], HttpErrorKind::Message, ERRORS),
+    on_code(&["missing_required_field", "missing_required_parameter"], HttpErrorKind::Message, ERRORS),
+    on_code(&["invalid_idempotency_key"], HttpErrorKind::Message, ERRORS),
+    on_code(&["security_error"], HttpErrorKind::Message, ERRORS),
+    // There was an earlier request of this delivery. Its outcome is unknown.
+    on_code(&["concurrent_idempotent_requests", "invalid_idempotent_request"], HttpErrorKind::NoResponse, ERRORS),
+    on_code(&["missing_api_key", "restricted_api_key", "invalid_api_key"], HttpErrorKind::Account, ERRORS),
+    on_code(&["suspended_api_key", "invalid_permission"], HttpErrorKind::Account, ERRORS),
+    on_code(&["not_found", "method_not_allowed"], HttpErrorKind::Account, ERRORS),
+    on_code(&["daily_quota_exceeded", "monthly_quota_exceeded"], HttpErrorKind::Quota, ERRORS),
+    on_code(&["rate_limit_exceeded"], HttpErrorKind::RateLimit, ERRORS),
+    on_code(&["application_error", "internal_server_error", "resource_locked"], HttpErrorKind::ServerError, ERRORS),
+    on_code(&["service_unavailable"], HttpErrorKind::Unavailable, ERRORS),
+    on_status(&[429], HttpErrorKind::RateLimit, ERRORS),
+    on_status(&[500], HttpErrorKind::ServerError, ERRORS),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Reason { name, message }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(ErrorBody { name, message }) = response.json_object() else {
+        return response.status_error();
     };
-    rules::read(RULES, answer, &[Said { code: &name, text: &message, ..Said::default() }])
+    rules::classify(RULES, response, &[ApiError { code: &name, text: &message, ..ApiError::default() }])
 }
 
-/// The same for the same messages in the same order: the first one's own, and what follows from the others'.
+/// Creates the idempotency key of a batch from the keys of its messages in their order.
 fn batch_key(batch: &[(&Outgoing<Email>, Request)]) -> String {
     let keys: Vec<_> = batch.iter().map(|(outgoing, _)| outgoing.idempotency_key()).collect();
-    // FNV-1a, 64 bits, since the key must be the same in every process and version.
+    // FNV-1a with 64 bits: the key must be the same in every process and version.
     let hash = keys
         .join("\n")
         .bytes()
@@ -238,10 +248,10 @@ fn batch_key(batch: &[(&Outgoing<Email>, Request)]) -> String {
     format!("{first}-batch-{}-{hash:016x}", keys.len())
 }
 
-fn keyed(request: Request, key: &str) -> Request {
+fn with_idempotency_key(request: Request, key: &str) -> Request {
     match HeaderValue::from_str(key) {
         Ok(key) => request.with_header(HeaderName::from_static("idempotency-key"), key),
-        // A key is ASCII.
+        // Does not occur: a key is ASCII.
         Err(_) => request,
     }
 }
@@ -252,55 +262,55 @@ fn is_tag(text: &str) -> bool {
 }
 
 fn tags(email: &Email) -> impl Iterator<Item = Tag<'_>> {
-    let labels = email.tags().iter().map(|label| Tag { name: label, value: SET });
+    let labels = email.tags().iter().map(|label| Tag { name: label, value: TAG_VALUE });
     labels.chain(email.metadata().iter().map(|(name, value)| Tag { name, value }))
 }
 
 #[derive(Deserialize)]
-struct Accepted {
-    #[serde(default, deserialize_with = "text")]
+struct SendResponse {
+    #[serde(default, deserialize_with = "lenient_string")]
     id: String,
     #[serde(rename = "statusCode")]
     status_code: Option<IgnoredAny>,
     error: Option<IgnoredAny>,
 }
 
-impl Accepted {
-    /// Nothing that is documented under a status of success.
+impl SendResponse {
+    /// Returns whether this is an error under a success status.
     fn is_error(&self) -> bool {
         self.id.is_empty() && (self.status_code.is_some() || self.error.is_some())
     }
 }
 
 #[derive(Deserialize)]
-struct Batch {
-    data: Vec<Accepted>,
+struct BatchResponse {
+    data: Vec<SendResponse>,
     #[serde(default)]
-    errors: Option<Vec<Faulty>>,
+    errors: Option<Vec<BatchError>>,
 }
 
 #[derive(Deserialize)]
-struct Faulty {
+struct BatchError {
     index: usize,
 }
 
-impl Batch {
-    /// A receipt for each message that was taken, at its place. Nothing where the answer does not speak of each message once.
-    fn by_place(self, messages: usize) -> Option<Vec<Option<Receipt>>> {
+impl BatchResponse {
+    /// Returns a receipt for each accepted message, by position. `None` if the response does not cover each message once.
+    fn receipts(self, messages: usize) -> Option<Vec<Option<Receipt>>> {
         let errors = self.errors.unwrap_or_default();
-        let faulty: HashSet<_> = errors.iter().map(|error| error.index).filter(|index| *index < messages).collect();
-        if faulty.len() != errors.len() || faulty.len() + self.data.len() != messages {
+        let refused: HashSet<_> = errors.iter().map(|error| error.index).filter(|index| *index < messages).collect();
+        if refused.len() != errors.len() || refused.len() + self.data.len() != messages {
             return None;
         }
-        let mut taken = self.data.into_iter().map(|accepted| receipt(&accepted.id));
-        Some((0..messages).map(|place| if faulty.contains(&place) { None } else { taken.next() }).collect())
+        let mut accepted = self.data.into_iter().map(|response| receipt_with_id(&response.id));
+        Some((0..messages).map(|index| if refused.contains(&index) { None } else { accepted.next() }).collect())
     }
 }
 
 #[derive(Deserialize)]
-struct Reason {
+struct ErrorBody {
     name: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     message: String,
 }
 
@@ -355,7 +365,7 @@ impl<'a> From<&'a Attachment> for File<'a> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

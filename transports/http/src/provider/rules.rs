@@ -1,147 +1,147 @@
-//! A provider's refusals as a table, of which each line can be checked against its source.
+//! Tables of a provider's documented refusals, with a source for each row.
 
 use postrider_transport::mask_addresses;
 
-use crate::{Answer, HttpError, HttpErrorKind};
+use crate::{HttpError, HttpErrorKind, Response};
 
-/// One line. The first that fits says what a refusal means.
+/// One row of a table. The first row that matches an error decides its kind.
 pub(super) struct Rule {
-    /// The statuses; none stands for any.
+    /// Statuses of the response. Empty for any.
     statuses: &'static [u16],
-    /// The provider's codes; none stands for any.
+    /// The provider's error codes. Empty for any.
     codes: &'static [&'static str],
-    /// What the name of the faulty field begins with; empty for any, or for none.
+    /// Prefix of the name of the invalid field. Empty for any, or for none.
     field: &'static str,
-    /// Words of the text, in lower case; empty for any. Addresses are taken out of the text before.
-    words: &'static str,
+    /// Part of the text, in lower case. Empty for any. Addresses are removed from the text before it is compared.
+    text: &'static str,
     kind: HttpErrorKind,
-    /// Where that is documented.
+    /// URL of the documentation.
     source: &'static str,
 }
 
-/// By status.
-pub(super) const fn status(statuses: &'static [u16], kind: HttpErrorKind, source: &'static str) -> Rule {
-    Rule { statuses, codes: &[], field: "", words: "", kind, source }
+/// Matches by status.
+pub(super) const fn on_status(statuses: &'static [u16], kind: HttpErrorKind, source: &'static str) -> Rule {
+    Rule { statuses, codes: &[], field: "", text: "", kind, source }
 }
 
-/// By the provider's codes, whatever the status.
-pub(super) const fn codes(codes: &'static [&'static str], kind: HttpErrorKind, source: &'static str) -> Rule {
-    Rule { statuses: &[], codes, field: "", words: "", kind, source }
+/// Matches by the provider's error code, with any status.
+pub(super) const fn on_code(codes: &'static [&'static str], kind: HttpErrorKind, source: &'static str) -> Rule {
+    Rule { statuses: &[], codes, field: "", text: "", kind, source }
 }
 
-/// By status and words.
-pub(super) const fn words(
+/// Matches by status and text.
+pub(super) const fn on_text(
     statuses: &'static [u16],
-    words: &'static str,
+    text: &'static str,
     kind: HttpErrorKind,
     source: &'static str,
 ) -> Rule {
-    Rule { statuses, codes: &[], field: "", words, kind, source }
+    Rule { statuses, codes: &[], field: "", text, kind, source }
 }
 
 impl Rule {
-    /// Only with these codes.
-    pub(super) const fn of(mut self, codes: &'static [&'static str]) -> Self {
+    /// Restricts the rule to these error codes.
+    pub(super) const fn with_codes(mut self, codes: &'static [&'static str]) -> Self {
         self.codes = codes;
         self
     }
 
-    /// Only about a field whose name begins so.
-    pub(super) const fn about(mut self, field: &'static str) -> Self {
+    /// Restricts the rule to fields with this prefix.
+    pub(super) const fn with_field(mut self, field: &'static str) -> Self {
         self.field = field;
         self
     }
 
-    fn fits(&self, status: u16, said: &Said<'_>, text: &str) -> bool {
-        let status = said.status.unwrap_or(status);
-        // What failed inside condemns nothing, whatever the code that comes with it.
-        let any = status < 500 || matches!(self.kind, HttpErrorKind::Busy | HttpErrorKind::Unavailable);
-        (self.statuses.contains(&status) || self.statuses.is_empty() && any)
-            && (self.codes.is_empty() || self.codes.contains(&said.code))
-            && said.field.starts_with(self.field)
-            && text.contains(self.words)
+    pub(super) fn kind(&self) -> HttpErrorKind {
+        self.kind
+    }
+
+    fn matches(&self, status: u16, error: &ApiError<'_>, text: &str) -> bool {
+        let status = error.status.unwrap_or(status);
+        // With a 5xx, no error code is a permanent failure.
+        let any_status = status < 500 || matches!(self.kind, HttpErrorKind::ServerError | HttpErrorKind::Unavailable);
+        (self.statuses.contains(&status) || self.statuses.is_empty() && any_status)
+            && (self.codes.is_empty() || self.codes.contains(&error.code))
+            && error.field.starts_with(self.field)
+            && text.contains(self.text)
     }
 }
 
-/// One error as the provider says it, in its own documented form.
+/// One error of a response in the provider's documented format.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Said<'a> {
-    /// Its own, where it differs from the answer's: in a batch, say.
+pub(super) struct ApiError<'a> {
+    /// Status of this error, such as that of one message in a batch. `None` if it is the response's.
     pub(super) status: Option<u16>,
-    /// Empty where it has none.
+    /// Error code. Empty if there is none.
     pub(super) code: &'a str,
-    /// Empty where it names none.
+    /// Name of the invalid field. Empty if there is none.
     pub(super) field: &'a str,
     pub(super) text: &'a str,
 }
 
-/// What a refusal in the provider's own form means.
+/// Classifies the errors of a response in the provider's format.
 ///
-/// Of several errors in one answer, what holds for other mail too goes before what holds for this one only. What no line knows, and what
-/// is the client's fault by its status, is this mail's, as far as anybody can tell: the error says that it is not sure.
-pub(super) fn read(rules: &[Rule], answer: &Answer, said: &[Said<'_>]) -> HttpError {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
-    let known: Vec<_> = said.iter().map(|one| meaning(rules, answer.status(), one)).collect();
-    let order = [NoAnswer, Account, Quota, Rate, Unavailable, Sender, Message];
-    let rule = order.iter().find_map(|kind| known.iter().flatten().find(|rule| rule.kind == *kind));
-    let all_known = known.iter().all(Option::is_some);
-    let least = [Busy, Recipient].iter().find_map(|kind| known.iter().flatten().find(|rule| rule.kind == *kind));
-    let texts: Vec<_> = said.iter().map(|one| one.text).filter(|text| !text.is_empty()).collect();
-    let texts = if texts.is_empty() { "it refused and did not say why".to_owned() } else { texts.join("; ") };
-    let error = match rule.or(least.filter(|_| all_known)) {
+/// Of several errors, one that concerns other mail too decides. If no rule matches a 4xx, the failure is the message's, and the error is
+/// not sure.
+pub(super) fn classify(rules: &[Rule], response: &Response, errors: &[ApiError<'_>]) -> HttpError {
+    use HttpErrorKind::{Account, Message, NoResponse, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
+    let found: Vec<_> = errors.iter().map(|error| find_rule(rules, response.status(), error)).collect();
+    let first_of = |kinds: &[HttpErrorKind]| {
+        kinds.iter().find_map(|kind| found.iter().flatten().find(|rule| rule.kind == *kind)).copied()
+    };
+    let decisive = first_of(&[NoResponse, Account, Quota, RateLimit, Unavailable, Sender, Message]);
+    // These decide only if a rule matches every error.
+    let minor = first_of(&[ServerError, Recipient]).filter(|_| found.iter().all(Option::is_some));
+    let texts: Vec<_> = errors.iter().map(|error| error.text).filter(|text| !text.is_empty()).collect();
+    let text = if texts.is_empty() { "refused without a reason".to_owned() } else { texts.join("; ") };
+    let error = match decisive.or(minor) {
         Some(rule) => {
             tracing::debug!(
-                provider = answer.provider,
-                status = answer.status(),
+                provider = response.provider,
+                status = response.status(),
                 source = rule.source,
-                "a known refusal"
+                "known refusal"
             );
-            answer.error(rule.kind, texts)
+            response.error(rule.kind, text)
         }
-        // What a status means by itself (RFC 9110 section 15), where it leaves anything to guess, the error says so.
-        None => match said.iter().find_map(|one| one.status).unwrap_or(answer.status()) {
-            401 | 402 | 407 => answer.error(Account, texts),
-            408 | 425 | 503 => answer.error(Unavailable, texts),
-            413 => answer.error(Message, texts),
-            429 => answer.error(Rate, texts),
-            200..500 => answer.error(Message, texts).unsure(),
-            _ => answer.error(answer.refusal().kind(), texts),
+        // By the status alone (RFC 9110 section 15).
+        None => match errors.iter().find_map(|error| error.status).unwrap_or(response.status()) {
+            401 | 402 | 407 => response.error(Account, text),
+            408 | 425 | 503 => response.error(Unavailable, text),
+            413 => response.error(Message, text),
+            429 => response.error(RateLimit, text),
+            200..500 => response.error(Message, text).unsure(),
+            _ => response.error(response.status_error().kind(), text),
         },
     };
-    let codes: Vec<_> = said.iter().map(|one| one.code).filter(|code| !code.is_empty()).collect();
+    let codes: Vec<_> = errors.iter().map(|error| error.code).filter(|code| !code.is_empty()).collect();
     if codes.is_empty() { error } else { error.with_code(codes.join(", ")) }
 }
 
-/// The line that knows one error.
-pub(super) fn meaning<'r>(rules: &'r [Rule], status: u16, said: &Said<'_>) -> Option<&'r Rule> {
-    let text = without_addresses(said.text).to_lowercase();
-    rules.iter().find(|rule| rule.fits(status, said, &text))
+/// Finds the first rule that matches an error.
+pub(super) fn find_rule<'r>(rules: &'r [Rule], status: u16, error: &ApiError<'_>) -> Option<&'r Rule> {
+    let text = remove_addresses(error.text).to_lowercase();
+    rules.iter().find(|rule| rule.matches(status, error, &text))
 }
 
-/// Whoever is named must not decide what is wrong: `sender@x.example` says nothing of a sender.
-fn without_addresses(text: &str) -> String {
+/// Removes addresses, so that `sender@x.example` does not match a rule for the word "sender".
+fn remove_addresses(text: &str) -> String {
     let masked = mask_addresses(text);
     masked.split_whitespace().filter(|word| !word.contains('@')).collect::<Vec<_>>().join(" ")
 }
 
-impl Rule {
-    pub(super) fn kind(&self) -> HttpErrorKind {
-        self.kind
-    }
-}
-
-/// Each line of a table has a source, and can be reached: no line before it takes all that it would.
+/// Asserts that each rule has a source and is not hidden by the rules before it.
 #[cfg(test)]
-pub(super) fn assert_sound(rules: &[Rule]) {
-    for (place, rule) in rules.iter().enumerate() {
-        assert!(rule.source.starts_with("https://"), "line {place} has no source");
+pub(super) fn assert_rules_are_valid(rules: &[Rule]) {
+    for (row, rule) in rules.iter().enumerate() {
+        assert!(rule.source.starts_with("https://"), "row {row} has no source");
         let statuses = if rule.statuses.is_empty() { &[0][..] } else { rule.statuses };
         let codes = if rule.codes.is_empty() { &[""][..] } else { rule.codes };
-        let reached = statuses.iter().flat_map(|status| codes.iter().map(move |code| (status, code)));
-        for (status, code) in reached {
-            let said = Said { status: None, code, field: rule.field, text: rule.words };
-            let found = meaning(rules, *status, &said).map(|found| std::ptr::eq(found, rule));
-            assert_eq!(found, Some(true), "line {place}, {status} {code}: another comes before it");
+        let pairs = statuses.iter().flat_map(|status| codes.iter().map(move |code| (status, code)));
+        for (status, code) in pairs {
+            let error = ApiError { status: None, code, field: rule.field, text: rule.text };
+            let is_reached = find_rule(rules, *status, &error).map(|found| std::ptr::eq(found, rule));
+            assert_eq!(is_reached, Some(true), "row {row}, {status} {code}: an earlier row matches");
         }
     }
 }
@@ -151,10 +151,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_does_not_decide() {
-        let rules = [words(&[400], "sender", HttpErrorKind::Sender, "https://x.example")];
-        let meaning = |text| super::meaning(&rules, 400, &Said { text, ..Said::default() }).is_some();
-        assert!(meaning("the Sender you used a@x.example is not valid"));
-        assert!(!meaning("<sender@x.example> will not do, nor will a@sender.example"));
+    fn words_within_an_address_match_no_rule() {
+        let rules = [on_text(&[400], "sender", HttpErrorKind::Sender, "https://x.example")];
+        let is_found = |text| find_rule(&rules, 400, &ApiError { text, ..ApiError::default() }).is_some();
+        assert!(is_found("the Sender you used a@x.example is not valid"));
+        assert!(!is_found("<sender@x.example> will not do, nor will a@sender.example"));
     }
 }

@@ -7,35 +7,36 @@ use http::{HeaderName, HeaderValue};
 use postrider_transport::{Class, Email, Failure, Outgoing, Receipt, Refusal, ReversePath, Scope, Unsupported};
 use serde::{Deserialize, Serialize};
 
-use super::json::{list, named, receipt, text};
-use super::message::{self, octets, render};
-use super::rules::{self, Rule, Said, codes, status, words};
-use crate::config::env;
-use crate::{Answer, HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Secret};
+use super::json::{lenient_list, lenient_string, receipt_with_id};
+use super::mime::{self, content_size};
+use super::recipients::find_named_recipients;
+use super::rules::{self, ApiError, Rule, on_code, on_status, on_text};
+use crate::config::read_env;
+use crate::{HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret};
 
-/// SparkPost, by its Transmissions API.
+/// SparkPost's Transmissions API.
 ///
-/// The mail is handed over as a whole message, for exactly the recipients of the attempt; the headers go on naming all whom the mail names.
-/// Tags and metadata come back in its events. It is sent as transactional, since to any other SparkPost adds a `List-Unsubscribe` of its own,
-/// and without its template language. Links are rewritten and opens counted as the account is set up.
+/// The request has a whole MIME message and exactly the recipients of the attempt. The headers still name all recipients of the mail.
+/// SparkPost's events return tags and metadata. The mail is sent as transactional, since SparkPost adds a `List-Unsubscribe` to any other,
+/// and without the template language. The settings of the account decide whether SparkPost rewrites links and counts opens.
 ///
-/// An envelope sender of its own is the return path; its domain must be a verified bounce domain, and the part before the `@` is kept in
-/// Enterprise accounts only.
+/// The envelope sender is sent as the return path. Its domain must be a verified bounce domain. Only Enterprise accounts keep its local
+/// part.
 ///
-/// A retry within 24 hours has the same idempotency key, so that a message that was accepted is not sent again.
+/// A retry within 24 hours has the same idempotency key, so SparkPost does not send an accepted message again.
 ///
-/// | Answer | Means |
+/// | Response | Means |
 /// |---|---|
-/// | 200 | accepted, save for whom it names as rejected; the id is in the body. Where it rejected some and does not say whom: **in doubt** |
-/// | codes 7000 and 7001: the sending domain, or that of the return path | [`Sender`](HttpErrorKind::Sender) |
+/// | 200 | accepted, except for the rejected recipients that it names; the body has the id. If it rejected some without naming them: **in doubt** |
+/// | codes 7000 and 7001: the domain of the sender or the return path | [`Sender`](HttpErrorKind::Sender) |
 /// | codes 1100 to 1103, 1303, 1304, 1600, 1601, 1910; 401 | [`Account`](HttpErrorKind::Account) |
-/// | 400 of the codes 5002 and 1902 with a suppressed address; 200 without an accepted recipient | [`Recipient`](HttpErrorKind::Recipient) |
+/// | code 5002; 400 with code 1902 for a suppressed address; 200 without an accepted recipient | [`Recipient`](HttpErrorKind::Recipient) |
 /// | codes 1502, 1900 | [`Unavailable`](HttpErrorKind::Unavailable) |
 /// | codes 1200 to 1401, 1901, other 1902, 2002, 3000 to 3050, 10000 to 10002; 413 | [`Message`](HttpErrorKind::Message) |
-/// | 409: an earlier request of this delivery is under way, or was handled with another content | [`NoAnswer`](HttpErrorKind::NoAnswer) |
+/// | 409: an earlier request of this delivery is in progress, or had other content | [`NoResponse`](HttpErrorKind::NoResponse) |
 /// | 420 | [`Quota`](HttpErrorKind::Quota) |
-/// | 429 | [`Rate`](HttpErrorKind::Rate) |
-/// | 500 in its own form | [`Busy`](HttpErrorKind::Busy) |
+/// | 429 | [`RateLimit`](HttpErrorKind::RateLimit) |
+/// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |
 #[derive(Debug, Clone)]
 pub struct SparkPost {
     key: Secret,
@@ -44,30 +45,30 @@ pub struct SparkPost {
 }
 
 impl SparkPost {
-    /// With an API key that may write transmissions.
+    /// Creates the provider with an API key that may write transmissions.
     ///
     /// # Errors
-    /// When the key is empty or has characters that no key has.
+    /// If the key is empty or contains invalid characters.
     pub fn new(key: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         Ok(Self { key: Secret::new(key.as_ref())?, eu: false, sandbox: false })
     }
 
-    /// With the key in the environment variable `SPARKPOST_API_KEY`.
+    /// Reads the key from the environment variable `SPARKPOST_API_KEY`.
     ///
     /// # Errors
-    /// When it is not set, and as [`new`](Self::new).
+    /// If it is not set, and as [`new`](Self::new).
     pub fn from_env() -> Result<Self, HttpConfigError> {
-        Self::new(env("SPARKPOST_API_KEY")?)
+        Self::new(read_env("SPARKPOST_API_KEY")?)
     }
 
-    /// By the servers in the European Union, for accounts of that region. In a URL: `region=eu`.
+    /// Uses the servers in the European Union, for accounts of that region. In a URL: `region=eu`.
     #[must_use]
     pub fn eu(mut self) -> Self {
         self.eu = true;
         self
     }
 
-    /// Sends from the sandbox domain `sparkpostbox.com`, which a new account may do five times. In a URL: `sandbox=true`.
+    /// Sends from the sandbox domain `sparkpostbox.com`, which an account may use for five mails. In a URL: `sandbox=true`.
     #[must_use]
     pub fn sandbox(mut self) -> Self {
         self.sandbox = true;
@@ -75,13 +76,13 @@ impl SparkPost {
     }
 }
 
-/// How large a message may be, in octets: 20 MB.
+/// Maximum size of a message, in octets: 20 MB.
 const MAX_OCTETS: usize = 20 * 1000 * 1000;
 
-/// As many tags as a recipient may have; more are ignored (<https://developers.sparkpost.com/api/recipient-lists/>).
+/// Maximum number of tags. SparkPost ignores more (<https://developers.sparkpost.com/api/recipient-lists/>).
 const MAX_TAGS: usize = 10;
 
-/// How long metadata may be, in octets of JSON.
+/// Maximum size of the metadata, in octets of JSON.
 const MAX_METADATA: usize = 1000;
 
 impl Provider for SparkPost {
@@ -103,7 +104,7 @@ impl Provider for SparkPost {
     }
 
     fn check(&self, email: &Email) -> Result<(), Unsupported> {
-        message::check(email)?;
+        mime::check(email)?;
         if email.envelope_from() == Some(&ReversePath::Null) {
             return Err(Unsupported::new("an empty envelope sender"));
         }
@@ -113,25 +114,25 @@ impl Provider for SparkPost {
         if serde_json::to_vec(email.metadata()).map_or(usize::MAX, |json| json.len()) > MAX_METADATA {
             return Err(Unsupported::new("metadata of more than 1000 octets"));
         }
-        if octets(email) > MAX_OCTETS {
+        if content_size(email) > MAX_OCTETS {
             return Err(Unsupported::new("a message of more than 20 MB"));
         }
-        // The template language can be turned off for bodies only.
-        if head(email).iter().any(|text| text.contains("{{")) {
-            return Err(Unsupported::new("two opening braces in a header, which begin an expression"));
+        // `perform_substitutions` turns the template language off only for bodies.
+        if header_texts(email).iter().any(|text| text.contains("{{")) {
+            return Err(Unsupported::new("{{ in a header, which begins a template expression"));
         }
         Ok(())
     }
 
-    fn request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
+    fn build_request(&self, outgoing: &Outgoing<Email>) -> Result<Request, Failure> {
         let email = outgoing.message();
         let message =
-            String::from_utf8(render(outgoing)?).map_err(|_| Unsupported::new("a message that is not text"))?;
+            String::from_utf8(mime::render(outgoing)?).map_err(|_| Unsupported::new("a message that is not text"))?;
         let recipients = outgoing.recipients().iter();
         let transmission = Transmission {
             options: Options { transactional: true, perform_substitutions: false, sandbox: self.sandbox },
             recipients: recipients
-                .map(|recipient| To { address: Address { email: recipient.as_str() }, tags: email.tags() })
+                .map(|recipient| JsonRecipient { address: Address { email: recipient.as_str() }, tags: email.tags() })
                 .collect(),
             metadata: email.metadata(),
             return_path: match email.envelope_from() {
@@ -141,36 +142,36 @@ impl Provider for SparkPost {
             content: Content { email_rfc822: message },
         };
         let key = HeaderValue::try_from(outgoing.idempotency_key())
-            .map_err(|_| Failure::permanent(Scope::Message, "the idempotency key has no place in a header"))?;
-        let request = Request::of_json("/api/v1/transmissions", &transmission)?;
+            .map_err(|_| Failure::permanent(Scope::Message, "the idempotency key is not a valid header value"))?;
+        let request = Request::json("/api/v1/transmissions", &transmission)?;
         Ok(request.with_header(HeaderName::from_static("idempotency-key"), key))
     }
 
-    fn receipt(&self, outgoing: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() != 200 {
-            return Err(refusal(answer).into());
+    fn parse_response(&self, outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() != 200 {
+            return Err(parse_error(response).into());
         }
-        let Done { results } = answer.object()?;
+        let TransmissionResponse { results } = response.json_object()?;
         if results.accepted() == Some(0) {
-            let said = results.rcpt_to_errors.iter().map(Reason::text).collect::<Vec<_>>().join("; ");
-            return Err(answer.error(HttpErrorKind::Recipient, format!("it took no recipient: {said}")).into());
+            let text = results.rcpt_to_errors.iter().map(ErrorBody::text).collect::<Vec<_>>().join("; ");
+            return Err(response.error(HttpErrorKind::Recipient, format!("no recipient was accepted: {text}")).into());
         }
-        let refused = refused(outgoing, &results.rcpt_to_errors);
+        let refused = find_refused(outgoing, &results.rcpt_to_errors);
         if refused.len() != results.rejected().unwrap_or(refused.len()) {
-            // To count everybody as served would lose somebody. The key keeps a retry from reaching the others again.
-            return Err(answer
-                .error(HttpErrorKind::NoAnswer, "it rejected some recipients and does not say whom")
+            // As a success, the rejected recipients would be lost. The idempotency key protects the others from a second copy.
+            return Err(response
+                .error(HttpErrorKind::NoResponse, "some recipients were rejected, but not all of them are named")
                 .into());
         }
-        Ok(receipt(&results.id).with_refused(refused))
+        Ok(receipt_with_id(&results.id).with_refused(refused))
     }
 }
 
-/// All that goes into the headers.
-fn head(email: &Email) -> Vec<String> {
-    let people = [email.to(), email.cc(), email.reply_to()].into_iter().flatten();
+/// All texts that the headers contain.
+fn header_texts(email: &Email) -> Vec<String> {
+    let mailboxes = [email.to(), email.cc(), email.reply_to()].into_iter().flatten();
     let mut texts: Vec<String> = vec![email.subject().to_owned()];
-    for mailbox in people.chain([email.from()]).chain(email.sender()) {
+    for mailbox in mailboxes.chain([email.from()]).chain(email.sender()) {
         texts.push(mailbox.address().as_str().to_owned());
         texts.extend(mailbox.name().map(str::to_owned));
     }
@@ -182,71 +183,72 @@ fn head(email: &Email) -> Vec<String> {
     texts
 }
 
-/// Who is named by an error. No field is for it, so that only the words can tell.
-fn refused(outgoing: &Outgoing<Email>, errors: &[Reason]) -> Vec<Refusal> {
-    let texts: Vec<_> = errors.iter().map(Reason::text).collect();
-    let named = named(outgoing, texts.iter().map(String::as_str)).into_iter();
-    named.map(|(recipient, place)| Refusal::new(recipient, Class::Permanent, texts[place].as_str())).collect()
+/// Finds the recipients that the errors name. The API has no field for them, only the text.
+fn find_refused(outgoing: &Outgoing<Email>, errors: &[ErrorBody]) -> Vec<Refusal> {
+    let texts: Vec<_> = errors.iter().map(ErrorBody::text).collect();
+    let named = find_named_recipients(outgoing, texts.iter().map(String::as_str)).into_iter();
+    named.map(|(recipient, index)| Refusal::new(recipient, Class::Permanent, texts[index].as_str())).collect()
 }
 
 const CODES: &str = "https://support.sparkpost.com/docs/tech-resources/extended-error-codes";
 const MANUAL: &str = "https://developers.sparkpost.com/api/transmissions/";
 
 const RULES: &[Rule] = &[
-    // Whatever the code: a request of this delivery was there before, and what became of it, this answer does not say.
-    status(&[409], HttpErrorKind::NoAnswer, MANUAL),
-    status(&[401], HttpErrorKind::Account, CODES),
-    status(&[420], HttpErrorKind::Quota, CODES),
-    status(&[429], HttpErrorKind::Rate, CODES),
-    codes(&["7000", "7001"], HttpErrorKind::Sender, CODES),
-    codes(&["1100", "1101", "1102", "1103", "1303", "1304", "1600", "1601", "1910"], HttpErrorKind::Account, CODES),
-    codes(&["1700", "1800"], HttpErrorKind::Account, CODES),
-    codes(&["1502", "1900"], HttpErrorKind::Unavailable, CODES),
-    codes(&["2101", "2103"], HttpErrorKind::Quota, CODES),
-    codes(&["5002"], HttpErrorKind::Recipient, CODES),
-    words(&[400], "suppressed", HttpErrorKind::Recipient, MANUAL).of(&["1902"]),
-    codes(&["1901", "1902"], HttpErrorKind::Message, CODES),
-    codes(&["1200", "1300", "1301", "1305", "1400", "1401"], HttpErrorKind::Message, CODES),
-    codes(&["2002", "3000", "3001", "3002", "3010", "3020", "3040", "3050"], HttpErrorKind::Message, CODES),
-    codes(&["10000", "10001", "10002"], HttpErrorKind::Message, CODES),
-    status(&[413], HttpErrorKind::Message, CODES),
-    status(&[403, 404, 405], HttpErrorKind::Account, MANUAL),
-    status(&[500], HttpErrorKind::Busy, CODES),
+    // With any code: there was an earlier request of this delivery. Its outcome is unknown.
+    on_status(&[409], HttpErrorKind::NoResponse, MANUAL),
+    on_status(&[401], HttpErrorKind::Account, CODES),
+    on_status(&[420], HttpErrorKind::Quota, CODES),
+    on_status(&[429], HttpErrorKind::RateLimit, CODES),
+    on_code(&["7000", "7001"], HttpErrorKind::Sender, CODES),
+    on_code(&["1100", "1101", "1102", "1103", "1303", "1304", "1600", "1601", "1910"], HttpErrorKind::Account, CODES),
+    on_code(&["1700", "1800"], HttpErrorKind::Account, CODES),
+    on_code(&["1502", "1900"], HttpErrorKind::Unavailable, CODES),
+    on_code(&["2101", "2103"], HttpErrorKind::Quota, CODES),
+    on_code(&["5002"], HttpErrorKind::Recipient, CODES),
+    on_text(&[400], "suppressed", HttpErrorKind::Recipient, MANUAL).with_codes(&["1902"]),
+    on_code(&["1901", "1902"], HttpErrorKind::Message, CODES),
+    on_code(&["1200", "1300", "1301", "1305", "1400", "1401"], HttpErrorKind::Message, CODES),
+    on_code(&["2002", "3000", "3001", "3002", "3010", "3020", "3040", "3050"], HttpErrorKind::Message, CODES),
+    on_code(&["10000", "10001", "10002"], HttpErrorKind::Message, CODES),
+    on_status(&[413], HttpErrorKind::Message, CODES),
+    on_status(&[403, 404, 405], HttpErrorKind::Account, MANUAL),
+    on_status(&[500], HttpErrorKind::ServerError, CODES),
 ];
 
-fn refusal(answer: &Answer) -> HttpError {
-    let Ok(Errors { errors }) = answer.object() else {
-        return answer.refusal();
+fn parse_error(response: &Response) -> HttpError {
+    let Ok(Errors { errors }) = response.json_object() else {
+        return response.status_error();
     };
-    let texts: Vec<_> = errors.iter().map(Reason::text).collect();
-    let said = errors.iter().zip(&texts).map(|(error, text)| Said { code: &error.code, text, ..Said::default() });
-    rules::read(RULES, answer, &said.collect::<Vec<_>>())
+    let texts: Vec<_> = errors.iter().map(ErrorBody::text).collect();
+    let api_errors =
+        errors.iter().zip(&texts).map(|(error, text)| ApiError { code: &error.code, text, ..ApiError::default() });
+    rules::classify(RULES, response, &api_errors.collect::<Vec<_>>())
 }
 
 #[derive(Deserialize)]
-struct Done {
+struct TransmissionResponse {
     results: Results,
 }
 
 #[derive(Deserialize)]
 struct Results {
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     id: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     total_accepted_recipients: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     total_rejected_recipients: String,
-    #[serde(default, deserialize_with = "list")]
-    rcpt_to_errors: Vec<Reason>,
+    #[serde(default, deserialize_with = "lenient_list")]
+    rcpt_to_errors: Vec<ErrorBody>,
 }
 
 impl Results {
-    /// How many, where it says so.
+    /// Number of accepted recipients. `None` if the response has no number.
     fn accepted(&self) -> Option<usize> {
         self.total_accepted_recipients.parse().ok()
     }
 
-    /// How many, where it says so.
+    /// Number of rejected recipients. `None` if the response has no number.
     fn rejected(&self) -> Option<usize> {
         self.total_rejected_recipients.parse().ok()
     }
@@ -254,21 +256,21 @@ impl Results {
 
 #[derive(Deserialize)]
 struct Errors {
-    errors: Vec<Reason>,
+    errors: Vec<ErrorBody>,
 }
 
 #[derive(Deserialize)]
-struct Reason {
-    #[serde(default, deserialize_with = "text")]
+struct ErrorBody {
+    #[serde(default, deserialize_with = "lenient_string")]
     message: String,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "lenient_string")]
     description: String,
-    /// A string in the manual, and a number here and there.
-    #[serde(default, deserialize_with = "text")]
+    /// A string by the manual, but sometimes a number.
+    #[serde(default, deserialize_with = "lenient_string")]
     code: String,
 }
 
-impl Reason {
+impl ErrorBody {
     fn text(&self) -> String {
         let parts = [self.message.as_str(), &self.description].into_iter().filter(|part| !part.is_empty());
         parts.collect::<Vec<_>>().join(": ")
@@ -278,7 +280,7 @@ impl Reason {
 #[derive(Serialize)]
 struct Transmission<'a> {
     options: Options,
-    recipients: Vec<To<'a>>,
+    recipients: Vec<JsonRecipient<'a>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -295,7 +297,7 @@ struct Options {
 }
 
 #[derive(Serialize)]
-struct To<'a> {
+struct JsonRecipient<'a> {
     address: Address<'a>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     tags: &'a [String],
@@ -314,7 +316,7 @@ struct Content {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn each_line_of_the_table_counts() {
-        super::super::rules::assert_sound(super::RULES);
+    fn each_rule_has_a_source_and_is_reachable() {
+        super::super::rules::assert_rules_are_valid(super::RULES);
     }
 }

@@ -1,34 +1,37 @@
-//! What counts as accepted: whatever is valid by a provider's schema, and nothing that is somebody else's.
+//! Acceptance: every response that is valid by the provider's schema, and no other.
 
 use postrider_http::Provider;
 use postrider_transport::testkit::HttpReply;
 
-use crate::faults::Case;
-use crate::support::ask;
+use crate::faults::TestProvider;
+use crate::support::send_one;
 
-/// For each body, which is answered under the status of an acceptance, the id that comes of it.
-async fn assert_accepted<C: Case>(status: u16, bodies: &[(&str, Option<&str>)]) {
+/// Asserts the provider id for each body with a success status, and that other bodies are in doubt.
+async fn assert_accepted<C: TestProvider>(status: u16, bodies: &[(&str, Option<&str>)]) {
     for (body, id) in bodies {
-        let receipt = ask(C::provider(), C::mail(), HttpReply::json(status, body)).await;
+        let receipt = send_one(C::provider(), C::mail(), HttpReply::json(status, body)).await;
         let receipt = receipt.unwrap_or_else(|failure| panic!("{}, {body}: {failure}", C::Provider::NAME));
         assert_eq!(receipt.provider_id.as_deref(), *id, "{body}");
     }
     for body in ["<html>Welcome to the lounge</html>", "[]", "7", "\"ok\"", "null", "{"] {
-        let failure = ask(C::provider(), C::mail(), HttpReply::json(status, body)).await.expect_err("somebody else's");
+        let failure = send_one(C::provider(), C::mail(), HttpReply::json(status, body))
+            .await
+            .expect_err("the body is not the provider's");
         assert!(failure.in_doubt(), "{}, {body}: {failure}", C::Provider::NAME);
     }
 }
 
-/// <https://github.com/resend/resend-openapi/blob/main/resend.yaml>, `SendEmailResponse`: no field must be there.
+/// <https://github.com/resend/resend-openapi/blob/main/resend.yaml>, `SendEmailResponse`: all fields are optional.
 #[cfg(feature = "resend")]
 #[tokio::test]
 async fn resend() {
     let bodies =
         [(r#"{"id":"a"}"#, Some("a")), ("{}", None), (r#"{"id":null}"#, None), (r#"{"id":7,"x":{}}"#, Some("7"))];
-    assert_accepted::<crate::resend::Re>(200, &bodies).await;
+    assert_accepted::<crate::resend::ResendCase>(200, &bodies).await;
 }
 
-/// <https://github.com/mailtrap/mailtrap-openapi/blob/main/specs/email-sending-transactional.openapi.yml>, `SentResponse`: the same.
+/// <https://github.com/mailtrap/mailtrap-openapi/blob/main/specs/email-sending-transactional.openapi.yml>, `SentResponse`: all fields are
+/// optional.
 #[cfg(feature = "mailtrap")]
 #[tokio::test]
 async fn mailtrap() {
@@ -41,11 +44,11 @@ async fn mailtrap() {
         (r#"{"message_ids":["a"]}"#, Some("a")),
         ("{}", None),
     ];
-    assert_accepted::<crate::mailtrap::Trap>(200, &bodies).await;
+    assert_accepted::<crate::mailtrap::MailtrapCase>(200, &bodies).await;
 }
 
-/// <https://postmarkapp.com/developer/api/email-api>; the code is missing where the mail is delayed
-/// (<https://github.com/anymail/django-anymail/issues/392>), `To` where there is none.
+/// <https://postmarkapp.com/developer/api/email-api>. The code is missing if the mail is delayed
+/// (<https://github.com/anymail/django-anymail/issues/392>), and `To` if there is none.
 #[cfg(feature = "postmark")]
 #[tokio::test]
 async fn postmark() {
@@ -55,10 +58,10 @@ async fn postmark() {
         (r#"{"ErrorCode":"0","Message":null,"MessageID":"a","SubmittedAt":null}"#, Some("a")),
         (r#"{"ErrorCode":0}"#, None),
     ];
-    assert_accepted::<crate::postmark::Pm>(200, &bodies).await;
+    assert_accepted::<crate::postmark::PostmarkCase>(200, &bodies).await;
 }
 
-/// <https://developers.brevo.com/reference/send-transac-email>: one of two fields, neither of which must be there.
+/// <https://developers.brevo.com/reference/send-transac-email>: one of two fields, both optional.
 #[cfg(feature = "brevo")]
 #[tokio::test]
 async fn brevo() {
@@ -71,7 +74,7 @@ async fn brevo() {
     assert_accepted::<crate::brevo::BrevoCase>(201, &bodies).await;
 }
 
-/// <https://dev.mailjet.com/email/guides/send-api-v31/>: ids are numbers there, and texts in places.
+/// <https://dev.mailjet.com/email/guides/send-api-v31/>: ids are numbers, sometimes strings.
 #[cfg(feature = "mailjet")]
 #[tokio::test]
 async fn mailjet() {
@@ -82,10 +85,10 @@ async fn mailjet() {
         (r#"{"Messages":[{"Status":"success","To":null}]}"#, None),
         (r#"{"Messages":[{"Status":"success"}]}"#, None),
     ];
-    assert_accepted::<crate::mailjet::Case31>(200, &bodies).await;
+    assert_accepted::<crate::mailjet::MailjetCase>(200, &bodies).await;
 }
 
-/// <https://developers.sparkpost.com/api/transmissions/>: counts and ids are texts in its older examples.
+/// <https://developers.sparkpost.com/api/transmissions/>: counts and ids are strings in older examples.
 #[cfg(feature = "sparkpost")]
 #[tokio::test]
 async fn sparkpost() {
@@ -110,17 +113,17 @@ async fn mailgun() {
     assert_accepted::<crate::mailgun::MailgunCase>(200, &bodies).await;
 }
 
-/// <https://github.com/twilio/sendgrid-oai/blob/main/spec/json/tsg_mail_v3.json>: an acceptance has no body, and no header must be there.
+/// <https://github.com/twilio/sendgrid-oai/blob/main/spec/json/tsg_mail_v3.json>: an acceptance has no body, and all headers are optional.
 #[cfg(feature = "sendgrid")]
 #[tokio::test]
 async fn sendgrid() {
-    let provider = <crate::sendgrid::Sendgrid as Case>::provider;
-    let mail = <crate::sendgrid::Sendgrid as Case>::mail;
-    let receipt = ask(provider(), mail(), HttpReply::answer(202, &[], "")).await.expect("it is accepted");
+    let provider = <crate::sendgrid::SendGridCase as TestProvider>::provider;
+    let mail = <crate::sendgrid::SendGridCase as TestProvider>::mail;
+    let receipt = send_one(provider(), mail(), HttpReply::answer(202, &[], "")).await.expect("it is accepted");
     assert_eq!(receipt.provider_id, None);
     for status in [200, 202] {
         let page = HttpReply::answer(status, &[("content-type", "text/html")], "<html>Welcome to the lounge</html>");
-        let failure = ask(provider(), mail(), page).await.expect_err("somebody else's");
+        let failure = send_one(provider(), mail(), page).await.expect_err("the body is not the provider's");
         assert!(failure.in_doubt(), "{failure}");
     }
 }

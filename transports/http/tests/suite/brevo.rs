@@ -1,20 +1,20 @@
-//! Brevo. Answers are those of its manual, <https://developers.brevo.com/docs/how-it-works>; the one to a key that was used before as
-//! measured in <https://github.com/getbrevo/brevo-node/issues/94>.
+//! Brevo. Responses follow the manual, <https://developers.brevo.com/docs/how-it-works>. The response to a repeated idempotency key is
+//! recorded in <https://github.com/getbrevo/brevo-node/issues/94>.
 
 use postrider_http::{Brevo, Http, HttpConfigError, HttpErrorKind};
 use postrider_transport::{Attachment, EmailBuilder, ListUnsubscribe, Recipient, Transport, Unsupported};
 use serde_json::json;
 
-use crate::alike::alike_tests;
-use crate::conformance::{conformance_tests, echo, message, refusal, status};
-use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, check_table_for, connect, guess, line, outgoing, plain};
+use crate::conformance::{conformance_tests, leaky_text, message, refusal, status};
+use crate::faults::{TestProvider, fault_tests};
+use crate::mails::mail_tests;
+use crate::support::{KEY, Row, assert_table_for, connect, outgoing, plain, row, unsure_row};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
 pub(crate) struct BrevoCase;
 
-impl Case for BrevoCase {
+impl TestProvider for BrevoCase {
     type Provider = Brevo;
 
     fn provider() -> Brevo {
@@ -25,7 +25,7 @@ impl Case for BrevoCase {
         Self.accept("<201906041124.44340027797@smtp-relay.mailin.fr>")
     }
 
-    /// It takes no mail that is text alone.
+    /// Brevo requires an HTML body.
     fn mail() -> EmailBuilder {
         plain().html("<p>body-of-the-mail</p>")
     }
@@ -47,17 +47,17 @@ impl HttpApi for BrevoCase {
             Answer::RateLimit(_) => "too_many_requests",
             _ => "internal_error",
         };
-        let body = json!({"code": code, "message": echo()}).to_string();
+        let body = json!({"code": code, "message": leaky_text()}).to_string();
         refusal(status(answer), body, answer, "x-sib-ratelimit-reset")
     }
 }
 
-fault_tests!(BrevoCase, status_says_all: false);
-alike_tests!(BrevoCase);
+fault_tests!(BrevoCase, status_is_enough: false);
+mail_tests!(BrevoCase);
 conformance_tests!(BrevoCase);
 
-/// All that the API has a field for.
-fn whole() -> EmailBuilder {
+/// A mail with all parts that the API supports.
+fn full_email() -> EmailBuilder {
     BrevoCase::mail()
         .to("Bob <bob@example.org>")
         .cc("Carol <carol@example.org>")
@@ -70,9 +70,9 @@ fn whole() -> EmailBuilder {
 }
 
 #[tokio::test]
-async fn the_whole_mail_is_in_the_request() {
+async fn the_request_contains_the_whole_mail() {
     let peer = HttpPeer::start([BrevoCase::accepted()]).await;
-    let receipt = connect(BrevoCase::provider(), &peer).send(&outgoing(whole())).await.expect("it is accepted");
+    let receipt = connect(BrevoCase::provider(), &peer).send(&outgoing(full_email())).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("<201906041124.44340027797@smtp-relay.mailin.fr>"));
     let seen = &peer.seen()[0];
     assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v3/smtp/email"));
@@ -102,13 +102,13 @@ async fn the_whole_mail_is_in_the_request() {
 const UUID5: &str = "a1635a8b-40d8-513f-a2ad-d12f1028b0ac";
 
 #[tokio::test]
-async fn only_the_recipients_of_the_attempt_are_named_under_a_key_of_their_own() {
+async fn an_attempt_for_some_recipients_has_its_own_idempotency_key() {
     let peer = HttpPeer::start([BrevoCase::accepted()]).await;
     let transport = connect(BrevoCase::provider(), &peer);
     let left = vec![Recipient::new("carol@example.org")];
-    transport.send(&outgoing(whole()).with_recipients(left)).await.expect("it is accepted");
-    transport.send(&outgoing(whole()).with_attempt(7, 2)).await.expect("it is accepted");
-    transport.send(&outgoing(whole()).with_attempt(3, 1)).await.expect("it is accepted");
+    transport.send(&outgoing(full_email()).with_recipients(left)).await.expect("it is accepted");
+    transport.send(&outgoing(full_email()).with_attempt(7, 2)).await.expect("it is accepted");
+    transport.send(&outgoing(full_email()).with_attempt(3, 1)).await.expect("it is accepted");
     let seen: Vec<_> = peer.seen().iter().map(|seen| seen.json()).collect();
     assert_eq!(seen[0]["to"], json!([{"email": "carol@example.org", "name": "Carol"}]));
     assert_eq!((seen[0].get("cc"), seen[0].get("bcc")), (None, None));
@@ -118,35 +118,36 @@ async fn only_the_recipients_of_the_attempt_are_named_under_a_key_of_their_own()
 }
 
 #[tokio::test]
-async fn a_retry_of_what_was_processed_is_accepted() {
+async fn a_retry_of_a_processed_mail_is_accepted() {
     let processed =
         r#"{"code":"duplicate_parameter","message":"Email for the idempotency key has already been processed"}"#;
     let peer = HttpPeer::start([HttpReply::Close, HttpReply::json(400, processed)]).await;
     let transport = connect(BrevoCase::provider(), &peer);
-    let lost = transport.send(&outgoing(whole())).await.expect_err("the answer is lost");
+    let lost = transport.send(&outgoing(full_email())).await.expect_err("the response is lost");
     assert!(lost.in_doubt());
-    let receipt = transport.send(&outgoing(whole()).with_attempt(2, 1)).await.expect("it was accepted before");
+    let receipt =
+        transport.send(&outgoing(full_email()).with_attempt(2, 1)).await.expect("the mail was accepted earlier");
     assert_eq!((receipt.provider_id, receipt.reply.as_deref()), (None, Some(processed)));
     let seen = peer.seen();
     assert_eq!(seen[0].body, seen[1].body);
 }
 
 #[tokio::test]
-async fn the_sandbox_is_asked_for() {
+async fn sandbox_is_a_field_of_the_request() {
     let peer = HttpPeer::start([BrevoCase::accepted()]).await;
-    connect(BrevoCase::provider().sandbox(), &peer).send(&outgoing(whole())).await.expect("it is accepted");
+    connect(BrevoCase::provider().sandbox(), &peer).send(&outgoing(full_email())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].json()["headers"]["X-Sib-Sandbox"], json!("drop"));
 }
 
 #[tokio::test]
-async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Sender, Unavailable};
+async fn responses_are_classified_by_the_table() {
+    use HttpErrorKind::{Account, Message, Quota, RateLimit, Sender, ServerError, Unavailable};
     let said = |code: &str, message: &str| format!(r#"{{"code":"{code}","message":"{message}"}}"#);
     let table = vec![
-        line(400, &said("invalid_parameter", "email is not valid in to: ada@example.org"), Message),
-        line(400, &said("missing_parameter", "Either of htmlContent or textContent is required"), Message),
-        line(400, &said("duplicate_parameter", "cc has one address twice"), Message),
-        line(
+        row(400, &said("invalid_parameter", "email is not valid in to: ada@example.org"), Message),
+        row(400, &said("missing_parameter", "Either of htmlContent or textContent is required"), Message),
+        row(400, &said("duplicate_parameter", "cc has one address twice"), Message),
+        row(
             400,
             &said(
                 "invalid_parameter",
@@ -154,51 +155,51 @@ async fn answers() {
             ),
             Sender,
         ),
-        line(400, &said("not_enough_credits", "no credits left"), Quota),
-        line(401, &said("unauthorized", "Key not found"), Account),
-        line(402, &said("not_enough_credits", "Not enough credit, plan upgrade needed"), Quota),
-        line(403, &said("permission_denied", "Your SMTP account is not yet activated"), Account),
-        line(404, &said("document_not_found", "no such path"), Account),
-        line(405, &said("method_not_allowed", "no such method"), Account),
-        line(406, &said("not_acceptable", "content type"), Account),
-        line(400, &said("invalid_parameter", "email is not valid in to: sender@example.org"), Message),
-        guess(400, &said("nobody_knows", "no, ada@example.org"), Message),
-        guess(422, r#"{"message":"no code"}"#, Message),
-        line(413, &said("invalid_parameter", "too large"), Message),
-        line(422, &said("unprocessable_entity", "cannot be processed"), Message),
-        line(429, &said("too_many_requests", "slow down"), Rate),
-        Line {
+        row(400, &said("not_enough_credits", "no credits left"), Quota),
+        row(401, &said("unauthorized", "Key not found"), Account),
+        row(402, &said("not_enough_credits", "Not enough credit, plan upgrade needed"), Quota),
+        row(403, &said("permission_denied", "Your SMTP account is not yet activated"), Account),
+        row(404, &said("document_not_found", "no such path"), Account),
+        row(405, &said("method_not_allowed", "no such method"), Account),
+        row(406, &said("not_acceptable", "content type"), Account),
+        row(400, &said("invalid_parameter", "email is not valid in to: sender@example.org"), Message),
+        unsure_row(400, &said("nobody_knows", "no, ada@example.org"), Message),
+        unsure_row(422, r#"{"message":"no code"}"#, Message),
+        row(413, &said("invalid_parameter", "too large"), Message),
+        row(422, &said("unprocessable_entity", "cannot be processed"), Message),
+        row(429, &said("too_many_requests", "slow down"), RateLimit),
+        Row {
             reply: HttpReply::answer(429, &[("x-sib-ratelimit-reset", "12")], said("too_many_requests", "slow down")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(12),
             sure: true,
         },
-        Line {
+        Row {
             reply: HttpReply::answer(429, &[("x-sib-ratelimit-reset", "0")], said("too_many_requests", "slow down")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: None,
             sure: true,
         },
-        Line {
+        Row {
             reply: HttpReply::answer(500, &[("x-sib-ratelimit-reset", "1")], said("internal_error", "it failed")),
-            kind: Busy,
+            kind: ServerError,
             retry_after: None,
             sure: true,
         },
-        Line {
+        Row {
             reply: HttpReply::answer(400, &[("x-sib-ratelimit-reset", "12")], said("invalid_parameter", "bad")),
             kind: Message,
             retry_after: None,
             sure: true,
         },
-        line(500, &said("internal_error", "it failed"), Busy),
-        line(503, &said("unavailable", "down"), Unavailable),
+        row(500, &said("internal_error", "it failed"), ServerError),
+        row(503, &said("unavailable", "down"), Unavailable),
     ];
-    check_table_for(BrevoCase::mail, BrevoCase::provider, table).await;
+    assert_table_for(BrevoCase::mail, BrevoCase::provider, table).await;
 }
 
 #[tokio::test]
-async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+async fn unsupported_mail_is_refused_and_not_sent() {
     let peer = HttpPeer::start([BrevoCase::accepted()]).await;
     let transport = connect(BrevoCase::provider(), &peer);
     let file = |name: &str| Attachment::new(name, "text/plain", *b"x").expect("an attachment");
@@ -218,7 +219,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         mail().attach(file("run.exe")),
         mail().attach(file("txt")),
         mail().attach(file("é.txt")),
-        mail().header("In-HttpReply-To", "<x@example.com>"),
+        mail().header("In-Reply-To", "<x@example.com>"),
         mail().header("X-Sib-Sandbox", "drop"),
         mail().header("X-Mailin-custom", "x"),
         mail().header("X-A", "é"),
@@ -229,19 +230,19 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         mail().text("{{ x }}"),
         crowd,
     ] {
-        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("the mail is refused");
         assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
-        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        let sent = transport.send(&outgoing(email)).await.expect_err("the mail is refused");
         assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
     }
     assert_eq!(peer.seen().len(), 0);
 }
 
 #[tokio::test]
-async fn reads_its_url() {
+async fn from_url_reads_all_settings() {
     let peer = HttpPeer::start([BrevoCase::accepted()]).await;
     let url = format!("brevo://{KEY}@{}?sandbox=true", peer.host());
-    Http::<Brevo>::from_url(&url).expect("a URL").send(&outgoing(whole())).await.expect("it is accepted");
+    Http::<Brevo>::from_url(&url).expect("a URL").send(&outgoing(full_email())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].header("api-key"), Some(KEY));
     assert_eq!(peer.seen()[0].json()["headers"]["X-Sib-Sandbox"], json!("drop"));
 

@@ -1,4 +1,4 @@
-//! The suite that every transport passes, and what the providers' words in it have in common.
+//! The conformance suite of all transports, and helpers for the providers' side of it.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use postrider_transport::testkit::{Accepted, Answer, HttpReply, ScriptedHttp, Tr
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::faults::Case;
+use crate::faults::TestProvider;
 use crate::support::KEY;
 
-/// A provider as the suite meets it.
+/// Adapts a provider to the suite.
 pub(crate) struct Conformance<C>(PhantomData<C>);
 
 impl<C> Conformance<C> {
@@ -21,27 +21,27 @@ impl<C> Conformance<C> {
     }
 }
 
-impl<C: Case> TransportUnderTest for Conformance<C> {
+impl<C: TestProvider> TransportUnderTest for Conformance<C> {
     type Transport = Http<C::Provider>;
     type Peer = ScriptedHttp;
 
     async fn start(&self, limit: Duration) -> (Http<C::Provider>, ScriptedHttp) {
         let peer = ScriptedHttp::start(C::default()).await;
         let mut timeouts = Timeouts::default();
-        (timeouts.connect, timeouts.request, timeouts.answer) = (limit, limit, limit);
+        (timeouts.connect, timeouts.request, timeouts.response) = (limit, limit, limit);
         let http = Http::builder(C::provider()).base_url(peer.url()).timeouts(timeouts).build().expect("a transport");
         (http, peer)
     }
 
     async fn unreachable(&self) -> Http<C::Provider> {
-        // A port that was free a moment ago.
+        // The listener is closed at once, so the port is free.
         let port = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("it is bound").port();
         let base = format!("http://127.0.0.1:{port}");
         Http::builder(C::provider()).base_url(base).build().expect("a transport")
     }
 
     fn secrets(&self) -> Vec<String> {
-        // And what two providers are shown in its place, which is as good as the key.
+        // The last two are the decoded credentials of `Basic` authentication.
         vec![KEY.to_owned(), format!("api:{KEY}"), format!("public:{KEY}")]
     }
 
@@ -50,7 +50,7 @@ impl<C: Case> TransportUnderTest for Conformance<C> {
     }
 }
 
-/// Stamps it on a provider.
+/// Defines the suite for a provider.
 macro_rules! conformance_tests {
     ($case:ident $(, without $name:ident = $reason:literal)*) => {
         mod conformance {
@@ -63,12 +63,12 @@ macro_rules! conformance_tests {
 }
 pub(crate) use conformance_tests;
 
-/// What a careless provider repeats.
-pub(crate) fn echo() -> String {
+/// An error text that repeats addresses and the key.
+pub(crate) fn leaky_text() -> String {
     format!("no, ada.lovelace@example.com, not for bob.builder@example.org, and not with {KEY}")
 }
 
-/// The status that most providers have for it.
+/// The status that most providers use for an answer.
 pub(crate) fn status(answer: Answer) -> u16 {
     match answer {
         Answer::RefuseMessage => 400,
@@ -80,7 +80,7 @@ pub(crate) fn status(answer: Answer) -> u16 {
     }
 }
 
-/// A refusal in JSON, with the time to wait in this header where there is one: in seconds.
+/// A refusal in JSON. For a rate limit, `header` has the seconds to wait.
 pub(crate) fn refusal(status: u16, body: impl AsRef<[u8]>, answer: Answer, header: &str) -> HttpReply {
     match answer {
         Answer::RateLimit(wait) => HttpReply::answer(status, &[(header, &wait.as_secs().to_string())], body),
@@ -88,13 +88,13 @@ pub(crate) fn refusal(status: u16, body: impl AsRef<[u8]>, answer: Answer, heade
     }
 }
 
-/// A message in JSON, whose recipients are in these fields.
+/// Parses a message in JSON with its recipients in these fields.
 pub(crate) fn message(message: &Value, fields: [&str; 3]) -> Accepted {
     let recipients = fields.iter().flat_map(|field| addresses(&message[*field])).collect();
     Accepted::new(recipients, None, message.to_string())
 }
 
-/// Addresses in any form: one text, texts, or objects with an `email`.
+/// Collects addresses from a string, an array, or an object with an `email`.
 fn addresses(value: &Value) -> Vec<String> {
     match value {
         Value::Null => Vec::new(),

@@ -1,36 +1,36 @@
-//! What holds for every provider, one of a user's own among them.
+//! Behaviour of the transport that is the same for all providers, tested with a custom provider.
 
 use std::time::Duration;
 
 use http::HeaderName;
 use postrider_http::{
-    Answer, BatchLimits, Http, HttpConfigError, HttpErrorKind, Provider, ProviderUrl, Request, Secret,
+    BatchLimits, Http, HttpConfigError, HttpErrorKind, Provider, ProviderUrl, Request, Response, Secret,
 };
 use postrider_transport::testkit::{HttpPeer, HttpReply};
 use postrider_transport::{Email, EmailBuilder, Failure, Outgoing, Receipt, Transport, Unsupported};
 
 use crate::faults::kind;
-use crate::support::{KEY, another, connect, outgoing, plain};
+use crate::support::{KEY, connect, new_delivery, outgoing, plain};
 
-/// It has a batch call for untagged mails, and asks with just these octets.
-struct Own {
+/// A provider with a fixed request body, and a batch call for mails without tags.
+struct CustomProvider {
     key: Secret,
     body: &'static str,
     limits: Option<BatchLimits>,
 }
 
-impl Own {
-    fn asking(body: &'static str) -> Self {
+impl CustomProvider {
+    fn with_body(body: &'static str) -> Self {
         let key = Secret::bearer(KEY).expect("a key");
-        Self { key, body, limits: Some(BatchLimits { messages: 2, octets: 100_000 }) }
+        Self { key, body, limits: Some(BatchLimits::new(2, 100_000)) }
     }
 }
 
-impl Provider for Own {
+impl Provider for CustomProvider {
     const NAME: &'static str = "own";
 
     fn from_url(_: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
-        Ok(Self::asking("{}"))
+        Ok(Self::with_body("{}"))
     }
 
     fn base_url(&self) -> &str {
@@ -45,12 +45,12 @@ impl Provider for Own {
         Ok(())
     }
 
-    fn request(&self, _: &Outgoing<Email>) -> Result<Request, Failure> {
-        Ok(Request::json("/v1/send", self.body))
+    fn build_request(&self, _: &Outgoing<Email>) -> Result<Request, Failure> {
+        Ok(Request::json_bytes("/v1/send", self.body))
     }
 
-    fn receipt(&self, _: &Outgoing<Email>, answer: &Answer) -> Result<Receipt, Failure> {
-        if answer.status() == 200 { Ok(Receipt::new()) } else { Err(answer.refusal().into()) }
+    fn parse_response(&self, _: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure> {
+        if response.status() == 200 { Ok(Receipt::new()) } else { Err(response.status_error().into()) }
     }
 
     fn batch_limits(&self) -> Option<BatchLimits> {
@@ -61,13 +61,13 @@ impl Provider for Own {
         outgoing.message().tags().is_empty()
     }
 
-    fn batch_request(&self, _: &[(&Outgoing<Email>, Request)]) -> Request {
-        Request::json("/v1/batch", self.body)
+    fn build_batch_request(&self, _: &[(&Outgoing<Email>, Request)]) -> Request {
+        Request::json_bytes("/v1/batch", self.body)
     }
 }
 
 fn many(count: usize, mail: impl Fn() -> EmailBuilder) -> Vec<Outgoing<Email>> {
-    (0..count).map(|_| another(mail())).collect()
+    (0..count).map(|_| new_delivery(mail())).collect()
 }
 
 fn alone() -> EmailBuilder {
@@ -75,13 +75,13 @@ fn alone() -> EmailBuilder {
 }
 
 #[tokio::test]
-async fn messages_that_go_alone_are_asked_for_eight_at_once() {
-    // Because of what they are, or because there is no batch call.
-    are_asked_for_eight_at_once(Own::asking("{}"), alone).await;
-    are_asked_for_eight_at_once(Own { limits: None, ..Own::asking("{}") }, plain).await;
+async fn single_requests_are_sent_eight_at_once() {
+    // Once because the mails are not batchable, once because there is no batch call.
+    assert_eight_at_once(CustomProvider::with_body("{}"), alone).await;
+    assert_eight_at_once(CustomProvider { limits: None, ..CustomProvider::with_body("{}") }, plain).await;
 }
 
-async fn are_asked_for_eight_at_once(own: Own, mail: fn() -> EmailBuilder) {
+async fn assert_eight_at_once(own: CustomProvider, mail: fn() -> EmailBuilder) {
     let peer = HttpPeer::start([HttpReply::Held(Box::new(HttpReply::json(200, "{}")))]).await;
     let transport = connect(own, &peer);
     let mails = many(20, mail);
@@ -92,8 +92,14 @@ async fn are_asked_for_eight_at_once(own: Own, mail: fn() -> EmailBuilder) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), eight).await.expect("eight are under way while none is answered");
-    assert_eq!(watched.iter().filter(|mail| mail.is_waiting()).count(), 12, "whoever is not asked for yet only waits");
+    tokio::time::timeout(Duration::from_secs(60), eight)
+        .await
+        .expect("eight requests are in flight without a response");
+    assert_eq!(
+        watched.iter().filter(|mail| mail.is_waiting()).count(),
+        12,
+        "messages that are not sent yet are waiting"
+    );
     while !sending.is_finished() {
         peer.release();
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -104,50 +110,55 @@ async fn are_asked_for_eight_at_once(own: Own, mail: fn() -> EmailBuilder) {
 }
 
 #[tokio::test]
-async fn nothing_more_is_asked_for_once_the_provider_does_not_serve() {
-    use HttpErrorKind::{NoAnswer, Rate, Unavailable};
-    for (reply, asked, unasked) in [(HttpReply::json(429, ""), Rate, Rate), (HttpReply::Close, NoAnswer, Unavailable)] {
+async fn nothing_more_is_sent_after_a_rate_limit_or_a_lost_response() {
+    use HttpErrorKind::{NoResponse, RateLimit, Unavailable};
+    for (reply, sent_kind, unsent_kind) in
+        [(HttpReply::json(429, ""), RateLimit, RateLimit), (HttpReply::Close, NoResponse, Unavailable)]
+    {
         let peer = HttpPeer::start([reply.clone()]).await;
-        let results = connect(Own::asking("{}"), &peer).send_batch(&many(20, alone)).await;
-        let kinds: Vec<_> = results.iter().map(|result| kind(result.as_ref().expect_err("none is sent"))).collect();
+        let results = connect(CustomProvider::with_body("{}"), &peer).send_batch(&many(20, alone)).await;
+        let kinds: Vec<_> =
+            results.iter().map(|result| kind(result.as_ref().expect_err("no message is sent"))).collect();
         assert_eq!(peer.seen().len(), 8, "{reply:?}");
-        assert_eq!(kinds, [vec![asked; 8], vec![unasked; 12]].concat(), "{reply:?}");
+        assert_eq!(kinds, [vec![sent_kind; 8], vec![unsent_kind; 12]].concat(), "{reply:?}");
 
-        // Of three batches the first one, and nothing of what goes alone after them.
+        // Only the first of three batches is sent, and no single message after it.
         let peer = HttpPeer::start([reply.clone()]).await;
         let mails = [many(6, plain), many(1, alone)].concat();
-        let results = connect(Own::asking("{}"), &peer).send_batch(&mails).await;
-        let kinds: Vec<_> = results.iter().map(|result| kind(result.as_ref().expect_err("none is sent"))).collect();
-        assert_eq!(kinds[2..], [unasked; 5], "{reply:?}");
+        let results = connect(CustomProvider::with_body("{}"), &peer).send_batch(&mails).await;
+        let kinds: Vec<_> =
+            results.iter().map(|result| kind(result.as_ref().expect_err("no message is sent"))).collect();
+        assert_eq!(kinds[2..], [unsent_kind; 5], "{reply:?}");
         let paths: Vec<_> = peer.seen().into_iter().map(|seen| seen.path).collect();
         assert_eq!(paths[0], "/v1/batch");
-        assert!(paths.len() <= 2, "the batch, and its first message alone: {paths:?}");
+        assert!(paths.len() <= 2, "at most the batch and its first message alone: {paths:?}");
     }
 }
 
 #[tokio::test]
-async fn a_base_path_goes_before_the_apis_own() {
+async fn the_path_of_the_base_url_is_a_prefix() {
     let peer = HttpPeer::start([HttpReply::json(200, "{}")]).await;
     for base in ["/gateway/mail", "/gateway/mail/"] {
-        let http = Http::builder(Own::asking("{}")).base_url(peer.url() + base).build().expect("a transport");
+        let http =
+            Http::builder(CustomProvider::with_body("{}")).base_url(peer.url() + base).build().expect("a transport");
         http.send(&outgoing(plain())).await.expect("it is accepted");
         assert_eq!(peer.seen().pop().expect("a request").path, "/gateway/mail/v1/send", "{base}");
     }
 }
 
-/// The environment is read once for a whole process, so that the test runs itself again, in one that has a proxy.
+/// A process reads the proxy environment once, so the test runs itself again in a process with a proxy.
 #[tokio::test]
-async fn what_is_in_clear_goes_through_no_proxy() {
+async fn http_requests_use_no_proxy() {
     const INSIDE: &str = "POSTRIDER_TEST_HAS_A_PROXY";
     if std::env::var_os(INSIDE).is_some() {
         let peer = HttpPeer::start([HttpReply::json(200, "{}")]).await;
-        connect(Own::asking("{}"), &peer).send(&outgoing(plain())).await.expect("it is accepted");
+        connect(CustomProvider::with_body("{}"), &peer).send(&outgoing(plain())).await.expect("it is accepted");
         assert_eq!(peer.seen().len(), 1);
         return;
     }
     let proxy = HttpPeer::start([HttpReply::json(200, "{}")]).await;
     let mut again = tokio::process::Command::new(std::env::current_exe().expect("a program"));
-    again.args(["--exact", "custom::what_is_in_clear_goes_through_no_proxy"]).env(INSIDE, "1");
+    again.args(["--exact", "custom::http_requests_use_no_proxy"]).env(INSIDE, "1");
     for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
         again.env(name, proxy.url());
     }
@@ -158,12 +169,12 @@ async fn what_is_in_clear_goes_through_no_proxy() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_body_is_in_doubt_too() {
+async fn a_request_without_a_body_can_be_in_doubt() {
     let peer = HttpPeer::start([HttpReply::Close]).await;
-    let transport = connect(Own::asking(""), &peer);
-    let failure = transport.send(&outgoing(plain())).await.expect_err("no answer came");
-    assert_eq!((kind(&failure), peer.seen().len()), (HttpErrorKind::NoAnswer, 1), "{failure}");
-    let gone = connect(Own::asking(""), &HttpPeer::start([]).await);
-    let failure = gone.send(&outgoing(plain())).await.expect_err("nobody is there");
+    let transport = connect(CustomProvider::with_body(""), &peer);
+    let failure = transport.send(&outgoing(plain())).await.expect_err("no response arrived");
+    assert_eq!((kind(&failure), peer.seen().len()), (HttpErrorKind::NoResponse, 1), "{failure}");
+    let gone = connect(CustomProvider::with_body(""), &HttpPeer::start([]).await);
+    let failure = gone.send(&outgoing(plain())).await.expect_err("the peer is gone");
     assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between here and a provider, for every provider.
+//! Network faults and foreign responses, for every provider.
 
 use std::io::Read;
 use std::time::Duration;
@@ -9,22 +9,23 @@ use postrider_http::{HttpErrorKind, Provider};
 use postrider_transport::{Attachment, EmailBuilder, Failure, Transport};
 
 use crate::support::{
-    KEY, another, assert_discreet, check_table_for, connect, connect_within, outgoing, patient, plain,
+    KEY, assert_redacted, assert_table_for, connect, connect_with_timeouts, long_timeouts, new_delivery, outgoing,
+    plain,
 };
 use postrider_transport::testkit::{HttpApi, HttpPeer, HttpReply};
 
-/// A provider in these tests: how it is made, and how it accepts one message.
-pub(crate) trait Case: HttpApi + Default {
+/// A provider under test: how to create it, and how it accepts a message.
+pub(crate) trait TestProvider: HttpApi + Default {
     type Provider: Provider;
 
     fn provider() -> Self::Provider;
 
     fn accepted() -> HttpReply;
 
-    /// It takes a whole message, which can hold whatever a mail can.
-    const WHOLE: bool = false;
+    /// Whether the API accepts a MIME message, which can express any mail.
+    const TAKES_MIME: bool = false;
 
-    /// A mail that says little, and that the provider can carry.
+    /// A minimal mail that the provider supports.
     fn mail() -> EmailBuilder {
         plain()
     }
@@ -38,44 +39,44 @@ pub(crate) fn kind(failure: &Failure) -> HttpErrorKind {
     failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError").kind()
 }
 
-/// A proxy's pages, a captive portal, a redirect: none of them condemns a message, none is taken for an acceptance.
-pub(crate) async fn what_is_not_the_providers_own<C: Case>() {
+/// A proxy's page, a captive portal or a redirect is neither an acceptance nor a permanent failure of the message.
+pub(crate) async fn responses_in_other_formats_are_classified_by_status<C: TestProvider>() {
     let page = "<html><body>nginx</body></html>";
-    use HttpErrorKind::{Account, Message, NoAnswer, Rate, Unavailable};
-    // What the status leaves open is a guess.
-    let line = |status, kind| crate::support::Line {
+    use HttpErrorKind::{Account, Message, NoResponse, RateLimit, Unavailable};
+    // These statuses do not tell the cause, so the kind is not sure.
+    let row = |status, kind| crate::support::Row {
         reply: http(status, "text/html", page),
         kind,
         retry_after: None,
         sure: !matches!(status, 301 | 307 | 400 | 404 | 422),
     };
     let mut table = vec![
-        line(301, Account),
-        line(307, Account),
-        line(400, Account),
-        line(401, Account),
-        line(403, Account),
-        line(404, Account),
-        line(407, Account),
-        line(413, Message),
-        line(422, Account),
-        line(429, Rate),
-        line(500, NoAnswer),
-        line(502, NoAnswer),
-        line(503, Unavailable),
-        line(504, NoAnswer),
-        line(520, NoAnswer),
+        row(301, Account),
+        row(307, Account),
+        row(400, Account),
+        row(401, Account),
+        row(403, Account),
+        row(404, Account),
+        row(407, Account),
+        row(413, Message),
+        row(422, Account),
+        row(429, RateLimit),
+        row(500, NoResponse),
+        row(502, NoResponse),
+        row(503, Unavailable),
+        row(504, NoResponse),
+        row(520, NoResponse),
     ];
     let redirect = HttpReply::answer(302, &[("location", "https://elsewhere.example/")], "");
-    table.push(crate::support::Line { reply: redirect, kind: Account, retry_after: None, sure: false });
+    table.push(crate::support::Row { reply: redirect, kind: Account, retry_after: None, sure: false });
     let busy = HttpReply::answer(503, &[("retry-after", "7")], page);
-    table.push(crate::support::Line { reply: busy, kind: Unavailable, retry_after: Some(7), sure: true });
-    check_table_for(C::mail, C::provider, table).await;
+    table.push(crate::support::Row { reply: busy, kind: Unavailable, retry_after: Some(7), sure: true });
+    assert_table_for(C::mail, C::provider, table).await;
 }
 
-/// An acceptance that cannot be read to its end is in doubt, unless the status alone says all.
-pub(crate) async fn a_success_that_cannot_be_read<C: Case>(status_says_all: bool) {
-    let HttpReply::Answer { status, headers, body } = C::accepted() else { panic!("an acceptance is an answer") };
+/// An incomplete or invalid success is in doubt, unless the status is enough.
+pub(crate) async fn an_unreadable_success_is_in_doubt<C: TestProvider>(status_is_enough: bool) {
+    let HttpReply::Answer { status, headers, body } = C::accepted() else { panic!("the acceptance is a reply") };
     let mut fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     fields.push_str("\r\n");
     let cut = &body[..body.len() / 2];
@@ -85,25 +86,25 @@ pub(crate) async fn a_success_that_cannot_be_read<C: Case>(status_says_all: bool
     let of = |body| HttpReply::Answer { status, headers: headers.clone(), body };
     let mut chunked = headers.clone();
     chunked.push(("transfer-encoding".to_owned(), "chunked".to_owned()));
-    // The end never comes.
+    // The body never ends.
     let stalled = HttpReply::Answer { status, headers: chunked, body: Vec::new() };
     let cut_off = HttpReply::Raw([broken.as_bytes(), cut].concat());
     for reply in [cut_off, of(long), of(page), of(cut.to_vec()), stalled] {
         let peer = HttpPeer::start([reply]).await;
-        let mut limits = patient();
-        limits.answer = Duration::from_secs(2);
-        let transport = connect_within(limits, C::provider(), &peer);
+        let mut limits = long_timeouts();
+        limits.response = Duration::from_secs(2);
+        let transport = connect_with_timeouts(limits, C::provider(), &peer);
         match transport.send(&outgoing(C::mail())).await {
-            Ok(_) => assert!(status_says_all),
+            Ok(_) => assert!(status_is_enough),
             Err(failure) => {
-                assert!(!status_says_all, "{failure}");
-                assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{failure}");
-                assert_discreet(&failure);
+                assert!(!status_is_enough, "{failure}");
+                assert_eq!(kind(&failure), HttpErrorKind::NoResponse, "{failure}");
+                assert_redacted(&failure);
             }
         }
-        assert_eq!(peer.seen().len(), 1, "one call is one request");
+        assert_eq!(peer.seen().len(), 1, "one call sends one request");
         peer.then(C::accepted());
-        transport.send(&another(C::mail())).await.expect("the next message goes through");
+        transport.send(&new_delivery(C::mail())).await.expect("the next message is accepted");
     }
 }
 
@@ -119,10 +120,11 @@ fn compressed(coding: &str, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// It asks for no content coding, reads those that gateways use all the same, and never takes what it cannot read for a refusal or for
-/// more than it may hold.
-pub(crate) async fn compressed_answers<C: Case>(status_says_all: bool) {
-    let HttpReply::Answer { status, headers, body } = C::accepted() else { panic!("an acceptance is an answer") };
+/// The client requests no content coding, decodes gzip and deflate, and limits the decoded size.
+///
+/// A coding that it cannot decode leaves the message in doubt.
+pub(crate) async fn compressed_responses_are_decoded<C: TestProvider>(status_is_enough: bool) {
+    let HttpReply::Answer { status, headers, body } = C::accepted() else { panic!("the acceptance is a reply") };
     let answer = |coding: &str, body: Vec<u8>| {
         let mut headers = headers.clone();
         headers.push(("content-encoding".to_owned(), coding.to_owned()));
@@ -142,66 +144,67 @@ pub(crate) async fn compressed_answers<C: Case>(status_says_all: bool) {
     for reply in [answer("gzip", bomb), answer("br", b"\x0b\x02\x80{}\x03".to_vec())] {
         peer.then(reply);
         match transport.send(&outgoing(C::mail())).await {
-            Ok(_) => assert!(status_says_all),
+            Ok(_) => assert!(status_is_enough),
             Err(failure) => {
-                assert!(!status_says_all, "{failure}");
-                assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{failure}");
+                assert!(!status_is_enough, "{failure}");
+                assert_eq!(kind(&failure), HttpErrorKind::NoResponse, "{failure}");
             }
         }
     }
 }
 
-/// The whole request went out, and no answer came. (That one does not come in time is in the suite of all transports.)
-pub(crate) async fn no_answer_is_in_doubt<C: Case>() {
+/// The whole request was sent and no valid response arrived. (The conformance suite tests the timeout.)
+pub(crate) async fn no_response_is_in_doubt<C: TestProvider>() {
     let start = b"HTTP/1.1 20".to_vec();
     for reply in [HttpReply::Close, HttpReply::Raw(start), HttpReply::Raw(b"220 smtp.example ESMTP\r\n".to_vec())] {
         let peer = HttpPeer::start([reply.clone()]).await;
         let transport = connect(C::provider(), &peer);
-        let failure = transport.send(&outgoing(C::mail())).await.expect_err("no answer came");
-        assert_eq!(kind(&failure), HttpErrorKind::NoAnswer, "{reply:?}: {failure}");
-        assert_discreet(&failure);
-        assert_eq!(peer.seen().len(), 1, "one call is one request, whatever becomes of it");
+        let failure = transport.send(&outgoing(C::mail())).await.expect_err("no response arrived");
+        assert_eq!(kind(&failure), HttpErrorKind::NoResponse, "{reply:?}: {failure}");
+        assert_redacted(&failure);
+        assert_eq!(peer.seen().len(), 1, "one call sends one request");
         peer.then(C::accepted());
-        transport.send(&another(C::mail())).await.expect("the next message goes through");
+        transport.send(&new_delivery(C::mail())).await.expect("the next message is accepted");
         assert_eq!(peer.seen().len(), 2);
     }
 }
 
-/// Nobody can have accepted what was not written.
-pub(crate) async fn what_was_not_written_is_not_in_doubt<C: Case>() {
+/// A request that was not written whole cannot have been accepted.
+pub(crate) async fn a_request_that_was_not_written_is_not_in_doubt<C: TestProvider>() {
     let peer = HttpPeer::start([]).await;
     let transport = connect(C::provider(), &peer);
     let gone = {
         let peer = HttpPeer::start([]).await;
         connect(C::provider(), &peer)
     };
-    let failure = gone.send(&outgoing(C::mail())).await.expect_err("nobody is there");
-    assert!(failure.to_string().starts_with("cannot connect: "), "an operator wants to know why: {failure}");
+    let failure = gone.send(&outgoing(C::mail())).await.expect_err("the peer is gone");
+    assert!(failure.to_string().starts_with("cannot connect: "), "the text must have the reason: {failure}");
     assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{failure}");
-    assert_discreet(&failure);
+    assert_redacted(&failure);
 
-    // More than the sockets hold, so that the fault comes before the end is written.
+    // This exceeds the socket buffers, so the fault occurs before the whole request is written.
     let large = vec![b'x'; 5 * 1024 * 1024];
     let large = Attachment::new("large.txt", "text/plain", large).expect("an attachment");
     for reply in [HttpReply::ResetUnread, HttpReply::ResetAfter(64 * 1024), HttpReply::HangUnread] {
-        let mut limits = patient();
+        let mut limits = long_timeouts();
         if matches!(reply, HttpReply::HangUnread) {
-            // What will never be read may be given up soon.
+            // The peer never reads, so the timeout may be short.
             limits.request = Duration::from_millis(300);
         }
-        let transport = connect_within(limits, C::provider(), &peer);
+        let transport = connect_with_timeouts(limits, C::provider(), &peer);
         peer.then(reply.clone());
-        let failure = transport.send(&outgoing(C::mail().attach(large.clone()))).await.expect_err("it was not read");
+        let failure =
+            transport.send(&outgoing(C::mail().attach(large.clone()))).await.expect_err("the request was not read");
         assert_eq!(kind(&failure), HttpErrorKind::Unavailable, "{reply:?}: {failure}");
-        assert_discreet(&failure);
+        assert_redacted(&failure);
         assert!(peer.seen().is_empty(), "{reply:?}");
     }
     peer.then(C::accepted());
-    transport.send(&another(C::mail())).await.expect("the next message goes through");
+    transport.send(&new_delivery(C::mail())).await.expect("the next message is accepted");
 }
 
-/// A dropped call leaves nothing that is taken for another's answer.
-pub(crate) async fn a_dropped_call_leaves_no_trace<C: Case>() {
+/// After a dropped call, the next message gets its own response.
+pub(crate) async fn a_dropped_call_does_not_affect_the_next<C: TestProvider>() {
     let peer = HttpPeer::start([HttpReply::Hang]).await;
     let transport = connect(C::provider(), &peer);
     for millis in [0, 1, 5, 20, 100] {
@@ -211,12 +214,12 @@ pub(crate) async fn a_dropped_call_leaves_no_trace<C: Case>() {
     }
     let calls = peer.seen().len();
     peer.then(C::accepted());
-    transport.send(&another(C::mail())).await.expect("the next message goes through");
-    assert!(peer.seen().len() > calls, "it was asked for anew");
+    transport.send(&new_delivery(C::mail())).await.expect("the next message is accepted");
+    assert!(peer.seen().len() > calls, "the message is sent again");
 }
 
-/// The same delivery is the same request, octet for octet, and shows its key to the provider only.
-pub(crate) async fn requests_are_repeatable_and_discreet<C: Case>() {
+/// Two attempts of a delivery have equal requests, octet for octet. `Debug` shows no key.
+pub(crate) async fn attempts_have_equal_requests_and_debug_hides_the_key<C: TestProvider>() {
     let peer = HttpPeer::start([C::accepted()]).await;
     let transport = connect(C::provider(), &peer);
     for attempt in 1..=2 {
@@ -230,42 +233,42 @@ pub(crate) async fn requests_are_repeatable_and_discreet<C: Case>() {
     assert!(!debug.contains(KEY), "{debug}");
 }
 
-/// Stamps the tests on a provider.
+/// Defines the tests for a provider.
 macro_rules! fault_tests {
-    ($case:ty, status_says_all: $status:expr) => {
+    ($case:ty, status_is_enough: $status:expr) => {
         #[tokio::test]
-        async fn what_is_not_the_providers_own() {
-            crate::faults::what_is_not_the_providers_own::<$case>().await;
+        async fn responses_in_other_formats_are_classified_by_status() {
+            crate::faults::responses_in_other_formats_are_classified_by_status::<$case>().await;
         }
 
         #[tokio::test]
-        async fn a_success_that_cannot_be_read() {
-            crate::faults::a_success_that_cannot_be_read::<$case>($status).await;
+        async fn an_unreadable_success_is_in_doubt() {
+            crate::faults::an_unreadable_success_is_in_doubt::<$case>($status).await;
         }
 
         #[tokio::test]
-        async fn compressed_answers() {
-            crate::faults::compressed_answers::<$case>($status).await;
+        async fn compressed_responses_are_decoded() {
+            crate::faults::compressed_responses_are_decoded::<$case>($status).await;
         }
 
         #[tokio::test]
-        async fn no_answer_is_in_doubt() {
-            crate::faults::no_answer_is_in_doubt::<$case>().await;
+        async fn no_response_is_in_doubt() {
+            crate::faults::no_response_is_in_doubt::<$case>().await;
         }
 
         #[tokio::test]
-        async fn what_was_not_written_is_not_in_doubt() {
-            crate::faults::what_was_not_written_is_not_in_doubt::<$case>().await;
+        async fn a_request_that_was_not_written_is_not_in_doubt() {
+            crate::faults::a_request_that_was_not_written_is_not_in_doubt::<$case>().await;
         }
 
         #[tokio::test]
-        async fn a_dropped_call_leaves_no_trace() {
-            crate::faults::a_dropped_call_leaves_no_trace::<$case>().await;
+        async fn a_dropped_call_does_not_affect_the_next() {
+            crate::faults::a_dropped_call_does_not_affect_the_next::<$case>().await;
         }
 
         #[tokio::test]
-        async fn requests_are_repeatable_and_discreet() {
-            crate::faults::requests_are_repeatable_and_discreet::<$case>().await;
+        async fn attempts_have_equal_requests_and_debug_hides_the_key() {
+            crate::faults::attempts_have_equal_requests_and_debug_hides_the_key::<$case>().await;
         }
     };
 }

@@ -1,4 +1,4 @@
-//! MailerSend. Answers are those of its manual, unless a line says otherwise:
+//! MailerSend. Responses follow the manual, unless a comment names another source:
 //! <https://developers.mailersend.com/api/v1/email.html> and <https://developers.mailersend.com/general.html>.
 
 use postrider_http::{Http, HttpConfigError, HttpError, HttpErrorKind, MailerSend};
@@ -7,16 +7,18 @@ use postrider_transport::{
 };
 use serde_json::json;
 
-use crate::alike::alike_tests;
-use crate::conformance::{conformance_tests, echo, message, refusal, status};
-use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, guess, line, outgoing, plain, rich};
+use crate::conformance::{conformance_tests, leaky_text, message, refusal, status};
+use crate::faults::{TestProvider, fault_tests};
+use crate::mails::mail_tests;
+use crate::support::{
+    KEY, Row, assert_redacted, assert_table, connect, outgoing, plain, rich, row, send_one, unsure_row,
+};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-struct Mailersend;
+struct MailerSendCase;
 
-impl Case for Mailersend {
+impl TestProvider for MailerSendCase {
     type Provider = MailerSend;
 
     fn provider() -> MailerSend {
@@ -28,7 +30,7 @@ impl Case for Mailersend {
     }
 }
 
-impl HttpApi for Mailersend {
+impl HttpApi for MailerSendCase {
     fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
         vec![message(&request.json(), ["to", "cc", "bcc"])]
     }
@@ -39,16 +41,16 @@ impl HttpApi for Mailersend {
 
     fn refuse(&self, answer: Answer) -> HttpReply {
         let status = if answer == Answer::RefuseMessage { 422 } else { status(answer) };
-        refusal(status, json!({ "message": echo() }).to_string(), answer, "retry-after")
+        refusal(status, json!({ "message": leaky_text() }).to_string(), answer, "retry-after")
     }
 }
 
-fault_tests!(Mailersend, status_says_all: true);
-alike_tests!(Mailersend);
-conformance_tests!(Mailersend);
+fault_tests!(MailerSendCase, status_is_enough: true);
+mail_tests!(MailerSendCase);
+conformance_tests!(MailerSendCase);
 
-/// All that the API has a word for.
-fn expressible() -> EmailBuilder {
+/// A mail with all parts that the API supports.
+fn full_email() -> EmailBuilder {
     plain()
         .to("Bob <bob@example.org>")
         .cc("Carol <carol@example.org>")
@@ -63,10 +65,10 @@ fn expressible() -> EmailBuilder {
 }
 
 #[tokio::test]
-async fn the_whole_mail_is_in_the_request() {
-    let peer = HttpPeer::start([Mailersend::accepted()]).await;
-    let mail = outgoing(expressible().tag("second"));
-    let receipt = connect(Mailersend::provider(), &peer).send(&mail).await.expect("it is accepted");
+async fn the_request_contains_the_whole_mail() {
+    let peer = HttpPeer::start([MailerSendCase::accepted()]).await;
+    let mail = outgoing(full_email().tag("second"));
+    let receipt = connect(MailerSendCase::provider(), &peer).send(&mail).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("5e42957d51f1d94a1070a733"));
     assert_eq!(receipt.refused, []);
     let seen = &peer.seen()[0];
@@ -94,10 +96,10 @@ async fn the_whole_mail_is_in_the_request() {
 }
 
 #[tokio::test]
-async fn only_the_recipients_of_the_attempt_are_named() {
-    let peer = HttpPeer::start([Mailersend::accepted()]).await;
-    let mail = outgoing(expressible()).with_recipients(vec![Recipient::new("carol@example.org")]);
-    connect(Mailersend::provider(), &peer).send(&mail).await.expect("it is accepted");
+async fn the_request_has_only_the_recipients_of_the_attempt() {
+    let peer = HttpPeer::start([MailerSendCase::accepted()]).await;
+    let mail = outgoing(full_email()).with_recipients(vec![Recipient::new("carol@example.org")]);
+    connect(MailerSendCase::provider(), &peer).send(&mail).await.expect("it is accepted");
     let seen = peer.seen()[0].json();
     assert_eq!(seen["to"], json!([{"email": "carol@example.org", "name": "Carol"}]));
     assert_eq!((seen.get("cc"), seen.get("bcc")), (None, None));
@@ -114,58 +116,61 @@ fn warning(kind: &str, addresses: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn who_is_suppressed_is_refused_and_the_others_are_accepted() {
-    // An address in another case is the same; one that was not asked for is nobody's.
+async fn suppressed_recipients_are_refused_and_the_others_accepted() {
+    // Addresses are compared without case. An address outside the attempt is ignored.
     let body = warning("SOME_SUPPRESSED", &["Bob@Example.org", "stranger@example.net"]);
     let reply = HttpReply::answer(202, &[("content-type", "application/json"), ("x-message-id", "5e42")], &body);
-    let receipt = ask(Mailersend::provider(), expressible(), reply).await.expect("it is accepted");
+    let receipt = send_one(MailerSendCase::provider(), full_email(), reply).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("5e42"));
     assert_eq!(receipt.refused, [Refusal::new("bob@example.org", Class::Permanent, "suppressed: hard_bounced")]);
     assert_eq!(receipt.reply.as_deref(), Some(body.as_str()));
 }
 
 #[tokio::test]
-async fn nobody_got_it_when_all_are_suppressed() {
+async fn a_mail_with_only_suppressed_recipients_is_refused() {
     for headers in [vec![], vec![("x-message-id", "5e42")]] {
         let reply = HttpReply::answer(202, &headers, warning("ALL_SUPPRESSED", &["ada@example.org"]));
-        let failure = ask(Mailersend::provider(), plain(), reply).await.expect_err("nobody got it");
+        let failure = send_one(MailerSendCase::provider(), plain(), reply).await.expect_err("no recipient is accepted");
         let error = failure.downcast_ref::<HttpError>().expect("it is an HttpError");
         assert_eq!((error.kind(), error.code()), (HttpErrorKind::Recipient, Some("ALL_SUPPRESSED")));
         assert_eq!(failure.refused(), [Refusal::new("ada@example.org", Class::Permanent, "suppressed: hard_bounced")]);
-        assert_discreet(&failure);
+        assert_redacted(&failure);
     }
 }
 
 #[tokio::test]
-async fn a_warning_that_cannot_be_read_is_on_record() {
+async fn an_unreadable_warning_is_recorded() {
     let body = warning("SOME_SUPPRESSED", &["ada@example.org"]);
     for said in [&body[..body.len() / 2], "<html>"] {
         let reply = HttpReply::answer(202, &[("x-message-id", "5e42")], said);
-        let receipt = ask(Mailersend::provider(), plain(), reply).await.expect("it is accepted");
+        let receipt = send_one(MailerSendCase::provider(), plain(), reply).await.expect("it is accepted");
         assert_eq!((receipt.provider_id.as_deref(), receipt.refused.len()), (Some("5e42"), 0));
         let reply = receipt.reply.expect("a note");
-        assert!(reply.contains("who is suppressed is not known"), "{reply}");
+        assert!(reply.contains("suppressed recipients are unknown"), "{reply}");
     }
     let reply = HttpReply::answer(202, &[("x-message-id", "5e42")], "");
-    let receipt = ask(Mailersend::provider(), plain(), reply).await.expect("it is accepted");
-    assert_eq!(receipt.reply, None, "there is nothing to warn of");
+    let receipt = send_one(MailerSendCase::provider(), plain(), reply).await.expect("it is accepted");
+    assert_eq!(receipt.reply, None, "the response has no warnings");
 }
 
 #[tokio::test]
-async fn a_success_without_an_id_is_in_doubt_where_it_is_not_its_own() {
+async fn a_success_without_id_is_in_doubt_unless_the_body_is_valid() {
     for body in ["", "{}", r#"{"warnings":null}"#, r#"{"warnings":[]}"#, &warning("SOME_SUPPRESSED", &[])] {
-        let receipt = ask(Mailersend::provider(), plain(), HttpReply::json(202, body)).await.expect("it is accepted");
+        let receipt =
+            send_one(MailerSendCase::provider(), plain(), HttpReply::json(202, body)).await.expect("it is accepted");
         assert_eq!((receipt.provider_id, receipt.refused.len()), (None, 0), "{body}");
     }
     for body in ["<html>Welcome to the lounge</html>", "[]", "\"accepted\""] {
-        let failure = ask(Mailersend::provider(), plain(), HttpReply::json(202, body)).await.expect_err("not its own");
+        let failure = send_one(MailerSendCase::provider(), plain(), HttpReply::json(202, body))
+            .await
+            .expect_err("the body is not the provider's");
         assert!(failure.in_doubt(), "{body}: {failure}");
     }
 }
 
 #[tokio::test]
-async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Sender, Unavailable};
+async fn responses_are_classified_by_the_table() {
+    use HttpErrorKind::{Account, Message, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let said = |text: &str| json!({ "message": text }).to_string();
     let invalid = |field: &str, text: &str| {
         json!({"message": "The given data was invalid.", "errors": {field: [text]}}).to_string()
@@ -180,56 +185,56 @@ async fn answers() {
     let limited =
         |headers: &[(&str, &str)], text: &str| HttpReply::answer(429, &[headers, &[date][..]].concat(), said(text));
     let table = vec![
-        guess(400, &said("There was an error when processing your request."), Message),
-        line(401, &said("Unauthenticated."), Account),
-        line(403, &said("Your account is suspended, you can't do any more requests. #MS40304"), Account),
-        line(404, &said("Not Found"), Account),
-        line(405, &said("Method Not Allowed"), Account),
-        line(408, &said("Request Timeout"), Unavailable),
-        line(421, "maintenance", Unavailable),
-        line(422, &invalid("from.email", "The domain must be verified in your account. #MS42207"), Sender),
-        line(422, &invalid("headers", "This feature requires a Hobby plan or higher. #MS42216"), Account),
-        line(422, &invalid("to", "You have reached the trial domain unique recipients limit. #MS42225"), Account),
-        line(422, &said("Your account reached its email quota limit. #MS42204"), Quota),
-        line(
+        unsure_row(400, &said("There was an error when processing your request."), Message),
+        row(401, &said("Unauthenticated."), Account),
+        row(403, &said("Your account is suspended, you can't do any more requests. #MS40304"), Account),
+        row(404, &said("Not Found"), Account),
+        row(405, &said("Method Not Allowed"), Account),
+        row(408, &said("Request Timeout"), Unavailable),
+        row(421, "maintenance", Unavailable),
+        row(422, &invalid("from.email", "The domain must be verified in your account. #MS42207"), Sender),
+        row(422, &invalid("headers", "This feature requires a Hobby plan or higher. #MS42216"), Account),
+        row(422, &invalid("to", "You have reached the trial domain unique recipients limit. #MS42225"), Account),
+        row(422, &said("Your account reached its email quota limit. #MS42204"), Quota),
+        row(
             422,
             &said("Mail #1 of #2: your account reached its email quota limit. #MS42204 (and 1 more error)"),
             Quota,
         ),
-        line(422, &said("Your trial domain reached its email quota limit. #MS42222"), Quota),
-        line(422, &invalid("from", "Your trial domain reached its email quota limit. #MS42222"), Quota),
-        line(422, &invalid("to.0.email", "The to.0.email must be a valid email address. #MS42208"), Recipient),
-        line(422, &invalid("from.email", "The from.email must be a valid email address. #MS42208"), Sender),
-        line(422, &invalid("cc", "The cc recipient limit is exceeded. #MS42205"), Message),
-        line(422, &invalid("attachments.0", "This file type is not supported. #MS42210"), Message),
-        guess(422, &said("The given data was invalid: ada@example.org"), Message),
-        guess(422, &said("Nobody knows. #MS42299"), Message),
-        guess(422, &invalid("subject", "no such rule, ada@example.org"), Message),
-        line(422, &both.to_string(), Sender),
-        Line { reply: limited(&[], daily), kind: Quota, retry_after: Some(3600), sure: true },
-        Line {
+        row(422, &said("Your trial domain reached its email quota limit. #MS42222"), Quota),
+        row(422, &invalid("from", "Your trial domain reached its email quota limit. #MS42222"), Quota),
+        row(422, &invalid("to.0.email", "The to.0.email must be a valid email address. #MS42208"), Recipient),
+        row(422, &invalid("from.email", "The from.email must be a valid email address. #MS42208"), Sender),
+        row(422, &invalid("cc", "The cc recipient limit is exceeded. #MS42205"), Message),
+        row(422, &invalid("attachments.0", "This file type is not supported. #MS42210"), Message),
+        unsure_row(422, &said("The given data was invalid: ada@example.org"), Message),
+        unsure_row(422, &said("Nobody knows. #MS42299"), Message),
+        unsure_row(422, &invalid("subject", "no such rule, ada@example.org"), Message),
+        row(422, &both.to_string(), Sender),
+        Row { reply: limited(&[], daily), kind: Quota, retry_after: Some(3600), sure: true },
+        Row {
             reply: limited(&[("x-apiquota-remaining", "0")], "no"),
             kind: Quota,
             retry_after: Some(3600),
             sure: true,
         },
-        Line {
+        Row {
             reply: HttpReply::answer(500, &[("x-apiquota-remaining", "0")], said("Server Error")),
-            kind: Busy,
+            kind: ServerError,
             retry_after: None,
             sure: true,
         },
-        Line { reply: limited(&[("retry-after", "17")], rate), kind: Rate, retry_after: Some(17), sure: true },
-        line(500, &said("Server Error"), Busy),
-        line(503, &said("Service Unavailable"), Unavailable),
+        Row { reply: limited(&[("retry-after", "17")], rate), kind: RateLimit, retry_after: Some(17), sure: true },
+        row(500, &said("Server Error"), ServerError),
+        row(503, &said("Service Unavailable"), Unavailable),
     ];
-    check_table(Mailersend::provider, table).await;
+    assert_table(MailerSendCase::provider, table).await;
 }
 
 #[tokio::test]
-async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = HttpPeer::start([Mailersend::accepted()]).await;
-    let transport = connect(Mailersend::provider(), &peer);
+async fn unsupported_mail_is_refused_and_not_sent() {
+    let peer = HttpPeer::start([MailerSendCase::accepted()]).await;
+    let transport = connect(MailerSendCase::provider(), &peer);
     let tags = (0..6).fold(plain(), |email, number| email.tag(number.to_string()));
     let address = |number: u32| format!("n{number}@example.org");
     let list = |list: ListUnsubscribe| plain().list_unsubscribe(list);
@@ -256,17 +261,17 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         (0..11).fold(plain(), |email, number| email.cc(address(number).as_str())),
         (0..11).fold(plain(), |email, number| email.bcc(address(number).as_str())),
     ] {
-        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("the mail is refused");
         assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
-        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        let sent = transport.send(&outgoing(email)).await.expect_err("the mail is refused");
         assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
     }
     assert_eq!(peer.seen().len(), 0);
 }
 
 #[tokio::test]
-async fn reads_its_url() {
-    let peer = HttpPeer::start([Mailersend::accepted()]).await;
+async fn from_url_reads_all_settings() {
+    let peer = HttpPeer::start([MailerSendCase::accepted()]).await;
     let transport = Http::<MailerSend>::from_url(&format!("mailersend://{KEY}@{}", peer.host())).expect("a URL");
     transport.send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].header("authorization"), Some(format!("Bearer {KEY}").as_str()));

@@ -1,5 +1,5 @@
-//! Mailgun. Answers are those of its manual
-//! (<https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses>), with the words that its users report:
+//! Mailgun. Responses follow the manual
+//! (<https://documentation.mailgun.com/docs/mailgun/quickstart-guide/responses>), with texts that users report:
 //! <https://github.com/mailgun/mailgun-java/issues/50>, <https://github.com/mailgun/mailgun-js-boland/issues/199>,
 //! <https://github.com/mailgun/wordpress-plugin/issues/68>.
 
@@ -8,19 +8,19 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, Mailgun};
 use postrider_transport::{Attachment, Email, Recipient, Transport, Unsupported};
 use serde_json::json;
 
-use crate::alike::alike_tests;
-use crate::conformance::{conformance_tests, echo, status};
-use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, check_table, connect, guess, line, outgoing, plain, rich};
+use crate::conformance::{conformance_tests, leaky_text, status};
+use crate::faults::{TestProvider, fault_tests};
+use crate::mails::mail_tests;
+use crate::support::{KEY, Row, assert_table, connect, outgoing, plain, rich, row, unsure_row};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
 pub(crate) struct MailgunCase;
 
-impl Case for MailgunCase {
+impl TestProvider for MailgunCase {
     type Provider = Mailgun;
 
-    const WHOLE: bool = true;
+    const TAKES_MIME: bool = true;
 
     fn provider() -> Mailgun {
         Mailgun::new(KEY, "mg.example.com").expect("a key and a domain")
@@ -44,19 +44,19 @@ impl HttpApi for MailgunCase {
 
     fn refuse(&self, answer: Answer) -> HttpReply {
         let said = match answer {
-            Answer::RateLimit(wait) => format!("{}, try again after {} seconds", echo(), wait.as_secs()),
-            _ => echo(),
+            Answer::RateLimit(wait) => format!("{}, try again after {} seconds", leaky_text(), wait.as_secs()),
+            _ => leaky_text(),
         };
         HttpReply::json(status(answer), json!({ "message": said }))
     }
 }
 
-fault_tests!(MailgunCase, status_says_all: false);
-alike_tests!(MailgunCase);
+fault_tests!(MailgunCase, status_is_enough: false);
+mail_tests!(MailgunCase);
 conformance_tests!(MailgunCase);
 
 #[tokio::test]
-async fn the_whole_mail_is_in_the_request() {
+async fn the_request_contains_the_whole_mail() {
     let peer = HttpPeer::start([MailgunCase::accepted()]).await;
     let mail = outgoing(rich().reply_to("more@example.com").sender("office@example.com").header("X-Order", "43"));
     let transport = connect(MailgunCase::provider().test_mode(), &peer);
@@ -82,8 +82,8 @@ async fn the_whole_mail_is_in_the_request() {
     assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 
     let text = String::from_utf8(message.clone()).expect("the message is text");
-    assert!(!text.contains("dave@"), "bcc shows");
-    assert!(!text.contains("X-Tag") && !text.contains("X-Metadata"), "tags and metadata have fields of their own");
+    assert!(!text.contains("dave@"), "a bcc recipient is visible");
+    assert!(!text.contains("X-Tag") && !text.contains("X-Metadata"), "tags and metadata have separate fields");
     let parsed = MessageParser::default().parse(&message).expect("a message");
     assert_eq!(format!("<{}>", parsed.message_id().unwrap()), mail.message_id());
     assert_eq!(parsed.to().unwrap().iter().count(), 2);
@@ -102,7 +102,7 @@ async fn the_whole_mail_is_in_the_request() {
 }
 
 #[tokio::test]
-async fn only_the_recipients_of_the_attempt_get_it() {
+async fn the_request_has_only_the_recipients_of_the_attempt() {
     let peer = HttpPeer::start([MailgunCase::accepted()]).await;
     let transport = connect(MailgunCase::provider(), &peer);
     let left = vec![Recipient::new("carol@example.org"), Recipient::new("dave@example.org")];
@@ -110,80 +110,77 @@ async fn only_the_recipients_of_the_attempt_get_it() {
     let parts = peer.seen()[0].form();
     let to: Vec<_> = parts.iter().filter(|(name, ..)| name == "to").map(|(.., value)| value.as_slice()).collect();
     assert_eq!(to, [b"carol@example.org".as_slice(), b"dave@example.org"]);
-    let nobody = transport.send(&outgoing(rich()).with_recipients(Vec::new())).await.expect_err("for nobody");
+    let nobody =
+        transport.send(&outgoing(rich()).with_recipients(Vec::new())).await.expect_err("the attempt has no recipients");
     assert!(nobody.downcast_ref::<Unsupported>().is_some(), "{nobody}");
     assert_eq!(peer.seen().len(), 1);
 }
 
 #[tokio::test]
-async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Sender, Unavailable};
+async fn responses_are_classified_by_the_table() {
+    use HttpErrorKind::{Account, Message, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let said = |text: &str| format!(r#"{{"message":"{text}"}}"#);
     let until = said(
         "Domain mg.example.com is not allowed to send: recipient limit exceeded, try again after Mon, 25 Aug 2025 07:00:31 UTC",
     );
     let date = [("date", "Mon, 25 Aug 2025 07:00:01 GMT")];
     let table = vec![
-        line(400, &said("'to' parameter is not a valid address. please check documentation"), Recipient),
-        line(400, &said("'from' parameter is not a valid address. please check documentation"), Sender),
-        guess(400, &said("message: malformed header of ada@example.org"), Message),
-        line(400, &said("subject parameter is missing"), Message),
-        line(
+        row(400, &said("'to' parameter is not a valid address. please check documentation"), Recipient),
+        row(400, &said("'from' parameter is not a valid address. please check documentation"), Sender),
+        unsure_row(400, &said("message: malformed header of ada@example.org"), Message),
+        row(400, &said("subject parameter is missing"), Message),
+        row(
             403,
             &said("Domain sandbox1.mailgun.org is not allowed to send: Sandbox subdomains are for test purposes only."),
             Sender,
         ),
-        line(
-            400,
-            &said("Domain mg.example.com is not allowed to send: Please activate your Mailgun account."),
-            Account,
-        ),
-        line(
+        row(400, &said("Domain mg.example.com is not allowed to send: Please activate your Mailgun account."), Account),
+        row(
             400,
             &said(
                 "Free accounts are for test purposes only. Please upgrade or add the address to authorized recipients.",
             ),
             Account,
         ),
-        Line {
+        Row {
             reply: HttpReply::answer(401, &[("content-type", "text/plain")], "Forbidden"),
             kind: Account,
             retry_after: None,
             sure: true,
         },
-        line(401, &said("Invalid private key"), Account),
-        line(402, &said("Payment required"), Account),
-        line(403, &said("Domain mg.example.com is not allowed to send: account disabled"), Account),
-        line(404, &said("Domain not found: mg.example.com"), Sender),
-        line(404, &said("not found"), Account),
-        guess(409, &said("no, ada@example.org"), Message),
-        line(413, &said("Message is too large"), Message),
-        Line { reply: HttpReply::answer(420, &date, &until), kind: Quota, retry_after: Some(30), sure: true },
-        Line { reply: HttpReply::answer(403, &date, &until), kind: Quota, retry_after: Some(30), sure: true },
-        line(420, &said("recipient limit exceeded"), Quota),
-        Line {
+        row(401, &said("Invalid private key"), Account),
+        row(402, &said("Payment required"), Account),
+        row(403, &said("Domain mg.example.com is not allowed to send: account disabled"), Account),
+        row(404, &said("Domain not found: mg.example.com"), Sender),
+        row(404, &said("not found"), Account),
+        unsure_row(409, &said("no, ada@example.org"), Message),
+        row(413, &said("Message is too large"), Message),
+        Row { reply: HttpReply::answer(420, &date, &until), kind: Quota, retry_after: Some(30), sure: true },
+        Row { reply: HttpReply::answer(403, &date, &until), kind: Quota, retry_after: Some(30), sure: true },
+        row(420, &said("recipient limit exceeded"), Quota),
+        Row {
             reply: HttpReply::json(429, said("Too many requests. Try again after 120 seconds.")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(120),
             sure: true,
         },
-        Line {
+        Row {
             reply: HttpReply::answer(429, &[("retry-after", "9")], said("Too many requests")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(9),
             sure: true,
         },
-        line(429, &said("try again after 0 seconds"), Rate),
-        line(429, &said("try again after a while"), Rate),
-        line(429, &said("try again after \u{e9}"), Rate),
-        line(500, &said("Internal Server Error"), Busy),
-        line(503, &said("Service unavailable"), Unavailable),
+        row(429, &said("try again after 0 seconds"), RateLimit),
+        row(429, &said("try again after a while"), RateLimit),
+        row(429, &said("try again after \u{e9}"), RateLimit),
+        row(500, &said("Internal Server Error"), ServerError),
+        row(503, &said("Service unavailable"), Unavailable),
     ];
-    check_table(MailgunCase::provider, table).await;
+    assert_table(MailgunCase::provider, table).await;
 }
 
 #[tokio::test]
-async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+async fn unsupported_mail_is_refused_and_not_sent() {
     let peer = HttpPeer::start([MailgunCase::accepted()]).await;
     let transport = connect(MailgunCase::provider(), &peer);
     let crowd = (0..1000).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
@@ -202,18 +199,18 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         crowd,
         plain().attach(large).size_limit(usize::MAX),
     ] {
-        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("the mail is refused");
         assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
-        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        let sent = transport.send(&outgoing(email)).await.expect_err("the mail is refused");
         assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
     }
     assert_eq!(peer.seen().len(), 0);
     let hidden = Email::builder().from("a@example.com").bcc("b@example.com").bcc("c@example.com").text("x");
-    transport.send(&outgoing(hidden)).await.expect("a mail for hidden recipients only goes out");
+    transport.send(&outgoing(hidden)).await.expect("a mail with only bcc recipients is accepted");
 }
 
 #[tokio::test]
-async fn reads_its_url() {
+async fn from_url_reads_all_settings() {
     let peer = HttpPeer::start([MailgunCase::accepted()]).await;
     let url = format!("mailgun://{KEY}@{}?domain=mg.example.com&testmode=true", peer.host());
     let transport = Http::<Mailgun>::from_url(&url).expect("a URL");

@@ -1,4 +1,4 @@
-//! Mailjet. Answers are those of its guide, unless a line says otherwise:
+//! Mailjet. Responses follow the guide, unless a comment names another source:
 //! <https://dev.mailjet.com/email/guides/send-api-v31/> and, for the form of errors outside the Send API,
 //! <https://dev.mailjet.com/docs/email-api/email_api_overview/status_codes>.
 
@@ -6,17 +6,19 @@ use postrider_http::{BatchLimits, Http, HttpConfigError, HttpError, HttpErrorKin
 use postrider_transport::{Attachment, Email, Failure, Outgoing, Receipt, Recipient, Transport, Unsupported};
 use serde_json::{Value, json};
 
-use crate::alike::alike_tests;
-use crate::conformance::{conformance_tests, echo, message, refusal, status};
-use crate::faults::{Case, fault_tests};
-use crate::limits::assert_third_is_alone;
-use crate::support::{KEY, another, assert_discreet, check_table, connect, guess, line, outgoing, plain, rich};
+use crate::conformance::{conformance_tests, leaky_text, message, refusal, status};
+use crate::faults::{TestProvider, fault_tests};
+use crate::limits::assert_size_limit_splits_batch;
+use crate::mails::mail_tests;
+use crate::support::{
+    KEY, assert_redacted, assert_table, connect, new_delivery, outgoing, plain, rich, row, unsure_row,
+};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-pub(crate) struct Case31;
+pub(crate) struct MailjetCase;
 
-impl Case for Case31 {
+impl TestProvider for MailjetCase {
     type Provider = Mailjet;
 
     fn provider() -> Mailjet {
@@ -28,7 +30,7 @@ impl Case for Case31 {
     }
 }
 
-impl HttpApi for Case31 {
+impl HttpApi for MailjetCase {
     fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
         let sent = request.json();
         let messages = sent["Messages"].as_array().expect("messages");
@@ -43,8 +45,8 @@ impl HttpApi for Case31 {
         if answer == Answer::RefuseMessage {
             return self.batch(&[None]);
         }
-        let body = json!({"ErrorIdentifier": "1", "StatusCode": status(answer), "ErrorMessage": echo()});
-        // RFC 6585 section 4; its guide says no more than that one should wait.
+        let body = json!({"ErrorIdentifier": "1", "StatusCode": status(answer), "ErrorMessage": leaky_text()});
+        // RFC 6585 section 4; the guide names no header.
         refusal(status(answer), body.to_string(), answer, "retry-after")
     }
 
@@ -52,7 +54,7 @@ impl HttpApi for Case31 {
         let messages = outcomes.iter().map(|outcome| match outcome {
             Some(id) => success("", id.parse().expect("a number")),
             None => failed(&[json!({
-                "ErrorCode": "mj-0006", "StatusCode": 400, "ErrorMessage": echo(), "ErrorRelatedTo": ["Subject"]
+                "ErrorCode": "mj-0006", "StatusCode": 400, "ErrorMessage": leaky_text(), "ErrorRelatedTo": ["Subject"]
             })]),
         });
         let status = if outcomes.iter().any(Option::is_none) { 400 } else { 200 };
@@ -60,9 +62,9 @@ impl HttpApi for Case31 {
     }
 }
 
-fault_tests!(Case31, status_says_all: false);
-alike_tests!(Case31);
-conformance_tests!(Case31);
+fault_tests!(MailjetCase, status_is_enough: false);
+mail_tests!(MailjetCase);
+conformance_tests!(MailjetCase);
 
 fn success(custom_id: &str, message_id: u64) -> Value {
     json!({
@@ -91,9 +93,9 @@ fn answer(messages: &[Value]) -> String {
 }
 
 #[tokio::test]
-async fn the_whole_mail_is_in_the_request() {
+async fn the_request_contains_the_whole_mail() {
     let peer = HttpPeer::start([HttpReply::json(200, answer(&[success("", 1_234_567_890_987_654_321)]))]).await;
-    let receipt = connect(Case31::provider(), &peer).send(&outgoing(rich())).await.expect("it is accepted");
+    let receipt = connect(MailjetCase::provider(), &peer).send(&outgoing(rich())).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("1234567890987654321"));
     let seen = &peer.seen()[0];
     assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v3.1/send"));
@@ -126,77 +128,73 @@ async fn the_whole_mail_is_in_the_request() {
 }
 
 #[tokio::test]
-async fn only_the_recipients_of_the_attempt_are_named() {
-    let peer = HttpPeer::start([Case31::accepted()]).await;
+async fn the_request_has_only_the_recipients_of_the_attempt() {
+    let peer = HttpPeer::start([MailjetCase::accepted()]).await;
     let mail = outgoing(rich()).with_recipients(vec![Recipient::new("dave@example.org")]);
-    connect(Case31::provider(), &peer).send(&mail).await.expect("it is accepted");
+    connect(MailjetCase::provider(), &peer).send(&mail).await.expect("it is accepted");
     let seen = &peer.seen()[0].json()["Messages"][0];
     assert_eq!(seen["To"], json!([{"Email": "dave@example.org"}]));
     assert_eq!((seen.get("Cc"), seen.get("Bcc")), (None, None));
 }
 
 #[tokio::test]
-async fn the_sandbox_gives_no_id() {
+async fn a_sandbox_response_has_no_id() {
     let peer = HttpPeer::start([HttpReply::json(200, answer(&[success("", 0)]))]).await;
-    let transport = connect(Case31::provider().sandbox(), &peer);
+    let transport = connect(MailjetCase::provider().sandbox(), &peer);
     let receipt = transport.send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(receipt.provider_id, None);
     assert_eq!(peer.seen()[0].json()["SandboxMode"], json!(true));
 }
 
 #[tokio::test]
-async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Rate, Recipient, Sender, Unavailable};
+async fn responses_are_classified_by_the_table() {
+    use HttpErrorKind::{Account, Message, NoResponse, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let global = |code: &str, status: u16| {
         json!({"ErrorIdentifier": "06df1144", "ErrorCode": code, "ErrorMessage": "no", "StatusCode": status})
             .to_string()
     };
     let one = |errors: &[Value]| answer(&[failed(errors)]);
     let table = vec![
-        line(400, &global("mj-0002", 400), Message),
-        line(400, &global("mj-0011", 400), Message),
-        line(401, &global("mj-0001", 401), Account),
-        line(401, &global("mj-0015", 401), Account),
-        // The form of its other APIs, without a code.
-        line(
-            401,
-            r#"{"ErrorIdentifier":"1","StatusCode":401,"ErrorMessage":"API key authentication failed"}"#,
-            Account,
-        ),
-        line(403, &one(&[error("send-0006", 403, &["SenderID"])]), Account),
-        line(403, &one(&[error("send-0007", 403, &["SenderID"])]), Account),
-        line(403, &one(&[error("send-0008", 403, &["From"])]), Sender),
-        line(200, &one(&[error("send-0008", 403, &["From"])]), Sender),
-        line(400, &one(&[error("send-0003", 400, &["HTMLPart"])]), Message),
-        line(400, &one(&[error("send-0011", 400, &["Headers[\"Date\"]"])]), Message),
-        line(400, &one(&[error("send-0015", 400, &["To"])]), Message),
-        line(400, &one(&[error("mj-0006", 400, &["Subject"])]), Message),
-        line(400, &one(&[error("mj-0013", 400, &["From.Email"])]), Sender),
-        line(400, &one(&[error("mj-0013", 400, &["To[0].Email", "ReplyTo.Email"])]), Message),
-        line(400, &one(&[error("mj-0013", 400, &["To[0].Email"])]), Recipient),
-        line(400, &one(&[error("mj-0013", 400, &["To[0].Email"]), error("mj-0006", 400, &["Subject"])]), Message),
-        line(403, &one(&[error("mj-0006", 400, &["Subject"]), error("send-0008", 403, &["From"])]), Sender),
-        // What no page names, read by the status that each error carries.
-        line(400, &one(&[error("send-9999", 429, &[])]), Rate),
-        line(400, &one(&[error("send-9999", 500, &[])]), Busy),
-        guess(400, &one(&[error("send-9999", 400, &["To"])]), Message),
-        guess(200, &one(&[error("send-9999", 403, &[])]), Message),
-        guess(400, &one(&[]), Busy),
-        line(200, &answer(&[json!({"Status": "perhaps"})]), NoAnswer),
-        line(200, &answer(&[]), NoAnswer),
-        line(200, &answer(&[success("", 1), success("", 2)]), NoAnswer),
-        line(200, &answer(&[success("0193f0a1-7e64-7cc1-8f6b-000000000000", 1)]), NoAnswer),
-        line(429, r#"{"ErrorIdentifier":"1","StatusCode":429,"ErrorMessage":"Too Many Requests"}"#, Rate),
-        line(500, r#"{"ErrorIdentifier":"1","StatusCode":500,"ErrorMessage":"Internal"}"#, Busy),
-        line(503, "{}", Unavailable),
+        row(400, &global("mj-0002", 400), Message),
+        row(400, &global("mj-0011", 400), Message),
+        row(401, &global("mj-0001", 401), Account),
+        row(401, &global("mj-0015", 401), Account),
+        // The format of Mailjet's other APIs, without a code.
+        row(401, r#"{"ErrorIdentifier":"1","StatusCode":401,"ErrorMessage":"API key authentication failed"}"#, Account),
+        row(403, &one(&[error("send-0006", 403, &["SenderID"])]), Account),
+        row(403, &one(&[error("send-0007", 403, &["SenderID"])]), Account),
+        row(403, &one(&[error("send-0008", 403, &["From"])]), Sender),
+        row(200, &one(&[error("send-0008", 403, &["From"])]), Sender),
+        row(400, &one(&[error("send-0003", 400, &["HTMLPart"])]), Message),
+        row(400, &one(&[error("send-0011", 400, &["Headers[\"Date\"]"])]), Message),
+        row(400, &one(&[error("send-0015", 400, &["To"])]), Message),
+        row(400, &one(&[error("mj-0006", 400, &["Subject"])]), Message),
+        row(400, &one(&[error("mj-0013", 400, &["From.Email"])]), Sender),
+        row(400, &one(&[error("mj-0013", 400, &["To[0].Email", "ReplyTo.Email"])]), Message),
+        row(400, &one(&[error("mj-0013", 400, &["To[0].Email"])]), Recipient),
+        row(400, &one(&[error("mj-0013", 400, &["To[0].Email"]), error("mj-0006", 400, &["Subject"])]), Message),
+        row(403, &one(&[error("mj-0006", 400, &["Subject"]), error("send-0008", 403, &["From"])]), Sender),
+        // Undocumented codes are classified by the status of each error.
+        row(400, &one(&[error("send-9999", 429, &[])]), RateLimit),
+        row(400, &one(&[error("send-9999", 500, &[])]), ServerError),
+        unsure_row(400, &one(&[error("send-9999", 400, &["To"])]), Message),
+        unsure_row(200, &one(&[error("send-9999", 403, &[])]), Message),
+        unsure_row(400, &one(&[]), ServerError),
+        row(200, &answer(&[json!({"Status": "perhaps"})]), NoResponse),
+        row(200, &answer(&[]), NoResponse),
+        row(200, &answer(&[success("", 1), success("", 2)]), NoResponse),
+        row(200, &answer(&[success("0193f0a1-7e64-7cc1-8f6b-000000000000", 1)]), NoResponse),
+        row(429, r#"{"ErrorIdentifier":"1","StatusCode":429,"ErrorMessage":"Too Many Requests"}"#, RateLimit),
+        row(500, r#"{"ErrorIdentifier":"1","StatusCode":500,"ErrorMessage":"Internal"}"#, ServerError),
+        row(503, "{}", Unavailable),
     ];
-    check_table(Case31::provider, table).await;
+    assert_table(MailjetCase::provider, table).await;
 }
 
 #[tokio::test]
-async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = HttpPeer::start([Case31::accepted()]).await;
-    let transport = connect(Case31::provider(), &peer);
+async fn unsupported_mail_is_refused_and_not_sent() {
+    let peer = HttpPeer::start([MailjetCase::accepted()]).await;
+    let transport = connect(MailjetCase::provider(), &peer);
     let file = |content: Vec<u8>| Attachment::new("a.bin", "application/octet-stream", content).expect("an attachment");
     let crowd = (0..50).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
     let headers = (0..51).fold(plain(), |email, number| email.header(format!("X-{number}"), "1"));
@@ -220,20 +218,20 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         headers,
         files,
     ] {
-        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("the mail is refused");
         assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
-        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        let sent = transport.send(&outgoing(email)).await.expect_err("the mail is refused");
         assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
     }
     assert_eq!(peer.seen().len(), 0);
     transport
         .check(&plain().subject("é".repeat(255)).build().expect("a mail"))
-        .expect("255 characters are not too many");
+        .expect("255 characters are within the limit");
 }
 
 #[tokio::test]
-async fn reads_its_url() {
-    let peer = HttpPeer::start([Case31::accepted()]).await;
+async fn from_url_reads_all_settings() {
+    let peer = HttpPeer::start([MailjetCase::accepted()]).await;
     let transport =
         Http::<Mailjet>::from_url(&format!("mailjet://public:{KEY}@{}?sandbox=true", peer.host())).expect("a URL");
     transport.send(&outgoing(plain())).await.expect("it is accepted");
@@ -254,7 +252,7 @@ async fn reads_its_url() {
 
 fn kind(result: &Result<Receipt, Failure>) -> HttpErrorKind {
     let failure = result.as_ref().expect_err("it is a failure");
-    assert_discreet(failure);
+    assert_redacted(failure);
     failure.downcast_ref::<HttpError>().expect("it is an HttpError").kind()
 }
 
@@ -266,10 +264,10 @@ async fn batch(
     reply: impl FnOnce(&[String]) -> HttpReply,
     then: &[HttpReply],
 ) -> (Vec<Result<Receipt, Failure>>, HttpPeer) {
-    let mails: Vec<Outgoing<Email>> = (0..3).map(|_| another(plain())).collect();
+    let mails: Vec<Outgoing<Email>> = (0..3).map(|_| new_delivery(plain())).collect();
     let ids: Vec<_> = mails.iter().map(|mail| mail.id().to_string()).collect();
     let peer = HttpPeer::start([reply(&ids)].into_iter().chain(then.iter().cloned())).await;
-    let results = connect(Case31::provider(), &peer).send_batch(&mails).await;
+    let results = connect(MailjetCase::provider(), &peer).send_batch(&mails).await;
     let sent: Vec<_> = peer.seen()[0].json()["Messages"].as_array().expect("messages").to_vec();
     assert_eq!(
         sent.iter().map(|message| message["CustomID"].as_str()).collect::<Vec<_>>(),
@@ -279,7 +277,7 @@ async fn batch(
 }
 
 #[tokio::test]
-async fn each_message_of_a_batch_has_its_own_result_whatever_the_status_says() {
+async fn each_message_of_a_batch_has_its_own_result_with_any_status() {
     for status in [200, 400, 403] {
         let reply = |ids: &[String]| {
             HttpReply::json(
@@ -290,12 +288,12 @@ async fn each_message_of_a_batch_has_its_own_result_whatever_the_status_says() {
         let (results, peer) = batch(reply, &[]).await;
         assert_eq!((id(&results[0]), id(&results[2])), (Some("1"), Some("3")));
         assert_eq!(kind(&results[1]), HttpErrorKind::Message);
-        assert_eq!(peer.seen().len(), 1, "nothing is asked for twice");
+        assert_eq!(peer.seen().len(), 1, "no message is sent twice");
     }
 }
 
 #[tokio::test]
-async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
+async fn messages_of_a_refused_batch_are_sent_one_by_one() {
     let global = r#"{"ErrorIdentifier":"1","ErrorCode":"mj-0011","ErrorMessage":"too large","StatusCode":400}"#;
     let alone = [
         HttpReply::json(200, answer(&[success("", 1)])),
@@ -309,15 +307,15 @@ async fn a_request_that_is_refused_as_a_whole_is_asked_for_one_by_one() {
 }
 
 #[tokio::test]
-async fn what_holds_for_the_account_holds_for_each_message_of_a_batch() {
-    use HttpErrorKind::{Account, Rate, Unavailable};
+async fn an_error_of_the_account_applies_to_all_messages() {
+    use HttpErrorKind::{Account, RateLimit, Unavailable};
     let said = |code: &str, status: u16| {
         json!({"ErrorIdentifier": "1", "ErrorCode": code, "ErrorMessage": "no", "StatusCode": status}).to_string()
     };
     for (status, body, expected) in [
         (401, said("mj-0015", 401), Account),
         (403, "<html>".to_owned(), Account),
-        (429, "{}".to_owned(), Rate),
+        (429, "{}".to_owned(), RateLimit),
         (503, "{}".to_owned(), Unavailable),
     ] {
         let (results, peer) = batch(|_| HttpReply::json(status, &body), &[]).await;
@@ -327,7 +325,7 @@ async fn what_holds_for_the_account_holds_for_each_message_of_a_batch() {
 }
 
 #[tokio::test]
-async fn a_batch_is_in_doubt_where_it_cannot_be_told_who_was_accepted() {
+async fn a_batch_with_unclear_results_is_in_doubt() {
     let swapped =
         |ids: &[String]| HttpReply::json(200, answer(&[success(&ids[1], 1), success(&ids[0], 2), success(&ids[2], 3)]));
     let short =
@@ -338,24 +336,24 @@ async fn a_batch_is_in_doubt_where_it_cannot_be_told_who_was_accepted() {
     let gone = |_: &[String]| HttpReply::Close;
     for reply in [&swapped as &dyn Fn(&[String]) -> HttpReply, &short, &inside, &page, &broken, &gone] {
         let (results, peer) = batch(reply, &[]).await;
-        assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![HttpErrorKind::NoAnswer; 3]);
-        assert_eq!(peer.seen().len(), 1, "nothing is asked for twice");
+        assert_eq!(results.iter().map(kind).collect::<Vec<_>>(), vec![HttpErrorKind::NoResponse; 3]);
+        assert_eq!(peer.seen().len(), 1, "no message is sent twice");
     }
 }
 
 #[tokio::test]
-async fn the_limits_split_a_batch() {
+async fn batches_are_split_by_number_and_size() {
     let fifty: Vec<_> = (1..=50).map(|number| success("", number)).collect();
     let peer = HttpPeer::start([HttpReply::json(200, answer(&fifty)), HttpReply::json(200, answer(&fifty[..2]))]).await;
-    let transport = connect(Case31::provider(), &peer);
-    let mails: Vec<_> = (0..52).map(|_| another(plain())).collect();
+    let transport = connect(MailjetCase::provider(), &peer);
+    let mails: Vec<_> = (0..52).map(|_| new_delivery(plain())).collect();
     let results = transport.send_batch(&mails).await;
     assert_eq!(results.iter().map(id).collect::<Vec<_>>()[48..], [Some("49"), Some("50"), Some("1"), Some("2")]);
     let sizes: Vec<_> = peer.seen().iter().map(|seen| seen.json()["Messages"].as_array().map(Vec::len)).collect();
     assert_eq!(sizes, [Some(50), Some(2)]);
 
-    let limits = Case31::provider().batch_limits();
-    assert_eq!(limits, Some(BatchLimits { messages: 50, octets: 15 * 1024 * 1024 }));
-    let peer = HttpPeer::start([HttpReply::json(200, answer(&fifty[..2])), Case31::accepted()]).await;
-    assert_third_is_alone(Case31::provider(), &peer).await;
+    let limits = MailjetCase::provider().batch_limits();
+    assert_eq!(limits, Some(BatchLimits::new(50, 15 * 1024 * 1024)));
+    let peer = HttpPeer::start([HttpReply::json(200, answer(&fifty[..2])), MailjetCase::accepted()]).await;
+    assert_size_limit_splits_batch(MailjetCase::provider(), &peer).await;
 }

@@ -1,4 +1,4 @@
-//! The transports against a server that does as it is told.
+//! Tests of the transports against a scripted server.
 
 #![cfg(any(
     feature = "brevo",
@@ -13,17 +13,17 @@
 ))]
 #![cfg_attr(
     not(all(feature = "mailersend", feature = "postmark", feature = "sendgrid", feature = "sparkpost")),
-    allow(dead_code, reason = "no provider alone has a use for everything that they share")
+    allow(dead_code, reason = "no single provider uses all helpers")
 )]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod accepted;
-mod alike;
 mod conformance;
 mod custom;
 mod faults;
 #[cfg(any(feature = "mailjet", feature = "mailtrap", feature = "postmark"))]
 mod limits;
+mod mails;
 mod support;
 
 #[cfg(feature = "brevo")]

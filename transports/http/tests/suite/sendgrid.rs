@@ -1,4 +1,4 @@
-//! SendGrid. Answers are those of its manual, unless a line says otherwise:
+//! SendGrid. Responses follow the manual, unless a comment names another source:
 //! <https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors>.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,16 +7,16 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, SendGrid};
 use postrider_transport::{Attachment, Email, Recipient, Transport, Unsupported};
 use serde_json::json;
 
-use crate::alike::alike_tests;
-use crate::conformance::{conformance_tests, echo, message, status};
-use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, check_table, connect, guess, line, outgoing, plain, rich};
+use crate::conformance::{conformance_tests, leaky_text, message, status};
+use crate::faults::{TestProvider, fault_tests};
+use crate::mails::mail_tests;
+use crate::support::{KEY, Row, assert_table, connect, outgoing, plain, rich, row, unsure_row};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
-pub(crate) struct Sendgrid;
+pub(crate) struct SendGridCase;
 
-impl Case for Sendgrid {
+impl TestProvider for SendGridCase {
     type Provider = SendGrid;
 
     fn provider() -> SendGrid {
@@ -28,7 +28,7 @@ impl Case for Sendgrid {
     }
 }
 
-impl HttpApi for Sendgrid {
+impl HttpApi for SendGridCase {
     fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
         let mail = request.json();
         let mut read = message(&mail["personalizations"][0], ["to", "cc", "bcc"]);
@@ -41,10 +41,11 @@ impl HttpApi for Sendgrid {
     }
 
     fn refuse(&self, answer: Answer) -> HttpReply {
-        let body = json!({"errors": [{"message": echo(), "field": null, "help": null}]}).to_string();
+        let body = json!({"errors": [{"message": leaky_text(), "field": null, "help": null}]}).to_string();
         match answer {
             Answer::RateLimit(wait) => {
-                let until = (SystemTime::now() + wait).duration_since(UNIX_EPOCH).expect("the clock goes right");
+                let until =
+                    (SystemTime::now() + wait).duration_since(UNIX_EPOCH).expect("the clock is after the epoch");
                 HttpReply::answer(429, &[("x-ratelimit-reset", &until.as_secs().to_string())], body)
             }
             answer => HttpReply::json(status(answer), body),
@@ -52,15 +53,15 @@ impl HttpApi for Sendgrid {
     }
 }
 
-fault_tests!(Sendgrid, status_says_all: true);
-alike_tests!(Sendgrid);
-conformance_tests!(Sendgrid);
+fault_tests!(SendGridCase, status_is_enough: true);
+mail_tests!(SendGridCase);
+conformance_tests!(SendGridCase);
 
 #[tokio::test]
-async fn the_whole_mail_is_in_the_request() {
-    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
+async fn the_request_contains_the_whole_mail() {
+    let peer = HttpPeer::start([SendGridCase::accepted()]).await;
     let mail = outgoing(rich().reply_to("more@example.com"));
-    let receipt = connect(Sendgrid::provider(), &peer).send(&mail).await.expect("it is accepted");
+    let receipt = connect(SendGridCase::provider(), &peer).send(&mail).await.expect("it is accepted");
     assert_eq!(receipt.provider_id.as_deref(), Some("14c5d75ce93.dfd.64b469"));
     let seen = &peer.seen()[0];
     assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v3/mail/send"));
@@ -96,32 +97,32 @@ async fn the_whole_mail_is_in_the_request() {
 }
 
 #[tokio::test]
-async fn a_charset_that_says_nothing_is_left_out() {
-    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
+async fn a_redundant_charset_is_omitted() {
+    let peer = HttpPeer::start([SendGridCase::accepted()]).await;
     for kind in
         ["text/plain", "text/plain; charset=utf-8", "text/plain;charset=\"US-ASCII\"", "text/plain ; Charset=UTF-8"]
     {
         let file = Attachment::new("a.txt", kind, *b"terms").expect("an attachment");
-        connect(Sendgrid::provider(), &peer).send(&outgoing(plain().attach(file))).await.expect("it is accepted");
+        connect(SendGridCase::provider(), &peer).send(&outgoing(plain().attach(file))).await.expect("it is accepted");
         let seen = peer.seen().pop().expect("a request").json();
         assert_eq!(seen["attachments"][0]["type"], "text/plain", "{kind}");
     }
 }
 
 #[tokio::test]
-async fn only_the_recipients_of_the_attempt_are_named() {
-    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
+async fn the_request_has_only_the_recipients_of_the_attempt() {
+    let peer = HttpPeer::start([SendGridCase::accepted()]).await;
     let mail = outgoing(rich()).with_recipients(vec![Recipient::new("carol@example.org")]);
-    connect(Sendgrid::provider(), &peer).send(&mail).await.expect("it is accepted");
+    connect(SendGridCase::provider(), &peer).send(&mail).await.expect("it is accepted");
     let seen = peer.seen()[0].json();
     assert_eq!(seen["personalizations"][0]["to"], json!([{"email": "carol@example.org", "name": "Carol"}]));
     assert_eq!((seen["personalizations"][0].get("cc"), seen["personalizations"][0].get("bcc")), (None, None));
 }
 
-/// Else the mail is accepted, and dropped: <https://github.com/sendgrid/sendgrid-csharp/issues/268>.
+/// Otherwise SendGrid accepts the mail and drops it: <https://github.com/sendgrid/sendgrid-csharp/issues/268>.
 #[tokio::test]
-async fn a_recipients_name_with_a_comma_or_semicolon_is_in_quotes() {
-    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
+async fn a_recipient_name_with_a_comma_or_semicolon_is_quoted() {
+    let peer = HttpPeer::start([SendGridCase::accepted()]).await;
     let mail = Email::builder()
         .from(("L, Ada", "shop@example.com"))
         .to(("Lovelace, Ada", "ada@example.org"))
@@ -131,88 +132,94 @@ async fn a_recipients_name_with_a_comma_or_semicolon_is_in_quotes() {
         .reply_to(("L, Ada", "help@example.com"))
         .subject("Hello")
         .text("Hi");
-    connect(Sendgrid::provider(), &peer).send(&outgoing(mail)).await.expect("it is accepted");
+    connect(SendGridCase::provider(), &peer).send(&outgoing(mail)).await.expect("it is accepted");
     let seen = peer.seen()[0].json();
     let to = &seen["personalizations"][0];
     assert_eq!(to["to"][0]["name"], r#""Lovelace, Ada""#);
     assert_eq!(to["to"][1]["name"], "Ada Lovelace");
     assert_eq!(to["cc"][0]["name"], r#""B; Bob""#);
     assert_eq!(to["bcc"][0]["name"], r#""The \"one\", only""#);
-    // Elsewhere the quotes would show.
+    // In other fields the quotes would be visible.
     assert_eq!((&seen["from"]["name"], &seen["reply_to_list"][0]["name"]), (&json!("L, Ada"), &json!("L, Ada")));
 }
 
 #[tokio::test]
-async fn a_tag_that_comes_twice_is_one_category() {
-    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
+async fn a_repeated_tag_is_one_category() {
+    let peer = HttpPeer::start([SendGridCase::accepted()]).await;
     let tags = (0..22).fold(plain(), |email, number| email.tag((9 - number % 10).to_string()));
-    connect(Sendgrid::provider(), &peer).send(&outgoing(tags)).await.expect("it is accepted");
+    connect(SendGridCase::provider(), &peer).send(&outgoing(tags)).await.expect("it is accepted");
     let expected = json!(["9", "8", "7", "6", "5", "4", "3", "2", "1", "0"]);
     assert_eq!(peer.seen()[0].json()["categories"], expected);
 }
 
 #[tokio::test]
-async fn the_sandbox_answers_200() {
+async fn a_sandbox_response_has_status_200() {
     let peer = HttpPeer::start([HttpReply::json(200, "{}")]).await;
-    let transport = connect(Sendgrid::provider().sandbox(), &peer);
+    let transport = connect(SendGridCase::provider().sandbox(), &peer);
     transport.send(&outgoing(plain())).await.expect("it is accepted");
-    let live = connect(Sendgrid::provider(), &peer).send(&outgoing(plain())).await.expect_err("no such answer");
+    let live =
+        connect(SendGridCase::provider(), &peer).send(&outgoing(plain())).await.expect_err("the response is unknown");
     assert!(live.in_doubt(), "{live}");
     assert_eq!(peer.seen()[0].json()["mail_settings"], json!({"sandbox_mode": {"enable": true}}));
 }
 
 #[tokio::test]
 async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, Quota, Rate, Recipient, Sender, Unavailable};
+    use HttpErrorKind::{Account, Message, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let errors = |text: &str| format!(r#"{{"errors":[{{"message":"{text}","field":null,"help":null}}]}}"#);
     let about = |field: &str, text: &str| format!(r#"{{"errors":[{{"message":"{text}","field":"{field}"}}]}}"#);
     let limited = [("date", "Tue, 24 Nov 2026 10:00:00 GMT"), ("x-ratelimit-reset", "1795514430")];
     let table = vec![
-        guess(400, &errors("nobody knows ada@example.org"), Message),
-        guess(418, &errors("nobody knows ada@example.org"), Message),
-        line(
+        unsure_row(400, &errors("nobody knows ada@example.org"), Message),
+        unsure_row(418, &errors("nobody knows ada@example.org"), Message),
+        row(
             400,
             &about("personalizations.0.to.0.email", "Does not contain a valid address. ada@example.org"),
             Recipient,
         ),
-        line(400, &about("personalizations.0.cc", "Each email address should be unique"), Message),
-        line(400, &about("from.email", "The from email does not contain a valid address."), Sender),
-        line(400, &about("content.0.value", "The content value must be a string"), Message),
+        row(400, &about("personalizations.0.cc", "Each email address should be unique"), Message),
+        row(400, &about("from.email", "The from email does not contain a valid address."), Sender),
+        row(400, &about("content.0.value", "The content value must be a string"), Message),
         // The types of the specification.
-        guess(400, r#"{"errors":[{"message":"invalid request","field":"null","help":{}}],"id":"1"}"#, Message),
-        guess(400, r#"{"errors":[{}]}"#, Message),
-        line(413, &errors("payload too large"), Message),
-        line(401, &errors("The provided authorization grant is invalid, expired, or revoked"), Account),
-        line(401, &errors("Maximum credits exceeded"), Quota),
-        line(403, &errors("The from address does not match a verified Sender Identity."), Sender),
-        line(403, &errors("access forbidden"), Account),
-        line(404, &errors("not found"), Account),
-        line(405, &errors("method not allowed"), Account),
-        line(500, &errors("error"), Busy),
-        line(503, &errors("error"), Unavailable),
-        line(429, &errors("too many requests"), Rate),
-        // The header comes with any answer, and a time that has come sets no bound.
-        Line { reply: HttpReply::answer(500, &limited, errors("error")), kind: Busy, retry_after: None, sure: true },
-        Line {
-            reply: HttpReply::answer(429, &[("date", limited[0].1), ("x-ratelimit-reset", "1795514400")], errors("no")),
-            kind: Rate,
+        unsure_row(400, r#"{"errors":[{"message":"invalid request","field":"null","help":{}}],"id":"1"}"#, Message),
+        unsure_row(400, r#"{"errors":[{}]}"#, Message),
+        row(413, &errors("payload too large"), Message),
+        row(401, &errors("The provided authorization grant is invalid, expired, or revoked"), Account),
+        row(401, &errors("Maximum credits exceeded"), Quota),
+        row(403, &errors("The from address does not match a verified Sender Identity."), Sender),
+        row(403, &errors("access forbidden"), Account),
+        row(404, &errors("not found"), Account),
+        row(405, &errors("method not allowed"), Account),
+        row(500, &errors("error"), ServerError),
+        row(503, &errors("error"), Unavailable),
+        row(429, &errors("too many requests"), RateLimit),
+        // Any response may have the header. A past time is ignored.
+        Row {
+            reply: HttpReply::answer(500, &limited, errors("error")),
+            kind: ServerError,
             retry_after: None,
             sure: true,
         },
-        Line {
+        Row {
+            reply: HttpReply::answer(429, &[("date", limited[0].1), ("x-ratelimit-reset", "1795514400")], errors("no")),
+            kind: RateLimit,
+            retry_after: None,
+            sure: true,
+        },
+        Row {
             reply: HttpReply::answer(429, &limited, errors("too many requests")),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(30),
             sure: true,
         },
     ];
-    check_table(Sendgrid::provider, table).await;
+    assert_table(SendGridCase::provider, table).await;
 }
 
 #[tokio::test]
-async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
-    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
-    let transport = connect(Sendgrid::provider(), &peer);
+async fn unsupported_mail_is_refused_and_not_sent() {
+    let peer = HttpPeer::start([SendGridCase::accepted()]).await;
+    let transport = connect(SendGridCase::provider(), &peer);
     let tags = (0..11).fold(plain(), |email, number| email.tag(number.to_string()));
     let file = |name: &str, kind: &str| Attachment::new(name, kind, *b"x").expect("an attachment");
     let crowd = (0..1000).fold(plain(), |email, number| email.bcc(format!("n{number}@example.org").as_str()));
@@ -225,7 +232,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         plain().attach(file("a.ics", "text/calendar; method=REQUEST")),
         plain().attach(file("a.ics", "text/calendar; charset=utf-8; method=REQUEST")),
         plain().attach(file("a.txt", "text/plain; charset=iso-2022-jp")),
-        // SendGrid would call it something else: https://github.com/anymail/django-anymail/issues/150
+        // SendGrid would change the charset: https://github.com/anymail/django-anymail/issues/150
         plain().attach(Attachment::new("a.txt", "text/plain; charset=utf-8", "é".as_bytes()).expect("an attachment")),
         plain().attach(file("Terms, new.txt", "text/plain")),
         plain().attach(file("Terms; new.txt", "text/plain")),
@@ -244,9 +251,9 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         tags,
         crowd,
     ] {
-        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("the mail is refused");
         assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
-        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        let sent = transport.send(&outgoing(email)).await.expect_err("the mail is refused");
         assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
     }
     assert_eq!(peer.seen().len(), 0);
@@ -254,7 +261,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
 
 #[tokio::test]
 async fn reads_its_url() {
-    let peer = HttpPeer::start([Sendgrid::accepted()]).await;
+    let peer = HttpPeer::start([SendGridCase::accepted()]).await;
     let transport =
         Http::<SendGrid>::from_url(&format!("sendgrid://{KEY}@{}?sandbox=true", peer.host())).expect("a URL");
     transport.send(&outgoing(plain())).await.expect("it is accepted");

@@ -1,5 +1,5 @@
-//! SparkPost. Answers are those of its manuals: <https://developers.sparkpost.com/api/transmissions/> and
-//! <https://support.sparkpost.com/docs/tech-resources/extended-error-codes>; those about the idempotency key:
+//! SparkPost. Responses follow the manuals: <https://developers.sparkpost.com/api/transmissions/> and
+//! <https://support.sparkpost.com/docs/tech-resources/extended-error-codes>. Responses about the idempotency key:
 //! <https://github.com/SparkPost/developers.sparkpost.com/pull/590>.
 
 use mail_parser::{MessageParser, MimeHeaders};
@@ -7,19 +7,21 @@ use postrider_http::{Http, HttpConfigError, HttpErrorKind, SparkPost};
 use postrider_transport::{Attachment, Class, Recipient, Refusal, Transport, Unsupported};
 use serde_json::json;
 
-use crate::alike::alike_tests;
-use crate::conformance::{conformance_tests, echo, refusal, status};
-use crate::faults::{Case, fault_tests};
-use crate::support::{KEY, Line, ask, assert_discreet, check_table, connect, guess, line, outgoing, plain, rich};
+use crate::conformance::{conformance_tests, leaky_text, refusal, status};
+use crate::faults::{TestProvider, fault_tests};
+use crate::mails::mail_tests;
+use crate::support::{
+    KEY, Row, assert_redacted, assert_table, connect, outgoing, plain, rich, row, send_one, unsure_row,
+};
 use postrider_transport::testkit::{Accepted, Answer, HttpApi, HttpPeer, HttpReply, HttpRequest};
 
 #[derive(Default)]
 pub(crate) struct SparkPostCase;
 
-impl Case for SparkPostCase {
+impl TestProvider for SparkPostCase {
     type Provider = SparkPost;
 
-    const WHOLE: bool = true;
+    const TAKES_MIME: bool = true;
 
     fn provider() -> SparkPost {
         SparkPost::new(KEY).expect("a key")
@@ -47,8 +49,8 @@ impl HttpApi for SparkPostCase {
     }
 
     fn refuse(&self, answer: Answer) -> HttpReply {
-        let body = json!({"errors": [{"message": "no", "description": echo(), "code": "1300"}]}).to_string();
-        // RFC 6585 section 4; its manual says no more than that one should wait.
+        let body = json!({"errors": [{"message": "no", "description": leaky_text(), "code": "1300"}]}).to_string();
+        // RFC 6585 section 4; the manual names no header.
         refusal(status(answer), body, answer, "retry-after")
     }
 }
@@ -59,12 +61,12 @@ fn results(rejected: usize, accepted: usize, errors: &str) -> String {
     )
 }
 
-fault_tests!(SparkPostCase, status_says_all: false);
-alike_tests!(SparkPostCase);
+fault_tests!(SparkPostCase, status_is_enough: false);
+mail_tests!(SparkPostCase);
 conformance_tests!(SparkPostCase);
 
 #[tokio::test]
-async fn the_whole_mail_is_in_the_request() {
+async fn the_request_contains_the_whole_mail() {
     let peer = HttpPeer::start([HttpReply::json(
         200,
         r#"{"results":{"total_rejected_recipients":0,"total_accepted_recipients":4,"id":"11668787484950529"}}"#,
@@ -93,8 +95,8 @@ async fn the_whole_mail_is_in_the_request() {
     assert_eq!(body, expected);
 
     let message = message.as_str().expect("the message is text");
-    assert!(!message.contains("dave@"), "bcc shows");
-    assert!(!message.contains("X-Tag") && !message.contains("X-Metadata"), "they have fields of their own");
+    assert!(!message.contains("dave@"), "a bcc recipient is visible");
+    assert!(!message.contains("X-Tag") && !message.contains("X-Metadata"), "tags and metadata have separate fields");
     let parsed = MessageParser::default().parse(message).expect("a message");
     assert_eq!(format!("<{}>", parsed.message_id().unwrap()), mail.message_id());
     assert_eq!(parsed.to().unwrap().iter().count(), 2);
@@ -111,7 +113,7 @@ async fn the_whole_mail_is_in_the_request() {
 }
 
 #[tokio::test]
-async fn only_the_recipients_of_the_attempt_get_it_under_a_key_of_their_own() {
+async fn an_attempt_for_some_recipients_has_its_own_idempotency_key() {
     let peer = HttpPeer::start([SparkPostCase::accepted()]).await;
     let transport = connect(SparkPostCase::provider(), &peer);
     let left = vec![Recipient::new("dave@example.org")];
@@ -124,102 +126,102 @@ async fn only_the_recipients_of_the_attempt_get_it_under_a_key_of_their_own() {
     let keys: std::collections::BTreeSet<_> =
         keys.chain(["0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00-1".to_owned()]).collect();
     assert_eq!(keys.len(), 3, "{keys:?}");
-    // What the API takes as a key.
+    // The characters and length that the API accepts.
     let plain =
         |key: &String| key.len() <= 255 && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     assert!(keys.iter().all(plain), "{keys:?}");
 }
 
 #[tokio::test]
-async fn the_sandbox_is_asked_for() {
+async fn sandbox_is_a_field_of_the_request() {
     let peer = HttpPeer::start([SparkPostCase::accepted()]).await;
     connect(SparkPostCase::provider().sandbox(), &peer).send(&outgoing(plain())).await.expect("it is accepted");
     assert_eq!(peer.seen()[0].json()["options"]["sandbox"], json!(true));
 }
 
 #[tokio::test]
-async fn who_is_rejected_inside_a_success_is_on_record() {
+async fn recipients_rejected_within_a_success_are_recorded() {
     let error = |description: &str| {
         format!(r#"[{{"message":"invalid data format/type","description":"{description}","code":"1300"}}]"#)
     };
     let ask = |rejected, accepted, errors: &str| {
-        ask(SparkPostCase::provider(), rich(), HttpReply::json(200, results(rejected, accepted, errors)))
+        send_one(SparkPostCase::provider(), rich(), HttpReply::json(200, results(rejected, accepted, errors)))
     };
-    let receipt = ask(1, 3, &error("'bob@example.org' is not deliverable")).await.expect("the others have it");
+    let receipt = ask(1, 3, &error("'bob@example.org' is not deliverable")).await.expect("the others are accepted");
     let said = "invalid data format/type: 'bob@example.org' is not deliverable";
     assert_eq!(receipt.refused, [Refusal::new("bob@example.org", Class::Permanent, said)]);
 
-    // Not whoever's address ends so, and in whatever case.
+    // Only whole addresses match, without case.
     let reply = HttpReply::json(200, results(1, 1, &error("JoAnn@example.org is not deliverable")));
     let mail = plain().to("ann@example.org").to("joann@example.org");
     let left = ["ann@example.org", "joann@example.org"].map(Recipient::new).to_vec();
     let peer = HttpPeer::start([reply]).await;
     let receipt = connect(SparkPostCase::provider(), &peer).send(&outgoing(mail).with_recipients(left)).await;
-    let refused = receipt.expect("the other one has it").refused;
+    let refused = receipt.expect("the other one is accepted").refused;
     assert_eq!(refused.iter().map(|refusal| refusal.recipient.as_str()).collect::<Vec<_>>(), ["joann@example.org"]);
 
-    let nobody = ask(4, 0, &error("address.email is no address")).await.expect_err("nobody has it");
+    let nobody = ask(4, 0, &error("address.email is no address")).await.expect_err("no recipient is accepted");
     let kind = |failure: &postrider_transport::Failure| {
         failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError").kind()
     };
     assert_eq!(kind(&nobody), HttpErrorKind::Recipient);
     for (rejected, errors) in [(1, error("no address")), (2, error("'bob@example.org' is bad")), (1, "[]".to_owned())] {
-        let unnamed = ask(rejected, 4 - rejected, &errors).await.expect_err("nobody knows who has it");
-        assert_eq!(kind(&unnamed), HttpErrorKind::NoAnswer, "{unnamed}");
+        let unnamed = ask(rejected, 4 - rejected, &errors).await.expect_err("the rejected recipients are unknown");
+        assert_eq!(kind(&unnamed), HttpErrorKind::NoResponse, "{unnamed}");
         assert!(unnamed.in_doubt());
-        assert_discreet(&unnamed);
+        assert_redacted(&unnamed);
     }
 }
 
 #[tokio::test]
-async fn answers() {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Sender, Unavailable};
+async fn responses_are_classified_by_the_table() {
+    use HttpErrorKind::{Account, Message, NoResponse, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let errors = |code: &str, message: &str, description: &str| {
         format!(r#"{{"errors":[{{"message":"{message}","description":"{description}","code":"{code}"}}]}}"#)
     };
     let table = vec![
-        line(400, &errors("7001", "Invalid domain", "Unconfigured or unverified sending domain."), Sender),
-        line(400, &errors("7000", "Sending domain blacklisted", ""), Sender),
-        guess(400, &errors("9999", "nobody knows ada@example.org", ""), Message),
-        guess(422, &errors("9999", "nobody knows", ""), Message),
-        line(400, &errors("1910", "Message generation not configured", ""), Account),
-        line(
+        row(400, &errors("7001", "Invalid domain", "Unconfigured or unverified sending domain."), Sender),
+        row(400, &errors("7000", "Sending domain blacklisted", ""), Sender),
+        unsure_row(400, &errors("9999", "nobody knows ada@example.org", ""), Message),
+        unsure_row(422, &errors("9999", "nobody knows", ""), Message),
+        row(400, &errors("1910", "Message generation not configured", ""), Account),
+        row(
             400,
             &errors("1902", "Message generation rejected", "recipient address suppressed due to customer policy"),
             Recipient,
         ),
-        line(400, &errors("1902", "Message generation rejected", "the content is not wanted"), Message),
-        line(400, &errors("5002", "At least one valid recipient is required", "ada@example.org"), Recipient),
-        line(400, &errors("1502", "Server resources unavailable", ""), Unavailable),
-        line(400, &errors("1901", "Message failed to generate", ""), Message),
-        line(400, r#"{"errors":[{"message":"invalid params","code":1200}]}"#, Message),
-        guess(400, r#"{"errors":[{"message":"invalid params"}]}"#, Message),
-        line(401, r#"{"errors":[{"message":"Unauthorized."}]}"#, Account),
-        line(403, &errors("1100", "Forbidden.", "permission denied"), Account),
-        line(404, &errors("1101", "invalid URI", ""), Account),
-        line(405, &errors("1102", "invalid HTTP method", ""), Account),
-        line(409, &errors("1600", "the key was used with another payload", ""), NoAnswer),
-        line(409, &errors("1601", "a request with this key is in progress", ""), NoAnswer),
-        line(409, &errors("1602", "Resource in use", ""), NoAnswer),
-        line(413, &errors("1300", "too large", ""), Message),
-        line(422, &errors("3020", "template mime parsing error", "for ada@example.org"), Message),
-        line(420, &errors("2101", "Exceed Sending Limit (hourly)", ""), Quota),
-        line(420, &errors("2103", "Exceed Sending Limit (sandbox)", ""), Quota),
-        line(429, r#"{"errors":[{"message":"Too many requests"}]}"#, Rate),
-        Line {
+        row(400, &errors("1902", "Message generation rejected", "the content is not wanted"), Message),
+        row(400, &errors("5002", "At least one valid recipient is required", "ada@example.org"), Recipient),
+        row(400, &errors("1502", "Server resources unavailable", ""), Unavailable),
+        row(400, &errors("1901", "Message failed to generate", ""), Message),
+        row(400, r#"{"errors":[{"message":"invalid params","code":1200}]}"#, Message),
+        unsure_row(400, r#"{"errors":[{"message":"invalid params"}]}"#, Message),
+        row(401, r#"{"errors":[{"message":"Unauthorized."}]}"#, Account),
+        row(403, &errors("1100", "Forbidden.", "permission denied"), Account),
+        row(404, &errors("1101", "invalid URI", ""), Account),
+        row(405, &errors("1102", "invalid HTTP method", ""), Account),
+        row(409, &errors("1600", "the key was used with another payload", ""), NoResponse),
+        row(409, &errors("1601", "a request with this key is in progress", ""), NoResponse),
+        row(409, &errors("1602", "Resource in use", ""), NoResponse),
+        row(413, &errors("1300", "too large", ""), Message),
+        row(422, &errors("3020", "template mime parsing error", "for ada@example.org"), Message),
+        row(420, &errors("2101", "Exceed Sending Limit (hourly)", ""), Quota),
+        row(420, &errors("2103", "Exceed Sending Limit (sandbox)", ""), Quota),
+        row(429, r#"{"errors":[{"message":"Too many requests"}]}"#, RateLimit),
+        Row {
             reply: HttpReply::answer(429, &[("retry-after", "4")], r#"{"errors":[{"message":"Too many requests"}]}"#),
-            kind: Rate,
+            kind: RateLimit,
             retry_after: Some(4),
             sure: true,
         },
-        line(500, &errors("1500", "Failed to update database", ""), Busy),
-        line(503, &errors("1900", "Message generation module not available", ""), Unavailable),
+        row(500, &errors("1500", "Failed to update database", ""), ServerError),
+        row(503, &errors("1900", "Message generation module not available", ""), Unavailable),
     ];
-    check_table(SparkPostCase::provider, table).await;
+    assert_table(SparkPostCase::provider, table).await;
 }
 
 #[tokio::test]
-async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
+async fn unsupported_mail_is_refused_and_not_sent() {
     let peer = HttpPeer::start([SparkPostCase::accepted()]).await;
     let transport = connect(SparkPostCase::provider(), &peer);
     let tags = (0..11).fold(plain(), |email, number| email.tag(number.to_string()));
@@ -242,9 +244,9 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
         plain().sender(("The {{team}}", "team@example.com")),
         plain().list_unsubscribe(unsubscribe),
     ] {
-        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("it is refused");
+        let checked = transport.check(&email.clone().build().expect("a mail")).expect_err("the mail is refused");
         assert!(checked.downcast_ref::<Unsupported>().is_some(), "{checked}");
-        let sent = transport.send(&outgoing(email)).await.expect_err("it is refused");
+        let sent = transport.send(&outgoing(email)).await.expect_err("the mail is refused");
         assert!(sent.downcast_ref::<Unsupported>().is_some(), "{sent}");
     }
     assert_eq!(peer.seen().len(), 0);
@@ -252,7 +254,7 @@ async fn what_it_cannot_express_is_refused_at_once_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn reads_its_url() {
+async fn from_url_reads_all_settings() {
     let peer = HttpPeer::start([SparkPostCase::accepted()]).await;
     let url = format!("sparkpost://{KEY}@{}?sandbox=true", peer.host());
     Http::<SparkPost>::from_url(&url).expect("a URL").send(&outgoing(plain())).await.expect("it is accepted");

@@ -1,4 +1,4 @@
-//! Mails, and what the tests of all providers ask for.
+//! Mails, transports and assertions for the tests of all providers.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,15 +9,15 @@ use postrider_transport::{
 
 use postrider_transport::testkit::{HttpPeer, HttpReply};
 
-/// What no error and no `Debug` may show.
+/// The key, which no error and no `Debug` may show.
 pub(crate) const KEY: &str = "KEY-that-nobody-may-see";
 
-/// A mail that says little.
+/// A minimal mail.
 pub(crate) fn plain() -> EmailBuilder {
     Email::builder().from("Shop <shop@example.com>").to("ada@example.org").subject("Hello").text("body-of-the-mail")
 }
 
-/// A mail that has everything that an API has a field for, with one HttpReply-To and one tag.
+/// A mail with all parts that an API may have a field for, one Reply-To and one tag.
 pub(crate) fn rich() -> EmailBuilder {
     plain()
         .to("Bob <bob@example.org>")
@@ -33,100 +33,104 @@ pub(crate) fn rich() -> EmailBuilder {
         .list_unsubscribe(ListUnsubscribe::one_click("https://example.com/u/1").expect("a link"))
 }
 
-/// The same delivery each time.
+/// A delivery with a fixed id and date.
 pub(crate) fn outgoing(email: EmailBuilder) -> Outgoing<Email> {
     let id: DeliveryId = "0193f0a1-7e64-7cc1-8f6b-3d2f1a5b9c00".parse().expect("an id");
     let dated_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     Outgoing::new(id, dated_at, email.build().expect("a mail"))
 }
 
-/// One more delivery.
-pub(crate) fn another(email: EmailBuilder) -> Outgoing<Email> {
+/// A delivery with a new id.
+pub(crate) fn new_delivery(email: EmailBuilder) -> Outgoing<Email> {
     Outgoing::new(DeliveryId::new(), SystemTime::now(), email.build().expect("a mail"))
 }
 
-/// A transport to the peer, whose time limits no test meets.
+/// A transport to the peer, with long timeouts.
 pub(crate) fn connect<P: Provider>(provider: P, peer: &HttpPeer) -> Http<P> {
-    connect_within(patient(), provider, peer)
+    connect_with_timeouts(long_timeouts(), provider, peer)
 }
 
-/// The same, with time limits for a test that meets one.
-pub(crate) fn connect_within<P: Provider>(timeouts: Timeouts, provider: P, peer: &HttpPeer) -> Http<P> {
+/// A transport to the peer, for tests that reach a timeout.
+pub(crate) fn connect_with_timeouts<P: Provider>(timeouts: Timeouts, provider: P, peer: &HttpPeer) -> Http<P> {
     Http::builder(provider).base_url(peer.url()).timeouts(timeouts).build().expect("a transport")
 }
 
-/// Far longer than anything on this machine takes.
-pub(crate) fn patient() -> Timeouts {
+/// Timeouts that no test reaches.
+pub(crate) fn long_timeouts() -> Timeouts {
     let mut timeouts = Timeouts::default();
     let limit = Duration::from_secs(60);
-    (timeouts.connect, timeouts.request, timeouts.answer) = (limit, limit, limit);
+    (timeouts.connect, timeouts.request, timeouts.response) = (limit, limit, limit);
     timeouts
 }
 
-/// What a provider makes of one answer.
-pub(crate) async fn ask<P: Provider>(provider: P, email: EmailBuilder, reply: HttpReply) -> Result<Receipt, Failure> {
+/// Sends one mail and returns the result for this reply.
+pub(crate) async fn send_one<P: Provider>(
+    provider: P,
+    email: EmailBuilder,
+    reply: HttpReply,
+) -> Result<Receipt, Failure> {
     let peer = HttpPeer::start([reply]).await;
     let result = connect(provider, &peer).send(&outgoing(email)).await;
-    assert_eq!(peer.seen().len(), 1, "one call is one request");
+    assert_eq!(peer.seen().len(), 1, "one call sends one request");
     result
 }
 
-/// One line of a provider's table of answers.
-pub(crate) struct Line {
+/// One row of a table of responses.
+pub(crate) struct Row {
     pub(crate) reply: HttpReply,
     pub(crate) kind: HttpErrorKind,
     pub(crate) retry_after: Option<u64>,
     pub(crate) sure: bool,
 }
 
-/// A refusal in JSON.
-pub(crate) fn line(status: u16, body: &str, kind: HttpErrorKind) -> Line {
-    Line { reply: HttpReply::json(status, body), kind, retry_after: None, sure: true }
+/// A documented refusal in JSON.
+pub(crate) fn row(status: u16, body: &str, kind: HttpErrorKind) -> Row {
+    Row { reply: HttpReply::json(status, body), kind, retry_after: None, sure: true }
 }
 
-/// A refusal in JSON that no documentation has.
-pub(crate) fn guess(status: u16, body: &str, kind: HttpErrorKind) -> Line {
-    Line { sure: false, ..line(status, body, kind) }
+/// A refusal in JSON that is not documented.
+pub(crate) fn unsure_row(status: u16, body: &str, kind: HttpErrorKind) -> Row {
+    Row { sure: false, ..row(status, body, kind) }
 }
 
-/// Each answer means what the table says, and shows nothing that is nobody's business.
-pub(crate) async fn check_table<P: Provider>(provider: impl Fn() -> P, table: Vec<Line>) {
-    check_table_for(plain, provider, table).await;
+/// Asserts that each response is classified by the table and that the errors show no secrets.
+pub(crate) async fn assert_table<P: Provider>(provider: impl Fn() -> P, table: Vec<Row>) {
+    assert_table_for(plain, provider, table).await;
 }
 
-/// The same, for another mail than the plain one.
-pub(crate) async fn check_table_for<P: Provider>(
+/// As [`assert_table`], for another mail.
+pub(crate) async fn assert_table_for<P: Provider>(
     mail: impl Fn() -> EmailBuilder,
     provider: impl Fn() -> P,
-    table: Vec<Line>,
+    table: Vec<Row>,
 ) {
-    for Line { reply, kind, retry_after, sure } in table {
-        let failure = ask(provider(), mail(), reply.clone()).await.expect_err("it is a refusal");
+    for Row { reply, kind, retry_after, sure } in table {
+        let failure = send_one(provider(), mail(), reply.clone()).await.expect_err("the mail is refused");
         let error = failure.downcast_ref::<postrider_http::HttpError>().expect("it is an HttpError");
         assert_eq!(error.kind(), kind, "{reply:?}: {failure}");
         assert_eq!(failure.retry_after(), retry_after.map(Duration::from_secs), "{reply:?}");
         assert_eq!(failure.is_sure(), sure, "{reply:?}: {failure}");
-        assert_classified(&failure, kind);
-        assert_discreet(&failure);
+        assert_class_and_scope(&failure, kind);
+        assert_redacted(&failure);
     }
 }
 
-fn assert_classified(failure: &Failure, kind: HttpErrorKind) {
-    use HttpErrorKind::{Account, Busy, Message, NoAnswer, Quota, Rate, Recipient, Unavailable};
+fn assert_class_and_scope(failure: &Failure, kind: HttpErrorKind) {
+    use HttpErrorKind::{Account, Message, NoResponse, Quota, RateLimit, Recipient, ServerError, Unavailable};
     let expected = match kind {
         Message | Recipient => (Class::Permanent, Scope::Message, false),
-        Busy => (Class::Transient, Scope::Message, false),
+        ServerError => (Class::Transient, Scope::Message, false),
         HttpErrorKind::Sender => (Class::Permanent, Scope::Sender, false),
         Account => (Class::Permanent, Scope::Transport, false),
-        Quota | Rate | Unavailable => (Class::Transient, Scope::Transport, false),
-        NoAnswer => (Class::Transient, Scope::Transport, true),
-        _ => panic!("a kind that this test does not know"),
+        Quota | RateLimit | Unavailable => (Class::Transient, Scope::Transport, false),
+        NoResponse => (Class::Transient, Scope::Transport, true),
+        _ => panic!("this kind is unknown to the test"),
     };
     assert_eq!((failure.class(), failure.scope(), failure.in_doubt()), expected, "{failure}");
 }
 
-/// Neither key nor body nor whole address in anything that is logged.
-pub(crate) fn assert_discreet(failure: &Failure) {
+/// Asserts that the error and its sources show no key, body or whole address.
+pub(crate) fn assert_redacted(failure: &Failure) {
     let mut shown = format!("{failure} {failure:?}");
     let mut source = std::error::Error::source(failure);
     while let Some(error) = source {

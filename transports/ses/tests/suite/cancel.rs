@@ -1,4 +1,4 @@
-//! Futures that are dropped in mid-call.
+//! Futures that are dropped during a call.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use postrider_transport::testkit::{HttpPeer, HttpReply};
 
 use crate::support::{accepted, mail, peer, ses};
 
-/// Until a request came in whole.
-async fn heard(peer: &HttpPeer) {
+/// Waits until the peer has a whole request.
+async fn request_received(peer: &HttpPeer) {
     while peer.seen().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[tokio::test]
-async fn the_answer_of_a_dropped_call_is_nobody_elses() {
+async fn the_response_of_a_dropped_call_is_not_used_for_another() {
     let peer = peer([HttpReply::Hang, accepted("second"), accepted("third")]).await;
     let ses = ses(&peer);
     let first = mail();
     tokio::select! {
-        _ = ses.send(&first) => panic!("nobody answered"),
-        () = heard(&peer) => {}
+        _ = ses.send(&first) => panic!("no response was sent"),
+        () = request_received(&peer) => {}
     }
     for id in ["second", "third"] {
         assert_eq!(ses.send(&mail()).await.unwrap().provider_id.as_deref(), Some(id));

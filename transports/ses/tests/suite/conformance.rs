@@ -1,4 +1,4 @@
-//! The suite that every transport passes.
+//! The conformance suite of all transports.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use postrider_transport::{Attachment, Email};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::support::{SECRET, accepted, email, raw, sdk_config};
+use crate::support::{SECRET, accepted, email, raw_message, sdk_config};
 
-/// SES's API, v2. Its errors are those of <https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html> and
+/// The SES API v2. Its errors follow <https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html> and
 /// <https://docs.aws.amazon.com/ses/latest/APIReference-V2/CommonErrors.html>.
 struct Api;
 
@@ -20,7 +20,7 @@ impl HttpApi for Api {
     fn messages(&self, request: &HttpRequest) -> Vec<Accepted> {
         let to = &request.json()["Destination"]["ToAddresses"];
         let recipients = to.as_array().unwrap().iter().map(|address| address.as_str().unwrap().to_owned()).collect();
-        vec![Accepted::new(recipients, None, String::from_utf8(raw(request)).unwrap())]
+        vec![Accepted::new(recipients, None, String::from_utf8(raw_message(request)).unwrap())]
     }
 
     fn accept(&self, id: &str) -> HttpReply {
@@ -36,15 +36,15 @@ impl HttpApi for Api {
             Answer::Unavailable => (503, "ServiceUnavailable"),
             other => panic!("no refusal: {other:?}"),
         };
-        let wait = match answer {
-            // RFC 6585 section 4; SES names no time by itself.
-            Answer::RateLimit(wait) => wait.as_secs().to_string(),
+        let retry_after = match answer {
+            // RFC 6585 section 4; SES documents no header.
+            Answer::RateLimit(retry_after) => retry_after.as_secs().to_string(),
             _ => String::new(),
         };
-        // A request is signed with the secret and does not have it, so that nobody can repeat it.
+        // The request is signed with the secret and does not contain it, so the text cannot repeat it.
         let text = "not ada.lovelace@example.com to bob.builder@example.org";
-        let headers = [("x-amzn-ErrorType", code), ("Retry-After", &wait)];
-        let headers = if wait.is_empty() { &headers[..1] } else { &headers };
+        let headers = [("x-amzn-ErrorType", code), ("Retry-After", &retry_after)];
+        let headers = if retry_after.is_empty() { &headers[..1] } else { &headers };
         HttpReply::answer(status, headers, json!({ "message": text }).to_string())
     }
 }
@@ -64,12 +64,12 @@ impl TransportUnderTest for SesTest {
     async fn start(&self, limit: Duration) -> (Ses, ScriptedHttp) {
         let peer = ScriptedHttp::start(Api).await;
         let mut timeouts = Timeouts::default();
-        (timeouts.connect, timeouts.send, timeouts.answer) = (limit, limit, limit);
+        (timeouts.connect, timeouts.request, timeouts.response) = (limit, limit, limit);
         (self.to(peer.url()).timeouts(timeouts).build().unwrap(), peer)
     }
 
     async fn unreachable(&self) -> Ses {
-        // A port that was free a moment ago.
+        // The listener is closed at once, so the port is free.
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         self.to(format!("http://127.0.0.1:{port}")).build().unwrap()
     }
@@ -79,7 +79,7 @@ impl TransportUnderTest for SesTest {
     }
 
     fn inexpressible(&self) -> Option<Email> {
-        // What has to travel as it is, and cannot.
+        // An attached message is not encoded, so it must not contain NUL.
         let odd = Attachment::new("a", "message/rfc822", b"Subject: a\0\r\n".to_vec()).unwrap();
         Some(email().to("bob.builder@example.org").attach(odd).build().unwrap())
     }

@@ -1,18 +1,18 @@
-//! Signed mail.
+//! DKIM signatures.
 
 use postrider_ses::Dkim;
 use postrider_transport::Transport;
 
 use crate::authenticator::Dns;
 use crate::python::Python;
-use crate::support::{builder, email, mail, outgoing, peer, raw};
+use crate::support::{builder, email, mail, outgoing, peer, raw_message};
 
 #[tokio::test]
-async fn what_ses_replaces_is_not_signed() {
+async fn headers_that_ses_replaces_are_not_signed() {
     let peer = peer([]).await;
     let dkim = Dkim::ed25519("example.com", "test", "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=").unwrap();
     builder(&peer).dkim(dkim).build().unwrap().send(&mail()).await.unwrap();
-    let message = String::from_utf8(raw(&peer.seen()[0])).unwrap();
+    let message = String::from_utf8(raw_message(&peer.seen()[0])).unwrap();
     let unfolded = message.replace("\r\n ", " ").replace("\r\n\t", " ");
     let signature = unfolded.lines().find(|line| line.starts_with("DKIM-Signature:")).unwrap();
     let signed = signature.split(';').find_map(|part| part.trim().strip_prefix("h=")).unwrap().to_ascii_lowercase();
@@ -22,10 +22,10 @@ async fn what_ses_replaces_is_not_signed() {
     assert!(message.contains("\r\nDate: ") && message.contains("\r\nMessage-ID: "), "{message}");
 }
 
-/// Amazon SES puts a Date and a Message-ID of its own in place of ours (developer guide, header fields), and other headers in front.
+/// SES replaces Date and Message-ID (developer guide, header fields) and adds other headers at the top.
 #[tokio::test]
 #[ignore = "needs Python with dkimpy: scripts/servers/verifiers.sh"]
-async fn a_signature_verifies_after_what_ses_does() {
+async fn signatures_verify_after_the_changes_of_ses() {
     let (dns, mut python) = (Dns::example(), Python::start());
     let rsa = include_str!("../../../core/tests/keys/rsa-pkcs1.pem");
     let ed25519 = include_str!("../../../core/tests/keys/ed25519.pem");
@@ -35,7 +35,7 @@ async fn a_signature_verifies_after_what_ses_does() {
             let ses = builder(&peer).dkim(Dkim::new("example.com", selector, key).unwrap()).build().unwrap();
             let mail = email().to("bob@example.org").subject("Grüße, and more of it ".repeat(9)).text(text);
             ses.send(&outgoing(mail.build().unwrap())).await.unwrap();
-            let sent = String::from_utf8(raw(&peer.seen()[0])).unwrap();
+            let sent = String::from_utf8(raw_message(&peer.seen()[0])).unwrap();
             let (mut carried, mut replaced) = ("Feedback-ID: 1:eu-west-1:AmazonSES\r\n".to_owned(), 0);
             for line in sent.split_inclusive("\r\n") {
                 let own = ["Date: ", "Message-ID: "].into_iter().find(|name| line.starts_with(name));

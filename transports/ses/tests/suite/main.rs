@@ -1,7 +1,6 @@
-//! The transport against a server that does whatever a test wants of it.
+//! Tests of the transport against a scripted server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod answers;
 #[cfg(feature = "dkim")]
 #[path = "../../../core/tests/verifiers/authenticator.rs"]
 mod authenticator;
@@ -14,6 +13,7 @@ mod faults;
 #[path = "../../../core/tests/verifiers/python.rs"]
 mod python;
 mod request;
+mod responses;
 mod server;
 mod support;
 mod unsupported;

@@ -1,10 +1,10 @@
-//! What a request has in it.
+//! The content of requests.
 
 use postrider_transport::testkit::HttpRequest;
 use postrider_transport::{Attachment, Email, Mime, Transport};
 use serde_json::{Value, json};
 
-use crate::support::{builder, email, mail, outgoing, peer, raw, sdk_config, ses};
+use crate::support::{builder, email, mail, outgoing, peer, raw_message, sdk_config, ses};
 
 async fn sent(email: Email) -> HttpRequest {
     let peer = peer([]).await;
@@ -13,7 +13,7 @@ async fn sent(email: Email) -> HttpRequest {
 }
 
 #[tokio::test]
-async fn the_message_is_what_smtp_would_send() {
+async fn the_message_has_the_bytes_that_smtp_sends() {
     let email = email()
         .to("Bob <bob@example.org>")
         .cc("carol@example.org")
@@ -30,7 +30,7 @@ async fn the_message_is_what_smtp_would_send() {
     let receipt = ses(&peer).send(&mail).await.unwrap();
     assert_eq!(receipt.provider_id.as_deref(), Some("next"));
     let received = peer.seen().remove(0);
-    assert_eq!(raw(&received), Mime::new().render(&mail).unwrap());
+    assert_eq!(raw_message(&received), Mime::new().render(&mail).unwrap());
     assert_eq!((received.method.as_str(), received.path.as_str()), ("POST", "/v2/email/outbound-emails"));
     let to = json!(["bob@example.org", "carol@example.org", "hidden@example.org"]);
     assert_eq!(received.json()["Destination"], json!({ "ToAddresses": to }));
@@ -40,7 +40,7 @@ async fn the_message_is_what_smtp_would_send() {
 }
 
 #[tokio::test]
-async fn it_asks_for_no_content_coding() {
+async fn no_content_coding_is_requested() {
     let received = sent(email().to("bob@example.org").build().unwrap()).await;
     assert_eq!(received.header("accept-encoding"), Some("identity"));
     let signed = received.header("authorization").unwrap();
@@ -48,7 +48,7 @@ async fn it_asks_for_no_content_coding() {
 }
 
 #[tokio::test]
-async fn a_retry_goes_to_those_who_still_want_it() {
+async fn a_retry_has_only_the_remaining_recipients() {
     let peer = peer([]).await;
     let mail = outgoing(email().to("bob@example.org").cc("carol@example.org").build().unwrap());
     let carol = mail.recipients()[1..].to_vec();
@@ -57,19 +57,19 @@ async fn a_retry_goes_to_those_who_still_want_it() {
 }
 
 #[tokio::test]
-async fn two_attempts_are_the_same_message() {
+async fn two_attempts_have_the_same_message() {
     let peer = peer([]).await;
     let (ses, mail) = (ses(&peer), mail());
     ses.send(&mail).await.unwrap();
     ses.send(&mail.clone().with_attempt(2, 1)).await.unwrap();
     let received = peer.seen();
     assert_eq!(received[0].body, received[1].body);
-    // One connection serves both.
+    // Both use one connection.
     assert_eq!(peer.connections(), 1);
 }
 
 #[tokio::test]
-async fn tags_and_metadata_are_named() {
+async fn tags_and_metadata_are_email_tags() {
     let email = email()
         .to("bob@example.org")
         .tag("welcome")
@@ -84,7 +84,7 @@ async fn tags_and_metadata_are_named() {
 }
 
 #[tokio::test]
-async fn failures_are_reported_where_the_mail_says_or_else_where_the_transport_does() {
+async fn the_feedback_address_is_the_mails_or_else_the_transports() {
     let plain = || email().to("bob@example.org");
     let by = |address: &str| plain().envelope_from(address.parse().unwrap()).build().unwrap();
     let sender = || plain().sender("office@example.com").build().unwrap();
@@ -107,7 +107,7 @@ async fn failures_are_reported_where_the_mail_says_or_else_where_the_transport_d
 }
 
 #[tokio::test]
-async fn every_mail_goes_by_the_configuration_set_and_is_signed_for_the_region() {
+async fn requests_have_the_configuration_set_and_are_signed_for_the_region() {
     let peer = peer([]).await;
     let config = sdk_config().into_builder().endpoint_url(peer.url()).build();
     let ses = postrider_ses::Ses::builder(&config).region("eu-central-1").configuration_set("my-set").build().unwrap();

@@ -1,4 +1,4 @@
-//! The transport against a server that speaks SES's API by itself, and what that server then has.
+//! Tests against a server that implements the SES API.
 
 use std::env;
 
@@ -18,7 +18,7 @@ fn url() -> String {
     env::var("POSTRIDER_TEST_SES_URL").expect("POSTRIDER_TEST_SES_URL is set by scripts/test")
 }
 
-/// Lets the server take mail from this domain.
+/// Verifies a sender domain on the server.
 async fn verify(domain: &str) {
     let config = sdk_config()
         .into_builder()
@@ -27,7 +27,7 @@ async fn verify(domain: &str) {
         .timeout_config(TimeoutConfig::disabled())
         .build();
     if let Err(error) = Client::new(&config).create_email_identity().email_identity(domain).send().await {
-        // By an earlier run against the same server.
+        // An earlier run may have verified the domain on the same server.
         assert!(error.into_service_error().is_already_exists_exception());
     }
 }
@@ -36,8 +36,8 @@ fn ses() -> Ses {
     Ses::builder(&sdk_config()).region("eu-west-1").endpoint_url(url()).build().unwrap()
 }
 
-/// What the server keeps of a message.
-async fn kept(id: &str) -> Value {
+/// Returns the message that the server has stored.
+async fn stored_message(id: &str) -> Value {
     let url = url();
     let host = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
@@ -57,7 +57,7 @@ fn addresses(list: Option<&Address<'_>>) -> Vec<String> {
 
 #[tokio::test]
 #[ignore = "needs an SES server: run scripts/test"]
-async fn the_server_has_what_was_sent() {
+async fn the_server_stores_the_sent_mail() {
     verify("example.com").await;
     let (pdf, png) = ((0..=255).cycle().take(70_000).collect::<Vec<u8>>(), vec![0x89, b'P', b'N', b'G', 0, 255]);
     let mail = email()
@@ -80,17 +80,17 @@ async fn the_server_has_what_was_sent() {
     let ses = ses();
     ses.check(&mail).unwrap();
     let receipt = ses.send(&outgoing(mail)).await.unwrap();
-    let kept = kept(receipt.provider_id.as_deref().unwrap()).await;
+    let stored_message = stored_message(receipt.provider_id.as_deref().unwrap()).await;
 
-    // The server adds those that the headers name once more.
+    // The server also adds the recipients in the headers.
     let destinations: Vec<_> =
-        kept["destinations"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+        stored_message["destinations"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
     assert_eq!(destinations[..3], ["bob@example.org", "carol@example.org", "hidden@example.org"]);
-    assert_eq!(kept["source"], "ada@example.com");
+    assert_eq!(stored_message["source"], "ada@example.com");
 
-    let raw = kept["raw_data"].as_str().unwrap();
-    assert!(!raw.contains("hidden@"), "bcc shows");
-    let message = MessageParser::default().parse(raw.as_bytes()).unwrap();
+    let raw_message = stored_message["raw_data"].as_str().unwrap();
+    assert!(!raw_message.contains("hidden@"), "a bcc recipient is visible");
+    let message = MessageParser::default().parse(raw_message.as_bytes()).unwrap();
     assert_eq!(message.subject(), Some("Grüße aus Zürich"));
     assert_eq!(message.from().unwrap().first().unwrap().name(), Some("Ada Lovelace"));
     assert_eq!(message.to().unwrap().first().unwrap().name(), Some("Böb"));
@@ -115,7 +115,7 @@ async fn the_server_has_what_was_sent() {
 
 #[tokio::test]
 #[ignore = "needs an SES server: run scripts/test"]
-async fn the_server_refuses_a_sender_it_does_not_know() {
+async fn the_server_refuses_an_unverified_sender() {
     let mail = email().from("ada@unknown.example").to("bob@example.org").build().unwrap();
     let failure = ses().send(&outgoing(mail)).await.unwrap_err();
     assert_eq!(error(&failure).code(), Some("MessageRejected"), "{failure}");

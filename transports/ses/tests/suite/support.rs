@@ -1,4 +1,4 @@
-//! What the tests share: a scripted peer, mails, and transports to it.
+//! A scripted peer, mails and transports for all tests.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use serde_json::json;
 
 pub(crate) const SECRET: &str = "hunter2-secret";
 
-/// An AWS configuration that would try five times, and have no time for it, if it were asked.
+/// An AWS configuration with five attempts and a timeout of 1 ns, both of which the transport must ignore.
 pub(crate) fn sdk_config() -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -24,15 +24,15 @@ pub(crate) fn sdk_config() -> SdkConfig {
         .build()
 }
 
-/// Far above what anything here takes, so that only a test that wants a time-out meets one.
-pub(crate) fn patient() -> Timeouts {
+/// Timeouts that no test reaches.
+pub(crate) fn long_timeouts() -> Timeouts {
     let mut timeouts = Timeouts::default();
-    (timeouts.connect, timeouts.send, timeouts.answer) =
+    (timeouts.connect, timeouts.request, timeouts.response) =
         (Duration::from_secs(60), Duration::from_secs(60), Duration::from_secs(60));
     timeouts
 }
 
-/// Does these one after the other, then accepts everything as `next`.
+/// Starts a peer that sends these replies, then accepts every request with the id `next`.
 pub(crate) async fn peer(replies: impl IntoIterator<Item = HttpReply>) -> HttpPeer {
     HttpPeer::start(replies.into_iter().chain([accepted("next")])).await
 }
@@ -42,7 +42,7 @@ pub(crate) fn accepted(id: &str) -> HttpReply {
 }
 
 pub(crate) fn builder(peer: &HttpPeer) -> SesBuilder {
-    Ses::builder(&sdk_config()).region("eu-west-1").endpoint_url(peer.url()).timeouts(patient())
+    Ses::builder(&sdk_config()).region("eu-west-1").endpoint_url(peer.url()).timeouts(long_timeouts())
 }
 
 pub(crate) fn ses(peer: &HttpPeer) -> Ses {
@@ -62,7 +62,7 @@ pub(crate) fn mail() -> Outgoing<Email> {
     outgoing(email().to("bob@example.org").build().unwrap())
 }
 
-/// A mail of several megabytes, more than the system keeps between two ends of a connection.
+/// A mail of several megabytes, which exceeds the socket buffers.
 pub(crate) fn large_mail() -> Outgoing<Email> {
     let zip = vec![0xff; 5 << 20];
     outgoing(
@@ -74,39 +74,49 @@ pub(crate) fn large_mail() -> Outgoing<Email> {
     )
 }
 
-/// The message in a request, as SES would read it.
-pub(crate) fn raw(received: &HttpRequest) -> Vec<u8> {
+/// Decodes the MIME message in a request.
+pub(crate) fn raw_message(received: &HttpRequest) -> Vec<u8> {
     BASE64_STANDARD.decode(received.json()["Content"]["Raw"]["Data"].as_str().unwrap()).unwrap()
 }
 
-/// What a failure means, in short.
+/// Classification of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Meaning(pub(crate) Class, pub(crate) Scope, pub(crate) bool, pub(crate) Option<u64>);
-
-pub(crate) const OUT_OF_ORDER: Meaning = Meaning(Class::Transient, Scope::Transport, false, None);
-pub(crate) const MISCONFIGURED: Meaning = Meaning(Class::Permanent, Scope::Transport, false, None);
-pub(crate) const UNVERIFIED: Meaning = Meaning(Class::Permanent, Scope::Sender, false, None);
-pub(crate) const LATER: Meaning = Meaning(Class::Transient, Scope::Message, false, None);
-pub(crate) const NEVER: Meaning = Meaning(Class::Permanent, Scope::Message, false, None);
-pub(crate) const IN_DOUBT: Meaning = Meaning(Class::Transient, Scope::Transport, true, None);
-
-pub(crate) const fn wait(seconds: u64) -> Meaning {
-    Meaning(Class::Transient, Scope::Transport, false, Some(seconds))
+pub(crate) struct Classification {
+    class: Class,
+    scope: Scope,
+    in_doubt: bool,
+    /// Seconds to wait before a retry.
+    retry_after: Option<u64>,
 }
 
-pub(crate) fn meaning(failure: &Failure) -> Meaning {
-    let wait = failure.retry_after().map(|wait| wait.as_secs());
-    Meaning(failure.class(), failure.scope(), failure.in_doubt(), wait)
+const fn new_classification(class: Class, scope: Scope) -> Classification {
+    Classification { class, scope, in_doubt: false, retry_after: None }
+}
+
+pub(crate) const UNAVAILABLE: Classification = new_classification(Class::Transient, Scope::Transport);
+pub(crate) const MISCONFIGURED: Classification = new_classification(Class::Permanent, Scope::Transport);
+pub(crate) const SENDER_UNVERIFIED: Classification = new_classification(Class::Permanent, Scope::Sender);
+pub(crate) const MESSAGE_TRANSIENT: Classification = new_classification(Class::Transient, Scope::Message);
+pub(crate) const MESSAGE_PERMANENT: Classification = new_classification(Class::Permanent, Scope::Message);
+pub(crate) const IN_DOUBT: Classification = Classification { in_doubt: true, ..UNAVAILABLE };
+
+pub(crate) const fn throttled(seconds: u64) -> Classification {
+    Classification { retry_after: Some(seconds), ..UNAVAILABLE }
+}
+
+pub(crate) fn classification(failure: &Failure) -> Classification {
+    let retry_after = failure.retry_after().map(|wait| wait.as_secs());
+    Classification { class: failure.class(), scope: failure.scope(), in_doubt: failure.in_doubt(), retry_after }
 }
 
 pub(crate) fn error(failure: &Failure) -> &SesError {
     failure.downcast_ref().unwrap()
 }
 
-/// Sends this mail to a peer that does this, and asserts that it was tried once and that the peer is well served afterwards.
-pub(crate) async fn refused(ses: &Ses, peer: &HttpPeer, mail: &Outgoing<Email>) -> Failure {
+/// Sends a mail and returns its failure. Asserts that it took one connection at most and that no text shows the secret or the address.
+pub(crate) async fn send_failing(ses: &Ses, peer: &HttpPeer, mail: &Outgoing<Email>) -> Failure {
     let before = peer.connections();
-    let failure = ses.send(mail).await.expect_err("it was to fail");
+    let failure = ses.send(mail).await.expect_err("the mail is not accepted");
     assert!(peer.connections() <= before + 1, "{} connections for one call", peer.connections() - before);
     let shown = format!("{failure} {failure:?} {:?} {ses:?}", error(&failure));
     assert!(!shown.contains(SECRET) && !shown.contains("bob@"), "{shown}");

@@ -1,4 +1,4 @@
-//! What SES does not take is said when a mail is enqueued, and never dropped.
+//! Mails that SES does not support are refused when they are enqueued.
 
 use postrider_transport::{Attachment, Class, EmailBuilder, Transport, Unsupported};
 
@@ -13,9 +13,9 @@ fn to() -> EmailBuilder {
 }
 
 #[tokio::test]
-async fn is_refused_by_name_and_not_sent() {
+async fn unsupported_mail_is_refused_and_not_sent() {
     let large = vec![0xff; 31 << 20];
-    for (builder, words) in [
+    for (builder, text) in [
         (many(51), "50 recipients"),
         (to().null_envelope_from(), "null reverse-path"),
         (email().to("пошта@example.org"), "outside ASCII"),
@@ -36,16 +36,16 @@ async fn is_refused_by_name_and_not_sent() {
         let peer = peer([]).await;
         let ses = ses(&peer);
         for failure in [ses.check(&email).unwrap_err(), ses.send(&outgoing(email)).await.unwrap_err()] {
-            assert!(failure.downcast_ref::<Unsupported>().is_some(), "{words}: {failure}");
-            assert_eq!(failure.class(), Class::Permanent, "{words}");
-            assert!(failure.to_string().contains(words), "{words}: {failure}");
+            assert!(failure.downcast_ref::<Unsupported>().is_some(), "{text}: {failure}");
+            assert_eq!(failure.class(), Class::Permanent, "{text}");
+            assert!(failure.to_string().contains(text), "{text}: {failure}");
         }
-        assert_eq!(peer.connections(), 0, "{words}");
+        assert_eq!(peer.connections(), 0, "{text}");
     }
 }
 
 #[tokio::test]
-async fn what_it_takes_is_taken_up_to_the_limit() {
+async fn mail_at_the_limits_is_sent() {
     for builder in [
         many(50),
         email().to("ada@bücher.example"),

@@ -1,4 +1,4 @@
-//! What passes between the SDK and its connection: how much of a request went out, and how much of an answer comes in.
+//! An SDK interceptor that records the progress of a request and limits the size of the response.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,16 +18,18 @@ use tokio::sync::Notify;
 
 use crate::Stage;
 
-/// The body is given to the connection in pieces, since the connection takes a piece whole before it writes any of it: only
-/// so does a break in mid-message show as one.
-const PIECE: usize = 16 * 1024;
+/// Size of the chunks in which the connection takes a body, in octets.
+///
+/// The connection takes a whole chunk before it writes any of it. With small chunks, a connection that breaks within the message is noticed
+/// before the last chunk is taken.
+const CHUNK: usize = 16 * 1024;
 
-/// No answer of SES comes near it, in octets; what an answer holds is kept in memory.
-const ANSWER_LIMIT: usize = 64 * 1024;
+/// Maximum size of a response, in octets. Responses of SES are far smaller.
+const MAX_RESPONSE: usize = 64 * 1024;
 
-/// How far one call has come. Clones watch the same call.
+/// Progress of one request. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Progress(Arc<Inner>);
+pub(crate) struct RequestProgress(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -35,46 +37,46 @@ struct Inner {
     notify: Notify,
 }
 
-impl Progress {
-    /// As the connection sees it: what it has taken, it may have written.
+impl RequestProgress {
+    /// Stage of the request: `Response` once the connection has taken all of it, since it may then have written it.
     pub(crate) fn stage(&self) -> Stage {
-        if self.0.handed_over.load(Ordering::Acquire) { Stage::Answer } else { Stage::Send }
+        if self.0.handed_over.load(Ordering::Acquire) { Stage::Response } else { Stage::Request }
     }
 
-    /// Returns once the whole request is handed to the connection. To be called by one task.
+    /// Waits until the connection has taken the whole request. Only one task may wait.
     pub(crate) async fn handed_over(&self) {
-        while self.stage() == Stage::Send {
+        while self.stage() == Stage::Request {
             self.0.notify.notified().await;
         }
     }
 
-    fn hand_over(&self) {
+    fn set_handed_over(&self) {
         self.0.handed_over.store(true, Ordering::Release);
         self.0.notify.notify_one();
     }
 }
 
-/// Stands between the SDK and its connection for one call.
+/// Tracks the request body and limits the response body of one call.
 #[derive(Debug)]
-pub(crate) struct Watch(pub(crate) Progress);
+pub(crate) struct ProgressInterceptor(pub(crate) RequestProgress);
 
-impl Intercept for Watch {
+impl Intercept for ProgressInterceptor {
     fn name(&self) -> &'static str {
         "postrider"
     }
 
-    /// Here the request is signed and complete.
+    /// Runs when the request is complete and signed.
     fn modify_before_transmit(
         &self,
         context: &mut BeforeTransmitInterceptorContextMut<'_>,
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // The SDK decodes no content coding, and without the header any would be acceptable (RFC 9110 section 12.5.3). It is added after
-        // the signature, since proxies may change it.
+        // The SDK does not decode content codings. Without the header any coding is acceptable (RFC 9110 section 12.5.3). The signature
+        // must not cover the header, since proxies may change it.
         context.request_mut().headers_mut().insert("accept-encoding", "identity");
         let body = context.request_mut().body_mut();
-        *body = SdkBody::from_body_1_x(Tracked::new(std::mem::replace(body, SdkBody::taken()), self.0.clone()));
+        *body = SdkBody::from_body_1_x(TrackedBody::new(std::mem::replace(body, SdkBody::taken()), self.0.clone()));
         Ok(())
     }
 
@@ -85,26 +87,26 @@ impl Intercept for Watch {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let body = context.response_mut().body_mut();
-        *body = SdkBody::from_body_1_x(Limited::new(std::mem::replace(body, SdkBody::taken()), ANSWER_LIMIT));
+        *body = SdkBody::from_body_1_x(Limited::new(std::mem::replace(body, SdkBody::taken()), MAX_RESPONSE));
         Ok(())
     }
 }
 
-/// A request's body that tells when the last of it is taken.
-struct Tracked {
+/// A request body that records when its last chunk is taken.
+struct TrackedBody {
     body: SdkBody,
-    /// What the body has given and the connection has not taken yet.
+    /// Data of the inner body that the connection has not taken yet.
     rest: Bytes,
-    progress: Progress,
+    progress: RequestProgress,
 }
 
-impl Tracked {
-    fn new(body: SdkBody, progress: Progress) -> Self {
+impl TrackedBody {
+    fn new(body: SdkBody, progress: RequestProgress) -> Self {
         Self { body, rest: Bytes::new(), progress }
     }
 }
 
-impl Body for Tracked {
+impl Body for TrackedBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -117,16 +119,16 @@ impl Body for Tracked {
                 Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
-                    this.progress.hand_over();
+                    this.progress.set_handed_over();
                     return Poll::Ready(None);
                 }
             }
         }
-        let piece = this.rest.split_to(this.rest.len().min(PIECE));
+        let chunk = this.rest.split_to(this.rest.len().min(CHUNK));
         if this.is_end_stream() {
-            this.progress.hand_over();
+            this.progress.set_handed_over();
         }
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -152,21 +154,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_request_is_out_only_with_its_last_piece() {
-        let progress = Progress::default();
-        let whole: Vec<u8> = (0..3 * PIECE + 1).map(|i| (i % 251) as u8).collect();
-        let mut body = Tracked::new(SdkBody::from(whole.clone()), progress.clone());
+    async fn a_request_is_handed_over_with_its_last_chunk() {
+        let progress = RequestProgress::default();
+        let whole: Vec<u8> = (0..3 * CHUNK + 1).map(|i| (i % 251) as u8).collect();
+        let mut body = TrackedBody::new(SdkBody::from(whole.clone()), progress.clone());
         assert_eq!(body.size_hint().exact(), Some(whole.len() as u64));
         let mut taken = Vec::new();
         while taken.len() < whole.len() {
-            assert_eq!(progress.stage(), Stage::Send, "after {} octets", taken.len());
-            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
-            assert!(piece.len() <= PIECE);
-            taken.extend_from_slice(&piece);
+            assert_eq!(progress.stage(), Stage::Request, "after {} octets", taken.len());
+            let chunk = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(chunk.len() <= CHUNK);
+            taken.extend_from_slice(&chunk);
             assert_eq!(body.size_hint().exact(), Some((whole.len() - taken.len()) as u64));
         }
         assert_eq!(taken, whole);
-        assert_eq!(progress.stage(), Stage::Answer);
+        assert_eq!(progress.stage(), Stage::Response);
         progress.handed_over().await;
         assert!(body.is_end_stream());
         assert!(body.frame().await.is_none());
