@@ -32,6 +32,7 @@
 //! | `dkim` | signing of those bytes (RFC 6376) |
 //! | `timeout` | `Timeout`, by tokio's clock |
 //! | `rate-limit` | `RateLimit`, by tokio's clock |
+//! | `url` | `TransportUrl`: a transport's configuration in one line |
 //! | `testkit` | the conformance suite for transports of your own |
 
 mod address;
@@ -52,6 +53,8 @@ mod receipt;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod transport;
+#[cfg(feature = "url")]
+mod url;
 
 pub use address::{Address, AddressError};
 pub use backoff::Backoff;
@@ -75,3 +78,5 @@ pub use outgoing::{DeliveryId, Outgoing, Waiting};
 pub use pattern::pattern;
 pub use receipt::{Receipt, Recipient, Refusal};
 pub use transport::Transport;
+#[cfg(feature = "url")]
+pub use url::{TransportUrl, UrlError, UrlErrorKind};

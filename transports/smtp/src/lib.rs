@@ -136,4 +136,4 @@ pub use postrider_transport::{Dkim, DkimError};
 pub use rules::Rule;
 pub use smtp::Smtp;
 pub use tls::Tls;
-pub use url::UrlError;
+pub use url::{UrlError, UrlErrorKind};
