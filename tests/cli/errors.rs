@@ -63,7 +63,7 @@ fn a_mail_that_cannot_be() {
             "--to (number 2): the address is more than one mailbox",
         ),
         (&["--bcc", "Friends: ada@example.com, bob@example.com;"], "--bcc: the address is more than one mailbox"),
-        (&["--reply-to", "Ada <ada@example.com> x"], "--reply-to: the address has something behind the >"),
+        (&["--reply-to", "Ada <ada@example.com> x"], "--reply-to: the address has text after the >"),
         (&["--bcc", ""], "--bcc"),
         (&["--reply-to", "Ada <ada@>"], "--reply-to"),
         (&["--subject", "a\nb"], "subject"),

@@ -42,9 +42,9 @@ pub struct TransportUrl {
     password: Option<String>,
     host: String,
     port: Option<u16>,
-    /// The options that nobody has taken yet.
+    /// The options that are not taken yet.
     options: Vec<(String, String)>,
-    /// The names that were asked for.
+    /// The names of all options that were requested.
     known: Vec<&'static str>,
 }
 
@@ -108,7 +108,7 @@ impl TransportUrl {
         self.port
     }
 
-    /// Takes the value of an option, decoded. `None` if it is missing. The name counts as known from then on.
+    /// Takes the value of an option, decoded. `None` if it is missing. The name is then a known one.
     pub fn option(&mut self, name: &'static str) -> Option<String> {
         if !self.known.contains(&name) {
             self.known.push(name);
@@ -126,7 +126,7 @@ impl TransportUrl {
         value.map_err(|_| self.invalid_value(name, expected))
     }
 
-    /// Takes an option whose value is one of these names, and returns what the name stands for.
+    /// Takes an option whose value is one of these names, and returns the value paired with the name.
     ///
     /// # Errors
     /// [`UrlErrorKind::InvalidValue`] if it is another value.
@@ -174,10 +174,10 @@ fn decode(text: &str) -> Result<String, UrlErrorKind> {
     if decoded.chars().any(char::is_control) { Err(UrlErrorKind::Credentials) } else { Ok(decoded.into_owned()) }
 }
 
-/// The `url` crate leaves the host of an unknown scheme as it is written; this applies the rules that it has for `https`.
+/// Validates the host and converts it to ASCII. The `url` crate does this for schemes such as `https` only.
 fn ascii_host(text: &str) -> Option<String> {
     let host = Host::parse(text).ok()?.to_string();
-    // The rules allow a comma, which separates two URLs in a list.
+    // `Host` allows a comma, which can only separate two URLs.
     (!host.contains(',')).then_some(host)
 }
 

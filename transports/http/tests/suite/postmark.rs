@@ -64,7 +64,7 @@ fault_tests!(Pm, status_says_all: false);
 alike_tests!(Pm);
 conformance_tests!(
     Pm,
-    without a_message_that_is_put_off = "none of its codes says: this message, later; what fails inside is in doubt"
+    without a_deferred_message = "none of its codes says: this message, later; what fails inside is in doubt"
 );
 
 fn ok(id: &str) -> Value {
