@@ -225,7 +225,7 @@ fn failed(failure: &Failure, judged: Judged, at: Circumstances<'_>) -> Decision 
 
 /// The wait that the next hop asks for, a day at most, as for a pause. A longer wait could exceed the delivery's age and end it.
 fn asked(failure: &Failure) -> Option<Duration> {
-    failure.retry_after().map(|wait| wait.min(Breaker::LONGEST))
+    failure.retry_after().map(|wait| wait.min(Breaker::MAX_PAUSE))
 }
 
 /// The wait before the next try, or why there is none.

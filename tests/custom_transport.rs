@@ -125,7 +125,7 @@ impl TransportUnderTest for GatewayTest {
         vec![TOKEN.to_owned()]
     }
 
-    fn inexpressible(&self) -> Option<Email> {
+    fn unsupported(&self) -> Option<Email> {
         let file = Attachment::new("a.txt", "text/plain", vec![b'a'; 1_000_000]).unwrap();
         let mail = Email::builder().from("ada@example.com").to("bob@example.org").text("Hi!").attach(file);
         Some(mail.build().unwrap())

@@ -33,7 +33,7 @@ fn as_said(result: &Result<Receipt, Failure>) -> Judged {
             scope: failure.scope(),
             charge: failure.in_doubt(),
             believed: false,
-            wait: Some(SECOND * 7).max(failure.retry_after().map(|wait| wait.min(Breaker::LONGEST))),
+            wait: Some(SECOND * 7).max(failure.retry_after().map(|wait| wait.min(Breaker::MAX_PAUSE))),
         },
         _ => Judged::own(),
     }

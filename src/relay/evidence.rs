@@ -167,7 +167,7 @@ impl Evidence {
 
     /// Returns a probe of the transport without a result.
     pub(super) fn give_back(&mut self, number: u64) {
-        self.transport.give_back(number);
+        self.transport.release_probe(number);
     }
 
     /// Whether a sender's message may pass. `early` is for a pass, which tries instead of waiting.
@@ -213,7 +213,7 @@ impl Evidence {
             Some(_) => self.transport.reason().unwrap_or_default().to_owned(),
             None => last.to_string(),
         };
-        let pause = self.transport.failed(reason.clone(), last.retry_after(), random, time)?;
+        let pause = self.transport.record_failure(reason.clone(), last.retry_after(), random, time)?;
         Some(Change::TransportPaused { reason, pause })
     }
 
@@ -258,7 +258,7 @@ impl Evidence {
         self.refused_alike.clear();
         self.refused.clear();
         let mut changes = Vec::new();
-        if self.transport.worked(call.time) {
+        if self.transport.record_success(call.time) {
             self.culprit = None;
             self.row = None;
             changes.push(Change::TransportResumed);
@@ -336,7 +336,7 @@ impl Evidence {
         let mut changes = Vec::new();
         let next = self.transport.next_pause(asked, random);
         if call.probe != Probing::Candidate
-            && let Some(pause) = self.transport.failed(reason.clone(), asked, random, call.time)
+            && let Some(pause) = self.transport.record_failure(reason.clone(), asked, random, call.time)
         {
             self.culprit = Some(Mail::new(call.id, call.recipients));
             changes.push(Change::TransportPaused { reason, pause });

@@ -236,7 +236,7 @@ pub(super) fn prepare<S: Store, T: Transport>(
                 let probe = SenderProbe::new(shared, message.sender(), admission);
                 let lease = &mut claimed.lease;
                 let recipients = mem::take(&mut lease.recipients);
-                let outgoing = Outgoing::addressed(
+                let outgoing = Outgoing::for_recipients(
                     lease.key.id,
                     lease.dated_at,
                     message,

@@ -120,7 +120,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
         if self.ends_by_itself && verdict.wait.is_some() {
             // A pass does not wait for the end of a pause, and the next one is to try for itself.
             verdict.wait =
-                Some(result.as_ref().err().and_then(Failure::retry_after).unwrap_or_default().min(Breaker::LONGEST));
+                Some(result.as_ref().err().and_then(Failure::retry_after).unwrap_or_default().min(Breaker::MAX_PAUSE));
         }
         verdict.changes.iter().for_each(|change| self.announce(change));
         verdict

@@ -64,8 +64,8 @@ fn what_cannot_be_signed_is_told_in_a_line_before_anything_is_sent() {
         (&url, key("not-a-key.pem"), 2, "neither PEM nor"),
         (&url, key("1024.pem"), 2, "2048"),
         (&url, key("/dev/zero"), 2, "neither PEM nor"),
-        (&url, with(1, "exa mple"), 2, "the domain is no DNS name"),
-        (&url, with(3, "s;h=from"), 2, "the selector is no DNS name"),
+        (&url, with(1, "exa mple"), 2, "the domain is not a DNS name"),
+        (&url, with(3, "s;h=from"), 2, "the selector is not a DNS name"),
         (&with_other, FLAGS.to_vec(), 2, "postmark:// cannot sign"),
     ] {
         let ran = work(&tool, url, &flags);

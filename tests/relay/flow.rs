@@ -187,7 +187,7 @@ async fn a_message_that_cannot_be_read_ends_as_a_dead_letter_and_stops_nobody() 
     let damaged = get(&outbox, ids[0]).await;
     assert_eq!((damaged.state, damaged.attempts.len()), (State::Dead, 1));
     assert_eq!(damaged.attempts[0].transport, None, "nobody was called");
-    assert!(damaged.reason.unwrap().starts_with("permanent: the stored mail is damaged"));
+    assert!(damaged.reason.unwrap().starts_with("permanent: the stored mail is malformed"));
     // A newer program may know the format, so that one has its whole budget first.
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -96,7 +96,7 @@ impl Senders {
 
     pub(super) fn give_back(&mut self, sender: &str, of_domain: bool, number: u64) {
         if let Some(known) = self.known.get_mut(if of_domain { domain(sender) } else { sender }) {
-            known.pause.give_back(number);
+            known.pause.release_probe(number);
         }
     }
 
@@ -158,7 +158,7 @@ impl Senders {
             known.next = None;
             known.early = 0;
             known.addresses.clear();
-            if known.pause.worked(time) {
+            if known.pause.record_success(time) {
                 resumed.push(key.to_owned());
             }
         }
@@ -244,7 +244,7 @@ impl Sender {
     }
 
     fn fail(&mut self, reason: &str, asked: Option<Duration>, random: f64, call: Call<'_>) -> Option<Duration> {
-        let pause = self.pause.failed(reason.to_owned(), asked, random, call.time)?;
+        let pause = self.pause.record_failure(reason.to_owned(), asked, random, call.time)?;
         self.for_others = call.time.ended + pause * 2;
         Some(pause)
     }

@@ -1,4 +1,4 @@
-//! Validated mail addresses.
+//! Mail addresses.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,15 +7,13 @@ use std::str::FromStr;
 use email_address::{EmailAddress, Options};
 use serde::{Deserialize, Serialize};
 
-use crate::Recipient;
-
-/// An address that SMTP can carry: `local-part@domain` (RFC 5321 section 4.1.2).
+/// A valid mail address: `local-part@domain` (RFC 5321 section 4.1.2).
 ///
-/// The domain is always ASCII: an internationalised one is turned into its punycode form (RFC 5891) when
-/// the address is parsed. A local part outside ASCII is kept (RFC 6531) and needs a transport that can carry it.
+/// The domain is in ASCII: parsing converts an internationalised domain to punycode (RFC 5891). A local part outside ASCII is kept
+/// (RFC 6531), and needs a transport that supports it.
 ///
-/// `Debug` hides the local part, and there is no `Display`: [`as_str`](Self::as_str) is the one way to read the whole
-/// address, so that none reaches a log by accident.
+/// `Debug` masks the local part, and there is no `Display`, so that no address gets into a log by accident. Only
+/// [`as_str`](Self::as_str) shows the whole address.
 ///
 /// ```
 /// use postrider_transport::Address;
@@ -38,12 +36,12 @@ impl Address {
         &self.whole
     }
 
-    /// What stands before the `@`, quotes included where it has them.
+    /// The part before the `@`, with its quotes if it has any.
     pub fn local_part(&self) -> &str {
         &self.whole[..self.at]
     }
 
-    /// What stands after the `@`, in ASCII.
+    /// The part after the `@`, in ASCII.
     pub fn domain(&self) -> &str {
         &self.whole[self.at + 1..]
     }
@@ -53,24 +51,24 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if let Some(at) = plain(text) {
+        if let Some(at) = parse_common(text) {
             return Ok(Self { whole: text.to_owned(), at });
         }
-        Self::checked(text)
+        Self::parse_any(text)
     }
 }
 
 impl Address {
-    /// Whether a text can be parsed.
+    /// Checks whether a text parses.
     pub(crate) fn check(text: &str) -> Result<(), AddressError> {
-        if plain(text).is_none() {
-            Self::checked(text)?;
+        if parse_common(text).is_none() {
+            Self::parse_any(text)?;
         }
         Ok(())
     }
 
-    /// By all the rules.
-    fn checked(text: &str) -> Result<Self, AddressError> {
+    /// Parses any valid form.
+    fn parse_any(text: &str) -> Result<Self, AddressError> {
         let (local, domain) = text.rsplit_once('@').ok_or(AddressError::new("has no @"))?;
         if text.chars().any(char::is_control) {
             return Err(AddressError::new("has a control character"));
@@ -78,11 +76,11 @@ impl Address {
         let domain = match domain.strip_prefix('[') {
             Some(literal) => address_literal(literal)?,
             None => {
-                idna::domain_to_ascii(domain).map_err(|_| AddressError::new("has a domain that is no host name"))?
+                idna::domain_to_ascii(domain).map_err(|_| AddressError::new("has a domain that is not a host name"))?
             }
         };
         let whole = format!("{local}@{domain}");
-        // The path of RFC 5321 section 4.5.3.1.3 is 256 octets, its two brackets included.
+        // RFC 5321 section 4.5.3.1.3 limits a path to 256 octets, two of which are its brackets.
         if whole.len() > 254 {
             return Err(AddressError::new("is longer than 254 octets"));
         }
@@ -92,9 +90,11 @@ impl Address {
     }
 }
 
-/// Where the `@` is in an address of the usual form, which no rule changes or refuses: small letters, digits and single `-`, `_`,
-/// `+`, `.` between them. Nearly all are, and the whole of the rules takes many times as long.
-fn plain(text: &str) -> Option<usize> {
+/// Returns the index of the `@` if the address has the common form: lower-case letters and digits, with single `-`, `_`, `+` and `.`
+/// between them.
+///
+/// No rule refuses or changes such an address. Nearly all addresses have this form, and the full rules take many times as long.
+fn parse_common(text: &str) -> Option<usize> {
     let at = text.find('@')?;
     let (local, domain) = (&text.as_bytes()[..at], &text.as_bytes()[at + 1..]);
     let is_plain = |part: &[u8], marks: &[u8]| {
@@ -107,12 +107,12 @@ fn plain(text: &str) -> Option<usize> {
         });
         words && !after_mark
     };
-    // No label of such a domain is too long, and `xn--` has two marks in a row.
+    // At this length no label is too long. `xn--` is excluded: it has two marks in a row.
     let fits = local.len() <= 64 && domain.len() <= 63 && is_plain(local, b".-_+") && is_plain(domain, b".-");
     fits.then_some(at)
 }
 
-/// The rest of `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3), as the whole.
+/// Normalises an address literal: `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3). `rest` follows the first bracket.
 fn address_literal(rest: &str) -> Result<String, AddressError> {
     let malformed = || AddressError::new("has a malformed address literal");
     let inner = rest.strip_suffix(']').ok_or_else(malformed)?;
@@ -150,19 +150,15 @@ impl From<Address> for String {
     }
 }
 
-impl From<&Address> for Recipient {
-    fn from(address: &Address) -> Recipient {
-        Recipient::new(address.as_str())
-    }
-}
-
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&crate::mask_addresses(&self.whole))
     }
 }
 
-/// Why a text is no address. The text itself is not repeated: it may be somebody's address.
+/// A text is not a mail address.
+///
+/// The error does not repeat the text, which may be a real address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressError {
     what: &'static str,
@@ -189,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_could_inject_or_cannot_be_sent() {
+    fn invalid_addresses_are_refused() {
         for bad in [
             "",
             "ada",
@@ -218,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_what_rfc_5321_allows() {
+    fn valid_addresses_are_accepted() {
         for good in [
             "a@b",
             "ada+tag@example.com",
@@ -233,7 +229,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_usual_form_is_taken_as_all_the_rules_would(
+        fn both_parsers_agree_on_the_common_form(
             pieces in prop::collection::vec(
                 prop::sample::select(vec!["@", ".", "-", "_", "+", "a", "7", "xn", "ex", "com", "A", "é", "\"", "long-and-longer"]),
                 0..14,
@@ -242,8 +238,8 @@ mod tests {
             domain in "[a-z0-9.-]{0,70}",
         ) {
             for text in [pieces.concat(), format!("{local}@{domain}")] {
-                if let Some(at) = plain(&text) {
-                    let address = Address::checked(&text);
+                if let Some(at) = parse_common(&text) {
+                    let address = Address::parse_any(&text);
                     prop_assert_eq!(address, Ok(Address { whole: text.clone(), at }), "{}", text);
                 }
             }
@@ -251,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_form_is_what_most_addresses_have() {
+    fn the_common_form_covers_ordinary_addresses() {
         for usual in ["ada@example.com", "ada.lovelace+tag@mail-1.example.co.uk", "a@b", "order_7@shop.example"] {
-            assert_eq!(plain(usual), usual.find('@'), "{usual}");
+            assert_eq!(parse_common(usual), usual.find('@'), "{usual}");
         }
         for other in
             ["Ada@example.com", "ada@xn--bcher-kva.example", "ada@Example.com", "a..b@example.com", "a@b.", "@b", "a@"]
         {
-            assert_eq!(plain(other), None, "{other}");
+            assert_eq!(parse_common(other), None, "{other}");
         }
     }
 }

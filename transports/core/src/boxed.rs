@@ -1,4 +1,4 @@
-//! A transport whose type is not known before the program runs.
+//! A transport of any type.
 
 use std::fmt;
 use std::future::Future;
@@ -7,24 +7,24 @@ use std::sync::Arc;
 
 use crate::{Failure, Message, Outgoing, Receipt, Transport};
 
-type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The same methods, in the form that a `dyn` can have.
-trait Erased<M>: Send + Sync {
+/// The methods of [`Transport`] in a form that `dyn` supports.
+trait DynTransport<M>: Send + Sync {
     fn name(&self) -> &str;
-    fn send<'a>(&'a self, outgoing: &'a Outgoing<M>) -> Pending<'a, Result<Receipt, Failure>>;
+    fn send<'a>(&'a self, outgoing: &'a Outgoing<M>) -> BoxFuture<'a, Result<Receipt, Failure>>;
     fn check(&self, message: &M) -> Result<(), Failure>;
     fn max_batch(&self) -> usize;
-    fn send_batch<'a>(&'a self, batch: &'a [Outgoing<M>]) -> Pending<'a, Vec<Result<Receipt, Failure>>>;
+    fn send_batch<'a>(&'a self, batch: &'a [Outgoing<M>]) -> BoxFuture<'a, Vec<Result<Receipt, Failure>>>;
     fn paused(&self) -> Vec<(String, String)>;
 }
 
-impl<T: Transport> Erased<T::Message> for T {
+impl<T: Transport> DynTransport<T::Message> for T {
     fn name(&self) -> &str {
         Transport::name(self)
     }
 
-    fn send<'a>(&'a self, outgoing: &'a Outgoing<T::Message>) -> Pending<'a, Result<Receipt, Failure>> {
+    fn send<'a>(&'a self, outgoing: &'a Outgoing<T::Message>) -> BoxFuture<'a, Result<Receipt, Failure>> {
         Box::pin(Transport::send(self, outgoing))
     }
 
@@ -36,7 +36,7 @@ impl<T: Transport> Erased<T::Message> for T {
         Transport::max_batch(self)
     }
 
-    fn send_batch<'a>(&'a self, batch: &'a [Outgoing<T::Message>]) -> Pending<'a, Vec<Result<Receipt, Failure>>> {
+    fn send_batch<'a>(&'a self, batch: &'a [Outgoing<T::Message>]) -> BoxFuture<'a, Vec<Result<Receipt, Failure>>> {
         Box::pin(Transport::send_batch(self, batch))
     }
 
@@ -45,9 +45,9 @@ impl<T: Transport> Erased<T::Message> for T {
     }
 }
 
-/// Any transport for messages of type `M`, chosen at run time, say from a URL. Cheap to clone; clones share the transport.
+/// Any transport for messages of type `M`, for a choice at run time.
 ///
-/// It costs one allocation for each call.
+/// Cheap to clone; clones share the transport. Each call costs one allocation.
 ///
 /// ```
 /// # use postrider_transport::{BoxTransport, Email, Failure, Outgoing, Receipt, Transport};
@@ -60,10 +60,10 @@ impl<T: Transport> Erased<T::Message> for T {
 /// let transport: BoxTransport<Email> = BoxTransport::new(Printer);
 /// assert_eq!(transport.name(), "printer");
 /// ```
-pub struct BoxTransport<M>(Arc<dyn Erased<M>>);
+pub struct BoxTransport<M>(Arc<dyn DynTransport<M>>);
 
 impl<M: Message> BoxTransport<M> {
-    /// Erases the type.
+    /// Erases the type of a transport.
     pub fn new<T: Transport<Message = M>>(transport: T) -> Self {
         Self(Arc::new(transport))
     }

@@ -1,11 +1,11 @@
-//! Mailboxes: addresses with names.
+//! Mail addresses with display names.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::{Address, AddressError};
 
-/// An address with the name that a mail program shows for it (RFC 5322 section 3.4).
+/// A mail address with an optional display name (RFC 5322 section 3.4).
 ///
 /// ```
 /// use postrider_transport::Mailbox;
@@ -22,10 +22,10 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// A mailbox shown under a name. An empty name is none.
+    /// Creates a mailbox with a display name. An empty name counts as none.
     ///
     /// # Errors
-    /// When the name holds a control character, a line break among them.
+    /// If the name has a control character, such as a line break.
     pub fn new(name: impl Into<String>, address: Address) -> Result<Self, AddressError> {
         let name = name.into();
         let name = name.trim();
@@ -35,7 +35,7 @@ impl Mailbox {
         Ok(Self { name: (!name.is_empty()).then(|| name.to_owned()), address })
     }
 
-    /// The name, where there is one.
+    /// The display name. `None` if there is none.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -55,22 +55,22 @@ impl From<Address> for Mailbox {
 impl FromStr for Mailbox {
     type Err = AddressError;
 
-    /// Reads one mailbox as people write it (RFC 5322 section 3.4): `ada@example.com`, `<ada@example.com>`, `Ada <ada@example.com>`,
+    /// Parses one mailbox (RFC 5322 section 3.4): `ada@example.com`, `<ada@example.com>`, `Ada <ada@example.com>` or
     /// `"Lovelace, Ada" <ada@example.com>`.
     ///
-    /// A name is text. Without quotes it may hold what RFC 5322 would have quoted, save `,` `;` `<` `>` `@`; parentheses and
-    /// encoded words (RFC 2047) in it are taken to the letter.
+    /// A name without quotes may have any character except `,` `;` `<` `>` and `@`. Parentheses and encoded words (RFC 2047) are not
+    /// interpreted.
     ///
     /// # Errors
-    /// When it is no mailbox, or more than one: a list or a group.
+    /// If the text is not a mailbox, or has more than one: a list or a group.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let text = text.trim();
         let Some(start) = outside_quotes(text, &['<']) else {
             return match text.parse::<Address>() {
                 Ok(address) => Ok(address.into()),
-                Err(_) if outside_quotes(text, &[',', ';']).is_some() => Err(several()),
+                Err(_) if outside_quotes(text, &[',', ';']).is_some() => Err(more_than_one()),
                 Err(_) if text.ends_with('>') => Err(AddressError::new("has a > without a <")),
-                Err(_) if text.ends_with(')') => Err(AddressError::new("has a comment behind it")),
+                Err(_) if text.ends_with(')') => Err(AddressError::new("has a comment after it")),
                 Err(error) => Err(error),
             };
         };
@@ -78,13 +78,13 @@ impl FromStr for Mailbox {
         let end = outside_quotes(rest, &['>']).ok_or(AddressError::new("has a < without a >"))?;
         match rest[end + 1..].trim_start().chars().next() {
             None => Mailbox::new(display_name(name.trim())?, rest[..end].trim().parse()?),
-            Some(',' | ';' | '<') => Err(several()),
-            Some(_) => Err(AddressError::new("has something behind the >")),
+            Some(',' | ';' | '<') => Err(more_than_one()),
+            Some(_) => Err(AddressError::new("has text after the >")),
         }
     }
 }
 
-/// Where the first of these characters is that stands in no quoted string.
+/// The index of the first of these characters outside quoted strings.
 fn outside_quotes(text: &str, wanted: &[char]) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
     text.char_indices().find_map(|(at, character)| {
@@ -99,9 +99,9 @@ fn outside_quotes(text: &str, wanted: &[char]) -> Option<usize> {
     })
 }
 
-/// A name with its quotes and backslashes taken away (RFC 5322 section 3.2.4). Quotes need not be around the whole.
+/// Removes quotes and backslashes from a display name (RFC 5322 section 3.2.4). A part of the name may be quoted.
 fn display_name(text: &str) -> Result<String, AddressError> {
-    // Without quotes these never belong to a name (RFC 5322 section 3.2.3): it is a list, or the end of a group.
+    // Not allowed outside quotes (RFC 5322 section 3.2.3): the text is a list, or the end of a group.
     if outside_quotes(text, &[',', ';', '>', '@']).is_some() {
         return Err(AddressError::new("is more than one mailbox, or its name needs quotes"));
     }
@@ -118,8 +118,8 @@ fn display_name(text: &str) -> Result<String, AddressError> {
     Ok(name)
 }
 
-fn several() -> AddressError {
-    AddressError::new("is more than one mailbox: give each by itself")
+fn more_than_one() -> AddressError {
+    AddressError::new("is more than one mailbox: pass them one by one")
 }
 
 impl fmt::Debug for Mailbox {
@@ -128,13 +128,13 @@ impl fmt::Debug for Mailbox {
     }
 }
 
-/// What a builder takes for a mailbox: a text such as `"Ada <ada@example.com>"`, an [`Address`], a [`Mailbox`], or a pair
-/// of name and address.
+/// A value that converts to a [`Mailbox`]: a text such as `"Ada <ada@example.com>"`, an [`Address`], a [`Mailbox`], or a pair of name
+/// and address.
 pub trait IntoMailbox {
-    /// Validates.
+    /// Converts and validates.
     ///
     /// # Errors
-    /// When the text is no address.
+    /// If the text is not a mailbox.
     fn into_mailbox(self) -> Result<Mailbox, AddressError>;
 }
 
@@ -179,14 +179,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_hides_the_local_part() {
+    fn debug_masks_name_and_local_part() {
         let mailbox: Mailbox = "Ada Lovelace <ada@example.com>".parse().unwrap();
         let shown = format!("{mailbox:?} {:?}", mailbox.address());
         assert!(!shown.contains("ada@") && !shown.contains("Lovelace"), "{shown}");
     }
 
     #[test]
-    fn reads_the_forms_people_write() {
+    fn common_forms_are_parsed() {
         for (text, name, address) in [
             ("ada@example.com", None, "ada@example.com"),
             (" <ada@example.com> ", None, "ada@example.com"),
@@ -207,11 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_more_than_one_or_not_whole_is_told() {
+    fn lists_and_incomplete_mailboxes_are_refused() {
         for (text, why) in [
             (r#""L, Ada" <ada@example.com>, "B" <bob@example.com>"#, "more than one"),
             (r#""L, Ada" <ada@example.com>; "B" <bob@example.com>"#, "more than one"),
-            (r#""L" <ada@example.com> "B" <bob@example.com>"#, "behind the >"),
+            (r#""L" <ada@example.com> "B" <bob@example.com>"#, "after the >"),
             ("<ada@example.com>, <bob@example.com>", "more than one"),
             ("<ada@example.com><bob@example.com>", "more than one"),
             ("Ada <ada@example.com>,", "more than one"),
@@ -225,8 +225,8 @@ mod tests {
             ("Friends: Ada <ada@example.com>;", "more than one"),
             ("undisclosed-recipients:;", "more than one"),
             ("ada@example.com (Ada)", "comment"),
-            ("Ada <ada@example.com> (Ada)", "behind the >"),
-            ("Ada <ada@example.com> x", "behind the >"),
+            ("Ada <ada@example.com> (Ada)", "after the >"),
+            ("Ada <ada@example.com> x", "after the >"),
             ("Ada <ada@example.com", "without a >"),
             ("Ada ada@example.com>", "without a <"),
             (r#""Ada <ada@example.com>"#, "without a <"),

@@ -1,9 +1,10 @@
-//! Hides who a mail is for, in whatever is shown to more than the operator.
+//! Masks mail addresses in logs and errors.
 
 use std::borrow::Cow;
 
-/// Replaces the local part of everything in `text` that looks like a mail address: `ada@example.com` becomes
-/// `a***@example.com`, `jo@example.com` `***@example.com`. Servers repeat addresses in their replies; this goes over a reply before it is logged.
+/// Masks the local part of each mail address in `text`: `ada@example.com` becomes `a***@example.com`.
+///
+/// A local part of one or two characters is masked entirely. Servers repeat addresses in their replies, so mask a reply before you log it.
 ///
 /// ```
 /// use postrider_transport::mask_addresses;
@@ -21,7 +22,7 @@ pub fn mask_addresses(text: &str) -> Cow<'_, str> {
         let start = local_part_start(before);
         let local = &before[start..];
         out.push_str(&before[..start]);
-        // The first letter helps to tell two apart, unless it is nearly all there is.
+        // The first letter helps to tell addresses apart. Of a short local part it would show too much.
         let mut letters = local.chars().filter(|c| *c != '"');
         if let Some(first) = letters.next() {
             if letters.nth(1).is_some() {
@@ -36,7 +37,7 @@ pub fn mask_addresses(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Where the local part that ends `before` begins.
+/// The start of the local part at the end of `before`.
 fn local_part_start(before: &str) -> usize {
     if let Some(inner) = before.strip_suffix('"') {
         // A quote inside a quoted local part has a backslash before it (RFC 5322 section 3.2.4).
@@ -58,7 +59,7 @@ mod tests {
     use super::mask_addresses;
 
     #[test]
-    fn masks_every_address_and_nothing_else() {
+    fn every_address_is_masked() {
         assert_eq!(mask_addresses("no address here"), "no address here");
         assert_eq!(mask_addresses("ada@a.example,bob@b.example"), "a***@a.example,b***@b.example");
         assert_eq!(mask_addresses("to:\"ada lovelace\"@a.example."), "to:a***@a.example.");

@@ -1,62 +1,69 @@
-//! What can be put into an outbox.
+//! Messages and their stored form.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::{Class, Classify, Recipient, Scope};
 
-/// Something that an outbox can keep and a transport can carry. [`Email`](crate::Email) is one; any type of your own may be
-/// another.
+/// A message that an outbox can store and a transport can carry: [`Email`](crate::Email), or a type of your own.
 ///
-/// What [`encode`](Self::encode) writes, [`decode`](Self::decode) of this and of every later version of the type must
-/// read: a delivery may lie in the database while the program is upgraded.
+/// [`decode`](Self::decode) must read what [`encode`](Self::encode) of this and every earlier version wrote, because deliveries stay in
+/// the database during an upgrade.
 pub trait Message: Clone + Send + Sync + 'static {
-    /// Writes the message down.
+    /// Encodes the message for the database.
     ///
     /// # Errors
-    /// When the message has no stored form. It is then not enqueued.
+    /// If the message cannot be encoded. It is not enqueued.
     fn encode(&self) -> Result<Encoded, CodecError>;
 
-    /// Reads a stored message back.
+    /// Decodes a stored message.
     ///
     /// # Errors
-    /// When the text is not of a format known here, or damaged. Such a delivery ends as a dead letter.
+    /// If the format is unknown or the body is malformed. The delivery becomes a dead letter, after retries if the
+    /// [format is unknown](CodecError::unknown_format).
     fn decode(encoded: &Encoded) -> Result<Self, CodecError>;
 
-    /// Everyone the message is for, each once. Never empty.
+    /// The recipients, each once. Never empty.
     fn recipients(&self) -> Vec<Recipient>;
 
-    /// Looks at a recipient that was read back from the database, before a transport is given it. Another program may have
-    /// written it there. By default, any text will do.
+    /// Checks a recipient from the database, where another program may have written it. Default: any text is valid.
     ///
     /// # Errors
-    /// When nobody can be reached by such a text. The delivery ends as a dead letter.
+    /// If the recipient is invalid. The delivery becomes a dead letter.
     fn check_recipient(recipient: &Recipient) -> Result<(), CodecError> {
         let _ = recipient;
         Ok(())
     }
 
-    /// Who sends it: the name by which failures of the sender's condition ([`Scope::Sender`]) are kept apart, for mail the From
-    /// address. Messages of the same sender wait together while the next hop refuses it. `None`, the default, leaves such a
-    /// message to wait for itself.
+    /// The sender: for mail, the From address. After a failure with [`Scope::Sender`], all messages of the sender wait.
+    ///
+    /// Default: `None`, each message waits separately.
     fn sender(&self) -> Option<&str> {
         None
     }
 
-    /// The name of what the message was made from, such as `welcome`. It is stored, listed and logged, so it must not be
-    /// secret.
+    /// The id of the template that the message was made from, such as `welcome`. Default: `None`.
+    ///
+    /// It is stored, listed and logged, so it must not be secret.
     fn template_id(&self) -> Option<&str> {
         None
     }
 }
 
-/// A message as it is stored.
+/// A message in its stored form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// The name and version of the format, such as `email/1`.
+    /// Name and version of the format: `email/1`.
     pub format: String,
-    /// The message in that format. Without NUL (U+0000), for which PostgreSQL has no place: a store may refuse such a body.
+    /// The message in that format. A store may refuse a body with NUL (U+0000), which PostgreSQL cannot store.
     pub body: String,
+}
+
+impl Encoded {
+    /// Creates a stored form from a format, such as `email/1`, and a body in that format.
+    pub fn new(format: impl Into<String>, body: impl Into<String>) -> Self {
+        Self { format: format.into(), body: body.into() }
+    }
 }
 
 impl fmt::Debug for Encoded {
@@ -65,9 +72,9 @@ impl fmt::Debug for Encoded {
     }
 }
 
-/// A message could not be written down, or not be read back.
+/// A message cannot be encoded or decoded.
 ///
-/// It keeps no error underneath: what a parser says of a message usually quotes it.
+/// It has no source, because the error of a parser usually quotes the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodecError {
     text: String,
@@ -75,18 +82,19 @@ pub struct CodecError {
 }
 
 impl CodecError {
-    /// Says what is wrong. The text is stored and logged: leave the message's own words out of it.
+    /// Creates an error. The text is stored and logged, so it must not quote the message.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), unknown_format: false }
     }
 
-    /// The stored format is not known here. During an upgrade a newer program may know it, so such a delivery is tried again
-    /// before it is given up.
+    /// The stored format is unknown.
+    ///
+    /// The delivery is retried before it becomes a dead letter, because a newer version of the program may know the format.
     pub fn unknown_format(format: &str) -> Self {
-        Self { unknown_format: true, ..Self::new(format!("the stored format {format:?} is not known here")) }
+        Self { unknown_format: true, ..Self::new(format!("the stored format {format:?} is unknown")) }
     }
 
-    /// Whether the text is of a format that is not known here, rather than damaged.
+    /// Whether the stored format is unknown.
     pub fn is_unknown_format(&self) -> bool {
         self.unknown_format
     }
@@ -101,7 +109,7 @@ impl fmt::Display for CodecError {
 impl Error for CodecError {}
 
 impl Classify for CodecError {
-    /// A format that is not known here may be known after an upgrade; a damaged text stays so.
+    /// An unknown format may be known after an upgrade. A malformed message stays malformed.
     fn class(&self) -> Class {
         if self.unknown_format { Class::Transient } else { Class::Permanent }
     }
@@ -110,7 +118,6 @@ impl Classify for CodecError {
         Scope::Message
     }
 
-    /// Nothing was sent.
     fn in_doubt(&self) -> bool {
         false
     }

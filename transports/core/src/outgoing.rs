@@ -1,64 +1,16 @@
-//! One message on its way, with what identifies it.
+//! A message for one attempt.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use crate::{DeliveryId, Email, Message, Recipient};
 
-use crate::{Email, Message, Recipient};
-
-/// The name of a delivery, for its whole life: a UUID of version 7 (RFC 9562), so that ids sort by the time of enqueueing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct DeliveryId(Uuid);
-
-impl DeliveryId {
-    /// A new id.
-    #[allow(clippy::new_without_default, reason = "a default that differs each time would surprise")]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-
-    /// The UUID.
-    pub fn as_uuid(&self) -> Uuid {
-        self.0
-    }
-}
-
-impl From<Uuid> for DeliveryId {
-    fn from(uuid: Uuid) -> Self {
-        Self(uuid)
-    }
-}
-
-impl FromStr for DeliveryId {
-    type Err = uuid::Error;
-
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        text.parse().map(Self)
-    }
-}
-
-impl fmt::Display for DeliveryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for DeliveryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// One message for one call of a transport.
+/// A message for one attempt, with its delivery id and recipients.
 ///
-/// The same delivery yields the same bytes at each attempt: [`id`](Self::id) and [`dated_at`](Self::dated_at) never
-/// change, and everything that identifies the message (Message-ID, Date, MIME boundaries, idempotency keys) derives from them.
+/// Every attempt at a delivery sends the same bytes: [`id`](Self::id) and [`dated_at`](Self::dated_at) never change, and the
+/// Message-ID, the Date, the MIME boundaries and the idempotency key derive from them.
 #[derive(Clone)]
 pub struct Outgoing<M> {
     id: DeliveryId,
@@ -67,17 +19,17 @@ pub struct Outgoing<M> {
     cycle: u32,
     recipients: Vec<Recipient>,
     partial: bool,
-    /// How many [`Waiting`] marks are set. Clones share them, since they are the same call.
+    /// The number of [`Waiting`] marks. Clones share it, because they belong to the same call.
     waiting: Arc<AtomicU32>,
     message: M,
 }
 
-/// While this lives, a call only waits, and its message has certainly not been sent: see [`Outgoing::waiting`].
+/// Marks a message as not sent yet, until it is dropped: see [`Outgoing::waiting`].
 #[derive(Debug)]
 #[must_use = "the mark lasts as long as this value: bind it to a name"]
 pub struct Waiting(Arc<AtomicU32>);
 
-/// A mark that a panic takes down with it stays: the call ended while its message waited.
+/// A mark that is dropped by a panic stays set: the call ended before the message was sent.
 impl Drop for Waiting {
     fn drop(&mut self) {
         if !std::thread::panicking() {
@@ -87,17 +39,17 @@ impl Drop for Waiting {
 }
 
 impl<M: Message> Outgoing<M> {
-    /// A first attempt at a message, for everyone it names.
+    /// The first attempt at a message, for all its recipients.
     pub fn new(id: DeliveryId, dated_at: SystemTime, message: M) -> Self {
         let recipients = message.recipients();
-        Self::addressed(id, dated_at, message, recipients, false)
+        Self::for_recipients(id, dated_at, message, recipients, false)
     }
 
-    /// Narrows the message to the recipients that still want it. Those who took it in an earlier attempt are not in the list.
+    /// Replaces the recipients of this attempt, for example by those that have not got the message yet.
     #[must_use]
     pub fn with_recipients(mut self, recipients: Vec<Recipient>) -> Self {
         if recipients != self.recipients {
-            // The store may have named others than the message does, so that those who are left may be as many as it names.
+            // The recipients in the store may differ from those in the message, so the counts alone do not show a removal.
             let fewer = recipients.len() < self.recipients.len();
             let narrowed = fewer && recipients.iter().all(|recipient| self.recipients.contains(recipient));
             self.partial = narrowed || recipients.len() != self.message.recipients().len();
@@ -108,16 +60,17 @@ impl<M: Message> Outgoing<M> {
 }
 
 impl Outgoing<Email> {
-    /// The mail's Message-ID (RFC 5322 section 3.6.4), with its angle brackets: the delivery's id at the sender's domain.
+    /// The Message-ID with its angle brackets: the delivery id at the domain of From (RFC 5322 section 3.6.4).
     pub fn message_id(&self) -> String {
         format!("<{}@{}>", self.id, self.message.from().address().domain())
     }
 }
 
 impl<M> Outgoing<M> {
-    /// A first attempt at a message for those whom the store names, whatever the message itself does; `partial` says whether others
-    /// are left out, because they took it before or were refused for good.
-    pub fn addressed(
+    /// The first attempt at a message for these recipients, in place of those that the message names.
+    ///
+    /// `partial`: whether recipients are left out, because they got the message before or were refused permanently.
+    pub fn for_recipients(
         id: DeliveryId,
         dated_at: SystemTime,
         message: M,
@@ -127,40 +80,41 @@ impl<M> Outgoing<M> {
         Self { id, dated_at, attempt: 1, cycle: 1, recipients, partial, waiting: Arc::default(), message }
     }
 
-    /// Says which attempt over the delivery's life this is, from 1 on, and in which cycle (a resend begins a new one).
+    /// Sets the number of the attempt and of the cycle: see [`attempt`](Self::attempt). Both count from 1; a resend starts a cycle.
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32, cycle: u32) -> Self {
         (self.attempt, self.cycle) = (attempt, cycle);
         self
     }
 
-    /// The delivery.
+    /// The id of the delivery.
     pub fn id(&self) -> DeliveryId {
         self.id
     }
 
-    /// What the message's Date says: when the delivery was enqueued, or, if it was scheduled for later, when it was first to be
-    /// sent; by the database's clock.
+    /// The time for the Date header: when the delivery was enqueued or, if it was scheduled, when it was first due.
+    ///
+    /// By the database's clock.
     pub fn dated_at(&self) -> SystemTime {
         self.dated_at
     }
 
-    /// Which attempt over the delivery's life this is, from 1 on.
+    /// The number of this attempt over the delivery's life. Counts from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Who is to get the message in this attempt. A transport addresses these, whatever the message's own headers name.
+    /// The recipients of this attempt. A transport sends to these, and not to those in the message's headers.
     pub fn recipients(&self) -> &[Recipient] {
         &self.recipients
     }
 
-    /// The same, when the message is no longer needed.
+    /// The recipients of this attempt, by value.
     pub fn into_recipients(self) -> Vec<Recipient> {
         self.recipients
     }
 
-    /// Whether some of the message's recipients are left out, because they took it before or were refused for good.
+    /// Whether recipients are left out, because they got the message before or were refused permanently.
     pub fn is_partial(&self) -> bool {
         self.partial
     }
@@ -170,7 +124,7 @@ impl<M> Outgoing<M> {
         &self.message
     }
 
-    /// The same delivery with another message, for transports that rewrite what passes through them.
+    /// Replaces the message, for a transport that rewrites messages.
     pub fn map<N>(self, rewrite: impl FnOnce(M) -> N) -> Outgoing<N> {
         Outgoing {
             id: self.id,
@@ -184,12 +138,13 @@ impl<M> Outgoing<M> {
         }
     }
 
-    /// Marks that the call only waits for now: for its turn under a rate limit, for a connection, for whatever comes before the
-    /// request itself. Whoever makes the call may drop it meanwhile and know that the message was not sent; a relay that stops or
-    /// has lost its lease gives such a message back uncharged. Without a mark, a dropped call is in doubt.
+    /// Marks the message as not sent yet, while the call waits for a rate limit or a connection.
     ///
-    /// Drop the mark **before** the first octet that could make the next hop accept the message leaves this process, and before
-    /// another transport is called.
+    /// A call that is dropped while the mark is set did not send its message. A relay that stops then returns the message to the queue,
+    /// and the attempt does not count. Without a mark, a dropped call is in doubt.
+    ///
+    /// Drop the mark before the process sends an octet that can make the next hop accept the message, and before it calls another
+    /// transport.
     ///
     /// ```
     /// # use postrider_transport::{Email, Outgoing};
@@ -198,7 +153,7 @@ impl<M> Outgoing<M> {
     /// let waiting = outgoing.waiting();
     /// turn().await;
     /// drop(waiting);
-    /// // … the request begins.
+    /// // Send the request.
     /// # }
     /// ```
     pub fn waiting(&self) -> Waiting {
@@ -206,15 +161,15 @@ impl<M> Outgoing<M> {
         Waiting(Arc::clone(&self.waiting))
     }
 
-    /// Whether the call only [waits](Self::waiting). Ask before you drop the call's future: with it go its marks.
+    /// Whether the message is marked as [not sent yet](Self::waiting). Read this before you drop the call's future, which holds the
+    /// marks.
     pub fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// A key under which a provider can recognise a retry of this very request: at most 96 ASCII characters.
+    /// A key by which a provider recognises a retry of the same request: at most 96 ASCII characters.
     ///
-    /// It differs between cycles, since an operator who resends wants the mail sent, and between sets of recipients, since a
-    /// retry for the one who was busy is another request than the first one for all.
+    /// A resend by an operator gets another key, because it must send the mail again. So does an attempt for other recipients.
     pub fn idempotency_key(&self) -> String {
         let mut key = format!("{}-{}", self.id, self.cycle);
         if self.is_partial() {
@@ -230,7 +185,7 @@ impl<M> Outgoing<M> {
     }
 }
 
-/// FNV-1a, 64 bits: the key must be the same in every process and version, which the standard library's hashers do not promise.
+/// FNV-1a with 64 bits. The key must be the same in every process and version; the standard library's hashers do not promise that.
 fn fnv1a(recipients: &[Recipient]) -> u64 {
     let mut sorted: Vec<_> = recipients.iter().map(Recipient::as_str).collect();
     sorted.sort_unstable();

@@ -1,10 +1,12 @@
-//! What answers have in common that differ only in whom and what they are about.
+//! The constant part of an answer.
 
-/// How many words of an answer are compared. The first say what is the matter; a stranger decides how many there are.
-const WORDS: usize = 40;
+/// The number of words that a pattern keeps. The first words state the problem; the server decides how many follow.
+const MAX_WORDS: usize = 40;
 
-/// An answer without its variable parts: addresses, numbers, host names, URLs and ids each become one sign, and case and punctuation
-/// go. Answers that say the same of different messages then read alike. A reply's code and enhanced code stay.
+/// Replaces the variable parts of an answer, so that answers with the same cause are equal.
+///
+/// Addresses, numbers, ids, host names and URLs become placeholders. Case and punctuation are removed. The reply code and the enhanced
+/// code stay.
 ///
 /// ```
 /// use postrider_transport::pattern;
@@ -22,20 +24,20 @@ pub fn pattern(text: &str) -> String {
             words.extend(code);
         }
         for (place, raw) in rest.split_whitespace().enumerate() {
-            if words.len() >= WORDS {
+            if words.len() >= MAX_WORDS {
                 return words.join(" ");
             }
             let word = raw.trim_matches(|c: char| !c.is_alphanumeric() && c != '@');
             if word.is_empty() || (place == 0 && is_enhanced(word) && number > 0) {
                 continue;
             }
-            words.push(sign(word, place == 0));
+            words.push(placeholder(word, place == 0));
         }
     }
     words.join(" ")
 }
 
-/// The code of a reply's line, where it begins with one.
+/// Splits the reply code off a line that starts with one.
 fn split_code(line: &str) -> (Option<String>, &str) {
     match line.split_at_checked(3) {
         Some((code, rest))
@@ -47,13 +49,14 @@ fn split_code(line: &str) -> (Option<String>, &str) {
     }
 }
 
-/// RFC 3463: class, subject, detail.
+/// Whether the word is an enhanced code: class, subject and detail (RFC 3463).
 fn is_enhanced(word: &str) -> bool {
     let number = |part: &str| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
     word.split('.').count() == 3 && word.split('.').all(number)
 }
 
-fn sign(word: &str, first: bool) -> String {
+/// A word of the pattern: a placeholder, or the word in lower case.
+fn placeholder(word: &str, first: bool) -> String {
     let is_host = || {
         let mut labels = word.split('.');
         labels.clone().count() > 1 && labels.all(|label| !label.is_empty())
@@ -78,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_only_in_its_variable_parts_reads_alike() {
+    fn answers_with_the_same_cause_are_equal() {
         for (one, other) in [
             ("550 no such user ada", "550 No such user ADA"),
             ("452 <a@b.example> queue id 4Xh2Lq1", "452 <c@d.example> queue id 9Z"),
@@ -91,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_something_else_reads_otherwise() {
+    fn answers_with_other_causes_differ() {
         for (one, other) in [
             ("550 quota", "451 quota"),
             ("550 5.7.1 refused", "550 5.1.1 refused"),
@@ -102,9 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn is_bounded_whatever_a_server_says() {
+    fn long_and_odd_answers_are_bounded() {
         let long = "word ".repeat(100_000);
-        assert_eq!(pattern(&long).split(' ').count(), WORDS);
+        assert_eq!(pattern(&long).split(' ').count(), MAX_WORDS);
         for odd in ["5", "55", "é5 0", "550", "550-", "@@@", "...", "5.7.1", "\u{0}"] {
             let _ = pattern(odd);
         }

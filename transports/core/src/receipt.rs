@@ -1,79 +1,55 @@
-//! What an accepted message comes back with.
+//! The result of an accepted message.
 
 use std::fmt;
 
-use crate::{Class, mask_addresses};
+use crate::{Class, Recipient, mask_addresses};
 
-/// Whom a message is for: for mail, a text that is an [`Address`](crate::Address). Its domain is in ASCII, unless a program that writes
-/// deliveries in plain SQL has written it otherwise.
+/// The next hop accepted the message for at least one recipient.
 ///
-/// `Debug` masks it; [`as_str`](Self::as_str) is the one way to read it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Recipient(String);
-
-impl Recipient {
-    /// Takes the text as it is.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The whole text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Recipient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&mask_addresses(&self.0))
-    }
-}
-
-/// The next hop accepted the message, for at least one recipient. From here on it answers for it.
-///
-/// `Debug` masks the addresses that the answer may repeat.
+/// `Debug` masks mail addresses in the reply.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// The name by which the next hop knows the message, to ask it or its support about it.
+    /// The next hop's id of the message, for requests to its support. `None` if it gave none.
     pub provider_id: Option<String>,
-    /// What the next hop answered, to the letter.
+    /// The verbatim answer of the next hop. `None` if the transport keeps none.
     pub reply: Option<String>,
-    /// The recipients that were not accepted. Who is not named here was.
+    /// The recipients that were refused. Every other recipient was accepted.
     pub refused: Vec<Refusal>,
-    /// Which transport carried the message, where one among several was chosen: its name. If that chose among others in turn,
-    /// theirs follows after a slash: `round-robin/smtp`. The history keeps it behind the name of the transport that chose.
+    /// The name of the inner transport that carried the message. `None` if there is no inner transport.
+    ///
+    /// Nested names are separated by a slash: `round-robin/smtp`. The history stores them after the outer transport's name.
     pub via: Option<String>,
 }
 
 impl Receipt {
-    /// Everyone accepted, nothing else known.
+    /// Every recipient was accepted, and nothing else is known.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the next hop's name for the message.
+    /// Sets the next hop's id of the message.
     #[must_use]
     pub fn with_provider_id(mut self, id: impl Into<String>) -> Self {
         self.provider_id = Some(id.into());
         self
     }
 
-    /// Adds the next hop's answer.
+    /// Sets the verbatim answer of the next hop.
     #[must_use]
     pub fn with_reply(mut self, reply: impl Into<String>) -> Self {
         self.reply = Some(reply.into());
         self
     }
 
-    /// Names the transport that carried the message, where one among several was chosen.
+    /// Sets the name of the inner transport that carried the message.
     #[must_use]
     pub fn with_via(mut self, transport: impl Into<String>) -> Self {
         self.via = Some(transport.into());
         self
     }
 
-    /// Adds the recipients that were refused.
+    /// Sets the recipients that were refused.
     #[must_use]
     pub fn with_refused(mut self, refused: Vec<Refusal>) -> Self {
         self.refused = refused;
@@ -92,27 +68,27 @@ impl fmt::Debug for Receipt {
     }
 }
 
-/// One recipient that the next hop did not take.
+/// A recipient that the next hop refused.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// Who.
+    /// The recipient.
     pub recipient: Recipient,
-    /// For good, or for now: a transient refusal is retried, alone.
+    /// Whether a retry can succeed. A transient refusal is retried for this recipient alone.
     pub class: Class,
-    /// Whether a rule, or the transport's author, stands behind the class: see [`Classify::sure`](crate::Classify::sure).
+    /// Whether the class follows from a documented rule: see [`Classify::sure`](crate::Classify::sure).
     pub sure: bool,
-    /// What the next hop answered for this recipient, to the letter.
+    /// The verbatim answer of the next hop for this recipient.
     pub reply: String,
 }
 
 impl Refusal {
-    /// A recipient with the answer it got.
+    /// Creates a refusal whose class follows from a documented rule.
     pub fn new(recipient: impl Into<String>, class: Class, reply: impl Into<String>) -> Self {
         Self { recipient: Recipient::new(recipient), class, sure: true, reply: reply.into() }
     }
 
-    /// Says that no rule knows the answer, so that it is not believed at first sight.
+    /// Marks the class as a guess: see [`Classify::sure`](crate::Classify::sure).
     #[must_use]
     pub fn unsure(mut self) -> Self {
         self.sure = false;

@@ -1,4 +1,4 @@
-//! The one trait that everything which carries messages implements.
+//! The trait of all transports.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,8 +7,7 @@ use crate::{Failure, Message, Outgoing, Receipt};
 
 /// Carries messages to the next hop.
 ///
-/// A transport makes **one** try at each call and tells the truth about it; when to try again, and whether, is the
-/// outbox's business. Only the first two items must be written:
+/// Each call makes **one** attempt. The relay decides whether and when to try again. Three items are required:
 ///
 /// ```
 /// use postrider_transport::{Email, Failure, Outgoing, Receipt, Transport};
@@ -28,28 +27,28 @@ use crate::{Failure, Message, Outgoing, Receipt};
 /// ```
 ///
 /// # Cancel safety
-/// The future of a call may be dropped at any point: when the process stops, or when a time limit around it is reached. The
-/// call's outcome is then unknown to the outbox, which treats it as in doubt. The transport must stay usable: whatever a
-/// dropped call left half-spoken must not be taken for another call's answer.
+/// The future of a call may be dropped at any point: when the process stops, or at a time limit. The relay then treats the message as
+/// in doubt, unless it is marked as [waiting](Outgoing::waiting). The transport must stay usable: it must not take the answer to a
+/// dropped call for the answer to another one.
 pub trait Transport: Send + Sync + 'static {
-    /// What it carries.
+    /// The type of the messages.
     type Message: Message;
 
-    /// What an operator sees in logs and in the history: `smtp`, `ses`. It must not hold secrets.
+    /// The name in logs and in the history: `smtp`, `ses`. It must not hold secrets.
     fn name(&self) -> &str;
 
-    /// One call, one attempt, for the recipients in `outgoing` and no others.
+    /// Sends the message once, to the recipients in `outgoing` and no others.
     ///
-    /// `Ok` says that the next hop accepted the message for everyone not listed in [`Receipt::refused`], and for at least
-    /// one.
+    /// `Ok` means that the next hop accepted the message for at least one recipient, and for every recipient that is not in
+    /// [`Receipt::refused`].
     ///
     /// # Errors
-    /// Nobody got it, or nobody knows ([`Failure::in_doubt`]). What is to happen next follows from
-    /// [`class`](Failure::class), [`scope`](Failure::scope) and [`retry_after`](Failure::retry_after).
+    /// [`Failure`] if the next hop accepted it for nobody, or if nobody knows ([`Failure::in_doubt`]).
     fn send(&self, outgoing: &Outgoing<Self::Message>) -> impl Future<Output = Result<Receipt, Failure>> + Send;
 
-    /// Can this transport express the message at all? Asked when a message is enqueued where the outbox has its transport, so
-    /// that the caller learns of it at once. It must not do I/O.
+    /// Checks whether this transport supports the message. It must not do I/O. Default: `Ok`.
+    ///
+    /// An outbox that has a transport calls this before it enqueues a message, so that the caller gets the error.
     ///
     /// # Errors
     /// Usually [`Unsupported`](crate::Unsupported).
@@ -58,32 +57,35 @@ pub trait Transport: Send + Sync + 'static {
         Ok(())
     }
 
-    /// How many messages [`send_batch`](Self::send_batch) takes at once; at least 1. A transport with a batch call
-    /// overrides the pair.
+    /// The largest batch that [`send_batch`](Self::send_batch) takes, in messages. At least 1, the default.
+    ///
+    /// A transport with batches overrides both methods.
     fn max_batch(&self) -> usize {
         1
     }
 
-    /// Sends several messages, at most [`max_batch`](Self::max_batch). The result has one entry for each of them, in their
-    /// order. Unless overridden, it sends them one after the other.
+    /// Sends at most [`max_batch`](Self::max_batch) messages. Returns one result per message, in the same order.
+    ///
+    /// The default sends one message after the other.
     fn send_batch(
         &self,
         batch: &[Outgoing<Self::Message>],
     ) -> impl Future<Output = Vec<Result<Receipt, Failure>>> + Send {
         async move {
             let mut results = Vec::with_capacity(batch.len());
-            let turns: Vec<_> = batch.iter().map(Outgoing::waiting).collect();
-            for (outgoing, turn) in batch.iter().zip(turns) {
-                drop(turn);
+            let marks: Vec<_> = batch.iter().map(Outgoing::waiting).collect();
+            for (outgoing, mark) in batch.iter().zip(marks) {
+                drop(mark);
                 results.push(self.send(outgoing).await);
             }
             results
         }
     }
 
-    /// Of the transports that this one is made of, those that are paused, each with the reason: `ses`, or `round-robin/ses` where it
-    /// is deeper within, and what it said. For an operator to see while the others carry the mail; it must hold no secrets and no whole
-    /// addresses. Empty unless overridden; one that wraps another passes on what that says.
+    /// The inner transports that are paused: each name with the reason. Default: none.
+    ///
+    /// Names of nested transports are separated by a slash: `round-robin/ses`. The relay reports them to the operator while other
+    /// transports carry the mail. They must not hold secrets or whole addresses. A transport that wraps another returns the inner list.
     fn paused(&self) -> Vec<(String, String)> {
         Vec::new()
     }

@@ -50,7 +50,7 @@ impl<P: Provider> Http<P> {
     /// # Errors
     /// If the URL is invalid, and as [`HttpBuilder::build`].
     pub fn from_url(url: &str) -> Result<Self, HttpConfigError> {
-        let mut url = ProviderUrl::parse(P::NAME, url)?;
+        let mut url = ProviderUrl::parse(const { &[P::NAME] }, url)?;
         let mut builder = Self::builder(P::from_url(&mut url)?);
         if let Some(base) = url.finish()? {
             builder = builder.base_url(base);

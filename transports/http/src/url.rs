@@ -1,113 +1,105 @@
 //! A transport in one line, for environment variables.
 
-use percent_encoding::percent_decode_str;
+use std::fmt;
+
+use postrider_transport::{TransportUrl, UrlError, UrlErrorKind};
 use url::Url;
 
 use crate::HttpConfigError;
 use crate::config::is_loopback;
 
-/// A provider's URL, taken apart: `NAME://KEY:SECOND@HOST?setting=value`. The host is `default` for the provider's own address.
+/// A provider's URL, taken apart: `NAME://KEY:SECOND@HOST?SETTING=VALUE`. The host `default` is the provider's own address.
 ///
-/// A [`Provider`](crate::Provider) takes out what it knows; what is left over is an error.
+/// A [`Provider`](crate::Provider) takes the parts it knows; a part that is left is an error.
 pub struct ProviderUrl {
-    user: Option<String>,
-    password: Option<String>,
-    base_url: Option<String>,
-    settings: Vec<(String, String)>,
-    /// The settings that the provider asked for.
-    known: Vec<String>,
+    key: Option<String>,
+    second: Option<String>,
+    url: TransportUrl,
 }
 
 impl ProviderUrl {
-    pub(crate) fn parse(scheme: &str, text: &str) -> Result<Self, HttpConfigError> {
-        let url = Url::parse(text.trim()).map_err(|_| HttpConfigError::Url)?;
-        if url.scheme() != scheme {
-            return Err(HttpConfigError::Scheme);
-        }
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(HttpConfigError::Missing { what: "a host" })?;
-        if !matches!(url.path(), "" | "/") || url.fragment().is_some() || host.contains(',') {
-            return Err(HttpConfigError::Url);
-        }
-        // A host has no case.
-        let base_url = (!host.eq_ignore_ascii_case("default")).then(|| base_url(&url, host)).transpose()?;
-        let settings = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-        let user = Some(url.username()).filter(|user| !user.is_empty()).map(decode).transpose()?;
-        let password = url.password().map(decode).transpose()?;
-        Ok(Self { user, password, base_url, settings, known: Vec::new() })
+    pub(crate) fn parse(schemes: &'static [&'static str], text: &str) -> Result<Self, HttpConfigError> {
+        let url = TransportUrl::parse(text, schemes)?;
+        Ok(Self { key: url.username().map(str::to_owned), second: url.password().map(str::to_owned), url })
     }
 
-    /// The key: what stands before the `@`, and before a `:` if there is one.
+    /// Takes the key: the text before the `@`, and before the `:` if there is one.
     ///
     /// # Errors
-    /// When there is none.
+    /// [`HttpConfigError::Missing`] if there is none.
     pub fn key(&mut self) -> Result<String, HttpConfigError> {
-        self.user.take().ok_or(HttpConfigError::Missing { what: "a key before the @" })
+        self.key.take().ok_or(HttpConfigError::Missing { what: "a key before the @" })
     }
 
-    /// What stands between the `:` and the `@`. `what` names it for the error.
+    /// Takes the text between the `:` and the `@`. `what` names it in the error.
     ///
     /// # Errors
-    /// When there is none.
+    /// [`HttpConfigError::Missing`] if there is none.
     pub fn second(&mut self, what: &'static str) -> Result<String, HttpConfigError> {
-        self.password.take().ok_or(HttpConfigError::Missing { what })
+        self.second.take().ok_or(HttpConfigError::Missing { what })
     }
 
-    /// The value of a setting after the `?`, if it is there.
-    pub fn setting(&mut self, name: &str) -> Option<String> {
-        self.known.push(name.to_owned());
-        let place = self.settings.iter().position(|(found, _)| found == name)?;
-        Some(self.settings.swap_remove(place).1)
+    /// Takes the value of a setting after the `?`. `None` if it is missing.
+    pub fn setting(&mut self, name: &'static str) -> Option<String> {
+        self.url.option(name)
     }
 
-    /// A setting that is `true` or `false`, and false where it is not given.
+    /// Takes a setting that is `true` or `false`. The default is `false`.
     ///
     /// # Errors
-    /// When it is anything else.
+    /// [`HttpConfigError::Value`] if it has another value.
     pub fn flag(&mut self, name: &'static str) -> Result<bool, HttpConfigError> {
         self.choice(name, "false", "true")
     }
 
-    /// A setting with two values: false where it has the usual one or is not given, true where it has the other.
+    /// Takes a setting with two values. Returns `true` if it has the value `other`, and `false` if it has the value `default` or is
+    /// missing.
     ///
     /// # Errors
-    /// When it is anything else.
-    pub fn choice(&mut self, name: &'static str, usual: &str, other: &str) -> Result<bool, HttpConfigError> {
-        match self.setting(name) {
-            None => Ok(false),
-            Some(value) if value == usual => Ok(false),
-            Some(value) if value == other => Ok(true),
-            Some(_) => Err(HttpConfigError::Value { setting: name, expected: format!("{usual} or {other}") }),
-        }
+    /// [`HttpConfigError::Value`] if it has another value.
+    pub fn choice(&mut self, name: &'static str, default: &str, other: &str) -> Result<bool, HttpConfigError> {
+        Ok(self.url.choice(name, &[(default, false), (other, true)])?.unwrap_or(false))
     }
 
-    /// What is left is what nobody knows. Returns where the API is, if not at the provider's own address.
+    /// Checks that every part was taken. Returns the base URL of the API, or `None` for the provider's own address.
     pub(crate) fn finish(self) -> Result<Option<String>, HttpConfigError> {
-        if self.user.is_some() || self.password.is_some() {
+        if self.key.is_some() || self.second.is_some() {
             return Err(HttpConfigError::Surplus);
         }
-        if !self.settings.is_empty() {
-            return Err(HttpConfigError::UnknownSetting { known: self.known });
-        }
-        Ok(self.base_url)
+        let base_url = (self.url.host() != "default").then(|| base_url(&self.url)).transpose()?;
+        self.url.finish()?;
+        Ok(base_url)
     }
 }
 
-/// Encrypted, unless it is on this very machine.
-fn base_url(url: &Url, host: &str) -> Result<String, HttpConfigError> {
+/// `https`, or `http` for a host on this machine.
+fn base_url(url: &TransportUrl) -> Result<String, HttpConfigError> {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    // A URL of an unknown scheme keeps its host as it stands; only a known one tells names from addresses.
-    let plain = format!("http://{host}{port}");
+    let plain = format!("http://{}{port}", url.host());
     let parsed = Url::parse(&plain).map_err(|_| HttpConfigError::Url)?;
-    Ok(if is_loopback(&parsed) { plain } else { format!("https://{host}{port}") })
+    Ok(if is_loopback(&parsed) { plain } else { format!("https://{}{port}", url.host()) })
 }
 
-fn decode(text: &str) -> Result<String, HttpConfigError> {
-    percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| HttpConfigError::Url)
+impl From<UrlError> for HttpConfigError {
+    fn from(error: UrlError) -> Self {
+        match error.into_kind() {
+            UrlErrorKind::Scheme => Self::Scheme,
+            UrlErrorKind::NoHost => Self::Missing { what: "a host" },
+            UrlErrorKind::Credentials => Self::Secret,
+            UrlErrorKind::UnknownOption { known } => {
+                Self::UnknownSetting { known: known.into_iter().map(str::to_owned).collect() }
+            }
+            UrlErrorKind::DuplicateOption { option } => {
+                Self::Value { setting: option, expected: "given once".to_owned() }
+            }
+            UrlErrorKind::InvalidValue { option, expected } => Self::Value { setting: option, expected },
+            _ => Self::Url,
+        }
+    }
 }
 
-/// Without what could be secret.
-impl std::fmt::Debug for ProviderUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ProviderUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ProviderUrl(..)")
     }
 }
@@ -117,12 +109,12 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<ProviderUrl, HttpConfigError> {
-        ProviderUrl::parse("test", text)
+        ProviderUrl::parse(&["test"], text)
     }
 
     #[test]
-    fn takes_a_url_apart() -> Result<(), HttpConfigError> {
-        let mut url = parse("test://K%2Fey:sec%3Aond@default?region=eu")?;
+    fn every_part_can_be_taken_once() -> Result<(), HttpConfigError> {
+        let mut url = parse("test://K%2Fey:sec%3Aond@DEFAULT?region=eu")?;
         assert_eq!((url.key()?, url.second("it")?), ("K/ey".to_owned(), "sec:ond".to_owned()));
         assert_eq!((url.setting("region"), url.setting("region")), (Some("eu".to_owned()), None));
         assert_eq!(url.finish(), Ok(None));
@@ -130,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn another_host_is_reached_in_clear_on_this_machine_only() -> Result<(), HttpConfigError> {
+    fn only_a_loopback_host_is_reached_without_tls() -> Result<(), HttpConfigError> {
         for (url, base) in [
             ("test://K@127.0.0.1:8080", "http://127.0.0.1:8080"),
             ("test://K@localhost:8080", "http://localhost:8080"),
@@ -145,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_an_error() -> Result<(), HttpConfigError> {
+    fn unknown_or_malformed_parts_are_refused() {
         let left_over = |text| {
             let mut url = parse(text)?;
             url.key()?;
@@ -154,27 +146,24 @@ mod tests {
             url.finish()
         };
         let unknown = HttpConfigError::UnknownSetting { known: vec!["sandbox".to_owned(), "region".to_owned()] };
-        for text in ["test://K@default?regoin=eu", "test://K@default?region=eu&region=eu"] {
-            assert_eq!(left_over(text), Err(unknown.clone()), "{text}");
-        }
         assert!(unknown.to_string().ends_with("known are sandbox, region"), "{unknown}");
-        assert_eq!(left_over("test://K:second@default"), Err(HttpConfigError::Surplus));
-        let value = HttpConfigError::Value { setting: "region", expected: "us or eu".to_owned() };
-        assert_eq!(left_over("test://K@default?region=mars"), Err(value));
+        let value = |expected: &str| HttpConfigError::Value { setting: "region", expected: expected.to_owned() };
         for (text, error) in [
+            ("test://K@default?regoin=eu", unknown),
+            ("test://K@default?region=eu&region=eu", value("given once")),
+            ("test://K@default?region=mars", value("us or eu")),
+            ("test://K:second@default", HttpConfigError::Surplus),
+            ("test://default", HttpConfigError::Missing { what: "a key before the @" }),
+            ("test://K@", HttpConfigError::Missing { what: "a host" }),
             ("other://K@default", HttpConfigError::Scheme),
+            ("test://K%0A@default", HttpConfigError::Secret),
             ("test://K@default/path", HttpConfigError::Url),
             ("test://K@default#x", HttpConfigError::Url),
             ("K", HttpConfigError::Url),
             ("test://K@default,", HttpConfigError::Url),
             ("test://K@default,other://K@default", HttpConfigError::Url),
         ] {
-            assert_eq!(parse(text).err(), Some(error), "{text}");
+            assert_eq!(left_over(text), Err(error), "{text}");
         }
-        let mut shouted = parse("test://K@DEFAULT")?;
-        shouted.key()?;
-        assert_eq!(shouted.finish(), Ok(None));
-        assert_eq!(parse("test://default")?.key(), Err(HttpConfigError::Missing { what: "a key before the @" }));
-        Ok(())
     }
 }

@@ -105,4 +105,4 @@ pub use error::{SesError, Stage};
 #[cfg(feature = "dkim")]
 pub use postrider_transport::{Dkim, DkimError};
 pub use ses::Ses;
-pub use url::UrlError;
+pub use url::{UrlError, UrlErrorKind};

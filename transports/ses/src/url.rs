@@ -1,66 +1,11 @@
 //! A transport in one line, for environment variables.
 
-use std::fmt;
-
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sesv2::config::Credentials;
-use percent_encoding::percent_decode_str;
-use postrider_transport::Address;
-use url::Url;
+use postrider_transport::{Address, TransportUrl};
+pub use postrider_transport::{UrlError, UrlErrorKind};
 
 use crate::{SesBuilder, SesConfigError};
-
-/// Why a URL cannot be read. It repeats no part of the URL, save the name of a known key: a secret that is not
-/// percent-encoded may end up in any part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UrlError {
-    /// It is no URL.
-    Malformed,
-    /// The scheme is not `ses`.
-    Scheme,
-    /// The host is not `default`.
-    Host,
-    /// There is a port, a path, or a `#`. A `/`, `?` or `#` in a secret must be percent-encoded.
-    Path,
-    /// The access key or secret is not UTF-8 once decoded, or holds a control character.
-    Credentials,
-    /// There is an access key without a secret, or a secret or session token without an access key.
-    HalfCredentials,
-    /// A key after the `?` is not one of those in the manual.
-    UnknownKey,
-    /// A key is given twice.
-    Twice {
-        /// The key.
-        key: &'static str,
-    },
-    /// The value of a key is empty, or is not what the manual has for it.
-    Value {
-        /// The key.
-        key: &'static str,
-    },
-}
-
-impl fmt::Display for UrlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the SES URL ")?;
-        match self {
-            Self::Malformed => f.write_str("is not a URL; in a secret, / must be written %2F and + %2B"),
-            Self::Scheme => f.write_str("must begin with ses://"),
-            Self::Host => f.write_str("must have the host default; another endpoint goes after the ? as endpoint=URL"),
-            Self::Path => f.write_str(
-                "has a port, a path or a fragment; in a secret, /, ? and # must be written %2F, %3F and %23",
-            ),
-            Self::Credentials => f.write_str("has an access key or secret that is not text once decoded"),
-            Self::HalfCredentials => f.write_str("must have both an access key and its secret, or neither"),
-            Self::UnknownKey => write!(f, "has an unknown key; known are {}", KEYS.join(", ")),
-            Self::Twice { key } => write!(f, "has the key {key} twice"),
-            Self::Value { key } => write!(f, "has a value for {key} that cannot be used"),
-        }
-    }
-}
-
-impl std::error::Error for UrlError {}
 
 impl From<UrlError> for SesConfigError {
     fn from(error: UrlError) -> Self {
@@ -68,75 +13,54 @@ impl From<UrlError> for SesConfigError {
     }
 }
 
-const KEYS: [&str; 5] = ["region", "configuration_set", "feedback_address", "endpoint", "session_token"];
-
-/// What a URL says, before the environment is asked for the rest.
+/// What the URL sets. The environment sets the rest.
 #[derive(Default)]
-pub(crate) struct Wishes {
-    access_key: String,
-    secret: String,
-    session_token: Option<String>,
+pub(crate) struct UrlOptions {
+    /// `None`: the credentials are the environment's.
+    credentials: Option<Credentials>,
     region: Option<String>,
     configuration_set: Option<String>,
     feedback: Option<Address>,
     endpoint: Option<String>,
 }
 
-pub(crate) fn parse(text: &str) -> Result<Wishes, UrlError> {
-    let url = Url::parse(text.trim()).map_err(|error| match error {
-        url::ParseError::InvalidPort => UrlError::Path,
-        url::ParseError::EmptyHost => UrlError::Host,
-        _ => UrlError::Malformed,
-    })?;
-    if url.scheme() != "ses" {
-        return Err(UrlError::Scheme);
+pub(crate) fn parse(text: &str) -> Result<UrlOptions, UrlError> {
+    let mut url = TransportUrl::parse(text, &["ses"])?;
+    if url.host() != "default" {
+        return Err(url.error(UrlErrorKind::Other(
+            "must have the host default; another endpoint goes after the ? as endpoint=URL",
+        )));
     }
-    if url.port().is_some() || !matches!(url.path(), "" | "/") || url.fragment().is_some() {
-        return Err(UrlError::Path);
+    if url.port().is_some() {
+        return Err(url.error(UrlErrorKind::Other("has a port, which it does not take")));
     }
-    if url.host_str() != Some("default") {
-        return Err(UrlError::Host);
-    }
-    let mut wishes = Wishes {
-        access_key: decode(url.username())?,
-        secret: decode(url.password().unwrap_or_default())?,
-        ..Wishes::default()
+    let region = text_option(&mut url, "region")?;
+    let configuration_set = text_option(&mut url, "configuration_set")?;
+    let feedback = url.parsed("feedback_address", "a mail address")?;
+    let endpoint = text_option(&mut url, "endpoint")?;
+    let session_token = text_option(&mut url, "session_token")?;
+    let secret = url.password().filter(|secret| !secret.is_empty());
+    let credentials = match (url.username(), secret, session_token) {
+        (Some(access_key), Some(secret), token) => Some(Credentials::new(access_key, secret, token, None, "url")),
+        (None, None, None) => None,
+        _ => {
+            return Err(url.error(UrlErrorKind::Other("must have both an access key and its secret, or neither")));
+        }
     };
-    let mut seen = Vec::new();
-    for (key, value) in url.query_pairs() {
-        let key = KEYS.into_iter().find(|known| *known == key).ok_or(UrlError::UnknownKey)?;
-        if seen.contains(&key) {
-            return Err(UrlError::Twice { key });
-        }
-        seen.push(key);
-        if value.is_empty() || value.chars().any(char::is_control) {
-            return Err(UrlError::Value { key });
-        }
-        let value = value.into_owned();
-        match key {
-            "region" => wishes.region = Some(value),
-            "configuration_set" => wishes.configuration_set = Some(value),
-            "endpoint" => wishes.endpoint = Some(value),
-            "session_token" => wishes.session_token = Some(value),
-            _ => wishes.feedback = Some(value.parse().map_err(|_| UrlError::Value { key })?),
-        }
-    }
-    let given = !wishes.access_key.is_empty();
-    if given == wishes.secret.is_empty() || (wishes.session_token.is_some() && !given) {
-        return Err(UrlError::HalfCredentials);
-    }
-    Ok(wishes)
+    url.finish()?;
+    Ok(UrlOptions { credentials, region, configuration_set, feedback, endpoint })
 }
 
-fn decode(text: &str) -> Result<String, UrlError> {
-    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| UrlError::Credentials)?;
-    if decoded.chars().any(char::is_control) {
-        return Err(UrlError::Credentials);
+fn text_option(url: &mut TransportUrl, name: &'static str) -> Result<Option<String>, UrlError> {
+    match url.option(name) {
+        Some(value) if value.is_empty() || value.chars().any(char::is_control) => {
+            Err(url.invalid_value(name, "text without control characters"))
+        }
+        value => Ok(value),
     }
-    Ok(decoded.into_owned())
 }
 
-impl Wishes {
+impl UrlOptions {
     pub(crate) async fn into_builder(self) -> SesBuilder {
         let mut builder = SesBuilder::new(self.sdk().await);
         if let Some(region) = self.region {
@@ -154,20 +78,14 @@ impl Wishes {
         builder
     }
 
-    /// What is named here is not looked for elsewhere: a machine without a role would be asked for its region in vain.
+    /// Looks up only what the URL leaves out: on a machine without a role, looking up a region takes long and finds nothing.
     async fn sdk(&self) -> SdkConfig {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));
         }
-        if !self.access_key.is_empty() {
-            loader = loader.credentials_provider(Credentials::new(
-                self.access_key.clone(),
-                self.secret.clone(),
-                self.session_token.clone(),
-                None,
-                "url",
-            ));
+        if let Some(credentials) = &self.credentials {
+            loader = loader.credentials_provider(credentials.clone());
         }
         loader.load().await
     }

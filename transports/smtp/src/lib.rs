@@ -143,4 +143,4 @@ pub use rules::Rule;
 pub use smtp::Smtp;
 pub use stage::Stage;
 pub use tls::Tls;
-pub use url::UrlError;
+pub use url::{UrlError, UrlErrorKind};

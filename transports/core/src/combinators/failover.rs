@@ -1,11 +1,11 @@
-//! One transport after the other.
+//! Tries several transports in order.
 
 use std::fmt;
 
-use super::children::{Children, Order};
+use super::routes::{Policy, Routes};
 use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 
-/// Asks a first transport, and the next one where that cannot carry a message.
+/// Sends through the first transport that works, in order of preference.
 ///
 /// ```
 /// use postrider_transport::{Email, Failover, Transport};
@@ -14,74 +14,75 @@ use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 /// # }
 /// ```
 ///
-/// | A transport says | Then |
+/// | Result of a transport | What follows |
 /// |---|---|
-/// | accepted, be it with refused recipients | that is the result |
-/// | its own condition: outage, wrong password, quota | the next is asked, and this one is paused |
-/// | the sender's condition: not verified there, throttled there | the next is asked |
-/// | it [cannot express](Failure::is_unsupported) the message | the next is asked |
-/// | in doubt | that is the result: to ask the next could send twice |
-/// | the message's condition | that is the result: the next would find no better one |
+/// | accepted, for all or some recipients | this is the result |
+/// | [`Scope::Transport`](crate::Scope::Transport): outage, wrong password, quota | this transport is paused, and the next one is tried |
+/// | [`Scope::Sender`](crate::Scope::Sender): not verified there, throttled there | the next one is tried |
+/// | [unsupported](Failure::is_unsupported) | the next one is tried |
+/// | [in doubt](Failure::in_doubt) | this is the result: the next one could send a second copy |
+/// | [`Scope::Message`](crate::Scope::Message) | this is the result: the next one would refuse the message too |
 ///
-/// A paused transport is passed over, and once its pause is over, one message finds out whether it works again (see
-/// [`Breaker`](crate::Breaker)). When all are paused, nobody is called: the failure is the transport's condition, transient, and asks to
-/// wait until the first may be tried. One transport that is up is enough for the outbox to go on, save for a message that it
-/// cannot express: that failure pauses the relay for as long as the relay's own backoff says.
+/// A paused transport is skipped. After its pause, one message probes it (see [`Breaker`](crate::Breaker)). When all transports are
+/// paused, none is called: the failure is transient, has [`Scope::Transport`](crate::Scope::Transport), and asks the relay to wait
+/// for the first probe. The relay continues while one transport works. A message that this one does not support still pauses the
+/// relay, for the time of the relay's own backoff.
 ///
-/// A transport that fails by its own condition after it refused some recipients by name leaves the next one the others; those refused are
-/// in the result.
+/// If a transport refuses some recipients individually and then fails, the next one gets the other recipients. The result includes the
+/// refusals.
 ///
-/// [`Receipt::via`] and [`Failure::via`] name the transport. A failure after more than one of them says what each said
-/// ([`AllFailed`](crate::AllFailed)). A transport whose name is taken is called `NAME#2`, and so on.
+/// [`Receipt::via`] and [`Failure::via`] name the transport. A failure of several transports is an [`AllFailed`](crate::AllFailed). A
+/// transport whose name is taken is called `NAME#2`, and so on.
 ///
-/// [`check`](Transport::check) is asked of each transport again before a message is sent, where it costs what it costs there.
+/// Each call runs [`check`](Transport::check) of the transports again, at the cost that it has there.
 ///
 /// # Batches
-/// It takes as many messages as the largest of its transports. For one that takes fewer, a batch is divided, and the parts go out side
-/// by side. What may move on is sent by the next one. The results come together, when the last of them is known.
+/// The largest batch is that of the transport with the largest one. For a transport with a smaller limit, the batch is split, and
+/// the parts are sent concurrently. All results are returned together, after the last one.
 ///
 /// # Cancel safety
-/// A dropped call changes no pause, save by the parts of a batch that were through before. If it was the message that was to find out
-/// whether a transport works again, the next message is. The outcome of a dropped batch is unknown for all its messages.
+/// A dropped call changes no pause, except for the parts of a batch that ended before. If its message was a probe, the next message
+/// is the probe. The outcome of a dropped batch is unknown for all its messages.
 pub struct Failover<M> {
-    children: Children<M>,
+    routes: Routes<M>,
 }
 
 impl<M: Message> Failover<M> {
-    /// Begins with the transport to be preferred.
+    /// Starts with the preferred transport.
     pub fn new(first: impl Transport<Message = M>) -> Self {
-        Self { children: Children::new() }.or(first)
+        Self { routes: Routes::new() }.or(first)
     }
 
-    /// Adds the transport to be asked after those that are here.
+    /// Adds a transport to the end of the order.
     #[must_use]
     pub fn or(mut self, next: impl Transport<Message = M>) -> Self {
-        self.children.add(next);
+        self.routes.add(next);
         self
     }
 
-    /// How long a transport is paused after a failure of its own condition, and then after each message that finds it no
-    /// better. What the next hop asks for is a lower bound. Default: from 1 s to 5 min.
+    /// Sets how long a transport is paused after a failure and after each failed probe. Default: 1 s to 5 min.
+    ///
+    /// A pause is at least as long as the next hop asks.
     #[must_use]
     pub fn pause(mut self, backoff: Backoff) -> Self {
-        self.children.set_backoff(backoff);
+        self.routes.set_backoff(backoff);
         self
     }
 }
 
-/// The first that can.
-struct InTurn;
+/// Picks the first candidate.
+struct InOrder;
 
-impl Order for InTurn {
-    fn pick(&self, able: &[usize]) -> usize {
-        able.first().copied().unwrap_or_default()
+impl Policy for InOrder {
+    fn pick(&self, candidates: &[usize]) -> usize {
+        candidates.first().copied().unwrap_or_default()
     }
 
-    fn joins(&self, able: &[usize], picked: usize) -> bool {
-        able.first() == Some(&picked)
+    fn accepts(&self, candidates: &[usize], picked: usize) -> bool {
+        candidates.first() == Some(&picked)
     }
 
-    fn joined(&self, _able: &[usize], _picked: usize, _more: usize) {}
+    fn added(&self, _candidates: &[usize], _picked: usize, _more: usize) {}
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -93,29 +94,29 @@ impl<M: Message> Transport for Failover<M> {
     }
 
     async fn send(&self, outgoing: &Outgoing<M>) -> Result<Receipt, Failure> {
-        self.children.send(&InTurn, outgoing).await
+        self.routes.send(&InOrder, outgoing).await
     }
 
-    /// One transport that can express the message is enough.
+    /// Succeeds if one transport supports the message.
     fn check(&self, message: &M) -> Result<(), Failure> {
-        self.children.check(message)
+        self.routes.check(message)
     }
 
     fn max_batch(&self) -> usize {
-        self.children.max_batch()
+        self.routes.max_batch()
     }
 
     async fn send_batch(&self, batch: &[Outgoing<M>]) -> Vec<Result<Receipt, Failure>> {
-        self.children.carry(&InTurn, batch).await
+        self.routes.send_batch(&InOrder, batch).await
     }
 
     fn paused(&self) -> Vec<(String, String)> {
-        self.children.paused()
+        self.routes.paused()
     }
 }
 
 impl<M> fmt::Debug for Failover<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Failover").field(&self.children).finish()
+        f.debug_tuple("Failover").field(&self.routes).finish()
     }
 }

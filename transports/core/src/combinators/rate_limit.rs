@@ -1,4 +1,4 @@
-//! No more messages than so many in a while.
+//! A limit on the rate of messages.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -14,55 +14,58 @@ use tokio::time::Instant;
 
 use crate::{Failure, Outgoing, Receipt, Transport};
 
-/// A hundred years. The limiter counts nanoseconds in 64 bits, and reckons with the time since its beginning, a burst that is spent
-/// and one that is asked for: three of these are as much as it can hold.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// A hundred years. The limiter adds up to three of these (its age, a spent burst and a requested one) as nanoseconds in 64 bits.
+const MAX_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Holds messages back so that no more of them reach a transport than so many in a while, such as a provider's quota.
+/// Limits the rate of messages to a transport, for example to a provider's quota.
 ///
 /// ```
 /// use std::time::Duration;
 /// use postrider_transport::{Email, RateLimit, Transport};
 /// # fn example(ses: impl Transport<Message = Email>) {
-/// // 14 in a second, evenly; after a rest, up to 5 at once.
+/// // 14 messages per second, evenly spaced; after a pause, up to 5 at once.
 /// let transport = RateLimit::new(ses, 14, Duration::from_secs(1)).burst(5);
 /// # }
 /// ```
 ///
-/// The wait is part of the call, so that it costs neither an attempt nor a lease: a relay keeps the lease of what it is sending
-/// alive, and takes a message back uncharged that still waits when it stops. Whoever waits is served in the order of coming. The limit is this value's own: several processes need each their share.
+/// A call waits for its turn, first come, first served. The relay renews the message's lease meanwhile. If the relay stops, a message
+/// that still waits returns to the queue, and the attempt does not count.
 ///
-/// A relay's own time limit for a call, and the room that a message takes in it, include the wait. Where messages wait for long, let it
-/// send fewer at once.
+/// The limit holds for this value. Give each of several processes a share of the quota.
 ///
-/// A batch counts each of its messages, and goes out once there is room for the last of them.
+/// A waiting message occupies a slot of the relay, and the wait counts towards the relay's time limit for a call. If messages wait for
+/// long, lower the relay's concurrency.
+///
+/// Each message of a batch counts. A batch is sent when the limit allows its last message.
 ///
 /// Needs a tokio runtime with time.
 ///
 /// # Cancel safety
-/// A dropped wait has taken nothing for a single message. One for a batch larger than the burst may have taken a part: fewer messages
-/// than allowed go out then, never more.
+/// A dropped wait for a single message uses nothing up. A dropped wait for a batch larger than the burst may use up a part of the
+/// quota: then fewer messages than allowed are sent, never more.
 pub struct RateLimit<T> {
     inner: T,
     quota: Quota,
     limiter: Limiter,
-    /// Held by the one that waits, so that those who come later do not overtake it.
+    /// Held by the call that waits, so that later calls do not overtake it.
     queue: Mutex<()>,
 }
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>;
 
 impl<T: Transport> RateLimit<T> {
-    /// At most `messages` in `period`, spread evenly: one after the other, each a `messages`th of the period after the last.
-    /// 0 counts as 1. No distance is shorter than a nanosecond, or longer than a hundred years.
+    /// Allows `messages` per `period`, evenly spaced.
+    ///
+    /// 0 messages count as 1. The interval between two messages is at least a nanosecond and at most a hundred years.
     pub fn new(inner: T, messages: u32, period: Duration) -> Self {
-        let distance = (period / messages.max(1)).clamp(Duration::from_nanos(1), LONGEST);
-        let quota = quota(distance, 1);
+        let interval = (period / messages.max(1)).clamp(Duration::from_nanos(1), MAX_INTERVAL);
+        let quota = quota(interval, 1);
         Self { inner, quota, limiter: limiter(quota), queue: Mutex::new(()) }
     }
 
-    /// How many may go out at once after a rest that was long enough for them. Default: 1. 0 counts as 1, and more than would take a
-    /// rest of a hundred years as what that rest allows.
+    /// Sets how many messages may be sent at once after a pause. Default: 1.
+    ///
+    /// 0 counts as 1. The largest burst is what accumulates in a hundred years.
     #[must_use]
     pub fn burst(mut self, messages: u32) -> Self {
         self.quota = quota(self.quota.replenish_interval(), messages);
@@ -70,9 +73,9 @@ impl<T: Transport> RateLimit<T> {
         self
     }
 
-    /// Waits until so many messages may go out.
+    /// Waits until the limit allows this many messages.
     async fn wait_for(&self, messages: usize) {
-        let _turn = self.queue.lock().await;
+        let _guard = self.queue.lock().await;
         let mut left = u32::try_from(messages).unwrap_or(u32::MAX);
         while let Some(part) = NonZeroU32::new(left.min(self.quota.burst_size().get())) {
             match self.limiter.check_n(part) {
@@ -81,26 +84,26 @@ impl<T: Transport> RateLimit<T> {
                     let wait = not_yet.wait_time_from(self.limiter.clock().now());
                     tokio::time::sleep(wait).await;
                 }
-                // More than the burst, which a part is not.
+                // Larger than the burst; `part` never is.
                 Err(_) => return,
             }
         }
     }
 }
 
-/// A quota that the limiter can count. The distance is neither zero nor longer than the longest.
-fn quota(distance: Duration, burst: u32) -> Quota {
-    let most = u32::try_from(LONGEST.as_nanos() / distance.as_nanos().max(1)).unwrap_or(u32::MAX);
-    // The other branch, for a distance of zero, is the strictest of all.
-    let quota = Quota::with_period(distance).unwrap_or(Quota::per_hour(NonZeroU32::MIN));
-    quota.allow_burst(NonZeroU32::new(burst.min(most)).unwrap_or(NonZeroU32::MIN))
+/// The quota, with a burst that the limiter can count. The interval is above zero and at most [`MAX_INTERVAL`].
+fn quota(interval: Duration, burst: u32) -> Quota {
+    let max_burst = u32::try_from(MAX_INTERVAL.as_nanos() / interval.as_nanos().max(1)).unwrap_or(u32::MAX);
+    // The default is for an interval of zero, and is the strictest quota.
+    let quota = Quota::with_period(interval).unwrap_or(Quota::per_hour(NonZeroU32::MIN));
+    quota.allow_burst(NonZeroU32::new(burst.min(max_burst)).unwrap_or(NonZeroU32::MIN))
 }
 
 fn limiter(quota: Quota) -> Limiter {
     RateLimiter::direct_with_clock(quota, TokioClock { origin: Instant::now() })
 }
 
-/// The clock that the waits go by as well.
+/// Tokio's clock, which the waits use too.
 #[derive(Debug, Clone)]
 struct TokioClock {
     origin: Instant,
@@ -151,11 +154,11 @@ impl<T: Transport> Transport for RateLimit<T> {
 
 impl<T: fmt::Debug> fmt::Debug for RateLimit<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (burst, distance) = (self.quota.burst_size(), self.quota.replenish_interval());
+        let (burst, interval) = (self.quota.burst_size(), self.quota.replenish_interval());
         f.debug_struct("RateLimit")
             .field("inner", &self.inner)
             .field("burst", &burst)
-            .field("distance", &distance)
+            .field("interval", &interval)
             .finish()
     }
 }

@@ -1,9 +1,8 @@
-//! All mail to one address.
+//! Sends all mail to one address.
 
 use crate::{Address, Email, Failure, Mailbox, Outgoing, Receipt, Recipient, Refusal, Transport};
 
-/// Sends every mail to one address instead of its recipients, for systems that work with real data and must not write to real
-/// people.
+/// Sends every mail to one address instead of its recipients, for staging systems with real data.
 ///
 /// ```
 /// use postrider_transport::{Email, Redirect, Transport};
@@ -12,14 +11,13 @@ use crate::{Address, Email, Failure, Mailbox, Outgoing, Receipt, Recipient, Refu
 /// # Ok(()) }
 /// ```
 ///
-/// To, and the recipient in the envelope, become that address; Cc and Bcc are left out. The original recipients, those of Bcc
-/// included, stand in the header [`HEADER`](Self::HEADER). From, Reply-To and Sender stay, and with them whom an answer reaches.
+/// To and the envelope recipient become that address. Cc and Bcc are removed. The header [`HEADER`](Self::HEADER) lists the original
+/// recipients, Bcc included. From, Reply-To and Sender stay, so a reply still reaches the real people behind them.
 ///
-/// A mail that has the header already keeps it as it is: redirected twice, it still says whom it was first for, and not the address in
-/// between.
+/// A mail that has the header already keeps its value. After two redirects it lists the first recipients.
 ///
-/// To the outbox it looks as if the original recipients had been mailed: if the one address is refused, so is each of them. Whoever
-/// of them a retry is for, the mail is the same.
+/// The result is reported for the original recipients: if the address is refused, each of them is refused. A retry for some of the
+/// original recipients sends the same mail.
 #[derive(Debug, Clone)]
 pub struct Redirect<T> {
     inner: T,
@@ -27,7 +25,7 @@ pub struct Redirect<T> {
 }
 
 impl<T: Transport<Message = Email>> Redirect<T> {
-    /// Redirects what the transport is given.
+    /// Redirects all mail of `inner` to the address `to`.
     pub fn new(inner: T, to: Address) -> Self {
         Self { inner, to: to.into() }
     }
@@ -37,15 +35,15 @@ impl<T: Transport<Message = Email>> Redirect<T> {
         rewritten.with_recipients(vec![Recipient::from(self.to.address())])
     }
 
-    /// What was said of the one address, said of each that it stands for.
+    /// Replaces a refusal of the address by a refusal of each original recipient.
     fn translated(&self, outgoing: &Outgoing<Email>, result: Result<Receipt, Failure>) -> Result<Receipt, Failure> {
         let each = |refused: &[Refusal]| -> Vec<Refusal> {
-            let said = |refusal: &Refusal| {
+            let for_each = |refusal: &Refusal| {
                 let Refusal { class, reply, .. } = refusal.clone();
                 outgoing.recipients().iter().map(move |one| Refusal::new(one.as_str(), class, reply.clone()))
             };
-            // Only one can be named, and naming it twice changes nothing.
-            refused.first().into_iter().flat_map(said).collect()
+            // Only one address can be refused; a second refusal would be of the same.
+            refused.first().into_iter().flat_map(for_each).collect()
         };
         match result {
             Ok(receipt) => {
@@ -61,8 +59,9 @@ impl<T: Transport<Message = Email>> Redirect<T> {
 }
 
 impl<T> Redirect<T> {
-    /// The header that holds the original recipients: `X-Postrider-Original-To`. (`X-Original-To`, which other programs use for
-    /// this, is what Postfix adds to every mail that it delivers, with the address that it delivers to.)
+    /// The header with the original recipients: `X-Postrider-Original-To`.
+    ///
+    /// Other programs use `X-Original-To`, but Postfix adds that to every mail it delivers.
     pub const HEADER: &'static str = "X-Postrider-Original-To";
 }
 
@@ -79,7 +78,7 @@ impl<T: Transport<Message = Email>> Transport for Redirect<T> {
         self.translated(outgoing, result)
     }
 
-    /// Asks about the mail as it will be sent.
+    /// Checks the redirected mail.
     fn check(&self, email: &Email) -> Result<(), Failure> {
         self.inner.check(&email.clone().redirected_to(&self.to, Self::HEADER))
     }

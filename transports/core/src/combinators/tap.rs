@@ -1,11 +1,10 @@
-//! Seeing what passes.
+//! Calls a function for each message.
 
 use std::fmt;
 
 use crate::{Failure, Outgoing, Receipt, Transport};
 
-/// Shows a function every message that a transport was given, with what came of it, after each call. For tests, and for whoever
-/// counts.
+/// Calls a function with each message and its result, for tests and metrics.
 ///
 /// ```
 /// use postrider_transport::{Email, Tap, Transport};
@@ -14,11 +13,11 @@ use crate::{Failure, Outgoing, Receipt, Transport};
 /// # }
 /// ```
 ///
-/// The function is called in the task that sends: it should be quick, and what it panics with is the call's own panic. It sees
-/// nothing of a call whose future is dropped.
+/// The function runs in the sending task after each call, so it must be quick. If it panics, the call panics. It does not run for a
+/// call whose future is dropped.
 pub struct Tap<T, F> {
     inner: T,
-    see: F,
+    inspect: F,
 }
 
 impl<T, F> Tap<T, F>
@@ -26,9 +25,9 @@ where
     T: Transport,
     F: Fn(&Outgoing<T::Message>, &Result<Receipt, Failure>) + Send + Sync + 'static,
 {
-    /// Taps a transport.
-    pub fn new(inner: T, see: F) -> Self {
-        Self { inner, see }
+    /// Wraps a transport.
+    pub fn new(inner: T, inspect: F) -> Self {
+        Self { inner, inspect }
     }
 }
 
@@ -46,7 +45,7 @@ where
 
     async fn send(&self, outgoing: &Outgoing<T::Message>) -> Result<Receipt, Failure> {
         let result = self.inner.send(outgoing).await;
-        (self.see)(outgoing, &result);
+        (self.inspect)(outgoing, &result);
         result
     }
 
@@ -61,7 +60,7 @@ where
     async fn send_batch(&self, batch: &[Outgoing<T::Message>]) -> Vec<Result<Receipt, Failure>> {
         let results = self.inner.send_batch(batch).await;
         for (outgoing, result) in batch.iter().zip(&results) {
-            (self.see)(outgoing, result);
+            (self.inspect)(outgoing, result);
         }
         results
     }

@@ -1,4 +1,4 @@
-//! A limit on how long a call takes.
+//! A time limit for calls.
 
 use std::fmt;
 use std::pin::pin;
@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::{Class, Classify, Failure, Outgoing, Receipt, Scope, Transport};
 
-/// Ends a call that takes too long. What became of the message is then unknown: the failure is in doubt, transient, and the
-/// transport's condition. A call that only [waited](Outgoing::waiting) until then is not in doubt.
+/// Limits the time of a call.
+///
+/// A call that exceeds the limit is dropped. Its failure is transient, has [`Scope::Transport`], and is in doubt. It is not in doubt if
+/// the message was still marked as [waiting](Outgoing::waiting).
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,9 +19,10 @@ use crate::{Class, Classify, Failure, Outgoing, Receipt, Scope, Transport};
 /// # }
 /// ```
 ///
-/// The limit is for one call, be it with one message or with a batch, and includes all that the inner transport waits for: put it
-/// around each transport of a [`Failover`](crate::Failover), not around the whole, and inside of a `RateLimit`. Needs a tokio
-/// runtime with time.
+/// The limit is for one call, with one message or a batch, and includes all waits of the inner transport. Put it around each
+/// transport of a [`Failover`](crate::Failover), not around the failover, and inside a `RateLimit`.
+///
+/// Needs a tokio runtime with time.
 #[derive(Debug, Clone)]
 pub struct Timeout<T> {
     inner: T,
@@ -27,18 +30,18 @@ pub struct Timeout<T> {
 }
 
 impl<T: Transport> Timeout<T> {
-    /// Limits each call.
+    /// Limits each call of `inner`.
     pub fn new(inner: T, limit: Duration) -> Self {
         Self { inner, limit }
     }
 
-    /// Asked while the call still exists, and with it its marks.
+    /// Must run before the call is dropped, which removes the marks.
     fn timed_out(&self, outgoing: &Outgoing<T::Message>) -> Failure {
         TimedOut { limit: self.limit, waiting: outgoing.is_waiting() }.into()
     }
 }
 
-/// A call took longer than its [`Timeout`]. The message may have been accepted, unless the call only waited.
+/// A call exceeded its [`Timeout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedOut {
     limit: Duration,
@@ -46,7 +49,7 @@ pub struct TimedOut {
 }
 
 impl TimedOut {
-    /// The limit.
+    /// The limit that was exceeded.
     pub fn limit(&self) -> Duration {
         self.limit
     }
@@ -54,11 +57,7 @@ impl TimedOut {
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rest = if self.waiting {
-            "the message still waited to be sent"
-        } else {
-            "the message may have been accepted all the same"
-        };
+        let rest = if self.waiting { "the message was not sent yet" } else { "the message may have been accepted" };
         write!(f, "the transport did not answer within {:?}; {rest}", self.limit)
     }
 }

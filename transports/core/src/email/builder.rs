@@ -1,15 +1,15 @@
-//! Building a mail, with every rule checked before it exists.
+//! The builder of mails.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use memchr::memchr;
 
-use crate::{Address, AddressError, IntoMailbox, Mailbox};
+use crate::{Address, IntoMailbox, Mailbox};
 
-use super::{Attachment, Email, Header, ListUnsubscribe, Parts, ReversePath};
+use super::{Attachment, Email, EmailError, Header, ListUnsubscribe, Parts, ReversePath};
 
-/// Collects a mail. Nothing is checked away silently: the first thing that is wrong comes out of [`build`](Self::build).
+/// Builds an [`Email`]. The first error of any method is returned by [`build`](Self::build).
 #[derive(Clone)]
 #[must_use = "a builder does nothing until build is called"]
 pub struct EmailBuilder {
@@ -24,7 +24,7 @@ impl EmailBuilder {
         Self { from: None, parts: Box::default(), size_limit: Email::DEFAULT_SIZE_LIMIT, error: None }
     }
 
-    /// Applies a fallible step; after the first error, steps change nothing.
+    /// Applies a fallible step. Does nothing after the first error.
     fn step(mut self, apply: impl FnOnce(&mut Self) -> Result<(), EmailError>) -> Self {
         if self.error.is_none() {
             self.error = apply(&mut self).err();
@@ -39,17 +39,17 @@ impl EmailBuilder {
         })
     }
 
-    /// Who the mail is from. Required. A second call replaces the first.
+    /// Sets the author. Required.
     pub fn from(self, mailbox: impl IntoMailbox) -> Self {
         self.mailbox("from", mailbox, |mail, mailbox| mail.from = Some(mailbox))
     }
 
-    /// Who sends in the name of `from`.
+    /// Sets the sender on behalf of `from`.
     pub fn sender(self, mailbox: impl IntoMailbox) -> Self {
         self.mailbox("sender", mailbox, |mail, mailbox| mail.parts.sender = Some(mailbox))
     }
 
-    /// Adds a mailbox for answers.
+    /// Adds a mailbox for replies.
     pub fn reply_to(self, mailbox: impl IntoMailbox) -> Self {
         self.mailbox("reply-to", mailbox, |mail, mailbox| mail.parts.reply_to.push(mailbox))
     }
@@ -64,12 +64,12 @@ impl EmailBuilder {
         self.mailbox("cc", mailbox, |mail, mailbox| mail.parts.cc.push(mailbox))
     }
 
-    /// Adds a recipient of a copy whom the others do not see.
+    /// Adds a hidden recipient of a copy.
     pub fn bcc(self, mailbox: impl IntoMailbox) -> Self {
         self.mailbox("bcc", mailbox, |mail, mailbox| mail.parts.bcc.push(mailbox))
     }
 
-    /// The subject: one line.
+    /// Sets the subject: one line.
     pub fn subject(self, subject: impl Into<String>) -> Self {
         let subject = subject.into();
         self.step(|mail| {
@@ -81,15 +81,15 @@ impl EmailBuilder {
         })
     }
 
-    /// The body as plain text. At least one body is required. Line ends of any kind become `\n` here, and CRLF on the wire.
+    /// Sets the body as plain text. At least one body is required. Line ends become `\n` here, and CRLF when the mail is sent.
     ///
-    /// An empty body beside one that is not empty is left out: it has nothing to show, and many providers refuse it.
+    /// An empty body is removed if the other one is not empty, because many providers refuse it.
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.parts.text = Some(normalize_line_ends(text.into()));
         self
     }
 
-    /// The body as HTML. With both bodies, the reader's program chooses. An empty one is left out as [`text`](Self::text) says.
+    /// Sets the body as HTML, in the same way as [`text`](Self::text). With both bodies, the reader's mail program chooses one.
     pub fn html(mut self, html: impl Into<String>) -> Self {
         self.parts.html = Some(normalize_line_ends(html.into()));
         self
@@ -101,7 +101,7 @@ impl EmailBuilder {
         self
     }
 
-    /// Adds a custom header, in the terms of [`Header::new`].
+    /// Adds a custom header: see [`Header::new`].
     pub fn header(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let header = Header::new(name, value);
         self.step(|mail| {
@@ -110,7 +110,7 @@ impl EmailBuilder {
         })
     }
 
-    /// Adds a label for the provider's statistics: printable ASCII, at most 128 characters. One that is there already is not added again.
+    /// Adds a label for the provider's statistics: 1 to 128 characters of printable ASCII. Duplicates are removed.
     pub fn tag(self, tag: impl Into<String>) -> Self {
         let tag = tag.into();
         self.step(|mail| {
@@ -120,8 +120,9 @@ impl EmailBuilder {
         })
     }
 
-    /// Adds a pair that the provider hands back in its events. The key: letters, digits, `-` and `_`, at most 64; the value:
-    /// without control characters.
+    /// Adds a pair that the provider returns in its events.
+    ///
+    /// The key has 1 to 64 letters, digits, `-` and `_`. The value has no control characters.
     pub fn metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let (key, value) = (key.into(), value.into());
         self.step(|mail| {
@@ -134,8 +135,9 @@ impl EmailBuilder {
         })
     }
 
-    /// The name of what the mail was made from, such as `welcome`. It is stored, listed and logged, and not sent: printable
-    /// ASCII, at most 128 characters.
+    /// Sets the id of the template that the mail was made from, such as `welcome`: 1 to 128 characters of printable ASCII.
+    ///
+    /// It is stored, listed and logged, and not sent.
     pub fn template_id(self, id: impl Into<String>) -> Self {
         let id = id.into();
         self.step(|mail| {
@@ -145,34 +147,34 @@ impl EmailBuilder {
         })
     }
 
-    /// How to leave the list.
+    /// Sets how to unsubscribe from the mailing list.
     pub fn list_unsubscribe(mut self, unsubscribe: ListUnsubscribe) -> Self {
         self.parts.list_unsubscribe = Some(unsubscribe);
         self
     }
 
-    /// Where failures are reported, if not to the sender.
+    /// Sets the envelope sender, which receives bounces. Default: the sender, or else the author.
     pub fn envelope_from(mut self, address: Address) -> Self {
         self.parts.envelope_from = Some(ReversePath::Address(address));
         self
     }
 
-    /// Failures are reported to nobody (the null reverse-path).
+    /// Sets the null reverse-path: nobody receives bounces.
     pub fn null_envelope_from(mut self) -> Self {
         self.parts.envelope_from = Some(ReversePath::Null);
         self
     }
 
-    /// Sets the largest size accepted, in octets as they travel. Default: [`Email::DEFAULT_SIZE_LIMIT`].
+    /// Sets the largest estimated size as sent, in octets. Default: [`Email::DEFAULT_SIZE_LIMIT`].
     pub fn size_limit(mut self, octets: usize) -> Self {
         self.size_limit = octets;
         self
     }
 
-    /// Checks the mail as a whole and makes it.
+    /// Builds the mail.
     ///
     /// # Errors
-    /// The first thing that was wrong, in the order of the calls; then a missing sender, recipient or body; then the size.
+    /// The first error in the order of the calls. Then a missing author, recipient or body. Then the size.
     pub fn build(self) -> Result<Email, EmailError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -191,11 +193,9 @@ impl EmailBuilder {
             parts.html.take_if(|body| body.is_empty());
         }
         let mut seen = HashSet::new();
-        let first: Vec<bool> = parts.tags.iter().map(|tag| seen.insert(tag.as_str())).collect();
-        let mut first = first.into_iter();
-        parts.tags.retain(|_| first.next().unwrap_or_default());
+        parts.tags.retain(|tag| seen.insert(tag.clone()));
         let email = Email { from, parts };
-        let size = wire_size(&email);
+        let size = estimate_size(&email);
         if size > self.size_limit {
             return Err(EmailError::TooLarge { size, limit: self.size_limit });
         }
@@ -216,13 +216,13 @@ fn check_label(label: &str) -> Result<(), EmailError> {
     Ok(())
 }
 
-/// A lone CR is a line end of old; left as it is, it could hide a line from one parser and show it to another.
+/// Converts CRLF and lone CR to `\n`. Parsers disagree about a lone CR, so it could hide a line from one of them.
 fn normalize_line_ends(text: String) -> String {
     if memchr(b'\r', text.as_bytes()).is_some() { text.replace("\r\n", "\n").replace('\r', "\n") } else { text }
 }
 
-/// About how large the mail will be on the wire: bodies grow little, attachments grow by base64 with its line ends.
-fn wire_size(email: &Email) -> usize {
+/// Estimates the size as sent, in octets: bodies as they are, attachments as base64 with line ends.
+fn estimate_size(email: &Email) -> usize {
     let base64 = |n: usize| n.div_ceil(57) * 78;
     let mailboxes = [&email.parts.reply_to, &email.parts.to, &email.parts.cc].into_iter().flatten();
     let addresses: usize = mailboxes.map(|m| m.address().as_str().len() + m.name().map_or(0, str::len) + 6).sum();
@@ -230,109 +230,4 @@ fn wire_size(email: &Email) -> usize {
     let attachments: usize = email.parts.attachments.iter().map(|a| base64(a.content().len()) + 300).sum();
     let bodies = email.parts.text.as_ref().map_or(0, String::len) + email.parts.html.as_ref().map_or(0, String::len);
     1_000 + addresses + email.parts.subject.len() + headers + attachments + bodies
-}
-
-/// Why a mail cannot be built. The message says what to mend; it repeats no words of the mail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum EmailError {
-    /// An address is malformed.
-    Address {
-        /// The field it was given for.
-        field: &'static str,
-        /// What is wrong with it.
-        source: AddressError,
-    },
-    /// `from` is missing.
-    NoSender,
-    /// There is neither `to`, `cc` nor `bcc`.
-    NoRecipient,
-    /// There is neither a text nor an HTML body.
-    NoBody,
-    /// The subject has a line break or another control character.
-    Subject,
-    /// A header's name is empty, too long, or holds something other than printable ASCII without a colon.
-    HeaderName,
-    /// A header's value has a line break or another control character.
-    HeaderValue {
-        /// The header.
-        name: String,
-    },
-    /// A custom header has a word that is longer than a line of a message may be.
-    LongWord {
-        /// The header.
-        field: String,
-    },
-    /// The header is one that the mail writes itself, from its own fields or from the delivery.
-    OwnHeader {
-        /// The header.
-        name: String,
-    },
-    /// A tag or template id is empty, longer than 128 characters, or not printable ASCII.
-    Label,
-    /// A metadata key or value is not allowed.
-    Metadata,
-    /// An attachment has no name, or a control character in it.
-    FileName,
-    /// An attachment's media type is malformed.
-    ContentType {
-        /// What was given.
-        given: String,
-    },
-    /// A stored attachment's content is not base64.
-    AttachmentContent,
-    /// A content id is empty or not printable ASCII.
-    ContentId,
-    /// The unsubscribe URI is not of an allowed kind.
-    ListUnsubscribe,
-    /// The mail is larger than the limit.
-    TooLarge {
-        /// Its size, in octets as they travel, estimated.
-        size: usize,
-        /// The limit, in octets.
-        limit: usize,
-    },
-}
-
-impl fmt::Display for EmailError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address { field, source } => write!(f, "{field}: {source}"),
-            Self::NoSender => f.write_str("the mail has no sender: set from"),
-            Self::NoRecipient => f.write_str("the mail has no recipient: add to, cc or bcc"),
-            Self::NoBody => f.write_str("the mail has no body: set text or html"),
-            Self::Subject => f.write_str("the subject has a line break or another control character"),
-            Self::HeaderName => f.write_str("a header name must be 1 to 76 printable ASCII characters without a colon"),
-            Self::HeaderValue { name } => {
-                write!(f, "header {name}: the value has a line break or another control character")
-            }
-            Self::LongWord { field } => {
-                write!(f, "{field}: a word of it is longer than 900 octets, and no line may be")
-            }
-            Self::OwnHeader { name } => {
-                write!(f, "header {name} is written by the mail itself and cannot be set by hand")
-            }
-            Self::Label => f.write_str("a tag or template id must be 1 to 128 printable ASCII characters"),
-            Self::Metadata => f.write_str(
-                "a metadata key must be 1 to 64 letters, digits, - or _, and its value must hold no control characters",
-            ),
-            Self::FileName => f.write_str("an attachment needs a file name without control characters"),
-            Self::ContentType { given } => write!(f, "{given:?} is no media type"),
-            Self::AttachmentContent => f.write_str("an attachment's content is not base64"),
-            Self::ContentId => f.write_str("a content id must be printable ASCII without spaces, < and >"),
-            Self::ListUnsubscribe => f.write_str(
-                "the unsubscribe URI must be https:, http: or mailto: in printable ASCII; for one click, https:",
-            ),
-            Self::TooLarge { size, limit } => write!(f, "the mail has about {size} octets, and the limit is {limit}"),
-        }
-    }
-}
-
-impl std::error::Error for EmailError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Address { source, .. } => Some(source),
-            _ => None,
-        }
-    }
 }

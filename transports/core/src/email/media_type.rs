@@ -1,7 +1,7 @@
 //! Media types (RFC 2045 section 5.1).
 
-/// A media type and its parameters, taken apart.
-#[cfg_attr(not(feature = "mime"), allow(dead_code, reason = "only messages say more of it than that it is one"))]
+/// A parsed media type.
+#[cfg_attr(not(feature = "mime"), allow(dead_code, reason = "without this feature, media types are only checked"))]
 pub(crate) struct MediaType<'a> {
     /// `type/subtype`.
     pub(crate) essence: &'a str,
@@ -10,7 +10,7 @@ pub(crate) struct MediaType<'a> {
 
 #[cfg_attr(not(feature = "mime"), allow(dead_code, reason = "as above"))]
 impl<'a> MediaType<'a> {
-    /// Nothing where the text is malformed.
+    /// Parses a media type. `None` if it is malformed.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (essence, mut rest) = text.split_once(';').unwrap_or((text, ""));
         let essence = essence.trim();
@@ -52,7 +52,7 @@ impl<'a> MediaType<'a> {
     }
 }
 
-/// What stands up to the quote that ends it, and what follows.
+/// Parses a quoted string after its first quote. Returns its value and the text after the last quote.
 fn quoted_string(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();
@@ -66,7 +66,7 @@ fn quoted_string(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// RFC 2045 section 5.1.
+/// Whether the text is a token (RFC 2045 section 5.1).
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b))
 }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_media_type_is_taken_apart() {
+    fn media_types_are_parsed_or_refused() {
         for (text, parameters) in [
             ("text/plain", &[][..]),
             ("text/csv; charset=utf-8", &[("charset", "utf-8")]),

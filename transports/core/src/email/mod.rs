@@ -1,6 +1,7 @@
-//! The mail itself.
+//! Mail.
 
 mod builder;
+mod error;
 mod long_text;
 pub(crate) mod media_type;
 mod parts;
@@ -9,13 +10,13 @@ mod stored;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use builder::{EmailBuilder, EmailError};
+pub use builder::EmailBuilder;
+pub use error::EmailError;
 pub use parts::{Attachment, Header, ListUnsubscribe, ReversePath};
 
 use crate::{Address, CodecError, Encoded, Mailbox, Message, Recipient};
 
-/// A mail, valid from the moment it exists: it has a sender, a recipient and a body, and nothing in it can break out of its
-/// place in a header or in the SMTP dialogue.
+/// A valid mail: it has a sender, a recipient and a body, and no field can inject a header or an SMTP command.
 ///
 /// ```
 /// use postrider_transport::Email;
@@ -30,15 +31,15 @@ use crate::{Address, CodecError, Encoded, Mailbox, Message, Recipient};
 /// # Ok::<(), postrider_transport::EmailError>(())
 /// ```
 ///
-/// `Debug` shows sizes and counts, and no words of the mail.
+/// `Debug` shows sizes and counts, and no text of the mail.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Email {
     from: Mailbox,
-    /// Boxed, because a mail passes through many hands.
+    /// Boxed, so that a move is cheap.
     parts: Box<Parts>,
 }
 
-/// What a mail is made of besides its author.
+/// All fields except From.
 #[derive(Clone, Default, PartialEq, Eq)]
 struct Parts {
     sender: Option<Mailbox>,
@@ -59,26 +60,25 @@ struct Parts {
 }
 
 impl Email {
-    /// The largest mail that [`EmailBuilder::build`] accepts unless told otherwise, in octets as they travel: 25 MiB, which
-    /// the large mailbox providers take.
+    /// The default of [`EmailBuilder::size_limit`]: 25 MiB as sent, which the large mailbox providers accept.
     pub const DEFAULT_SIZE_LIMIT: usize = 25 * 1024 * 1024;
 
-    /// Begins a mail.
+    /// Starts a mail.
     pub fn builder() -> EmailBuilder {
         EmailBuilder::new()
     }
 
-    /// Who it is from.
+    /// The author.
     pub fn from(&self) -> &Mailbox {
         &self.from
     }
 
-    /// Who sends it in the name of [`from`](Self::from), where that is somebody else (RFC 5322 section 3.6.2).
+    /// The sender on behalf of [`from`](Self::from) (RFC 5322 section 3.6.2). `None` if the author sends.
     pub fn sender(&self) -> Option<&Mailbox> {
         self.parts.sender.as_ref()
     }
 
-    /// Where answers go, if not to [`from`](Self::from).
+    /// The mailboxes for replies. If empty, replies go to [`from`](Self::from).
     pub fn reply_to(&self) -> &[Mailbox] {
         &self.parts.reply_to
     }
@@ -88,37 +88,37 @@ impl Email {
         &self.parts.to
     }
 
-    /// Who gets a copy, seen by all.
+    /// The recipients of a copy.
     pub fn cc(&self) -> &[Mailbox] {
         &self.parts.cc
     }
 
-    /// Who gets a copy, seen by nobody else. These stand in no header of the mail.
+    /// The hidden recipients of a copy. They are in no header of the mail.
     pub fn bcc(&self) -> &[Mailbox] {
         &self.parts.bcc
     }
 
-    /// The subject; empty when none was given.
+    /// The subject. Empty if there is none.
     pub fn subject(&self) -> &str {
         &self.parts.subject
     }
 
-    /// The body as plain text. Its lines end with `\n`.
+    /// The body as plain text, with `\n` at the line ends. `None` if there is none.
     pub fn text(&self) -> Option<&str> {
         self.parts.text.as_deref()
     }
 
-    /// The body as HTML. Its lines end with `\n`.
+    /// The body as HTML, with `\n` at the line ends. `None` if there is none.
     pub fn html(&self) -> Option<&str> {
         self.parts.html.as_deref()
     }
 
-    /// Attached files and inline parts, in the order in which they were added.
+    /// Attached files and inline parts, in insertion order.
     pub fn attachments(&self) -> &[Attachment] {
         &self.parts.attachments
     }
 
-    /// Custom headers, in the order in which they were added. A name may occur more than once.
+    /// Custom headers, in insertion order. A name may occur more than once.
     pub fn headers(&self) -> &[Header] {
         &self.parts.headers
     }
@@ -128,18 +128,20 @@ impl Email {
         &self.parts.tags
     }
 
-    /// Pairs that a provider hands back in its events.
+    /// Pairs of key and value that a provider returns in its events.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.parts.metadata
     }
 
-    /// How to leave the list that this mail came through.
+    /// How to unsubscribe from the mailing list. `None` if the mail has no such header.
     pub fn list_unsubscribe(&self) -> Option<&ListUnsubscribe> {
         self.parts.list_unsubscribe.as_ref()
     }
 
-    /// Where the next hop reports that it could not deliver (the SMTP envelope's sender): as given to the builder, or else the
-    /// address of the sender, or else that of [`from`](Self::from). `None` is the null reverse-path.
+    /// The envelope sender, which receives bounces. `None` is the null reverse-path.
+    ///
+    /// It is [`envelope_from`](Self::envelope_from) if set, then the address of [`sender`](Self::sender), then that of
+    /// [`from`](Self::from).
     pub fn reverse_path(&self) -> Option<&Address> {
         match &self.parts.envelope_from {
             Some(ReversePath::Null) => None,
@@ -148,16 +150,16 @@ impl Email {
         }
     }
 
-    /// The envelope's sender where the builder was given one.
+    /// The envelope sender that was set on the builder. `None` if none was set.
     pub fn envelope_from(&self) -> Option<&ReversePath> {
         self.parts.envelope_from.as_ref()
     }
 
-    /// The same mail to one mailbox alone, with a header of the given name that lists whom it was for. A mail that has one keeps it.
+    /// Replaces all recipients by one mailbox, and lists them in a header of this name. A header that exists already is kept.
     pub(crate) fn redirected_to(mut self, to: &Mailbox, header: &str) -> Self {
         if !self.parts.headers.iter().any(|present| present.name().eq_ignore_ascii_case(header)) {
             let all: Vec<_> = self.recipient_addresses().into_iter().map(Address::as_str).collect();
-            // Addresses hold nothing that a header cannot, so that none is left out.
+            // Never an error: every address is a valid header value.
             self.parts.headers.extend(Header::new(header, all.join(", ")));
         }
         self.parts.to = vec![to.clone()];
@@ -165,15 +167,14 @@ impl Email {
         self
     }
 
-    /// The same mail with other attachments.
+    /// Rewrites each attachment.
     #[cfg(feature = "mime")]
     pub(crate) fn map_attachments(mut self, rewrite: impl Fn(Attachment) -> Attachment) -> Self {
         self.parts.attachments = self.parts.attachments.into_iter().map(rewrite).collect();
         self
     }
 
-    /// All recipients, each mailbox once: `to`, then `cc`, then `bcc`. Addresses that differ only in the case of their domain
-    /// are the same.
+    /// All recipients, each once: `to`, then `cc`, then `bcc`. The case of a domain makes no difference.
     pub fn recipient_addresses(&self) -> Vec<&Address> {
         let all = self.parts.to.iter().chain(&self.parts.cc).chain(&self.parts.bcc).map(Mailbox::address);
         if self.parts.to.len() + self.parts.cc.len() + self.parts.bcc.len() == 1 {
@@ -197,7 +198,7 @@ impl Message for Email {
         self.recipient_addresses().into_iter().map(Recipient::from).collect()
     }
 
-    /// It has to be an [`Address`]; the domain need not be in ASCII yet.
+    /// Checks that it is an [`Address`]. The domain need not be in ASCII.
     fn check_recipient(recipient: &Recipient) -> Result<(), CodecError> {
         Address::check(recipient.as_str()).map_err(|error| CodecError::new(error.to_string()))
     }

@@ -1,4 +1,4 @@
-//! What a mail is made of besides its addresses and bodies.
+//! Attachments, custom headers, unsubscribing and the envelope sender.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::Address;
 use super::EmailError;
 use super::media_type::MediaType;
 
-/// A file that goes with a mail, or a part that its HTML shows inline.
+/// An attached file, or a part that the HTML shows inline.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Attachment {
     file_name: String,
@@ -18,13 +18,13 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// A file to be saved by the reader.
+    /// Creates an attached file. `content_type` is a media type such as `application/pdf`.
     ///
-    /// `content_type` is a media type such as `application/pdf`. What is attached as `message/*` or `multipart/*` is never encoded
-    /// (RFC 2045 section 6.4): it arrives with CRLF at the ends of its lines, and transports refuse what cannot travel as lines of text.
+    /// An attachment of type `message/*` or `multipart/*` is never encoded (RFC 2045 section 6.4). It arrives with CRLF at its line ends,
+    /// and transports refuse content that is not lines of text.
     ///
     /// # Errors
-    /// When the name is empty or holds a control character, or the media type is malformed.
+    /// If the file name is empty or has a control character, or the media type is malformed.
     pub fn new(
         file_name: impl Into<String>,
         content_type: impl Into<String>,
@@ -40,11 +40,10 @@ impl Attachment {
         Ok(Self { file_name, content_type, content: content.into(), content_id: None })
     }
 
-    /// A part that the HTML shows as `<img src="cid:CONTENT_ID">` (RFC 2392).
+    /// Creates a part that the HTML shows as `<img src="cid:CONTENT_ID">` (RFC 2392).
     ///
     /// # Errors
-    /// As [`new`](Self::new), or when the content id is empty or holds anything but printable ASCII without `<`, `>` and
-    /// spaces.
+    /// As [`new`](Self::new), or if the content id is not printable ASCII without `<`, `>` and spaces.
     pub fn inline(
         content_id: impl Into<String>,
         file_name: impl Into<String>,
@@ -59,28 +58,28 @@ impl Attachment {
         Ok(Self { content_id: Some(content_id), ..Self::new(file_name, content_type, content)? })
     }
 
-    /// The same attachment with nothing in it.
+    /// Removes the content.
     #[cfg(feature = "mime")]
     pub(crate) fn emptied(self) -> Self {
         Self { content: Arc::new([]), ..self }
     }
 
-    /// The name under which the reader would save it.
+    /// The file name.
     pub fn file_name(&self) -> &str {
         &self.file_name
     }
 
-    /// Its media type.
+    /// The media type.
     pub fn content_type(&self) -> &str {
         &self.content_type
     }
 
-    /// The bytes.
+    /// The content.
     pub fn content(&self) -> &[u8] {
         &self.content
     }
 
-    /// The id under which the HTML refers to it; only inline parts have one.
+    /// The content id by which the HTML refers to it. `None` if it is not an inline part.
     pub fn content_id(&self) -> Option<&str> {
         self.content_id.as_deref()
     }
@@ -105,8 +104,8 @@ pub struct Header {
     value: String,
 }
 
-/// Headers that the mail's own fields write, or that identify it: a custom one would contradict them.
-const OWN_HEADERS: [&str; 14] = [
+/// Headers that are generated from the mail or the delivery. A custom one would contradict them.
+const GENERATED_HEADERS: [&str; 14] = [
     "from",
     "sender",
     "reply-to",
@@ -124,19 +123,19 @@ const OWN_HEADERS: [&str; 14] = [
 ];
 
 impl Header {
-    /// A header of any name that the mail's own fields do not already stand for.
+    /// Creates a header with any name that is not generated from the mail or the delivery.
     ///
     /// # Errors
-    /// When the name holds anything but printable ASCII without a colon (RFC 5322 section 3.6.8) or is one of the mail's own,
-    /// or when the value holds a control character other than a tab.
+    /// If the name is not 1 to 76 characters of printable ASCII without a colon (RFC 5322 section 3.6.8), or is that of a generated
+    /// header. If the value has a control character other than a tab, or a word that is too long for a line.
     pub fn new(name: impl Into<String>, value: impl Into<String>) -> Result<Self, EmailError> {
         let (name, value) = (name.into(), value.into());
-        // RFC 5322 section 2.1.1 bounds a line to 998 octets, and a name cannot be folded.
+        // RFC 5322 section 2.1.1 limits a line to 998 octets, and a name cannot be folded.
         if name.is_empty() || name.len() > 76 || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
             return Err(EmailError::HeaderName);
         }
         let lower = name.to_ascii_lowercase();
-        if OWN_HEADERS.contains(&lower.as_str()) || lower.starts_with("content-") {
+        if GENERATED_HEADERS.contains(&lower.as_str()) || lower.starts_with("content-") {
             return Err(EmailError::OwnHeader { name });
         }
         if value.chars().any(|c| c.is_control() && c != '\t') {
@@ -148,12 +147,12 @@ impl Header {
         Ok(Self { name, value })
     }
 
-    /// The name, as given.
+    /// The name, in the case that was given.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The value, not yet encoded for the wire.
+    /// The value, not encoded.
     pub fn value(&self) -> &str {
         &self.value
     }
@@ -165,14 +164,13 @@ impl fmt::Debug for Header {
     }
 }
 
-/// Whether a header's value fits into lines of 998 octets (RFC 5322 section 2.1.1), which can be broken at spaces only. Words beyond
-/// ASCII are encoded, and so can be broken anywhere.
+/// Whether a header's value can be folded to lines of 998 octets (RFC 5322 section 2.1.1). ASCII is folded at spaces only. Other words
+/// are encoded, and can be folded anywhere.
 fn can_be_folded(value: &str) -> bool {
     value.split([' ', '\t']).all(|word| word.len() <= 900 || !word.is_ascii())
 }
 
-/// How a reader leaves a mailing list: the `List-Unsubscribe` header (RFC 2369 section 3.2), and with one click where the
-/// mail program offers it (RFC 8058).
+/// How to unsubscribe from a mailing list: the header `List-Unsubscribe` (RFC 2369 section 3.2), with or without one click (RFC 8058).
 #[derive(Clone, PartialEq, Eq)]
 pub struct ListUnsubscribe {
     uris: Vec<String>,
@@ -180,10 +178,10 @@ pub struct ListUnsubscribe {
 }
 
 impl ListUnsubscribe {
-    /// A link or a `mailto:` that the reader opens.
+    /// Creates a header with a link or a `mailto:` URI that the reader opens.
     ///
     /// # Errors
-    /// When it is not an `http:`, `https:` or `mailto:` URI in printable ASCII.
+    /// If it is not an `http:`, `https:` or `mailto:` URI in printable ASCII.
     pub fn uri(uri: impl Into<String>) -> Result<Self, EmailError> {
         let uri = uri.into();
         let clean = uri.bytes().all(|b| b.is_ascii_graphic() && !b"<>,".contains(&b));
@@ -195,11 +193,12 @@ impl ListUnsubscribe {
         Ok(Self { uris: vec![uri], one_click: false })
     }
 
-    /// An address to which the mail program itself posts `List-Unsubscribe=One-Click`, without asking further. RFC 8058
-    /// section 3.1 wants HTTPS here, and a DKIM signature over both headers.
+    /// Creates a header with a URI to which the mail program posts `List-Unsubscribe=One-Click`.
+    ///
+    /// RFC 8058 section 3.1 requires HTTPS, and a DKIM signature over both headers.
     ///
     /// # Errors
-    /// When it is not an `https:` URI in printable ASCII.
+    /// If it is not an `https:` URI in printable ASCII.
     pub fn one_click(uri: impl Into<String>) -> Result<Self, EmailError> {
         let unsubscribe = Self::uri(uri)?;
         if !starts_with_ignore_case(&unsubscribe.uris[0], "https://") {
@@ -208,7 +207,7 @@ impl ListUnsubscribe {
         Ok(Self { one_click: true, ..unsubscribe })
     }
 
-    /// Adds another way, for mail programs that cannot use the first.
+    /// Adds another URI, for mail programs that cannot use the first.
     ///
     /// # Errors
     /// As [`uri`](Self::uri).
@@ -217,12 +216,12 @@ impl ListUnsubscribe {
         Ok(self)
     }
 
-    /// The ways, in order of preference.
+    /// The URIs, in order of preference.
     pub fn uris(&self) -> &[String] {
         &self.uris
     }
 
-    /// Whether the first of them takes the one-click post.
+    /// Whether the first URI accepts the one-click post.
     pub fn is_one_click(&self) -> bool {
         self.one_click
     }
@@ -239,16 +238,16 @@ fn starts_with_ignore_case(text: &str, prefix: &str) -> bool {
 
 impl fmt::Debug for ListUnsubscribe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ListUnsubscribe({} ways, one_click: {})", self.uris.len(), self.one_click)
+        write!(f, "ListUnsubscribe({} URIs, one_click: {})", self.uris.len(), self.one_click)
     }
 }
 
-/// The sender in the envelope, to whom the next hop reports failures.
+/// The envelope sender, which receives bounces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReversePath {
-    /// Nobody: for mail that itself reports or answers automatically, so that no loop can form (RFC 5321 section 4.5.5).
+    /// Nobody receives bounces. For automatic reports and replies, to prevent loops (RFC 5321 section 4.5.5).
     Null,
-    /// This address.
+    /// This address receives bounces.
     Address(Address),
 }

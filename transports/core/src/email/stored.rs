@@ -1,7 +1,7 @@
-//! The stored form of a mail, `email/1`: a JSON object that other languages can write as well, and behind it what is long.
+//! The stored form of a mail, `email/1`: a JSON object, followed by the long texts. Programs in other languages write it too.
 //!
-//! Reading goes through the builder, so that a mail put into the database by other means obeys the same rules. Fields that are
-//! not known are an error: to ignore one would send a mail other than the one that was asked for.
+//! A mail is decoded by the builder, so the same rules hold for a mail that another program wrote. An unknown field is an error:
+//! without it, the mail sent would differ from the mail requested.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -53,20 +53,20 @@ struct Stored<'a> {
     template_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     list_unsubscribe: Option<StoredUnsubscribe>,
-    /// The empty string is the null reverse-path.
+    /// `Some("")` is the null reverse-path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     envelope_from: Option<Cow<'a, str>>,
 }
 
 impl<'a> Stored<'a> {
-    /// What is long, in the order in which it stands behind the object.
+    /// The long texts, in the order in which they follow the object.
     fn long_texts(&mut self) -> impl Iterator<Item = &mut LongText<'a>> {
         let attached = self.attachments.iter_mut().map(|attachment| &mut attachment.content);
         self.text.iter_mut().chain(&mut self.html).chain(attached)
     }
 }
 
-/// A mailbox without a name is a plain string, which may also be read in the form `Name <address>`.
+/// A mailbox: a string, or an object if it has a name. A string in the form `Name <address>` is read as well.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum StoredMailbox<'a> {
@@ -83,12 +83,12 @@ struct NamedMailbox<'a> {
     address: Cow<'a, str>,
 }
 
-/// By hand, because serde's own way to tell the two forms apart takes a copy of everything first.
+/// Written by hand, because serde's untagged enums copy the input first.
 impl<'de: 'a, 'a> Deserialize<'de> for StoredMailbox<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
+        struct MailboxVisitor;
 
-        impl<'de> Visitor<'de> for Either {
+        impl<'de> Visitor<'de> for MailboxVisitor {
             type Value = StoredMailbox<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,7 +108,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for StoredMailbox<'a> {
             }
         }
 
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(MailboxVisitor)
     }
 }
 
@@ -184,9 +184,9 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
         }),
     };
     let body = serde_json::to_string(&stored);
-    let mut body = body.map_err(|_| CodecError::new("the mail could not be written as JSON"))?;
+    let mut body = body.map_err(|_| CodecError::new("the mail cannot be encoded as JSON"))?;
     long_text::write(stored.long_texts(), &mut body);
-    Ok(Encoded { format: FORMAT.to_owned(), body })
+    Ok(Encoded::new(FORMAT, body))
 }
 
 fn encode_attachment(attachment: &Attachment) -> StoredAttachment<'_> {
@@ -203,21 +203,21 @@ pub(super) fn decode(encoded: &Encoded) -> Result<Email, CodecError> {
         return Err(CodecError::unknown_format(&encoded.format));
     }
     let mut objects = serde_json::Deserializer::from_str(&encoded.body).into_iter();
-    // serde would take an array for an object as well.
+    // serde would accept an array as well.
     let object = if encoded.body.trim_ascii_start().starts_with('{') { objects.next() } else { None };
-    // serde's own message may quote the mail, so that only the place is told.
+    // serde's message may quote the mail, so the error has only the position.
     let stored = object.transpose().map_err(|error: serde_json::Error| {
-        let place = format!("the stored mail is damaged at line {}, column {}", error.line(), error.column());
+        let place = format!("the stored mail is malformed at line {}, column {}", error.line(), error.column());
         CodecError::new(place)
     })?;
     let mut stored: Stored<'_> =
-        stored.ok_or_else(|| CodecError::new("the stored mail does not begin with an object"))?;
+        stored.ok_or_else(|| CodecError::new("the stored mail does not start with a JSON object"))?;
     long_text::read(stored.long_texts(), encoded.body.get(objects.byte_offset()..).unwrap_or_default())?;
-    build(stored).map_err(|error| CodecError::new(format!("the stored mail is not valid: {error}")))
+    build(stored).map_err(|error| CodecError::new(format!("the stored mail is invalid: {error}")))
 }
 
 fn build(stored: Stored<'_>) -> Result<Email, EmailError> {
-    // The size was checked when the mail was made; a limit that was lowered since must not strand it.
+    // The size was checked when the mail was built. A lower limit set later must not block it.
     let mut builder = Email::builder().size_limit(usize::MAX).from(stored.from).subject(stored.subject);
     if let Some(sender) = stored.sender {
         builder = builder.sender(sender);

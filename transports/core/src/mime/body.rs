@@ -1,30 +1,31 @@
-//! The parts of a mail (RFC 2046).
+//! The body of a message (RFC 2046).
 
 use memchr::memmem;
 
 use super::MimeError;
+use super::header_text::Field;
 use super::parameters::{content_type, parameter};
 use super::transfer::{self, Encoding};
-use super::words::Field;
 use crate::email::media_type::MediaType;
 use crate::{Attachment, Email, Outgoing};
 
-/// What a message or one of its parts is made of.
+/// A part of a message.
 enum Part<'a> {
     Text { subtype: &'static str, text: &'a str, encoding: Encoding },
     Attachment { attachment: &'a Attachment, media_type: MediaType<'a>, encoding: Encoding },
     Multi { subtype: &'static str, layer: char, parts: Vec<Part<'a>> },
 }
 
-/// The headers that describe the body, the empty line behind the header, and the body.
+/// The body of a message, and the headers that describe it.
 pub(super) struct Body<'a> {
-    whole: Part<'a>,
+    root: Part<'a>,
+    /// The prefix of all boundaries.
     boundary: String,
 }
 
 impl<'a> Body<'a> {
-    /// The nesting of RFC 2387 and RFC 2046: mixed(alternative(text, related(html, inline parts)), attachments), each layer only
-    /// where it has something to hold.
+    /// Builds the tree of RFC 2387 and RFC 2046: mixed(alternative(text, related(html, inline parts)), attachments). A layer with one
+    /// part is omitted.
     pub(super) fn new(outgoing: &'a Outgoing<Email>) -> Result<Self, MimeError> {
         let email = outgoing.message();
         let (mut inline, mut attached) = (Vec::new(), Vec::new());
@@ -35,40 +36,40 @@ impl<'a> Body<'a> {
         }
         let alone = email.attachments().is_empty() && email.text().is_none() != email.html().is_none();
         let text_part = |subtype, text| Part::Text { subtype, text, encoding: Encoding::of_text(text, alone) };
-        let html = email.html().map(|html| Part::several("related", 'r', text_part("html", html), inline));
+        let html = email.html().map(|html| Part::multi("related", 'r', text_part("html", html), inline));
         let text = email.text().map(|text| text_part("plain", text));
         let content = match (text, html) {
-            (Some(text), Some(html)) => Part::several("alternative", 'a', text, vec![html]),
+            (Some(text), Some(html)) => Part::multi("alternative", 'a', text, vec![html]),
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => return Err(MimeError::new("it has no body")),
         };
-        let whole = Part::several("mixed", 'm', content, attached);
-        // A line of an encoded body holds no `=_`. What travels as it is would have to name this delivery.
+        let root = Part::multi("mixed", 'm', content, attached);
+        // An encoded body never contains `=_`. Content that is not encoded could contain this boundary.
         let mut boundary = format!("=_{}", outgoing.id().as_uuid().simple());
-        while whole.holds(boundary.as_bytes()) {
+        while root.contains(boundary.as_bytes()) {
             boundary.push('_');
         }
-        Ok(Self { whole, boundary })
+        Ok(Self { root, boundary })
     }
 
-    /// About how large it will be, in octets.
+    /// The estimated size in octets.
     pub(super) fn size(&self) -> usize {
-        self.whole.size()
+        self.root.size()
     }
 
-    /// Writes the headers. The empty line is for the caller.
+    /// Writes the headers, without the empty line after them.
     pub(super) fn headers(&self, out: &mut String) {
-        self.whole.headers(&self.boundary, out);
+        self.root.headers(&self.boundary, out);
     }
 
-    /// Writes what follows the empty line. It is empty, or ends with CRLF.
+    /// Writes the body. It is empty or ends with CRLF.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        self.whole.write(&self.boundary, true, out);
+        self.root.write(&self.boundary, true, out);
     }
 }
 
 impl<'a> Part<'a> {
-    fn several(subtype: &'static str, layer: char, first: Self, more: Vec<Self>) -> Self {
+    fn multi(subtype: &'static str, layer: char, first: Self, more: Vec<Self>) -> Self {
         if more.is_empty() {
             return first;
         }
@@ -80,19 +81,19 @@ impl<'a> Part<'a> {
     fn attachment(attachment: &'a Attachment) -> Result<Self, MimeError> {
         let given = attachment.content_type();
         let media_type =
-            MediaType::parse(given).ok_or_else(|| MimeError::new(format!("{given:?} is no media type")))?;
+            MediaType::parse(given).ok_or_else(|| MimeError::new(format!("{given:?} is not a media type")))?;
         let encoding = encoding(&media_type, attachment.content())
             .map_err(|what| MimeError::new(format!("an attachment of type {} {what}", media_type.essence)))?;
         Ok(Self::Attachment { attachment, media_type, encoding })
     }
 
-    /// Whether something in it that travels as it is holds these octets.
-    fn holds(&self, octets: &[u8]) -> bool {
+    /// Whether content that is not encoded contains these octets.
+    fn contains(&self, octets: &[u8]) -> bool {
         match self {
             Self::Text { text, .. } => memmem::find(text.as_bytes(), octets).is_some(),
             Self::Attachment { encoding: Encoding::Base64, .. } => false,
             Self::Attachment { attachment, .. } => memmem::find(attachment.content(), octets).is_some(),
-            Self::Multi { parts, .. } => parts.iter().any(|part| part.holds(octets)),
+            Self::Multi { parts, .. } => parts.iter().any(|part| part.contains(octets)),
         }
     }
 
@@ -107,7 +108,7 @@ impl<'a> Part<'a> {
     fn encoding(&self) -> Encoding {
         match self {
             Self::Text { encoding, .. } | Self::Attachment { encoding, .. } => *encoding,
-            // RFC 2045 section 6.4: of a multipart it says only what the parts in it need.
+            // RFC 2045 section 6.4: the encoding of a multipart is the strongest that its parts need.
             Self::Multi { parts, .. } => {
                 let eight_bit = parts.iter().any(|part| matches!(part.encoding(), Encoding::EightBit));
                 if eight_bit { Encoding::EightBit } else { Encoding::SevenBit }
@@ -134,7 +135,7 @@ impl<'a> Part<'a> {
             Self::Multi { subtype, layer, .. } => {
                 out.extend(["Content-Type: multipart/", subtype, ";"]);
                 if *layer == 'r' {
-                    // RFC 2387 section 3.1 requires it.
+                    // Required by RFC 2387 section 3.1.
                     out.push_str(" type=\"text/html\";");
                 }
                 out.extend(["\r\n boundary=\"", boundary, "_"]);
@@ -159,7 +160,7 @@ impl<'a> Part<'a> {
                 let mut headers = String::new();
                 for (index, part) in parts.iter().enumerate() {
                     headers.clear();
-                    // RFC 2046 section 5.1.1: the line end in front of a boundary belongs to it.
+                    // RFC 2046 section 5.1.1: the line end before a boundary is part of the boundary.
                     headers.extend([if index > 0 { "\r\n--" } else { "--" }, boundary, "_"]);
                     headers.push(*layer);
                     headers.push_str("\r\n");
@@ -177,16 +178,18 @@ impl<'a> Part<'a> {
     }
 }
 
-/// How an attachment travels.
+/// The encoding of an attachment.
 ///
-/// RFC 2045 section 6.4 forbids base64 and quoted-printable for `multipart/*` and `message/*`, whose parts say for
-/// themselves how they are encoded. They travel as they are, and what cannot is an error: nobody on the way speaks binary (RFC 3030), and to
-/// encode what is within would be to write somebody else's message anew. RFC 6532 section 3.7 and RFC 6533 section 6 allow it for
-/// the types whose names begin with `message/global`, so that a next hop without 8BITMIME takes them.
+/// RFC 2045 section 6.4 forbids base64 and quoted-printable for `multipart/*` and `message/*`, whose parts have encodings of their own.
+/// They are sent as they are. Content that needs the `binary` encoding is an error, because few servers support it (RFC 3030), and
+/// encoding the inner parts would rewrite somebody else's message.
+///
+/// RFC 6532 section 3.7 and RFC 6533 section 6 allow base64 for types that start with `message/global`, so that a next hop without
+/// 8BITMIME accepts them.
 fn encoding(media_type: &MediaType<'_>, content: &[u8]) -> Result<Encoding, &'static str> {
     let essence = media_type.essence.to_ascii_lowercase();
     if essence.starts_with("message/global") {
-        let plain = matches!(transfer::as_lines(content), Ok(Encoding::SevenBit)) && ends_lines_by_crlf(content);
+        let plain = matches!(transfer::unencoded(content), Ok(Encoding::SevenBit)) && ends_lines_by_crlf(content);
         return Ok(if plain { Encoding::SevenBit } else { Encoding::Base64 });
     }
     if !media_type.is("message") && !media_type.is("multipart") {
@@ -195,15 +198,15 @@ fn encoding(media_type: &MediaType<'_>, content: &[u8]) -> Result<Encoding, &'st
     if media_type.is("multipart") && !media_type.has("boundary") {
         return Err("has no parameter `boundary` (RFC 2046 section 5.1.1)");
     }
-    let encoding = transfer::as_lines(content)?;
+    let encoding = transfer::unencoded(content)?;
     // RFC 2046 sections 5.2.2 and 5.2.3.
     if encoding == Encoding::EightBit && matches!(&*essence, "message/partial" | "message/external-body") {
-        return Err("is not in ASCII, as this type has to be");
+        return Err("is not in ASCII, which this type requires");
     }
     Ok(encoding)
 }
 
-/// Whether an attachment travels in base64. Nothing in it can then be a reason that a mail cannot be rendered.
+/// Whether an attachment is sent in base64. Its content is then never an error.
 pub(super) fn is_encoded(attachment: &Attachment) -> bool {
     MediaType::parse(attachment.content_type())
         .is_some_and(|media_type| !media_type.is("message") && !media_type.is("multipart"))

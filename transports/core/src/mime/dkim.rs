@@ -1,4 +1,4 @@
-//! Signing (RFC 6376).
+//! DKIM signatures (RFC 6376).
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ mod key;
 
 use key::Key;
 
-/// A domain's signing key. `Debug` hides it.
+/// The DKIM signing key of a domain (RFC 6376). `Debug` hides the key.
 ///
-/// The public half of the key stands in DNS, in the TXT record of `SELECTOR._domainkey.DOMAIN`.
+/// The public key is in DNS, in the TXT record of `SELECTOR._domainkey.DOMAIN`.
 ///
 /// ```no_run
 /// use postrider_transport::Dkim;
@@ -27,25 +27,25 @@ use key::Key;
 /// ```
 ///
 /// # What is signed
-/// The body, and of the header fields those that RFC 6376 section 5.4.1 names and a mail has: From, Sender, Reply-To, Subject, Date,
-/// Message-ID, To, Cc, In-Reply-To, References, the List fields (RFC 8058 section 4 wants those for unsubscribing signed), MIME-Version
-/// and what describes the body. Each of them is named in `h=` once more than it occurs: none may occur twice, and a mail to which
-/// somebody added a second From or Subject, for a reader to show, no longer verifies (sections 5.4.2 and 8.15). What a mail does
-/// not have is not named, since it may be added in good faith, as mailing lists do.
+/// The body, and the header fields of RFC 6376 section 5.4.1 that the mail has: From, Sender, Reply-To, Subject, Date, Message-ID, To,
+/// Cc, In-Reply-To, References, the List fields (RFC 8058 section 4 requires those for unsubscribing), MIME-Version and the Content
+/// fields.
 ///
-/// White space may change on the way (`c=relaxed/relaxed`). The signature is the same for each attempt at a delivery: `t=` is the
-/// mail's Date.
+/// `h=` names each of them once more than it occurs. If somebody adds a second From or Subject, the signature breaks (sections 5.4.2 and
+/// 8.15). `h=` does not name fields that the mail lacks, because mailing lists add them in good faith.
+///
+/// White space may change in transit (`c=relaxed/relaxed`). The signature is the same for each attempt at a delivery: `t=` is the Date.
 #[derive(Clone)]
 pub struct Dkim {
     domain: Arc<str>,
     selector: Arc<str>,
     key: Arc<Key>,
-    /// Whether the next hop replaces Date and Message-ID.
-    replaced: bool,
+    /// Whether Date and Message-ID stay unsigned.
+    without_replaced: bool,
 }
 
-/// What is signed where it occurs. Each may occur only once (RFC 5322 section 3.6, RFC 2045 section 3, RFC 2369 section 2, RFC 8058
-/// section 3.1).
+/// The fields that are signed if they occur. Each may occur only once (RFC 5322 section 3.6, RFC 2045 section 3, RFC 2369 section 2,
+/// RFC 8058 section 3.1).
 const SIGNED: [&str; 21] = [
     "from",
     "sender",
@@ -70,68 +70,67 @@ const SIGNED: [&str; 21] = [
     "content-transfer-encoding",
 ];
 
-/// What a next hop may replace.
+/// The fields that a next hop may replace.
 const REPLACED: [&str; 2] = ["date", "message-id"];
 
 impl Dkim {
-    /// Signs with a private key of either kind:
+    /// Creates a signer from an RSA or Ed25519 private key:
     ///
     /// - RSA of 2048 to 4096 bits, as PEM: PKCS #8 (`BEGIN PRIVATE KEY`, RFC 5958) or PKCS #1 (`BEGIN RSA PRIVATE KEY`, RFC 8017). RFC
-    ///   8301 section 3.2 asks signers for 2048 bits;
-    /// - Ed25519 (RFC 8463), as PEM: PKCS #8; or its 32 octets alone, in base64. Not all receivers know it yet.
+    ///   8301 section 3.2 recommends at least 2048 bits for signers.
+    /// - Ed25519 (RFC 8463), as PEM: PKCS #8, or its 32 octets in base64. Not all receivers support it.
     ///
-    /// A domain beyond ASCII is put into its ASCII form.
+    /// An internationalised domain is converted to ASCII.
     ///
     /// # Errors
-    /// When the key cannot be read, or the domain or the selector is no DNS name.
+    /// If the key cannot be read, or if the domain or the selector is not a DNS name.
     pub fn new(domain: &str, selector: &str, private_key: &str) -> Result<Self, DkimError> {
         Self::with_key(domain, selector, Key::read(private_key)?)
     }
 
-    /// As [`new`](Self::new), and the key must be an RSA key.
+    /// As [`new`](Self::new), for RSA keys only.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn rsa(domain: &str, selector: &str, private_key: &str) -> Result<Self, DkimError> {
         match Key::read(private_key)? {
             key @ Key::Rsa(_) => Self::with_key(domain, selector, key),
-            Key::Ed25519(_) => Err(DkimError("the private key is an Ed25519 key, and an RSA key is wanted")),
+            Key::Ed25519(_) => Err(DkimError("the private key is an Ed25519 key; an RSA key is required")),
         }
     }
 
-    /// As [`new`](Self::new), and the key must be an Ed25519 key.
+    /// As [`new`](Self::new), for Ed25519 keys only.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn ed25519(domain: &str, selector: &str, private_key: &str) -> Result<Self, DkimError> {
         match Key::read(private_key)? {
             key @ Key::Ed25519(_) => Self::with_key(domain, selector, key),
-            Key::Rsa(_) => Err(DkimError("the private key is an RSA key, and an Ed25519 key is wanted")),
+            Key::Rsa(_) => Err(DkimError("the private key is an RSA key; an Ed25519 key is required")),
         }
     }
 
     fn with_key(domain: &str, selector: &str, key: Key) -> Result<Self, DkimError> {
-        let domain = dns_name(domain).ok_or(DkimError("the domain is no DNS name"))?;
-        let selector = dns_name(selector).ok_or(DkimError("the selector is no DNS name"))?;
-        Ok(Self { domain, selector, key: Arc::new(key), replaced: false })
+        let domain = dns_name(domain).ok_or(DkimError("the domain is not a DNS name"))?;
+        let selector = dns_name(selector).ok_or(DkimError("the selector is not a DNS name"))?;
+        Ok(Self { domain, selector, key: Arc::new(key), without_replaced: false })
     }
 
-    /// Leaves Date and Message-ID unsigned, for a next hop that replaces them, as Amazon SES does: a signature over them would
-    /// not hold.
+    /// Leaves Date and Message-ID unsigned, for a next hop that replaces them, such as Amazon SES. Otherwise the signature would break.
     #[must_use]
     pub fn without_date_and_message_id(self) -> Self {
-        Self { replaced: true, ..self }
+        Self { without_replaced: true, ..self }
     }
 
-    /// The header `DKIM-Signature` for a header and a body whose lines end with CRLF.
+    /// The header `DKIM-Signature` for a header and a body with CRLF line ends. `seconds` is the time since the Unix epoch.
     pub(super) fn sign(&self, header: &str, body: &[u8], seconds: u64) -> Result<String, MimeError> {
         let fields = canonical::fields(header);
         let (mut names, mut signed) = (Vec::new(), String::new());
         for name in SIGNED {
-            if self.replaced && REPLACED.contains(&name) {
+            if self.without_replaced && REPLACED.contains(&name) {
                 continue;
             }
-            // Section 5.4.2: from the last on.
+            // Section 5.4.2: from the last to the first.
             let mut occurs = 0;
             for (_, field) in fields.iter().rev().filter(|(own, _)| own.eq_ignore_ascii_case(name)) {
                 canonical::field(field, &mut signed);
@@ -140,7 +139,7 @@ impl Dkim {
                 occurs += 1;
             }
             if occurs > 0 {
-                // One that is not there is the empty string.
+                // A field that does not occur counts as the empty string.
                 names.push(name);
             }
         }
@@ -152,11 +151,11 @@ impl Dkim {
         );
         let mut column = " h=".len();
         for (index, name) in names.iter().enumerate() {
-            // RFC 6376 section 3.5: white space may stand around the colons.
+            // RFC 6376 section 3.5 allows white space around the colons.
             if index > 0 {
                 own.push(':');
                 column += 1;
-                if column + name.len() + 1 > super::words::LINE {
+                if column + name.len() + 1 > super::header_text::LINE {
                     own.push_str("\r\n ");
                     column = 1;
                 }
@@ -165,7 +164,7 @@ impl Dkim {
             column += name.len();
         }
         own.push_str(";\r\n b=");
-        // Section 3.7: last comes the signature's own header, with an empty `b=` and without a CRLF.
+        // Section 3.7: the signature's own header is last, with an empty `b=` and without CRLF.
         canonical::field(&own, &mut signed);
         let signature = self.key.sign(signed.as_bytes())?;
         for (index, line) in STANDARD.encode(signature).as_bytes().chunks(70).enumerate() {
@@ -179,7 +178,8 @@ impl Dkim {
     }
 }
 
-/// A name in ASCII, of labels that DNS can hold (RFC 1035 section 2.3.4). Selectors may have more than one (RFC 6376 section 3.1).
+/// Converts a name to ASCII, and checks the lengths of its labels (RFC 1035 section 2.3.4). A selector may have several (RFC 6376
+/// section 3.1).
 fn dns_name(text: &str) -> Option<Arc<str>> {
     let name = idna::domain_to_ascii(text).ok()?;
     let label = |label: &str| {
@@ -194,7 +194,7 @@ impl fmt::Debug for Dkim {
     }
 }
 
-/// A signing key cannot be used. It repeats nothing of the key.
+/// A DKIM key, domain or selector cannot be used. The error shows nothing of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DkimError(&'static str);
 

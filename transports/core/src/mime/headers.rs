@@ -1,34 +1,34 @@
-//! The header of a mail.
+//! The header of a message.
 
 use std::slice;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::words::{self, Field};
+use super::header_text::{self, Field};
 use crate::{Email, Mailbox, Outgoing};
 
-/// Everything but what describes the body.
+/// Writes all headers except those that describe the body. `labels`: whether to write tags and metadata.
 pub(super) fn write(outgoing: &Outgoing<Email>, labels: bool, out: &mut String) {
     let email = outgoing.message();
-    // In front, since some say what happened to a mail, and such headers stand above the others (RFC 5322 section 3.6).
+    // First, because trace headers must be above the others (RFC 5322 section 3.6).
     for header in email.headers() {
         if holds_identifiers(header.name()) {
-            words::identifiers(out, header.name(), header.value());
+            header_text::identifiers(out, header.name(), header.value());
         } else {
-            words::custom(out, header.name(), header.value());
+            header_text::custom(out, header.name(), header.value());
         }
     }
     if labels {
         for tag in email.tags() {
-            words::custom(out, "X-Tag", tag);
+            header_text::custom(out, "X-Tag", tag);
         }
         for (key, value) in email.metadata() {
-            words::unstructured(out, &format!("X-Metadata-{key}"), value);
+            header_text::unstructured(out, &format!("X-Metadata-{key}"), value);
         }
     }
     mailboxes(out, "From", slice::from_ref(email.from()));
-    words::identifiers(out, "Date", &date(outgoing.dated_at()));
-    words::identifiers(out, "Message-ID", &outgoing.message_id());
-    words::unstructured(out, "Subject", email.subject());
+    header_text::identifiers(out, "Date", &date(outgoing.dated_at()));
+    header_text::identifiers(out, "Message-ID", &outgoing.message_id());
+    header_text::unstructured(out, "Subject", email.subject());
     let sender = email.sender().map(slice::from_ref).unwrap_or_default();
     for (name, list) in [("Sender", sender), ("Reply-To", email.reply_to()), ("To", email.to()), ("Cc", email.cc())] {
         if !list.is_empty() {
@@ -36,23 +36,23 @@ pub(super) fn write(outgoing: &Outgoing<Email>, labels: bool, out: &mut String) 
         }
     }
     if let Some(list) = email.list_unsubscribe() {
-        words::identifiers(out, "List-Unsubscribe", &list.header_value());
+        header_text::identifiers(out, "List-Unsubscribe", &list.header_value());
         if list.is_one_click() {
-            words::identifiers(out, "List-Unsubscribe-Post", "List-Unsubscribe=One-Click");
+            header_text::identifiers(out, "List-Unsubscribe-Post", "List-Unsubscribe=One-Click");
         }
     }
     out.push_str("MIME-Version: 1.0\r\n");
 }
 
-/// RFC 5322 section 3.6.4: what these hold is never text, so that nothing of it may be encoded. Beyond ASCII it travels as it is
-/// (RFC 6532 section 3.3).
+/// Whether a header has message ids (RFC 5322 section 3.6.4), which must not be encoded. Ids outside ASCII stay as they are (RFC 6532
+/// section 3.3).
 fn holds_identifiers(name: &str) -> bool {
     ["In-Reply-To", "References", "Resent-Message-ID", "Original-Message-ID"]
         .iter()
         .any(|own| own.eq_ignore_ascii_case(name))
 }
 
-/// One mailbox to a line: a list may be as long as it likes, a line not.
+/// Writes a list of mailboxes, one per line, because the length of a line is limited.
 fn mailboxes(out: &mut String, name: &str, list: &[Mailbox]) {
     let mut field = Field::new(out, name);
     for (index, mailbox) in list.iter().enumerate() {
@@ -62,11 +62,11 @@ fn mailboxes(out: &mut String, name: &str, list: &[Mailbox]) {
         }
         let address = mailbox.address().as_str();
         match mailbox.name() {
-            // Without the brackets, some readers take the quoted string for a name.
+            // Without the brackets, some mail programs take the quoted string for a name.
             None if address.starts_with('"') => field.raw(&format!("<{address}>")),
             None => field.raw(address),
             Some(name) => {
-                words::phrase(&mut field, name);
+                header_text::phrase(&mut field, name);
                 field.word(&format!("<{address}>"));
             }
         }
@@ -74,11 +74,11 @@ fn mailboxes(out: &mut String, name: &str, list: &[Mailbox]) {
     field.end();
 }
 
-/// RFC 5322 section 3.3. What lies beyond the years that a date can name is put at their end.
+/// Formats a date (RFC 5322 section 3.3). Times before 1970 and after 9999 are clamped.
 fn date(at: SystemTime) -> String {
     let last = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     let mut text = httpdate::fmt_http_date(at.clamp(UNIX_EPOCH, last));
-    // The form of HTTP (RFC 9110 section 5.6.7) differs in the zone's name alone, which is obsolete in mail.
+    // The HTTP date (RFC 9110 section 5.6.7) differs only in the zone's name, which is obsolete in mail.
     text.truncate(text.len() - "GMT".len());
     text.push_str("+0000");
     text
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_that_of_rfc_5322() {
+    fn dates_follow_rfc_5322() {
         let at = |seconds| date(UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!(at(1_700_000_000), "Tue, 14 Nov 2023 22:13:20 +0000");
         assert_eq!(date(UNIX_EPOCH - Duration::from_secs(1)), "Thu, 01 Jan 1970 00:00:00 +0000");

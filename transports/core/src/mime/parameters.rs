@@ -1,9 +1,9 @@
-//! Parameters of headers (RFC 2045 section 5.1, RFC 2231).
+//! Header parameters (RFC 2045 section 5.1, RFC 2231).
 
-use super::words::{Field, hex};
+use super::header_text::{Field, hex};
 use crate::email::media_type::{MediaType, is_token};
 
-/// The header `Content-Type`.
+/// Writes the header `Content-Type`.
 pub(super) fn content_type(media_type: &MediaType<'_>, out: &mut String) {
     let mut field = Field::new(out, "Content-Type");
     field.raw(media_type.essence);
@@ -18,13 +18,15 @@ pub(super) fn content_type(media_type: &MediaType<'_>, out: &mut String) {
     field.end();
 }
 
-/// `; name="value"`, or where the value is long, or holds what a quoted string cannot hold or some readers misread, the form of
-/// RFC 2231: in UTF-8 and percent-encoded, in as many pieces as it takes.
+/// Writes `; name="value"`.
+///
+/// A long value, or one that a quoted string cannot hold or some mail programs misread, gets the form of RFC 2231: percent-encoded UTF-8
+/// in one or more sections.
 pub(super) fn parameter(field: &mut Field<'_>, name: &str, value: &str) {
     field.raw(";");
     let plain = value.bytes().all(|b| b == b' ' || b.is_ascii_graphic() && b != b'"' && b != b'\\')
         && value.split(' ').all(|word| !word.is_empty() && !word.contains("=?"));
-    // RFC 2046 section 5.1.1 allows a boundary 70 characters.
+    // RFC 2046 section 5.1.1 allows 70 characters for a boundary.
     if plain && value.len() <= 70 {
         return field.word(&format!("{name}=\"{value}\""));
     }

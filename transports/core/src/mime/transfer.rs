@@ -1,10 +1,10 @@
-//! Content as it travels: the content transfer encodings (RFC 2045 section 6).
+//! Content transfer encodings (RFC 2045 section 6).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use memchr::{memchr, memchr_iter};
 
-use super::words::hex;
+use super::header_text::hex;
 
 /// A content transfer encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,18 +25,19 @@ impl Encoding {
         }
     }
 
-    /// How a text travels that is to be read back as it is: as it stands where nothing on the way could change it (RFC 2049 section 3
-    /// names white space at the end of a line, long lines, and `From `), else in the shorter of the two encodings. Never 8bit, since a relay that turns it into something else breaks a signature
-    /// (RFC 6376 section 5.3).
+    /// The encoding of a text: 7bit if no server could change the text, else the shorter of quoted-printable and base64.
     ///
-    /// `last` says that the text ends the message. A message ends with a line end (RFC 5321 section 4.1.1.4), and a text need not.
+    /// RFC 2049 section 3 lists what servers change: white space at line ends, long lines, and `From `. Never 8bit, because a server that
+    /// converts it breaks a DKIM signature (RFC 6376 section 5.3).
+    ///
+    /// `last`: whether the text ends the message. A message ends with a line end (RFC 5321 section 4.1.1.4), but a text need not.
     pub(super) fn of_text(text: &str, last: bool) -> Self {
         let bytes = text.as_bytes();
         let escaped = bytes.iter().filter(|byte| !is_plain(**byte)).count();
-        let as_it_is = escaped == 0
+        let is_safe = escaped == 0
             && lines(text).all(|line| line.len() <= 78 && !line.starts_with("From ") && !line.ends_with([' ', '\t']))
             && (!last || text.is_empty() || text.ends_with('\n'));
-        if as_it_is {
+        if is_safe {
             Self::SevenBit
         } else if escaped <= bytes.len() / 3 {
             Self::QuotedPrintable
@@ -46,31 +47,31 @@ impl Encoding {
     }
 }
 
-/// What stands for itself in 7bit and, save `=`, in quoted-printable. RFC 2045 section 2.7 bars NUL; the other control characters have
-/// no place in a message either (RFC 5322 section 3.5).
+/// Whether an octet needs no encoding in 7bit and, except for `=`, in quoted-printable. RFC 2045 section 2.7 forbids NUL, and RFC 5322
+/// section 3.5 the other control characters.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b'\t' | b'\n' | b' '..=b'~')
 }
 
-/// The lines of a text, whose ends are `\n`. What follows the last one is a line as well.
+/// The lines of a text, separated by `\n`. The text after the last `\n` is a line, even if it is empty.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let ends = memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
     ends.scan(0, |from, end| Some(&text[std::mem::replace(from, end + 1)..end]))
 }
 
-/// Writes a text, its line ends as CRLF. With `last`, what is written ends with CRLF whether or not the text does.
+/// Writes an encoded text with CRLF line ends. With `last`, the output ends with CRLF even if the text has no line end there.
 pub(super) fn text(text: &str, encoding: Encoding, last: bool, out: &mut Vec<u8>) {
     match encoding {
         Encoding::SevenBit | Encoding::EightBit => crlf(text.as_bytes(), out),
         Encoding::QuotedPrintable => {
             quoted_printable(text, out);
             if last && !out.ends_with(b"\n") {
-                // RFC 2045 section 6.7 (5): a soft line break is no part of the text.
+                // RFC 2045 section 6.7 (5): a soft line break is not part of the text.
                 out.extend_from_slice(b"=\r\n");
             }
         }
         Encoding::Base64 => {
-            // RFC 2049 section 4: a text has the line ends of a text before it is encoded.
+            // RFC 2049 section 4: line ends become CRLF before a text is encoded.
             let mut lines = Vec::with_capacity(text.len() + text.len() / 16);
             crlf(text.as_bytes(), &mut lines);
             base64(&lines, out);
@@ -81,7 +82,7 @@ pub(super) fn text(text: &str, encoding: Encoding, last: bool, out: &mut Vec<u8>
     }
 }
 
-/// As it is, save that `\n` becomes CRLF. There must be no lone CR in it.
+/// Writes content unencoded, with CRLF line ends. The content must have no lone CR.
 pub(super) fn crlf(bytes: &[u8], out: &mut Vec<u8>) {
     let mut from = 0;
     for end in memchr_iter(b'\n', bytes) {
@@ -93,8 +94,9 @@ pub(super) fn crlf(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes[from..]);
 }
 
-/// RFC 2045 section 6.7. What a careless program on the way could take for something else at the begin of a line, a dot or the
-/// `From ` of mailbox files, is escaped as well (RFC 2049 section 3).
+/// Writes quoted-printable (RFC 2045 section 6.7).
+///
+/// At the start of a line, a dot and the `From ` of mailbox files are escaped as well (RFC 2049 section 3).
 fn quoted_printable(text: &str, out: &mut Vec<u8>) {
     for (number, line) in lines(text).enumerate() {
         if number > 0 {
@@ -125,12 +127,12 @@ fn quoted_printable(text: &str, out: &mut Vec<u8>) {
                 at += 1;
                 continue;
             }
-            // As much as stands for itself and fits, at once.
+            // Copy all octets that need no escape and fit into the line.
             let room = 75 - (out.len() - start);
             let run = line[at..].iter().take(room).take_while(|b| b.is_ascii_graphic() && **b != b'=' || **b == b' ');
             let mut end = at + run.count().max(1);
             if end == line.len() {
-                // The last octet may be a space.
+                // The last octet may be a space, which needs an escape there.
                 end = (end - 1).max(at + 1);
             }
             out.extend_from_slice(&line[at..end]);
@@ -139,7 +141,7 @@ fn quoted_printable(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// In lines of 76 (RFC 2045 section 6.8); without a line end behind the last.
+/// Writes base64 in lines of 76 octets (RFC 2045 section 6.8), without a line end after the last.
 pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     let mut line = [0; 76];
     for (number, chunk) in bytes.chunks(57).enumerate() {
@@ -152,18 +154,20 @@ pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// What is wrong with content that must travel as it is, and whether it needs 8bit. RFC 2045 sections 2.7 and 2.8: lines of at most
-/// 998 octets, no NUL, CR and LF only together. A lone LF can be mended, since it ends a line wherever files are kept.
-pub(super) fn as_lines(bytes: &[u8]) -> Result<Encoding, &'static str> {
+/// The encoding of content that must not be encoded: 7bit or 8bit.
+///
+/// RFC 2045 sections 2.7 and 2.8: lines of at most 998 octets, no NUL, CR and LF only together. A lone LF is allowed, because
+/// [`crlf`] converts it.
+pub(super) fn unencoded(bytes: &[u8]) -> Result<Encoding, &'static str> {
     if memchr(0, bytes).is_some() {
-        return Err("holds a NUL");
+        return Err("has a NUL");
     }
     let mut from = 0;
     for end in memchr_iter(b'\n', bytes).chain([bytes.len()]) {
         let line = &bytes[from..end];
         let line = if end < bytes.len() { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
         if memchr(b'\r', line).is_some() {
-            return Err("holds a CR that ends no line");
+            return Err("has a CR without LF");
         }
         if line.len() > 998 {
             return Err("has a line of more than 998 octets");
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_encoded_only_where_something_could_change_it() {
+    fn a_text_is_encoded_only_if_a_server_could_change_it() {
         use Encoding::{Base64, QuotedPrintable, SevenBit};
         for (content, encoding, whole, part) in [
             ("", SevenBit, "", ""),
@@ -217,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_travel_as_it_is_is_told() {
-        assert_eq!(as_lines(b"a\r\nb\nc"), Ok(Encoding::SevenBit));
-        assert_eq!(as_lines("é".as_bytes()), Ok(Encoding::EightBit));
-        assert_eq!(as_lines(&[b'a'; 998]), Ok(Encoding::SevenBit));
+    fn content_that_is_not_lines_is_refused() {
+        assert_eq!(unencoded(b"a\r\nb\nc"), Ok(Encoding::SevenBit));
+        assert_eq!(unencoded("é".as_bytes()), Ok(Encoding::EightBit));
+        assert_eq!(unencoded(&[b'a'; 998]), Ok(Encoding::SevenBit));
         for bad in [&b"\0"[..], b"a\rb", b"a\r", b"\r\r\n", &[b'a'; 999]] {
-            assert!(as_lines(bad).is_err(), "{bad:?}");
+            assert!(unencoded(bad).is_err(), "{bad:?}");
         }
     }
 }

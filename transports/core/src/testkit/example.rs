@@ -6,7 +6,7 @@ use std::time::Duration;
 use postrider_transport::testkit::{Accepted, Answer, ScriptedPeer, TransportUnderTest};
 use postrider_transport::{Scope, Email, Failure, Outgoing, Receipt, Transport, Unsupported};
 
-/// The transport: hands mail in at a counter.
+/// The transport: hands mail over at a counter.
 struct Courier {
     counter: Counter,
     limit: Duration,
@@ -31,28 +31,28 @@ impl Transport for Courier {
 
     async fn send(&self, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
         self.check(mail.message())?;
-        let transports_fault = |text: &str| Failure::transient(Scope::Transport, text);
-        let said = match tokio::time::timeout(self.limit, self.counter.take(mail)).await {
-            Ok(said) => said,
+        let counter_failed = |text: &str| Failure::transient(Scope::Transport, text);
+        let reply = match tokio::time::timeout(self.limit, self.counter.take(mail)).await {
+            Ok(reply) => reply,
             Err(_) => return Err(Failure::maybe_accepted("no answer")),
         };
-        match said.as_deref().map(|said| said.split_at(3)) {
+        match reply.as_deref().map(|reply| reply.split_at(3)) {
             Some(("200", id)) => Ok(Receipt::new().with_provider_id(id)),
             Some(("400", _)) => Err(Failure::permanent(Scope::Message, "refused")),
             Some(("409", _)) => Err(Failure::transient(Scope::Message, "later")),
             Some(("401", _)) => Err(Failure::permanent(Scope::Transport, "wrong key")),
             Some(("429", wait)) => {
                 let wait = Duration::from_secs(wait.parse().unwrap_or(60));
-                Err(transports_fault("too much").with_retry_after(wait))
+                Err(counter_failed("too much").with_retry_after(wait))
             }
-            Some(("503", _)) => Err(transports_fault("closed")),
-            Some(("000", _)) => Err(transports_fault("nobody at the counter")),
-            _ => Err(Failure::maybe_accepted("no answer that can be read")),
+            Some(("503", _)) => Err(counter_failed("out of service")),
+            Some(("000", _)) => Err(counter_failed("the counter is closed")),
+            _ => Err(Failure::maybe_accepted("malformed answer")),
         }
     }
 }
 
-/// The peer: the counter, which says three digits and something.
+/// The peer: the counter, which replies with a code of three digits and a text.
 #[derive(Clone, Default)]
 struct Counter(Arc<Mutex<Record>>);
 
@@ -61,7 +61,7 @@ struct Record {
     planned: VecDeque<Answer>,
     read: usize,
     accepted: Vec<Accepted>,
-    abandoned: bool,
+    closed: bool,
 }
 
 impl Counter {
@@ -69,14 +69,14 @@ impl Counter {
         let answer = {
             let mut record = self.0.lock().unwrap();
             let answer = record.planned.pop_front().unwrap_or(Answer::Accept);
-            record.read += usize::from(answer != Answer::CloseBeforeReading && !record.abandoned);
-            if record.abandoned { Answer::CloseBeforeReading } else { answer }
+            record.read += usize::from(answer != Answer::CloseBeforeReading && !record.closed);
+            if record.closed { Answer::CloseBeforeReading } else { answer }
         };
         if answer == Answer::Hang {
-            // A call that is dropped here is forgotten: nobody could hand its answer to another.
+            // The future is dropped with its call, so no answer can reach another call.
             std::future::pending::<()>().await;
         }
-        let said = match answer {
+        let reply = match answer {
             Answer::RefuseMessage => "400",
             Answer::Busy => "409",
             Answer::RefuseCredentials => "401",
@@ -95,7 +95,7 @@ impl Counter {
                 return Some(format!("200{id}"));
             }
         };
-        Some(said.to_owned())
+        Some(reply.to_owned())
     }
 }
 
@@ -128,7 +128,7 @@ impl TransportUnderTest for CourierTest {
 
     async fn unreachable(&self) -> Courier {
         let counter = Counter::default();
-        counter.0.lock().unwrap().abandoned = true;
+        counter.0.lock().unwrap().closed = true;
         Courier { counter, limit: Duration::from_secs(60) }
     }
 
@@ -136,12 +136,12 @@ impl TransportUnderTest for CourierTest {
         Vec::new()
     }
 
-    fn inexpressible(&self) -> Option<Email> {
+    fn unsupported(&self) -> Option<Email> {
         let file = postrider_transport::Attachment::new("a.txt", "text/plain", b"a".to_vec()).unwrap();
         let mail = Email::builder().from("ada@example.com").to("bob@example.org").text("Hi!").attach(file);
         Some(mail.build().unwrap())
     }
 }
 
-// In a test file: one #[tokio::test] for each function of the suite.
+// In a test file: generates one #[tokio::test] per function of the suite.
 postrider_transport::transport_tests!(CourierTest);

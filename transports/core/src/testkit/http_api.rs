@@ -1,27 +1,28 @@
-//! The suite's peer for transports that speak HTTP.
+//! The suite's peer for HTTP APIs.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Accepted, Answer, HttpPeer, HttpReply, HttpRequest, ScriptedPeer};
 
-/// An HTTP API as the suite's peer plays it: how its requests are read, and in which words it answers.
+/// An HTTP API: how to read its requests, and how it answers.
 pub trait HttpApi: Send + Sync + 'static {
-    /// The messages that a request asks for, in their order: one, unless the API has batches. Their
-    /// [`provider_id`](Accepted::provider_id) is not looked at.
+    /// Reads the messages of a request, in order: one, unless the API has batches. Their [`provider_id`](Accepted::provider_id) is
+    /// ignored.
     fn messages(&self, request: &HttpRequest) -> Vec<Accepted>;
 
-    /// The answer to a request for one message that is accepted under this name, which is made of digits.
+    /// The answer to a request whose one message is accepted with this id, which has digits only.
     fn accept(&self, id: &str) -> HttpReply;
 
-    /// The answer to a request for one message that is refused in this way: [`RefuseMessage`](Answer::RefuseMessage),
-    /// [`Busy`](Answer::Busy), [`RefuseCredentials`](Answer::RefuseCredentials), [`RateLimit`](Answer::RateLimit) or
-    /// [`Unavailable`](Answer::Unavailable). It is to repeat what a careless peer would: addresses, and the key that it was shown.
+    /// The answer to a request whose one message gets [`RefuseMessage`](Answer::RefuseMessage), [`Busy`](Answer::Busy),
+    /// [`RefuseCredentials`](Answer::RefuseCredentials), [`RateLimit`](Answer::RateLimit) or [`Unavailable`](Answer::Unavailable).
+    ///
+    /// It should repeat addresses and the key from the request, as a careless server does.
     fn refuse(&self, answer: Answer) -> HttpReply;
 
-    /// The answer to a request for several messages: for each the name under which it is accepted, or `None` if it is refused for good.
+    /// The answer to a batch: for each message its id, or `None` if it is refused permanently. Panics by default.
     fn batch(&self, outcomes: &[Option<String>]) -> HttpReply {
-        panic!("the API takes one message at a time, and was asked for {}", outcomes.len())
+        panic!("the API has no batches, and a request had {} messages", outcomes.len())
     }
 }
 
@@ -35,22 +36,22 @@ pub struct ScriptedHttp {
 #[derive(Debug, Default)]
 struct Record {
     planned: VecDeque<Answer>,
-    /// The contents of what was refused for good, and is again when asked for again.
+    /// The contents of messages that were refused permanently. They are refused again.
     refused: HashSet<String>,
     read: usize,
     accepted: Vec<Accepted>,
 }
 
 impl ScriptedHttp {
-    /// Starts it.
+    /// Starts the peer on loopback.
     pub async fn start(api: impl HttpApi) -> Self {
         let record = Arc::<Mutex<Record>>::default();
         let shared = Arc::clone(&record);
-        let peer = HttpPeer::answering(move |request| lock(&shared).reply(&api, api.messages(request))).await;
+        let peer = HttpPeer::with_handler(move |request| lock(&shared).reply(&api, api.messages(request))).await;
         Self { peer, record }
     }
 
-    /// Where it is, `http://127.0.0.1:PORT`.
+    /// The base URL: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         self.peer.url()
     }

@@ -1,4 +1,4 @@
-//! An HTTP server that does as a test says.
+//! A scripted HTTP server.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum HttpReply {
-    /// It reads the request and answers, with a `Content-Length` unless the headers have a `Transfer-Encoding`.
+    /// Reads the request and answers, with a `Content-Length` unless the headers have a `Transfer-Encoding`.
     Answer {
         /// The status.
         status: u16,
@@ -23,66 +23,66 @@ pub enum HttpReply {
         /// The body.
         body: Vec<u8>,
     },
-    /// It reads the request, writes just these octets and closes the connection.
+    /// Reads the request, writes these octets and closes the connection.
     Raw(Vec<u8>),
-    /// It reads the request and closes the connection.
+    /// Reads the request and closes the connection.
     Close,
-    /// It reads the request and is silent until it is [released](HttpPeer::release). Then it goes on so.
+    /// Reads the request and stays silent until it is [released](HttpPeer::release). Then does this.
     Held(Box<HttpReply>),
-    /// It reads the request and is silent for ever.
+    /// Reads the request and stays silent.
     Hang,
-    /// It resets the connection as soon as the first octets are there, and reads none.
+    /// Resets the connection when the first octets arrive, and reads none.
     ResetUnread,
-    /// It reads so many octets and resets the connection. The request is to be larger by far.
+    /// Reads this many octets and resets the connection. The request must be much larger.
     ResetAfter(usize),
-    /// It reads nothing and is silent for ever.
+    /// Reads nothing and stays silent.
     HangUnread,
 }
 
 impl HttpReply {
-    /// An answer.
+    /// Creates an answer.
     pub fn answer(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Self {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self::Answer { status, headers, body: body.as_ref().to_vec() }
     }
 
-    /// An answer that says it is JSON.
+    /// Creates an answer with the content type JSON.
     pub fn json(status: u16, body: impl fmt::Display) -> Self {
         Self::answer(status, &[("content-type", "application/json")], body.to_string())
     }
 
-    /// Whether it is done with a request that nobody has read.
+    /// Whether it leaves the request unread.
     fn is_unread(&self) -> bool {
         matches!(self, Self::ResetUnread | Self::ResetAfter(_) | Self::HangUnread)
     }
 }
 
-/// One request as it came.
+/// A request to an [`HttpPeer`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HttpRequest {
     /// The method, such as `POST`.
     pub method: String,
-    /// The path, with the query if there is one.
+    /// The path, with the query.
     pub path: String,
-    /// The headers in their order, their names as they were written.
+    /// The headers in order, with the case of their names.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
 }
 
 impl HttpRequest {
-    /// The first header of this name, in whatever case.
+    /// The first header with this name, in any case. `None` if there is none.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The body, which is to be JSON.
+    /// Parses the body as JSON. Panics if it is not.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
     }
 
-    /// The parts of the body, which is to be `multipart/form-data` (RFC 7578): for each its name, its file name, and what it holds.
+    /// Parses the body as `multipart/form-data` (RFC 7578): the name, file name and content of each part. Panics if it is not.
     pub fn form(&self) -> Vec<(String, Option<String>, Vec<u8>)> {
         let boundary = self.header("content-type").and_then(|kind| kind.split_once("boundary=")).expect("a boundary").1;
         let boundary = boundary.split(';').next().unwrap_or_default().trim_matches('"');
@@ -105,7 +105,9 @@ impl HttpRequest {
     }
 }
 
-/// An HTTP/1.1 server on loopback, for tests of what asks one. It ends, with all its connections, when it is dropped.
+/// A scripted HTTP/1.1 server on loopback.
+///
+/// It and its connections end when it is dropped.
 #[derive(Debug)]
 pub struct HttpPeer {
     port: u16,
@@ -115,40 +117,43 @@ pub struct HttpPeer {
 
 struct State {
     script: Mutex<Script>,
-    seen: Mutex<Vec<HttpRequest>>,
+    requests: Mutex<Vec<HttpRequest>>,
     connections: Mutex<usize>,
     released: watch::Sender<()>,
 }
 
 struct Script {
+    /// Replies that are used once, in order.
     once: VecDeque<HttpReply>,
     then: Then,
 }
 
+/// How to reply after that.
 enum Then {
-    Always(HttpReply),
-    Ask(Arc<dyn Fn(&HttpRequest) -> HttpReply + Send + Sync>),
+    Repeat(HttpReply),
+    Handle(Arc<dyn Fn(&HttpRequest) -> HttpReply + Send + Sync>),
 }
 
 impl HttpPeer {
-    /// Replies come in this order, and the last one again and again. Without any, each request is [closed](HttpReply::Close).
+    /// Starts a server that sends these replies in order and repeats the last one. Without any, it [closes](HttpReply::Close) each
+    /// connection.
     pub async fn start(replies: impl IntoIterator<Item = HttpReply>) -> Self {
         let mut once: VecDeque<_> = replies.into_iter().collect();
         let last = once.pop_back().unwrap_or(HttpReply::Close);
-        Self::run(Script { once, then: Then::Always(last) })
+        Self::run(Script { once, then: Then::Repeat(last) })
     }
 
-    /// Replies as it is told for each request.
-    pub async fn answering(answer: impl Fn(&HttpRequest) -> HttpReply + Send + Sync + 'static) -> Self {
-        Self::run(Script { once: VecDeque::new(), then: Then::Ask(Arc::new(answer)) })
+    /// Starts a server that replies to each request by a function.
+    pub async fn with_handler(handler: impl Fn(&HttpRequest) -> HttpReply + Send + Sync + 'static) -> Self {
+        Self::run(Script { once: VecDeque::new(), then: Then::Handle(Arc::new(handler)) })
     }
 
     fn run(script: Script) -> Self {
-        let listener = listen().expect("a port of loopback is free");
-        let port = listener.local_addr().expect("it is bound").port();
+        let listener = listen().expect("a port on loopback is free");
+        let port = listener.local_addr().expect("the listener is bound").port();
         let state = Arc::new(State {
             script: Mutex::new(script),
-            seen: Mutex::default(),
+            requests: Mutex::default(),
             connections: Mutex::default(),
             released: watch::Sender::new(()),
         });
@@ -156,37 +161,37 @@ impl HttpPeer {
         Self { port, state, task }
     }
 
-    /// Where it is, `http://127.0.0.1:PORT`.
+    /// The base URL: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.host())
     }
 
-    /// The same without the scheme.
+    /// Host and port: `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What it does next, once, before anything else that it was told.
+    /// Inserts a reply before all others. It is used once.
     pub fn next(&self, reply: HttpReply) {
         lock(&self.state.script).once.push_front(reply);
     }
 
-    /// What it does from now on, in place of everything that it was told.
+    /// Replaces all replies by this one.
     pub fn then(&self, reply: HttpReply) {
-        *lock(&self.state.script) = Script { once: VecDeque::new(), then: Then::Always(reply) };
+        *lock(&self.state.script) = Script { once: VecDeque::new(), then: Then::Repeat(reply) };
     }
 
-    /// Ends the silence of everything that is [held](HttpReply::Held) so far.
+    /// Releases every reply that is [held](HttpReply::Held) now.
     pub fn release(&self) {
         self.state.released.send_replace(());
     }
 
-    /// Every request that was read to its end, in their order.
+    /// All requests that were read completely, in order.
     pub fn seen(&self) -> Vec<HttpRequest> {
-        lock(&self.state.seen).clone()
+        lock(&self.state.requests).clone()
     }
 
-    /// How many connections were made to it.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         *lock(&self.state.connections)
     }
@@ -200,16 +205,16 @@ impl Drop for HttpPeer {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("seen", &lock(&self.seen).len()).finish_non_exhaustive()
+        f.debug_struct("State").field("requests", &lock(&self.requests).len()).finish_non_exhaustive()
     }
 }
 
 impl Script {
-    /// The next reply, if it is one for a request that nobody has read.
+    /// The next reply, if it leaves the request unread.
     fn unread(&mut self) -> Option<HttpReply> {
         match (self.once.front(), &self.then) {
             (Some(reply), _) if reply.is_unread() => self.once.pop_front(),
-            (None, Then::Always(reply)) if reply.is_unread() => Some(reply.clone()),
+            (None, Then::Repeat(reply)) if reply.is_unread() => Some(reply.clone()),
             _ => None,
         }
     }
@@ -217,17 +222,17 @@ impl Script {
 
 impl State {
     fn reply(&self, request: &HttpRequest) -> HttpReply {
-        let ask = {
+        let handler = {
             let mut script = lock(&self.script);
             if let Some(reply) = script.once.pop_front() {
                 return reply;
             }
             match &script.then {
-                Then::Always(reply) => return reply.clone(),
-                Then::Ask(answer) => Arc::clone(answer),
+                Then::Repeat(reply) => return reply.clone(),
+                Then::Handle(handler) => Arc::clone(handler),
             }
         };
-        ask(request)
+        handler(request)
     }
 }
 
@@ -237,7 +242,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn listen() -> std::io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
-    // Little may lie between the two ends, so that a request of a few megabytes cannot be out while nobody reads it.
+    // A small buffer, so that a request of a few megabytes cannot be sent while the peer does not read.
     socket.set_recv_buffer_size(16 * 1024)?;
     socket.bind(([127, 0, 0, 1], 0).into())?;
     socket.listen(64)
@@ -259,10 +264,10 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
             return leave_unread(stream, &reply).await;
         }
         let Some(request) = read(&mut stream, &mut buffer).await else { return };
-        // Before anybody can know of the request, and so release it.
+        // Subscribe before the request is visible to the test, which may then release it.
         let mut released = state.released.subscribe();
         let mut reply = state.reply(&request);
-        lock(&state.seen).push(request);
+        lock(&state.requests).push(request);
         while let HttpReply::Held(rest) = reply {
             if released.changed().await.is_err() {
                 return;
@@ -279,7 +284,7 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
                 // The client may hang up before it has read all of it.
                 let _ = stream.write_all(&octets).await;
                 let _ = stream.shutdown().await;
-                // What is still on its way would be lost with a reset.
+                // Unread data would turn the close into a reset, which loses the reply.
                 let _ = stream.read_to_end(&mut Vec::new()).await;
                 return;
             }
@@ -297,7 +302,7 @@ async fn leave_unread(mut stream: TcpStream, reply: &HttpReply) {
         HttpReply::HangUnread => std::future::pending().await,
         _ => {}
     }
-    // What is left unread makes the close a reset.
+    // Unread data turns the close into a reset.
     let _ = stream.readable().await;
 }
 
@@ -313,7 +318,7 @@ fn written(status: u16, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// One request with a `Content-Length`, or without a body. `None` where the connection ends before it is whole.
+/// Reads a request that has a `Content-Length` or no body. `None` if the connection ends before the request does.
 async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<HttpRequest> {
     let mut searched = 0;
     let end = loop {

@@ -1,17 +1,19 @@
-//! What every transport must do, as functions that panic where one does not.
+//! A conformance suite for transports.
 //!
-//! The suite drives a transport against a peer: whatever stands behind it, played by the test, on loopback or in memory. The peer
-//! gives to each message the [`Answer`] that the suite asks for, in the words of its protocol, and keeps a record. Of the transport it
-//! must hold that
+//! The suite runs a transport against a scripted peer: the next hop, played by the test, on loopback or in memory. The peer gives each
+//! message the [`Answer`] that the suite plans, in its own protocol, and records what it accepts. The suite checks that:
 //!
-//! - each answer has its class, its blame and its doubt, and one call is one request at most;
-//! - the receipt is that of the message, whatever happened to others before, beside it, or in calls that were dropped;
-//! - exactly those are addressed whom the attempt is for;
-//! - nothing that it shows holds a secret, a body or a whole address.
+//! - each answer gives the right class, scope and doubt, and one call makes at most one request;
+//! - each message gets its own receipt, also after failures, in concurrent calls, and after dropped calls;
+//! - only the recipients of the attempt are addressed;
+//! - no output has a secret, a body or a whole address.
 //!
-//! Implement [`TransportUnderTest`] and [`ScriptedPeer`], then stamp the suite with [`transport_tests!`](crate::transport_tests).
-//! For a transport that speaks HTTP the peer is there already: [`ScriptedHttp`], which wants an [`HttpApi`].
-//! Here is a transport that only leaves the process in its imagination:
+//! Implement [`TransportUnderTest`] and [`ScriptedPeer`], then call [`transport_tests!`](crate::transport_tests). For an HTTP API, use the
+//! peer [`ScriptedHttp`] and implement [`HttpApi`].
+//!
+//! # Example
+//!
+//! A transport and its peer in one process:
 //!
 //! ```
 #![doc = include_str!("example.rs")]
@@ -22,16 +24,16 @@
     clippy::expect_used,
     clippy::panic,
     clippy::missing_panics_doc,
-    reason = "a conformance suite speaks by panicking, as the tests that call it do"
+    reason = "a conformance suite reports by panicking, like the tests that call it"
 )]
 
+mod acceptance;
 mod answers;
-mod carrying;
-mod discretion;
-mod dropping;
+mod cancellation;
+mod fixture;
 mod http_api;
 mod http_peer;
-mod letter;
+mod redaction;
 
 use std::fmt;
 use std::future::Future;
@@ -39,83 +41,83 @@ use std::time::Duration;
 
 use crate::{Email, Transport};
 
+pub use acceptance::*;
 pub use answers::*;
-pub use carrying::*;
-pub use discretion::*;
-pub use dropping::*;
+pub use cancellation::*;
+use fixture::TestMail;
 pub use http_api::{HttpApi, ScriptedHttp};
 pub use http_peer::{HttpPeer, HttpReply, HttpRequest};
-use letter::Letter;
+pub use redaction::*;
 
-/// A transport that the suite can connect to a peer of its own.
+/// Creates transports for the suite, each connected to a peer.
 pub trait TransportUnderTest: Send + Sync {
     /// The transport.
     type Transport: Transport<Message = Email> + fmt::Debug;
-    /// What stands behind it.
+    /// The next hop, played by the test.
     type Peer: ScriptedPeer;
 
-    /// Starts a peer that accepts everything, and a transport to it whose every call ends in about `limit`, if the peer is silent.
+    /// Starts a peer that accepts everything, and a transport to it. A call to a silent peer ends in about `limit`.
     ///
-    /// The transport is configured with the [`secrets`](Self::secrets). The suite's tests run side by side, each with a pair of its
-    /// own.
+    /// The transport is configured with the [`secrets`](Self::secrets). The tests run concurrently, each with its own pair.
     fn start(&self, limit: Duration) -> impl Future<Output = (Self::Transport, Self::Peer)> + Send;
 
-    /// A transport, configured in the same way, to a place where nobody is.
+    /// Creates a transport with the same configuration, to an address where no peer listens.
     fn unreachable(&self) -> impl Future<Output = Self::Transport> + Send;
 
-    /// What the transport is configured with that nobody may see: passwords, keys, tokens. At least one, unless it has none.
+    /// The secrets in the transport's configuration: passwords, keys, tokens. Empty only if it has none.
     fn secrets(&self) -> Vec<String>;
 
-    /// A mail that the transport cannot express, as its [`check`](Transport::check) finds. `None` if it can express every mail: then
-    /// stamp the suite with `without an_inexpressible_mail`, and say why.
-    fn inexpressible(&self) -> Option<Email>;
+    /// A mail that the transport does not support, so that its [`check`](Transport::check) fails.
+    ///
+    /// `None` if it supports every mail. Then pass `without an_unsupported_mail` with the reason.
+    fn unsupported(&self) -> Option<Email>;
 }
 
-/// What stands behind a transport under test. It is to be as careless as peers are: let its refusals repeat the addresses that it was
-/// told, and the secrets.
+/// The next hop of a transport under test.
+///
+/// It should be as careless as real servers: its refusals should repeat addresses and secrets from the request.
 pub trait ScriptedPeer: Send + Sync + 'static {
-    /// Plans the answer to one more message. Messages are answered as planned, in the order of planning; those beyond are accepted.
+    /// Appends the answer to one message to the plan. Messages after the end of the plan are accepted.
     ///
-    /// Where messages come side by side, or in one batch, only [`Accept`](Answer::Accept) and
-    /// [`RefuseMessage`](Answer::RefuseMessage) are planned. In a batch, each message has its own answer.
+    /// For concurrent messages and batches, the suite plans only [`Accept`](Answer::Accept) and
+    /// [`RefuseMessage`](Answer::RefuseMessage). In a batch, each message has its own answer.
     fn plan(&self, answer: Answer);
 
-    /// Ends the silence of every [`Hang`](Answer::Hang) that was planned so far.
+    /// Releases every [`Hang`](Answer::Hang) that was planned so far.
     fn release(&self);
 
-    /// How many messages it has read to their end, whatever it answered.
+    /// The number of messages that it read completely, with any answer.
     fn read(&self) -> usize;
 
-    /// The messages that it accepted, oldest first.
+    /// The accepted messages, oldest first.
     fn accepted(&self) -> Vec<Accepted>;
 }
 
-/// What a peer does with one message, in the words of its protocol.
+/// What a peer does with one message, in its own protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer {
-    /// It accepts the message.
+    /// Accepts the message.
     Accept,
-    /// It refuses this message, for good.
+    /// Refuses this message permanently.
     RefuseMessage,
-    /// It refuses this message, for now. A protocol that cannot say so is stamped `without a_message_that_is_put_off`, and refuses in
-    /// any other way.
+    /// Defers this message: a transient refusal. If the protocol has no such answer, pass `without a_deferred_message`, and refuse in any
+    /// other way.
     Busy,
-    /// It does not accept the credentials. Planned for the first message only, as they may be shown once for many messages.
+    /// Refuses the credentials. Planned for the first message only, because a connection may authenticate once for many messages.
     RefuseCredentials,
-    /// It has been sent too much, and asks to wait so long. A protocol that has no way to say how long is stamped
-    /// `without a_rate_limit`.
+    /// Reports that a rate limit is exceeded, and asks to wait this long. If the protocol has no such answer, pass `without a_rate_limit`.
     RateLimit(Duration),
-    /// It is out of order, says so, and has not taken the message.
+    /// Reports that the service is unavailable, and does not accept the message.
     Unavailable,
-    /// It closes the connection before it has read anything. Planned for the first message only, as a connection that is used again
-    /// may be replaced without anybody noticing.
+    /// Closes the connection before it reads anything. Planned for the first message only, because a transport may silently replace a
+    /// reused connection.
     CloseBeforeReading,
-    /// It reads the whole message, and closes the connection.
+    /// Reads the whole message and closes the connection.
     CloseAfterReading,
-    /// It reads the whole message, and is silent until it is [released](ScriptedPeer::release). Then it accepts the message.
+    /// Reads the whole message and stays silent until it is [released](ScriptedPeer::release). Then accepts the message.
     Hang,
-    /// It reads the whole message, and answers with something that the protocol does not have.
+    /// Reads the whole message and sends an answer that violates the protocol.
     Garbage,
 }
 
@@ -123,35 +125,35 @@ pub enum Answer {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Accepted {
-    /// Whom it was for, as the peer was told, in any order.
+    /// The recipients in the request, in any order.
     pub recipients: Vec<String>,
-    /// The name that the peer gave it in its answer, where the protocol has such names.
+    /// The id of the message in the peer's answer. `None` if the protocol has no ids.
     pub provider_id: Option<String>,
-    /// The message as the peer read it, decoded as far as needed to find its subject, its text and its HTML, which are
-    /// ASCII, in it.
+    /// The message as the peer read it. Subject, text and HTML, which are ASCII, must be readable in it.
     pub content: String,
 }
 
 impl Accepted {
-    /// A message for these recipients.
+    /// Creates a record of an accepted message.
     pub fn new(recipients: Vec<String>, provider_id: Option<String>, content: impl Into<String>) -> Self {
         Self { recipients, provider_id, content: content.into() }
     }
 }
 
-/// Stamps the whole suite on a transport: one `#[tokio::test]` for each function in [`testkit`](crate::testkit). The argument is an
-/// expression that makes a [`TransportUnderTest`](crate::testkit::TransportUnderTest); an attribute before it, such as
-/// `#[ignore = "needs a server"]`, goes on each test. Needs tokio's `macros` and `rt-multi-thread` features.
+/// Generates the tests of the suite: one `#[tokio::test]` for each function in [`testkit`](crate::testkit).
 ///
-/// Three tests ask for what not every protocol has. Leave them out by name, with the reason:
+/// The argument is an expression for a [`TransportUnderTest`](crate::testkit::TransportUnderTest). An attribute before it, such as
+/// `#[ignore = "needs a server"]`, applies to each test. Needs tokio's `macros` and `rt-multi-thread` features.
+///
+/// Three tests need an answer that not every protocol has. Omit them by name, with the reason:
 ///
 /// ```text
 /// transport_tests!(Smtp, without a_rate_limit = "SMTP cannot say how long to wait");
 /// transport_tests!(
 ///     Api,
-///     without a_message_that_is_put_off = "it has one word for all that is out of order",
-///     without a_rate_limit = "the provider names no time",
-///     without an_inexpressible_mail = "it takes the message as it is"
+///     without a_deferred_message = "the API has one code for all errors",
+///     without a_rate_limit = "the provider sends no time",
+///     without an_unsupported_mail = "it sends the rendered message"
 /// );
 /// ```
 #[macro_export]
@@ -160,17 +162,17 @@ macro_rules! transport_tests {
         $crate::transport_tests! { @all [$(#[$attribute])?] $fixture }
         $crate::transport_tests! {
             @but [$(#[$attribute])?] $fixture;
-            [a_message_that_is_put_off] [a_rate_limit] [an_inexpressible_mail];
+            [a_deferred_message] [a_rate_limit] [an_unsupported_mail];
             $($name)*
         }
     };
-    (@but $attributes:tt $fixture:expr; $busy:tt $rate:tt $mail:tt; a_message_that_is_put_off $($rest:ident)*) => {
+    (@but $attributes:tt $fixture:expr; $busy:tt $rate:tt $mail:tt; a_deferred_message $($rest:ident)*) => {
         $crate::transport_tests! { @but $attributes $fixture; [] $rate $mail; $($rest)* }
     };
     (@but $attributes:tt $fixture:expr; $busy:tt $rate:tt $mail:tt; a_rate_limit $($rest:ident)*) => {
         $crate::transport_tests! { @but $attributes $fixture; $busy [] $mail; $($rest)* }
     };
-    (@but $attributes:tt $fixture:expr; $busy:tt $rate:tt $mail:tt; an_inexpressible_mail $($rest:ident)*) => {
+    (@but $attributes:tt $fixture:expr; $busy:tt $rate:tt $mail:tt; an_unsupported_mail $($rest:ident)*) => {
         $crate::transport_tests! { @but $attributes $fixture; $busy $rate []; $($rest)* }
     };
     (@but $attributes:tt $fixture:expr; [$($busy:ident)?] [$($rate:ident)?] [$($mail:ident)?];) => {
@@ -178,22 +180,22 @@ macro_rules! transport_tests {
     };
     (@all $attributes:tt $fixture:expr) => {
         $crate::transport_tests! { @each $attributes $fixture;
-            what_is_accepted_is_told_with_its_own_receipt
-            messages_side_by_side_get_their_own_receipts
-            exactly_those_are_addressed_whom_the_attempt_is_for
-            every_attempt_sends_the_same
-            a_batch_has_a_result_for_each
-            a_message_that_is_refused
-            credentials_that_are_refused
-            a_peer_that_is_out_of_order
-            a_connection_that_is_closed_at_once
-            a_connection_that_is_closed_before_the_answer
-            an_answer_that_does_not_come
-            an_answer_that_makes_no_sense
-            nobody_is_there
-            a_dropped_call_lends_its_answer_to_no_other
-            a_call_may_be_dropped_at_any_moment
-            the_name_is_fit_to_be_shown
+            an_accepted_message_has_its_receipt
+            concurrent_messages_have_their_own_receipts
+            only_the_recipients_of_the_attempt_are_addressed
+            every_attempt_sends_the_same_message
+            a_batch_has_a_result_for_each_message
+            a_refused_message
+            refused_credentials
+            an_unavailable_peer
+            a_connection_closed_at_once
+            a_connection_closed_before_the_answer
+            a_missing_answer
+            a_malformed_answer
+            an_unreachable_peer
+            the_answer_to_a_dropped_call_is_discarded
+            a_call_can_be_dropped_at_any_time
+            the_name_can_be_shown
             nothing_confidential_is_shown
         }
     };
@@ -209,8 +211,8 @@ macro_rules! transport_tests {
     };
 }
 
-/// Far above what anything here takes, so that only a test that wants a time limit meets one.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The usual time limit: long enough that no call reaches it.
+const LONG_LIMIT: Duration = Duration::from_secs(60);
 
-/// For the tests that wait for a time limit, and long enough for everything that comes before it.
-const IMPATIENCE: Duration = Duration::from_secs(2);
+/// The time limit for tests that wait for it: long enough for everything before the silence.
+const SHORT_LIMIT: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use postrider_transport::{
 use crate::support::*;
 
 #[tokio::test]
-async fn moves_on_when_the_transport_is_to_blame_and_passes_it_over_from_then_on() {
+async fn a_failed_transport_is_paused_and_the_next_one_is_tried() {
     let (first, second) = (Fake::new("smtp").always(down), Fake::new("ses"));
     let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
     for sent in 1..=5 {
@@ -19,7 +19,7 @@ async fn moves_on_when_the_transport_is_to_blame_and_passes_it_over_from_then_on
 }
 
 #[tokio::test]
-async fn never_moves_on_with_what_may_have_been_sent_or_is_the_messages_own_fault() {
+async fn doubt_and_message_failures_are_final() {
     for (answer, doubt) in [(in_doubt(), true), (rejected(), false), (busy(), false)] {
         let (first, second) = (Fake::new("smtp").then(answer), Fake::new("ses"));
         let failover = Failover::new(first).or(second.clone()).pause(long());
@@ -30,7 +30,7 @@ async fn never_moves_on_with_what_may_have_been_sent_or_is_the_messages_own_faul
         assert_eq!(failure.scope(), if doubt { Scope::Transport } else { Scope::Message });
         assert_eq!(second.calls().len(), 0, "{failure}");
     }
-    // Neither does a message that some recipients got.
+    // An acceptance with refused recipients is final too.
     let partly = Receipt::new().with_refused(vec![refusal("eve@example.org")]);
     let second = Fake::new("ses");
     let failover = Failover::new(Fake::new("smtp").then(Ok(partly))).or(second.clone());
@@ -39,7 +39,7 @@ async fn never_moves_on_with_what_may_have_been_sent_or_is_the_messages_own_faul
 }
 
 #[tokio::test]
-async fn what_is_in_doubt_by_the_transports_fault_pauses_it() {
+async fn a_failure_in_doubt_pauses_the_transport() {
     let (first, second) = (Fake::new("smtp").always(in_doubt), Fake::new("ses"));
     let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
     assert!(failover.send(&mail()).await.unwrap_err().in_doubt());
@@ -48,21 +48,23 @@ async fn what_is_in_doubt_by_the_transports_fault_pauses_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_expressed_is_for_the_next_and_pauses_nobody() {
-    // Refused by the check, and again only once the server has been asked.
-    for first in [Fake::new("http").cannot_express("Odd"), Fake::new("http").then(Err(Unsupported::new("it").into()))] {
+async fn an_unsupported_message_goes_to_the_next_without_a_pause() {
+    // Refused by the check, then by the next hop.
+    for first in
+        [Fake::new("http").without_support_for("Odd"), Fake::new("http").then(Err(Unsupported::new("it").into()))]
+    {
         let second = Fake::new("smtp");
         let failover = Failover::new(first.clone()).or(second).pause(long());
         let odd = mail_about("Odd");
         failover.check(odd.message()).unwrap();
         assert_eq!(via(&failover.send(&odd).await), Some("smtp"));
-        assert_eq!(via(&failover.send(&mail()).await), Some("http"), "it was paused for what it never sent");
+        assert_eq!(via(&failover.send(&mail()).await), Some("http"), "an unsupported message paused the transport");
     }
 }
 
 #[tokio::test]
-async fn what_nobody_can_express_is_refused_for_good() {
-    let (first, second) = (Fake::new("a").cannot_express("Odd"), Fake::new("b").cannot_express("Odd"));
+async fn a_message_that_no_transport_supports_is_permanent() {
+    let (first, second) = (Fake::new("a").without_support_for("Odd"), Fake::new("b").without_support_for("Odd"));
     let failover = Failover::new(first.clone()).or(second.clone());
     let odd = mail_about("Odd");
     for failure in [failover.check(odd.message()).unwrap_err(), failover.send(&odd).await.unwrap_err()] {
@@ -76,7 +78,7 @@ async fn what_nobody_can_express_is_refused_for_good() {
 }
 
 #[tokio::test]
-async fn says_what_each_said_and_how_long_to_wait() {
+async fn the_failure_of_all_has_each_reason_and_the_shortest_wait() {
     let quota = || Failure::transient(Scope::Transport, "throttled").with_retry_after(Duration::from_secs(90));
     let first = Fake::new("smtp").then(down());
     let second = Fake::new("ses").then(Err(quota()));
@@ -89,11 +91,11 @@ async fn says_what_each_said_and_how_long_to_wait() {
     assert_eq!(failure.via(), Some("smtp, ses"));
     assert_eq!(failure.reply(), Some("smtp: 421 closing"));
     let wait = failure.retry_after().unwrap();
-    assert!(wait <= Duration::from_secs(60) && wait > Duration::ZERO, "not the soonest: {wait:?}");
+    assert!(wait <= Duration::from_secs(60) && wait > Duration::ZERO, "not the shortest wait: {wait:?}");
     let each: Vec<_> = failure.downcast_ref::<AllFailed>().unwrap().failures().map(|(name, _)| name).collect();
     assert_eq!(each, ["smtp", "ses"]);
 
-    // From then on nobody is called, and the reasons are still known.
+    // Now all are paused: none is called, and the reasons are still known.
     let failure = failover.send(&mail()).await.unwrap_err();
     assert_eq!(failure.to_string(), "smtp: paused: 421 closing <a***@example.com>; ses: paused: throttled");
     assert_eq!((failure.class(), failure.scope(), failure.via()), (Class::Transient, Scope::Transport, None));
@@ -102,7 +104,7 @@ async fn says_what_each_said_and_how_long_to_wait() {
 }
 
 #[tokio::test]
-async fn an_end_after_others_keeps_its_own_meaning_and_says_what_they_said() {
+async fn a_final_failure_keeps_its_class_and_lists_earlier_ones() {
     let second = Fake::new("ses").then(rejected());
     let failover = Failover::new(Fake::new("smtp").then(down())).or(second).pause(long());
     let failure = failover.send(&mail()).await.unwrap_err();
@@ -112,18 +114,18 @@ async fn an_end_after_others_keeps_its_own_meaning_and_says_what_they_said() {
 }
 
 #[tokio::test]
-async fn a_message_that_only_a_paused_transport_can_express_waits_without_stopping_the_others() {
-    let first = Fake::new("http").cannot_express("Odd");
+async fn a_message_that_waits_for_a_paused_transport_does_not_stop_others() {
+    let first = Fake::new("http").without_support_for("Odd");
     let failover = Failover::new(Fake::new("smtp").always(down)).or(first).pause(long());
     let failure = failover.send(&mail_about("Odd")).await.unwrap_err();
     assert_eq!((failure.class(), failure.scope()), (Class::Transient, Scope::Transport));
-    assert_eq!(failure.retry_after(), None, "the others would wait for an hour as well");
+    assert_eq!(failure.retry_after(), None, "other messages would wait for an hour too");
     assert_eq!(via(&failover.send(&mail()).await), Some("http"));
 }
 
 #[tokio::test]
-async fn a_paused_transport_is_tried_with_one_message_at_a_time() {
-    let (first, second) = (Fake::new("smtp").always(down_for_nothing), Fake::new("ses"));
+async fn a_paused_transport_gets_one_probe_at_a_time() {
+    let (first, second) = (Fake::new("smtp").always(down_for_good), Fake::new("ses"));
     let failover = std::sync::Arc::new(Failover::new(first.clone()).or(second.clone()).pause(no_pause()));
     failover.send(&mail()).await.unwrap();
     first.hang(true);
@@ -134,23 +136,23 @@ async fn a_paused_transport_is_tried_with_one_message_at_a_time() {
     while first.calls().len() < 2 {
         tokio::task::yield_now().await;
     }
-    // While one finds out, the others do not wait for it.
+    // Other messages do not wait for the probe.
     for _ in 0..3 {
         assert_eq!(via(&failover.send(&mail()).await), Some("ses"));
     }
     assert_eq!(first.calls().len(), 2);
-    // It is dropped: another one is to find out.
+    // After a dropped probe, the next message is the probe.
     probe.abort();
     assert!(probe.await.unwrap_err().is_cancelled());
     first.hang(false);
-    first.mend();
-    assert_eq!(via(&failover.send(&mail()).await), Some("smtp"), "a dropped probe is waited for");
+    first.repair();
+    assert_eq!(via(&failover.send(&mail()).await), Some("smtp"), "a dropped probe still counts as running");
     assert_eq!(via(&failover.send(&mail()).await), Some("smtp"));
 }
 
 #[tokio::test]
-async fn while_all_are_paused_and_one_is_tried_nobody_is_told_to_come_back_at_once() {
-    let first = Fake::new("smtp").always(down_for_nothing);
+async fn there_is_no_wait_while_a_probe_runs() {
+    let first = Fake::new("smtp").always(down_for_good);
     let failover = std::sync::Arc::new(Failover::new(first.clone()).pause(no_pause()));
     assert_eq!(failover.send(&mail()).await.unwrap_err().retry_after(), None);
     first.hang(true);
@@ -168,10 +170,10 @@ async fn while_all_are_paused_and_one_is_tried_nobody_is_told_to_come_back_at_on
 }
 
 #[tokio::test]
-async fn a_batch_moves_on_in_part_and_keeps_its_order() {
-    let first = Fake::new("ses").batches_of(3).cannot_express("Odd");
+async fn a_batch_keeps_its_order_when_a_part_is_tried_again() {
+    let first = Fake::new("ses").batches_of(3).without_support_for("Odd");
     let first = first.then(Ok(Receipt::new().with_provider_id("1"))).then(rejected()).then(busy());
-    // The second chunk meets an outage in its midst.
+    // The second call has an outage in its middle.
     let first = first.then(Ok(Receipt::new().with_provider_id("2"))).then(down()).then(in_doubt());
     let second = Fake::new("smtp").batches_of(2);
     let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
@@ -202,15 +204,15 @@ async fn a_batch_moves_on_in_part_and_keeps_its_order() {
     );
     assert_eq!(first.calls(), [3, 3, 2]);
     assert_eq!(second.calls(), [1, 1]);
-    let went: Vec<_> = second.mails().iter().map(postrider_transport::Outgoing::id).collect();
+    let sent: Vec<_> = second.mails().iter().map(postrider_transport::Outgoing::id).collect();
     for index in [3, 5] {
-        assert!(went.contains(&batch[index].id()));
+        assert!(sent.contains(&batch[index].id()));
     }
 }
 
 #[tokio::test]
 async fn a_batch_probes_with_one_message() {
-    let first = Fake::new("ses").batches_of(10).then(down_for_nothing());
+    let first = Fake::new("ses").batches_of(10).then(down_for_good());
     let failover = Failover::new(first.clone()).or(Fake::new("smtp").batches_of(10)).pause(no_pause());
     failover.send(&mail()).await.unwrap();
     let results = failover.send_batch(&mails(8)).await;
@@ -218,9 +220,9 @@ async fn a_batch_probes_with_one_message() {
     assert_eq!(first.calls(), [1, 1, 7]);
 }
 
-/// One that takes them singly makes a batch of the next one's size no slower than single messages are.
+/// A transport without batches must not send a large batch one by one.
 #[tokio::test]
-async fn the_parts_of_a_batch_are_under_way_together() {
+async fn the_parts_of_a_batch_are_sent_concurrently() {
     for (size, parts) in [(1, 10), (4, 3)] {
         let first = Fake::new("smtp").batches_of(size);
         let failover = std::sync::Arc::new(Failover::new(first.clone()).or(Fake::new("ses").batches_of(50)));
@@ -232,8 +234,8 @@ async fn the_parts_of_a_batch_are_under_way_together() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(first.calls().len(), parts, "calls under way at once");
-        // Dropped, it leaves all as it was.
+        assert_eq!(first.calls().len(), parts, "concurrent calls");
+        // The dropped batch pauses nothing.
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());
         first.hang(false);
@@ -241,9 +243,9 @@ async fn the_parts_of_a_batch_are_under_way_together() {
     }
 }
 
-/// Of parts that meet an outage together, each moves on, and the transport is paused once.
+/// Concurrent parts that fail are all tried again, and the transport is paused once.
 #[tokio::test]
-async fn all_parts_that_meet_an_outage_move_on() {
+async fn all_failed_parts_are_tried_again() {
     let (first, second) = (Fake::new("smtp").always(down), Fake::new("ses").batches_of(50));
     let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
     let batch = mails(10);
@@ -258,7 +260,7 @@ async fn all_parts_that_meet_an_outage_move_on() {
 }
 
 #[tokio::test]
-async fn who_was_refused_by_name_is_not_asked_of_the_next() {
+async fn individually_refused_recipients_are_not_tried_again() {
     let failure = Failure::transient(Scope::Transport, "closed");
     let first = Fake::new("smtp").then(Err(failure.with_refused(vec![refusal("bob@example.org")])));
     let second = Fake::new("ses");
@@ -269,7 +271,7 @@ async fn who_was_refused_by_name_is_not_asked_of_the_next() {
     assert_eq!(next.recipients(), [Recipient::new("eve@example.org")]);
     assert!(next.is_partial());
 
-    // If nobody is left, that is the end.
+    // The failure is final if no recipient is left.
     let failure = Failure::permanent(Scope::Transport, "closed");
     let both = vec![refusal("bob@example.org"), refusal("eve@example.org")];
     let second = Fake::new("ses");
@@ -279,15 +281,15 @@ async fn who_was_refused_by_name_is_not_asked_of_the_next() {
 }
 
 #[tokio::test]
-async fn transports_of_one_name_are_told_apart() {
+async fn transports_with_the_same_name_are_numbered() {
     let failover = Failover::new(Fake::new("smtp").always(down)).or(Fake::new("smtp")).pause(long());
     assert_eq!(via(&failover.send(&mail()).await), Some("smtp#2"));
     assert!(!format!("{failover:?}").contains("ada@"), "{failover:?}");
 }
 
-/// One that breaks the contract must not make a message count as sent, or as never sent.
+/// A message without a result may have been sent.
 #[tokio::test]
-async fn a_transport_that_swallows_results_leaves_doubt() {
+async fn missing_results_are_in_doubt() {
     struct Lazy;
     impl Transport for Lazy {
         type Message = postrider_transport::Email;
@@ -316,9 +318,9 @@ async fn a_transport_that_swallows_results_leaves_doubt() {
     assert_eq!(second.calls().len(), 0);
 }
 
-/// A sender that one provider has not verified may be verified at the next; other senders go on at the first.
+/// A sender that is not verified at one provider may be verified at the next. Other senders still use the first.
 #[tokio::test]
-async fn moves_on_where_the_sender_is_refused_and_pauses_nothing() {
+async fn a_refused_sender_goes_to_the_next_without_a_pause() {
     let unverified = || Err(Failure::permanent(Scope::Sender, "the domain is not verified"));
     let (first, second) = (Fake::new("ses").then(unverified()), Fake::new("smtp"));
     let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
@@ -327,9 +329,9 @@ async fn moves_on_where_the_sender_is_refused_and_pauses_nothing() {
     assert_eq!(via(&failover.send(&mail()).await), Some("ses"));
 }
 
-/// Where the one that is up refuses the sender, it is the sender's condition: others go through there.
+/// If the only working transport refuses the sender, other senders can still send.
 #[tokio::test]
-async fn says_that_it_is_the_senders_condition_where_one_is_up_for_others() {
+async fn the_failure_has_the_scope_of_the_sender_if_one_transport_works() {
     let unverified = || Err(Failure::permanent(Scope::Sender, "the domain is not verified"));
     for (first, second) in [(down(), unverified()), (unverified(), down())] {
         let failover = Failover::new(Fake::new("a").then(first)).or(Fake::new("b").then(second)).pause(long());

@@ -1,4 +1,4 @@
-//! `Timeout` and `RateLimit`. The clock of these tests goes on only while everybody waits.
+//! `Timeout` and `RateLimit`. These tests run on paused time, which advances while all tasks wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_takes_too_long_is_in_doubt() {
+async fn a_call_that_exceeds_its_limit_is_in_doubt() {
     let fake = Fake::new("smtp").batches_of(3);
     let transport = Timeout::new(fake.clone(), SECOND);
     assert!(transport.send(&mail()).await.is_ok());
@@ -26,7 +26,7 @@ async fn a_call_that_takes_too_long_is_in_doubt() {
     }
 }
 
-/// When each of the calls was let through, in milliseconds from the start.
+/// The time at which each call was sent, in milliseconds from the start.
 async fn times(transport: &Arc<RateLimit<Fake>>, calls: usize) -> Vec<u128> {
     let start = Instant::now();
     let calls: Vec<_> = (0..calls)
@@ -46,17 +46,17 @@ async fn times(transport: &Arc<RateLimit<Fake>>, calls: usize) -> Vec<u128> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn spreads_messages_evenly_in_the_order_of_their_coming() {
+async fn messages_are_evenly_spaced_in_order() {
     let transport = Arc::new(RateLimit::new(Fake::new("ses"), 10, SECOND));
     for (index, time) in times(&transport, 20).await.into_iter().enumerate() {
         let due = index as u128 * 100;
-        assert!((due..due + 50).contains(&time), "message {index} went after {time} ms");
+        assert!((due..due + 50).contains(&time), "message {index} was sent after {time} ms");
     }
 }
 
-/// Several want the same moment: who has waited for it has it, though others may be awake before.
+/// Several calls wake at the same time. The one that waited longest is first.
 #[tokio::test(start_paused = true)]
-async fn nobody_overtakes_who_waits() {
+async fn no_call_overtakes_one_that_waits() {
     let fake = Fake::new("ses");
     let transport = Arc::new(RateLimit::new(fake.clone(), 10, SECOND));
     transport.send(&mail()).await.unwrap();
@@ -82,17 +82,17 @@ async fn nobody_overtakes_who_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rest_allows_a_burst_and_no_more() {
+async fn a_pause_allows_one_burst() {
     let transport = Arc::new(RateLimit::new(Fake::new("ses"), 60, SECOND * 60).burst(5));
     let first = times(&transport, 8).await;
     assert_eq!(first.iter().filter(|time| **time < 500).count(), 5, "{first:?}");
     tokio::time::sleep(SECOND * 600).await;
-    let after_a_rest = times(&transport, 8).await;
-    assert_eq!(after_a_rest.iter().filter(|time| **time < 500).count(), 5, "{after_a_rest:?}");
+    let after_a_pause = times(&transport, 8).await;
+    assert_eq!(after_a_pause.iter().filter(|time| **time < 500).count(), 5, "{after_a_pause:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_counts_each_message_however_large_it_is() {
+async fn every_message_of_a_batch_counts() {
     for burst in [1, 3, 50] {
         let fake = Fake::new("ses").batches_of(10);
         let transport = RateLimit::new(fake.clone(), 1, SECOND).burst(burst);
@@ -101,15 +101,19 @@ async fn a_batch_counts_each_message_however_large_it_is() {
         for _ in 0..10 {
             assert_eq!(transport.send_batch(&mails(10)).await.len(), 10);
         }
-        let least = SECOND * (100 - burst);
-        assert!(start.elapsed() >= least, "100 messages in {:?} with a burst of {burst}", start.elapsed());
-        assert!(start.elapsed() <= least + SECOND * 2, "100 messages in {:?} with a burst of {burst}", start.elapsed());
+        let minimum = SECOND * (100 - burst);
+        assert!(start.elapsed() >= minimum, "100 messages in {:?} with a burst of {burst}", start.elapsed());
+        assert!(
+            start.elapsed() <= minimum + SECOND * 2,
+            "100 messages in {:?} with a burst of {burst}",
+            start.elapsed()
+        );
         assert_eq!(fake.calls(), [10; 10]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_wait_takes_nothing() {
+async fn a_dropped_wait_does_not_count() {
     let fake = Fake::new("ses");
     let transport = RateLimit::new(fake.clone(), 1, SECOND);
     transport.send(&mail()).await.unwrap();
@@ -124,7 +128,7 @@ async fn a_dropped_wait_takes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn odd_limits_do_no_harm() {
+async fn zero_and_huge_limits_work() {
     for (messages, period) in [(0, SECOND), (u32::MAX, Duration::ZERO), (1, Duration::from_nanos(1))] {
         let transport = RateLimit::new(Fake::new("ses"), messages, period).burst(0);
         for _ in 0..3 {
@@ -133,9 +137,9 @@ async fn odd_limits_do_no_harm() {
     }
 }
 
-/// What the clock cannot count is cut down to what it can, and goes on limiting.
+/// Values beyond the range of the clock are clamped, and still limit.
 #[tokio::test(start_paused = true)]
-async fn a_limit_beyond_what_the_clock_can_count_still_limits() {
+async fn limits_beyond_the_range_of_the_clock_still_limit() {
     let year = SECOND * 365 * 24 * 3600;
     let limits = [
         (1, Duration::MAX, 1),
@@ -148,10 +152,13 @@ async fn a_limit_beyond_what_the_clock_can_count_still_limits() {
         let fake = Fake::new("ses").batches_of(1_000);
         let transport = RateLimit::new(fake.clone(), messages, period).burst(burst);
         transport.send(&mail()).await.unwrap();
-        // More than any of the bursts.
+        // Larger than every burst.
         let batch = mails(1_000);
         let sent = tokio::time::timeout(SECOND, transport.send_batch(&batch)).await;
-        assert!(sent.is_err(), "1000 messages went at once through {messages} in {period:?}, {burst} at once");
+        assert!(
+            sent.is_err(),
+            "1000 messages were sent at once with a limit of {messages} in {period:?} and a burst of {burst}"
+        );
         assert_eq!(fake.calls(), [1]);
     }
 }

@@ -1,4 +1,4 @@
-//! The transports that are made of others.
+//! Transports made of other transports.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Combinators of combinators, and all of them behind one type.
+//! Nested combinators and `BoxTransport`.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,14 +10,14 @@ use postrider_transport::{
 use crate::support::*;
 
 #[tokio::test]
-async fn names_lead_to_the_one_that_carried_it() {
+async fn via_is_the_path_to_the_inner_transport() {
     let pool = RoundRobin::new(Fake::new("eu").always(down), 1).and(Fake::new("us"), 1).pause(long());
     let transport = Failover::new(Fake::new("main").always(down)).or(pool).pause(long());
     assert_eq!(via(&transport.send(&mail()).await), Some("round-robin/us"));
 }
 
 #[tokio::test]
-async fn an_inner_one_that_is_wholly_paused_is_passed_over() {
+async fn an_inner_transport_is_skipped_while_all_of_it_is_paused() {
     let (eu, us) = (Fake::new("eu").always(down), Fake::new("us").always(down));
     let pool = RoundRobin::new(eu.clone(), 1).and(us.clone(), 1).pause(long());
     let last = Fake::new("last");
@@ -38,8 +38,8 @@ async fn an_inner_one_that_is_wholly_paused_is_passed_over() {
 }
 
 #[tokio::test]
-async fn who_is_paused_is_told_through_all_of_them_until_it_works_again() {
-    let us = Fake::new("us").always(down_for_nothing);
+async fn paused_transports_are_reported_through_every_combinator() {
+    let us = Fake::new("us").always(down_for_good);
     let pool = RoundRobin::new(Fake::new("eu"), 1).and(us.clone(), 1).pause(no_pause());
     let main = Fake::new("main").always(down);
     let inner = Timeout::new(Failover::new(main.clone()).or(pool), Duration::from_secs(3600));
@@ -51,7 +51,7 @@ async fn who_is_paused_is_told_through_all_of_them_until_it_works_again() {
     }
     let reason = "421 closing <a***@example.com>".to_owned();
     assert_eq!(all.paused(), [("main".into(), reason.clone()), ("round-robin/us".into(), "535 wrong".into())]);
-    us.mend();
+    us.repair();
     for _ in 0..2 {
         all.send(&mail()).await.unwrap();
     }
@@ -59,18 +59,18 @@ async fn who_is_paused_is_told_through_all_of_them_until_it_works_again() {
 }
 
 #[tokio::test]
-async fn doubt_goes_all_the_way_out() {
+async fn doubt_is_kept_by_every_combinator() {
     let last = Fake::new("last");
     let inner = Failover::new(Fake::new("a").always(down)).or(Fake::new("b").always(in_doubt)).pause(long());
     let transport = Failover::new(inner).or(last.clone()).pause(long());
     let failure = transport.send(&mail()).await.unwrap_err();
     assert!(failure.in_doubt());
     assert_eq!(failure.via(), Some("failover/a, b"));
-    assert_eq!(last.calls().len(), 0, "it may have been sent twice");
+    assert_eq!(last.calls().len(), 0, "a message in doubt was sent again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_around_each_lets_the_next_go_on() {
+async fn a_timeout_around_each_transport_pauses_that_one() {
     let hung = Fake::new("hung");
     hung.hang(true);
     let transport = Failover::new(Timeout::new(hung, Duration::from_secs(1))).or(Fake::new("ses")).pause(long());
@@ -79,8 +79,8 @@ async fn a_limit_around_each_lets_the_next_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_at_once_behind_one_type() {
-    let fake = Fake::new("smtp").batches_of(3).cannot_express("Odd");
+async fn all_combinators_work_together() {
+    let fake = Fake::new("smtp").batches_of(3).without_support_for("Odd");
     let seen = Arc::new(Mutex::new(Vec::new()));
     let note = Arc::clone(&seen);
     let limited = RateLimit::new(Timeout::new(fake.clone(), Duration::from_secs(9)), 1, Duration::from_secs(1));
@@ -99,14 +99,14 @@ async fn everything_at_once_behind_one_type() {
     assert_eq!((failure.class(), failure.is_unsupported()), (Class::Permanent, true));
     transport.check(batch[1].message()).unwrap_err();
     transport.send(&batch[0]).await.unwrap();
-    // What the check refused came to no call, so that there was nothing to see.
+    // The check refused the second message, so the tap did not see it.
     assert_eq!(*seen.lock().unwrap(), [(batch[0].id(), true), (batch[2].id(), true), (batch[0].id(), true)]);
     assert_eq!(fake.calls(), [2, 1]);
     assert!(fake.mails().iter().all(|mail| mail.recipients()[0].as_str() == "staging@example.net"));
 }
 
 #[tokio::test]
-async fn a_tap_sees_failures_as_well_and_changes_nothing() {
+async fn a_tap_sees_failures_and_changes_nothing() {
     let seen = Arc::new(Mutex::new(0));
     let count = Arc::clone(&seen);
     let transport = Tap::new(Fake::new("smtp").then(rejected()).then(in_doubt()), move |_, result| {

@@ -12,7 +12,7 @@ fn redirect(fake: &Fake) -> Redirect<Fake> {
     Redirect::new(fake.clone(), STAGING.parse().unwrap())
 }
 
-/// To, Cc and Bcc, one each.
+/// A mail with one recipient each in To, Cc and Bcc.
 fn outgoing() -> Outgoing<Email> {
     let builder = Email::builder().from("ada@example.com").reply_to("reply@example.com").subject("Hello").text("Hi!");
     let email = builder.to("Bob <bob@example.org>").cc("eve@example.org").bcc("пошта@example.org").build().unwrap();
@@ -20,7 +20,7 @@ fn outgoing() -> Outgoing<Email> {
 }
 
 #[tokio::test]
-async fn nobody_but_the_one_address_is_mailed() {
+async fn only_the_given_address_gets_mail() {
     let fake = Fake::new("smtp").batches_of(2);
     let transport = redirect(&fake);
     transport.send(&outgoing()).await.unwrap();
@@ -42,7 +42,7 @@ async fn nobody_but_the_one_address_is_mailed() {
 }
 
 #[tokio::test]
-async fn redirected_twice_it_says_once_whom_it_was_first_for() {
+async fn a_second_redirect_keeps_the_first_header() {
     let fake = Fake::new("smtp");
     let transport = Redirect::new(redirect(&fake), "team@example.net".parse().unwrap());
     transport.send(&outgoing()).await.unwrap();
@@ -53,7 +53,7 @@ async fn redirected_twice_it_says_once_whom_it_was_first_for() {
 }
 
 #[tokio::test]
-async fn every_attempt_is_the_same_mail_whoever_it_is_for() {
+async fn a_retry_for_some_recipients_sends_the_same_mail() {
     let fake = Fake::new("smtp");
     let transport = redirect(&fake);
     let whole = outgoing();
@@ -66,7 +66,7 @@ async fn every_attempt_is_the_same_mail_whoever_it_is_for() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_one_of_each_original_recipient() {
+async fn a_refusal_is_reported_for_each_original_recipient() {
     let everyone = ["bob@example.org", "eve@example.org", "пошта@example.org"];
     let failure = Failure::permanent(Scope::Message, "550 unknown").with_refused(vec![refusal(STAGING)]);
     let fake = Fake::new("smtp").then(Err(failure)).then(Ok(Receipt::new().with_refused(vec![refusal(STAGING)])));
@@ -80,8 +80,8 @@ async fn a_refusal_is_one_of_each_original_recipient() {
 }
 
 #[test]
-fn the_check_is_about_what_is_sent() {
-    let fake = Fake::new("smtp").cannot_express("Odd");
+fn check_sees_the_redirected_mail() {
+    let fake = Fake::new("smtp").without_support_for("Odd");
     let transport = redirect(&fake);
     assert_eq!(transport.name(), "smtp");
     assert!(transport.check(mail_about("Odd").message()).unwrap_err().is_unsupported());
@@ -89,7 +89,7 @@ fn the_check_is_about_what_is_sent() {
 }
 
 #[tokio::test]
-async fn many_and_long_addresses_fit_into_the_header() {
+async fn many_long_addresses_fit_into_the_header() {
     let mut builder = Email::builder().from("ada@example.com").subject("Hello").text("Hi!");
     for index in 0..1_000 {
         builder = builder.bcc(format!("{index}{}@{}.example.org", "x".repeat(60), "y".repeat(60)));

@@ -2,62 +2,62 @@ use postrider_transport::{BoxTransport, RoundRobin, Scope, Transport};
 
 use crate::support::*;
 
-async fn shares(transport: &impl Transport<Message = postrider_transport::Email>, messages: usize) -> Vec<String> {
-    let mut went = Vec::new();
+async fn send_many(transport: &impl Transport<Message = postrider_transport::Email>, messages: usize) -> Vec<String> {
+    let mut sent = Vec::new();
     for _ in 0..messages {
-        went.push(via(&transport.send(&mail()).await).unwrap().to_owned());
+        sent.push(via(&transport.send(&mail()).await).unwrap().to_owned());
     }
-    went
+    sent
 }
 
 #[tokio::test]
-async fn divides_by_weight_and_evenly() {
+async fn messages_are_distributed_smoothly_by_weight() {
     let transport = RoundRobin::new(Fake::new("a"), 5).and(Fake::new("b"), 1).and(Fake::new("c"), 1);
-    assert_eq!(shares(&transport, 7).await, ["a", "a", "b", "a", "c", "a", "a"]);
+    assert_eq!(send_many(&transport, 7).await, ["a", "a", "b", "a", "c", "a", "a"]);
     let transport = RoundRobin::new(Fake::new("a"), 1).and(Fake::new("b"), 1);
-    assert_eq!(shares(&transport, 4).await, ["a", "b", "a", "b"]);
+    assert_eq!(send_many(&transport, 4).await, ["a", "b", "a", "b"]);
 }
 
 #[tokio::test]
-async fn who_is_paused_has_no_share_and_the_others_go_on() {
+async fn a_paused_transport_gets_no_share() {
     let a = Fake::new("a").always(down);
     let transport = RoundRobin::new(a.clone(), 2).and(Fake::new("b"), 1).and(Fake::new("c"), 1).pause(long());
-    let went = shares(&transport, 40).await;
+    let sent = send_many(&transport, 40).await;
     assert_eq!(a.calls().len(), 1);
-    let to = |name: &str| went.iter().filter(|went| *went == name).count();
+    let to = |name: &str| sent.iter().filter(|carrier| *carrier == name).count();
     assert_eq!(to("a"), 0);
-    assert!(to("b").abs_diff(to("c")) <= 1, "{went:?}");
+    assert!(to("b").abs_diff(to("c")) <= 1, "{sent:?}");
 }
 
 #[tokio::test]
-async fn who_comes_back_has_its_share_and_no_more() {
-    let a = Fake::new("a").always(down_for_nothing);
+async fn a_resumed_transport_gets_its_usual_share() {
+    let a = Fake::new("a").always(down_for_good);
     let transport = RoundRobin::new(a.clone(), 1).and(Fake::new("b"), 1).pause(no_pause());
-    shares(&transport, 20).await;
-    a.mend();
-    let went = shares(&transport, 40).await;
-    let to_a = went.iter().filter(|went| *went == "a").count();
+    send_many(&transport, 20).await;
+    a.repair();
+    let sent = send_many(&transport, 40).await;
+    let to_a = sent.iter().filter(|carrier| *carrier == "a").count();
     assert!((18..=22).contains(&to_a), "{to_a} of 40");
 }
 
 #[tokio::test]
-async fn a_spare_is_asked_when_no_other_can() {
-    let (spare, main) = (Fake::new("spare"), Fake::new("main").cannot_express("Odd"));
+async fn a_spare_is_used_only_if_no_other_can_send() {
+    let (spare, main) = (Fake::new("spare"), Fake::new("main").without_support_for("Odd"));
     let transport = RoundRobin::new(spare.clone(), 0).and(main.clone(), 3).pause(long());
-    assert_eq!(shares(&transport, 10).await, vec!["main"; 10]);
+    assert_eq!(send_many(&transport, 10).await, vec!["main"; 10]);
     assert_eq!(via(&transport.send(&mail_about("Odd")).await), Some("spare"));
     let _main = main.always(down);
-    assert_eq!(shares(&transport, 2).await, ["spare", "spare"]);
+    assert_eq!(send_many(&transport, 2).await, ["spare", "spare"]);
     assert_eq!(spare.calls().len(), 3);
 }
 
-/// Who has had more than its share lately goes before a spare all the same.
+/// A transport beyond its share still precedes a spare.
 #[tokio::test]
-async fn a_spare_stays_a_spare_whatever_was_before() {
+async fn a_spare_is_never_preferred() {
     let spare = Fake::new("spare");
     let transport = RoundRobin::new(spare.clone(), 0).and(Fake::new("a"), 1);
-    let transport = transport.and(Fake::new("b").cannot_express("Odd"), 5);
-    assert_eq!(shares(&transport, 3).await, ["b", "b", "a"]);
+    let transport = transport.and(Fake::new("b").without_support_for("Odd"), 5);
+    assert_eq!(send_many(&transport, 3).await, ["b", "b", "a"]);
     for _ in 0..5 {
         assert_eq!(via(&transport.send(&mail_about("Odd")).await), Some("a"));
     }
@@ -65,7 +65,7 @@ async fn a_spare_stays_a_spare_whatever_was_before() {
 }
 
 #[tokio::test]
-async fn a_failure_of_the_messages_own_stays_with_it() {
+async fn a_message_failure_is_final() {
     let b = Fake::new("b");
     let transport = RoundRobin::new(Fake::new("a").then(rejected()), 1).and(b.clone(), 1);
     let failure = transport.send(&mail()).await.unwrap_err();
@@ -74,7 +74,7 @@ async fn a_failure_of_the_messages_own_stays_with_it() {
 }
 
 #[tokio::test]
-async fn a_batch_counts_each_of_its_messages() {
+async fn every_message_of_a_batch_counts() {
     let (a, b) = (Fake::new("a").batches_of(4), Fake::new("b"));
     let transport = RoundRobin::new(a.clone(), 1).and(b.clone(), 1);
     for _ in 0..20 {
@@ -86,9 +86,9 @@ async fn a_batch_counts_each_of_its_messages() {
     assert!(to_a.abs_diff(to_b) <= 8, "{to_a} and {to_b}");
 }
 
-/// A share that is counted although the call never came to it would starve somebody.
+/// Shares must be exact under concurrency.
 #[tokio::test]
-async fn many_at_once_get_their_shares() {
+async fn concurrent_messages_keep_the_shares() {
     let transport = RoundRobin::new(Fake::new("a"), 3).and(Fake::new("b"), 1);
     let transport = BoxTransport::new(transport);
     let calls: Vec<_> = (0..400)

@@ -1,4 +1,4 @@
-//! A transport that answers as it is told.
+//! A scripted transport.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,13 +10,13 @@ use postrider_transport::{
 
 type Answer = Result<Receipt, Failure>;
 
-/// Accepts, unless told otherwise. Clones share everything.
+/// Accepts every message by default. Clones share the state.
 #[derive(Clone)]
 pub(crate) struct Fake {
     name: &'static str,
     batch: usize,
-    /// Which subject it cannot express.
-    cannot: Option<&'static str>,
+    /// The subject that it does not support. `None` if it supports all.
+    unsupported: Option<&'static str>,
     state: Arc<Mutex<State>>,
 }
 
@@ -31,7 +31,7 @@ struct State {
 
 impl Fake {
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, batch: 1, cannot: None, state: Arc::default() }
+        Self { name, batch: 1, unsupported: None, state: Arc::default() }
     }
 
     pub(crate) fn batches_of(mut self, batch: usize) -> Self {
@@ -39,8 +39,8 @@ impl Fake {
         self
     }
 
-    pub(crate) fn cannot_express(mut self, subject: &'static str) -> Self {
-        self.cannot = Some(subject);
+    pub(crate) fn without_support_for(mut self, subject: &'static str) -> Self {
+        self.unsupported = Some(subject);
         self
     }
 
@@ -54,7 +54,7 @@ impl Fake {
         self
     }
 
-    pub(crate) fn mend(&self) {
+    pub(crate) fn repair(&self) {
         self.state.lock().unwrap().always = None;
     }
 
@@ -62,7 +62,7 @@ impl Fake {
         self.state.lock().unwrap().hang = hang;
     }
 
-    /// How many mails went into each call.
+    /// The number of mails in each call.
     pub(crate) fn calls(&self) -> Vec<usize> {
         self.state.lock().unwrap().calls.iter().map(Vec::len).collect()
     }
@@ -103,7 +103,7 @@ impl Transport for Fake {
     }
 
     fn check(&self, email: &Email) -> Result<(), Failure> {
-        if self.cannot == Some(email.subject()) { Err(Unsupported::new("such a subject").into()) } else { Ok(()) }
+        if self.unsupported == Some(email.subject()) { Err(Unsupported::new("such a subject").into()) } else { Ok(()) }
     }
 
     fn max_batch(&self) -> usize {
@@ -131,13 +131,13 @@ pub(crate) fn mails(count: usize) -> Vec<Outgoing<Email>> {
     (0..count).map(|_| mail()).collect()
 }
 
-/// The transport's own condition.
+/// A transient failure with the scope of the transport.
 pub(crate) fn down() -> Answer {
     Err(Failure::transient(Scope::Transport, "421 closing <ada@example.com>").with_reply("421 closing"))
 }
 
-/// The same, for a transport with [`no_pause`].
-pub(crate) fn down_for_nothing() -> Answer {
+/// A permanent failure with the scope of the transport.
+pub(crate) fn down_for_good() -> Answer {
     Err(Failure::permanent(Scope::Transport, "535 wrong"))
 }
 
@@ -157,12 +157,12 @@ pub(crate) fn refusal(recipient: &str) -> Refusal {
     Refusal::new(recipient, Class::Permanent, "550 unknown")
 }
 
-/// Over at once.
+/// Pauses that end at once.
 pub(crate) fn no_pause() -> Backoff {
     Backoff::new(Duration::ZERO, Duration::ZERO)
 }
 
-/// Longer than any test takes.
+/// Pauses longer than any test.
 pub(crate) fn long() -> Backoff {
     Backoff::new(Duration::from_secs(3600), Duration::from_secs(3600))
 }

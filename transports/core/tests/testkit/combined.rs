@@ -1,4 +1,4 @@
-//! Combinators take nothing from the transport within.
+//! Combinators pass the conformance suite.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use postrider_transport::{
 
 use crate::defective::{Counter, Defect, Defective, Fixture};
 
-/// A pair as the suite wants it, with something around the transport.
+/// The fixture with a combinator around its transport.
 struct Around<W>(W);
 
 impl<T, W> TransportUnderTest for Around<W>
@@ -35,20 +35,20 @@ where
         Fixture(Defect::Nothing).secrets()
     }
 
-    fn inexpressible(&self) -> Option<Email> {
-        Fixture(Defect::Nothing).inexpressible()
+    fn unsupported(&self) -> Option<Email> {
+        Fixture(Defect::Nothing).unsupported()
     }
 }
 
-/// Pauses would be in the way of a next message that is to be right.
+/// The suite expects the next message to be accepted, so a failure must not pause the transport.
 const NO_PAUSE: Backoff = Backoff::new(Duration::ZERO, Duration::ZERO);
 
-fn see(_: &Outgoing<Email>, _: &Result<Receipt, Failure>) {}
+fn ignore(_: &Outgoing<Email>, _: &Result<Receipt, Failure>) {}
 
 mod boxed_and_tapped {
     use super::*;
 
-    postrider_transport::transport_tests!(Around(|transport| BoxTransport::new(Tap::new(transport, see))));
+    postrider_transport::transport_tests!(Around(|transport| BoxTransport::new(Tap::new(transport, ignore))));
 }
 
 #[cfg(all(feature = "timeout", feature = "rate-limit"))]
@@ -67,7 +67,7 @@ mod failover {
 
     postrider_transport::transport_tests!(
         Around(|transport| Failover::new(transport).pause(NO_PAUSE)),
-        without a_rate_limit = "the next message is held back for as long, as it should be"
+        without a_rate_limit = "the next message waits for the rate limit, as it should"
     );
 }
 
@@ -77,8 +77,8 @@ mod nested {
     postrider_transport::transport_tests!(
         Around(|transport: Arc<Defective>| {
             let shared = RoundRobin::new(Arc::clone(&transport), 2).pause(NO_PAUSE);
-            Failover::new(Tap::new(shared, see)).pause(NO_PAUSE)
+            Failover::new(Tap::new(shared, ignore)).pause(NO_PAUSE)
         }),
-        without a_rate_limit = "the next message is held back for as long, as it should be"
+        without a_rate_limit = "the next message waits for the rate limit, as it should"
     );
 }

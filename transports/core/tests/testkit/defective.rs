@@ -1,4 +1,4 @@
-//! A transport that is right in everything but one thing, and its peer.
+//! A transport with one defect, and its peer.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,12 +11,12 @@ use tokio::sync::Notify;
 
 pub(crate) const SECRET: &str = "hunter2-and-more";
 
-/// What is wrong with it.
+/// The defect of the transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defect {
     Nothing,
     TriesTwice,
-    TriesTwiceAndTellsTheFirst,
+    TriesTwiceAndReportsTheFirst,
     RefusalIsTransient,
     RefusalBlamesTheTransport,
     BusyIsPermanent,
@@ -30,24 +30,24 @@ pub(crate) enum Defect {
     NoTimeLimit,
     GarbageIsSuccess,
     AlwaysInDoubt,
-    AcceptedByNobody,
+    AcceptedWithoutPeer,
     IsBrokenByAFault,
-    AddressesEverybody,
+    AddressesAllRecipients,
     AddressesOnlyTheFirst,
-    TellsTheFirstReceiptAgain,
+    RepeatsTheFirstReceipt,
     InventsRefusals,
     LosesTheText,
     LosesTheHtml,
     DiffersByAttempt,
     SendsTwice,
-    MixesUpWhatRunsTogether,
+    MixesUpConcurrentCalls,
     BatchIsReversed,
     BatchLacksOne,
     BatchFailsAsAWhole,
     NoBatchAtAll,
-    SendsWhatItCannotExpress,
-    InexpressibleIsJustPermanent,
-    CheckLetsPass,
+    SendsUnsupportedMail,
+    UnsupportedIsJustPermanent,
+    CheckAcceptsEverything,
     ReadsTheDroppedCallsAnswer,
     IsBrokenByADroppedCall,
     SendsADroppedCallAgain,
@@ -63,11 +63,11 @@ pub(crate) enum Defect {
 
 use Defect as D;
 
-/// Says to a message what is planned.
+/// The peer: gives each message the planned answer.
 #[derive(Clone, Default)]
 pub(crate) struct Counter {
     record: Arc<Mutex<Record>>,
-    bell: Arc<Notify>,
+    released: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -78,7 +78,7 @@ struct Record {
 }
 
 impl Counter {
-    fn note(&self, mail: &Outgoing<Email>, recipients: &[Recipient], text: &str) -> String {
+    fn accept(&self, mail: &Outgoing<Email>, recipients: &[Recipient], text: &str) -> String {
         let id = mail.id().to_string();
         let recipients = recipients.iter().map(|recipient| recipient.as_str().to_owned()).collect();
         let content = format!("{} {text}", mail.message().subject());
@@ -93,7 +93,7 @@ impl ScriptedPeer for Counter {
     }
 
     fn release(&self) {
-        self.bell.notify_waiters();
+        self.released.notify_waiters();
     }
 
     fn read(&self) -> usize {
@@ -115,13 +115,13 @@ pub(crate) struct Defective {
 #[derive(Default)]
 struct State {
     broken: bool,
-    under_way: usize,
+    running: usize,
     first_id: Option<String>,
     dropped: Option<Outgoing<Email>>,
     last: String,
 }
 
-/// Notices a call that is dropped.
+/// Records whether the call was dropped.
 struct Call<'a> {
     transport: &'a Defective,
     mail: &'a Outgoing<Email>,
@@ -131,7 +131,7 @@ struct Call<'a> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         let mut state = self.transport.state.lock().unwrap();
-        state.under_way -= 1;
+        state.running -= 1;
         if !self.ended {
             state.dropped = Some(self.mail.clone());
             state.broken |= self.transport.defect == D::IsBrokenByADroppedCall;
@@ -159,9 +159,9 @@ impl Defective {
             record.read += usize::from(answer != Answer::CloseBeforeReading);
             answer
         };
-        // As from a network: not at once, so that others come in between.
+        // Yield as on a network, so that other calls run in between.
         tokio::task::yield_now().await;
-        let ours = |text: &str| Failure::transient(Scope::Transport, text);
+        let transport_failed = |text: &str| Failure::transient(Scope::Transport, text);
         let text = if self.is(D::ReplyIsSecret) { format!("refused, {SECRET}") } else { "refused".to_owned() };
         let refused = Failure::permanent(Scope::Message, "refused <bob.builder@example.org>").with_reply(text);
         Err(match answer {
@@ -177,31 +177,31 @@ impl Defective {
             Answer::RefuseCredentials if self.is(D::CredentialsBlameTheMessage) => {
                 Failure::permanent(Scope::Message, "wrong")
             }
-            Answer::RefuseCredentials if self.is(D::FailureIsSecret) => ours(&format!("wrong: {SECRET}")),
+            Answer::RefuseCredentials if self.is(D::FailureIsSecret) => transport_failed(&format!("wrong: {SECRET}")),
             Answer::RefuseCredentials => Failure::permanent(Scope::Transport, "wrong"),
-            Answer::RateLimit(_) if self.is(D::LimitWithoutWait) => ours("too much"),
+            Answer::RateLimit(_) if self.is(D::LimitWithoutWait) => transport_failed("too much"),
             Answer::RateLimit(wait) if self.is(D::LimitBlamesTheMessage) => {
                 Failure::transient(Scope::Message, "too much").with_retry_after(wait)
             }
-            Answer::RateLimit(wait) => ours("too much").with_retry_after(wait),
+            Answer::RateLimit(wait) => transport_failed("too much").with_retry_after(wait),
             Answer::Unavailable if self.is(D::OutageIsPermanent) => Failure::permanent(Scope::Transport, "closed"),
-            Answer::Unavailable => ours("closed"),
+            Answer::Unavailable => transport_failed("closed"),
             Answer::CloseBeforeReading if self.is(D::CloseChargesTheMessage) => {
                 Failure::transient(Scope::Message, "closed")
             }
-            Answer::CloseBeforeReading => ours("closed"),
+            Answer::CloseBeforeReading => transport_failed("closed"),
             Answer::CloseAfterReading => self.certain(Failure::transient(Scope::Message, "closed"), D::CloseIsCertain),
             Answer::Garbage if self.is(D::GarbageIsSuccess) => return Ok(Receipt::new()),
             Answer::Garbage => Failure::maybe_accepted("what?"),
             Answer::Hang => {
-                let heard = async {
-                    counter.bell.notified().await;
-                    counter.note(mail, mail.recipients(), mail.message().text().unwrap_or_default());
+                let released = async {
+                    counter.released.notified().await;
+                    counter.accept(mail, mail.recipients(), mail.message().text().unwrap_or_default());
                 };
                 if self.is(D::NoTimeLimit) {
-                    heard.await;
+                    released.await;
                 } else {
-                    let _ = tokio::time::timeout(self.limit, heard).await;
+                    let _ = tokio::time::timeout(self.limit, released).await;
                 }
                 self.certain(Failure::transient(Scope::Message, "silence"), D::HangIsCertain)
             }
@@ -212,7 +212,7 @@ impl Defective {
     fn accepted(&self, counter: &Counter, mail: &Outgoing<Email>) -> Receipt {
         let everybody = Outgoing::new(mail.id(), mail.dated_at(), mail.message().clone());
         let recipients = match self.defect {
-            D::AddressesEverybody => everybody.recipients(),
+            D::AddressesAllRecipients => everybody.recipients(),
             D::AddressesOnlyTheFirst => &mail.recipients()[..1],
             _ => mail.recipients(),
         };
@@ -223,14 +223,14 @@ impl Defective {
             D::DiffersByAttempt => format!("{text} {html} {}", mail.attempt()),
             _ => format!("{text} {html}"),
         };
-        let id = counter.note(mail, recipients, &text);
+        let id = counter.accept(mail, recipients, &text);
         if self.is(D::SendsTwice) {
-            counter.note(mail, recipients, &text);
+            counter.accept(mail, recipients, &text);
         }
         let mut state = self.state.lock().unwrap();
         let first = state.first_id.get_or_insert_with(|| id.clone()).clone();
-        let mixed_up = self.is(D::MixesUpWhatRunsTogether) && state.under_way > 1;
-        let id = if self.is(D::TellsTheFirstReceiptAgain) || mixed_up { first } else { id };
+        let mixed_up = self.is(D::MixesUpConcurrentCalls) && state.running > 1;
+        let id = if self.is(D::RepeatsTheFirstReceipt) || mixed_up { first } else { id };
         let receipt = Receipt::new().with_provider_id(id).with_reply("accepted <bob.builder@example.org>");
         if self.is(D::InventsRefusals) {
             let refusal =
@@ -291,19 +291,19 @@ impl Transport for Defective {
     fn check(&self, email: &Email) -> Result<(), Failure> {
         match self.defect {
             _ if email.attachments().is_empty() => Ok(()),
-            D::CheckLetsPass => Ok(()),
-            D::InexpressibleIsJustPermanent => Err(Failure::permanent(Scope::Message, "attachments")),
+            D::CheckAcceptsEverything => Ok(()),
+            D::UnsupportedIsJustPermanent => Err(Failure::permanent(Scope::Message, "attachments")),
             _ => Err(Unsupported::new("attachments").into()),
         }
     }
 
     async fn send(&self, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
-        if !self.is(D::SendsWhatItCannotExpress) {
+        if !self.is(D::SendsUnsupportedMail) {
             self.check(mail.message())?;
         }
         let Some(counter) = &self.counter else {
             return match self.defect {
-                D::AcceptedByNobody => Ok(Receipt::new()),
+                D::AcceptedWithoutPeer => Ok(Receipt::new()),
                 D::AlwaysInDoubt => Err(Failure::maybe_accepted("nobody")),
                 _ => Err(Failure::transient(Scope::Transport, "nobody")),
             };
@@ -313,15 +313,15 @@ impl Transport for Defective {
             if state.broken {
                 return Err(Failure::transient(Scope::Message, "broken"));
             }
-            state.under_way += 1;
+            state.running += 1;
             state.last = format!("{} {}", mail.message().subject(), mail.recipients()[0].as_str());
             state.dropped.take()
         };
         let mut call = Call { transport: self, mail, ended: false };
         if let Some(dropped) = dropped {
             if self.is(D::SendsADroppedCallAgain) {
-                counter.note(&dropped, dropped.recipients(), "again");
-                counter.note(&dropped, dropped.recipients(), "and again");
+                counter.accept(&dropped, dropped.recipients(), "again");
+                counter.accept(&dropped, dropped.recipients(), "and again");
             }
             if self.is(D::ReadsTheDroppedCallsAnswer) {
                 call.ended = true;
@@ -333,7 +333,7 @@ impl Transport for Defective {
         if result.is_err() && self.is(D::TriesTwice) {
             result = self.attempt(counter, mail).await;
         }
-        if result.is_err() && self.is(D::TriesTwiceAndTellsTheFirst) {
+        if result.is_err() && self.is(D::TriesTwiceAndReportsTheFirst) {
             let _ = self.attempt(counter, mail).await;
         }
         call.ended = true;
@@ -384,7 +384,7 @@ impl TransportUnderTest for Fixture {
         vec![SECRET.to_owned()]
     }
 
-    fn inexpressible(&self) -> Option<Email> {
+    fn unsupported(&self) -> Option<Email> {
         let file = Attachment::new("a.txt", "text/plain", b"a".to_vec()).unwrap();
         Some(Email::builder().from("ada@example.com").to("bob@example.org").text("Hi!").attach(file).build().unwrap())
     }

@@ -1,4 +1,4 @@
-//! Each check catches a transport that does otherwise.
+//! Each check finds a transport with a defect.
 
 use postrider_transport::testkit::*;
 
@@ -10,83 +10,83 @@ mod without_defects {
     postrider_transport::transport_tests!(Fixture(Defect::Nothing));
 }
 
-/// Asserts that a check of the suite fails. The clock goes on by itself while everybody waits, so that nobody waits long.
+/// Asserts that a check of the suite fails. The tests run on paused time, so waits are short.
 macro_rules! caught {
     ($($defect:ident by $check:ident),* $(,)?) => {$(
         let check = tokio::spawn(async { $check(&Fixture(Defect::$defect)).await });
         let caught = check.await.is_err_and(|error| error.is_panic());
-        assert!(caught, "{} does not catch {}", stringify!($check), stringify!($defect));
+        assert!(caught, "{} does not find {}", stringify!($check), stringify!($defect));
     )*};
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrong_meanings() {
+async fn wrong_classification() {
     caught! {
-        RefusalIsTransient by a_message_that_is_refused,
-        RefusalBlamesTheTransport by a_message_that_is_refused,
-        BusyIsPermanent by a_message_that_is_put_off,
-        CredentialsBlameTheMessage by credentials_that_are_refused,
-        OutageIsPermanent by a_peer_that_is_out_of_order,
+        RefusalIsTransient by a_refused_message,
+        RefusalBlamesTheTransport by a_refused_message,
+        BusyIsPermanent by a_deferred_message,
+        CredentialsBlameTheMessage by refused_credentials,
+        OutageIsPermanent by an_unavailable_peer,
         LimitWithoutWait by a_rate_limit,
         LimitBlamesTheMessage by a_rate_limit,
-        CloseIsCertain by a_connection_that_is_closed_before_the_answer,
-        CloseChargesTheMessage by a_connection_that_is_closed_at_once,
-        HangIsCertain by an_answer_that_does_not_come,
-        NoTimeLimit by an_answer_that_does_not_come,
-        GarbageIsSuccess by an_answer_that_makes_no_sense,
-        AlwaysInDoubt by nobody_is_there,
-        AcceptedByNobody by nobody_is_there,
+        CloseIsCertain by a_connection_closed_before_the_answer,
+        CloseChargesTheMessage by a_connection_closed_at_once,
+        HangIsCertain by a_missing_answer,
+        NoTimeLimit by a_missing_answer,
+        GarbageIsSuccess by a_malformed_answer,
+        AlwaysInDoubt by an_unreachable_peer,
+        AcceptedWithoutPeer by an_unreachable_peer,
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_one_try() {
+async fn more_than_one_attempt() {
     caught! {
-        TriesTwice by a_message_that_is_put_off,
-        TriesTwiceAndTellsTheFirst by a_message_that_is_put_off,
-        TriesTwiceAndTellsTheFirst by a_connection_that_is_closed_before_the_answer,
-        SendsTwice by what_is_accepted_is_told_with_its_own_receipt,
+        TriesTwice by a_deferred_message,
+        TriesTwiceAndReportsTheFirst by a_deferred_message,
+        TriesTwiceAndReportsTheFirst by a_connection_closed_before_the_answer,
+        SendsTwice by an_accepted_message_has_its_receipt,
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn wrong_results() {
     caught! {
-        AddressesEverybody by exactly_those_are_addressed_whom_the_attempt_is_for,
-        AddressesOnlyTheFirst by exactly_those_are_addressed_whom_the_attempt_is_for,
-        TellsTheFirstReceiptAgain by what_is_accepted_is_told_with_its_own_receipt,
-        InventsRefusals by what_is_accepted_is_told_with_its_own_receipt,
-        LosesTheText by what_is_accepted_is_told_with_its_own_receipt,
-        LosesTheHtml by what_is_accepted_is_told_with_its_own_receipt,
-        MixesUpWhatRunsTogether by messages_side_by_side_get_their_own_receipts,
-        DiffersByAttempt by every_attempt_sends_the_same,
-        BatchIsReversed by a_batch_has_a_result_for_each,
-        BatchLacksOne by a_batch_has_a_result_for_each,
-        BatchFailsAsAWhole by a_batch_has_a_result_for_each,
-        NoBatchAtAll by a_batch_has_a_result_for_each,
-        SendsWhatItCannotExpress by an_inexpressible_mail,
-        InexpressibleIsJustPermanent by an_inexpressible_mail,
-        CheckLetsPass by an_inexpressible_mail,
+        AddressesAllRecipients by only_the_recipients_of_the_attempt_are_addressed,
+        AddressesOnlyTheFirst by only_the_recipients_of_the_attempt_are_addressed,
+        RepeatsTheFirstReceipt by an_accepted_message_has_its_receipt,
+        InventsRefusals by an_accepted_message_has_its_receipt,
+        LosesTheText by an_accepted_message_has_its_receipt,
+        LosesTheHtml by an_accepted_message_has_its_receipt,
+        MixesUpConcurrentCalls by concurrent_messages_have_their_own_receipts,
+        DiffersByAttempt by every_attempt_sends_the_same_message,
+        BatchIsReversed by a_batch_has_a_result_for_each_message,
+        BatchLacksOne by a_batch_has_a_result_for_each_message,
+        BatchFailsAsAWhole by a_batch_has_a_result_for_each_message,
+        NoBatchAtAll by a_batch_has_a_result_for_each_message,
+        SendsUnsupportedMail by an_unsupported_mail,
+        UnsupportedIsJustPermanent by an_unsupported_mail,
+        CheckAcceptsEverything by an_unsupported_mail,
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_left_of_a_call() {
+async fn state_left_by_a_call() {
     caught! {
-        IsBrokenByAFault by an_answer_that_makes_no_sense,
-        IsBrokenByAFault by a_connection_that_is_closed_before_the_answer,
-        ReadsTheDroppedCallsAnswer by a_dropped_call_lends_its_answer_to_no_other,
-        IsBrokenByADroppedCall by a_dropped_call_lends_its_answer_to_no_other,
-        IsBrokenByADroppedCall by a_call_may_be_dropped_at_any_moment,
-        SendsADroppedCallAgain by a_call_may_be_dropped_at_any_moment,
+        IsBrokenByAFault by a_malformed_answer,
+        IsBrokenByAFault by a_connection_closed_before_the_answer,
+        ReadsTheDroppedCallsAnswer by the_answer_to_a_dropped_call_is_discarded,
+        IsBrokenByADroppedCall by the_answer_to_a_dropped_call_is_discarded,
+        IsBrokenByADroppedCall by a_call_can_be_dropped_at_any_time,
+        SendsADroppedCallAgain by a_call_can_be_dropped_at_any_time,
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn indiscretions() {
+async fn leaks() {
     caught! {
-        NameIsEmpty by the_name_is_fit_to_be_shown,
-        NameIsSecret by the_name_is_fit_to_be_shown,
+        NameIsEmpty by the_name_can_be_shown,
+        NameIsSecret by the_name_can_be_shown,
         DebugIsSecret by nothing_confidential_is_shown,
         DebugShowsTheLastMail by nothing_confidential_is_shown,
         FailureIsSecret by nothing_confidential_is_shown,

@@ -1,4 +1,4 @@
-//! The conformance suite: that it passes what is right, and catches what is not.
+//! The conformance suite accepts correct transports and finds each defect.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,7 +6,7 @@ mod combined;
 mod defective;
 mod defects;
 
-/// The example of the manual.
+/// The example in the documentation.
 mod example {
     include!("../../src/testkit/example.rs");
 }

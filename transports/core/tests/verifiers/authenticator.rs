@@ -1,4 +1,4 @@
-//! mail-auth, and the keys that both verifiers know.
+//! The verifier mail-auth, and the public keys for both verifiers.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -11,17 +11,17 @@ use mail_auth::common::verify::DomainKey;
 use mail_auth::hickory_resolver::config::{ResolverConfig, ResolverOpts};
 use mail_auth::{AuthenticatedMessage, DkimResult, MessageAuthenticator, Parameters, ResolverCache, Txt};
 
-/// All that DNS knows here.
+/// The TXT records of the tests.
 pub(crate) struct Dns(pub(crate) BTreeMap<String, String>);
 
 impl Dns {
-    /// The public halves of the keys in `keys/`, at `rsa`, `rsa4096` and `ed25519` of `example.com`, and of that of RFC 8463 appendix A at
+    /// The public keys for `keys/` at the selectors `rsa`, `rsa4096` and `ed25519` of `example.com`, and the key of RFC 8463 appendix A at
     /// `brisbane`.
     pub(crate) fn example() -> Self {
         let pem = |text: &str| text.lines().filter(|line| !line.starts_with('-')).collect::<String>();
         let rsa = pem(include_str!("../keys/rsa.pub.pem"));
         let rsa4096 = pem(include_str!("../keys/rsa-4096.pub.pem"));
-        // RFC 8463 section 4 has the octets of the key alone, which are the last of what the PEM holds.
+        // RFC 8463 section 4: the record has only the octets of the key, which are the last ones in the PEM.
         let ed25519 = &pem(include_str!("../keys/ed25519.pub.pem"))[16..];
         let records = [
             ("rsa", format!("v=DKIM1; k=rsa; p={rsa}")),
@@ -32,7 +32,7 @@ impl Dns {
         Self(records.into_iter().map(|(name, text)| (format!("{name}._domainkey.example.com"), text)).collect())
     }
 
-    /// What mail-auth says of each signature: `pass`, or why not.
+    /// The result of mail-auth for each signature: `pass`, or the error.
     pub(crate) async fn verify(&self, mail: &[u8]) -> Vec<String> {
         let message = AuthenticatedMessage::parse(mail).expect("a message");
         let authenticator = MessageAuthenticator::new(ResolverConfig::default(), ResolverOpts::default()).unwrap();

@@ -13,7 +13,7 @@ use crate::python::Python;
 const RSA: &str = include_str!("../keys/rsa-pkcs1.pem");
 const RSA_4096: &str = include_str!("../keys/rsa-4096.pem");
 const ED25519: &str = include_str!("../keys/ed25519.pem");
-/// RFC 8463 appendix A.
+/// The private key of RFC 8463 appendix A.
 const BRISBANE: &str = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
 
 fn both() -> [Dkim; 2] {
@@ -24,7 +24,7 @@ fn base() -> EmailBuilder {
     Email::builder().from("Ada <ada@example.com>").to("bob@example.org").subject("Hello")
 }
 
-/// Mails that are hard to sign, each with what makes it so.
+/// Mails that are hard to sign, each with the reason.
 fn hard() -> Vec<(&'static str, Outgoing<Email>)> {
     let file = |kind: &str, content: &[u8]| Attachment::new("a b.dat", kind, content).unwrap();
     let many = (0..500).fold(base(), |mail, n| mail.cc((format!("Näme {n}"), format!("r{n}@example.org"))));
@@ -71,7 +71,7 @@ fn hard() -> Vec<(&'static str, Outgoing<Email>)> {
     mails.map(|(what, mail)| (what, outgoing(mail.build().unwrap()))).into()
 }
 
-/// The same mail is signed as it goes to SMTP and as it goes to SES, by each kind of key.
+/// Signs each mail for SMTP and for SES, with each kind of key.
 #[tokio::test]
 #[ignore = "needs Python with dkimpy: scripts/servers/verifiers.sh"]
 async fn every_signature_verifies() {
@@ -125,10 +125,10 @@ fn a_signature_over_any_mail_verifies() {
         .unwrap();
 }
 
-/// RFC 6376 section 8.15: what is signed cannot be given a second time, above or below, to be shown instead.
+/// RFC 6376 section 8.15: a second copy of a signed field, above or below, breaks the signature.
 #[tokio::test]
 #[ignore = "needs Python with dkimpy: scripts/servers/verifiers.sh"]
-async fn what_was_changed_does_not_verify() {
+async fn changed_mails_do_not_verify() {
     let (dns, mut python) = (Dns::example(), Python::start());
     let (_, mail) = hard().into_iter().find(|(what, _)| *what == "many headers").unwrap();
     let plain = String::from_utf8(Mime::new().render(&mail).unwrap()).unwrap();
@@ -138,7 +138,7 @@ async fn what_was_changed_does_not_verify() {
         let mut changed = vec![signed.replacen("\r\n\r\na", "\r\n\r\nb", 1)];
         for field in &names {
             let name = field.split(':').next().unwrap();
-            // Ours, which nobody who verifies looks at.
+            // Custom headers are not signed.
             if name.starts_with("X-") {
                 continue;
             }
@@ -150,7 +150,7 @@ async fn what_was_changed_does_not_verify() {
             assert_ne!(dns.verify(mail.as_bytes()).await, ["pass"], "mail-auth:\n{mail}");
             assert_ne!(python.verify(mail.as_bytes(), &dns.0), ["pass"], "dkimpy:\n{mail}");
         }
-        // To be folded elsewhere, and to get what every relay adds, is nothing.
+        // Other folds and trace headers do not break the signature.
         let carried = format!("Received: from a by b\r\n{}\r\n\r\n", signed.replacen(", ", ",\r\n\t", 1));
         assert_eq!(dns.verify(carried.as_bytes()).await, ["pass"]);
         assert_eq!(python.verify(carried.as_bytes(), &dns.0), ["pass"]);
@@ -165,7 +165,7 @@ fn listed(signed: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn only_what_is_there_is_listed() {
+fn only_present_fields_are_listed() {
     for (what, mail) in hard() {
         let signed = Mime::new().with_dkim(both()[1].clone()).render(&mail).unwrap();
         let text = String::from_utf8_lossy(&signed).to_ascii_lowercase();
@@ -198,7 +198,7 @@ fn every_attempt_has_the_same_signature() {
 }
 
 #[test]
-fn keys_that_cannot_be_used_are_told_and_never_shown() {
+fn unusable_keys_are_refused_and_never_shown() {
     let of = |key: &str| Dkim::new("example.com", "s", key).map(drop).unwrap_err().to_string();
     for (key, why) in [
         (include_str!("../keys/rsa-1024.pem"), "2048"),
@@ -211,8 +211,8 @@ fn keys_that_cannot_be_used_are_told_and_never_shown() {
     ] {
         assert!(of(key).contains(why), "{}", of(key));
     }
-    assert!(Dkim::rsa("example.com", "s", ED25519).unwrap_err().to_string().contains("RSA key is wanted"));
-    assert!(Dkim::ed25519("example.com", "s", RSA).unwrap_err().to_string().contains("Ed25519 key is wanted"));
+    assert!(Dkim::rsa("example.com", "s", ED25519).unwrap_err().to_string().contains("RSA key is required"));
+    assert!(Dkim::ed25519("example.com", "s", RSA).unwrap_err().to_string().contains("Ed25519 key is required"));
     for (domain, selector) in
         [("", "s"), ("exa mple", "s"), ("a..b", "s"), ("a.b", ""), ("a.b", "s;d=c"), ("a.b", "s\r\n")]
     {

@@ -1,4 +1,4 @@
-//! Mails of all that a mail may hold.
+//! Random mails with every field.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ pub(crate) fn outgoing(email: Email) -> Outgoing<Email> {
     Outgoing::new(DeliveryId::new(), UNIX_EPOCH + Duration::from_secs(1_700_000_000), email)
 }
 
-/// What a line of text is made of, and writers and readers have got wrong.
+/// Pieces of text that writers and parsers have got wrong.
 const PIECES: [&str; 61] = [
     "a",
     "Hello",
@@ -76,7 +76,7 @@ const PIECES: [&str; 61] = [
     "\u{feff}",
 ];
 
-/// One line, without what no line may hold.
+/// One line without control characters.
 pub(crate) fn line() -> impl Strategy<Value = String> {
     let long = "[a-z]{60,180}".prop_map(|word| format!("{word} "));
     let wide = "[а-я]{40,90}".prop_map(|word| format!("{word} "));
@@ -121,7 +121,7 @@ fn mailbox() -> impl Strategy<Value = Mailbox> {
 }
 
 fn attachment() -> impl Strategy<Value = Attachment> {
-    // Of a text, mail-parser shows the characters, and not the octets.
+    // For text types, mail-parser returns characters and not octets.
     let texts =
         ["text/csv; charset=utf-8", "text/plain; charset=utf-8", "text/html; charset=utf-8", "application/json"];
     let files = ["application/octet-stream", "image/png", "application/pdf; x=\"a b\""];

@@ -1,4 +1,4 @@
-//! Mails read by parsers, and signatures verified by verifiers, that others wrote.
+//! Independent parsers read the mails, and independent verifiers check the signatures.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Attached messages and multiparts, which travel as they are (RFC 2045 section 6.4, RFC 2046 section 5.2.1).
+//! Attached messages and multiparts, which are not encoded (RFC 2045 section 6.4, RFC 2046 section 5.2.1).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,7 +26,7 @@ fn attached(mail: &str) -> (&str, &str) {
 }
 
 #[test]
-fn they_are_never_encoded() {
+fn messages_and_multiparts_are_never_encoded() {
     for (kind, content, encoding, written) in [
         ("message/rfc822", "Subject: a\r\n\r\nb", "7bit", "Subject: a\r\n\r\nb"),
         ("message/rfc822", "Subject: a\n\nb\n", "7bit", "Subject: a\r\n\r\nb\r\n"),
@@ -49,14 +49,14 @@ fn they_are_never_encoded() {
         let (header, body) = attached(&mail);
         assert!(header.contains(&format!("\r\nContent-Transfer-Encoding: {encoding}")), "{kind}: {header}");
         assert_eq!(body, written, "{kind}");
-        // RFC 2045 section 6.4: what is around it says so too.
+        // RFC 2045 section 6.4: the enclosing part has the same encoding.
         let around = mail.split("\r\n\r\n").next().unwrap().contains("\r\nContent-Transfer-Encoding: 8bit");
         assert_eq!(around, encoding == "8bit", "{kind}");
     }
 }
 
 #[test]
-fn what_cannot_travel_as_it_is_is_an_error_that_says_why() {
+fn content_that_needs_an_encoding_is_refused() {
     let long = "x".repeat(999);
     for (kind, content, why) in [
         ("message/rfc822", "Subject: a\r\n\r\n\0", "NUL"),
@@ -69,27 +69,27 @@ fn what_cannot_travel_as_it_is_is_an_error_that_says_why() {
     ] {
         let error = rendered(kind, content).unwrap_err().to_string();
         assert!(error.contains(why) && !error.contains("xxx"), "{kind}: {error}");
-        // It shows before it is sent.
+        // The check finds it before sending.
         assert_eq!(Mime::new().check(&with(kind, content)).unwrap_err().to_string(), error);
     }
     let large = with("application/pdf", vec![0; 1_000_000]);
-    assert!(Mime::new().check(&large).unwrap().len() < 2_000, "what is encoded was written out");
+    assert!(Mime::new().check(&large).unwrap().len() < 2_000, "check rendered an encoded attachment");
 }
 
 #[test]
 #[ignore = "needs Python: scripts/servers/verifiers.sh"]
-fn an_attached_mail_is_read_as_one() {
+fn an_attached_mail_reads_back() {
     let inner = Email::builder().from("Zoë <zoe@example.com>").to("ada@example.com").subject("Grüße  ·  =?x?=");
     let inner = inner.text("trüb\n.\nFrom me").html("<p>").build().unwrap();
     let id = DeliveryId::new();
     let now = std::time::SystemTime::now();
-    // Of the same delivery: even its own boundaries within it are no boundaries.
+    // The same delivery: its boundaries occur in the attached mail.
     let inner_bytes = Mime::new().render(&Outgoing::new(id, now, inner.clone())).unwrap();
     let mail = Mime::new().render(&Outgoing::new(id, now, with("message/rfc822", inner_bytes.clone()))).unwrap();
 
     let message = MessageParser::default().parse(&mail).unwrap();
     let part = message.parts.iter().find(|part| part.attachment_name() == Some("a.eml")).unwrap();
-    let PartType::Message(read) = &part.body else { panic!("it is no message: {:?}", part.body) };
+    let PartType::Message(read) = &part.body else { panic!("not a message: {:?}", part.body) };
     assert_eq!(read.subject(), Some(inner.subject()));
     assert_eq!(read.body_text(0).unwrap().replace("\r\n", "\n"), inner.text().unwrap());
     assert_eq!(message.body_text(0).unwrap(), "See there.");

@@ -1,4 +1,4 @@
-//! Python's readers, in one process for many mails.
+//! Python's parsers, in one process for many mails.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,7 @@ pub(crate) struct Python {
 }
 
 impl Python {
-    /// The interpreter that `scripts/servers/verifiers.sh` made ready.
+    /// Starts the interpreter that `scripts/servers/verifiers.sh` installs.
     pub(crate) fn start() -> Self {
         let interpreter = std::env::var("POSTRIDER_TEST_PYTHON");
         let interpreter =
@@ -30,14 +30,14 @@ impl Python {
         Self { process, input, output }
     }
 
-    /// What Python's parser takes a mail for.
-    #[allow(dead_code, reason = "not every crate asks everything")]
+    /// Parses a mail with Python's `email`.
+    #[allow(dead_code, reason = "not every crate uses all methods")]
     pub(crate) fn read(&mut self, mail: &[u8]) -> Value {
         self.ask(mail, None)
     }
 
-    /// What dkimpy says of each signature: `pass`, or why not.
-    #[allow(dead_code, reason = "not every crate asks everything")]
+    /// The result of dkimpy for each signature: `pass`, or the error.
+    #[allow(dead_code, reason = "not every crate uses all methods")]
     pub(crate) fn verify(&mut self, mail: &[u8], dns: &BTreeMap<String, String>) -> Vec<String> {
         serde_json::from_value(self.ask(mail, Some(dns))["dkim"].take()).expect("a list")
     }

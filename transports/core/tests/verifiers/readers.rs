@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::mails::{email, outgoing};
 use crate::python::Python;
 
-/// What a reader shows of a mail.
+/// The fields of a mail that a parser returns.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Shown {
     subject: String,
@@ -38,7 +38,7 @@ struct Attached {
 
 const FIELDS: [&str; 4] = ["From", "Reply-To", "To", "Cc"];
 
-/// What is to be shown.
+/// The expected fields.
 fn meant(email: &Email) -> Shown {
     let list = |list: &[Mailbox]| -> Vec<_> {
         let one =
@@ -77,7 +77,7 @@ fn meant(email: &Email) -> Shown {
     }
 }
 
-/// How many spaces there are in a header of one's own is kept only where it is encoded.
+/// A custom header keeps repeated spaces only where it is encoded.
 fn custom(value: &str) -> String {
     if value.is_ascii() && !value.contains("=?") {
         return value.split([' ', '\t']).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
@@ -85,7 +85,7 @@ fn custom(value: &str) -> String {
     value.to_owned()
 }
 
-/// Texts have the line ends of the wire, and a mail's own have `\n`.
+/// Converts CRLF to `\n`.
 fn lines(text: &str) -> String {
     text.replace("\r\n", "\n")
 }
@@ -126,8 +126,8 @@ fn by_mail_parser(mail: &[u8]) -> Shown {
     shown
 }
 
-/// Python's newer parser shows the white space between the encoded words of a name, up to 3.12, against RFC 2047 section 6.2, and white
-/// space within them as one space. Where nothing else differs, and its older parser has the name that is meant, the name is right.
+/// Up to version 3.12, Python's newer parser keeps white space between the encoded words of a name, against RFC 2047 section 6.2, and
+/// reduces white space inside them to one space. A name counts as right if nothing else differs and the older parser returns it.
 fn by_python(python: &mut Python, mail: &[u8], meant: &Shown) -> Shown {
     let told = python.read(mail);
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -175,7 +175,7 @@ fn by_python(python: &mut Python, mail: &[u8], meant: &Shown) -> Shown {
 
 #[test]
 #[ignore = "needs Python: scripts/servers/verifiers.sh"]
-fn two_readers_show_what_was_written() {
+fn two_parsers_return_every_field() {
     let python = RefCell::new(Python::start());
     let mut runner = TestRunner::new(Config { cases: 500, failure_persistence: None, ..Config::default() });
     runner

@@ -73,7 +73,7 @@ mod tests {
     fn named_in(text: &str, recipients: &[&str]) -> Vec<String> {
         let email = Email::builder().from("a@x.example").to("b@x.example").text("x").build().expect("a mail");
         let recipients = recipients.iter().map(|address| Recipient::new(*address)).collect();
-        let outgoing = Outgoing::addressed(DeliveryId::new(), SystemTime::UNIX_EPOCH, email, recipients, false);
+        let outgoing = Outgoing::for_recipients(DeliveryId::new(), SystemTime::UNIX_EPOCH, email, recipients, false);
         find_named_recipients(&outgoing, ["no address", text])
             .into_iter()
             .map(|(recipient, _)| recipient.to_owned())

@@ -45,7 +45,7 @@ impl<C: TestProvider> TransportUnderTest for Conformance<C> {
         vec![KEY.to_owned(), format!("api:{KEY}"), format!("public:{KEY}")]
     }
 
-    fn inexpressible(&self) -> Option<Email> {
+    fn unsupported(&self) -> Option<Email> {
         Some(C::mail().null_envelope_from().build().expect("a mail"))
     }
 }

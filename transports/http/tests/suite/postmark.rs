@@ -65,7 +65,7 @@ fault_tests!(PostmarkCase, status_is_enough: false);
 mail_tests!(PostmarkCase);
 conformance_tests!(
     PostmarkCase,
-    without a_message_that_is_put_off = "Postmark has no code for it, and its internal errors are in doubt"
+    without a_deferred_message = "Postmark has no code for it, and its internal errors are in doubt"
 );
 
 fn ok(id: &str) -> Value {

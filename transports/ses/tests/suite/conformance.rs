@@ -78,7 +78,7 @@ impl TransportUnderTest for SesTest {
         vec![SECRET.to_owned()]
     }
 
-    fn inexpressible(&self) -> Option<Email> {
+    fn unsupported(&self) -> Option<Email> {
         // An attached message is not encoded, so it must not contain NUL.
         let odd = Attachment::new("a", "message/rfc822", b"Subject: a\0\r\n".to_vec()).unwrap();
         Some(email().to("bob.builder@example.org").attach(odd).build().unwrap())

@@ -98,7 +98,7 @@ impl TransportUnderTest for SmtpTest {
         vec![SECRET.to_owned()]
     }
 
-    fn inexpressible(&self) -> Option<Email> {
+    fn unsupported(&self) -> Option<Email> {
         // It must travel unchanged, and cannot because of the NUL.
         let odd = Attachment::new("a", "message/rfc822", b"Subject: a\0\r\n".to_vec()).unwrap();
         Some(email().to("bob.builder@example.org").attach(odd).build().unwrap())

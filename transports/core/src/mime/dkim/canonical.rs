@@ -1,9 +1,9 @@
-//! The relaxed canonical forms (RFC 6376 section 3.4).
+//! The relaxed canonicalization (RFC 6376 section 3.4).
 
 use memchr::memchr_iter;
 use ring::digest::{Context, Digest, SHA256};
 
-/// The fields of a header, each with its name and the whole of it, without the CRLF that ends it.
+/// Splits a header into fields: each name with its whole field, without the CRLF at the end.
 pub(super) fn fields(header: &str) -> Vec<(&str, &str)> {
     let mut fields = Vec::new();
     let mut start = 0;
@@ -19,8 +19,8 @@ pub(super) fn fields(header: &str) -> Vec<(&str, &str)> {
     fields
 }
 
-/// Section 3.4.2: the name in small letters, the value unfolded, white space in it as one space, and none around it. Without a
-/// CRLF behind it.
+/// Canonicalizes a field, without the CRLF at the end. Section 3.4.2: the name in lower case, the value unfolded, white space in the
+/// value as one space, and none around it.
 pub(super) fn field(field: &str, out: &mut String) {
     let (name, value) = field.split_once(':').unwrap_or((field, ""));
     out.extend(name.trim_end().chars().map(|c| c.to_ascii_lowercase()));
@@ -31,11 +31,13 @@ pub(super) fn field(field: &str, out: &mut String) {
     }
 }
 
-/// The hash of a body whose lines end with CRLF. Section 3.4.4: white space at the ends of lines does not count, nor do empty lines
-/// at the end of the body, and other white space counts as one space. An empty body is the hash of nothing.
+/// Hashes the canonical form of a body with CRLF line ends.
+///
+/// Section 3.4.4: white space at line ends and empty lines at the end of the body are removed. Other white space becomes one space. The
+/// canonical form of an empty body has no octets.
 pub(super) fn body_hash(body: &[u8]) -> Digest {
     let mut hash = Context::new(&SHA256);
-    let mut squeezed = Vec::new();
+    let mut reduced = Vec::new();
     let (mut from, mut empty) = (0, 0);
     for end in memchr_iter(b'\n', body).chain([body.len()]) {
         let line = body[from..end].trim_ascii_end();
@@ -48,8 +50,8 @@ pub(super) fn body_hash(body: &[u8]) -> Digest {
             hash.update(b"\r\n");
         }
         if line.contains(&b'\t') || line.windows(2).any(|pair| pair == b"  ") {
-            squeeze(line, &mut squeezed);
-            hash.update(&squeezed);
+            reduce_white_space(line, &mut reduced);
+            hash.update(&reduced);
         } else {
             hash.update(line);
         }
@@ -58,7 +60,7 @@ pub(super) fn body_hash(body: &[u8]) -> Digest {
     hash.finish()
 }
 
-fn squeeze(line: &[u8], out: &mut Vec<u8>) {
+fn reduce_white_space(line: &[u8], out: &mut Vec<u8>) {
     out.clear();
     for byte in line {
         match byte {
@@ -75,7 +77,7 @@ mod tests {
 
     /// The example of section 3.4.5.
     #[test]
-    fn a_header_is_that_of_the_example() {
+    fn the_header_of_the_rfc_is_canonicalized() {
         let header = "A: X\r\nB : Y\t\r\n\tZ  \r\n";
         let mut out = String::new();
         for (_, whole) in fields(header) {
@@ -85,9 +87,9 @@ mod tests {
         assert_eq!(out, "a:X\r\nb:Y Z\r\n");
     }
 
-    /// The example of section 3.4.5, and section 3.4.4 for the body that is empty, or nothing but empty lines.
+    /// The example of section 3.4.5, and empty bodies by section 3.4.4.
     #[test]
-    fn a_body_is_that_of_the_example() {
+    fn the_body_of_the_rfc_is_canonicalized() {
         let hash = |bytes: &[u8]| ring::digest::digest(&SHA256, bytes).as_ref().to_vec();
         for (body, canonical) in [
             (&b" C \r\nD \t E\r\n\r\n\r\n"[..], &b" C\r\nD E\r\n"[..]),

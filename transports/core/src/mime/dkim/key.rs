@@ -1,4 +1,4 @@
-//! Private keys, as they are kept.
+//! Private keys.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,29 +26,29 @@ impl Key {
             return pair.map(Self::Ed25519).map_err(|_| DkimError("the Ed25519 key cannot be used"));
         }
         if text.contains("ENCRYPTED") {
-            return Err(DkimError("the private key is encrypted: take its passphrase off"));
+            return Err(DkimError("the private key is encrypted: remove its passphrase"));
         }
         let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
-            PemError::NoItemsFound => DkimError("the PEM holds no private key"),
+            PemError::NoItemsFound => DkimError("the PEM has no private key"),
             _ => DkimError("the private key's PEM cannot be read"),
         })?;
         match der {
             PrivateKeyDer::Pkcs1(der) => {
-                RsaKeyPair::from_der(der.secret_pkcs1_der()).map(Self::Rsa).map_err(|error| of_rsa(&error))
+                RsaKeyPair::from_der(der.secret_pkcs1_der()).map(Self::Rsa).map_err(|error| rsa_error(&error))
             }
             PrivateKeyDer::Pkcs8(der) => {
                 let der = der.secret_pkcs8_der();
-                // The public half, by which it could be checked, is often not in it (RFC 5958 section 2).
+                // "Maybe unchecked": the public key, which allows a check, is optional (RFC 5958 section 2).
                 match Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
                     Ok(pair) => Ok(Self::Ed25519(pair)),
-                    Err(_) => RsaKeyPair::from_pkcs8(der).map(Self::Rsa).map_err(|error| of_rsa(&error)),
+                    Err(_) => RsaKeyPair::from_pkcs8(der).map(Self::Rsa).map_err(|error| rsa_error(&error)),
                 }
             }
             _ => Err(DkimError("the private key is neither an RSA nor an Ed25519 key")),
         }
     }
 
-    /// The value of `a=`.
+    /// The value of the tag `a=`.
     pub(super) fn algorithm(&self) -> &'static str {
         match self {
             Self::Rsa(_) => "rsa-sha256",
@@ -63,15 +63,15 @@ impl Key {
                 let signed = pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), bytes, &mut signature);
                 signed.map(|()| signature).map_err(|_| MimeError::new("it cannot be signed with the DKIM key"))
             }
-            // RFC 8463 section 3: what is signed is the hash.
+            // RFC 8463 section 3: the hash is signed.
             Self::Ed25519(pair) => Ok(pair.sign(sha256(bytes).as_ref()).as_ref().to_vec()),
         }
     }
 }
 
-fn of_rsa(error: &ring::error::KeyRejected) -> DkimError {
+fn rsa_error(error: &ring::error::KeyRejected) -> DkimError {
     DkimError(match error.to_string().as_str() {
-        "TooSmall" => "the RSA key has fewer than 2048 bits, which RFC 8301 asks signers for",
+        "TooSmall" => "the RSA key has fewer than 2048 bits, the minimum that RFC 8301 recommends for signers",
         "TooLarge" => "the RSA key has more than 4096 bits",
         "WrongAlgorithm" | "InvalidEncoding" => "the private key is neither an RSA nor an Ed25519 key that can be read",
         _ => "the RSA key is not consistent",

@@ -1,25 +1,25 @@
-//! Text in headers: folded, and where it must be, encoded (RFC 2047).
+//! Header text: folding (RFC 5322) and encoded words (RFC 2047).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// RFC 2047 section 2: no line with an encoded word is longer. RFC 5322 section 2.1.1 recommends 78 for the others.
+/// The maximum length of a line with an encoded word (RFC 2047 section 2). RFC 5322 section 2.1.1 recommends 78 for other lines.
 pub(super) const LINE: usize = 76;
 
-/// RFC 2047 section 2: the length of an encoded word, delimiters included.
+/// The maximum length of an encoded word, delimiters included (RFC 2047 section 2).
 const ENCODED_WORD: usize = 75;
 
-/// `=?utf-8?b?` and `?=`.
+/// The length of `=?utf-8?b?` and `?=`.
 const DELIMITERS: usize = 12;
 
-/// Writes one header, and keeps count of where in the line it is.
+/// Writes one header and tracks the column.
 pub(super) struct Field<'a> {
     out: &'a mut String,
     column: usize,
 }
 
 impl<'a> Field<'a> {
-    /// Begins a header with its name.
+    /// Starts a header with its name.
     pub(super) fn new(out: &'a mut String, name: &str) -> Self {
         out.extend([name, ": "]);
         Self { out, column: name.len() + 2 }
@@ -36,18 +36,18 @@ impl<'a> Field<'a> {
         self.column += text.len();
     }
 
-    /// Begins a line. What follows is parted from what stands before by one space.
+    /// Starts a new line. The fold reads as one space.
     pub(super) fn fold(&mut self) {
         self.out.push_str("\r\n ");
         self.column = 1;
     }
 
-    /// Whether so many octets more fit into the line.
+    /// Whether this many octets fit into the line.
     pub(super) fn fits(&self, octets: usize) -> bool {
         self.column + octets <= LINE
     }
 
-    /// A space, then the text, on a line of its own where it does not fit into this one.
+    /// Writes a space and the text. Folds at the space if the text does not fit into the line.
     pub(super) fn word(&mut self, text: &str) {
         if self.fits(1 + text.len()) {
             self.raw(" ");
@@ -57,8 +57,8 @@ impl<'a> Field<'a> {
         self.raw(text);
     }
 
-    /// Text as it is, folded at spaces. Only the first space of several is a place to fold: unfolding must bring back as
-    /// many (RFC 5322 section 2.2.3).
+    /// Writes unencoded text, folded at spaces. Of several spaces, only one becomes a fold, so that unfolding restores all of them
+    /// (RFC 5322 section 2.2.3).
     pub(super) fn literal(&mut self, text: &str) {
         for (index, word) in text.split(' ').enumerate() {
             match (index, word) {
@@ -69,26 +69,26 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The text in encoded words, as many as it takes, and with `apart` a space in front.
+    /// Writes the text as encoded words. `apart`: whether to write a space first.
     ///
-    /// RFC 2047 section 6.2 has a reader drop the white space between two encoded words, so that all white space of the text
-    /// stands within them. Section 5 (3) keeps a character whole, and wants Q with few characters in a name.
+    /// A parser removes white space between two encoded words (RFC 2047 section 6.2), so all white space of the text is inside them. A
+    /// character is never split, and the Q encoding escapes most characters, as section 5 (3) requires in a name.
     pub(super) fn encoded(&mut self, text: &str, mut apart: bool) {
-        let escaped = text.bytes().filter(|byte| !stays(*byte)).count();
+        let escaped = text.bytes().filter(|byte| !is_q_safe(*byte)).count();
         let q = text.len() + 2 * escaped <= text.len().div_ceil(3) * 4;
         let mut rest = text;
         while !rest.is_empty() {
             let room = LINE.saturating_sub(self.column + usize::from(apart)).min(ENCODED_WORD);
-            let mut chunk = fitting(rest, room.saturating_sub(DELIMITERS), q);
-            // Begun this late in a line, it would be cut to bits.
+            let mut chunk = fitting_prefix(rest, room.saturating_sub(DELIMITERS), q);
+            // Too little space is left in this line: a fold avoids a short encoded word.
             if chunk.len() < rest.len().min(12) && self.column > 1 {
                 self.fold();
-                chunk = fitting(rest, ENCODED_WORD - DELIMITERS, q);
+                chunk = fitting_prefix(rest, ENCODED_WORD - DELIMITERS, q);
             } else if apart {
                 self.raw(" ");
             }
             apart = false;
-            // Readers exist that show the white space between encoded words. They do less harm where there is some anyway.
+            // Some mail programs show the white space between encoded words. It does less harm next to a space.
             if chunk.len() < rest.len()
                 && let Some(space) = chunk.rfind(' ').filter(|space| *space > chunk.len() / 2)
             {
@@ -109,7 +109,7 @@ impl<'a> Field<'a> {
             for byte in text.bytes() {
                 match byte {
                     b' ' => self.out.push('_'),
-                    byte if stays(byte) => self.out.push(char::from(byte)),
+                    byte if is_q_safe(byte) => self.out.push(char::from(byte)),
                     byte => self.out.extend(['=', hex(byte >> 4), hex(byte & 15)]),
                 }
             }
@@ -121,12 +121,12 @@ impl<'a> Field<'a> {
     }
 }
 
-/// As much of the text as fits into so many octets once encoded, in whole characters.
-fn fitting(text: &str, room: usize, q: bool) -> &str {
+/// The longest prefix of whole characters that fits into `room` octets once encoded.
+fn fitting_prefix(text: &str, room: usize, q: bool) -> &str {
     let (mut end, mut used) = (0, 0);
     for (at, character) in text.char_indices() {
         let next = at + character.len_utf8();
-        used += text[at..next].bytes().map(|byte| if stays(byte) { 1 } else { 3 }).sum::<usize>();
+        used += text[at..next].bytes().map(|byte| if is_q_safe(byte) { 1 } else { 3 }).sum::<usize>();
         let size = if q { used } else { next.div_ceil(3) * 4 };
         if size > room {
             break;
@@ -136,8 +136,8 @@ fn fitting(text: &str, room: usize, q: bool) -> &str {
     &text[..end]
 }
 
-/// RFC 2047 section 5 (3): what need not be escaped in Q, wherever the word stands. The space becomes `_`.
-fn stays(byte: u8) -> bool {
+/// Whether an octet needs no escape in the Q encoding, in any place (RFC 2047 section 5 (3)). A space becomes `_`.
+fn is_q_safe(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" !*+-/".contains(&byte)
 }
 
@@ -145,16 +145,15 @@ pub(super) fn hex(digit: u8) -> char {
     char::from(b"0123456789ABCDEF"[usize::from(digit & 15)])
 }
 
-/// Whether all of it is printable ASCII without spaces, and no reader takes a part of it for an encoded word.
-fn means_itself(word: &str) -> bool {
+/// Whether a word is printable ASCII without spaces, and no part of it looks like an encoded word.
+fn is_literal(word: &str) -> bool {
     word.bytes().all(|byte| byte.is_ascii_graphic()) && !word.contains("=?")
 }
 
-/// Free text, such as a subject, that is to be read back as it is. From the first word to the last that could be read otherwise, it is
-/// encoded.
+/// Writes free text, such as a subject. Encodes the range from the first to the last word that a parser could misread.
 pub(super) fn unstructured(out: &mut String, name: &str, text: &str) {
-    // An empty word is a space too many, which not every reader keeps.
-    let plain = |word: &str| !word.is_empty() && word.len() < LINE && means_itself(word);
+    // An empty word is a repeated space, which some mail programs drop.
+    let plain = |word: &str| !word.is_empty() && word.len() < LINE && is_literal(word);
     let mut field = Field::new(out, name);
     let (mut start, mut end, mut at) = (None, 0, 0);
     for word in text.split(' ') {
@@ -168,25 +167,25 @@ pub(super) fn unstructured(out: &mut String, name: &str, text: &str) {
         None => field.literal(text),
         Some(mut start) => {
             if start == end {
-                // Only a space too many: it is encoded with a word beside it, since an encoded word is never empty.
+                // Only a repeated space: encode it with the words beside it, because an encoded word is never empty.
                 start = text[..start].trim_end_matches(' ').rfind(' ').map_or(0, |space| space + 1);
                 end = text[end..].find(|c| c != ' ').map_or(text.len(), |more| {
                     let from = end + more;
                     text[from..].find(' ').map_or(text.len(), |space| from + space)
                 });
             }
-            // The spaces beside the encoded words stay outside of them: RFC 2047 section 5 (1) wants them there.
+            // RFC 2047 section 5 (1) requires a space outside the encoded words on both sides.
             let before = text[..start].strip_suffix(' ');
             field.literal(before.unwrap_or_default());
             field.encoded(&text[start..end], before.is_some());
-            // Begins with a space, if there is any.
+            // Starts with a space unless it is empty.
             field.literal(&text[end..]);
         }
     }
     field.end();
 }
 
-/// The value of a header that is not ours. It may have a syntax of its own, so that ASCII is left as it is.
+/// Writes a custom header. ASCII is not encoded, because the value may have a syntax of its own.
 pub(super) fn custom(out: &mut String, name: &str, text: &str) {
     if text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) && !text.contains("=?") {
         identifiers(out, name, text);
@@ -195,19 +194,19 @@ pub(super) fn custom(out: &mut String, name: &str, text: &str) {
     }
 }
 
-/// A value that must not be encoded: identifiers and URIs, parted by spaces.
+/// Writes a value that must not be encoded: identifiers or URIs, separated by spaces.
 pub(super) fn identifiers(out: &mut String, name: &str, text: &str) {
     let mut field = Field::new(out, name);
     field.literal(text);
     field.end();
 }
 
-/// A display name (RFC 5322 section 3.2.5).
+/// Writes a display name (RFC 5322 section 3.2.5).
 pub(super) fn phrase(field: &mut Field<'_>, name: &str) {
-    let atom = |word: &str| !word.is_empty() && word.len() < LINE && means_itself(word) && word.bytes().all(is_atext);
+    let atom = |word: &str| !word.is_empty() && word.len() < LINE && is_literal(word) && word.bytes().all(is_atext);
     if name.split(' ').all(atom) {
         field.literal(name);
-    } else if name.len() < LINE - 4 && name.split(' ').all(means_itself) {
+    } else if name.len() < LINE - 4 && name.split(' ').all(is_literal) {
         let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
         field.raw("\"");
         field.raw(&quoted);
@@ -217,7 +216,7 @@ pub(super) fn phrase(field: &mut Field<'_>, name: &str) {
     }
 }
 
-/// RFC 5322 section 3.2.3.
+/// Whether an octet is allowed in an atom (RFC 5322 section 3.2.3).
 fn is_atext(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_could_be_misread_is_encoded() {
+    fn only_misreadable_text_is_encoded() {
         for (text, header) in [
             ("", "Subject: \r\n"),
             ("Hello there", "Subject: Hello there\r\n"),

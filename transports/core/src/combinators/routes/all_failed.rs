@@ -1,4 +1,4 @@
-//! What several transports said, as one error.
+//! The failures of several transports as one error.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::{Class, Classify, Failure, Scope};
 
-/// None of several transports carried the message: what each of them said.
+/// None of several transports carried the message.
 ///
-/// `Display` names each transport with its words, addresses masked: `smtp: the connection failed; ses: paused: 454 throttled`.
+/// `Display` shows each transport's name and failure, with addresses masked: `smtp: the connection failed; ses: paused: 454 throttled`.
 pub struct AllFailed {
-    said: Vec<(String, Failure)>,
+    errors: Vec<(String, Failure)>,
     class: Class,
     scope: Scope,
     in_doubt: bool,
@@ -21,45 +21,44 @@ pub struct AllFailed {
 }
 
 impl AllFailed {
-    /// No transport can express the message.
-    pub(super) fn never(mut said: Vec<(String, Failure)>) -> Failure {
-        if said.len() == 1
-            && let Some((_, failure)) = said.pop()
+    /// No transport supports the message.
+    pub(super) fn unsupported(mut errors: Vec<(String, Failure)>) -> Failure {
+        if errors.len() == 1
+            && let Some((_, failure)) = errors.pop()
         {
             return failure;
         }
-        // Another one beside these may.
-        let unsupported = said.iter().any(|(_, failure)| failure.is_unsupported());
-        let transient = said.iter().any(|(_, failure)| failure.class() == Class::Transient);
+        let unsupported = errors.iter().any(|(_, failure)| failure.is_unsupported());
+        let transient = errors.iter().any(|(_, failure)| failure.class() == Class::Transient);
         let class = if transient { Class::Transient } else { Class::Permanent };
-        let sure = said.iter().all(|(_, failure)| failure.is_sure());
-        Self { said, class, scope: Scope::Message, in_doubt: false, sure, unsupported, retry_after: None }.into()
+        let sure = errors.iter().all(|(_, failure)| failure.is_sure());
+        Self { errors, class, scope: Scope::Message, in_doubt: false, sure, unsupported, retry_after: None }.into()
     }
 
-    /// Those that could express the message cannot send at present.
-    pub(super) fn for_now(said: Vec<(String, Failure)>, retry_after: Option<Duration>) -> Failure {
-        // Where one of them refuses the sender, another sender may well go through.
-        let sender = said.iter().any(|(_, failure)| failure.scope() == Scope::Sender);
+    /// Every transport that supports the message is paused or failed.
+    pub(super) fn unavailable(errors: Vec<(String, Failure)>, retry_after: Option<Duration>) -> Failure {
+        // If one of them refuses the sender, messages of other senders may go through.
+        let sender = errors.iter().any(|(_, failure)| failure.scope() == Scope::Sender);
         let (class, scope) = (Class::Transient, if sender { Scope::Sender } else { Scope::Transport });
-        Self { said, class, scope, in_doubt: false, sure: true, unsupported: false, retry_after }.into()
+        Self { errors, class, scope, in_doubt: false, sure: true, unsupported: false, retry_after }.into()
     }
 
-    /// The message came to an end at one, after others had not been able to carry it.
-    pub(super) fn ended_by(mut said: Vec<(String, Failure)>, name: String, last: Failure) -> Failure {
+    /// The last transport's failure is final, after others failed.
+    pub(super) fn ended_by(mut errors: Vec<(String, Failure)>, name: String, last: Failure) -> Failure {
         let reply = last.reply().map(str::to_owned);
         let (class, scope, in_doubt) = (last.class(), last.scope(), last.in_doubt());
         let (sure, unsupported, retry_after) = (last.is_sure(), last.is_unsupported(), last.retry_after());
-        said.push((name, last));
-        let failure = Failure::from(Self { said, class, scope, in_doubt, sure, unsupported, retry_after });
+        errors.push((name, last));
+        let failure = Failure::from(Self { errors, class, scope, in_doubt, sure, unsupported, retry_after });
         match reply {
             Some(reply) => failure.with_reply(reply),
             None => failure,
         }
     }
 
-    /// Each transport that was asked or passed over, by name, with what it said, in that order.
+    /// The failures in order, each with the transport's name. A transport that was skipped is included.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &Failure)> {
-        self.said.iter().map(|(name, failure)| (name.as_str(), failure))
+        self.errors.iter().map(|(name, failure)| (name.as_str(), failure))
     }
 }
 
@@ -88,7 +87,7 @@ impl Classify for AllFailed {
         self.unsupported
     }
 
-    /// The replies of all, each after the name of who gave it.
+    /// All replies, one per line, each after the transport's name.
     fn reply(&self) -> Option<Cow<'_, str>> {
         let replies = self.failures().filter_map(|(name, failure)| Some(format!("{name}: {}", failure.reply()?)));
         let replies: Vec<_> = replies.collect();
@@ -98,10 +97,10 @@ impl Classify for AllFailed {
 
 impl fmt::Display for AllFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.said.is_empty() {
-            return f.write_str("there is no transport to ask");
+        if self.errors.is_empty() {
+            return f.write_str("there is no transport");
         }
-        for (index, (name, failure)) in self.said.iter().enumerate() {
+        for (index, (name, failure)) in self.errors.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{name}: {failure}")?;
         }
