@@ -70,8 +70,8 @@ async fn logs_name_the_delivery_and_hide_the_mail() {
     }
     let at_once =
         RetryPolicy::default().attempts(3).backoff(Duration::from_millis(1), Duration::from_millis(1)).jitter(0.0);
-    let pass = outbox.relay().concurrency(1).retry(at_once).drain().await.unwrap();
-    assert_eq!((pass.dead, pass.retried, pass.in_doubt, pass.sent, pass.released), (1, 1, 1, 1, 1));
+    let summary = outbox.relay().concurrency(1).retry(at_once).drain().await.unwrap();
+    assert_eq!((summary.dead, summary.retried, summary.in_doubt, summary.sent, summary.released), (1, 1, 1, 1, 1));
     drop(guard);
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

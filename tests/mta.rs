@@ -197,8 +197,8 @@ async fn a_wrong_password_pauses_and_an_untrusted_certificate_too() {
     for smtp in [smtp("wrong"), untrusted] {
         let outbox = outbox(smtp).await;
         let id = outbox.enqueue(hello()).await.unwrap();
-        let pass = outbox.relay().drain().await.unwrap();
-        assert!(pass.paused.is_some(), "{pass:?}");
+        let summary = outbox.relay().drain().await.unwrap();
+        assert!(summary.paused.is_some(), "{summary:?}");
         let delivery = outbox.get(id).await.unwrap().unwrap();
         assert_eq!((delivery.state, delivery.attempts[0].charged), (State::Pending, false));
     }

@@ -42,7 +42,6 @@ macro_rules! database_tests {
                 a_pool_of_one_connection_is_enough
                 a_relay_finds_a_commit_after_its_notification
                 no_transaction_is_open_while_the_transport_is_called
-                four_relays_send_each_mail_once_while_others_enqueue
             }
             tables {
                 ten_processes_migrate_at_once
@@ -56,6 +55,9 @@ macro_rules! database_tests {
                 a_spawned_task_enqueues_on_a_pooled_connection
             }
         }
+        crate::support::stamp! { multi_thread $attributes $database;
+            relays { four_relays_send_each_mail_once_while_others_enqueue }
+        }
     };
 }
 
@@ -65,14 +67,16 @@ macro_rules! server_tests {
     ($attributes:tt $database:expr) => {
         database_tests!($attributes $database);
         crate::support::stamp! { $attributes $database;
-            pools {
-                a_pool_closes_under_a_busy_relay
-                relays_that_share_a_pool_leave_each_other_connections
-                a_relay_keeps_its_connection_until_the_backlog_ends
-            }
+            pools { a_relay_keeps_its_connection_until_the_backlog_ends }
             servers {
                 a_relay_reconnects_after_its_connections_are_killed
                 a_connection_that_became_read_only_is_not_used_again
+            }
+        }
+        crate::support::stamp! { multi_thread $attributes $database;
+            pools {
+                a_pool_closes_under_a_busy_relay
+                relays_that_share_a_pool_leave_each_other_connections
             }
         }
     };

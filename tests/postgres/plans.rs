@@ -7,7 +7,7 @@ use postrider::{DeliveryId, Email, Message, PgStore, Store};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 
-use crate::support::database::Postgres;
+use crate::support::database::{Database, Postgres};
 use crate::support::fixture::{SECOND, ada, retry, sent};
 use crate::{outbox, run};
 
@@ -23,7 +23,7 @@ fn rows(count: u32, priority: u8, due: &str) -> String {
 /// Runs the statements, and then claims 32 and 500 deliveries, with custom and with generic plans. A claim must read the rows that it
 /// takes, those that are leased before them, and few others; of the index, a few pages.
 async fn claims_read_little(server: &Postgres, statements: &[String]) {
-    let (schema, pool, outbox) = outbox(server).await;
+    let (schema, pool, outbox) = outbox(&server.another()).await;
     run(&pool, &format!("ALTER TABLE \"{schema}\".queue SET (autovacuum_enabled = false)")).await;
     for statement in statements {
         run(&pool, &statement.replace("{s}", &schema)).await;

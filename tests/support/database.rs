@@ -35,6 +35,8 @@ pub(crate) trait Database: Clone + Send + Sync + 'static {
     type Sqlx: sqlx::Database;
     type Store: AdminStore + Store<Connection = ConnectionOf<Self>>;
 
+    /// Whether the database may answer without a wait.
+    const IN_PROCESS: bool = false;
     /// Begins a transaction that may write.
     const BEGIN: &'static str;
     /// The first and the last value of a column for times, as literals.

@@ -16,22 +16,27 @@ pub(crate) mod fixture;
 pub(crate) mod wait;
 
 /// Stamps tests on a database: one `#[tokio::test]` for each function, which takes the database. The bracket holds the attributes that
-/// each test gets.
+/// each test gets. After `multi_thread`, the tests run on two threads.
 ///
 /// A function that no list names is dead code, and so a warning.
 macro_rules! stamp {
-    (@module $attributes:tt $database:expr; $module:ident $($test:ident)*) => {
-        $($crate::support::stamp! { @test $attributes $database; $module $test })*
+    (@module $runtime:tt $attributes:tt $database:expr; $module:ident $($test:ident)*) => {
+        $($crate::support::stamp! { @test $runtime $attributes $database; $module $test })*
     };
-    (@test [$(#[$attribute:meta])*] $database:expr; $module:ident $test:ident) => {
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    (@test [$($runtime:tt)*] [$(#[$attribute:meta])*] $database:expr; $module:ident $test:ident) => {
+        #[$($runtime)*]
         $(#[$attribute])*
         async fn $test() {
             crate::$module::$test($database).await;
         }
     };
+    (multi_thread $attributes:tt $database:expr; $($module:ident { $($test:ident)* })*) => {
+        $($crate::support::stamp! {
+            @module [tokio::test(flavor = "multi_thread", worker_threads = 2)] $attributes $database; $module $($test)*
+        })*
+    };
     ($attributes:tt $database:expr; $($module:ident { $($test:ident)* })*) => {
-        $($crate::support::stamp! { @module $attributes $database; $module $($test)* })*
+        $($crate::support::stamp! { @module [tokio::test] $attributes $database; $module $($test)* })*
     };
 }
 pub(crate) use stamp;

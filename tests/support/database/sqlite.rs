@@ -22,6 +22,7 @@ impl Database for Sqlite {
     type Sqlx = sqlx::Sqlite;
     type Store = SqliteStore;
 
+    const IN_PROCESS: bool = true;
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const TIMES: [&'static str; 2] = ["-9223372036854775808", "9223372036854775807"];
     const LONG_AGO: &'static str = "-9223372036854775808";
