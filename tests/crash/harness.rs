@@ -1,4 +1,4 @@
-//! Mail to send, a server that takes it, relays between the two; and what came of it all.
+//! A database, relay processes and an SMTP server; and the comparison of what was enqueued, sent and recorded.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -6,28 +6,28 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::database::{Attempt, Database, Held};
+use crate::database::{Attempt, Database, HeldLease};
 use crate::server::{Answer, Ask, Mail, Server};
 use crate::tool::{Ran, Running, wait_until, wait_within};
 
-/// How many messages a relay has in its hands at the most.
+/// The concurrency of each relay.
 pub(crate) const CONCURRENCY: usize = 8;
 
-/// More than they send while a test looks elsewhere.
-const PLENTY: usize = 500;
+/// More mails than the relays send between two looks of a test.
+const BACKLOG: usize = 500;
 
-/// Long runs on small machines take their time.
+/// Enough for long runs on small machines.
 const LONG: Duration = Duration::from_secs(600);
 
-pub(crate) struct Scene {
+pub(crate) struct Harness {
     pub(crate) database: Database,
     pub(crate) server: Server,
-    /// What is to arrive.
+    /// The deliveries that must arrive.
     pub(crate) ids: HashSet<String>,
 }
 
-impl Scene {
-    /// With a server that is slow and uneven, so that there is always something under way.
+impl Harness {
+    /// The server takes 10 to 40 ms for each mail, so that there are always mails in flight.
     pub(crate) fn slow(database: Database) -> Self {
         let server = Server::with(|ask| {
             if let Ask::Content = ask {
@@ -38,7 +38,6 @@ impl Scene {
         Self { database, server, ids: HashSet::new() }
     }
 
-    /// With a server of the test's own.
     pub(crate) fn with(database: Database, server: Server) -> Self {
         Self { database, server, ids: HashSet::new() }
     }
@@ -48,13 +47,14 @@ impl Scene {
         self.enqueued(mails, &printed);
     }
 
-    /// Another process that enqueues.
+    /// Starts a process that enqueues.
     pub(crate) fn start_enqueueing(&self, mails: usize) -> Running {
         let mails = mails.to_string();
         let args = ["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", &mails];
         self.database.tool.start(&args)
     }
 
+    /// Records the ids that the process printed.
     pub(crate) fn enqueued(&mut self, mails: usize, by: &Ran) {
         assert_eq!(by.code, 0, "{}", by.stderr);
         let before = self.ids.len();
@@ -62,26 +62,28 @@ impl Scene {
         assert_eq!(self.ids.len(), before + mails);
     }
 
-    /// Starts a relay.
+    /// Starts a relay process.
     pub(crate) fn relay(&self, lease: &str) -> Running {
         let (concurrency, url) = (CONCURRENCY.to_string(), self.server.url());
         let args = ["work", "--json", "--concurrency", &concurrency, "--lease", lease, "--poll", "50ms"];
         self.database.tool.start(&[&args[..], &["--transport", &url]].concat())
     }
 
-    /// Waits until the relays have sent some more, and a moment more or less. They never run out of work.
+    /// Waits until the relays have sent a random number of mails more, and adds mail so that they never run out.
     pub(crate) fn wait_amid_work(&mut self, random: &mut StdRng) {
-        if self.ids.len() < self.by_delivery().len() + PLENTY {
-            self.enqueue(PLENTY);
+        if self.ids.len() < self.by_delivery().len() + BACKLOG {
+            self.enqueue(BACKLOG);
         }
-        let goal = self.server.accepted_count() + random.random_range(1..=PLENTY / 4);
-        wait_until("the relays are in the midst of their work", || self.server.accepted_count() >= goal);
+        let goal = self.server.accepted_count() + random.random_range(1..=BACKLOG / 4);
+        wait_until("the relays send more mails", || self.server.accepted_count() >= goal);
         std::thread::sleep(Duration::from_micros(random.random_range(0..20_000)));
     }
 
-    /// Waits until all is sent, and ends the relays in good order.
+    /// Waits until all mails are sent, and shuts the relays down.
     pub(crate) fn finish(&self, relays: Vec<Running>) -> Vec<Ran> {
-        wait_within(LONG, "all is sent", || self.database.tool.stats()["sent"].as_u64() >= Some(self.ids.len() as u64));
+        wait_within(LONG, "all mails are sent", || {
+            self.database.tool.stats()["sent"].as_u64() >= Some(self.ids.len() as u64)
+        });
         relays.iter().for_each(|relay| relay.signal("TERM"));
         let ended: Vec<_> = relays.into_iter().map(Running::wait).collect();
         assert!(ended.iter().all(|relay| relay.code == 0));
@@ -96,17 +98,17 @@ impl Scene {
         by_delivery
     }
 
-    /// Compares what was enqueued, what arrived and what is written down, when all is sent.
-    pub(crate) fn toll(&self) -> Toll {
+    /// Compares the mails that were enqueued, those that arrived, and the history, after all are sent.
+    pub(crate) fn report(&self) -> FaultReport {
         let (arrived, history) = (self.by_delivery(), self.database.history());
-        assert!(arrived.keys().all(|id| self.ids.contains(id)), "something came that was not enqueued");
+        assert!(arrived.keys().all(|id| self.ids.contains(id)), "a mail arrived that was not enqueued");
         let lost = check_history(&self.ids, &history);
         for (id, mails) in &arrived {
-            assert!(mails.iter().all(|mail| *mail == mails[0]), "each attempt sends the same bytes");
+            assert!(mails.iter().all(|mail| *mail == mails[0]), "two attempts sent different bytes");
             let lost = history[id].iter().filter(|attempt| attempt.outcome == "lost").count();
             assert!(mails.len() - 1 <= lost, "{id} came {} times, and {lost} attempts are lost", mails.len());
         }
-        Toll {
+        FaultReport {
             mails: self.ids.len(),
             missing: self.ids.len() - arrived.len(),
             duplicates: arrived.values().map(|mails| mails.len() - 1).sum(),
@@ -115,26 +117,26 @@ impl Scene {
     }
 }
 
-/// What the faults have cost.
-pub(crate) struct Toll {
+/// The mails lost, duplicated and in doubt.
+pub(crate) struct FaultReport {
     mails: usize,
-    /// Deliveries that are told to be sent, and never arrived.
+    /// Deliveries that are recorded as sent, and never arrived.
     pub(crate) missing: usize,
-    /// Mails that arrived once too often.
+    /// Copies of mails that arrived before.
     pub(crate) duplicates: usize,
-    /// Attempts that are written down as lost.
-    pub(crate) lost: HashSet<Held>,
+    /// Attempts that are recorded as lost.
+    pub(crate) lost: HashSet<HeldLease>,
 }
 
-impl std::fmt::Display for Toll {
+impl std::fmt::Display for FaultReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { mails, missing, duplicates, lost } = self;
         write!(f, "of {mails} mails lost {missing}, duplicated {duplicates}; attempts lost {}", lost.len())
     }
 }
 
-/// Every delivery has attempts 1, 2, 3 …, of which the last one sent it and the others were lost. Returns those.
-fn check_history(ids: &HashSet<String>, history: &HashMap<String, Vec<Attempt>>) -> HashSet<Held> {
+/// Checks that each delivery has attempts 1, 2, 3 …, of which the last sent it and the others are lost. Returns the lost attempts.
+fn check_history(ids: &HashSet<String>, history: &HashMap<String, Vec<Attempt>>) -> HashSet<HeldLease> {
     assert_eq!(history.keys().cloned().collect::<HashSet<_>>(), *ids);
     let mut lost = HashSet::new();
     for (id, attempts) in history {
@@ -145,8 +147,8 @@ fn check_history(ids: &HashSet<String>, history: &HashMap<String, Vec<Attempt>>)
             assert!(attempt.started_at <= attempt.finished_at, "{id}");
         }
         for pair in attempts.windows(2) {
-            assert!(pair[0].token < pair[1].token, "{id}: the token only grows");
-            assert!(pair[0].finished_at <= pair[1].started_at, "{id}: one attempt after the other");
+            assert!(pair[0].token < pair[1].token, "{id}: the token does not grow");
+            assert!(pair[0].finished_at <= pair[1].started_at, "{id}: two attempts overlap");
         }
         for attempt in earlier {
             assert_eq!(attempt.outcome, "lost", "{id}");

@@ -1,4 +1,4 @@
-//! A relay that stands still for longer than its lease, as a machine that sleeps does, and then goes on as if nothing had been.
+//! A relay that is suspended for longer than its lease, as on a machine that sleeps, and then resumes. Invariants 2, 3, 7.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 use crate::Run;
 use crate::database::Database;
-use crate::scene::{CONCURRENCY, Scene};
+use crate::harness::{CONCURRENCY, Harness};
 use crate::server::{Answer, Ask, Server};
 use crate::tool::wait_until;
 
-/// The half that the second relay has sent when the first one comes back; the other half it is still sending.
+/// The mails that the second relay has sent when the first one resumes. It is still sending the others.
 const SENT: usize = CONCURRENCY / 2;
 
-/// The second relay needs the lease of two seconds to run out, and a moment.
+/// Longer than the lease of 2 s, after which the second relay claims.
 const STUCK: Duration = Duration::from_secs(8);
 
 pub(crate) fn test(run: &Run, database: Database) {
-    // How many have come, and how many may have their answer, in the order of their coming.
+    // How many mails have arrived, and how many of each relay get their answer.
     let (came, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new([const { AtomicUsize::new(0) }; 2]));
     let server = Server::with({
         let (came, answered) = (Arc::clone(&came), Arc::clone(&answered));
@@ -32,44 +32,44 @@ pub(crate) fn test(run: &Run, database: Database) {
             Answer::Yes
         }
     });
-    let mut scene = Scene::with(database, server);
-    scene.enqueue(CONCURRENCY);
+    let mut harness = Harness::with(database, server);
+    harness.enqueue(CONCURRENCY);
 
-    let sleeper = scene.relay("2s");
+    let suspended = harness.relay("2s");
     wait_until("the first relay sends", || came.load(Ordering::SeqCst) == CONCURRENCY);
-    sleeper.signal("STOP");
+    suspended.signal("STOP");
     answered[1].store(SENT, Ordering::SeqCst);
-    let other = scene.relay("2s");
+    let other = harness.relay("2s");
     let mut stopped = Instant::now();
     wait_until("the second relay sends", || {
-        // It may have been stopped in the midst of a transaction, whose locks it then keeps; in SQLite that is the whole database.
+        // The suspended relay may hold locks of an open transaction; in SQLite it locks the whole database.
         if stopped.elapsed() > STUCK {
-            sleeper.signal("CONT");
+            suspended.signal("CONT");
             std::thread::sleep(Duration::from_millis(200));
-            sleeper.signal("STOP");
+            suspended.signal("STOP");
             stopped = Instant::now();
         }
         came.load(Ordering::SeqCst) == 2 * CONCURRENCY
     });
-    let settled = || scene.database.held().len() == CONCURRENCY - SENT;
-    wait_until("half of it is settled", settled);
-    let held = scene.database.held();
+    let settled = || harness.database.held().len() == CONCURRENCY - SENT;
+    wait_until("half of the mails are settled", settled);
+    let held = harness.database.held();
 
     answered[0].store(CONCURRENCY, Ordering::SeqCst);
-    sleeper.signal("CONT");
+    suspended.signal("CONT");
     let lost = |said: String| said.matches("the lease was lost while the message was being sent").count();
-    wait_until("the first relay has been refused", || lost(sleeper.said()) == CONCURRENCY);
-    assert_eq!(scene.database.held(), held, "what another relay holds stays as it is");
+    wait_until("the first relay has lost its leases", || lost(suspended.said()) == CONCURRENCY);
+    assert_eq!(harness.database.held(), held, "the first relay changed the leases of the second");
     answered[1].store(CONCURRENCY, Ordering::SeqCst);
-    let ended = scene.finish(vec![sleeper, other]);
+    let ended = harness.finish(vec![suspended, other]);
 
-    let toll = scene.toll();
-    run.say(format_args!("in flight when it was stopped: {CONCURRENCY}; {toll}"));
+    let report = harness.report();
+    run.print(format_args!("in flight when it was stopped: {CONCURRENCY}; {report}"));
     let counts = |relay: usize| {
         let summary: serde_json::Value = serde_json::from_str(&ended[relay].stdout).unwrap();
         (summary["sent"].as_u64().unwrap(), summary["lease_lost"].as_u64().unwrap())
     };
     let all = CONCURRENCY as u64;
-    assert_eq!((counts(0), counts(1)), ((0, all), (all, 0)), "the first is refused and says so");
-    assert_eq!((toll.missing, toll.duplicates, toll.lost.len()), (0, CONCURRENCY, CONCURRENCY));
+    assert_eq!((counts(0), counts(1)), ((0, all), (all, 0)), "the first relay did not lose all its leases");
+    assert_eq!((report.missing, report.duplicates, report.lost.len()), (0, CONCURRENCY, CONCURRENCY));
 }

@@ -1,4 +1,4 @@
-//! A program that commits mail together with data of its own, as well as the database lets it.
+//! An application that commits mail together with its orders, while the database allows it.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -11,23 +11,23 @@ use postrider::{Email, Outbox};
 use sqlx::AssertSqlSafe;
 
 use crate::database::{Database, Pool, on_pool, on_store};
-use crate::scene::Scene;
+use crate::harness::Harness;
 
-pub(crate) struct Program {
+pub(crate) struct Application {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Done>,
 }
 
 #[derive(Default)]
 struct Done {
-    /// What the database said is committed.
+    /// The ids of orders whose commit the database confirmed.
     committed: HashSet<String>,
     rolled_back: usize,
-    /// The data.
+    /// The ids of orders in the database.
     orders: HashSet<String>,
 }
 
-impl Program {
+impl Application {
     pub(crate) fn start(database: &Database) -> Self {
         let stop: Arc<AtomicBool> = Arc::default();
         let (address, stopped) = (database.address(), Arc::clone(&stop));
@@ -38,13 +38,13 @@ impl Program {
         Self { stop, thread }
     }
 
-    /// Ends it. Its mail is there exactly where its data is; returns which that is, and how often it has rolled back.
-    pub(crate) fn stop(self, scene: &Scene) -> (HashSet<String>, usize) {
+    /// Stops the thread, and checks that each mail has its order and each order its mail. Returns their ids, and the count of rollbacks.
+    pub(crate) fn stop(self, harness: &Harness) -> (HashSet<String>, usize) {
         self.stop.store(true, Ordering::SeqCst);
         let done = self.thread.join().unwrap();
-        let mails: HashSet<_> = scene.database.deliveries().difference(&scene.ids).cloned().collect();
-        assert_eq!(mails, done.orders, "there is mail without data, or data without mail");
-        assert!(done.committed.is_subset(&done.orders), "what was committed is gone");
+        let mails: HashSet<_> = harness.database.deliveries().difference(&harness.ids).cloned().collect();
+        assert_eq!(mails, done.orders, "there is mail without an order, or an order without mail");
+        assert!(done.committed.is_subset(&done.orders), "a committed order is gone");
         (done.orders, done.rolled_back)
     }
 }
@@ -60,7 +60,7 @@ async fn work(pool: &Pool, stop: &AtomicBool) -> Done {
         match order(pool, commit).await {
             Ok(id) if commit => drop(done.committed.insert(id)),
             Ok(_) => done.rolled_back += 1,
-            // Nobody knows, then, whether it was committed.
+            // The transaction may be committed or not.
             Err(_) => {}
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
