@@ -1,4 +1,4 @@
-//! The store in memory, behind a line with faults.
+//! The store in memory, with the faults of the plan.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use postrider::store::{
 };
 use postrider::{DeliveryId, MemoryStore, Store, StoreError, StoreErrorKind};
 
-use crate::dice::Dice;
 use crate::next_hop::World;
 use crate::plan::FaultKind;
+use crate::random::Random;
 
 #[derive(Clone)]
-pub(crate) struct Line {
+pub(crate) struct FaultyStore {
     pub(crate) store: MemoryStore,
     pub(crate) world: Arc<World>,
     pub(crate) relay: usize,
@@ -23,32 +23,32 @@ pub(crate) struct Line {
 }
 
 fn down() -> StoreError {
-    StoreError::new(StoreErrorKind::Unavailable, "the line is cut")
+    StoreError::new(StoreErrorKind::Unavailable, "the store is down")
 }
 
-impl Line {
+impl FaultyStore {
     async fn through<R: Send + 'static>(
         &self,
         call: impl Future<Output = Result<R, StoreError>> + Send + 'static,
     ) -> Result<R, StoreError> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
         let now = self.world.now();
-        let mut dice = Dice::new(self.world.plan.seed ^ number << 24 ^ (self.relay as u64) << 56);
+        let mut random = Random::new(self.world.plan.seed ^ number << 24 ^ (self.relay as u64) << 56);
         let concerns = |relay: Option<usize>| relay.is_none_or(|relay| relay == self.relay);
         let mut faults = self.world.plan.faults.iter();
         let fault = faults.find(|fault| concerns(fault.relay) && fault.from <= now && now < fault.until);
         let Some(fault) = fault else {
-            // A database is not a map: what it does takes a moment.
-            tokio::time::sleep(dice.millis(0, 3)).await;
+            // A call of a database takes time.
+            tokio::time::sleep(random.millis(0, 3)).await;
             return call.await;
         };
         match fault.kind {
             FaultKind::Down => Err(down()),
-            FaultKind::Flaky(chance) if dice.percent(chance) => {
-                let kind = dice.one_of(&[StoreErrorKind::Unavailable, StoreErrorKind::Conflict]);
-                Err(StoreError::new(kind, "not now"))
+            FaultKind::Flaky(chance) if random.percent(chance) => {
+                let kind = random.one_of(&[StoreErrorKind::Unavailable, StoreErrorKind::Conflict]);
+                Err(StoreError::new(kind, "flaky"))
             }
-            FaultKind::AnswerLost(chance) if dice.percent(chance) => {
+            FaultKind::AnswerLost(chance) if random.percent(chance) => {
                 call.await?;
                 Err(down())
             }
@@ -56,7 +56,7 @@ impl Line {
                 tokio::time::sleep(late).await;
                 call.await
             }
-            FaultKind::LateAllTheSame(late) => {
+            FaultKind::LateEvenIfDropped(late) => {
                 let late = async move {
                     tokio::time::sleep(late).await;
                     call.await
@@ -72,7 +72,7 @@ impl Line {
     }
 }
 
-impl Store for Line {
+impl Store for FaultyStore {
     type Connection = MemoryTransaction;
 
     async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {

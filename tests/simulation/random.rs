@@ -1,18 +1,18 @@
-//! Chance that repeats itself.
+//! Random numbers from a seed.
 
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-pub(crate) struct Dice(StdRng);
+pub(crate) struct Random(StdRng);
 
-impl Dice {
+impl Random {
     pub(crate) fn new(seed: u64) -> Self {
         Self(StdRng::seed_from_u64(seed))
     }
 
-    /// True so often of a hundred times.
+    /// True with this chance, in percent.
     pub(crate) fn percent(&mut self, chance: u32) -> bool {
         self.0.random_range(0..100) < chance
     }
@@ -38,7 +38,7 @@ impl Dice {
         self.millis(low * 1_000, high * 1_000)
     }
 
-    /// A word that nobody has heard.
+    /// A random word.
     pub(crate) fn word(&mut self) -> String {
         (0..self.between(3, 9)).map(|_| char::from(b'a' + u8::try_from(self.between(0, 25)).unwrap())).collect()
     }

@@ -1,20 +1,20 @@
-//! What is mailed: as little as a message can be.
+//! The message type of the simulation.
 
 use postrider::Message;
 use postrider::transport::{CodecError, Encoded, Recipient};
 
-/// A mail of the plan, by its number, and who sends it to whom.
+/// A mail of the plan: its number, sender and recipients.
 #[derive(Debug, Clone)]
-pub(crate) struct Letter {
+pub(crate) struct TestMessage {
     pub(crate) number: usize,
     pub(crate) sender: String,
     pub(crate) to: Vec<String>,
 }
 
-impl Message for Letter {
+impl Message for TestMessage {
     fn encode(&self) -> Result<Encoded, CodecError> {
         let body = format!("{}\n{}\n{}", self.number, self.sender, self.to.join("\n"));
-        Ok(Encoded { format: "letter/1".to_owned(), body })
+        Ok(Encoded { format: "test/1".to_owned(), body })
     }
 
     fn decode(encoded: &Encoded) -> Result<Self, CodecError> {
