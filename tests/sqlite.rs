@@ -87,8 +87,8 @@ async fn a_text_that_is_not_utf_8_becomes_a_dead_letter() {
         sqlx::raw_sql(AssertSqlSafe(add)).execute(&pool).await.unwrap();
     }
     let good = outbox.enqueue(ada()).await.unwrap();
-    let pass = outbox.relay().drain().await.unwrap();
-    assert_eq!((pass.sent, pass.dead), (1, 3));
+    let summary = outbox.relay().drain().await.unwrap();
+    assert_eq!((summary.sent, summary.dead), (1, 3));
     assert_eq!(outbox.get(good).await.unwrap().unwrap().state, State::Sent);
     let listed = outbox.list(&Filter::new()).await.unwrap();
     assert_eq!(listed.len(), 4);

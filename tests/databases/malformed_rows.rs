@@ -30,8 +30,8 @@ pub(crate) async fn a_malformed_mail_becomes_a_dead_letter<D: Database>(database
     let readable: Vec<_> = leases.iter().filter(|lease| lease.malformed.is_none()).map(|lease| lease.key.id).collect();
     assert_eq!((leases.len(), readable), (3, vec![good]));
     assert_eq!(harness.store().take_back(&[claim.id]).await.unwrap(), 3);
-    let pass = drain(&harness).await;
-    assert_eq!((pass.sent, pass.dead), (1, 2));
+    let summary = drain(&harness).await;
+    assert_eq!((summary.sent, summary.dead), (1, 2));
     assert_eq!(harness.outbox.get(good).await.unwrap().unwrap().state, State::Sent);
     let dead = harness.outbox.list(&Filter::new().state(State::Dead)).await.unwrap();
     assert_eq!(dead.iter().map(|summary| summary.id).collect::<Vec<_>>(), malformed);
@@ -74,8 +74,8 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
     for id in &pending {
         assert!(outbox.get(*id).await.unwrap().is_some());
     }
-    let pass = drain(harness).await;
-    assert_eq!(pass.sent + pass.dead, 1 + u64::try_from(pending.len()).unwrap(), "{pass:?}");
+    let summary = drain(harness).await;
+    assert_eq!(summary.sent + summary.dead, 1 + u64::try_from(pending.len()).unwrap(), "{summary:?}");
     assert_eq!(outbox.get(good).await.unwrap().unwrap().state, State::Sent);
     let stats = outbox.stats().await.unwrap();
     assert_eq!((stats.pending, stats.leased), (0, 0));
@@ -88,8 +88,8 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
         let id = D::id(*id);
         harness.run_unchecked(&format!("UPDATE {{t}}queue SET {column} = {value} WHERE delivery_id = {id}")).await;
     }
-    let pass = drain(harness).await;
-    assert_eq!(pass.sent + pass.dead, 4, "{pass:?}");
+    let summary = drain(harness).await;
+    assert_eq!(summary.sent + summary.dead, 4, "{summary:?}");
 
     history_with_malformed_values(harness, good).await;
     for id in pending.iter().chain(&leased) {
@@ -145,8 +145,8 @@ async fn attempts_of_another_program<D: Database>(harness: &Harness<D>) {
             ))
             .await;
     }
-    let pass = drain(harness).await;
-    assert_eq!((pass.sent, pass.dead), (2, 0), "{pass:?}");
+    let summary = drain(harness).await;
+    assert_eq!((summary.sent, summary.dead), (2, 0), "{summary:?}");
     assert_eq!(harness.outbox.get(ids[0]).await.unwrap().unwrap().attempts[0].outcome, Outcome::Sent);
 }
 
@@ -166,8 +166,8 @@ pub(crate) async fn queue_rows_without_a_mail_are_removed<D: Database>(database:
     // The first claim of two finds rows without a mail only.
     let leases = harness.store().claim(Claim::new(2, SECOND * 60)).await.unwrap();
     assert!(leases.iter().all(|lease| lease.key.id == ids[5]));
-    let pass = drain(&harness).await;
-    assert_eq!(u64::try_from(leases.len()).unwrap() + pass.sent, 1);
+    let summary = drain(&harness).await;
+    assert_eq!(u64::try_from(leases.len()).unwrap() + summary.sent, 1);
     let queued = harness.number("SELECT COUNT(*) FROM {t}queue").await;
     assert_eq!(queued, i64::try_from(leases.len()).unwrap());
     delete(ids[5]).await;

@@ -36,9 +36,10 @@ pub(crate) async fn relays_that_share_a_pool_leave_each_other_connections<D: Ser
     }
     let drains = (0..relays).map(|_| tokio::spawn(outbox.relay().concurrency(200).drain()));
     let drained = tokio::time::timeout(SECOND * 120, join_all(drains)).await.expect("the drains end");
-    let passes: Vec<_> = drained.into_iter().map(|pass| pass.unwrap().expect("each relay gets connections")).collect();
-    assert_eq!(passes.iter().map(|pass| pass.sent).sum::<u64>(), 1_000 * D::THOUSANDS);
-    assert!(passes.iter().all(|pass| pass.lease_lost == 0), "{passes:?}");
+    let summaries: Vec<_> =
+        drained.into_iter().map(|summary| summary.unwrap().expect("each relay gets connections")).collect();
+    assert_eq!(summaries.iter().map(|summary| summary.sent).sum::<u64>(), 1_000 * D::THOUSANDS);
+    assert!(summaries.iter().all(|summary| summary.lease_lost == 0), "{summaries:?}");
 }
 
 /// A small batch of results between large ones does not give the connection back; the end of the backlog does.

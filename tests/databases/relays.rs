@@ -39,8 +39,8 @@ pub(crate) async fn no_transaction_is_open_while_the_transport_is_called<D: Data
     let outbox = Outbox::new(D::modes(harness.database.store(pool)).remove(0), transport);
     for _ in 0..3 {
         outbox.enqueue(ada()).await.unwrap();
-        let pass = outbox.relay().drain().await.unwrap();
-        assert_eq!((pass.sent, pass.retried), (1, 0));
+        let summary = outbox.relay().drain().await.unwrap();
+        assert_eq!((summary.sent, summary.retried), (1, 0));
     }
 }
 

@@ -27,9 +27,9 @@ pub(crate) async fn a_relay_reconnects_after_its_connections_are_killed<D: Serve
         assert!(harness.database.kill(&harness.pool, &login).await > 0, "the relay has no connection");
     }
     shutdown.cancel();
-    let pass = worker.await.unwrap().unwrap();
+    let summary = worker.await.unwrap().unwrap();
     // If a connection ends between a commit and its answer, the relay finds its lease gone.
-    assert_eq!(pass.sent + pass.lease_lost, 5, "{pass:?}");
+    assert_eq!(summary.sent + summary.lease_lost, 5, "{summary:?}");
     assert_eq!(harness.outbox.stats().await.unwrap().sent, 5);
 }
 

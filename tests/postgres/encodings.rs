@@ -28,8 +28,8 @@ pub(crate) async fn a_text_that_is_not_utf_8_becomes_a_dead_letter(server: Postg
     )
     .await;
     let good = outbox.enqueue(ada()).await.unwrap();
-    let pass = outbox.relay().drain().await.unwrap();
-    assert_eq!((pass.sent, pass.dead), (1, 4));
+    let summary = outbox.relay().drain().await.unwrap();
+    assert_eq!((summary.sent, summary.dead), (1, 4));
     let listed = outbox.list(&Filter::new().state(State::Dead)).await.unwrap();
     assert_eq!(listed.len(), 4);
     for dead in listed {

@@ -46,7 +46,7 @@ async fn a_scheduled_delivery_is_sent_on_time_without_polling() {
     worker.await.unwrap().unwrap();
 }
 
-/// Invariant 4.
+/// Invariants 4, 8.
 #[tokio::test]
 async fn polling_finds_a_delivery_without_a_notification() {
     // The delivery becomes due because the database's clock moves, which notifies no relay.

@@ -11,6 +11,8 @@ mod memory;
 mod outage;
 mod pauses;
 mod retry;
+#[cfg(feature = "smtp")]
+mod same_bytes;
 mod shutdown;
 #[path = "../support/mod.rs"]
 mod support;

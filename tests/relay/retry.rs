@@ -28,7 +28,7 @@ async fn a_failed_message_is_not_retried_in_the_same_drain() {
     assert_eq!((summary.retried, transport.calls().len()), (20, 20));
 }
 
-/// Invariants 3, 5.
+/// Invariants 3, 5, 8.
 #[tokio::test]
 async fn waits_grow_until_the_budget_is_spent() {
     let (clock, outbox) =

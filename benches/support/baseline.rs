@@ -1,11 +1,11 @@
-//! The plain way to do it, as a baseline: four tables, and one delivery in one transaction at a time.
+//! A baseline: a plain outbox of four tables, with one delivery in each transaction.
 
 use std::time::{Duration, Instant};
 
 use postrider::{Email, Message};
 use sqlx::{MySqlPool, PgPool, QueryBuilder, SqlitePool};
 
-/// The statements, which differ little from database to database.
+/// The statements of one database.
 struct Dialect {
     tables: &'static [&'static str],
     next: &'static str,
@@ -15,7 +15,7 @@ struct Dialect {
     begin: &'static str,
 }
 
-macro_rules! seed {
+macro_rules! baseline {
     ($module:ident, $pool:ty, $dialect:expr) => {
         pub(crate) mod $module {
             use super::*;
@@ -58,7 +58,7 @@ macro_rules! seed {
                 tx.commit().await.expect("a commit");
             }
 
-            /// Deliveries a second, by so many workers, until nothing is left or `limit` is over.
+            /// Deliveries a second, by this many workers, until the outbox is empty or `limit` has passed.
             pub(crate) async fn drain(pool: &$pool, workers: usize, limit: Duration) -> f64 {
                 let start = Instant::now();
                 let all = (0..workers).map(|_| tokio::spawn(worker(pool.clone(), start, limit)));
@@ -88,7 +88,7 @@ macro_rules! seed {
     };
 }
 
-seed!(postgres, PgPool, Dialect {
+baseline!(postgres, PgPool, Dialect {
     tables: &[
         "CREATE TABLE deliveries (id bigint PRIMARY KEY, status text NOT NULL DEFAULT 'pending', attempts int NOT NULL DEFAULT 0,
             due_at timestamptz NOT NULL DEFAULT now(), sent_at timestamptz)",
@@ -105,7 +105,7 @@ seed!(postgres, PgPool, Dialect {
     begin: "BEGIN",
 });
 
-seed!(sqlite, SqlitePool, Dialect {
+baseline!(sqlite, SqlitePool, Dialect {
     tables: &[
         "CREATE TABLE deliveries (id INTEGER PRIMARY KEY, status TEXT NOT NULL DEFAULT 'pending', attempts INTEGER NOT NULL DEFAULT 0,
             due_at INTEGER NOT NULL DEFAULT 0, sent_at INTEGER)",
@@ -122,7 +122,7 @@ seed!(sqlite, SqlitePool, Dialect {
     begin: "BEGIN IMMEDIATE",
 });
 
-seed!(mysql, MySqlPool, Dialect {
+baseline!(mysql, MySqlPool, Dialect {
     tables: &[
         "CREATE TABLE deliveries (id bigint PRIMARY KEY, status varchar(16) NOT NULL DEFAULT 'pending', attempts int NOT NULL DEFAULT 0,
             due_at datetime(6) NOT NULL DEFAULT now(6), sent_at datetime(6), INDEX (status, due_at))",
