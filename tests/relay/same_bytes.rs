@@ -11,7 +11,13 @@ use crate::harness::eager;
 
 /// Renders each mail as SMTP sends it, and fails.
 #[derive(Clone, Default)]
-struct Rendering(Arc<Mutex<Vec<(Vec<u8>, String)>>>);
+struct Rendering(Arc<Mutex<Vec<Request>>>);
+
+#[derive(PartialEq)]
+struct Request {
+    octets: Vec<u8>,
+    idempotency_key: String,
+}
 
 impl Transport for Rendering {
     type Message = Email;
@@ -22,7 +28,8 @@ impl Transport for Rendering {
 
     async fn send(&self, outgoing: &Outgoing<Email>) -> Result<Receipt, Failure> {
         let octets = Mime::new().render(outgoing).unwrap();
-        self.0.lock().unwrap().push((octets.to_vec(), outgoing.idempotency_key()));
+        let request = Request { octets: octets.to_vec(), idempotency_key: outgoing.idempotency_key() };
+        self.0.lock().unwrap().push(request);
         Err(Failure::transient(Scope::Message, "busy"))
     }
 }
