@@ -1,6 +1,6 @@
-//! What a delivery costs the database and the relay's process.
+//! The cost of a delivery: WAL, commits, processor time and memory.
 
-#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to its reader")]
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 mod support;
 
@@ -21,16 +21,16 @@ async fn main() {
         let store = databases::pg_store(10).await;
         databases::fill_by_sql(&store, count, "now()").await;
         databases::settle_down(&store).await;
-        forget_peak();
+        reset_peak();
         let before = Counters::read(&store).await;
-        let pass = Outbox::new(store.clone(), Noop::default())
+        let summary = Outbox::new(store.clone(), Noop::default())
             .relay()
             .concurrency(CONCURRENCY)
             .drain()
             .await
-            .expect("it drains");
-        assert_eq!(pass.sent, count as u64, "each is sent");
-        // The server writes its statistics down after a moment.
+            .expect("the drain succeeds");
+        assert_eq!(summary.sent, count as u64, "a mail was not sent");
+        // The server flushes its statistics after a second.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let after = Counters::read(&store).await;
         let each = |after: f64, before: f64| (after - before) / count as f64;
@@ -46,6 +46,7 @@ async fn main() {
 }
 
 struct Counters {
+    /// Octets of WAL.
     wal: f64,
     commits: f64,
     cpu: Duration,
@@ -55,19 +56,19 @@ impl Counters {
     async fn read(store: &PgStore) -> Self {
         let text = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8, xact_commit::float8
                     FROM pg_stat_database WHERE datname = current_database()";
-        let (wal, commits) = sqlx::query_as(text).fetch_one(store.pool()).await.expect("the server counts");
+        let (wal, commits) = sqlx::query_as(text).fetch_one(store.pool()).await.expect("the server has statistics");
         Self { wal, commits, cpu: support::cpu_time() }
     }
 }
 
-/// Linux keeps the peak of the resident memory, and forgets it on demand (proc(5), `clear_refs`).
-fn forget_peak() {
-    std::fs::write("/proc/self/clear_refs", "5").expect("Linux forgets");
+/// Resets the peak of the resident memory (proc(5), `clear_refs`).
+fn reset_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").expect("Linux resets the peak");
 }
 
-/// In MiB.
+/// The peak of the resident memory, in MiB.
 fn peak() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc is readable");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
     line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
 }

@@ -1,6 +1,6 @@
-//! What it costs a service to put a mail into its outbox, beside a bare INSERT of the same octets.
+//! The rate at which an application enqueues mail, beside a bare INSERT of the same octets.
 
-#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to its reader")]
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 mod support;
 
@@ -73,7 +73,7 @@ fn number(connections: usize) -> u32 {
     u32::try_from(connections).expect("a number")
 }
 
-/// So many workers, each with the next number until there are none left. Numbers a second.
+/// Calls `work` with each number up to `count`, on this many workers. Returns the calls a second.
 async fn by_workers<W, F>(workers: usize, count: usize, work: W) -> f64
 where
     W: Fn(usize) -> F + Clone + Send + Sync + 'static,
@@ -99,13 +99,13 @@ where
     count as f64 / start.elapsed().as_secs_f64()
 }
 
-/// In transactions of the caller's, while a relay somewhere else listens.
+/// One mail in each transaction, while a relay of another pool listens.
 async fn postgres(connections: usize, count: usize) -> f64 {
     let store = databases::pg_store(number(connections)).await;
     let elsewhere =
         PgStore::new(store.pool().options().clone().connect_lazy_with((*store.pool().connect_options()).clone()));
     let stop = CancellationToken::new();
-    // It is rung for and looks, but what it finds is scheduled for later: only the waking counts.
+    // The mails are scheduled for later, so that the relay is notified and sends nothing.
     let relay = tokio::spawn(
         Outbox::new(elsewhere, Noop::default())
             .relay()
@@ -114,11 +114,11 @@ async fn postgres(connections: usize, count: usize) -> f64 {
     );
     let rate = in_transactions(&store, store.pool(), connections, count).await;
     stop.cancel();
-    relay.await.expect("it does not panic").expect("it ends");
+    relay.await.expect("the relay does not panic").expect("the relay ends");
     rate
 }
 
-/// In transactions of the caller's.
+/// One mail in each transaction.
 async fn in_transactions<D, S>(store: &S, pool: &Pool<D>, workers: usize, count: usize) -> f64
 where
     D: Database,
@@ -130,14 +130,14 @@ where
         async move {
             let mut tx = pool.begin().await.expect("a transaction");
             let later = postrider::NewDelivery::from(mail(number)).send_in(Duration::from_secs(3600));
-            outbox.enqueue_in(&mut tx, later).await.expect("it is enqueued");
+            outbox.enqueue_in(&mut tx, later).await.expect("the mail is enqueued");
             tx.commit().await.expect("a commit");
         }
     })
     .await
 }
 
-/// The same octets into one table, by so many workers.
+/// The same octets into one table.
 mod bare {
     use super::*;
 
@@ -171,7 +171,7 @@ mod bare {
     bare!(sqlite, SqlitePool, TABLE[2], "INSERT INTO mails (id, body) VALUES (?, ?)");
 }
 
-/// In statements of 100 rows, ten to a transaction.
+/// Statements of 100 rows, ten in a transaction.
 async fn mysql_bare_in_bulk(count: usize) -> f64 {
     let pool = databases::mysql(1).await;
     sqlx::query(bare::TABLE[1]).execute(&pool).await.expect("a table");
@@ -205,8 +205,8 @@ async fn postgres_copy(count: usize) -> f64 {
         }
         let mut connection = pool.acquire().await.expect("a connection");
         let mut copy = connection.copy_in_raw("COPY mails FROM STDIN").await.expect("a copy");
-        copy.send(rows.into_bytes()).await.expect("it is sent");
-        copy.finish().await.expect("it ends");
+        copy.send(rows.into_bytes()).await.expect("the rows are sent");
+        copy.finish().await.expect("the copy ends");
     }
     count as f64 / start.elapsed().as_secs_f64()
 }
@@ -215,7 +215,7 @@ async fn in_bulk<S: Store>(store: &S, count: usize) -> f64 {
     let outbox = Outbox::enqueue_only(store.clone());
     let start = Instant::now();
     for first in (0..count).step_by(1000) {
-        outbox.enqueue_all((first..count.min(first + 1000)).map(mail)).await.expect("they are enqueued");
+        outbox.enqueue_all((first..count.min(first + 1000)).map(mail)).await.expect("the mails are enqueued");
     }
     count as f64 / start.elapsed().as_secs_f64()
 }

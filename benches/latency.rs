@@ -1,6 +1,6 @@
-//! How long from a commit to the transport's call, when nothing else is going on.
+//! Latency from a commit to the call of the transport, on an idle outbox.
 
-#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to its reader")]
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 mod support;
 
@@ -16,18 +16,18 @@ use support::{Options, databases, mail};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Between two mails: 20 a second.
+/// The time between two mails: 20 mails/s.
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[tokio::main]
 async fn main() {
     let options = Options::read();
     let count = options.count.unwrap_or(200);
-    let (mut half, mut most) = (Figures::default(), Figures::default());
+    let (mut p50, mut p99) = (Figures::default(), Figures::default());
     let mut add = |name: &str, mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
-        half.add(name, times[times.len() / 2]);
-        most.add(name, times[times.len() * 99 / 100]);
+        p50.add(name, times[times.len() / 2]);
+        p99.add(name, times[times.len() * 99 / 100]);
     };
     for _ in 0..options.rounds {
         if options.wants("postgres") {
@@ -47,17 +47,17 @@ async fn main() {
             add("memory", latencies(MemoryStore::new(), count).await);
         }
     }
-    half.print("From the commit to the call, half of them", "ms", "postgres commit + claim");
-    most.print("From the commit to the call, 99 of 100", "ms", "postgres commit + claim");
+    p50.print("From the commit to the call, median", "ms", "postgres commit + claim");
+    p99.print("From the commit to the call, 99th percentile", "ms", "postgres commit + claim");
     if let Some(path) = &options.json {
-        write_json(path, &BTreeMap::from([("p50".to_owned(), half), ("p99".to_owned(), most)]));
+        write_json(path, &BTreeMap::from([("p50".to_owned(), p50), ("p99".to_owned(), p99)]));
     }
 }
 
-/// Tells when it is called.
-struct Clock(mpsc::UnboundedSender<Instant>);
+/// Sends the time of each call.
+struct CallTimes(mpsc::UnboundedSender<Instant>);
 
-impl Transport for Clock {
+impl Transport for CallTimes {
     type Message = Email;
 
     fn name(&self) -> &str {
@@ -70,10 +70,10 @@ impl Transport for Clock {
     }
 }
 
-/// Milliseconds from the beginning of the commit to the call.
+/// Returns the milliseconds from the start of each commit to the call.
 async fn latencies<S: Store>(store: S, count: usize) -> Vec<f64> {
     let (sender, mut called) = mpsc::unbounded_channel();
-    let outbox = Arc::new(Outbox::new(store, Clock(sender)));
+    let outbox = Arc::new(Outbox::new(store, CallTimes(sender)));
     let stop = CancellationToken::new();
     let relay = tokio::spawn(outbox.relay().run(stop.clone().cancelled_owned()));
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -81,27 +81,27 @@ async fn latencies<S: Store>(store: S, count: usize) -> Vec<f64> {
     for number in 0..count {
         let email = mail(number);
         let start = Instant::now();
-        outbox.enqueue(email).await.expect("it is enqueued");
-        let call = called.recv().await.expect("it is called");
+        outbox.enqueue(email).await.expect("the mail is enqueued");
+        let call = called.recv().await.expect("the transport is called");
         times.push(call.saturating_duration_since(start).as_secs_f64() * 1e3);
         tokio::time::sleep(PAUSE).await;
     }
     stop.cancel();
-    relay.await.expect("it does not panic").expect("it ends");
+    relay.await.expect("the relay does not panic").expect("the relay ends");
     times
 }
 
-/// Milliseconds that the same commit and one claim take by themselves, one after the other.
+/// Returns the milliseconds of each commit with a claim after it, without a relay.
 async fn commit_and_claim<S: Store>(store: S, count: usize) -> Vec<f64> {
     let outbox = Outbox::enqueue_only(store.clone());
     let mut times = Vec::with_capacity(count);
     for number in 0..count {
         let email = mail(number);
         let start = Instant::now();
-        outbox.enqueue(email).await.expect("it is enqueued");
-        let leases = store.claim(Claim::new(32, Duration::from_secs(60))).await.expect("it is claimed");
+        outbox.enqueue(email).await.expect("the mail is enqueued");
+        let leases = store.claim(Claim::new(32, Duration::from_secs(60))).await.expect("a claim");
         times.push(start.elapsed().as_secs_f64() * 1e3);
-        assert_eq!(leases.len(), 1, "it is there");
+        assert_eq!(leases.len(), 1, "the claim did not find the mail");
         tokio::time::sleep(PAUSE).await;
     }
     times

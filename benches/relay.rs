@@ -1,6 +1,6 @@
-//! How fast a backlog is drained, by a transport that accepts everything at once.
+//! The rate at which relays drain a backlog, with a transport that accepts everything at once.
 
-#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to its reader")]
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 mod support;
 
@@ -11,14 +11,14 @@ use postrider::{MemoryStore, NewDelivery, Outbox, PgStore, Store};
 use sqlx::Connection as _;
 use support::figures::{Figures, write_json};
 use support::noop::Noop;
-use support::{CONCURRENCY, Options, databases, mail, raw, seed};
+use support::{CONCURRENCY, Options, baseline, databases, mail, raw};
 use tokio_util::sync::CancellationToken;
 
-/// How long the seed's algorithm is watched; it would need minutes for a whole backlog.
-const WATCH: Duration = Duration::from_secs(4);
+/// The time limit of the baseline, which would need minutes for a whole backlog.
+const BASELINE_TIME: Duration = Duration::from_secs(4);
 
-/// One by one, before many come at once.
-const FEW: usize = 200;
+/// The mails that are sent one by one before a backlog appears.
+const WARM_UP: usize = 200;
 
 #[tokio::main]
 async fn main() {
@@ -38,7 +38,7 @@ async fn main() {
     }
 }
 
-/// Every store beside the seed's algorithm on the same database, and PostgreSQL beside its own SQL.
+/// Every store beside the baseline on the same database, and PostgreSQL beside its bare SQL.
 async fn stores(options: &Options, count: usize) -> Figures {
     let mut drains = Figures::default();
     for _ in 0..options.rounds {
@@ -58,13 +58,13 @@ async fn stores(options: &Options, count: usize) -> Figures {
             drains.add("postgres raw SQL", raw::drain(store.pool()).await);
         }
         for workers in [1, 16] {
-            let name = format!("postgres seed ×{workers}");
+            let name = format!("postgres baseline ×{workers}");
             if options.wants(&name) {
                 let pool = databases::postgres(u32::try_from(workers).expect("a number")).await;
-                seed::postgres::create(&pool).await;
-                seed::postgres::fill(&pool, (0..count).map(mail)).await;
-                sqlx::query("ANALYZE").execute(&pool).await.expect("it can be analyzed");
-                drains.add(&name, seed::postgres::drain(&pool, workers, WATCH).await);
+                baseline::postgres::create(&pool).await;
+                baseline::postgres::fill(&pool, (0..count).map(mail)).await;
+                sqlx::query("ANALYZE").execute(&pool).await.expect("ANALYZE works");
+                drains.add(&name, baseline::postgres::drain(&pool, workers, BASELINE_TIME).await);
             }
         }
         if options.wants("mariadb relay ×1") {
@@ -74,13 +74,13 @@ async fn stores(options: &Options, count: usize) -> Figures {
             drains.add("mariadb relay ×1", drain(store, 1, count).await);
         }
         for workers in [1, 16] {
-            let name = format!("mariadb seed ×{workers}");
+            let name = format!("mariadb baseline ×{workers}");
             if options.wants(&name) {
                 let pool = databases::mysql(u32::try_from(workers).expect("a number")).await;
-                seed::mysql::create(&pool).await;
-                seed::mysql::fill(&pool, (0..count).map(mail)).await;
+                baseline::mysql::create(&pool).await;
+                baseline::mysql::fill(&pool, (0..count).map(mail)).await;
                 databases::settle_mysql_down(&pool).await;
-                drains.add(&name, seed::mysql::drain(&pool, workers, WATCH).await);
+                drains.add(&name, baseline::mysql::drain(&pool, workers, BASELINE_TIME).await);
             }
         }
         if options.wants("sqlite relay ×1") {
@@ -88,11 +88,11 @@ async fn stores(options: &Options, count: usize) -> Figures {
             fill(&store, count).await;
             drains.add("sqlite relay ×1", drain(store, 1, count).await);
         }
-        if options.wants("sqlite seed ×1") {
+        if options.wants("sqlite baseline ×1") {
             let (pool, _directory) = databases::sqlite(1).await;
-            seed::sqlite::create(&pool).await;
-            seed::sqlite::fill(&pool, (0..count).map(mail)).await;
-            drains.add("sqlite seed ×1", seed::sqlite::drain(&pool, 1, WATCH).await);
+            baseline::sqlite::create(&pool).await;
+            baseline::sqlite::fill(&pool, (0..count).map(mail)).await;
+            drains.add("sqlite baseline ×1", baseline::sqlite::drain(&pool, 1, BASELINE_TIME).await);
         }
         if options.wants("memory relay ×1") {
             let store = MemoryStore::new();
@@ -104,7 +104,7 @@ async fn stores(options: &Options, count: usize) -> Figures {
     drains
 }
 
-/// PostgreSQL over backlogs that grow.
+/// PostgreSQL with backlogs of several sizes.
 async fn backlog(options: &Options) -> Figures {
     let sizes: &[usize] = if options.full { &[20_000, 200_000, 1_000_000] } else { &[20_000, 200_000] };
     let mut drains = Figures::default();
@@ -116,11 +116,11 @@ async fn backlog(options: &Options) -> Figures {
             drains.add(&size.to_string(), drain(store, 1, size).await);
         }
     }
-    drains.print("Drain of a backlog that grows, PostgreSQL, 1 relay", "deliveries/s", "20000");
+    drains.print("Drain of backlogs of several sizes, PostgreSQL, 1 relay", "deliveries/s", "20000");
     drains
 }
 
-/// PostgreSQL with rows lying around that are not due, or with a transaction open.
+/// PostgreSQL beside rows that are not due, or an open transaction.
 async fn surroundings(options: &Options) -> Figures {
     let (count, around) = (options.count.unwrap_or(20_000), if options.full { 1_000_000 } else { 200_000 });
     let mut drains = Figures::default();
@@ -138,7 +138,7 @@ async fn surroundings(options: &Options) -> Figures {
 
         let store = databases::pg_store(10).await;
         databases::fill_by_sql(&store, around, "now()").await;
-        bury(&store).await;
+        dead_letter_all(&store).await;
         databases::fill_by_sql(&store, count, "now()").await;
         databases::settle_down(&store).await;
         drains.add(&format!("{around} dead"), drain(store, 1, count).await);
@@ -168,39 +168,43 @@ async fn fill<S: Store>(store: &S, count: usize) {
     let outbox = Outbox::enqueue_only(store.clone());
     for first in (0..count).step_by(1000) {
         let mails = (first..count.min(first + 1000)).map(|number| NewDelivery::from(mail(number)));
-        outbox.enqueue_all(mails).await.expect("it is enqueued");
+        outbox.enqueue_all(mails).await.expect("the mails are enqueued");
     }
 }
 
-/// Makes everything in the queue a dead letter.
-async fn bury(store: &PgStore) {
+/// Makes every queued delivery a dead letter.
+async fn dead_letter_all(store: &PgStore) {
     let text = "WITH gone AS (DELETE FROM postrider.queue RETURNING delivery_id)
                 INSERT INTO postrider.ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
                 SELECT delivery_id, 'dead', 'bounced', now(), 1, 1, 1 FROM gone";
-    sqlx::query(text).execute(store.pool()).await.expect("they are buried");
+    sqlx::query(text).execute(store.pool()).await.expect("the queue is emptied");
 }
 
-/// Deliveries a second, where a relay that had one mail now and then meets so many at once. Nothing tells the server that the queue
-/// is no longer nearly empty, but its size.
+/// Deliveries a second of a backlog that appears under a running relay, which had one mail at a time before. The server's statistics still
+/// say that the queue is nearly empty.
 async fn all_at_once(store: PgStore, count: usize) -> f64 {
     let noop = Noop::default();
     let outbox = Outbox::new(store.clone(), noop.clone());
     databases::settle_down(&store).await;
     let stop = CancellationToken::new();
     let relay = tokio::spawn(outbox.relay().concurrency(CONCURRENCY).run(stop.clone().cancelled_owned()));
-    for number in 0..FEW {
-        outbox.enqueue(mail(number)).await.expect("it is enqueued");
+    for number in 0..WARM_UP {
+        outbox.enqueue(mail(number)).await.expect("the mails are enqueued");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     databases::fill_by_sql(&store, count, "now()").await;
     let start = Instant::now();
-    while noop.calls() < (count + FEW) as u64 {
+    while noop.calls() < (count + WARM_UP) as u64 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let took = start.elapsed();
     stop.cancel();
-    let pass = relay.await.expect("it does not panic").expect("it ends");
-    assert_eq!((pass.sent, noop.calls()), ((count + FEW) as u64, (count + FEW) as u64), "each is sent once");
+    let summary = relay.await.expect("the relay does not panic").expect("the relay ends");
+    assert_eq!(
+        (summary.sent, noop.calls()),
+        ((count + WARM_UP) as u64, (count + WARM_UP) as u64),
+        "a mail was not sent once"
+    );
     count as f64 / took.as_secs_f64()
 }
 
@@ -210,9 +214,12 @@ async fn drain<S: Store>(store: S, relays: usize, count: usize) -> f64 {
     let outbox = Outbox::new(store, noop.clone());
     let start = Instant::now();
     let drains = (0..relays).map(|_| tokio::spawn(outbox.relay().concurrency(CONCURRENCY).drain()));
-    let passes = futures_util::future::join_all(drains).await;
+    let summaries = futures_util::future::join_all(drains).await;
     let took = start.elapsed();
-    let sent: u64 = passes.into_iter().map(|pass| pass.expect("it does not panic").expect("it drains").sent).sum();
-    assert_eq!((sent, noop.calls()), (count as u64, count as u64), "each is sent once");
+    let sent: u64 = summaries
+        .into_iter()
+        .map(|summary| summary.expect("the drain does not panic").expect("the drain succeeds").sent)
+        .sum();
+    assert_eq!((sent, noop.calls()), (count as u64, count as u64), "a mail was not sent once");
     count as f64 / took.as_secs_f64()
 }

@@ -1,8 +1,8 @@
-//! How fast mail goes out by SMTP, beside the fastest client known and a client library's own pool.
+//! The rate of mail over SMTP, beside `smtp-source`, the fastest known client, and the pool of lettre.
 //!
-//! All of them send the same octets to one server, and open their connections within the time that is taken.
+//! All send the same octets to one server. The time includes opening the connections.
 
-#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to its reader")]
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 mod support;
 
@@ -39,7 +39,7 @@ async fn main() {
         let proxy = Proxy::start(sink.port, Duration::from_millis(delay) / 2).await;
         let port = if delay == 0 { sink.port } else { proxy.port() };
         for connections in [1, 8, 32] {
-            // As many as take a second or more. The library is slow whatever the distance.
+            // Enough mails for a second or more. lettre is slow at any distance.
             let count = if delay == 0 { options.count.unwrap_or(15_000) } else { 40 * connections };
             let few = 30 * connections;
             let title = format!("{delay} ms of round trip, {connections} connections");
@@ -73,7 +73,7 @@ async fn main() {
     }
 }
 
-/// Postfix's server that takes everything and keeps nothing.
+/// `smtp-sink` of Postfix, which accepts all mail and stores none.
 struct Sink {
     port: u16,
     child: Child,
@@ -84,11 +84,10 @@ impl Sink {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         drop(listener);
-        // It ends with this process, however that ends. It does not run as root, and a change of the user by its own hand would undo
-        // that.
+        // The sink dies with this process. It refuses to run as root, and a change of user by itself would undo the death signal.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
-        if std::fs::metadata("/proc/self").expect("Linux tells").uid() == 0 {
+        if std::fs::metadata("/proc/self").expect("/proc is readable").uid() == 0 {
             command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]);
         }
         let child = command
@@ -99,7 +98,7 @@ impl Sink {
         let mut sink = Self { port, child };
         let start = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let ended = sink.child.try_wait().expect("it can be asked");
+            let ended = sink.child.try_wait().expect("the state of the child");
             assert!(ended.is_none(), "smtp-sink, which comes with Postfix, does not run");
             assert!(start.elapsed() < Duration::from_secs(10), "smtp-sink does not answer");
             std::thread::sleep(Duration::from_millis(20));
@@ -115,37 +114,37 @@ impl Drop for Sink {
     }
 }
 
-/// A relay in a process of its own needs no more than one, which spares it the wakings of others.
+/// A relay on a single-threaded runtime, which saves wake-ups of other threads.
 async fn relay_in_one_thread(port: u16, connections: usize, count: usize) -> f64 {
     let thread = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(relay(MemoryStore::new(), port, connections, count))
     };
-    tokio::task::spawn_blocking(thread).await.expect("it drains")
+    tokio::task::spawn_blocking(thread).await.expect("the drain succeeds")
 }
 
 async fn relay_over_postgres(port: u16, connections: usize, count: usize) -> f64 {
     relay(databases::pg_store(10).await, port, connections, count).await
 }
 
-/// The whole way, from an outbox to the server.
+/// The rate from an outbox to the server.
 async fn relay<S: Store>(store: S, port: u16, connections: usize, count: usize) -> f64 {
     let smtp = Smtp::builder("127.0.0.1").port(port).tls(Tls::None).max_connections(connections);
     let outbox = Outbox::new(store, smtp.max_messages_per_connection(u32::MAX).build().expect("a transport"));
     for first in (0..count).step_by(1000) {
         let mails = (first..count.min(first + 1000)).map(|number| mail_of(number, SIZE));
-        outbox.enqueue_all(mails).await.expect("they are enqueued");
+        outbox.enqueue_all(mails).await.expect("the mails are enqueued");
     }
     let start = Instant::now();
-    // More in hand than connections, so that none waits for the database.
-    let pass = outbox.relay().concurrency(connections + 256).drain().await.expect("it drains");
+    // More permits than connections, so that no connection waits for the database.
+    let summary = outbox.relay().concurrency(connections + 256).drain().await.expect("the drain succeeds");
     let took = start.elapsed();
-    assert_eq!(pass.sent, count as u64, "each is sent");
+    assert_eq!(summary.sent, count as u64, "a mail was not sent");
     count as f64 / took.as_secs_f64()
 }
 
 fn smtp_source(octets: &[u8], port: u16, connections: usize, count: usize) -> f64 {
-    // It ends the lines itself.
+    // smtp-source adds the CRs.
     let mail = NamedTempFile::new().expect("a file");
     let text = String::from_utf8(octets.to_vec()).expect("a text").replace("\r\n", "\n");
     std::fs::write(mail.path(), text).expect("it can be written");
@@ -160,7 +159,7 @@ fn smtp_source(octets: &[u8], port: u16, connections: usize, count: usize) -> f6
     count as f64 / start.elapsed().as_secs_f64()
 }
 
-/// The mail is written out beforehand, which is in the library's favour.
+/// The mail is rendered before the measurement, which favours lettre.
 async fn lettre_pool(octets: &[u8], port: u16, connections: usize, count: usize) -> f64 {
     let pool = lettre::transport::smtp::PoolConfig::new().max_size(u32::try_from(connections).expect("a number"));
     let transport =
@@ -171,6 +170,6 @@ async fn lettre_pool(octets: &[u8], port: u16, connections: usize, count: usize)
     let start = Instant::now();
     let sends = futures_util::stream::iter(0..count).map(|_| transport.send_raw(&envelope, octets));
     let sent = sends.buffer_unordered(connections).filter(|sent| std::future::ready(sent.is_ok())).count().await;
-    assert_eq!(sent, count, "each is sent");
+    assert_eq!(sent, count, "a mail was not sent");
     count as f64 / start.elapsed().as_secs_f64()
 }

@@ -1,4 +1,4 @@
-//! The example of a transport of one's own passes the suite that every transport passes.
+//! The example of a custom transport, under the conformance suite of transports.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -26,7 +26,7 @@ struct Record {
     accepted: Vec<Accepted>,
 }
 
-/// The gateway, as careless as gateways are: it repeats what it was told.
+/// A gateway that repeats the request, with its secrets, in its replies.
 struct Peer {
     record: Arc<Mutex<Record>>,
     released: watch::Sender<()>,
@@ -40,7 +40,7 @@ impl Peer {
         let peer = Self { record: Arc::clone(&record), released: released.clone() };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // A client that goes away is part of the suite.
+                // In some tests the client closes the connection.
                 tokio::spawn(serve(stream, Arc::clone(&record), released.subscribe()));
             }
         });
@@ -69,7 +69,7 @@ async fn serve(stream: TcpStream, record: Arc<Mutex<Record>>, mut released: watc
         Answer::RefuseCredentials => format!("401 {TOKEN} is wrong\n"),
         Answer::RateLimit(wait) => format!("429 {}\n", wait.as_secs()),
         Answer::Unavailable => format!("503 {line}"),
-        // An answer that breaks off is none, although it begins like an acceptance.
+        // The reply begins like an acceptance and breaks off.
         Answer::CloseAfterReading => "200 4".to_owned(),
         Answer::Garbage => format!("What? {line}"),
         _ => {
@@ -116,7 +116,7 @@ impl TransportUnderTest for GatewayTest {
     }
 
     async fn unreachable(&self) -> Gateway {
-        // Nothing listens on a port that was given back.
+        // Nothing listens on a released port.
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
         Gateway { address, token: TOKEN.to_owned(), patience: Duration::from_secs(60) }
     }

@@ -1,7 +1,7 @@
-//! What reaches the logs: enough to find a delivery, nothing of what it says or of whom it is for.
+//! Redaction: logs and `Debug` name a delivery, and show no content and no address of it.
 //!
-//! In a program of its own. While a process has a single subscriber, `tracing` asks just the thread that comes to a line first whether
-//! anybody listens to it; the threads of other tests have none, and the line would stay silent for this one.
+//! The test has a program of its own. While a process has one subscriber, `tracing` asks only the first thread that reaches a callsite
+//! whether anyone listens. If the thread of another test came first, the callsite would stay silent.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -34,6 +34,7 @@ impl MakeWriter<'_> for Log {
     }
 }
 
+/// Invariant 10.
 #[tokio::test]
 async fn logs_name_the_delivery_and_hide_the_mail() {
     let log = Log::default();
@@ -62,16 +63,16 @@ async fn logs_name_the_delivery_and_hide_the_mail() {
         .template_id("password-reset")
         .build()
         .unwrap();
-    let mut ids = Vec::new();
+    let (mut ids, mut shown) = (Vec::new(), String::new());
     for _ in 0..5 {
         let delivery = NewDelivery::new(email.clone()).when_in_doubt(WhenInDoubt::Hold).key("secret-key");
         ids.push(outbox.enqueue(NewDelivery::new(email.clone()).when_in_doubt(WhenInDoubt::Hold)).await.unwrap());
-        let _ = format!("{delivery:?} {:?}", outbox.get(ids[0]).await.unwrap());
+        shown.push_str(&format!("{delivery:?} {:?}", outbox.get(ids[0]).await.unwrap()));
     }
     let at_once =
         RetryPolicy::default().attempts(3).backoff(Duration::from_millis(1), Duration::from_millis(1)).jitter(0.0);
-    let pass = outbox.relay().concurrency(1).retry(at_once).drain().await.unwrap();
-    assert_eq!((pass.dead, pass.retried, pass.in_doubt, pass.sent, pass.released), (1, 1, 1, 1, 1));
+    let summary = outbox.relay().concurrency(1).retry(at_once).drain().await.unwrap();
+    assert_eq!((summary.dead, summary.retried, summary.in_doubt, summary.sent, summary.released), (1, 1, 1, 1, 1));
     drop(guard);
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
@@ -83,5 +84,8 @@ async fn logs_name_the_delivery_and_hide_the_mail() {
     }
     for secret in ["secret-", "Secret", "subject", "body"] {
         assert!(!text.contains(secret), "{secret} is in the log:\n{text}");
+    }
+    for secret in ["secret-person", "secret-sender", "Secret"] {
+        assert!(!shown.contains(secret), "{secret} is in the output of Debug:\n{shown}");
     }
 }

@@ -1,6 +1,6 @@
-//! Through the whole of it to a real mail server: what Postfix stored, read by an independent parser, is what was enqueued.
+//! From an outbox to Postfix: the stored mail, read by an independent parser, equals the enqueued one.
 //!
-//! `scripts/test` starts the server and says where it is; by hand, see `scripts/servers/README.md`.
+//! `scripts/test` starts the server and sets the variables; `scripts/servers/README.md` says how to start it by hand.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -27,7 +27,7 @@ fn var(name: &str) -> String {
     std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"))
 }
 
-/// With STARTTLS and a password.
+/// A transport with STARTTLS and a password.
 fn smtp(password: &str) -> Smtp {
     Smtp::builder(var("HOST"))
         .port(var("PORT").parse().unwrap())
@@ -52,13 +52,13 @@ async fn delivered(outbox: &Outbox<SqliteStore, Smtp>, email: Email) -> Delivery
     outbox.get(id).await.unwrap().unwrap()
 }
 
-/// What the server stored of a delivery, by recipient. Delivery into the mailboxes comes shortly after the acceptance.
+/// Waits for the stored copies of a delivery, and returns them by recipient.
 async fn stored(delivery: &Delivery, copies: usize) -> BTreeMap<String, Vec<u8>> {
     let new = PathBuf::from(var("MAILDIR")).join("new");
     for _ in 0..600 {
         let mut found = BTreeMap::new();
         for entry in std::fs::read_dir(&new).into_iter().flatten().flatten() {
-            // A file may move on between the listing and the reading.
+            // Postfix may move a file after the listing.
             let Ok(bytes) = std::fs::read(entry.path()) else { continue };
             let Some(message) = MessageParser::default().parse(&bytes) else { continue };
             if message.message_id().is_some_and(|id| id.starts_with(&delivery.id.to_string())) {
@@ -83,7 +83,7 @@ fn addresses(header: Option<&mail_parser::Address<'_>>) -> Vec<String> {
 
 #[tokio::test]
 #[ignore = "needs a mail server: run scripts/test"]
-async fn a_full_mail_arrives_as_it_was_meant_at_each_of_five_recipients() {
+async fn a_mail_with_every_feature_arrives_unchanged_at_five_recipients() {
     let long = "long ".repeat(500);
     let text = format!("Grüße ✓ 𝄞\n.\n..\n.leading dot\n{long}\n\nlast line with spaces   \n.");
     let html = "<p>Ein Bild: <img src=\"cid:logo@example.test\"></p>\n.<br>\n".to_owned();
@@ -113,7 +113,7 @@ async fn a_full_mail_arrives_as_it_was_meant_at_each_of_five_recipients() {
     let outbox = outbox(smtp(&var("PASSWORD"))).await;
     let delivery = delivered(&outbox, email).await;
     assert_eq!(delivery.state, State::Sent, "{:?}", delivery.attempts);
-    assert!(delivery.attempts[0].provider_id.is_some(), "the queue id is not in the receipt");
+    assert!(delivery.attempts[0].provider_id.is_some(), "the receipt has no queue id");
 
     let copies = stored(&delivery, 5).await;
     let names: Vec<_> = copies.keys().map(|address| address.split('@').next().unwrap()).collect();
@@ -125,7 +125,7 @@ async fn a_full_mail_arrives_as_it_was_meant_at_each_of_five_recipients() {
         assert_eq!(addresses(mail.reply_to()), ["answers@example.test", "more@example.test"]);
         assert_eq!(addresses(mail.to()), ["ada@example.test", "bob@example.test"]);
         assert_eq!(addresses(mail.cc()), ["cy@example.test"]);
-        assert!(mail.bcc().is_none(), "bcc shows");
+        assert!(mail.bcc().is_none(), "the mail has a Bcc field");
         assert!(mail.subject().unwrap().starts_with("Ünïcode subject") && mail.subject().unwrap().ends_with("two"));
         assert_eq!(mail.header_raw("X-Order").unwrap().trim(), "4711");
         assert_eq!(mail.header_raw("X-Tag").unwrap().trim(), "invoice");
@@ -141,7 +141,7 @@ async fn a_full_mail_arrives_as_it_was_meant_at_each_of_five_recipients() {
         let inline = mail.parts.iter().find(|part| part.content_id() == Some("logo@example.test")).unwrap();
         assert_eq!(inline.contents(), png);
     }
-    // Each copy holds the same message.
+    // All copies are the same message.
     let parts: Vec<_> = copies.values().map(|bytes| bytes[find(bytes, b"\nX-Order").unwrap()..].to_vec()).collect();
     assert!(parts.windows(2).all(|pair| pair[0] == pair[1]));
 }
@@ -152,7 +152,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 #[tokio::test]
 #[ignore = "needs a mail server: run scripts/test"]
-async fn a_refused_recipient_and_a_busy_one_spoil_it_for_nobody() {
+async fn refused_and_busy_recipients_do_not_stop_the_others() {
     let email = Email::builder()
         .from("zoe@example.test")
         .to("fay@example.test")
@@ -170,11 +170,11 @@ async fn a_refused_recipient_and_a_busy_one_spoil_it_for_nobody() {
     assert_eq!(stored(&delivery, 1).await.into_keys().collect::<Vec<_>>(), ["fay@example.test"]);
 }
 
-/// RFC 5321 section 4.5.3.1.10. Postfix takes 100 of 2,500, counts what is asked for far beyond that as errors, and would close the
-/// connection after 20 of them; asked again for the rest, it has them all in the end.
+/// RFC 5321 section 4.5.3.1.10. Postfix accepts 100 of 2,500 recipients in each transaction. It counts recipients far beyond the limit as
+/// errors, and closes the connection after 20 errors.
 #[tokio::test]
 #[ignore = "needs a mail server: run scripts/test"]
-async fn a_server_that_takes_a_hundred_at_a_time_has_all_in_the_end() {
+async fn a_server_with_a_limit_of_100_recipients_gets_all_2_500() {
     let mut email = Email::builder().from("zoe@example.test").text("Hello");
     for number in 0..2_500 {
         email = email.bcc(format!("r{number}@example.test"));
@@ -191,14 +191,14 @@ async fn a_server_that_takes_a_hundred_at_a_time_has_all_in_the_end() {
 
 #[tokio::test]
 #[ignore = "needs a mail server: run scripts/test"]
-async fn a_wrong_password_pauses_and_an_untrusted_certificate_too() {
+async fn a_wrong_password_or_an_untrusted_certificate_pauses_the_transport() {
     let hello = || Email::builder().from("zoe@example.test").to("gil@example.test").text("Hello").build().unwrap();
     let untrusted = Smtp::builder(var("HOST")).port(var("PORT").parse().unwrap()).tls(Tls::Required).build().unwrap();
     for smtp in [smtp("wrong"), untrusted] {
         let outbox = outbox(smtp).await;
         let id = outbox.enqueue(hello()).await.unwrap();
-        let pass = outbox.relay().drain().await.unwrap();
-        assert!(pass.paused.is_some(), "{pass:?}");
+        let summary = outbox.relay().drain().await.unwrap();
+        assert!(summary.paused.is_some(), "{summary:?}");
         let delivery = outbox.get(id).await.unwrap().unwrap();
         assert_eq!((delivery.state, delivery.attempts[0].charged), (State::Pending, false));
     }
@@ -206,7 +206,7 @@ async fn a_wrong_password_pauses_and_an_untrusted_certificate_too() {
 
 #[tokio::test]
 #[ignore = "needs a mail server: run scripts/test"]
-async fn a_url_over_implicit_tls_carries_many_over_few_connections() {
+async fn sixty_mails_over_implicit_tls_share_three_connections() {
     let escape = |text: &str| {
         text.bytes()
             .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
@@ -233,11 +233,11 @@ async fn a_url_over_implicit_tls_carries_many_over_few_connections() {
     }
 }
 
-/// As Postfix has it, with what Postfix put in front.
+/// Verifies the stored mail, with the fields that Postfix added.
 #[cfg(feature = "dkim")]
 #[tokio::test]
 #[ignore = "needs a mail server, and Python with dkimpy: run scripts/test"]
-async fn a_signature_verifies_in_the_mailbox() {
+async fn a_dkim_signature_verifies_in_the_mailbox() {
     use postrider::Dkim;
 
     let rsa = include_str!("../transports/core/tests/keys/rsa-pkcs1.pem");
@@ -255,7 +255,7 @@ async fn a_signature_verifies_in_the_mailbox() {
             let mail = mail.to("Ivy <ivy@example.test>").text(text).build().unwrap();
             let delivery = delivered(&outbox(smtp).await, mail).await;
             let copy = stored(&delivery, 1).await.remove("ivy@example.test").unwrap();
-            // A Maildir has the line ends of its machine.
+            // Postfix stores the mail with LF.
             let copy = String::from_utf8(copy).unwrap().replace('\n', "\r\n");
             assert_eq!(dns.verify(copy.as_bytes()).await, ["pass"], "mail-auth:\n{copy}");
             assert_eq!(python.verify(copy.as_bytes(), &dns.0), ["pass"], "dkimpy:\n{copy}");

@@ -1,21 +1,13 @@
-//! The conformance suite, stamped on every store of this crate.
+//! The conformance suite of stores, stamped on every store of this crate.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use postrider::store::{NewRow, TestClock};
-use postrider::testkit::store::StoreUnderTest;
-use postrider::{DeliveryId, Store};
-
-/// Where a server is that scripts/test has started.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-fn url(server: &str) -> String {
-    let name = format!("POSTRIDER_TEST_{server}_URL");
-    std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"))
-}
+mod support;
 
 mod memory {
-    use super::*;
-    use postrider::MemoryStore;
+    use postrider::store::{NewRow, TestClock};
+    use postrider::testkit::store::StoreUnderTest;
+    use postrider::{DeliveryId, MemoryStore, Store};
 
     struct Memory;
 
@@ -41,26 +33,28 @@ mod memory {
     postrider::store_tests!(Memory);
 }
 
-#[cfg(feature = "sqlite")]
-mod sqlite {
-    use super::*;
-    use postrider::{AdminStore, SqliteStore};
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod databases {
+    use postrider::store::{NewRow, TestClock};
+    use postrider::testkit::store::StoreUnderTest;
+    use postrider::{AdminStore, DeliveryId, Store};
 
-    struct Sqlite;
+    use crate::support::database::Database;
 
-    impl StoreUnderTest for Sqlite {
-        type Store = SqliteStore;
+    struct StoreOf<D>(D);
 
-        async fn fresh(&self, clock: TestClock) -> SqliteStore {
-            let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
-            let url = format!("sqlite://{}/outbox.db", directory.display());
-            let store = SqliteStore::open(&url).await.unwrap().with_test_clock(clock);
+    impl<D: Database> StoreUnderTest for StoreOf<D> {
+        type Store = D::Store;
+
+        async fn fresh(&self, clock: TestClock) -> D::Store {
+            let database = self.0.another();
+            let store = D::with_test_clock(database.store(database.pool(8).await), clock);
             store.migrate().await.unwrap();
             store
         }
 
-        async fn insert_in_transaction(&self, store: &SqliteStore, rows: Vec<NewRow>, commit: bool) -> Vec<DeliveryId> {
-            let mut tx = store.pool().begin_with("BEGIN IMMEDIATE").await.unwrap();
+        async fn insert_in_transaction(&self, store: &D::Store, rows: Vec<NewRow>, commit: bool) -> Vec<DeliveryId> {
+            let mut tx = D::pool_of(store).begin_with(D::BEGIN).await.unwrap();
             let ids = store.insert_in(&mut tx, rows).await.expect("inserting works");
             if commit {
                 tx.commit().await.unwrap()
@@ -71,100 +65,50 @@ mod sqlite {
         }
     }
 
-    postrider::store_tests!(Sqlite);
-}
+    #[cfg(feature = "sqlite")]
+    mod sqlite {
+        use crate::support::database::Sqlite;
 
-#[cfg(feature = "postgres")]
-mod postgres {
-    use super::*;
-    use postrider::{AdminStore, PgStore};
-    use sqlx::postgres::PgPoolOptions;
-
-    /// On the server that a variable names.
-    struct Postgres(&'static str);
-
-    impl StoreUnderTest for Postgres {
-        type Store = PgStore;
-
-        async fn fresh(&self, clock: TestClock) -> PgStore {
-            let pool = PgPoolOptions::new().max_connections(8).connect(&url(self.0)).await.unwrap();
-            let schema = format!("t_{}", DeliveryId::new().as_uuid().simple());
-            let store = PgStore::in_schema(pool, &schema).unwrap().with_test_clock(clock);
-            store.migrate().await.unwrap();
-            store
-        }
-
-        async fn insert_in_transaction(&self, store: &PgStore, rows: Vec<NewRow>, commit: bool) -> Vec<DeliveryId> {
-            let mut tx = store.pool().begin().await.unwrap();
-            let ids = store.insert_in(&mut tx, rows).await.expect("inserting works");
-            if commit {
-                tx.commit().await.unwrap()
-            } else {
-                tx.rollback().await.unwrap()
-            }
-            ids
-        }
+        postrider::store_tests!(super::StoreOf(Sqlite::new()));
     }
 
-    mod debian {
+    #[cfg(feature = "postgres")]
+    mod postgres_15 {
+        use crate::support::database::Postgres;
+
         postrider::store_tests!(
             #[ignore = "needs PostgreSQL: run scripts/test"]
-            super::Postgres("PG")
+            super::StoreOf(Postgres::new("PG"))
         );
     }
 
-    mod version_18 {
+    #[cfg(feature = "postgres")]
+    mod postgres_18 {
+        use crate::support::database::Postgres;
+
         postrider::store_tests!(
             #[ignore = "needs PostgreSQL 18: run scripts/test"]
-            super::Postgres("PG18")
+            super::StoreOf(Postgres::new("PG18"))
         );
     }
-}
 
-#[cfg(feature = "mysql")]
-mod mysql {
-    use super::*;
-    use postrider::{AdminStore, MySqlStore};
-    use sqlx::mysql::MySqlPoolOptions;
-
-    /// On the server that a variable names.
-    struct MySql(&'static str);
-
-    impl StoreUnderTest for MySql {
-        type Store = MySqlStore;
-
-        async fn fresh(&self, clock: TestClock) -> MySqlStore {
-            let pool = MySqlPoolOptions::new().max_connections(8).connect(&url(self.0)).await.unwrap();
-            let prefix = format!("t{}_", DeliveryId::new().as_uuid().simple());
-            let store = MySqlStore::with_table_prefix(pool, &prefix).unwrap().with_test_clock(clock);
-            store.migrate().await.unwrap();
-            store
-        }
-
-        async fn insert_in_transaction(&self, store: &MySqlStore, rows: Vec<NewRow>, commit: bool) -> Vec<DeliveryId> {
-            let mut tx = store.pool().begin().await.unwrap();
-            let ids = store.insert_in(&mut tx, rows).await.expect("inserting works");
-            if commit {
-                tx.commit().await.unwrap()
-            } else {
-                tx.rollback().await.unwrap()
-            }
-            ids
-        }
-    }
-
+    #[cfg(feature = "mysql")]
     mod mariadb {
+        use crate::support::database::MySql;
+
         postrider::store_tests!(
             #[ignore = "needs MariaDB: run scripts/test"]
-            super::MySql("MARIADB")
+            super::StoreOf(MySql::new("MARIADB"))
         );
     }
 
-    #[allow(clippy::module_inception, reason = "the store is named for this one of its servers")]
+    #[cfg(feature = "mysql")]
     mod mysql {
+        use crate::support::database::MySql;
+
         postrider::store_tests!(
             #[ignore = "needs MySQL: run scripts/test"]
-            super::MySql("MYSQL")
+            super::StoreOf(MySql::new("MYSQL"))
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The tables of the README against the code: what the transports' `check` lets pass, what their requests hold, what they batch.
+//! The tables of the README, compared with the transports: their checks, requests and batches.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ use postrider::{Attachment, DeliveryId, Email, Transport};
 
 const README: &str = include_str!("../README.md");
 
-/// Whether a mail that is as plain as can be, but for one thing, passes.
+/// Whether the transport accepts a plain mail with one more feature.
 fn takes(transport: &impl Transport<Message = Email>, more: impl FnOnce(EmailBuilder) -> EmailBuilder) -> bool {
     transport.check(&more(plain()).build().expect("a mail")).is_ok()
 }
@@ -36,13 +36,13 @@ fn mark(yes: bool) -> String {
     if yes { "✓" } else { "–" }.to_owned()
 }
 
-/// What cannot be asked of a transport without an answer from what is behind it. Each has tests in the suite of its own crate.
+/// Properties that only the next hop's replies show. The suite of each transport's crate tests them.
 struct Known {
-    /// The next hop knows a retry by a key.
+    /// Whether the next hop recognizes a retry by a key.
     key: bool,
-    /// The mail arrives under the Message-ID that all attempts have in common.
+    /// Whether the mail arrives with the Message-ID that all attempts share.
     message_id: bool,
-    /// An answer may say who was refused while others were accepted.
+    /// Whether a reply can refuse some recipients and accept others.
     each: bool,
 }
 
@@ -78,11 +78,11 @@ fn row(transport: &impl Transport<Message = Email>, known: &Known) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
-/// An API that keeps what it is asked, and answers with next to nothing.
+/// An API that records its requests, and replies with an empty object.
 fn api() -> (SocketAddr, Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (tell, told) = channel();
+    let (sender, requests) = channel();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut reader = BufReader::new(&stream);
@@ -95,31 +95,31 @@ fn api() -> (SocketAddr, Receiver<Vec<u8>>) {
             let mut body = vec![0; length.parse().unwrap()];
             reader.read_exact(&mut body).unwrap();
             request.extend(body);
-            tell.send(request).unwrap();
+            sender.send(request).unwrap();
             (&stream).write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}").unwrap();
         }
     });
-    (address, told)
+    (address, requests)
 }
 
-/// `url` with the provider's own address in it; `each` as [`Known::each`].
+/// The row of a provider. `url` has the provider's own host; `each` is [`Known::each`].
 async fn provider<P: Provider>(url: &str, each: bool) -> String {
-    let own = Http::<P>::from_url(url).expect("the URL in the table works");
+    let own = Http::<P>::from_url(url).expect("the URL in the table is valid");
     let (address, requests) = api();
     let near = url.replace("@default", &format!("@{address}"));
-    let transport = Http::<P>::from_url(&near).expect("and so it does with another host");
+    let transport = Http::<P>::from_url(&near).expect("the URL is valid with another host");
     let outgoing = Outgoing::new(DeliveryId::new(), SystemTime::now(), plain().build().expect("a mail"));
-    let mut asked = Vec::new();
+    let mut sent = Vec::new();
     for outgoing in [outgoing.clone(), outgoing.clone(), outgoing.clone().with_attempt(2, 2)] {
-        // What it makes of the answer is another matter.
+        // The result does not matter here.
         let _ = transport.send(&outgoing).await;
-        asked.push(requests.recv_timeout(Duration::from_secs(60)).expect("it asks"));
+        sent.push(requests.recv_timeout(Duration::from_secs(60)).expect("the transport sends a request"));
     }
-    assert_eq!(asked[0], asked[1], "{}: the same delivery is the same request", P::NAME);
-    // A resend is meant to be a new mail: only a key tells the two apart.
-    let key = asked[0] != asked[2];
+    assert_eq!(sent[0], sent[1], "{}: two requests for one delivery differ", P::NAME);
+    // A resend is a new mail. Only a key makes its request differ.
+    let key = sent[0] != sent[2];
     let id = outgoing.message_id().into_bytes();
-    let message_id = asked[0].windows(id.len()).any(|part| part == id);
+    let message_id = sent[0].windows(id.len()).any(|part| part == id);
     row(&own, &Known { key, message_id, each })
 }
 
@@ -137,13 +137,14 @@ fn url(feature: &str) -> &'static str {
     row.split(" | ").nth(2).unwrap().trim_matches('`')
 }
 
+/// Invariant 7.
 #[tokio::test]
-async fn the_table_of_what_transports_carry_is_true() {
+async fn the_table_of_features_matches_the_transports() {
     let smtp = Smtp::from_url("smtp://localhost").expect("a URL");
     let ses = Ses::from_url("ses://KEY:SECRET@default?region=eu-west-1").await.expect("a URL");
     let rows = [
         row(&smtp, &Known { key: false, message_id: true, each: true }),
-        // It is given the Message-ID, and puts its own in its place.
+        // SES replaces the Message-ID.
         row(&ses, &Known { key: false, message_id: false, each: false }),
         provider::<Brevo>(url("brevo"), false).await,
         provider::<MailerSend>(url("mailersend"), true).await,
@@ -160,9 +161,9 @@ async fn the_table_of_what_transports_carry_is_true() {
 }
 
 #[tokio::test]
-async fn the_urls_and_variables_are_those_that_are_read() {
-    Smtp::from_url(url("smtp")).expect("the URL in the table works");
-    Ses::from_url(url("ses")).await.expect("the URL in the table works");
+async fn the_table_of_urls_and_variables_matches_the_transports() {
+    Smtp::from_url(url("smtp")).expect("the URL in the table is valid");
+    Ses::from_url(url("ses")).await.expect("the URL in the table is valid");
     let rows = table("| Feature | Carries mail by | URL |");
     let reads = |feature: &str, error: Option<HttpConfigError>| {
         let row = rows.iter().find(|row| row.starts_with(&format!("| `{feature}` |"))).expect("a row");
@@ -170,7 +171,7 @@ async fn the_urls_and_variables_are_those_that_are_read() {
             Some(HttpConfigError::Env { name }) => {
                 assert!(row.contains(&format!("`{name}`")), "{feature} reads {name}")
             }
-            // Whoever runs the tests has set it.
+            // The environment of this test has set it.
             other => assert_eq!(other, None, "{feature}"),
         }
     };

@@ -21,27 +21,27 @@ fn fresh_name() -> String {
     format!("b_{}", DeliveryId::new().as_uuid().simple())
 }
 
-/// The database that this benchmark made last. Whoever used it is through when the next is made.
+/// The database that this benchmark created last. It is unused when the next one is created.
 type Last = Mutex<Option<String>>;
 
 static ON_POSTGRES: Last = Mutex::new(None);
 static ON_MARIADB: Last = Mutex::new(None);
 
-/// A name, and that of the last one, which can go: a million mails take more than a GiB.
+/// Returns a new name, and that of the last database, to be dropped: a million mails take more than a GiB.
 fn next(last: &Last) -> (String, Option<String>) {
     let name = fresh_name();
     let old = last.lock().unwrap_or_else(PoisonError::into_inner).replace(name.clone());
     (name, old)
 }
 
-/// A database of its own on the PostgreSQL of the tests, with so many connections.
+/// A pool of this many connections to a new database on PostgreSQL.
 pub(crate) async fn postgres(connections: u32) -> PgPool {
     let url = variable("POSTRIDER_TEST_PG_URL");
     let (name, old) = next(&ON_POSTGRES);
     let admin = PgPoolOptions::new().max_connections(1).connect(&url).await.expect("PostgreSQL answers");
     if let Some(old) = old {
         let text = format!("DROP DATABASE {old} WITH (FORCE)");
-        sqlx::query(sqlx::AssertSqlSafe(text)).execute(&admin).await.expect("it is dropped");
+        sqlx::query(sqlx::AssertSqlSafe(text)).execute(&admin).await.expect("DROP DATABASE works");
     }
     sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.expect("a database");
     sqlx::query("CHECKPOINT").execute(&admin).await.expect("a checkpoint");
@@ -58,13 +58,16 @@ pub(crate) async fn pg_store(connections: u32) -> PgStore {
     store
 }
 
-/// A database of its own on the MariaDB of the tests.
+/// A pool of this many connections to a new database on MariaDB.
 pub(crate) async fn mysql(connections: u32) -> MySqlPool {
     let url = variable("POSTRIDER_TEST_MARIADB_URL");
     let (name, old) = next(&ON_MARIADB);
     let admin = MySqlPoolOptions::new().max_connections(1).connect(&url).await.expect("MariaDB answers");
     if let Some(old) = old {
-        sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {old}"))).execute(&admin).await.expect("it is dropped");
+        sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {old}")))
+            .execute(&admin)
+            .await
+            .expect("DROP DATABASE works");
     }
     sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.expect("a database");
     admin.close().await;
@@ -80,14 +83,14 @@ pub(crate) async fn mysql_store(connections: u32) -> MySqlStore {
     store
 }
 
-/// As the server itself would after a while: deleted rows are purged and changed pages written, those of whoever ran before
-/// included, and the tables are analyzed.
+/// Does what the server does after a while: purges deleted rows and writes changed pages, those of earlier benchmarks included, and analyzes
+/// the tables.
 pub(crate) async fn settle_mysql_down(pool: &MySqlPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     let run = async |connection: &mut MySqlConnection, text: String| {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(connection).await.expect("it is done");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(connection).await.expect("the statement works");
     };
-    // The first one waits until all is purged.
+    // The first statement waits until everything is purged.
     for text in ["SET GLOBAL innodb_max_purge_lag_wait = 0", "SET GLOBAL innodb_max_dirty_pages_pct = 0"] {
         run(&mut connection, text.to_owned()).await;
     }
@@ -107,7 +110,7 @@ pub(crate) async fn settle_mysql_down(pool: &MySqlPool) {
     }
 }
 
-/// A file of its own, in WAL mode and with every commit flushed, that lasts as long as the directory.
+/// A new file, in WAL mode and with every commit flushed. It lives as long as the directory.
 pub(crate) async fn sqlite(connections: u32) -> (SqlitePool, TempDir) {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let options = SqliteConnectOptions::new()
@@ -127,19 +130,19 @@ pub(crate) async fn sqlite_store(connections: u32) -> (SqliteStore, TempDir) {
     (store, directory)
 }
 
-/// Many at once, as a program in another language would.
+/// Enqueues mails with one SQL statement.
 pub(crate) async fn fill_by_sql(store: &PgStore, count: usize, due: &'static str) {
     let body = postrider::Message::encode(&super::mail(0)).expect("a mail").body;
     let text = format!(
         "INSERT INTO postrider.deliveries (format, body, recipients, send_at)
          SELECT 'email/1', $1, '[\"customer-0@example.org\"]', {due} FROM generate_series(1, {count})"
     );
-    sqlx::query(sqlx::AssertSqlSafe(text)).bind(body).execute(store.pool()).await.expect("they are enqueued");
+    sqlx::query(sqlx::AssertSqlSafe(text)).bind(body).execute(store.pool()).await.expect("the mails are enqueued");
 }
 
-/// As autovacuum would after a while.
+/// Does what autovacuum does after a while.
 pub(crate) async fn settle_down(store: &PgStore) {
     for text in ["VACUUM ANALYZE", "CHECKPOINT"] {
-        sqlx::query(text).execute(store.pool()).await.expect("it is done");
+        sqlx::query(text).execute(store.pool()).await.expect("the statement works");
     }
 }

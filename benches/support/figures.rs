@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What was measured of each contestant, round by round, in the order in which they first ran.
+/// The measurements of each contestant, by round. Contestants are in the order of their first run.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     rows: Vec<(String, Vec<f64>)>,
@@ -21,14 +21,14 @@ impl Figures {
         self.rows.is_empty()
     }
 
-    /// The median, and the ratio to the median of `base`, or of the first contestant where `base` did not run.
+    /// Prints the medians, and their ratio to that of `base`, or of the first contestant if `base` did not run.
     pub(crate) fn print(&self, title: &str, unit: &str, base: &str) {
         let Some((first, _)) = self.rows.first() else { return };
         let base = if self.median_of(base).is_some() { base } else { first };
         self.print_beside(title, unit, &[base]);
     }
 
-    /// The median, and the ratio to the median of each of `bases`.
+    /// Prints the medians, and their ratio to that of each of `bases`.
     pub(crate) fn print_beside(&self, title: &str, unit: &str, bases: &[&str]) {
         let beside: String = bases.iter().map(|base| format!(" ÷ {base} |")).collect();
         println!("\n{title}\n\n| contestant | median {unit} | smallest–largest |{beside}");
@@ -55,7 +55,7 @@ impl Figures {
     }
 }
 
-/// The smallest, the median, the largest.
+/// The smallest, the median and the largest.
 fn spread(figures: &[f64]) -> (f64, f64, f64) {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,34 +1,33 @@
 //! What the benchmarks share: their arguments, the mails, the figures.
 
-#![allow(dead_code, reason = "each benchmark uses its share")]
+#![allow(dead_code, reason = "each benchmark uses a part")]
 
+pub(crate) mod baseline;
 pub(crate) mod databases;
 pub(crate) mod figures;
 pub(crate) mod noop;
 pub(crate) mod proxy;
 pub(crate) mod raw;
-pub(crate) mod seed;
 
 use std::path::PathBuf;
 
 use postrider::Email;
 
-/// So many messages are in one relay's hands at once: four of its largest claims, so that some are claimed, some sent and some settled
-/// at any moment.
+/// The concurrency of a relay: four of its largest claims, so that claiming, sending and settling overlap.
 pub(crate) const CONCURRENCY: usize = 4096;
 
-/// What a benchmark is asked for. `cargo bench` adds `--bench`, which is ignored.
+/// The arguments of a benchmark. `cargo bench` adds `--bench`, which is ignored.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// Where the figures go as JSON, besides the table.
+    /// The file for the figures as JSON. `None`: only the table is printed.
     pub(crate) json: Option<PathBuf>,
-    /// How often each contestant runs, in turn with the others.
+    /// How often each contestant runs. Contestants alternate.
     pub(crate) rounds: usize,
-    /// Deliveries, or whatever the benchmark counts; each has its own usual number.
+    /// The number of deliveries. `None`: the default of the benchmark.
     pub(crate) count: Option<usize>,
-    /// Only contestants whose name contains one of these.
+    /// Runs only contestants whose name contains one of these. Empty: all.
     pub(crate) only: Vec<String>,
-    /// The larger cases as well.
+    /// Runs the larger cases too.
     pub(crate) full: bool,
 }
 
@@ -70,7 +69,7 @@ pub(crate) fn mail(number: usize) -> Email {
     mail_of(number, 800)
 }
 
-/// A mail with so many octets of text.
+/// A mail with this many octets of text.
 pub(crate) fn mail_of(number: usize, octets: usize) -> Email {
     let mut text = String::with_capacity(octets + 80);
     while text.len() < octets {
@@ -86,11 +85,11 @@ pub(crate) fn mail_of(number: usize, octets: usize) -> Email {
         .expect("the mail is valid")
 }
 
-/// The processor time that this process has used so far.
+/// The processor time of this process.
 pub(crate) fn cpu_time() -> std::time::Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux tells");
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("/proc is readable");
     let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
     let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
-    // A hundred ticks a second, as on every Linux that the project is tested on.
+    // 100 ticks a second, as on each Linux that runs the tests.
     std::time::Duration::from_millis(ticks * 10)
 }

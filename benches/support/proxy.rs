@@ -1,4 +1,4 @@
-//! A distance: a proxy that holds every octet back for a while.
+//! A proxy that delays every octet, as a distance does.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Every octet arrives so much later, in either direction.
+    /// Delays each direction by `delay`.
     pub(crate) async fn start(to: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let far = TcpStream::connect(("127.0.0.1", to)).await.expect("the server answers");
-                near.set_nodelay(true).and_then(|()| far.set_nodelay(true)).expect("sockets can");
+                near.set_nodelay(true).and_then(|()| far.set_nodelay(true)).expect("TCP_NODELAY works");
                 let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
                 tokio::spawn(carry(near_read, far_write, delay));
                 tokio::spawn(carry(far_read, near_write, delay));

@@ -1,5 +1,4 @@
-//! The SQL of the PostgreSQL layout without the engine: two loops that claim 1,024, as a relay does, look at the mails, and write
-//! that they are sent.
+//! The SQL of the PostgreSQL store without a relay: two loops that claim 1,024 deliveries, read the mails, and settle them as sent.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! The databases: each test has one of its own, and reads the outbox's tables past the library.
+//! A new database for each test, and queries on the outbox's tables.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,8 +10,8 @@ use tokio::runtime::Runtime;
 
 use crate::tool::Tool;
 
-/// The right to send a delivery: its id and its token.
-pub(crate) type Held = (String, i64);
+/// The id and the token of a leased delivery.
+pub(crate) type HeldLease = (String, i64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -34,7 +34,7 @@ pub(crate) struct Database {
     pub(crate) kind: Kind,
     pub(crate) tool: Tool,
     pub(crate) runtime: Runtime,
-    /// Of one connection, so that all others to this database are the relays'.
+    /// One connection. All others to this database are the relays'.
     pool: Pool,
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Pool {
     MySql(MySqlPool),
 }
 
-/// Does the same with whichever pool it is.
+/// Runs the same code with each kind of pool.
 macro_rules! on_pool {
     ($pool:expr, $each:ident => $what:expr) => {
         match $pool {
@@ -57,7 +57,7 @@ macro_rules! on_pool {
 }
 pub(crate) use on_pool;
 
-/// Does the same with whichever pool it is, and an outbox's store in it.
+/// Runs the same code with each kind of pool and its store.
 macro_rules! on_store {
     ($pool:expr, $each:ident, $store:ident => $what:expr) => {
         match $pool {
@@ -78,12 +78,15 @@ macro_rules! on_store {
 }
 pub(crate) use on_store;
 
-/// How a database says what the tests ask for.
+/// The SQL dialect of a database. In each field but `tables`, `{}` stands for a column.
 struct Dialect {
+    /// What the tables' names begin with.
     tables: &'static str,
     id: &'static str,
     number: &'static str,
+    /// A time in microseconds since 1970.
     micros: &'static str,
+    /// The condition on a row of the queue that a relay holds.
     is_held: &'static str,
 }
 
@@ -110,7 +113,7 @@ impl Kind {
         }
     }
 
-    /// The variable of its name that `scripts/test` sets.
+    /// A variable that `scripts/test` sets for this server.
     pub(crate) fn variable(self, name: &str) -> String {
         let server = match self {
             Self::Sqlite => "SQLITE",
@@ -124,7 +127,7 @@ impl Kind {
 }
 
 impl Database {
-    /// With an empty outbox.
+    /// A new database with an empty outbox.
     pub(crate) fn new(kind: Kind) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let tool = match kind {
@@ -135,13 +138,13 @@ impl Database {
         Self { kind, tool, runtime, pool }
     }
 
-    /// Where it is, for others to connect to.
+    /// The address of this database, for other connections.
     pub(crate) fn address(&self) -> Address {
         address(self.kind, &self.tool)
     }
 
-    /// What relays hold, living and dead.
-    pub(crate) fn held(&self) -> Vec<Held> {
+    /// The leases that running and dead relays hold.
+    pub(crate) fn held(&self) -> Vec<HeldLease> {
         let Dialect { tables, id, is_held, .. } = self.kind.dialect();
         let id = id.replace("{}", "delivery_id");
         let sql = format!("SELECT {id}, token FROM {tables}queue WHERE {is_held}");
@@ -150,7 +153,7 @@ impl Database {
             .block_on(async { on_pool!(&self.pool, pool => sqlx::query_as(sql).fetch_all(pool).await.unwrap()) })
     }
 
-    /// All deliveries there are.
+    /// The ids of all deliveries.
     pub(crate) fn deliveries(&self) -> HashSet<String> {
         let Dialect { tables, id, .. } = self.kind.dialect();
         let sql = AssertSqlSafe(format!("SELECT {} FROM {tables}deliveries", id.replace("{}", "id")));
@@ -160,7 +163,7 @@ impl Database {
         ids.into_iter().collect()
     }
 
-    /// All attempts of each delivery, in their order.
+    /// The attempts of each delivery, in order.
     pub(crate) fn history(&self) -> HashMap<String, Vec<Attempt>> {
         let Dialect { tables, id, number, micros, .. } = self.kind.dialect();
         let (id, number) = (id.replace("{}", "delivery_id"), number.replace("{}", "number"));
@@ -180,7 +183,7 @@ impl Database {
         history
     }
 
-    /// The connections of others than this test: of the relays.
+    /// The server's ids of the relays' connections.
     pub(crate) fn connections(&self) -> Vec<i64> {
         let sql = match self.kind {
             Kind::Sqlite => return Vec::new(),
@@ -192,7 +195,7 @@ impl Database {
                 "SELECT CAST(id AS SIGNED) FROM information_schema.processlist
                  WHERE db = DATABASE() AND id <> CONNECTION_ID()"
             }
-            // Its PROCESSLIST cannot be read while it would have to show a statement with octets in it (error 3854).
+            // MySQL fails to read its PROCESSLIST while the list contains a statement with binary text (error 3854).
             Kind::MySql => {
                 "SELECT CAST(processlist_id AS SIGNED) FROM performance_schema.threads
                  WHERE processlist_db = DATABASE() AND processlist_id <> CONNECTION_ID()"
@@ -202,8 +205,8 @@ impl Database {
             .block_on(async { on_pool!(&self.pool, pool => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap()) })
     }
 
-    /// Ends connections, from the server's side.
-    pub(crate) fn sever(&self, connections: &[i64]) {
+    /// Ends connections on the server.
+    pub(crate) fn kill_connections(&self, connections: &[i64]) {
         for id in connections {
             let sql = match self.kind {
                 Kind::Sqlite => return,
@@ -211,14 +214,14 @@ impl Database {
                 Kind::MariaDb | Kind::MySql => format!("KILL {id}"),
             };
             let sql = AssertSqlSafe(sql);
-            // One may have ended by itself.
+            // A connection may have ended by itself.
             self.runtime.block_on(async { on_pool!(&self.pool, pool => drop(sqlx::raw_sql(sql).execute(pool).await)) });
         }
     }
 }
 
 impl Drop for Database {
-    /// A server that starts after a crash goes through all the files that it has.
+    /// Drops the database: a server that restarts after a crash reads the files of all its databases.
     fn drop(&mut self) {
         let Some((server, name)) = self.tool.database().rsplit_once('/').filter(|_| self.kind != Kind::Sqlite) else {
             return;
@@ -227,12 +230,12 @@ impl Drop for Database {
         let sql = format!("DROP DATABASE {name}{options}");
         let database = if self.kind == Kind::Postgres { "postgres" } else { "postrider" };
         let address = Address { kind: self.kind, url: format!("{server}/{database}") };
-        // A test that has failed may have left the server in any state.
+        // After a failed test the server may be down.
         let _ = self.runtime.block_on(async { address.run(&sql).await });
     }
 }
 
-/// Makes a database and returns its URL.
+/// Creates a database and returns its URL.
 async fn create(kind: Kind) -> String {
     let server = Address { kind, url: kind.variable("URL") };
     let name = format!("t_{}", postrider::DeliveryId::new().as_uuid().simple());
@@ -254,7 +257,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// A pool, for the runtime that this runs on.
+    /// A pool for the current runtime.
     pub(crate) async fn connect(&self, connections: u32) -> Pool {
         self.try_connect(connections).await.unwrap()
     }

@@ -1,4 +1,4 @@
-//! Relays that are killed.
+//! Relays that are killed. Invariants 2, 3, 4, 7.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -6,50 +6,50 @@ use std::time::Duration;
 use rand::RngExt;
 
 use crate::Run;
-use crate::database::{Database, Held};
-use crate::scene::{CONCURRENCY, Scene};
+use crate::database::{Database, HeldLease};
+use crate::harness::{CONCURRENCY, Harness};
 use crate::tool::{Running, wait_until};
 
 const RELAYS: usize = 2;
 
 pub(crate) fn test(run: &Run, database: Database) {
     let kills = run.count(10, 100);
-    run.say(format_args!("{kills} kills of {RELAYS} relays of concurrency {CONCURRENCY}"));
+    run.print(format_args!("{kills} kills of {RELAYS} relays of concurrency {CONCURRENCY}"));
     let mut random = run.random();
-    let mut scene = Scene::slow(database);
+    let mut harness = Harness::slow(database);
 
-    // What the kills caught in the dead relays' hands.
+    // How many deliveries each kill caught in flight, and their leases.
     let mut in_flight: Vec<usize> = Vec::new();
-    let mut known: HashSet<Held> = HashSet::new();
+    let mut known: HashSet<HeldLease> = HashSet::new();
     for _ in 0..kills {
-        let relays: Vec<_> = (0..RELAYS).map(|_| scene.relay("2s")).collect();
-        scene.wait_amid_work(&mut random);
+        let relays: Vec<_> = (0..RELAYS).map(|_| harness.relay("2s")).collect();
+        harness.wait_amid_work(&mut random);
         for relay in relays {
             kill(relay);
             std::thread::sleep(Duration::from_micros(random.random_range(0..5_000)));
         }
-        // A statement that was under way may still come to its end.
-        wait_until("the server has noticed", || scene.database.connections().is_empty());
-        in_flight.push(scene.database.held().into_iter().filter(|held| known.insert(held.clone())).count());
+        // The server may still execute a statement of the dead relay.
+        wait_until("the server closes the connections", || harness.database.connections().is_empty());
+        in_flight.push(harness.database.held().into_iter().filter(|held| known.insert(held.clone())).count());
     }
-    scene.finish(vec![scene.relay("2s")]);
+    harness.finish(vec![harness.relay("2s")]);
 
-    let toll = scene.toll();
-    run.say(format_args!("in flight at each kill: {in_flight:?}, {} in all", known.len()));
-    run.say(&toll);
+    let report = harness.report();
+    run.print(format_args!("in flight at each kill: {in_flight:?}, {} in all", known.len()));
+    run.print(&report);
     let hits = in_flight.iter().filter(|count| **count > 0).count();
-    assert!(hits * 2 > kills, "the kills must hit relays at work, or this test shows nothing");
+    assert!(hits * 2 > kills, "too few kills hit a relay at work for this test to show anything");
     assert!(
         in_flight.iter().all(|count| *count <= RELAYS * CONCURRENCY),
-        "a relay holds no more than it may send at once"
+        "a relay held more leases than its concurrency"
     );
-    assert_eq!(toll.missing, 0, "nothing is lost");
-    assert!(toll.duplicates <= known.len(), "no more comes twice than was in flight at the kills");
-    assert_eq!(toll.lost, known, "what a dead relay held is written down as lost, and nothing else is");
+    assert_eq!(report.missing, 0, "mail is lost");
+    assert!(report.duplicates <= known.len(), "more mails came twice than were in flight");
+    assert_eq!(report.lost, known, "the lost attempts are not those that the dead relays held");
 }
 
 fn kill(mut relay: Running) {
-    assert!(relay.ended().is_none(), "it works until it is killed: {}", relay.said());
+    assert!(relay.ended().is_none(), "the relay ended before the kill: {}", relay.said());
     relay.signal("KILL");
     wait_until("the relay is dead", || relay.ended().is_some());
 }

@@ -1,4 +1,4 @@
-//! A transaction that somebody holds open while the outbox is drained.
+//! A drain while another transaction stays open.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use sqlx::Connection;
 use crate::Run;
 use crate::database::{Database, Kind, Pool, on_pool, on_store};
 
-/// How many are enqueued in one statement, and sent at once.
+/// The mails of one statement, and the concurrency of the relay.
 const BATCH: usize = 500;
 
 pub(crate) fn test(run: &Run, database: Database) {
@@ -19,13 +19,13 @@ pub(crate) fn test(run: &Run, database: Database) {
         let pool = database.address().connect(4).await;
         let (mut without, mut with) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            // In turn, so that whatever else goes on in the machine meets both.
+            // Alternating, so that other load on the machine slows both.
             without.push(drain(&pool, mails).await);
             with.push(drain_beside_a_transaction(kind, &pool, mails).await);
         }
         let rate = |times: &[Duration]| mails as f64 / median(times).as_secs_f64();
         let (without, with) = (rate(&without), rate(&with));
-        run.say(format_args!(
+        run.print(format_args!(
             "{mails} mails, {rounds} rounds: {with:.0}/s beside a long transaction, {without:.0}/s without one: {:.2}",
             with / without
         ));
@@ -43,17 +43,17 @@ async fn drain_beside_a_transaction(kind: Kind, pool: &Pool, mails: usize) -> Du
         let count = || sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {tables}attempts"));
         let mut connection = each.acquire().await.unwrap();
         let mut tx = connection.begin_with(begin).await.unwrap();
-        // What it has seen once, the database keeps for it.
+        // The first read fixes the snapshot.
         let before: i64 = sqlx::query_scalar(count()).fetch_one(&mut *tx).await.unwrap();
         let took = drain(pool, mails).await;
         let after: i64 = sqlx::query_scalar(count()).fetch_one(&mut *tx).await.unwrap();
-        assert_eq!(before, after, "the transaction was not held open, and this test shows nothing");
+        assert_eq!(before, after, "the transaction has no snapshot, so this test shows nothing");
         tx.rollback().await.unwrap();
         took
     })
 }
 
-/// Enqueues so many and sends them; returns how long the sending took.
+/// Enqueues mails and drains the outbox. Returns the time of the drain.
 async fn drain(pool: &Pool, mails: usize) -> Duration {
     on_store!(pool, each, store => {
         let transport = ScriptedTransport::<Email>::new();
@@ -64,9 +64,9 @@ async fn drain(pool: &Pool, mails: usize) -> Duration {
         }
         let before = outbox.store().stats().await.unwrap().sent;
         let start = Instant::now();
-        let pass = outbox.relay().concurrency(BATCH).drain().await.unwrap();
+        let summary = outbox.relay().concurrency(BATCH).drain().await.unwrap();
         let took = start.elapsed();
-        assert_eq!((pass.sent, transport.calls().len()), (mails as u64, mails), "each is sent once");
+        assert_eq!((summary.sent, transport.calls().len()), (mails as u64, mails), "a mail was not sent once");
         let stats = outbox.store().stats().await.unwrap();
         assert_eq!((stats.sent - before, stats.pending, stats.leased), (mails as u64, 0, 0));
         took

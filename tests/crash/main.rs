@@ -1,22 +1,22 @@
-//! Relays that die, stall or lose their database lose no mail, and send no more twice than they had in their hands.
+//! Relay processes that are killed, suspended or lose their database. They lose no mail, and send no more twice than was in flight.
 //!
-//! `POSTRIDER_SOAK=1` runs the long forms; `POSTRIDER_SEED` repeats the moments of a run as nearly as that is possible. What was
-//! counted is printed in any case.
+//! Each test prints its counts and the seed of its random numbers. `POSTRIDER_SOAK=1` runs the long forms, and `POSTRIDER_SEED` repeats a
+//! seed; the timing of the processes still differs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod application;
+mod concurrent_relays;
 mod database;
+mod harness;
 mod kill;
+mod killed_connections;
 mod long_transaction;
-mod many;
 mod outage;
-mod program;
-mod scene;
 #[path = "../cli/server.rs"]
 #[allow(dead_code, reason = "shared with the tests of the tool, which use all of it")]
 mod server;
-mod severed;
-mod stopped;
+mod suspended_relay;
 #[path = "../cli/tool.rs"]
 #[allow(dead_code, reason = "shared with the tests of the tool, which use all of it")]
 mod tool;
@@ -30,7 +30,7 @@ use rand::rngs::StdRng;
 
 use database::{Database, Kind};
 
-/// A test for each fault that a database can meet.
+/// Stamps a test for each fault on a database.
 macro_rules! faults {
     ($kind:ident $attributes:tt $($fault:ident)*) => {
         $(faults!(@ $kind $attributes $fault);)*
@@ -47,30 +47,31 @@ macro_rules! faults {
 }
 
 mod sqlite {
-    faults!(Sqlite [] kill many stopped long_transaction);
+    faults!(Sqlite [] kill concurrent_relays suspended_relay long_transaction);
 }
 
 mod postgres {
-    faults!(Postgres [#[ignore = "needs PostgreSQL: run scripts/test"]] kill many stopped severed outage long_transaction);
+    faults!(Postgres [#[ignore = "needs PostgreSQL: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction);
 }
 
 mod mariadb {
-    faults!(MariaDb [#[ignore = "needs MariaDB: run scripts/test"]] kill many stopped severed outage long_transaction);
+    faults!(MariaDb [#[ignore = "needs MariaDB: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction);
 }
 
 mod mysql {
-    faults!(MySql [#[ignore = "needs MySQL: run scripts/test"]] kill many stopped severed outage long_transaction);
+    faults!(MySql [#[ignore = "needs MySQL: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction);
 }
 
-/// Some end the server that others use, and each wants the machine to itself: a relay that is kept from running loses its leases.
+/// Some tests crash the server that others use, and a relay that waits too long for a processor loses its leases.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One run of one test: how long it is to be, its chances, and what it prints.
+/// One run of one test.
 struct Run {
     name: String,
+    /// Whether this is the long form.
     soak: bool,
     seed: u64,
 }
@@ -79,10 +80,11 @@ impl Run {
     fn new(kind: Kind, fault: &str) -> Self {
         let seed = std::env::var("POSTRIDER_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
         let run = Self { name: format!("{kind:?} {fault}"), soak: std::env::var_os("POSTRIDER_SOAK").is_some(), seed };
-        run.say(format_args!("seed {seed}"));
+        run.print(format_args!("seed {seed}"));
         run
     }
 
+    /// Random numbers from the seed.
     fn random(&self) -> StdRng {
         StdRng::seed_from_u64(self.seed)
     }
@@ -91,9 +93,9 @@ impl Run {
         if self.soak { soak } else { short }
     }
 
-    /// Past libtest, which keeps what a test prints to itself unless it fails.
-    fn say(&self, what: impl Display) {
+    /// Writes to the terminal itself: libtest shows the output of failed tests only.
+    fn print(&self, line: impl Display) {
         let mut terminal = std::io::stderr();
-        writeln!(terminal, "{}: {what}", self.name).unwrap();
+        writeln!(terminal, "{}: {line}", self.name).unwrap();
     }
 }

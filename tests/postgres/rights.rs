@@ -1,21 +1,21 @@
-//! What a program may do that has been given few rights.
+//! Users with few rights.
 
 use postrider::testkit::ScriptedTransport;
 use postrider::{AdminStore, Email, Outbox, PgStore, Store, StoreErrorKind};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 
-use super::{ada, new_schema, outbox, run, url};
+use crate::support::database::{Database, Postgres, unique_name};
+use crate::support::fixture::ada;
+use crate::{outbox, run};
 
-/// The triggers act with their owner's rights; nobody may hang them on a table of their own and so write into the queue.
-#[tokio::test]
-#[ignore = "needs PostgreSQL: run scripts/test"]
-async fn nobody_may_borrow_a_trigger() {
-    let (schema, pool, _outbox) = outbox().await;
-    let role = new_schema();
+/// The triggers run with their owner's rights. A user who may enqueue cannot attach them to another table, and so write into the queue.
+pub(crate) async fn a_stranger_cannot_use_the_insert_trigger(server: Postgres) {
+    let (schema, pool, _outbox) = outbox(&server).await;
+    let role = unique_name();
     run(&pool, &format!("CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA \"{schema}\" TO {role}")).await;
     run(&pool, &format!("GRANT EXECUTE ON FUNCTION \"{schema}\".enqueue TO {role}")).await;
-    let stranger = url("PG").replacen("postgres@", &format!("{role}@"), 1);
+    let stranger = server.url().replacen("postgres@", &format!("{role}@"), 1);
     let stranger = PgPoolOptions::new().max_connections(1).connect(&stranger).await.unwrap();
     let enqueue = format!(
         "SELECT \"{schema}\".enqueue('{{\"from\":\"a@example.com\",\"to\":[\"Ada@Example.COM\",\"Ada@example.com\"],\"text\":\"x\"}}')"
@@ -23,13 +23,13 @@ async fn nobody_may_borrow_a_trigger() {
     let keyed = enqueue.replace("')", "', key => '')");
     let nameless = stranger.execute(AssertSqlSafe(keyed)).await.unwrap_err();
     assert_eq!(nameless.as_database_error().and_then(|error| error.code()).as_deref(), Some("23514"), "{nameless}");
-    stranger.execute(AssertSqlSafe(enqueue)).await.expect("what it was let do");
+    stranger.execute(AssertSqlSafe(enqueue)).await.expect("the function may be called");
     let named: i32 =
         sqlx::query_scalar(AssertSqlSafe(format!("SELECT json_array_length(recipients) FROM \"{schema}\".deliveries")))
             .fetch_one(&pool)
             .await
             .unwrap();
-    assert_eq!(named, 1, "who is named twice is mailed once");
+    assert_eq!(named, 1, "a recipient named twice is mailed twice");
 
     let forged = "CREATE TEMP TABLE mine (id uuid, priority smallint, send_at timestamptz, created_at timestamptz, expires_at timestamptz)";
     stranger.execute(forged).await.unwrap();
@@ -43,20 +43,17 @@ async fn nobody_may_borrow_a_trigger() {
     run(&pool, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
-/// A user who may do nothing yet, and a pool of that user's.
-async fn user(pool: &PgPool) -> (String, PgPool) {
-    let name = new_schema();
+/// The name of a new user without rights, and a pool of that user.
+async fn user(server: &Postgres, pool: &PgPool) -> (String, PgPool) {
+    let name = unique_name();
     run(pool, &format!("CREATE ROLE \"{name}\" LOGIN")).await;
-    let options: PgConnectOptions = url("PG").parse().unwrap();
-    let own = PgPoolOptions::new().max_connections(2).connect_with(options.username(&name)).await.unwrap();
+    let own = PgPoolOptions::new().max_connections(2).connect_with(server.options().username(&name)).await.unwrap();
     (name, own)
 }
 
-#[tokio::test]
-#[ignore = "needs PostgreSQL: run scripts/test"]
-async fn who_was_given_a_schema_needs_no_right_to_make_one() {
-    let (schema, pool) = (new_schema(), PgPool::connect(&url("PG")).await.unwrap());
-    let (name, own) = user(&pool).await;
+pub(crate) async fn the_owner_of_a_schema_needs_no_right_to_create_one(server: Postgres) {
+    let (schema, pool) = (unique_name(), server.pool(2).await);
+    let (name, own) = user(&server, &pool).await;
     let store = PgStore::in_schema(own, &schema).unwrap();
     let refused = store.migrate().await.unwrap_err();
     assert_eq!(refused.kind(), StoreErrorKind::Rejected, "{refused}");
@@ -67,11 +64,10 @@ async fn who_was_given_a_schema_needs_no_right_to_make_one() {
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
 }
 
-#[tokio::test]
-#[ignore = "needs PostgreSQL: run scripts/test"]
-async fn who_may_delete_a_delivery_needs_no_other_right_to_forget_it() {
-    let (schema, pool, outbox) = outbox().await;
-    let (name, own) = user(&pool).await;
+/// The delete trigger removes the rows of the queue and the history.
+pub(crate) async fn the_right_to_delete_a_mail_is_enough_to_forget_it(server: Postgres) {
+    let (schema, pool, outbox) = outbox(&server).await;
+    let (name, own) = user(&server, &pool).await;
     let rights = format!(
         "GRANT USAGE ON SCHEMA \"{schema}\" TO \"{name}\"; GRANT SELECT, DELETE ON \"{schema}\".deliveries TO \"{name}\""
     );
@@ -79,7 +75,7 @@ async fn who_may_delete_a_delivery_needs_no_other_right_to_forget_it() {
     outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();
     run(&own, &format!("DELETE FROM \"{schema}\".deliveries")).await;
     assert_eq!(outbox.store().next_due().await.unwrap(), None);
-    // What acts with its owner's rights can be attached to no table of somebody else's.
+    // The user cannot attach that trigger to a table of their own.
     run(&pool, &format!("CREATE SCHEMA AUTHORIZATION \"{name}\"")).await;
     let attach = format!(
         "CREATE TABLE \"{name}\".mine (id uuid);

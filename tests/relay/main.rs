@@ -1,12 +1,19 @@
-//! What a relay does, on the store in memory and with a transport that answers as it is told.
+//! What a relay does, over the store in memory and with a scripted transport.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod breaker;
+mod batches;
 mod combined;
 mod flow;
+mod harness;
+mod malformed;
 mod memory;
 mod outage;
+mod pauses;
 mod retry;
+#[cfg(feature = "smtp")]
+mod same_bytes;
 mod shutdown;
+#[path = "../support/mod.rs"]
 mod support;
+mod unreliable_store;

@@ -1,4 +1,4 @@
-//! What large mails take.
+//! The memory that large mails take.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +8,10 @@ use postrider::testkit::ScriptedTransport;
 use postrider::transport::Receipt;
 use postrider::{Email, Outbox};
 
-use crate::support::{ada, outbox};
+use crate::harness::outbox;
+use crate::support::fixture::ada;
 
-/// A transport that takes a while, and the most calls that it had at the same time.
+/// A slow transport, and the largest number of calls that it had at one time.
 fn slow() -> (Arc<AtomicUsize>, ScriptedTransport<Email>) {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let seen = Arc::clone(&most);
@@ -35,22 +36,22 @@ async fn enqueue_large(outbox: &Outbox<postrider::MemoryStore, ScriptedTransport
 }
 
 #[tokio::test]
-async fn large_mails_are_claimed_one_after_the_other_where_memory_ends() {
-    // As octets of memory, six for each that is stored.
+async fn the_memory_limit_bounds_large_mails_in_flight() {
+    // A relay reckons six octets of memory for each stored octet.
     for (memory, expected) in [(u64::MAX, 8), (6 * 250_000, 3), (0, 1)] {
         let (most, transport) = slow();
         let outbox = outbox(transport);
         enqueue_large(&outbox).await;
-        let pass = outbox.relay().concurrency(8).memory(memory).drain().await.unwrap();
-        assert_eq!((pass.sent, most.load(Ordering::SeqCst)), (8, expected), "with {memory} octets");
+        let summary = outbox.relay().concurrency(8).memory(memory).drain().await.unwrap();
+        assert_eq!((summary.sent, most.load(Ordering::SeqCst)), (8, expected), "with {memory} octets");
     }
 }
 
 #[tokio::test]
-async fn small_mails_take_no_notice_of_it() {
+async fn the_memory_limit_does_not_slow_small_mails() {
     let (most, transport) = slow();
     let outbox = outbox(transport);
     outbox.enqueue_all((0..64).map(|_| ada())).await.unwrap();
-    let pass = outbox.relay().concurrency(32).drain().await.unwrap();
-    assert_eq!((pass.sent, most.load(Ordering::SeqCst)), (64, 32));
+    let summary = outbox.relay().concurrency(32).drain().await.unwrap();
+    assert_eq!((summary.sent, most.load(Ordering::SeqCst)), (64, 32));
 }

@@ -1,4 +1,4 @@
-//! Failures, budgets, doubt.
+//! Failures, retries, budgets and doubt.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,32 +11,34 @@ use postrider::{
     UpdateOutcome, WhenInDoubt,
 };
 
-use crate::support::{Diary, SECOND, ada, eager, email, get, outbox};
+use crate::harness::{EventLog, eager, get, outbox};
+use crate::support::fixture::{SECOND, ada, email};
 
-fn timed(transport: ScriptedTransport<Email>) -> (TestClock, crate::support::TestOutbox) {
+fn with_clock(transport: ScriptedTransport<Email>) -> (TestClock, crate::harness::TestOutbox) {
     let clock = TestClock::new();
     (clock.clone(), Outbox::new(MemoryStore::with_test_clock(clock), transport))
 }
 
 #[tokio::test]
-async fn a_failure_is_not_tried_again_in_the_same_pass() {
+async fn a_failed_message_is_not_retried_in_the_same_drain() {
     let transport = ScriptedTransport::new().answering(|_| async { Err(Failure::transient(Scope::Message, "busy")) });
     let outbox = outbox(transport.clone());
     outbox.enqueue_all((0..20).map(|_| ada())).await.unwrap();
-    let pass = outbox.relay().concurrency(3).retry(eager()).drain().await.unwrap();
-    assert_eq!((pass.retried, transport.calls().len()), (20, 20));
+    let summary = outbox.relay().concurrency(3).retry(eager()).drain().await.unwrap();
+    assert_eq!((summary.retried, transport.calls().len()), (20, 20));
 }
 
+/// Invariants 3, 5, 8.
 #[tokio::test]
-async fn waits_grow_until_the_budget_is_spent_and_the_reason_is_kept() {
+async fn waits_grow_until_the_budget_is_spent() {
     let (clock, outbox) =
-        timed(ScriptedTransport::new().answering(|_| async { Err(Failure::transient(Scope::Message, "busy")) }));
+        with_clock(ScriptedTransport::new().answering(|_| async { Err(Failure::transient(Scope::Message, "busy")) }));
     let policy = RetryPolicy::default().attempts(3).backoff(SECOND * 10, SECOND * 60).jitter(0.0);
     let id = outbox.enqueue(ada()).await.unwrap();
     for wait in [10, 20] {
         assert_eq!(outbox.relay().retry(policy).tick().await.unwrap().retried, 1);
         clock.advance(SECOND * wait - Duration::from_millis(1));
-        assert_eq!(outbox.relay().retry(policy).tick().await.unwrap().retried, 0, "it was due too early");
+        assert_eq!(outbox.relay().retry(policy).tick().await.unwrap().retried, 0, "the retry came too early");
         clock.advance(Duration::from_millis(1));
     }
     assert_eq!(outbox.relay().retry(policy).tick().await.unwrap().dead, 1);
@@ -47,9 +49,9 @@ async fn waits_grow_until_the_budget_is_spent_and_the_reason_is_kept() {
 }
 
 #[tokio::test]
-async fn the_next_hop_may_ask_for_more_time() {
+async fn the_next_hop_can_ask_for_a_longer_wait() {
     let later = Failure::transient(Scope::Message, "greylisted").with_retry_after(SECOND * 1_800);
-    let (clock, outbox) = timed(ScriptedTransport::new().then(Err(later)));
+    let (clock, outbox) = with_clock(ScriptedTransport::new().then(Err(later)));
     let id = outbox.enqueue(ada()).await.unwrap();
     outbox.relay().tick().await.unwrap();
     clock.advance(SECOND * 1_799);
@@ -59,15 +61,16 @@ async fn the_next_hop_may_ask_for_more_time() {
     assert_eq!(get(&outbox, id).await.attempts.len(), 2);
 }
 
+/// Invariant 5.
 #[tokio::test]
-async fn a_permanent_failure_is_a_dead_letter_and_its_hook_runs_once_after_the_commit() {
+async fn on_dead_letter_runs_once_after_the_commit() {
     let outbox = outbox(ScriptedTransport::new().then(Err(Failure::permanent(Scope::Message, "550 no such user"))));
     let id = outbox.enqueue(ada()).await.unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (record, inspect) = (Arc::clone(&seen), outbox.clone());
     let relay = outbox.relay().on_dead_letter(move |event| {
         if let Event::DeadLettered { id, template_id, reason, .. } = event {
-            // The store in memory answers at once, so that its future can be polled on the spot.
+            // The store in memory never waits.
             let state = futures_util::FutureExt::now_or_never(inspect.get(*id)).unwrap().unwrap().unwrap().state;
             record.lock().unwrap().push((*id, template_id.map(str::to_owned), (*reason).to_owned(), state));
         }
@@ -80,17 +83,18 @@ async fn a_permanent_failure_is_a_dead_letter_and_its_hook_runs_once_after_the_c
     assert_eq!((shown.attempts.len(), shown.attempts[0].outcome), (1, Outcome::Permanent));
 }
 
+/// Invariants 5, 8.
 #[tokio::test]
-async fn age_ends_a_delivery_as_well() {
+async fn age_ends_a_delivery() {
     let transport = ScriptedTransport::new().answering(|_| async { Err(Failure::transient(Scope::Message, "busy")) });
-    let (clock, outbox) = timed(transport.clone());
+    let (clock, outbox) = with_clock(transport.clone());
     let by_policy = outbox.enqueue(ada()).await.unwrap();
-    let by_wish = outbox.enqueue(NewDelivery::new(ada()).expires_in(SECOND * 30)).await.unwrap();
+    let by_expiry = outbox.enqueue(NewDelivery::new(ada()).expires_in(SECOND * 30)).await.unwrap();
     let policy = RetryPolicy::default().max_age(SECOND * 100).backoff(SECOND, SECOND);
     clock.advance(SECOND * 31);
-    let pass = outbox.relay().retry(policy).tick().await.unwrap();
-    assert_eq!((pass.dead, pass.retried), (1, 1));
-    let expired = get(&outbox, by_wish).await;
+    let summary = outbox.relay().retry(policy).tick().await.unwrap();
+    assert_eq!((summary.dead, summary.retried), (1, 1));
+    let expired = get(&outbox, by_expiry).await;
     assert_eq!((expired.state, expired.attempts.len()), (State::Dead, 0));
     assert!(expired.reason.unwrap().starts_with("expired: "));
     clock.advance(SECOND * 70);
@@ -99,34 +103,36 @@ async fn age_ends_a_delivery_as_well() {
     assert_eq!(transport.calls().len(), 1, "an expired message was sent");
 }
 
-/// An error that cannot say what it is.
+/// An error whose `Display` panics.
 #[derive(Debug)]
-struct Unspeakable;
+struct PanickingError;
 
-impl std::fmt::Display for Unspeakable {
+impl std::fmt::Display for PanickingError {
     fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         panic!("an error panics")
     }
 }
 
-impl std::error::Error for Unspeakable {}
+impl std::error::Error for PanickingError {}
 
+/// Invariant 4.
 #[tokio::test]
-async fn an_error_that_panics_takes_no_other_message_along() {
+async fn an_error_that_panics_harms_no_other_message() {
     let transport = ScriptedTransport::new().answering(|call| {
         let bad = call.recipients[0].as_str() == "bad@example.com";
-        async move { if bad { Err(Failure::transient(Scope::Message, Unspeakable)) } else { Ok(Receipt::new()) } }
+        async move { if bad { Err(Failure::transient(Scope::Message, PanickingError)) } else { Ok(Receipt::new()) } }
     });
     let outbox = outbox(transport);
     let bad = outbox.enqueue(email(&["bad@example.com"])).await.unwrap();
     outbox.enqueue_all((0..200).map(|_| ada())).await.unwrap();
-    let pass = outbox.relay().concurrency(256).retry(eager()).drain().await.unwrap();
-    assert_eq!(pass.sent, 200);
-    assert_eq!(get(&outbox, bad).await.state, State::Leased, "its lease runs out");
+    let summary = outbox.relay().concurrency(256).retry(eager()).drain().await.unwrap();
+    assert_eq!(summary.sent, 200);
+    assert_eq!(get(&outbox, bad).await.state, State::Leased, "the lease has not run out");
 }
 
+/// Invariants 3, 5.
 #[tokio::test]
-async fn a_panic_costs_its_message_one_attempt_and_nothing_else() {
+async fn a_transport_that_panics_costs_its_message_one_attempt() {
     let transport = ScriptedTransport::new().answering(|call| {
         let recipients = call.recipients.clone();
         async move {
@@ -137,8 +143,8 @@ async fn a_panic_costs_its_message_one_attempt_and_nothing_else() {
     let outbox = outbox(transport);
     let bad = outbox.enqueue(email(&["bad@example.com"])).await.unwrap();
     outbox.enqueue_all((0..10).map(|_| ada())).await.unwrap();
-    let pass = outbox.relay().retry(eager()).drain().await.unwrap();
-    assert_eq!((pass.sent, pass.retried), (10, 1));
+    let summary = outbox.relay().retry(eager()).drain().await.unwrap();
+    assert_eq!((summary.sent, summary.retried), (10, 1));
     let shown = get(&outbox, bad).await;
     assert_eq!(shown.attempts[0].outcome, Outcome::InDoubt);
     assert_eq!(shown.attempts[0].error.as_deref(), Some("the transport panicked"));
@@ -152,35 +158,36 @@ async fn a_panic_costs_its_message_one_attempt_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn in_doubt_is_sent_again_or_held_as_its_sender_wished() {
+async fn a_message_in_doubt_is_resent_or_held() {
     let doubt = || Err(Failure::maybe_accepted("no answer"));
     let outbox = outbox(ScriptedTransport::new().then(doubt()).then(doubt()));
-    let diary = Diary::default();
+    let events = EventLog::default();
     let hold = NewDelivery::new(ada()).when_in_doubt(WhenInDoubt::Hold);
     let held = outbox.enqueue(hold).await.unwrap();
     let again = outbox.enqueue(ada()).await.unwrap();
     let pause = postrider::Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
-    let relay = || outbox.relay().concurrency(1).retry(eager()).pause(pause).observer(diary.clone());
-    // Whoever does not answer may answer nobody, so that each of them ends a pass.
+    let relay = || outbox.relay().concurrency(1).retry(eager()).pause(pause).observer(events.clone());
+    // A next hop that does not answer may answer no one, so each of the two ends a drain.
     for expected in [(1, 0), (0, 1)] {
-        let pass = relay().drain().await.unwrap();
-        assert_eq!((pass.in_doubt, pass.retried), expected);
-        assert_eq!(pass.paused.unwrap().reason, "no answer");
+        let summary = relay().drain().await.unwrap();
+        assert_eq!((summary.in_doubt, summary.retried), expected);
+        assert_eq!(summary.paused.unwrap().reason, "no answer");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::sleep(Duration::from_millis(5)).await;
     relay().drain().await.unwrap();
     let shown = get(&outbox, held).await;
     assert_eq!((shown.state, shown.reason.as_deref()), (State::InDoubt, Some("in doubt: no answer")));
-    assert_eq!(diary.count("held"), 1);
+    assert_eq!(events.count("held"), 1);
     assert_eq!(get(&outbox, again).await.state, State::Sent);
     assert_eq!(outbox.resend(held).await.unwrap(), UpdateOutcome::Updated);
     relay().drain().await.unwrap();
     assert_eq!(get(&outbox, held).await.state, State::Sent);
 }
 
+/// Invariant 3.
 #[tokio::test]
-async fn each_recipient_gets_one_copy_and_the_refused_are_on_record() {
+async fn each_recipient_gets_one_copy_and_refusals_are_recorded() {
     let refused = vec![
         Refusal::new("b@example.com", Class::Permanent, "550 no such user"),
         Refusal::new("c@example.com", Class::Transient, "450 busy"),
@@ -204,8 +211,9 @@ async fn each_recipient_gets_one_copy_and_the_refused_are_on_record() {
     assert_eq!(states[2].0, RecipientState::Sent);
 }
 
+/// Invariant 3.
 #[tokio::test]
-async fn a_resend_has_a_fresh_budget_and_another_idempotency_key() {
+async fn a_resend_has_a_new_budget_and_a_new_idempotency_key() {
     let transport = ScriptedTransport::new().then(Err(Failure::permanent(Scope::Message, "no")));
     let outbox = outbox(transport.clone());
     let id = outbox.enqueue(ada()).await.unwrap();
@@ -221,18 +229,19 @@ async fn a_resend_has_a_fresh_budget_and_another_idempotency_key() {
     assert_ne!(calls[0].idempotency_key, calls[1].idempotency_key);
 }
 
+/// Invariant 3.
 #[tokio::test]
-async fn a_call_that_never_ends_is_ended_and_in_doubt() {
+async fn a_call_that_never_ends_is_in_doubt_after_the_timeout() {
     let transport = ScriptedTransport::new().answering(|_| std::future::pending());
     let outbox = outbox(transport);
     let id = outbox.enqueue(NewDelivery::new(ada()).when_in_doubt(WhenInDoubt::Hold)).await.unwrap();
-    let pass = outbox.relay().send_timeout(Duration::from_millis(20)).drain().await.unwrap();
-    assert_eq!(pass.in_doubt, 1);
+    let summary = outbox.relay().send_timeout(Duration::from_millis(20)).drain().await.unwrap();
+    assert_eq!(summary.in_doubt, 1);
     assert_eq!(get(&outbox, id).await.attempts[0].outcome, Outcome::InDoubt);
 }
 
 #[tokio::test]
-async fn no_setting_and_no_answer_is_too_large() {
+async fn the_largest_settings_and_waits_work() {
     let endless = || Failure::transient(Scope::Message, "later").with_retry_after(Duration::MAX);
     let transport =
         ScriptedTransport::new().then(Err(endless())).then(Err(endless().with_scope(postrider::Scope::Transport)));
@@ -248,8 +257,8 @@ async fn no_setting_and_no_answer_is_too_large() {
         .max_age(Duration::MAX);
     let relay = outbox.relay().concurrency(1).retry(policy).lease(Duration::MAX).poll(Duration::MAX);
     let relay = relay.grace(Duration::MAX).send_timeout(Duration::MAX);
-    let pass = relay.drain().await.unwrap();
-    assert_eq!((pass.sent, pass.paused.is_some()), (0, true));
+    let summary = relay.drain().await.unwrap();
+    assert_eq!((summary.sent, summary.paused.is_some()), (0, true));
     assert_eq!(get(&outbox, never).await.state, State::Pending);
     let shutdown = tokio_util::sync::CancellationToken::new();
     let worker = tokio::spawn(outbox.relay().poll(Duration::MAX).run(shutdown.clone().cancelled_owned()));

@@ -1,32 +1,30 @@
-//! What the oracle knows of a world before anything has happened: whom a condition concerns, from when on a mail is well, and how long it
-//! may wait then.
+//! What the oracle derives from a plan alone: whom a condition concerns, when a mail is healthy, and how long it may wait after that.
 
 use std::time::Duration;
 
 use postrider::Scope;
 
-use crate::plan::{Condition, FOR_EVER, Happening, Manner, Plan, Settings, When, Whose};
+use crate::plan::{Affected, Behavior, Condition, FOREVER, Incident, Plan, Settings, When};
 
-/// How many mails of a paused transport are tried in one round.
-pub(crate) const TRIED: u64 = 4;
+/// The candidates that one probe of a paused transport calls.
+pub(crate) const PROBE_CANDIDATES: u64 = 4;
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Condition {
-    /// Whether what it says can pause anything.
+    /// Whether the reply can pause a sender or the transport.
     pub(crate) fn pauses(&self) -> bool {
-        self.says.manner != Manner::Refuses || self.says.scope != Scope::Message || !self.says.sure
+        self.reply.behavior != Behavior::Refuses || self.reply.scope != Scope::Message || !self.reply.sure
     }
 
     pub(crate) fn concerns(&self, plan: &Plan, number: usize) -> bool {
-        match self.whose {
-            Whose::Everybody => true,
-            Whose::Sender(sender) => plan.mails[number].sender == sender,
-            Whose::Letter(letter) => letter == number,
+        match self.affected {
+            Affected::Everyone => true,
+            Affected::Sender(sender) => plan.mails[number].sender == sender,
+            Affected::Mail(mail) => mail == number,
         }
     }
 }
 
-/// What the oracle knows before anything has happened.
 impl Plan {
     /// When a mail is first due.
     pub(crate) fn due(&self, number: usize) -> Duration {
@@ -34,33 +32,33 @@ impl Plan {
     }
 
     fn frozen(&self) -> Duration {
-        let frozen = |(_, what): &(Duration, Happening)| match what {
-            Happening::Freeze(time) => Some(*time),
+        let frozen = |(_, what): &(Duration, Incident)| match what {
+            Incident::Freeze(time) => Some(*time),
             _ => None,
         };
-        self.happenings.iter().filter_map(frozen).sum()
+        self.incidents.iter().filter_map(frozen).sum()
     }
 
-    /// When a mail's time is over at the earliest: a clock that jumps makes it sooner.
+    /// The earliest time at which a mail can expire. A clock that jumps makes it earlier.
     pub(crate) fn deadline(&self, number: usize) -> Duration {
         let mail = &self.mails[number];
-        let expires = mail.expires.map_or(FOR_EVER, |expires| mail.enqueued + expires);
+        let expires = mail.expires.map_or(FOREVER, |expires| mail.enqueued + expires);
         (self.due(number) + self.settings.max_age).min(expires).saturating_sub(self.frozen())
     }
 
     /// The condition of the mail itself, or of its recipients.
     pub(crate) fn own(&self, number: usize) -> Option<&Condition> {
-        self.conditions.iter().find(|condition| condition.whose == Whose::Letter(number))
+        self.conditions.iter().find(|condition| condition.affected == Affected::Mail(number))
     }
 
-    /// From when on nothing but the past stands in the way of a mail, and the relays and their store are well; `None` is never.
-    pub(crate) fn well_from(&self, number: usize) -> Option<Duration> {
+    /// When the last condition of a mail, fault of the store and incident of the relays is over. `None`: never.
+    pub(crate) fn healthy_from(&self, number: usize) -> Option<Duration> {
         let mut well = self.due(number);
         for condition in self.conditions.iter().filter(|condition| condition.concerns(self, number)) {
             match condition.when {
-                When::BeyondACalls(_) => {}
-                When::SinceTheFirstTry(wait) => well += wait + self.bound(number),
-                When::Always | When::BeyondAMinutes(_) | When::ForRecipients(_) if condition.until == FOR_EVER => {
+                When::BeyondPerCall(_) => {}
+                When::Greylisted(wait) => well += wait + self.bound(number),
+                When::Always | When::BeyondPerMinute(_) | When::FirstRecipients(_) if condition.until == FOREVER => {
                     return None;
                 }
                 _ => well = well.max(condition.until),
@@ -69,36 +67,36 @@ impl Plan {
         Some(well.max(self.quiet_from()))
     }
 
-    /// From when on nothing befalls the relays and their store, and what did is over.
+    /// When the faults of the store and the incidents of the relays are over, with their consequences.
     pub(crate) fn quiet_from(&self) -> Duration {
-        // What a relay has given up may happen all the same, twice in a row, and what it leased then must run out.
+        // A call that a relay gave up may still be executed, twice in a row, and its lease must run out.
         let late = Duration::from_secs(120) + self.settings.lease;
         let faults = self.faults.iter().map(|fault| fault.until + late).max().unwrap_or_default();
-        let happenings = self.happenings.last().map(|(at, _)| *at + self.settings.lease + self.settings.grace);
-        faults.max(happenings.unwrap_or_default())
+        let incidents = self.incidents.last().map(|(at, _)| *at + self.settings.lease + self.settings.grace);
+        faults.max(incidents.unwrap_or_default())
     }
 
-    /// How long one call takes at the most.
+    /// The longest time of one call.
     pub(crate) fn longest_call(&self) -> Duration {
-        let longest = self.conditions.iter().map(|condition| match condition.says.manner {
-            Manner::Hangs => self.settings.send_timeout,
-            _ => condition.says.takes,
+        let longest = self.conditions.iter().map(|condition| match condition.reply.behavior {
+            Behavior::Hangs => self.settings.send_timeout,
+            _ => condition.reply.takes,
         });
         longest.max().unwrap_or_default() + self.latency.1
     }
 
-    /// The longest wait that the next hop asks for and is given.
+    /// The longest wait that the next hop sets.
     fn asked(&self) -> Duration {
-        self.conditions.iter().filter_map(|condition| condition.says.retry_after).max().unwrap_or_default().min(DAY)
+        self.conditions.iter().filter_map(|condition| condition.reply.retry_after).max().unwrap_or_default().min(DAY)
     }
 
-    /// How long a mail waits at the most, once nothing is wrong with it any more, for others' conditions and for what it has been through:
+    /// The longest wait of a healthy mail, which is the sum of these:
     ///
-    /// - its own wait, if it can have failed: the retry policy's longest, or what the next hop asked for;
-    /// - the pause that holds when it becomes well, its sender's and the transport's, and one more for each round of probes in which all
-    ///   candidates were bad; none where nothing is said that can pause anything;
-    /// - room: as many calls as there are mails, divided among the places;
-    /// - a pass, where it must wait for one, after each of these.
+    /// - its retry wait, if it can have failed: the longest of the policy, or the one that the next hop set;
+    /// - the pauses of its sender and of the transport, and one more for each probe whose candidates can all be bad. No pause if no reply can
+    ///   cause one;
+    /// - the wait for a permit: the calls of all mails, divided by the concurrency;
+    /// - the time between two drains, after each of these.
     pub(crate) fn bound(&self, number: usize) -> Duration {
         let Settings { concurrency, pause, backoff, .. } = self.settings;
         let call = self.longest_call();
@@ -106,18 +104,20 @@ impl Plan {
         let own = if fails { backoff.1.max(self.asked()) } else { Duration::ZERO };
         let pausing: Vec<_> = self.conditions.iter().filter(|condition| condition.pauses()).collect();
         let is_bad = |number: &usize| {
-            pausing.iter().any(|condition| condition.whose != Whose::Everybody && condition.concerns(self, *number))
+            pausing
+                .iter()
+                .any(|condition| condition.affected != Affected::Everyone && condition.concerns(self, *number))
         };
         let bad = (0..self.mails.len()).filter(is_bad).count() as u64;
-        let rounds = if pausing.is_empty() { 0 } else { 2 + bad.div_ceil(TRIED) };
-        let between = self.passes.unwrap_or_default();
-        let pause = pause.1.max(self.asked()) + call * u32::try_from(TRIED).unwrap() + between;
-        let room = call * u32::try_from(self.mails.len() * self.settings.batch / concurrency + 1).unwrap();
-        let moment = Duration::from_secs(2);
-        own + pause * u32::try_from(rounds).unwrap() + room + between * 2 + moment
+        let rounds = if pausing.is_empty() { 0 } else { 2 + bad.div_ceil(PROBE_CANDIDATES) };
+        let between = self.drains_every.unwrap_or_default();
+        let pause = pause.1.max(self.asked()) + call * u32::try_from(PROBE_CANDIDATES).unwrap() + between;
+        let permits = call * u32::try_from(self.mails.len() * self.settings.batch / concurrency + 1).unwrap();
+        let slack = Duration::from_secs(2);
+        own + pause * u32::try_from(rounds).unwrap() + permits + between * 2 + slack
     }
 
-    /// When everything should be over.
+    /// When all deliveries should have ended.
     pub(crate) fn horizon(&self) -> Duration {
         let ends = (0..self.mails.len()).map(|number| self.due(number) + self.settings.max_age + self.bound(number));
         ends.max().unwrap_or_default() + Duration::from_secs(60)

@@ -1,4 +1,4 @@
-//! Running a world.
+//! Runs a world.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use postrider::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::letter::Letter;
+use crate::faulty_store::FaultyStore;
+use crate::message::TestMessage;
 use crate::next_hop::{NextHop, World};
-use crate::plan::{Happening, Plan};
-use crate::store::Line;
+use crate::plan::{Incident, Plan};
 
-/// What is left of a world.
-pub(crate) struct Ended {
+/// The result of a world.
+pub(crate) struct RunResult {
     pub(crate) world: Arc<World>,
-    /// By the number of the mail.
+    /// In the order of the mails' numbers.
     pub(crate) deliveries: Vec<Delivery>,
-    /// The database's time at the beginning.
+    /// The database's time at the start.
     pub(crate) epoch: std::time::SystemTime,
-    /// When it ended.
+    /// The duration of the world.
     pub(crate) at: Duration,
 }
 
-/// Which relay is up, and how to end it.
-struct Up {
+/// A relay that was started.
+struct Started {
     worker: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -36,36 +36,36 @@ struct Up {
 struct Fleet {
     world: Arc<World>,
     store: MemoryStore,
-    up: HashMap<usize, Up>,
-    lives: usize,
+    up: HashMap<usize, Started>,
+    incarnations: usize,
 }
 
-pub(crate) fn run(plan: Plan) -> Ended {
+pub(crate) fn run(plan: Plan) -> RunResult {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(live(plan))
 }
 
-async fn live(plan: Plan) -> Ended {
+async fn live(plan: Plan) -> RunResult {
     let clock = TestClock::following_tokio();
     let (store, epoch) = (MemoryStore::with_test_clock(clock.clone()), clock.now());
     let world = World::new(plan);
     let plan = &world.plan;
-    let mut fleet = Fleet { world: Arc::clone(&world), store: store.clone(), up: HashMap::new(), lives: 0 };
+    let mut fleet = Fleet { world: Arc::clone(&world), store: store.clone(), up: HashMap::new(), incarnations: 0 };
     (0..plan.relays).for_each(|relay| fleet.start(relay));
-    let mut happenings: Vec<_> = plan.happenings.iter().copied().map(|(at, what)| (at, Err(what))).collect();
-    happenings.extend(plan.mails.iter().enumerate().map(|(number, mail)| (mail.enqueued, Ok(number))));
-    happenings.sort_by_key(|(at, _)| *at);
-    // Of no relay: it only enqueues.
-    let outbox = Outbox::new(store.clone(), NextHop { world: Arc::clone(&world), relay: usize::MAX, life: 0 });
+    let mut incidents: Vec<_> = plan.incidents.iter().copied().map(|(at, what)| (at, Err(what))).collect();
+    incidents.extend(plan.mails.iter().enumerate().map(|(number, mail)| (mail.enqueued, Ok(number))));
+    incidents.sort_by_key(|(at, _)| *at);
+    // This outbox only enqueues.
+    let outbox = Outbox::new(store.clone(), NextHop { world: Arc::clone(&world), relay: usize::MAX, incarnation: 0 });
     let mut ids = Vec::new();
-    for (at, what) in happenings {
+    for (at, what) in incidents {
         tokio::time::sleep(at.saturating_sub(world.now())).await;
         match what {
             Ok(number) => ids.push(enqueue(&outbox, plan, number).await),
-            Err(Happening::Stop(relay)) => fleet.stop(relay),
-            Err(Happening::Kill(relay)) => fleet.kill(relay),
-            Err(Happening::Start(relay)) => fleet.start(relay),
-            Err(Happening::Freeze(time)) => clock.advance(time),
+            Err(Incident::Stop(relay)) => fleet.stop(relay),
+            Err(Incident::Kill(relay)) => fleet.kill(relay),
+            Err(Incident::Start(relay)) => fleet.start(relay),
+            Err(Incident::Freeze(time)) => clock.advance(time),
         }
     }
     let end = plan.horizon();
@@ -79,21 +79,21 @@ async fn live(plan: Plan) -> Ended {
         deliveries.push(store.get(id).await.unwrap().unwrap());
     }
     tokio::task::yield_now().await;
-    Ended { world: Arc::clone(&world), deliveries, epoch, at }
+    RunResult { world: Arc::clone(&world), deliveries, epoch, at }
 }
 
 async fn enqueue(outbox: &Outbox<MemoryStore, NextHop>, plan: &Plan, number: usize) -> postrider::DeliveryId {
     let mail = &plan.mails[number];
-    let letter = Letter {
+    let message = TestMessage {
         number,
-        sender: format!("s{}@d{}.example", mail.sender, mail.sender / plan.of_a_domain),
+        sender: format!("s{}@d{}.example", mail.sender, mail.sender / plan.senders_per_domain),
         to: mail.to.clone(),
     };
-    let mut new = NewDelivery::new(letter).priority(Priority::new(mail.priority).unwrap()).send_in(mail.delay);
+    let mut new = NewDelivery::new(message).priority(Priority::new(mail.priority).unwrap()).send_in(mail.delay);
     if let Some(expires) = mail.expires {
         new = new.expires_in(expires);
     }
-    if mail.hold {
+    if mail.hold_in_doubt {
         new = new.when_in_doubt(WhenInDoubt::Hold);
     }
     outbox.enqueue(new).await.unwrap()
@@ -104,10 +104,10 @@ impl Fleet {
         if self.up.get(&relay).is_some_and(|up| !up.worker.is_finished() && !up.stop.is_cancelled()) {
             return;
         }
-        self.lives += 1;
-        let (world, life) = (Arc::clone(&self.world), self.lives);
-        let line = Line { store: self.store.clone(), world: Arc::clone(&world), relay, calls: Arc::default() };
-        let outbox = Outbox::new(line, NextHop { world: Arc::clone(&world), relay, life });
+        self.incarnations += 1;
+        let (world, incarnation) = (Arc::clone(&self.world), self.incarnations);
+        let line = FaultyStore { store: self.store.clone(), world: Arc::clone(&world), relay, calls: Arc::default() };
+        let outbox = Outbox::new(line, NextHop { world: Arc::clone(&world), relay, incarnation });
         let stop = CancellationToken::new();
         let token = stop.clone();
         let worker = tokio::spawn(async move {
@@ -121,7 +121,7 @@ impl Fleet {
                     .max_age(settings.max_age);
                 outbox
                     .relay()
-                    .seed(world.plan.seed ^ (life as u64) << 32 ^ turn << 16)
+                    .seed(world.plan.seed ^ (incarnation as u64) << 32 ^ turn << 16)
                     .concurrency(settings.concurrency)
                     .lease(settings.lease)
                     .poll(settings.poll)
@@ -130,20 +130,20 @@ impl Fleet {
                     .send_timeout(settings.send_timeout)
                     .grace(settings.grace)
             };
-            match world.plan.passes {
+            match world.plan.drains_every {
                 None => drop(relay(0).run(token.cancelled_owned()).await),
                 Some(every) => {
                     while !token.is_cancelled() {
                         turn += 1;
-                        // A database that does not answer ends the pass, and the next one begins.
+                        // An unavailable database ends the drain, and the next one starts later.
                         drop(relay(turn).drain_until(token.clone().cancelled_owned()).await);
                         tokio::time::sleep(every).await;
                     }
                 }
             }
         });
-        // One that was told to stop is left to its grace.
-        self.up.insert(relay, Up { worker, stop });
+        // The last incarnation may still be in its grace period.
+        self.up.insert(relay, Started { worker, stop });
     }
 
     fn stop(&self, relay: usize) {
@@ -159,15 +159,15 @@ impl Fleet {
     }
 }
 
-impl Ended {
-    /// When something was, counted from the beginning of the world, in seconds.
+impl RunResult {
+    /// Seconds since the start of the world.
     fn seconds(&self, time: std::time::SystemTime) -> f64 {
         time.duration_since(self.epoch).unwrap_or_default().as_secs_f64()
     }
 
-    pub(crate) fn story(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         let state = self.world.state();
-        let mut story: Vec<_> = state
+        let mut log: Vec<_> = state
             .calls
             .iter()
             .map(|call| {
@@ -175,16 +175,16 @@ impl Ended {
                 let (began, took) = (call.began.as_secs_f64(), (ended - call.began).as_secs_f64());
                 let line = format!(
                     "{began:10.3} + {took:.3} mail {} by {}/{}: {:?}",
-                    call.letter, call.relay, call.life, call.answer
+                    call.mail, call.relay, call.incarnation, call.answer
                 );
                 (call.began, line)
             })
             .collect();
-        story.sort_by_key(|(at, _)| *at);
-        let mut story: Vec<_> = story.into_iter().map(|(_, line)| line).collect();
+        log.sort_by_key(|(at, _)| *at);
+        let mut log: Vec<_> = log.into_iter().map(|(_, line)| line).collect();
         for (number, delivery) in self.deliveries.iter().enumerate() {
-            story.push(format!("mail {number}: {} {:?}", delivery.state, delivery.reason));
-            story.extend(delivery.attempts.iter().map(|attempt| {
+            log.push(format!("mail {number}: {} {:?}", delivery.state, delivery.reason));
+            log.extend(delivery.attempts.iter().map(|attempt| {
                 format!(
                     "    {:10.3} {} {} {:?} sure {} charged {} {:?} {:?}",
                     self.seconds(attempt.started_at),
@@ -198,8 +198,8 @@ impl Ended {
                 )
             }));
         }
-        story.push(format!("{:.3} the end", self.at.as_secs_f64()));
-        story
+        log.push(format!("{:.3} the end", self.at.as_secs_f64()));
+        log
     }
 
     pub(crate) fn is_finished(&self, number: usize) -> bool {

@@ -1,4 +1,4 @@
-//! The next hop: it has conditions, and says what it says.
+//! The next hop, which replies by the conditions of the plan.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,34 +8,34 @@ use postrider::transport::{Class, Outgoing, Receipt, Refusal};
 use postrider::{Failure, Scope, Transport};
 use tokio::time::Instant;
 
-use crate::dice::Dice;
-use crate::letter::Letter;
-use crate::plan::{Condition, Manner, Plan, Says, When, Whose, Words};
+use crate::message::TestMessage;
+use crate::plan::{Affected, Behavior, Condition, Plan, Reply, When, Wording};
+use crate::random::Random;
 
-/// One call, as the next hop saw it.
+/// One call of the transport.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    pub(crate) letter: usize,
+    pub(crate) mail: usize,
     pub(crate) relay: usize,
-    /// Which start of a relay it was.
-    pub(crate) life: usize,
+    /// The number of the relay's start, over all relays.
+    pub(crate) incarnation: usize,
     pub(crate) began: Duration,
     pub(crate) ended: Option<Duration>,
-    /// Other calls for the same mail that were under way when this one began: their relays' lives.
-    pub(crate) beside: Vec<usize>,
+    /// The incarnations of the relays whose calls for the same mail were under way when this one began.
+    pub(crate) concurrent: Vec<usize>,
     pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Dropped before it came.
+    /// The call was dropped before the reply.
     None,
     Accepted,
-    /// By which of the plan's conditions.
+    /// By this condition of the plan.
     Refused(usize),
 }
 
-/// What the next hop remembers, and the whole story.
+/// The plan, and what has happened so far.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) plan: Plan,
@@ -46,11 +46,11 @@ pub(crate) struct World {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) calls: Vec<Call>,
-    /// The places of those that are under way.
+    /// The indices of the calls that are under way.
     open: Vec<usize>,
-    /// When each copy was accepted, by letter and recipient.
+    /// The times of acceptance, by mail and recipient.
     pub(crate) accepted: HashMap<(usize, String), Vec<Duration>>,
-    /// Acceptances, with the sender of each.
+    /// The time and the sender of each acceptance.
     acceptances: Vec<(Duration, usize)>,
     pub(crate) first_try: HashMap<usize, Duration>,
 }
@@ -68,64 +68,64 @@ impl World {
         self.state.lock().unwrap()
     }
 
-    fn begin(&self, letter: usize, relay: usize, life: usize) -> usize {
+    fn begin(&self, mail: usize, relay: usize, incarnation: usize) -> usize {
         let now = self.now();
         let mut state = self.state();
-        state.first_try.entry(letter).or_insert(now);
+        state.first_try.entry(mail).or_insert(now);
         let open = state.open.iter().map(|place| &state.calls[*place]);
-        let beside = open.filter(|call| call.letter == letter).map(|call| call.life).collect();
-        state.calls.push(Call { letter, relay, life, began: now, ended: None, beside, answer: Answer::None });
+        let concurrent = open.filter(|call| call.mail == mail).map(|call| call.incarnation).collect();
+        state.calls.push(Call { mail, relay, incarnation, began: now, ended: None, concurrent, answer: Answer::None });
         let place = state.calls.len() - 1;
         state.open.push(place);
         place
     }
 
-    fn accept(&self, letter: usize, to: &[String]) {
+    fn accept(&self, mail: usize, to: &[String]) {
         let now = self.now();
         let mut state = self.state();
         for recipient in to {
-            state.accepted.entry((letter, recipient.clone())).or_default().push(now);
+            state.accepted.entry((mail, recipient.clone())).or_default().push(now);
         }
-        state.acceptances.push((now, self.plan.mails[letter].sender));
+        state.acceptances.push((now, self.plan.mails[mail].sender));
     }
 
-    /// The condition that meets a call now.
-    fn meets(&self, letter: usize) -> Option<usize> {
+    /// The condition that a call for this mail matches now.
+    fn matching_condition(&self, mail: usize) -> Option<usize> {
         let now = self.now();
         let state = self.state();
-        let sender = self.plan.mails[letter].sender;
+        let sender = self.plan.mails[mail].sender;
         self.plan.conditions.iter().position(|condition| {
-            let concerns = match condition.whose {
-                Whose::Everybody => true,
-                Whose::Sender(whose) => whose == sender,
-                Whose::Letter(whose) => whose == letter,
+            let concerns = match condition.affected {
+                Affected::Everyone => true,
+                Affected::Sender(affected) => affected == sender,
+                Affected::Mail(affected) => affected == mail,
             };
             let holds = match condition.when {
                 When::Always => true,
-                When::BeyondAMinutes(most) => {
+                When::BeyondPerMinute(most) => {
                     let minute = now.as_secs() / 60;
                     let of = |(at, of): &&(Duration, usize)| {
-                        at.as_secs() / 60 == minute && (condition.whose == Whose::Everybody || *of == sender)
+                        at.as_secs() / 60 == minute && (condition.affected == Affected::Everyone || *of == sender)
                     };
                     state.acceptances.iter().filter(of).count() as u64 >= most
                 }
-                When::SinceTheFirstTry(wait) => state.first_try.get(&letter).is_none_or(|first| now < *first + wait),
-                When::BeyondACalls(_) | When::ForRecipients(_) => false,
+                When::Greylisted(wait) => state.first_try.get(&mail).is_none_or(|first| now < *first + wait),
+                When::BeyondPerCall(_) | When::FirstRecipients(_) => false,
             };
             concerns && holds && condition.from <= now && now < condition.until
         })
     }
 
-    /// Who of the recipients is refused, and what is said.
-    fn refuses(&self, letter: usize, to: &[String]) -> (Vec<String>, Option<Says>) {
+    /// The recipients that are refused, and the reply.
+    fn refuses(&self, mail: usize, to: &[String]) -> (Vec<String>, Option<Reply>) {
         let now = self.now();
-        match self.plan.own(letter) {
-            Some(Condition { when: When::BeyondACalls(most), says, until, .. }) if now < *until => {
-                (to.iter().skip(*most).cloned().collect(), Some(*says))
+        match self.plan.own(mail) {
+            Some(Condition { when: When::BeyondPerCall(most), reply, until, .. }) if now < *until => {
+                (to.iter().skip(*most).cloned().collect(), Some(*reply))
             }
-            Some(Condition { when: When::ForRecipients(most), says, until, .. }) if now < *until => {
-                let dead: Vec<_> = self.plan.mails[letter].to.iter().take(*most).collect();
-                (to.iter().filter(|recipient| dead.contains(recipient)).cloned().collect(), Some(*says))
+            Some(Condition { when: When::FirstRecipients(most), reply, until, .. }) if now < *until => {
+                let dead: Vec<_> = self.plan.mails[mail].to.iter().take(*most).collect();
+                (to.iter().filter(|recipient| dead.contains(recipient)).cloned().collect(), Some(*reply))
             }
             _ => (Vec::new(), None),
         }
@@ -135,17 +135,17 @@ impl World {
 pub(crate) struct NextHop {
     pub(crate) world: Arc<World>,
     pub(crate) relay: usize,
-    pub(crate) life: usize,
+    pub(crate) incarnation: usize,
 }
 
-/// Notes the end of a call, be it dropped.
-struct UnderWay<'a> {
+/// A call that is under way. Drop records its end.
+struct OpenCall<'a> {
     world: &'a World,
     place: usize,
     answer: Answer,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for OpenCall<'_> {
     fn drop(&mut self) {
         let now = self.world.now();
         let mut state = self.world.state();
@@ -155,102 +155,102 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-fn text(says: Says, whose: Whose, dice: &mut Dice) -> String {
-    let code = if says.class == Class::Permanent { 550 } else { 451 };
-    let kind = match whose {
-        Whose::Everybody => "this service is not for you at present",
-        Whose::Sender(_) => "that origin is not for us",
-        Whose::Letter(_) => "such things are not for us",
+fn text(reply: Reply, affected: Affected, random: &mut Random) -> String {
+    let code = if reply.class == Class::Permanent { 550 } else { 451 };
+    let kind = match affected {
+        Affected::Everyone => "the service is not available to you",
+        Affected::Sender(_) => "this sender is not allowed",
+        Affected::Mail(_) => "this mail is not allowed",
     };
-    match says.words {
-        Words::Same => format!("{code} {kind}"),
-        Words::WithIds => {
-            format!("{code} {kind} ref-{:x} <x{}@example.com>", dice.between(0, u64::MAX), dice.between(0, 99))
+    match reply.wording {
+        Wording::Same => format!("{code} {kind}"),
+        Wording::WithIds => {
+            format!("{code} {kind} ref-{:x} <x{}@example.com>", random.between(0, u64::MAX), random.between(0, 99))
         }
-        Words::Random => {
-            let words: Vec<_> = (0..dice.between(2, 6)).map(|_| dice.word()).collect();
-            format!("{code} {}", words.join(" "))
+        Wording::Random => {
+            let wording: Vec<_> = (0..random.between(2, 6)).map(|_| random.word()).collect();
+            format!("{code} {}", wording.join(" "))
         }
     }
 }
 
-fn failure(says: Says, text: &str) -> Failure {
-    let class = if says.class == Class::Permanent { Failure::permanent } else { Failure::transient };
-    let failure = class(says.scope, text.to_owned()).with_reply(text);
-    let failure = if says.sure { failure } else { failure.unsure() };
-    says.retry_after.into_iter().fold(failure, Failure::with_retry_after)
+fn failure(reply: Reply, text: &str) -> Failure {
+    let class = if reply.class == Class::Permanent { Failure::permanent } else { Failure::transient };
+    let failure = class(reply.scope, text.to_owned()).with_reply(text);
+    let failure = if reply.sure { failure } else { failure.unsure() };
+    reply.retry_after.into_iter().fold(failure, Failure::with_retry_after)
 }
 
 impl Transport for NextHop {
-    type Message = Letter;
+    type Message = TestMessage;
 
     fn name(&self) -> &str {
         "next-hop"
     }
 
-    async fn send(&self, outgoing: &Outgoing<Letter>) -> Result<Receipt, Failure> {
-        let (world, letter) = (&*self.world, outgoing.message().number);
-        let place = world.begin(letter, self.relay, self.life);
-        let mut call = UnderWay { world, place, answer: Answer::None };
-        let mut dice =
-            Dice::new(world.plan.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (place as u64) << 20 ^ letter as u64);
+    async fn send(&self, outgoing: &Outgoing<TestMessage>) -> Result<Receipt, Failure> {
+        let (world, mail) = (&*self.world, outgoing.message().number);
+        let place = world.begin(mail, self.relay, self.incarnation);
+        let mut call = OpenCall { world, place, answer: Answer::None };
+        let mut random =
+            Random::new(world.plan.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (place as u64) << 20 ^ mail as u64);
         let to: Vec<_> = outgoing.recipients().iter().map(|recipient| recipient.as_str().to_owned()).collect();
         let (low, high) = world.plan.latency;
-        let takes = dice.millis(low.as_millis() as u64, high.as_millis() as u64);
-        let Some(met) = world.meets(letter) else {
-            let (refused, said) = world.refuses(letter, &to);
+        let takes = random.millis(low.as_millis() as u64, high.as_millis() as u64);
+        let Some(matched) = world.matching_condition(mail) else {
+            let (refused, refusal_reply) = world.refuses(mail, &to);
             let taken: Vec<_> = to.iter().filter(|recipient| !refused.contains(recipient)).cloned().collect();
-            // It is accepted some time before the answer comes.
-            let before = takes.mul_f64(dice.between(0, 100) as f64 / 100.0);
+            // The acceptance precedes the reply.
+            let before = takes.mul_f64(random.between(0, 100) as f64 / 100.0);
             tokio::time::sleep(before).await;
             if !taken.is_empty() {
-                world.accept(letter, &taken);
+                world.accept(mail, &taken);
             }
             tokio::time::sleep(takes - before).await;
-            let Some(says) = said.filter(|_| !refused.is_empty()) else {
+            let Some(reply) = refusal_reply.filter(|_| !refused.is_empty()) else {
                 call.answer = Answer::Accepted;
                 return Ok(Receipt::new());
             };
             let refusal = |recipient: &String| {
                 let refusal = Refusal::new(
                     recipient.clone(),
-                    says.class,
-                    text(says, Whose::Letter(letter), &mut Dice::new(place as u64)),
+                    reply.class,
+                    text(reply, Affected::Mail(mail), &mut Random::new(place as u64)),
                 );
-                if says.sure { refusal } else { refusal.unsure() }
+                if reply.sure { refusal } else { refusal.unsure() }
             };
             let refusals: Vec<_> = refused.iter().map(refusal).collect();
             if taken.is_empty() {
-                let own = world.plan.conditions.iter().position(|own| own.whose == Whose::Letter(letter));
+                let own = world.plan.conditions.iter().position(|own| own.affected == Affected::Mail(mail));
                 call.answer = own.map_or(Answer::None, Answer::Refused);
-                let said = Says { scope: Scope::Message, ..says };
-                return Err(failure(said, &text(said, Whose::Letter(letter), &mut dice)).with_refused(refusals));
+                let reply = Reply { scope: Scope::Message, ..reply };
+                return Err(failure(reply, &text(reply, Affected::Mail(mail), &mut random)).with_refused(refusals));
             }
             call.answer = Answer::Accepted;
             return Ok(Receipt::new().with_refused(refusals));
         };
-        let Condition { whose, says, .. } = world.plan.conditions[met];
-        let text = text(says, whose, &mut dice);
-        tokio::time::sleep(takes + says.takes).await;
-        match says.manner {
-            Manner::Refuses => {
-                call.answer = Answer::Refused(met);
-                Err(failure(says, &text))
+        let Condition { affected, reply, .. } = world.plan.conditions[matched];
+        let text = text(reply, affected, &mut random);
+        tokio::time::sleep(takes + reply.takes).await;
+        match reply.behavior {
+            Behavior::Refuses => {
+                call.answer = Answer::Refused(matched);
+                Err(failure(reply, &text))
             }
-            Manner::Doubt { accepted } => {
+            Behavior::Doubt { accepted } => {
                 if accepted {
-                    world.accept(letter, &to);
+                    world.accept(mail, &to);
                 }
-                call.answer = Answer::Refused(met);
+                call.answer = Answer::Refused(matched);
                 Err(Failure::maybe_accepted(text))
             }
-            Manner::Panics => {
-                call.answer = Answer::Refused(met);
+            Behavior::Panics => {
+                call.answer = Answer::Refused(matched);
                 drop(call);
-                // A panic, but one that nobody needs to read of.
-                std::panic::resume_unwind(Box::new("such things are not for us"));
+                // Unlike `panic!`, this prints nothing.
+                std::panic::resume_unwind(Box::new("the transport panics"));
             }
-            Manner::Hangs => std::future::pending().await,
+            Behavior::Hangs => std::future::pending().await,
         }
     }
 

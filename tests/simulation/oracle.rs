@@ -1,27 +1,27 @@
-//! What must hold, by one who knows the truth.
+//! The checks of a world's result, by the true conditions of the plan. Invariants 2, 3, 4, 5.
 //!
-//! 1. No mail ends for a condition that is not its own.
-//! 2. None waits for another's longer than [`Plan::bound`].
-//! 3. One with a condition of its own ends, and its history says why.
-//! 4. A next hop that refuses everybody is called no more often than the backoff says.
-//! 5. None is lost, stuck, or sent by two calls at the same time; each call is one attempt of the history; copies come of doubt.
-//! 6. Each decision is explained by the history.
-//! 7. Nobody is charged for what is not its own, nor for a call that was not made.
+//! 1. No mail ends because of a condition that is not its own.
+//! 2. No mail waits for the conditions of others longer than [`Plan::bound`].
+//! 3. A mail with a condition of its own ends, and its history has the reason.
+//! 4. A next hop that refuses everyone is called no more often than the backoff allows.
+//! 5. No mail is lost, stuck, or sent by two calls at one time. Each call is one attempt of the history. Copies have an attempt in doubt.
+//! 6. The history explains each decision.
+//! 7. No mail is charged for a condition that is not its own, nor for a call that was not made.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use postrider::{Attempt, Delivery, Outcome, RecipientState, Scope, State};
 
-use crate::bounds::TRIED;
-use crate::fleet::Ended;
+use crate::bounds::PROBE_CANDIDATES;
+use crate::fleet::RunResult;
 use crate::next_hop::{Answer, Call};
-use crate::plan::{Condition, FOR_EVER, Manner, Plan, When, Whose, Words};
+use crate::plan::{Affected, Behavior, Condition, FOREVER, Plan, When, Wording};
 
-pub(crate) fn judge(ended: &Ended) -> Vec<String> {
+pub(crate) fn judge(ended: &RunResult) -> Vec<String> {
     let mut faults = Vec::new();
     for number in 0..ended.deliveries.len() {
-        let case = Case::new(ended, number);
+        let case = MailCheck::new(ended, number);
         let checks = [
             ("end", case.ends_for_its_own_reason()),
             ("time", case.leaves_in_time()),
@@ -35,33 +35,33 @@ pub(crate) fn judge(ended: &Ended) -> Vec<String> {
             faults.extend(check.map(|fault| format!("{name}: mail {number} {fault}")));
         }
     }
-    faults.extend(at_the_same_time(ended));
-    faults.extend(calls_in_vain(ended));
+    faults.extend(overlapping_calls(ended));
+    faults.extend(excess_calls(ended));
     faults
 }
 
-struct Case<'a> {
-    ended: &'a Ended,
+struct MailCheck<'a> {
+    ended: &'a RunResult,
     plan: &'a Plan,
     number: usize,
     delivery: &'a Delivery,
     own: Option<&'a Condition>,
 }
 
-impl<'a> Case<'a> {
-    fn new(ended: &'a Ended, number: usize) -> Self {
+impl<'a> MailCheck<'a> {
+    fn new(ended: &'a RunResult, number: usize) -> Self {
         let plan = &ended.world.plan;
         Self { ended, plan, number, delivery: &ended.deliveries[number], own: plan.own(number) }
     }
 
-    /// Its own condition can be its end.
+    /// Whether its own condition can end it.
     fn is_bad(&self) -> bool {
-        self.own.is_some_and(|own| !matches!(own.when, When::BeyondACalls(_)))
+        self.own.is_some_and(|own| !matches!(own.when, When::BeyondPerCall(_)))
     }
 
-    /// Whether it must have been sent, and by when.
+    /// When it must have been sent; `None` if it need not be.
     fn by(&self) -> Option<Duration> {
-        let by = self.plan.well_from(self.number)? + self.plan.bound(self.number);
+        let by = self.plan.healthy_from(self.number)? + self.plan.bound(self.number);
         (by < self.plan.deadline(self.number)).then_some(by)
     }
 
@@ -70,7 +70,7 @@ impl<'a> Case<'a> {
         self.delivery.attempts.iter().filter(doubt).count()
     }
 
-    fn gave_up(&self, reason: &str) -> Option<String> {
+    fn given_up(&self, reason: &str) -> Option<String> {
         if self.is_bad() {
             return None;
         }
@@ -80,17 +80,17 @@ impl<'a> Case<'a> {
         if self.in_doubt() > 0 && reason.starts_with("budget") {
             return None;
         }
-        (!self.nobody_can_know()).then(|| format!("ended for a condition that is not its own: {reason}"))
+        (!self.is_unknowable()).then(|| format!("ended for a condition that is not its own: {reason}"))
     }
 
     fn ends_for_its_own_reason(&self) -> Option<String> {
         let reason = self.delivery.reason.as_deref().unwrap_or_default();
         match self.delivery.state {
-            State::Dead => self.gave_up(reason),
+            State::Dead => self.given_up(reason),
             State::InDoubt if self.in_doubt() == 0 => Some(format!("is held without doubt: {reason}")),
             State::Sent => self.delivery.recipients.iter().find_map(|recipient| {
                 let dead = match self.own {
-                    Some(Condition { when: When::ForRecipients(count), .. }) => {
+                    Some(Condition { when: When::FirstRecipients(count), .. }) => {
                         self.plan.mails[self.number].to.iter().take(*count).any(|to| to == recipient.recipient.as_str())
                     }
                     _ => false,
@@ -102,7 +102,7 @@ impl<'a> Case<'a> {
                     RecipientState::Sent => None,
                     _ if dead => None,
                     _ => self
-                        .gave_up(recipient.reply.as_deref().unwrap_or("no reason"))
+                        .given_up(recipient.reply.as_deref().unwrap_or("no reason"))
                         .map(|why| format!("for a recipient: {why}")),
                 }
             }),
@@ -141,14 +141,14 @@ impl<'a> Case<'a> {
         if !self.ended.is_finished(self.number) {
             return None;
         }
-        let calls = self.ended.world.state().calls.iter().filter(|call| call.letter == self.number).count();
+        let calls = self.ended.world.state().calls.iter().filter(|call| call.mail == self.number).count();
         let lost = self.delivery.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Lost).count();
         let made = self.delivery.attempts.len() - lost;
         let fits = made <= calls && calls <= made + lost;
         if !fits {
             return Some(format!("{calls} calls, {made} attempts and {lost} lost"));
         }
-        let quiet = self.plan.happenings.is_empty() && self.plan.faults.is_empty();
+        let quiet = self.plan.incidents.is_empty() && self.plan.faults.is_empty();
         (quiet && lost > 0).then(|| format!("{lost} attempts were lost in a quiet world"))
     }
 
@@ -157,7 +157,8 @@ impl<'a> Case<'a> {
         if most > 1 + self.in_doubt() {
             return Some(format!("{most} copies, {} attempts in doubt", self.in_doubt()));
         }
-        (most > 1 && self.plan.mails[self.number].hold).then(|| format!("{most} copies of a mail to be held in doubt"))
+        (most > 1 && self.plan.mails[self.number].hold_in_doubt)
+            .then(|| format!("{most} copies of a mail to be held in doubt"))
     }
 
     fn is_explained(&self) -> Option<String> {
@@ -175,20 +176,22 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// What no relay can know: a condition that comes and goes, and has met two mails at the most since the relay started, looks like
+    /// Whether no relay can know the cause: a condition that comes and goes, and met at most two mails since the relay started, looks like
     /// those mails' own.
-    fn nobody_can_know(&self) -> bool {
+    fn is_unknowable(&self) -> bool {
         let state = self.ended.world.state();
         let of_others = |call: &&Call| match call.answer {
-            Answer::Refused(met) => !matches!(self.plan.conditions[met].whose, Whose::Letter(_)),
+            Answer::Refused(matched) => !matches!(self.plan.conditions[matched].affected, Affected::Mail(_)),
             _ => false,
         };
         let calls = || state.calls.iter().filter(of_others);
-        calls().filter(|call| call.letter == self.number).any(|last| {
-            let same = |call: &&Call| call.life == last.life && call.answer == last.answer && call.ended <= last.ended;
-            let met = calls().filter(same);
-            let mails: HashSet<_> = met.clone().map(|call| call.letter).collect();
-            mails.len() < 3 && met.filter(|call| call.letter == self.number).count() > 1
+        calls().filter(|call| call.mail == self.number).any(|last| {
+            let same = |call: &&Call| {
+                call.incarnation == last.incarnation && call.answer == last.answer && call.ended <= last.ended
+            };
+            let matched = calls().filter(same);
+            let mails: HashSet<_> = matched.clone().map(|call| call.mail).collect();
+            mails.len() < 3 && matched.filter(|call| call.mail == self.number).count() > 1
         })
     }
 
@@ -198,25 +201,25 @@ impl<'a> Case<'a> {
         }
         let innocent =
             |attempt: &&Attempt| attempt.charged && matches!(attempt.outcome, Outcome::Permanent | Outcome::Transient);
-        let charged = self.delivery.attempts.iter().find(innocent).filter(|_| !self.nobody_can_know())?;
+        let charged = self.delivery.attempts.iter().find(innocent).filter(|_| !self.is_unknowable())?;
         Some(format!("was charged for a condition that is not its own: {charged:?} {:?}", charged.note))
     }
 }
 
-/// While leases are honoured, a mail is in one call; and a relay never sends its own twice.
-fn at_the_same_time(ended: &Ended) -> Vec<String> {
+/// Calls for one mail at the same time: none may be unless leases run out, and none ever in one incarnation of a relay.
+fn overlapping_calls(ended: &RunResult) -> Vec<String> {
     let plan = &ended.world.plan;
-    let honoured = plan.happenings.is_empty() && plan.faults.is_empty();
+    let honoured = plan.incidents.is_empty() && plan.faults.is_empty();
     let state = ended.world.state();
-    let twice = |call: &&Call| call.beside.iter().any(|life| honoured || *life == call.life);
+    let twice = |call: &&Call| call.concurrent.iter().any(|incarnation| honoured || *incarnation == call.incarnation);
     state.calls.iter().filter(twice).map(|call| format!("at the same time: {call:?}")).collect()
 }
 
-/// How often a backoff fits into a time, at the most.
-fn fits((base, cap): (Duration, Duration), time: Duration) -> u64 {
+/// The most waits of a backoff within a time.
+fn waits_within((base, cap): (Duration, Duration), time: Duration) -> u64 {
     let (mut spent, mut wait, mut count) = (Duration::ZERO, base, 0);
     while spent <= time {
-        // A fifth less by chance, but never less than the base.
+        // Jitter takes off up to a fifth, but never less than the base is left.
         spent += wait.mul_f64(0.8).max(base);
         wait = (wait * 2).min(cap.max(base));
         count += 1;
@@ -224,37 +227,42 @@ fn fits((base, cap): (Duration, Duration), time: Duration) -> u64 {
     count
 }
 
-/// Calls of one relay while everybody is refused.
-fn calls_in_vain(ended: &Ended) -> Vec<String> {
+/// Calls beyond the backoff by one relay, while the next hop refuses everyone.
+fn excess_calls(ended: &RunResult) -> Vec<String> {
     let plan = &ended.world.plan;
     let state = ended.world.state();
     let mut faults = Vec::new();
     let all = plan.conditions.iter().enumerate().filter(|(_, condition)| {
-        condition.whose == Whose::Everybody && condition.when == When::Always && condition.until != FOR_EVER
+        condition.affected == Affected::Everyone && condition.when == When::Always && condition.until != FOREVER
     });
-    let lives = state.calls.iter().map(|call| call.life).max().unwrap_or_default();
-    for (place, condition) in all.filter(|_| plan.passes.is_none()) {
-        // Calls that began before may be under way for a while.
+    let incarnations = state.calls.iter().map(|call| call.incarnation).max().unwrap_or_default();
+    for (place, condition) in all.filter(|_| plan.drains_every.is_none()) {
+        // Calls that began before the condition may still be under way.
         let from = condition.from + plan.longest_call();
         let time = condition.until.saturating_sub(from);
-        let says = condition.says;
+        let reply = condition.reply;
         let mails = plan.mails.len() as u64;
-        let each = match (says.manner, says.scope, says.sure) {
-            // So many alike in a row, or so many in all, and it is taken for what it is; fewer go by their own backoff.
-            (Manner::Refuses, Scope::Message, _) if says.words == Words::Random => {
-                9 * fits(plan.settings.backoff, time)
+        let each = match (reply.behavior, reply.scope, reply.sure) {
+            // A few equal refusals, or a few more different ones, pause the transport. Fewer have their own backoff.
+            (Behavior::Refuses, Scope::Message, _) if reply.wording == Wording::Random => {
+                9 * waits_within(plan.settings.backoff, time)
             }
-            (Manner::Refuses, Scope::Message, _) => 4 * fits(plan.settings.backoff, time),
-            (Manner::Refuses, Scope::Sender, _) => 6 * fits(plan.settings.pause, time),
+            (Behavior::Refuses, Scope::Message, _) => 4 * waits_within(plan.settings.backoff, time),
+            (Behavior::Refuses, Scope::Sender, _) => 6 * waits_within(plan.settings.pause, time),
             _ => 0,
         };
-        let most = TRIED * fits(plan.settings.pause, time) + each + plan.settings.concurrency as u64 + mails + 10;
-        for life in 1..=lives {
-            let during = |call: &&Call| call.life == life && call.began >= from && call.began < condition.until;
+        let most = PROBE_CANDIDATES * waits_within(plan.settings.pause, time)
+            + each
+            + plan.settings.concurrency as u64
+            + mails
+            + 10;
+        for incarnation in 1..=incarnations {
+            let during =
+                |call: &&Call| call.incarnation == incarnation && call.began >= from && call.began < condition.until;
             let refused = |call: &&Call| call.answer == Answer::Refused(place);
             let calls = state.calls.iter().filter(during).filter(refused).count() as u64;
             if calls > most {
-                faults.push(format!("in vain: {calls} calls, at most {most} in {time:?}"));
+                faults.push(format!("excess calls: {calls}, at most {most} in {time:?}"));
             }
         }
     }

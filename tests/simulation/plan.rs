@@ -1,72 +1,72 @@
-//! What a world is made of, drawn from its seed.
+//! The plan of a world, drawn from its seed.
 
 use std::time::Duration;
 
 use postrider::Scope;
 use postrider::transport::Class;
 
-use crate::dice::Dice;
+use crate::random::Random;
 
-pub(crate) const FOR_EVER: Duration = Duration::MAX;
+pub(crate) const FOREVER: Duration = Duration::MAX;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3_600;
 
-/// A condition of the next hop: whom it refuses, when and how, and what it says. Times count from the beginning of the world.
+/// A condition of the next hop: which mails it affects, when, and the reply. Times count from the start of the world.
 #[derive(Debug, Clone)]
 pub(crate) struct Condition {
-    pub(crate) whose: Whose,
+    pub(crate) affected: Affected,
     pub(crate) from: Duration,
     pub(crate) until: Duration,
     pub(crate) when: When,
-    pub(crate) says: Says,
+    pub(crate) reply: Reply,
 }
 
-/// Whose condition it is in truth.
+/// The mails whose condition it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whose {
-    Everybody,
+pub(crate) enum Affected {
+    Everyone,
     Sender(usize),
-    Letter(usize),
+    Mail(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
     Always,
-    /// After so many acceptances within a minute.
-    BeyondAMinutes(u64),
-    /// Until so long after the first try: greylisting.
-    SinceTheFirstTry(Duration),
-    /// Not at all, but only so many recipients in one call are taken.
-    BeyondACalls(usize),
-    /// For these of the letter's recipients, by their places.
-    ForRecipients(usize),
+    /// After this many acceptances within a minute.
+    BeyondPerMinute(u64),
+    /// Until this long after the first attempt.
+    Greylisted(Duration),
+    /// Never, but a call accepts at most this many recipients.
+    BeyondPerCall(usize),
+    /// For the first recipients of the mail, up to this number.
+    FirstRecipients(usize),
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Says {
-    pub(crate) manner: Manner,
+pub(crate) struct Reply {
+    pub(crate) behavior: Behavior,
     pub(crate) class: Class,
     pub(crate) scope: Scope,
     pub(crate) sure: bool,
-    pub(crate) words: Words,
+    pub(crate) wording: Wording,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) takes: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum Behavior {
     Refuses,
-    /// No answer comes; the mail is accepted all the same, or not.
+    /// No reply comes, and the mail is accepted or not.
     Doubt {
         accepted: bool,
     },
     Panics,
-    /// For longer than any time limit.
+    /// Longer than the send timeout.
     Hangs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Words {
+pub(crate) enum Wording {
     Same,
     WithIds,
     Random,
@@ -80,10 +80,10 @@ pub(crate) struct Mail {
     pub(crate) delay: Duration,
     pub(crate) expires: Option<Duration>,
     pub(crate) priority: u8,
-    pub(crate) hold: bool,
+    pub(crate) hold_in_doubt: bool,
 }
 
-/// What befalls a relay's line to the store, or all lines.
+/// A fault of the store for one relay, or for all (`None`).
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
     pub(crate) relay: Option<usize>,
@@ -94,26 +94,26 @@ pub(crate) struct Fault {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
-    /// Each call fails, and nothing is done.
+    /// Each call fails and does nothing.
     Down,
-    /// So often of a hundred times.
+    /// Calls fail with this chance, in percent.
     Flaky(u32),
-    /// So often of a hundred times, the call is done and the answer lost.
+    /// Calls are executed and fail with this chance, in percent.
     AnswerLost(u32),
-    /// Each call is done so late.
+    /// Each call is executed after this delay.
     Late(Duration),
-    /// Each call is done so late, whether somebody still waits for it or not.
-    LateAllTheSame(Duration),
-    /// Nothing is heard until the end of the fault.
+    /// Each call is executed after this delay, even if its caller has dropped it.
+    LateEvenIfDropped(Duration),
+    /// Each call hangs until the end of the fault, and fails.
     Silent,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Happening {
+pub(crate) enum Incident {
     Stop(usize),
     Kill(usize),
     Start(usize),
-    /// The database's clock goes on while the relays stand still.
+    /// The database's clock advances by this time, as if the relays were suspended.
     Freeze(Duration),
 }
 
@@ -135,228 +135,228 @@ pub(crate) struct Settings {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) settings: Settings,
-    /// How often each relay begins a pass; `None` runs on and on.
-    pub(crate) passes: Option<Duration>,
+    /// The time between two drains of a relay. `None`: the relay runs.
+    pub(crate) drains_every: Option<Duration>,
     pub(crate) relays: usize,
     /// How many senders share a domain.
-    pub(crate) of_a_domain: usize,
+    pub(crate) senders_per_domain: usize,
     pub(crate) latency: (Duration, Duration),
     pub(crate) mails: Vec<Mail>,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) faults: Vec<Fault>,
-    pub(crate) happenings: Vec<(Duration, Happening)>,
+    pub(crate) incidents: Vec<(Duration, Incident)>,
 }
 
 impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
-        let dice = &mut Dice::new(seed);
-        let settings = settings(dice);
-        let relays = dice.one_of(&[1, 1, 1, 1, 1, 1, 2, 2, 3, 4]);
-        let senders = usize::try_from(dice.between(1, 6)).unwrap();
-        let span = if dice.percent(40) { 1 } else { dice.between(MINUTE, HOUR / 2) };
-        let count = dice.between(3, 30);
-        let mut mails: Vec<_> = (0..count).map(|number| mail(dice, number, senders, span)).collect();
+        let random = &mut Random::new(seed);
+        let settings = settings(random);
+        let relays = random.one_of(&[1, 1, 1, 1, 1, 1, 2, 2, 3, 4]);
+        let senders = usize::try_from(random.between(1, 6)).unwrap();
+        let span = if random.percent(40) { 1 } else { random.between(MINUTE, HOUR / 2) };
+        let count = random.between(3, 30);
+        let mut mails: Vec<_> = (0..count).map(|number| mail(random, number, senders, span)).collect();
         mails.sort_by_key(|mail| mail.enqueued);
-        let slow = if dice.percent(15) { dice.between(1_000, 120_000) } else { dice.between(1, 300) };
+        let slow = if random.percent(15) { random.between(1_000, 120_000) } else { random.between(1, 300) };
         let latency = (Duration::from_millis(1), Duration::from_millis(slow));
         let mut plan = Self {
             seed,
             settings,
-            passes: dice.percent(12).then(|| dice.seconds(10, 120)),
+            drains_every: random.percent(12).then(|| random.seconds(10, 120)),
             relays,
-            of_a_domain: dice.one_of(&[1, 2, 6]),
+            senders_per_domain: random.one_of(&[1, 2, 6]),
             latency,
             mails,
             conditions: Vec::new(),
             faults: Vec::new(),
-            happenings: Vec::new(),
+            incidents: Vec::new(),
         };
-        plan.draw_conditions(dice, senders, span);
-        if dice.percent(20) {
-            plan.put_the_bad_first();
+        plan.draw_conditions(random, senders, span);
+        if random.percent(20) {
+            plan.raise_bad_mails();
         }
-        if dice.percent(25) {
-            plan.draw_faults(dice, span);
+        if random.percent(25) {
+            plan.draw_faults(random, span);
         }
-        if dice.percent(30) {
-            plan.draw_happenings(dice, span);
+        if random.percent(30) {
+            plan.draw_incidents(random, span);
         }
         plan
     }
 
-    fn draw_conditions(&mut self, dice: &mut Dice, senders: usize, span: u64) {
-        if dice.percent(60) {
-            for _ in 0..dice.between(1, 3) {
-                self.conditions.push(of_everybody(dice, span));
+    fn draw_conditions(&mut self, random: &mut Random, senders: usize, span: u64) {
+        if random.percent(60) {
+            for _ in 0..random.between(1, 3) {
+                self.conditions.push(of_everyone(random, span));
             }
         }
-        if dice.percent(50) {
-            for _ in 0..dice.between(1, 2) {
-                let sender = dice.index(senders);
-                self.conditions.push(of_a_sender(dice, sender, span));
+        if random.percent(50) {
+            for _ in 0..random.between(1, 2) {
+                let sender = random.index(senders);
+                self.conditions.push(of_a_sender(random, sender, span));
             }
         }
-        if dice.percent(60) {
-            for _ in 0..dice.between(1, 8) {
-                let letter = dice.index(self.mails.len());
-                // One condition each, so that its end has one reason.
-                if !self.conditions.iter().any(|other| other.whose == Whose::Letter(letter)) {
-                    let condition = of_a_letter(dice, letter);
+        if random.percent(60) {
+            for _ in 0..random.between(1, 8) {
+                let mail = random.index(self.mails.len());
+                // One condition for each mail, so that its end has one reason.
+                if !self.conditions.iter().any(|other| other.affected == Affected::Mail(mail)) {
+                    let condition = of_a_mail(random, mail);
                     self.conditions.push(condition);
                 }
             }
         }
     }
 
-    /// Whoever has a condition of its own, or its sender's, is more urgent than the others.
-    fn put_the_bad_first(&mut self) {
+    /// Gives mails that have a condition, or whose sender has one, the highest priority.
+    fn raise_bad_mails(&mut self) {
         for condition in &self.conditions {
-            let bad = self.mails.iter_mut().enumerate().filter(|(number, mail)| match condition.whose {
-                Whose::Everybody => false,
-                Whose::Sender(sender) => mail.sender == sender,
-                Whose::Letter(letter) => *number == letter,
+            let bad = self.mails.iter_mut().enumerate().filter(|(number, mail)| match condition.affected {
+                Affected::Everyone => false,
+                Affected::Sender(sender) => mail.sender == sender,
+                Affected::Mail(mail) => *number == mail,
             });
             bad.for_each(|(_, mail)| mail.priority = 9);
         }
     }
 
-    fn draw_faults(&mut self, dice: &mut Dice, span: u64) {
-        for _ in 0..dice.between(1, 3) {
-            let from = dice.seconds(0, span.max(MINUTE));
-            let length = if dice.percent(50) { dice.seconds(1, 20) } else { dice.seconds(20, 200) };
-            let kind = match dice.between(0, 5) {
+    fn draw_faults(&mut self, random: &mut Random, span: u64) {
+        for _ in 0..random.between(1, 3) {
+            let from = random.seconds(0, span.max(MINUTE));
+            let length = if random.percent(50) { random.seconds(1, 20) } else { random.seconds(20, 200) };
+            let kind = match random.between(0, 5) {
                 0 => FaultKind::Down,
-                1 => FaultKind::Flaky(u32::try_from(dice.between(10, 90)).unwrap()),
-                2 => FaultKind::AnswerLost(u32::try_from(dice.between(10, 90)).unwrap()),
-                3 => FaultKind::Late(dice.seconds(0, 25)),
-                4 => FaultKind::LateAllTheSame(dice.seconds(5, 50)),
+                1 => FaultKind::Flaky(u32::try_from(random.between(10, 90)).unwrap()),
+                2 => FaultKind::AnswerLost(u32::try_from(random.between(10, 90)).unwrap()),
+                3 => FaultKind::Late(random.seconds(0, 25)),
+                4 => FaultKind::LateEvenIfDropped(random.seconds(5, 50)),
                 _ => FaultKind::Silent,
             };
-            let relay = dice.percent(40).then(|| dice.index(self.relays));
+            let relay = random.percent(40).then(|| random.index(self.relays));
             self.faults.push(Fault { relay, from, until: from + length, kind });
         }
     }
 
-    fn draw_happenings(&mut self, dice: &mut Dice, span: u64) {
-        for _ in 0..dice.between(1, 4) {
-            let at = dice.seconds(0, span.max(5 * MINUTE));
-            let relay = dice.index(self.relays);
-            match dice.between(0, 4) {
-                0 => self.happenings.push((at, Happening::Freeze(dice.seconds(1, 200)))),
-                1 | 2 => self.happenings.push((at, Happening::Kill(relay))),
-                _ => self.happenings.push((at, Happening::Stop(relay))),
+    fn draw_incidents(&mut self, random: &mut Random, span: u64) {
+        for _ in 0..random.between(1, 4) {
+            let at = random.seconds(0, span.max(5 * MINUTE));
+            let relay = random.index(self.relays);
+            match random.between(0, 4) {
+                0 => self.incidents.push((at, Incident::Freeze(random.seconds(1, 200)))),
+                1 | 2 => self.incidents.push((at, Incident::Kill(relay))),
+                _ => self.incidents.push((at, Incident::Stop(relay))),
             }
-            self.happenings.push((at + dice.seconds(0, 90), Happening::Start(relay)));
+            self.incidents.push((at + random.seconds(0, 90), Incident::Start(relay)));
         }
-        self.happenings.sort_by_key(|(at, _)| *at);
+        self.incidents.sort_by_key(|(at, _)| *at);
     }
 }
 
-fn settings(dice: &mut Dice) -> Settings {
-    let oldest = if dice.percent(20) { 3 * HOUR } else { HOUR };
-    let pause = dice.seconds(1, 5);
-    let backoff = dice.seconds(1, 20);
+fn settings(random: &mut Random) -> Settings {
+    let oldest = if random.percent(20) { 3 * HOUR } else { HOUR };
+    let pause = random.seconds(1, 5);
+    let backoff = random.seconds(1, 20);
     Settings {
-        concurrency: dice.one_of(&[1, 2, 4, 8, 32]),
-        batch: if dice.percent(15) { 3 } else { 1 },
-        lease: dice.seconds(5, 90),
-        poll: dice.seconds(1, 120),
-        pause: (pause, pause * u32::try_from(dice.between(1, 60)).unwrap()),
-        backoff: (backoff, backoff * u32::try_from(dice.between(1, 60)).unwrap()),
-        attempts: u32::try_from(dice.between(2, 20)).unwrap(),
-        max_age: dice.seconds(HOUR / 4, oldest),
-        send_timeout: dice.seconds(130, 10 * MINUTE),
-        grace: dice.seconds(0, 30),
+        concurrency: random.one_of(&[1, 2, 4, 8, 32]),
+        batch: if random.percent(15) { 3 } else { 1 },
+        lease: random.seconds(5, 90),
+        poll: random.seconds(1, 120),
+        pause: (pause, pause * u32::try_from(random.between(1, 60)).unwrap()),
+        backoff: (backoff, backoff * u32::try_from(random.between(1, 60)).unwrap()),
+        attempts: u32::try_from(random.between(2, 20)).unwrap(),
+        max_age: random.seconds(HOUR / 4, oldest),
+        send_timeout: random.seconds(130, 10 * MINUTE),
+        grace: random.seconds(0, 30),
     }
 }
 
-fn mail(dice: &mut Dice, number: u64, senders: usize, span: u64) -> Mail {
-    let many = if dice.percent(15) { dice.between(2, 12) } else { 1 };
-    let domain = dice.between(0, 3);
+fn mail(random: &mut Random, number: u64, senders: usize, span: u64) -> Mail {
+    let many = if random.percent(15) { random.between(2, 12) } else { 1 };
+    let domain = random.between(0, 3);
     Mail {
-        sender: dice.index(senders),
+        sender: random.index(senders),
         to: (0..many).map(|place| format!("r{number}-{place}@d{domain}.example")).collect(),
-        enqueued: dice.seconds(0, span),
-        delay: if dice.percent(10) { dice.seconds(1, 20 * MINUTE) } else { Duration::ZERO },
-        expires: dice.percent(8).then(|| dice.seconds(10, HOUR)),
-        priority: if dice.percent(25) { u8::try_from(dice.between(0, 9)).unwrap() } else { 5 },
-        hold: dice.percent(10),
+        enqueued: random.seconds(0, span),
+        delay: if random.percent(10) { random.seconds(1, 20 * MINUTE) } else { Duration::ZERO },
+        expires: random.percent(8).then(|| random.seconds(10, HOUR)),
+        priority: if random.percent(25) { u8::try_from(random.between(0, 9)).unwrap() } else { 5 },
+        hold_in_doubt: random.percent(10),
     }
 }
 
-fn retry_after(dice: &mut Dice) -> Option<Duration> {
-    match dice.between(0, 99) {
+fn retry_after(random: &mut Random) -> Option<Duration> {
+    match random.between(0, 99) {
         0..=14 => Some(Duration::ZERO),
-        15..=29 => Some(dice.seconds(1, 60)),
-        30..=34 => Some(dice.seconds(MINUTE, 20 * MINUTE)),
-        35 => Some(dice.one_of(&[Duration::MAX, Duration::from_secs(86_400 * 30)])),
+        15..=29 => Some(random.seconds(1, 60)),
+        30..=34 => Some(random.seconds(MINUTE, 20 * MINUTE)),
+        35 => Some(random.one_of(&[Duration::MAX, Duration::from_secs(86_400 * 30)])),
         _ => None,
     }
 }
 
-fn class(dice: &mut Dice) -> Class {
-    dice.one_of(&[Class::Permanent, Class::Transient])
+fn class(random: &mut Random) -> Class {
+    random.one_of(&[Class::Permanent, Class::Transient])
 }
 
-fn says(dice: &mut Dice, right: Scope) -> Says {
-    let takes = if dice.percent(20) { dice.seconds(1, 60) } else { Duration::ZERO };
-    let said = Says {
-        manner: Manner::Refuses,
-        class: class(dice),
+fn draw_reply(random: &mut Random, right: Scope) -> Reply {
+    let takes = if random.percent(20) { random.seconds(1, 60) } else { Duration::ZERO };
+    let known = Reply {
+        behavior: Behavior::Refuses,
+        class: class(random),
         scope: right,
         sure: true,
-        words: dice.one_of(&[Words::Same, Words::WithIds]),
-        retry_after: retry_after(dice),
+        wording: random.one_of(&[Wording::Same, Wording::WithIds]),
+        retry_after: retry_after(random),
         takes,
     };
-    if dice.percent(50) {
-        return said;
+    if random.percent(50) {
+        return known;
     }
-    // In words that no rule knows, or that a rule takes for something else. A rule does not take it for the message's.
-    let words = dice.one_of(&[Words::Same, Words::WithIds, Words::Random]);
-    if dice.percent(60) {
-        return Says { scope: Scope::Message, sure: false, words, ..said };
+    // Words that no rule knows, or that a rule reads as another scope than the message's.
+    let wording = random.one_of(&[Wording::Same, Wording::WithIds, Wording::Random]);
+    if random.percent(60) {
+        return Reply { scope: Scope::Message, sure: false, wording, ..known };
     }
-    Says { scope: dice.one_of(&[Scope::Sender, Scope::Transport]), words, ..said }
+    Reply { scope: random.one_of(&[Scope::Sender, Scope::Transport]), wording, ..known }
 }
 
-fn of_everybody(dice: &mut Dice, span: u64) -> Condition {
-    let from = dice.seconds(0, span);
-    let length = if dice.percent(50) { dice.seconds(1, 5 * MINUTE) } else { dice.seconds(5 * MINUTE, HOUR / 2) };
-    let mut says = says(dice, Scope::Transport);
-    if dice.percent(15) {
-        says.manner = Manner::Doubt { accepted: dice.percent(50) };
+fn of_everyone(random: &mut Random, span: u64) -> Condition {
+    let from = random.seconds(0, span);
+    let length = if random.percent(50) { random.seconds(1, 5 * MINUTE) } else { random.seconds(5 * MINUTE, HOUR / 2) };
+    let mut reply = draw_reply(random, Scope::Transport);
+    if random.percent(15) {
+        reply.behavior = Behavior::Doubt { accepted: random.percent(50) };
     }
-    let when = if dice.percent(30) { When::BeyondAMinutes(dice.between(1, 10)) } else { When::Always };
-    Condition { whose: Whose::Everybody, from, until: from + length, when, says }
+    let when = if random.percent(30) { When::BeyondPerMinute(random.between(1, 10)) } else { When::Always };
+    Condition { affected: Affected::Everyone, from, until: from + length, when, reply }
 }
 
-fn of_a_sender(dice: &mut Dice, sender: usize, span: u64) -> Condition {
-    let from = if dice.percent(60) { Duration::ZERO } else { dice.seconds(0, span) };
-    let until = if dice.percent(40) { FOR_EVER } else { from + dice.seconds(1, HOUR / 2) };
-    let when = if dice.percent(25) { When::BeyondAMinutes(dice.between(1, 5)) } else { When::Always };
-    Condition { whose: Whose::Sender(sender), from, until, when, says: says(dice, Scope::Sender) }
+fn of_a_sender(random: &mut Random, sender: usize, span: u64) -> Condition {
+    let from = if random.percent(60) { Duration::ZERO } else { random.seconds(0, span) };
+    let until = if random.percent(40) { FOREVER } else { from + random.seconds(1, HOUR / 2) };
+    let when = if random.percent(25) { When::BeyondPerMinute(random.between(1, 5)) } else { When::Always };
+    Condition { affected: Affected::Sender(sender), from, until, when, reply: draw_reply(random, Scope::Sender) }
 }
 
-fn of_a_letter(dice: &mut Dice, letter: usize) -> Condition {
-    let mut says = says(dice, Scope::Message);
-    let (mut when, mut until) = (When::Always, FOR_EVER);
-    match dice.between(0, 9) {
-        0 => says.manner = Manner::Panics,
-        1 => says.manner = Manner::Hangs,
+fn of_a_mail(random: &mut Random, mail: usize) -> Condition {
+    let mut reply = draw_reply(random, Scope::Message);
+    let (mut when, mut until) = (When::Always, FOREVER);
+    match random.between(0, 9) {
+        0 => reply.behavior = Behavior::Panics,
+        1 => reply.behavior = Behavior::Hangs,
         2 => {
-            when = When::SinceTheFirstTry(dice.seconds(1, 10 * MINUTE));
-            says.class = Class::Transient;
+            when = When::Greylisted(random.seconds(1, 10 * MINUTE));
+            reply.class = Class::Transient;
         }
-        3 => until = dice.seconds(1, HOUR),
+        3 => until = random.seconds(1, HOUR),
         4 | 5 => {
-            when = When::BeyondACalls(usize::try_from(dice.between(1, 5)).unwrap());
-            if says.scope != Scope::Message || says.sure {
-                says.class = Class::Transient;
+            when = When::BeyondPerCall(usize::try_from(random.between(1, 5)).unwrap());
+            if reply.scope != Scope::Message || reply.sure {
+                reply.class = Class::Transient;
             }
         }
-        6 | 7 => when = When::ForRecipients(usize::try_from(dice.between(1, 3)).unwrap()),
+        6 | 7 => when = When::FirstRecipients(usize::try_from(random.between(1, 3)).unwrap()),
         _ => {}
     }
-    Condition { whose: Whose::Letter(letter), from: Duration::ZERO, until, when, says }
+    Condition { affected: Affected::Mail(mail), from: Duration::ZERO, until, when, reply }
 }

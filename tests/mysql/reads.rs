@@ -1,0 +1,77 @@
+//! How many rows the store's statements read.
+
+use postrider::store::{Claim, Lease, Next, Settled};
+use postrider::{AdminStore, MySqlStore, Prune, Store};
+use sqlx::mysql::MySqlPool;
+
+use crate::support::database::unique_prefix;
+use crate::support::database::{Database, MySql};
+use crate::support::fixture::{SECOND, ada};
+use crate::{failed, outbox, pool, run};
+
+pub(crate) async fn a_claim_skips_deliveries_that_are_not_due(server: MySql) {
+    let (prefix, root, outbox) = outbox(&server).await;
+    // Many rows are scheduled for later at a higher priority, many are leased to others, and some are due.
+    let fill = |priority: i32, ahead: i64, from: i32| {
+        format!(
+            "INSERT INTO {prefix}queue (delivery_id, priority, due_at, cycle_started_at, leased_at, token)
+             WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 900)
+             SELECT UNHEX(LPAD(HEX(a.n * 1000 + b.n + {from}), 32, '0')), {priority},
+                    TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) + {ahead}, 0, 1, 1
+             FROM n a, n b WHERE b.n <= 20"
+        )
+    };
+    run(&root, &fill(9, 86_400_000_000, 0)).await;
+    run(&root, &fill(5, 3_600_000_000, 10_000_000)).await;
+    run(&root, &format!("ANALYZE TABLE {prefix}queue")).await;
+    let ids = outbox.enqueue_all((0..50).map(|_| ada())).await.unwrap();
+    // One connection, whose counters show what was read.
+    let pool = pool(server.options(), 1).await;
+    let store = MySqlStore::with_table_prefix(pool.clone(), &prefix).unwrap();
+    let before = rows_read(&pool).await;
+    let leases = store.claim(Claim::new(32, SECOND * 60)).await.unwrap();
+    let claimed = rows_read(&pool).await;
+    let retry = |lease: &Lease| failed(lease, "no", Next::Pending { after: SECOND });
+    let settled = store.settle(&leases.iter().map(retry).collect::<Vec<_>>()).await.unwrap();
+    let settled_by = rows_read(&pool).await;
+    assert_eq!((leases.len(), settled), (32, vec![Settled::Applied; 32]));
+    assert!(leases.iter().all(|lease| ids.contains(&lease.key.id)));
+    assert!(claimed - before < 1_000, "a claim of 32 read {} rows", claimed - before);
+    assert!(settled_by - claimed < 1_000, "settling 32 read {} rows", settled_by - claimed);
+}
+
+/// The rows read grow as the rows pruned, and not as their square.
+pub(crate) async fn pruning_reads_the_history_once(server: MySql) {
+    let mut reads = Vec::new();
+    for (state, deliveries) in [("sent", 1_000), ("sent", 12_000), ("dead", 1_000), ("dead", 12_000)] {
+        let prefix = unique_prefix();
+        // One connection, whose counters show what was read.
+        let pool = pool(server.options(), 1).await;
+        let store = MySqlStore::with_table_prefix(pool.clone(), &prefix).unwrap();
+        store.migrate().await.unwrap();
+        let fill = format!(
+            "INSERT INTO {prefix}deliveries (id, created_at, format, body, recipients)
+             WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000)
+             SELECT UNHEX(LPAD(HEX(a.n * 1000 + b.n), 32, '0')), 1000, 'email/1', '{{}}', '[\"ada@example.com\"]'
+             FROM n a, n b WHERE a.n <= {deliveries} / 1000;
+             DELETE FROM {prefix}queue;
+             INSERT INTO {prefix}attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
+             SELECT id, seq, 1, seq, 1000, 1000, 'transient' FROM {prefix}deliveries, (SELECT 1 AS seq UNION SELECT 2) two;
+             INSERT INTO {prefix}ended SELECT id, 'dead', NULL, 1000, 2, 2, 1 FROM {prefix}deliveries WHERE '{state}' = 'dead'"
+        );
+        run(&pool, &fill).await;
+        run(&pool, "FLUSH STATUS").await;
+        let prune = Prune::older_than(SECOND).state(state.parse().unwrap()).history_only();
+        assert_eq!(store.prune(&prune).await.unwrap(), deliveries);
+        reads.push(rows_read(&pool).await);
+        assert_eq!(store.prune(&prune).await.unwrap(), 0);
+    }
+    assert!(reads[1] < reads[0] * 15 && reads[3] < reads[2] * 15, "{reads:?} rows read");
+}
+
+/// The rows that the only connection of a pool has read.
+async fn rows_read(pool: &MySqlPool) -> i64 {
+    let status = "SHOW SESSION STATUS LIKE 'Handler_read%'";
+    let counts: Vec<(String, String)> = sqlx::query_as(status).fetch_all(pool).await.unwrap();
+    counts.iter().map(|(_, count)| count.parse::<i64>().unwrap()).sum()
+}

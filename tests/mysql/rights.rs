@@ -1,0 +1,41 @@
+//! Users with few rights.
+
+use std::time::Duration;
+
+use postrider::store::{Claim, Next, Settled};
+use postrider::{AdminStore, MySqlStore, Prune, State, Store, StoreErrorKind};
+
+use crate::support::database::{MySql, unique_prefix};
+use crate::support::fixture::{SECOND, keyed_row, row};
+use crate::{failed, outbox, pool};
+
+pub(crate) async fn an_error_names_the_missing_right_and_few_rights_are_enough(server: MySql) {
+    let (prefix, root, outbox) = outbox(&server).await;
+    // Without the right to create triggers, a migration fails and leaves no table that takes mail.
+    let (_, poor) = server.user(&root, &[("CREATE, ALTER, DROP, INSERT, SELECT, UPDATE", "*")]).await;
+    let store = MySqlStore::with_table_prefix(pool(poor, 2).await, &unique_prefix()).unwrap();
+    let error = store.migrate().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Rejected);
+    // With a binary log, the server names SUPER first.
+    assert!(error.to_string().contains("TRIGGER") || error.to_string().contains("SUPER"), "{error}");
+    assert_eq!(store.insert(vec![row()]).await.unwrap_err().kind(), StoreErrorKind::NotMigrated);
+    // Enqueueing needs INSERT alone, and with keys SELECT and UPDATE too.
+    let (_, writer) = server.user(&root, &[("INSERT", &format!("{prefix}deliveries"))]).await;
+    let writer = MySqlStore::with_table_prefix(pool(writer, 2).await, &prefix).unwrap();
+    writer.insert(vec![row(), row()]).await.unwrap();
+    let keyed = || vec![keyed_row("k")];
+    assert_eq!(writer.insert(keyed()).await.unwrap_err().kind(), StoreErrorKind::Rejected);
+    let (_, keeper) = server.user(&root, &[("INSERT, SELECT, UPDATE", &format!("{prefix}deliveries"))]).await;
+    let keeper = MySqlStore::with_table_prefix(pool(keeper, 2).await, &prefix).unwrap();
+    assert_eq!(keeper.insert(keyed()).await.unwrap(), keeper.insert(keyed()).await.unwrap());
+    // A relay needs no right to change tables.
+    let (_, relay) = server.user(&root, &[("INSERT, SELECT, UPDATE, DELETE", "*")]).await;
+    let relay = MySqlStore::with_table_prefix(pool(relay, 2).await, &prefix).unwrap();
+    relay.migrate().await.unwrap();
+    let leases = relay.claim(Claim::new(10, SECOND * 60)).await.unwrap();
+    let dead = |lease| failed(lease, "no", Next::Dead { reason: "no".to_owned() });
+    assert_eq!(relay.settle(&leases.iter().map(dead).collect::<Vec<_>>()).await.unwrap(), [Settled::Applied; 3]);
+    let prune = Prune::older_than(Duration::ZERO).state(State::Dead);
+    assert_eq!(relay.prune(&prune).await.unwrap(), 3);
+    assert_eq!(outbox.stats().await.unwrap().dead, 0);
+}

@@ -1,0 +1,137 @@
+//! A store that fails on demand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use postrider::store::{
+    Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement,
+};
+use postrider::{DeliveryId, MemoryStore, Store, StoreError, StoreErrorKind};
+
+/// The store in memory, which fails, hangs or is slow when a test says so.
+#[derive(Clone, Default)]
+pub(crate) struct UnreliableStore {
+    store: MemoryStore,
+    /// Whether each call fails as unavailable.
+    down: Arc<AtomicBool>,
+    /// How many of the next calls never return, as on a connection that the network drops.
+    hanging: Arc<AtomicUsize>,
+    /// How many of the next calls fail with a conflict.
+    conflicts: Arc<AtomicUsize>,
+    /// How many calls have failed.
+    failures: Arc<AtomicUsize>,
+    /// How many calls of `settle` were made.
+    settle_calls: Arc<AtomicUsize>,
+    /// How long `settle` takes.
+    settle_time: Duration,
+}
+
+impl UnreliableStore {
+    /// The store behind, which always works.
+    pub(crate) fn inner(&self) -> MemoryStore {
+        self.store.clone()
+    }
+
+    /// Makes the next `calls` calls hang.
+    pub(crate) fn hang(&self, calls: usize) {
+        self.hanging.store(calls, Ordering::SeqCst);
+    }
+
+    /// Makes the next `calls` calls fail with a conflict.
+    pub(crate) fn conflict(&self, calls: usize) {
+        self.conflicts.store(calls, Ordering::SeqCst);
+    }
+
+    pub(crate) fn take_down(&self) {
+        self.down.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn bring_up(&self) {
+        self.down.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn failures(&self) -> usize {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    /// The same store with a slow `settle`.
+    pub(crate) fn with_settle_time(self, settle_time: Duration) -> Self {
+        Self { settle_time, ..self }
+    }
+
+    pub(crate) fn settle_calls(&self) -> usize {
+        self.settle_calls.load(Ordering::SeqCst)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.hanging.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            std::future::pending::<()>().await;
+        }
+        if self.conflicts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            self.failures.fetch_add(1, Ordering::SeqCst);
+            return Err(StoreError::new(StoreErrorKind::Conflict, "deadlock detected"));
+        }
+        if self.down.load(Ordering::SeqCst) {
+            self.failures.fetch_add(1, Ordering::SeqCst);
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "connection refused"));
+        }
+        Ok(())
+    }
+}
+
+impl Store for UnreliableStore {
+    type Connection = MemoryTransaction;
+
+    async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
+        self.check().await?;
+        self.store.insert(rows).await
+    }
+    async fn insert_in(&self, tx: &mut MemoryTransaction, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
+        self.check().await?;
+        self.store.insert_in(tx, rows).await
+    }
+    async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
+        self.check().await?;
+        self.store.claim(claim).await
+    }
+    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+        self.check().await?;
+        self.store.take_back(claims).await
+    }
+    async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+        self.check().await?;
+        self.settle_calls.fetch_add(1, Ordering::SeqCst);
+        if !self.settle_time.is_zero() {
+            tokio::time::sleep(self.settle_time).await;
+        }
+        self.store.settle(settlements).await
+    }
+    async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
+        self.check().await?;
+        self.store.renew(keys, lease).await
+    }
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        self.check().await?;
+        self.store.next_due().await
+    }
+    async fn now(&self) -> Result<SystemTime, StoreError> {
+        self.check().await?;
+        self.store.now().await
+    }
+    async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
+        self.check().await?;
+        self.store.report(report).await
+    }
+    async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
+        self.check().await?;
+        self.store.retire(id).await
+    }
+    fn wake(&self) {
+        self.store.wake();
+    }
+    async fn notified(&self) {
+        self.store.notified().await;
+    }
+}
