@@ -1,47 +1,20 @@
-//! One mail by MailerSend, by way of an outbox.
+//! One mail by MailerSend, through an outbox.
 //!
 //! ```text
 //! MAILERSEND_API_KEY=… MAIL_FROM=you@example.com MAIL_TO=ada@example.com \
 //!     cargo run --example mailersend --features sqlite,mailersend
 //! ```
 //!
-//! The custom header needs one of its larger plans.
-
-#![allow(clippy::print_stdout, reason = "an example talks to its reader")]
-
-use std::env;
-use std::error::Error;
+//! MailerSend takes one Reply-To address and no metadata. Only its larger plans take custom headers such as this mail's `X-Order`.
 
 use postrider::http::{Http, MailerSend};
 use postrider::{Outbox, SqliteStore};
 
-#[path = "support/mail.rs"]
-mod mail;
+mod common;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let need = |name: &str| env::var(name).map_err(|_| format!("set {name}"));
-
-    let mut mailersend = Http::builder(MailerSend::from_env()?);
-    if let Ok(url) = env::var("MAILERSEND_BASE_URL") {
-        mailersend = mailersend.base_url(url);
-    }
-    let store = SqliteStore::open("sqlite://outbox.db").await?;
-    let outbox = Outbox::new(store, mailersend.build()?);
-    outbox.migrate().await?;
-
-    // MailerSend takes one address for answers, and has no field for metadata.
-    let email = mail::order(&need("MAIL_FROM")?, &need("MAIL_TO")?)?.tag("example").build()?;
-    let id = outbox.enqueue(email).await?;
-
-    // Once, for what is due now. A service runs `outbox.relay().run(shutdown)` instead.
-    outbox.relay().drain().await?;
-
-    let delivery = outbox.get(id).await?.ok_or("the delivery is gone")?;
-    println!("{id} is {}", delivery.state);
-    for attempt in &delivery.attempts {
-        let said = attempt.error.as_deref().or(attempt.reply.as_deref()).unwrap_or_default();
-        println!("attempt {}: {}: {said}", attempt.number, attempt.outcome);
-    }
-    Ok(())
+async fn main() -> common::Result {
+    let mailersend = common::base_url(Http::builder(MailerSend::from_env()?), "MAILERSEND_BASE_URL").build()?;
+    let outbox = Outbox::new(SqliteStore::open("sqlite://outbox.db").await?, mailersend);
+    common::send(&outbox, common::order()?.tag("example").build()?).await
 }

@@ -1,45 +1,20 @@
-//! One mail by Mailjet, by way of an outbox.
+//! One mail by Mailjet, through an outbox.
 //!
 //! ```text
 //! MJ_APIKEY_PUBLIC=… MJ_APIKEY_PRIVATE=… MAIL_FROM=you@example.com MAIL_TO=ada@example.com \
 //!     cargo run --example mailjet --features sqlite,mailjet
 //! ```
-
-#![allow(clippy::print_stdout, reason = "an example talks to its reader")]
-
-use std::env;
-use std::error::Error;
+//!
+//! Mailjet takes one Reply-To address.
 
 use postrider::http::{Http, Mailjet};
 use postrider::{Outbox, SqliteStore};
 
-#[path = "support/mail.rs"]
-mod mail;
+mod common;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let need = |name: &str| env::var(name).map_err(|_| format!("set {name}"));
-
-    let mut mailjet = Http::builder(Mailjet::from_env()?);
-    if let Ok(url) = env::var("MAILJET_BASE_URL") {
-        mailjet = mailjet.base_url(url);
-    }
-    let store = SqliteStore::open("sqlite://outbox.db").await?;
-    let outbox = Outbox::new(store, mailjet.build()?);
-    outbox.migrate().await?;
-
-    // Mailjet takes one address for answers.
-    let email = mail::order(&need("MAIL_FROM")?, &need("MAIL_TO")?)?.metadata("order_id", "42").build()?;
-    let id = outbox.enqueue(email).await?;
-
-    // Once, for what is due now. A service runs `outbox.relay().run(shutdown)` instead.
-    outbox.relay().drain().await?;
-
-    let delivery = outbox.get(id).await?.ok_or("the delivery is gone")?;
-    println!("{id} is {}", delivery.state);
-    for attempt in &delivery.attempts {
-        let said = attempt.error.as_deref().or(attempt.reply.as_deref()).unwrap_or_default();
-        println!("attempt {}: {}: {said}", attempt.number, attempt.outcome);
-    }
-    Ok(())
+async fn main() -> common::Result {
+    let mailjet = common::base_url(Http::builder(Mailjet::from_env()?), "MAILJET_BASE_URL").build()?;
+    let outbox = Outbox::new(SqliteStore::open("sqlite://outbox.db").await?, mailjet);
+    common::send(&outbox, common::order()?.metadata("order_id", "42").build()?).await
 }

@@ -1,46 +1,20 @@
-//! One mail by Postmark, by way of an outbox.
+//! One mail by Postmark, through an outbox.
 //!
 //! ```text
 //! POSTMARK_SERVER_TOKEN=… MAIL_FROM=you@example.com MAIL_TO=ada@example.com \
 //!     cargo run --example postmark --features sqlite,postmark
 //! ```
 //!
-//! With the token `POSTMARK_API_TEST` it is a rehearsal: the request is checked, and nothing is sent.
-
-#![allow(clippy::print_stdout, reason = "an example talks to its reader")]
-
-use std::env;
-use std::error::Error;
+//! With the token `POSTMARK_API_TEST`, Postmark checks the request and sends nothing.
 
 use postrider::http::{Http, Postmark};
 use postrider::{Outbox, SqliteStore};
 
-#[path = "support/mail.rs"]
-mod mail;
+mod common;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let need = |name: &str| env::var(name).map_err(|_| format!("set {name}"));
-
-    let mut postmark = Http::builder(Postmark::from_env()?);
-    if let Ok(url) = env::var("POSTMARK_BASE_URL") {
-        postmark = postmark.base_url(url);
-    }
-    let store = SqliteStore::open("sqlite://outbox.db").await?;
-    let outbox = Outbox::new(store, postmark.build()?);
-    outbox.migrate().await?;
-
-    let email = mail::example_mail(&need("MAIL_FROM")?, &need("MAIL_TO")?)?;
-    let id = outbox.enqueue(email).await?;
-
-    // Once, for what is due now. A service runs `outbox.relay().run(shutdown)` instead.
-    outbox.relay().drain().await?;
-
-    let delivery = outbox.get(id).await?.ok_or("the delivery is gone")?;
-    println!("{id} is {}", delivery.state);
-    for attempt in &delivery.attempts {
-        let said = attempt.error.as_deref().or(attempt.reply.as_deref()).unwrap_or_default();
-        println!("attempt {}: {}: {said}", attempt.number, attempt.outcome);
-    }
-    Ok(())
+async fn main() -> common::Result {
+    let postmark = common::base_url(Http::builder(Postmark::from_env()?), "POSTMARK_BASE_URL").build()?;
+    let outbox = Outbox::new(SqliteStore::open("sqlite://outbox.db").await?, postmark);
+    common::send(&outbox, common::full_mail()?).await
 }

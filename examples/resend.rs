@@ -1,46 +1,20 @@
-//! One mail by Resend, by way of an outbox.
+//! One mail by Resend, through an outbox.
 //!
 //! ```text
 //! RESEND_API_KEY=… MAIL_FROM=you@example.com MAIL_TO=ada@example.com \
 //!     cargo run --example resend --features sqlite,resend
 //! ```
 //!
-//! To the address `delivered@resend.dev` it is a rehearsal.
-
-#![allow(clippy::print_stdout, reason = "an example talks to its reader")]
-
-use std::env;
-use std::error::Error;
+//! Mail to `delivered@resend.dev` is a test: it reaches nobody.
 
 use postrider::http::{Http, Resend};
 use postrider::{Outbox, SqliteStore};
 
-#[path = "support/mail.rs"]
-mod mail;
+mod common;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let need = |name: &str| env::var(name).map_err(|_| format!("set {name}"));
-
-    let mut resend = Http::builder(Resend::from_env()?);
-    if let Ok(url) = env::var("RESEND_BASE_URL") {
-        resend = resend.base_url(url);
-    }
-    let store = SqliteStore::open("sqlite://outbox.db").await?;
-    let outbox = Outbox::new(store, resend.build()?);
-    outbox.migrate().await?;
-
-    let email = mail::example_mail(&need("MAIL_FROM")?, &need("MAIL_TO")?)?;
-    let id = outbox.enqueue(email).await?;
-
-    // Once, for what is due now. A service runs `outbox.relay().run(shutdown)` instead.
-    outbox.relay().drain().await?;
-
-    let delivery = outbox.get(id).await?.ok_or("the delivery is gone")?;
-    println!("{id} is {}", delivery.state);
-    for attempt in &delivery.attempts {
-        let said = attempt.error.as_deref().or(attempt.reply.as_deref()).unwrap_or_default();
-        println!("attempt {}: {}: {said}", attempt.number, attempt.outcome);
-    }
-    Ok(())
+async fn main() -> common::Result {
+    let resend = common::base_url(Http::builder(Resend::from_env()?), "RESEND_BASE_URL").build()?;
+    let outbox = Outbox::new(SqliteStore::open("sqlite://outbox.db").await?, resend);
+    common::send(&outbox, common::full_mail()?).await
 }

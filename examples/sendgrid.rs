@@ -1,46 +1,20 @@
-//! One mail by SendGrid, by way of an outbox.
+//! One mail by SendGrid, through an outbox.
 //!
 //! ```text
 //! SENDGRID_API_KEY=… MAIL_FROM=you@example.com MAIL_TO=ada@example.com \
 //!     cargo run --example sendgrid --features sqlite,sendgrid
 //! ```
 //!
-//! `SendGrid::sandbox` makes it a rehearsal: the request is checked, and nothing is sent.
-
-#![allow(clippy::print_stdout, reason = "an example talks to its reader")]
-
-use std::env;
-use std::error::Error;
+//! `SendGrid::from_env()?.sandbox()` checks the request and sends nothing.
 
 use postrider::http::{Http, SendGrid};
 use postrider::{Outbox, SqliteStore};
 
-#[path = "support/mail.rs"]
-mod mail;
+mod common;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let need = |name: &str| env::var(name).map_err(|_| format!("set {name}"));
-
-    let mut sendgrid = Http::builder(SendGrid::from_env()?);
-    if let Ok(url) = env::var("SENDGRID_BASE_URL") {
-        sendgrid = sendgrid.base_url(url);
-    }
-    let store = SqliteStore::open("sqlite://outbox.db").await?;
-    let outbox = Outbox::new(store, sendgrid.build()?);
-    outbox.migrate().await?;
-
-    let email = mail::example_mail(&need("MAIL_FROM")?, &need("MAIL_TO")?)?;
-    let id = outbox.enqueue(email).await?;
-
-    // Once, for what is due now. A service runs `outbox.relay().run(shutdown)` instead.
-    outbox.relay().drain().await?;
-
-    let delivery = outbox.get(id).await?.ok_or("the delivery is gone")?;
-    println!("{id} is {}", delivery.state);
-    for attempt in &delivery.attempts {
-        let said = attempt.error.as_deref().or(attempt.reply.as_deref()).unwrap_or_default();
-        println!("attempt {}: {}: {said}", attempt.number, attempt.outcome);
-    }
-    Ok(())
+async fn main() -> common::Result {
+    let sendgrid = common::base_url(Http::builder(SendGrid::from_env()?), "SENDGRID_BASE_URL").build()?;
+    let outbox = Outbox::new(SqliteStore::open("sqlite://outbox.db").await?, sendgrid);
+    common::send(&outbox, common::full_mail()?).await
 }

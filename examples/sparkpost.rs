@@ -1,46 +1,20 @@
-//! One mail by SparkPost, by way of an outbox.
+//! One mail by SparkPost, through an outbox.
 //!
 //! ```text
 //! SPARKPOST_API_KEY=… MAIL_FROM=you@example.com MAIL_TO=ada@example.com \
 //!     cargo run --example sparkpost --features sqlite,sparkpost
 //! ```
 //!
-//! `SparkPost::from_env()?.eu()` is for accounts in the European Union.
-
-#![allow(clippy::print_stdout, reason = "an example talks to its reader")]
-
-use std::env;
-use std::error::Error;
+//! `SparkPost::from_env()?.eu()` is for accounts in the EU region.
 
 use postrider::http::{Http, SparkPost};
 use postrider::{Outbox, SqliteStore};
 
-#[path = "support/mail.rs"]
-mod mail;
+mod common;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let need = |name: &str| env::var(name).map_err(|_| format!("set {name}"));
-
-    let mut sparkpost = Http::builder(SparkPost::from_env()?);
-    if let Ok(url) = env::var("SPARKPOST_BASE_URL") {
-        sparkpost = sparkpost.base_url(url);
-    }
-    let store = SqliteStore::open("sqlite://outbox.db").await?;
-    let outbox = Outbox::new(store, sparkpost.build()?);
-    outbox.migrate().await?;
-
-    let email = mail::example_mail(&need("MAIL_FROM")?, &need("MAIL_TO")?)?;
-    let id = outbox.enqueue(email).await?;
-
-    // Once, for what is due now. A service runs `outbox.relay().run(shutdown)` instead.
-    outbox.relay().drain().await?;
-
-    let delivery = outbox.get(id).await?.ok_or("the delivery is gone")?;
-    println!("{id} is {}", delivery.state);
-    for attempt in &delivery.attempts {
-        let said = attempt.error.as_deref().or(attempt.reply.as_deref()).unwrap_or_default();
-        println!("attempt {}: {}: {said}", attempt.number, attempt.outcome);
-    }
-    Ok(())
+async fn main() -> common::Result {
+    let sparkpost = common::base_url(Http::builder(SparkPost::from_env()?), "SPARKPOST_BASE_URL").build()?;
+    let outbox = Outbox::new(SqliteStore::open("sqlite://outbox.db").await?, sparkpost);
+    common::send(&outbox, common::full_mail()?).await
 }

@@ -17,7 +17,7 @@
     allow(dead_code, unreachable_code, unused_variables, reason = "without a store there is nothing to do")
 )]
 
-#[path = "../support/catcher.rs"]
+#[path = "../common/catcher.rs"]
 mod catcher;
 #[cfg(feature = "mysql")]
 mod mysql;

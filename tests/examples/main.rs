@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[path = "../../examples/support/catcher.rs"]
+#[path = "../../examples/common/catcher.rs"]
 mod catcher;
 mod providers;
 mod spec;
