@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
 use postrider::transport::Receipt;
-use postrider::{Email, MemoryStore, Outbox, StoreErrorKind};
+use postrider::{Email, MemoryStore, Outbox, Outcome, StoreErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::EventLog;
@@ -36,6 +36,37 @@ async fn an_outage_is_reported_once_and_the_relay_resumes() {
     shutdown.cancel();
     worker.await.unwrap().unwrap();
     assert_eq!((events.count("store unavailable"), events.count("store recovered")), (2, 2));
+}
+
+/// Invariants 2, 3. A claim that waits for the database may claim what this relay is sending. The mail is sent once, and its attempts do
+/// not overlap: the one that the claim records as lost ends when the next begins.
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_claims_its_own_delivery_goes_on_with_one_call() {
+    const LEASE: Duration = Duration::from_secs(10);
+    let store = UnreliableStore::on_runtime_time();
+    let slow = store.clone();
+    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+        slow.delay(LEASE * 3 / 2, LEASE * 2);
+        async {
+            tokio::time::sleep(LEASE * 3).await;
+            Ok(Receipt::new())
+        }
+    });
+    let outbox = Outbox::new(store.clone(), transport.clone());
+    let id = outbox.enqueue(ada()).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let relay = outbox.relay().lease(LEASE).poll(LEASE / 10);
+    let worker = tokio::spawn(relay.run(shutdown.clone().cancelled_owned()));
+    let shown = Outbox::enqueue_only(store.inner());
+    until("the mail is sent", || async { shown.stats().await.unwrap().sent == 1 }).await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
+    assert_eq!(transport.calls().len(), 1);
+    let attempts = shown.get(id).await.unwrap().unwrap().attempts;
+    let outcomes: Vec<_> = attempts.iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Lost, Outcome::Sent], "this test shows nothing unless the claim came too late");
+    assert!(attempts[0].finished_at <= attempts[1].started_at, "{attempts:?}");
+    assert!(attempts.iter().all(|attempt| attempt.started_at <= attempt.finished_at), "{attempts:?}");
 }
 
 /// Invariants 3, 4.

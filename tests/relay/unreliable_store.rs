@@ -1,11 +1,11 @@
 //! A store that fails on demand.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use postrider::store::{
-    Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement,
+    Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement, TestClock,
 };
 use postrider::{DeliveryId, MemoryStore, Store, StoreError, StoreErrorKind};
 
@@ -25,9 +25,16 @@ pub(crate) struct UnreliableStore {
     settle_calls: Arc<AtomicUsize>,
     /// How long `settle` takes.
     settle_time: Duration,
+    /// How long the next calls of `claim` and of `renew` wait before they reach the store.
+    waits: Arc<Mutex<(Duration, Duration)>>,
 }
 
 impl UnreliableStore {
+    /// A store whose clock is that of the runtime, for tests on paused time.
+    pub(crate) fn on_runtime_time() -> Self {
+        Self { store: MemoryStore::with_test_clock(TestClock::following_tokio()), ..Self::default() }
+    }
+
     /// The store behind, which always works.
     pub(crate) fn inner(&self) -> MemoryStore {
         self.store.clone()
@@ -41,6 +48,11 @@ impl UnreliableStore {
     /// Makes the next `calls` calls fail with a conflict.
     pub(crate) fn conflict(&self, calls: usize) {
         self.conflicts.store(calls, Ordering::SeqCst);
+    }
+
+    /// Makes the next calls of `claim` and of `renew` wait before they reach the store, as for a connection of a pool.
+    pub(crate) fn delay(&self, claim: Duration, renew: Duration) {
+        *self.waits.lock().unwrap() = (claim, renew);
     }
 
     pub(crate) fn take_down(&self) {
@@ -94,6 +106,8 @@ impl Store for UnreliableStore {
     }
     async fn claim(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
         self.check().await?;
+        let wait = std::mem::take(&mut self.waits.lock().unwrap().0);
+        tokio::time::sleep(wait).await;
         self.store.claim(claim).await
     }
     async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
@@ -110,6 +124,8 @@ impl Store for UnreliableStore {
     }
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
         self.check().await?;
+        let wait = std::mem::take(&mut self.waits.lock().unwrap().1);
+        tokio::time::sleep(wait).await;
         self.store.renew(keys, lease).await
     }
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {

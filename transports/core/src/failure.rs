@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::receipt::FirstRefusals;
 use crate::{Class, Classify, Refusal, Scope, mask_addresses};
 
 /// A failed attempt: the transport's error and its classification.
@@ -202,7 +203,7 @@ impl fmt::Debug for Failure {
             .field("sure", &self.0.sure)
             .field("retry_after", &self.0.retry_after)
             .field("unsupported", &self.0.unsupported)
-            .field("refused", &self.0.refused)
+            .field("refused", &FirstRefusals(&self.0.refused))
             .field("via", &self.0.via)
             .field("error", &self.to_string())
             .finish()

@@ -1,5 +1,6 @@
 //! A message for one attempt.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,8 +52,9 @@ impl<M: Message> Outgoing<M> {
         if recipients != self.recipients {
             // The recipients in the store may differ from those in the message, so the counts alone do not show a removal.
             let fewer = recipients.len() < self.recipients.len();
-            let narrowed = fewer && recipients.iter().all(|recipient| self.recipients.contains(recipient));
-            self.partial = narrowed || recipients.len() != self.message.recipients().len();
+            let before: HashSet<_> = if fewer { self.recipients.iter().collect() } else { HashSet::new() };
+            let removed = fewer && recipients.iter().all(|recipient| before.contains(recipient));
+            self.partial = removed || recipients.len() != self.message.recipients().len();
             self.recipients = recipients;
         }
         self

@@ -62,7 +62,7 @@ impl fmt::Debug for Receipt {
         f.debug_struct("Receipt")
             .field("provider_id", &self.provider_id)
             .field("reply", &self.reply.as_deref().map(mask_addresses))
-            .field("refused", &self.refused)
+            .field("refused", &FirstRefusals(&self.refused))
             .field("via", &self.via)
             .finish()
     }
@@ -104,5 +104,41 @@ impl fmt::Debug for Refusal {
             .field("sure", &self.sure)
             .field("reply", &mask_addresses(&self.reply))
             .finish()
+    }
+}
+
+/// Shows the first refusals and the number of the others: a message may have thousands of recipients.
+pub(crate) struct FirstRefusals<'a>(pub(crate) &'a [Refusal]);
+
+impl fmt::Debug for FirstRefusals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 10;
+        let (first, others) = self.0.split_at(self.0.len().min(SHOWN));
+        let mut list = f.debug_list();
+        list.entries(first);
+        if !others.is_empty() {
+            list.entry(&format_args!("{} more", others.len()));
+        }
+        list.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_a_few_of_many_refusals() {
+        let refused = |count| vec![Refusal::new("ada@example.com", Class::Permanent, "550 no"); count];
+        let shown = |count| {
+            let failure = crate::Failure::permanent(crate::Scope::Message, "no").with_refused(refused(count));
+            (format!("{:?}", Receipt::new().with_refused(refused(count))), format!("{failure:?}"))
+        };
+        for text in [shown(10).0, shown(10).1] {
+            assert!(text.matches("550 no").count() == 10 && !text.contains(" more]"), "{text}");
+        }
+        for text in [shown(10_000).0, shown(10_000).1] {
+            assert!(text.matches("550 no").count() == 10 && text.contains(", 9990 more]"), "{text}");
+        }
     }
 }
