@@ -84,7 +84,7 @@ fn what_is_wrong_is_said_with_its_line() {
         (r#"{"stage": "rcpt"}"#, "\"reply\""),
         (r#"{"stage": 3, "reply": "550 no"}"#, "\"stage\""),
         (r#"{"stage": "lunch", "reply": "550 no"}"#, "greeting, ehlo"),
-        (r#"{"stage": "rcpt", "reply": "250 ok"}"#, "no refusal"),
+        (r#"{"stage": "rcpt", "reply": "250 ok"}"#, "not a refusal"),
         (&format!("{{\"reply\": \"{}\"}}", "x".repeat(600_000)), "longer"),
     ] {
         tool.file("replies", format!("{good}\n{bad}\n"));

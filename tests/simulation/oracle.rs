@@ -138,6 +138,10 @@ impl<'a> MailCheck<'a> {
     }
 
     fn each_call_is_an_attempt(&self) -> Option<String> {
+        let overlap = self.delivery.attempts.windows(2).any(|pair| pair[0].finished_at > pair[1].started_at);
+        if overlap {
+            return Some(format!("its attempts overlap: {:?}", self.delivery.attempts));
+        }
         if !self.ended.is_finished(self.number) {
             return None;
         }
