@@ -61,3 +61,8 @@ pub use postrider_ses as ses;
 /// Mail over SMTP.
 #[cfg(feature = "smtp")]
 pub use postrider_smtp as smtp;
+
+/// Compiles the programs of the README.
+#[cfg(all(doctest, feature = "sqlite", feature = "smtp"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

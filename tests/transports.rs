@@ -1,4 +1,4 @@
-//! The tables of the README, compared with the transports: their checks, requests and batches.
+//! The tables of docs/transports.md, compared with the transports: their checks, requests and batches.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ use postrider::smtp::Smtp;
 use postrider::transport::{EmailBuilder, ListUnsubscribe, Outgoing};
 use postrider::{Attachment, DeliveryId, Email, Transport};
 
-const README: &str = include_str!("../README.md");
+const PAGE: &str = include_str!("../docs/transports.md");
 
 /// Whether the transport accepts a plain mail with one more feature.
 fn takes(transport: &impl Transport<Message = Email>, more: impl FnOnce(EmailBuilder) -> EmailBuilder) -> bool {
@@ -125,15 +125,14 @@ async fn provider<P: Provider>(url: &str, each: bool) -> String {
 
 /// The rows of the table that begins with `header`.
 fn table(header: &str) -> Vec<&'static str> {
-    let rows = README.lines().skip_while(|line| !line.starts_with(header)).skip(2);
+    let rows = PAGE.lines().skip_while(|line| !line.starts_with(header)).skip(2);
     rows.take_while(|line| line.starts_with('|')).collect()
 }
 
 /// The third cell of the row that begins with the feature's name.
 fn url(feature: &str) -> &'static str {
     let rows = table("| Feature | Carries mail by | URL |");
-    let row =
-        rows.iter().find(|row| row.starts_with(&format!("| `{feature}` |"))).expect("the README has a row for it");
+    let row = rows.iter().find(|row| row.starts_with(&format!("| `{feature}` |"))).expect("the page has a row for it");
     row.split(" | ").nth(2).unwrap().trim_matches('`')
 }
 
@@ -157,7 +156,7 @@ async fn the_table_of_features_matches_the_transports() {
         provider::<SparkPost>(url("sparkpost"), true).await,
     ];
     let shown = table("| Feature | Batch |");
-    assert_eq!(shown, rows, "the table in the README should be:\n{}\n", rows.join("\n"));
+    assert_eq!(shown, rows, "the table in docs/transports.md should be:\n{}\n", rows.join("\n"));
 }
 
 #[tokio::test]
