@@ -123,7 +123,7 @@ impl MySqlStore {
         self
     }
 
-    /// The pool.
+    /// The connection pool that the store uses.
     pub fn pool(&self) -> &MySqlPool {
         &self.pool
     }

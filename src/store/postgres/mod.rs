@@ -142,7 +142,7 @@ impl PgStore {
         self
     }
 
-    /// The pool.
+    /// The connection pool that the store uses.
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }

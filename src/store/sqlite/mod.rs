@@ -96,7 +96,7 @@ impl SqliteStore {
         self
     }
 
-    /// The pool.
+    /// The connection pool that the store uses.
     pub fn pool(&self) -> &SqlitePool {
         &self.pool
     }
