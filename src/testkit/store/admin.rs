@@ -13,6 +13,7 @@ use crate::store::{NewRow, Next, RelayId, RelayReport, Settled, Settlement, Test
 use crate::{AdminStore, Filter, Prune, State, Store, UpdateOutcome};
 
 /// A resend makes an ended delivery pending again, with a fresh budget, a new cycle and no expiry. Attempt numbers and tokens continue.
+/// Invariant 2.
 pub async fn a_resend_resets_the_budget_and_continues_the_numbers<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;

@@ -7,7 +7,7 @@ use crate::state::{Priority, WhenInDoubt};
 use crate::store::{NewRow, Settled, TestClock, When};
 use crate::{AdminStore, Prune, State, Store};
 
-/// A delivery exists if and only if the transaction that enqueued it commits.
+/// A delivery exists if and only if the transaction that enqueued it commits. Invariant 1.
 pub async fn a_commit_enqueues_and_a_rollback_does_not<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let rolled_back = fixture.insert_in_transaction(&store, vec![row(), row()], false).await;
@@ -146,7 +146,7 @@ pub async fn a_key_enqueues_one_delivery<F: StoreUnderTest>(fixture: &F) {
     assert_ne!(insert_one(&store, keyed()).await, together[0], "the key of a deleted delivery is not free");
 }
 
-/// A rollback frees a key for the next transaction.
+/// A rollback frees a key for the next transaction. Invariant 1.
 pub async fn a_rollback_frees_the_key<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let keyed = || NewRow { key: Some("order-1".to_owned()), ..row() };
@@ -156,7 +156,7 @@ pub async fn a_rollback_frees_the_key<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(get(&store, second).await.state, State::Pending);
 }
 
-/// A scheduled delivery is not claimed before its time, and `next_due` returns the remaining time.
+/// A scheduled delivery is not claimed before its time, and `next_due` returns the remaining time. Invariant 8.
 pub async fn a_scheduled_delivery_waits_until_it_is_due<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;

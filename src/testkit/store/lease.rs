@@ -69,7 +69,7 @@ pub async fn a_claim_respects_its_byte_limit<F: StoreUnderTest>(fixture: &F) {
 }
 
 /// Deliveries of a claim without an answer are due again at once. Nothing is charged, since no attempt was made. Other claims keep their
-/// deliveries.
+/// deliveries. Invariant 3.
 pub async fn an_unanswered_claim_can_be_taken_back<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -111,7 +111,7 @@ pub async fn a_pass_does_not_claim_a_delivery_twice<F: StoreUnderTest>(fixture: 
 }
 
 /// A store may begin a claim where the last one ended. It must still find deliveries that become due before that position, and late commits
-/// there, before it says that nothing is due.
+/// there, before it says that nothing is due. Invariant 4.
 pub async fn a_backlog_hides_no_delivery<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -142,7 +142,7 @@ pub async fn a_backlog_hides_no_delivery<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(claimed.len(), 106);
 }
 
-/// With any number of concurrent claims, each delivery has one holder.
+/// With any number of concurrent claims, each delivery has one holder. Invariant 2.
 pub async fn concurrent_claims_never_share_a_delivery<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let ids = store.insert((0..200).map(|_| row()).collect()).await.expect("inserting works");
@@ -174,7 +174,7 @@ pub async fn concurrent_claims_never_share_a_delivery<F: StoreUnderTest>(fixture
     assert_eq!(distinct, ids.into_iter().collect());
 }
 
-/// Settlements and renewals with any other token change nothing and return `LeaseLost`. So does a second settlement.
+/// Settlements and renewals with any other token change nothing and return `LeaseLost`. So does a second settlement. Invariant 2.
 pub async fn only_the_current_token_settles<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -203,7 +203,7 @@ pub async fn only_the_current_token_settles<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(get(&store, id).await.state, State::Sent);
 }
 
-/// The claim after an expired lease records a lost, charged attempt, and the old holder can no longer settle.
+/// The claim after an expired lease records a lost, charged attempt, and the old holder can no longer settle. Invariant 3.
 pub async fn an_expired_lease_leaves_a_lost_attempt<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -304,7 +304,7 @@ pub async fn a_claim_returns_the_last_attempt<F: StoreUnderTest>(fixture: &F) {
     }
 }
 
-/// A renewal keeps other relays away for a whole lease from then on.
+/// A renewal keeps other relays away for a whole lease from then on. Invariant 2.
 pub async fn a_renewed_lease_is_not_taken_over<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -330,7 +330,7 @@ pub async fn an_expired_lease_may_settle_before_the_next_claim<F: StoreUnderTest
     assert_eq!((shown.state, shown.attempts.len()), (State::Sent, 1));
 }
 
-/// A relay that lost a delivery and claimed it again may settle both leases in one batch: only the valid settlement is written.
+/// A relay may settle an expired and a valid lease of a delivery in one batch: only the valid settlement is written. Invariant 2.
 pub async fn a_stale_settlement_does_not_affect_a_valid_one<F: StoreUnderTest>(fixture: &F) {
     for retried in [false, true] {
         let clock = TestClock::new();
@@ -349,7 +349,7 @@ pub async fn a_stale_settlement_does_not_affect_a_valid_one<F: StoreUnderTest>(f
     }
 }
 
-/// Of two settlements of one lease in a batch, exactly one is written.
+/// Of two settlements of one lease in a batch, exactly one is written. Invariant 3.
 pub async fn a_lease_is_settled_once_in_a_batch<F: StoreUnderTest>(fixture: &F) {
     let both = |lease: &crate::store::Lease| [(sent(lease), retry(lease, SECOND)), (retry(lease, SECOND), sent(lease))];
     let twice =

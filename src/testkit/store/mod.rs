@@ -1,4 +1,5 @@
-//! The conformance suite for stores: functions that panic if a store violates the contract.
+//! The conformance suite for stores: functions that panic if a store violates the contract. "Invariant 2" refers to `DESIGN.md` in the
+//! repository.
 //!
 //! ```
 //! use postrider::testkit::store::StoreUnderTest;

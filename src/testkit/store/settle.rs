@@ -10,7 +10,7 @@ use crate::state::{Outcome, RecipientState};
 use crate::store::{Next, Settled, Settlement, TestClock};
 use crate::{AdminStore, Filter, State, Store};
 
-/// A retry is due after its wait and no earlier. Its attempt is in the history, and is charged.
+/// A retry is due after its wait and no earlier. Its attempt is in the history, and is charged. Invariant 4.
 pub async fn a_retry_waits_and_is_charged<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -206,7 +206,7 @@ pub async fn each_recipient_keeps_its_own_outcome<F: StoreUnderTest>(fixture: &F
     );
 }
 
-/// In a batch, each settlement succeeds or fails by itself.
+/// In a batch, each settlement succeeds or fails by itself. Invariant 2.
 pub async fn a_lost_lease_does_not_affect_other_settlements<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
