@@ -266,7 +266,7 @@ fn given_up(lease: &Lease, state: RecipientState, reason: String, recipients: &m
 fn deadline(lease: &Lease, policy: &RetryPolicy) -> SystemTime {
     // A time beyond the clock's range means never; the budget still ends it.
     let never = || lease.claimed_at + Duration::from_secs(100 * 365 * 24 * 3600);
-    let oldest = lease.cycle_started_at.checked_add(policy.longest()).unwrap_or_else(never);
+    let oldest = lease.cycle_started_at.checked_add(policy.age_limit()).unwrap_or_else(never);
     lease.expires_at.map_or(oldest, |expires| expires.min(oldest))
 }
 

@@ -1,10 +1,10 @@
-//! When to try again.
+//! The retry policy: waits between attempts, and when to give up.
 
 use std::time::Duration;
 
 use postrider_transport::Backoff;
 
-/// How often and how long a delivery is tried.
+/// Limits the attempts of a delivery and sets the waits between them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -14,8 +14,8 @@ use postrider_transport::Backoff;
 /// assert_eq!(policy.max_attempts(), 5);
 /// ```
 ///
-/// The default: waits from 15 seconds to 6 hours, doubling, ± 20 %; 20 attempts, which reach over two and a half days; and
-/// no more than 5 days in all (RFC 5321 section 4.5.4.1 advises to give up after four to five days).
+/// The default waits 15 seconds, then twice as long each time, up to 6 hours, ± 20 %. It makes up to 20 attempts, which take more than two
+/// and a half days, and gives up after 5 days in any case. (RFC 5321 section 4.5.4.1 recommends giving up after four to five days.)
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
     backoff: Backoff,
@@ -35,56 +35,58 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The shortest and the longest wait between two attempts.
+    /// Sets the shortest and the longest wait between two attempts.
     #[must_use]
     pub fn backoff(mut self, base: Duration, cap: Duration) -> Self {
         (self.backoff.base, self.backoff.cap) = (base, cap);
         self
     }
 
-    /// By how much each wait is longer than the one before. Less than 1 counts as 1.
+    /// Sets the factor by which each wait is longer than the last one. A factor below 1 counts as 1.
     #[must_use]
     pub fn factor(mut self, factor: f64) -> Self {
         self.backoff.factor = factor;
         self
     }
 
-    /// How far a wait strays to either side, from 0 to 1 of itself.
+    /// Sets how much a wait varies at random in either direction, as a fraction of the wait from 0 to 1.
     #[must_use]
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.backoff.jitter = jitter;
         self
     }
 
-    /// How many attempts a cycle has; 0 counts as 1. Attempts that failed for the transport's or the sender's condition do not count, nor
-    /// do refusals that no rule knows and that other mail does not prove to be the message's own. [`max_age`](Self::max_age) ends those.
+    /// Sets the number of attempts in a cycle. 0 counts as 1.
+    ///
+    /// An attempt does not count if it failed for the transport's or the sender's condition. A refusal that no rule knows does not count
+    /// either, unless other mail proves that it concerns this message. [`max_age`](Self::max_age) ends such deliveries.
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
     }
 
-    /// How long a cycle lasts at the most, from the time at which the delivery was first due, or was resent.
+    /// Sets the longest duration of a cycle. It begins when the delivery is first due, or when it is resent.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
     }
 
-    /// The attempts of a cycle.
+    /// The number of attempts in a cycle.
     pub fn max_attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The longest that a cycle lasts.
-    pub fn longest(&self) -> Duration {
+    /// The longest duration of a cycle.
+    pub fn age_limit(&self) -> Duration {
         self.max_age
     }
 
-    /// The wait after the `failures`th failure that counts, from 1 on. `asked` is what the next hop asked for: a lower bound of the
-    /// backoff, never its replacement. `random` is a number from -1 to 1.
-    pub fn delay(&self, failures: u32, asked: Option<Duration>, random: f64) -> Duration {
-        self.backoff.delay(failures, random).max(asked.unwrap_or_default())
+    /// The wait after a number of charged failures, from 1 on. `requested` is the wait that the next hop asked for: the result is never
+    /// shorter. `random` is a number from -1 to 1 that sets the jitter.
+    pub fn delay(&self, failures: u32, requested: Option<Duration>, random: f64) -> Duration {
+        self.backoff.delay(failures, random).max(requested.unwrap_or_default())
     }
 }
 
@@ -95,12 +97,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_budget_of_nothing_is_one_attempt() {
+    fn a_budget_of_zero_is_one_attempt() {
         assert_eq!(RetryPolicy::default().attempts(0).max_attempts(), 1);
     }
 
     #[test]
-    fn what_the_next_hop_asks_is_a_lower_bound() {
+    fn the_wait_that_a_next_hop_requests_is_a_lower_bound() {
         let policy = RetryPolicy::default().backoff(SECOND * 5, SECOND * 10);
         assert_eq!(policy.delay(1, Some(SECOND * 90), 0.0), SECOND * 90);
         assert_eq!(policy.delay(1, Some(Duration::ZERO), 0.0), SECOND * 5);

@@ -1,4 +1,4 @@
-//! The words for how it stands with a delivery.
+//! The states of a delivery and of its recipients, the outcomes of an attempt, and the priority.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,30 +6,30 @@ use std::str::FromStr;
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 use postrider_transport::Scope;
 
-/// Where a delivery stands.
+/// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
-    /// To be sent, now or later.
+    /// Waits to be sent, now or later.
     Pending,
-    /// A relay holds the right to send it.
+    /// A relay holds a lease on it and may be sending it.
     Leased,
-    /// The next hop accepted it, for one recipient at least.
+    /// The next hop accepted it for at least one recipient.
     Sent,
-    /// Given up, with a reason. [`resend`](crate::Outbox::resend) takes it up again.
+    /// Given up, with a reason. [`resend`](crate::Outbox::resend) makes it pending again.
     Dead,
-    /// It may have been accepted, nobody knows, and its sender asked not to risk a second copy.
+    /// It may have been accepted. It is held because its sender chose [`WhenInDoubt::Hold`].
     InDoubt,
-    /// Taken back before it was sent.
+    /// Cancelled before it was sent.
     Cancelled,
 }
 
 impl State {
-    /// Every state.
+    /// All states.
     pub const ALL: [State; 6] =
         [State::Pending, State::Leased, State::Sent, State::Dead, State::InDoubt, State::Cancelled];
 
-    /// The word used in the database, in JSON and on the command line.
+    /// The name in the database, in JSON and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Pending => "pending",
@@ -42,24 +42,24 @@ impl State {
     }
 }
 
-/// What one call of the transport came to.
+/// The outcome of one call of the transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Accepted, for one recipient at least.
+    /// The next hop accepted the message for at least one recipient.
     Sent,
-    /// Not now.
+    /// A temporary failure: a later attempt may succeed.
     Transient,
-    /// Never.
+    /// A permanent failure.
     Permanent,
-    /// Nobody knows.
+    /// The next hop may have accepted the message: its answer is missing.
     InDoubt,
-    /// The relay vanished with the delivery in its hands; whether it was sent, nobody knows.
+    /// The relay stopped without a result, for instance in a crash. The next hop may have accepted the message.
     Lost,
 }
 
 impl Outcome {
-    /// The word used in the database and in JSON.
+    /// The name in the database and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Outcome::Sent => "sent",
@@ -71,26 +71,26 @@ impl Outcome {
     }
 }
 
-/// How it stands with one recipient.
+/// The state of one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecipientState {
-    /// Still to be mailed.
+    /// Waits to be sent to.
     Pending,
-    /// The next hop took the message for this recipient, who is never mailed again in this cycle.
+    /// The next hop accepted the message for this recipient. Later attempts of this cycle skip the recipient.
     Sent,
     /// The next hop refused this recipient.
     Refused,
-    /// The next hop may have taken the message for this recipient.
+    /// The next hop may have accepted the message for this recipient.
     InDoubt,
     /// Given up with the whole delivery.
     Dead,
-    /// Taken back with the whole delivery.
+    /// Cancelled with the whole delivery.
     Cancelled,
 }
 
 impl RecipientState {
-    /// The word used in the database and in JSON.
+    /// The name in the database and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             RecipientState::Pending => "pending",
@@ -103,19 +103,19 @@ impl RecipientState {
     }
 }
 
-/// A stored word that is none of those known.
+/// A text that names no known value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseError(pub(crate) String);
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a known word here", self.0)
+        write!(f, "{:?} is not a known value", self.0)
     }
 }
 
 impl std::error::Error for ParseError {}
 
-macro_rules! words {
+macro_rules! impl_display_and_from_str {
     ($type:ident: $($variant:ident),*) => {
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,38 +129,38 @@ macro_rules! words {
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 [$($type::$variant),*]
                     .into_iter()
-                    .find(|word| word.as_str() == text)
+                    .find(|value| value.as_str() == text)
                     .ok_or_else(|| ParseError(text.to_owned()))
             }
         }
     };
 }
 
-words!(State: Pending, Leased, Sent, Dead, InDoubt, Cancelled);
-words!(Outcome: Sent, Transient, Permanent, InDoubt, Lost);
-words!(RecipientState: Pending, Sent, Refused, InDoubt, Dead, Cancelled);
-words!(WhenInDoubt: Resend, Hold);
+impl_display_and_from_str!(State: Pending, Leased, Sent, Dead, InDoubt, Cancelled);
+impl_display_and_from_str!(Outcome: Sent, Transient, Permanent, InDoubt, Lost);
+impl_display_and_from_str!(RecipientState: Pending, Sent, Refused, InDoubt, Dead, Cancelled);
+impl_display_and_from_str!(WhenInDoubt: Resend, Hold);
 
-/// The scope that a word stands for.
+/// Parses the stored name of a scope.
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-pub(crate) fn scope_of(word: &str) -> Result<Scope, ParseError> {
+pub(crate) fn parse_scope(name: &str) -> Result<Scope, ParseError> {
     let scopes = [Scope::Message, Scope::Sender, Scope::Transport];
-    let scope = scopes.into_iter().find(|scope| scope.as_str() == word);
-    scope.ok_or_else(|| ParseError(word.to_owned()))
+    let scope = scopes.into_iter().find(|scope| scope.as_str() == name);
+    scope.ok_or_else(|| ParseError(name.to_owned()))
 }
 
-/// What to do when a message may have been accepted and nobody knows.
+/// What to do with a message that may have been accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WhenInDoubt {
-    /// Send it again: at least once. Receivers drop a second copy by its Message-ID, if they look.
+    /// Send it again: delivery at least once. Receivers can recognise a second copy by its Message-ID.
     #[default]
     Resend,
-    /// Do not: at most once. The delivery waits in [`State::InDoubt`] until somebody decides.
+    /// Do not send it again: delivery at most once. The delivery stays in [`State::InDoubt`] until somebody resends it.
     Hold,
 }
 
 impl WhenInDoubt {
-    /// The word used in the database.
+    /// The name in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             WhenInDoubt::Resend => "resend",
@@ -169,25 +169,27 @@ impl WhenInDoubt {
     }
 }
 
-/// How urgent a delivery is: 0 to 9, higher first, 5 unless said otherwise. Among equals, the one that has been due longest
-/// goes first. Nothing of a lower priority is claimed while something higher is due.
+/// The priority of a delivery, from 0 to 9. Higher goes first, and the default is 5.
+///
+/// Deliveries of the same priority go in the order of their due times. A claim takes nothing of a lower priority while something of a
+/// higher one is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Priority(u8);
 
 impl Priority {
-    /// What people wait for, such as a code to log in: 8.
+    /// For mail that people wait for, such as a login code: 8.
     pub const URGENT: Priority = Priority(8);
     /// The default: 5.
     pub const NORMAL: Priority = Priority(5);
-    /// What may wait behind all else, such as a newsletter: 2.
+    /// For mail that may wait behind all other mail, such as a newsletter: 2.
     pub const BULK: Priority = Priority(2);
 
-    /// A priority from 0 to 9; `None` for any other number.
+    /// A priority from 0 to 9. `None` for a larger number.
     pub const fn new(level: u8) -> Option<Self> {
         if level <= 9 { Some(Self(level)) } else { None }
     }
 
-    /// The number.
+    /// The priority as a number.
     pub const fn level(self) -> u8 {
         self.0
     }

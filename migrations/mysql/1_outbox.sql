@@ -1,52 +1,52 @@
--- The outbox, version 1. The names of all tables begin with a prefix; put your own in place of "postrider_".
+-- The outbox, version 1. The names of all tables begin with a prefix. To use another prefix, replace "postrider_".
 --
--- Times are microseconds since 1970-01-01 00:00:00 UTC, so that no session's time zone can move them. Ids are UUIDs of version 7 as
--- 16 octets, which sort by age. What is written once lies apart from what changes: a claim or a settlement touches the narrow row
--- of the queue and never rewrites a mail.
+-- Times are microseconds since 1970-01-01 00:00:00 UTC, independent of the time zone of a session. Ids are UUIDs of version 7 as 16 octets,
+-- which sort by age. Data that is written once is separate from data that changes: a claim or a settlement updates the narrow row of the
+-- queue and never rewrites a mail.
 
--- What is pending or leased. A delivery that is neither here nor in postrider_ended was sent by its last attempt.
+-- The pending and leased deliveries. A delivery that is neither here nor in postrider_ended was sent by its last attempt.
 CREATE TABLE IF NOT EXISTS postrider_queue (
     delivery_id      BINARY(16) NOT NULL PRIMARY KEY,
     priority         TINYINT    NOT NULL,
-    size             INT        NOT NULL DEFAULT 0,         -- octets of the mail's body, by which claims are bounded
-    due_at           BIGINT     NOT NULL,                   -- when it can next be claimed; of a leased one, the end of the lease
-    leased_at        BIGINT     NOT NULL DEFAULT 0,         -- 0 while no relay holds it: rows that keep their length are changed in place
-    leased_by        BIGINT     NOT NULL DEFAULT 0,         -- the claim that did it
+    size             INT        NOT NULL DEFAULT 0,         -- size of the mail's body in octets, for the byte limit of claims
+    due_at           BIGINT     NOT NULL,                   -- when it can next be claimed; if leased, the end of the lease
+    leased_at        BIGINT     NOT NULL DEFAULT 0,         -- 0 while no relay holds it: a row of constant length is updated in place
+    leased_by        BIGINT     NOT NULL DEFAULT 0,         -- the id of the claim
     token            BIGINT     NOT NULL DEFAULT 0,         -- grows with each claim
-    attempts         INT        NOT NULL DEFAULT 0,         -- made over its life
+    attempts         INT        NOT NULL DEFAULT 0,         -- number of attempts over the life of the delivery
     cycle            INT        NOT NULL DEFAULT 1,
-    spent            INT        NOT NULL DEFAULT 0,         -- of this cycle's budget
+    spent            INT        NOT NULL DEFAULT 0,         -- attempts charged to the budget of this cycle
     cycle_started_at BIGINT     NOT NULL,
     expires_at       BIGINT,
-    partial          BOOLEAN    NOT NULL DEFAULT FALSE,     -- postrider_recipients has rows of it
+    partial          BOOLEAN    NOT NULL DEFAULT FALSE,     -- postrider_recipients has rows of this delivery
     KEY queue_due (priority, due_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Deliveries that ended otherwise than with the attempt that sent them.
+-- Deliveries that ended in another way than by the attempt that sent them.
 CREATE TABLE IF NOT EXISTS postrider_ended (
     delivery_id BINARY(16)  NOT NULL PRIMARY KEY,
     state       VARCHAR(16) NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
     reason      LONGTEXT,
     ended_at    BIGINT      NOT NULL,
-    token       BIGINT      NOT NULL,                       -- the last one, so that a resend goes on counting
+    token       BIGINT      NOT NULL,                       -- the last one: a resend continues it
     attempts    INT         NOT NULL,
     cycle       INT         NOT NULL,
     KEY ended_state (state, delivery_id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Every call of a transport.
+-- The attempts: all calls of a transport.
 CREATE TABLE IF NOT EXISTS postrider_attempts (
     delivery_id     BINARY(16)  NOT NULL,
-    number          INT         NOT NULL,                   -- over the delivery's life, from 1
+    number          INT         NOT NULL,                   -- from 1 on, over the life of the delivery
     cycle           INT         NOT NULL,
     token           BIGINT      NOT NULL,
     started_at      BIGINT      NOT NULL,
     finished_at     BIGINT      NOT NULL,
     outcome         VARCHAR(16) NOT NULL CHECK (outcome IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost')),
-    scope           VARCHAR(16) CHECK (scope IN ('message', 'sender', 'transport')), -- whose condition it failed for
-    sure            BOOLEAN     NOT NULL DEFAULT TRUE,      -- a rule or an author stands behind outcome and scope
+    scope           VARCHAR(16) CHECK (scope IN ('message', 'sender', 'transport')), -- whose condition the failure is
+    sure            BOOLEAN     NOT NULL DEFAULT TRUE,      -- a rule or the transport's author supports outcome and scope
     charged         BOOLEAN     NOT NULL DEFAULT TRUE,      -- counts against the budget
-    note            LONGTEXT,                               -- why the relay decided as it did
+    note            LONGTEXT,                               -- the reason for the relay's decision
     error           LONGTEXT,
     reply           LONGTEXT,
     provider_id     LONGTEXT,
@@ -63,7 +63,7 @@ CREATE TABLE IF NOT EXISTS postrider_recipients (
     PRIMARY KEY (delivery_id, address)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- What running relays tell of themselves.
+-- The reports of running relays.
 CREATE TABLE IF NOT EXISTS postrider_relays (
     id        VARCHAR(36) NOT NULL PRIMARY KEY,
     seen_at   BIGINT      NOT NULL,
@@ -71,13 +71,13 @@ CREATE TABLE IF NOT EXISTS postrider_relays (
     paused    LONGTEXT
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- One row for each delivery, written once. To enqueue is to insert rows here; the trigger below does the rest. docs/sql.md says what
--- other programs may rely on.
+-- One row for each delivery, written once. An insert into this table enqueues a mail; the trigger below does the rest. docs/sql.md defines
+-- what other programs may rely on.
 --
--- An id is a UUID of version 7: the milliseconds since 1970 and then a digest of what occurs once. The table gets its name only when it
--- has its triggers: a row that was inserted before would be found by no relay.
+-- The default id is a UUID of version 7: the milliseconds since 1970 and then a digest of unique values. The table gets its final name
+-- after its triggers exist, since no relay would find a row that was inserted before.
 --
--- The key is kept as octets, because utf8mb4_bin takes "a" and "a " for the same.
+-- The key is stored as octets, because utf8mb4_bin treats "a" and "a " as equal.
 CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     id            BINARY(16)  NOT NULL PRIMARY KEY DEFAULT (UNHEX(CONCAT(
         LPAD(HEX(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000), 12, '0'),
@@ -92,8 +92,8 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     `key`         VARBINARY(1020) CHECK (LENGTH(`key`) > 0), -- the caller's idempotency key
     priority      TINYINT     NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt VARCHAR(16) NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
-    send_at       BIGINT,                                   -- not before; NULL: at once
-    expires_at    BIGINT,                                   -- not after; NULL: as long as the relay's policy says
+    send_at       BIGINT,                                   -- not sent before this time; NULL: at once
+    expires_at    BIGINT,                                   -- not sent after this time; NULL: the relay's policy decides
     UNIQUE KEY deliveries_key (`key`)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
@@ -102,8 +102,8 @@ CREATE TRIGGER postrider_take_in AFTER INSERT ON postrider_deliveries_unready FO
     VALUES (NEW.id, NEW.priority, OCTET_LENGTH(NEW.body), COALESCE(NEW.send_at, NEW.created_at),
             GREATEST(COALESCE(NEW.send_at, NEW.created_at), NEW.created_at), NEW.expires_at);
 
--- A delivery that is deleted takes all that is known of it along. (Foreign keys would do that too, and cost a lock for each row that
--- is enqueued. One trigger for each table, because one with several statements is beyond what a client sends as it stands.)
+-- Deleting a delivery deletes all its other rows. (Foreign keys would do the same, but lock a row for each mail that is enqueued. Each
+-- table has its own trigger, because a client cannot send a trigger with several statements without a special delimiter.)
 CREATE TRIGGER postrider_leave_queue AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
     DELETE FROM postrider_queue WHERE delivery_id = OLD.id;
 

@@ -1,22 +1,22 @@
--- The outbox, version 1. It lives in a schema of its own; put your name for it in place of "postrider".
+-- The outbox, version 1. It has a schema of its own. To use another name, replace "postrider".
 --
--- What is written once lies apart from what changes: a claim or a settlement touches the narrow row of the queue and never
+-- Data that is written once is separate from data that changes: a claim or a settlement updates the narrow row of the queue and never
 -- rewrites a mail.
 
--- A UUID of version 7 (RFC 9562): the milliseconds since 1970 and then chance, so that ids sort by age.
+-- A UUID of version 7 (RFC 9562): the milliseconds since 1970 and then random digits, so that ids sort by age.
 CREATE FUNCTION "postrider".new_id() RETURNS uuid LANGUAGE sql VOLATILE AS $$
     SELECT (lpad(to_hex(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')
         || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid
 $$;
 
--- The words of the history. They are domains, since the server keeps those ready, and would read a table's constraints anew for each
+-- The values in the attempts. They are domains because the server caches the constraints of a domain, but reads those of a table for each
 -- statement.
 CREATE DOMAIN "postrider".outcome AS text CHECK (VALUE IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost'));
 CREATE DOMAIN "postrider".scope AS text CHECK (VALUE IN ('message', 'sender', 'transport'));
 
--- One row for each delivery, written once. To enqueue is to insert rows here, or to call the function below; the trigger does the
--- rest, and refuses what breaks the rules. (A table's constraints would cost a tenth of what it costs to enqueue a mail, and drivers do
--- not know the types of domains.) docs/sql.md says what other programs may rely on.
+-- One row for each delivery, written once. An insert into this table or a call of the function "enqueue" enqueues a mail. The trigger does
+-- the rest, and rejects invalid rows. (Table constraints would add a tenth to the cost of enqueueing, and drivers do not know domain
+-- types.) docs/sql.md defines what other programs may rely on.
 CREATE TABLE "postrider".deliveries (
     id            uuid        NOT NULL PRIMARY KEY DEFAULT "postrider".new_id(), -- version 7
     created_at    timestamptz NOT NULL DEFAULT now(),
@@ -24,15 +24,15 @@ CREATE TABLE "postrider".deliveries (
     body          text        NOT NULL,                     -- the message, in that format: at most 64 MiB
     recipients    json        NOT NULL,                     -- an array of 1 to 10,000 addresses of at most 700 characters
     template_id   text,                                     -- at most 255 characters
-    key           text,                                     -- the caller's: 1 to 255 characters
+    key           text,                                     -- the caller's idempotency key: 1 to 255 characters
     priority      smallint    NOT NULL DEFAULT 5,           -- 0 to 9
     when_in_doubt text        NOT NULL DEFAULT 'resend',    -- or 'hold'
-    send_at       timestamptz,                              -- not before; NULL: at once
-    expires_at    timestamptz                               -- not after; NULL: as long as the relay's policy says
+    send_at       timestamptz,                              -- not sent before this time; NULL: at once
+    expires_at    timestamptz                               -- not sent after this time; NULL: the relay's policy decides
 );
 
--- What is longer than about 2 KiB is compressed. lz4 takes a tenth of the time of the server's own way; it is there since version
--- 14, where the server was built with it.
+-- The server compresses bodies longer than about 2 KiB. lz4 takes a tenth of the time of the default method. It exists since version 14, if
+-- the server was built with it.
 DO $$ BEGIN
     EXECUTE 'ALTER TABLE "postrider".deliveries ALTER COLUMN body SET COMPRESSION lz4';
 EXCEPTION WHEN feature_not_supported OR syntax_error THEN
@@ -41,58 +41,58 @@ END $$;
 
 CREATE UNIQUE INDEX deliveries_key ON "postrider".deliveries (key) WHERE key IS NOT NULL;
 
--- What is pending or leased. A delivery that is neither here nor in "ended" was sent by its last attempt.
+-- The pending and leased deliveries. A delivery that is neither here nor in "ended" was sent by its last attempt.
 --
--- A claim changes no indexed column, so that its update is heap-only; half-empty pages leave it the room. The order of the columns
--- leaves no gaps, and those that a claim sets have their room already, save one.
+-- A claim changes no indexed column, so its update is heap-only (HOT), and half-empty pages leave room for it. The order of the columns
+-- avoids padding. The columns that a claim sets already have their space in the row, except one.
 CREATE TABLE "postrider".queue (
     delivery_id      uuid        NOT NULL PRIMARY KEY,
     priority         smallint    NOT NULL,
-    partial          boolean     NOT NULL DEFAULT false,    -- "recipients" has rows of it
-    size             integer     NOT NULL DEFAULT 0,        -- octets of the mail's body, by which claims are bounded
+    partial          boolean     NOT NULL DEFAULT false,    -- "recipients" has rows of this delivery
+    size             integer     NOT NULL DEFAULT 0,        -- size of the mail's body in octets, for the byte limit of claims
     due_at           timestamptz NOT NULL,
-    lease_until      timestamptz NOT NULL DEFAULT '-infinity', -- held by a relay until then
+    lease_until      timestamptz NOT NULL DEFAULT '-infinity', -- the end of the lease
     leased_at        timestamptz,                           -- set while a relay holds it
-    leased_by        bigint      NOT NULL DEFAULT 0,        -- the claim that did it
-    abandoned_at     timestamptz,                           -- leased_at of the holder before, if that one vanished
-    token            bigint      NOT NULL DEFAULT -1,       -- grows with each claim; while nobody holds it, -1 less the last one,
-                                                            -- so that no settlement matches
-    attempts         integer     NOT NULL DEFAULT 0,        -- made over its life
+    leased_by        bigint      NOT NULL DEFAULT 0,        -- the id of the claim
+    abandoned_at     timestamptz,                           -- leased_at of the previous holder, if its lease expired
+    token            bigint      NOT NULL DEFAULT -1,       -- grows with each claim; while no relay holds the row, it is
+                                                            -- -1 minus the last token, which no settlement matches
+    attempts         integer     NOT NULL DEFAULT 0,        -- number of attempts over the life of the delivery
     cycle            integer     NOT NULL DEFAULT 1,
-    spent            integer     NOT NULL DEFAULT 0,        -- of this cycle's budget
+    spent            integer     NOT NULL DEFAULT 0,        -- attempts charged to the budget of this cycle
     cycle_started_at timestamptz NOT NULL,
     expires_at       timestamptz
 ) WITH (fillfactor = 50);
 
--- With the id, because all that one transaction enqueues is due at the same moment.
+-- With the id, because all deliveries of one transaction may have the same due time.
 CREATE INDEX queue_due ON "postrider".queue (priority, due_at, delivery_id);
 
--- Deliveries that ended otherwise than with the attempt that sent them.
+-- Deliveries that ended in another way than by the attempt that sent them.
 CREATE TABLE "postrider".ended (
     delivery_id uuid        NOT NULL PRIMARY KEY,
     state       text        NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
     reason      text,
     ended_at    timestamptz NOT NULL,
-    token       bigint      NOT NULL,                       -- the last one, so that a resend goes on counting
+    token       bigint      NOT NULL,                       -- the last one: a resend continues it
     attempts    integer     NOT NULL,
     cycle       integer     NOT NULL
 );
 
 CREATE INDEX ended_state ON "postrider".ended (state, delivery_id);
 
--- Every call of a transport.
+-- The attempts: all calls of a transport.
 CREATE TABLE "postrider".attempts (
     delivery_id     uuid        NOT NULL,
-    number          integer     NOT NULL,                   -- over the delivery's life, from 1
+    number          integer     NOT NULL,                   -- from 1 on, over the life of the delivery
     cycle           integer     NOT NULL,
     token           bigint      NOT NULL,
     started_at      timestamptz NOT NULL,
     finished_at     timestamptz NOT NULL,
     outcome         "postrider".outcome NOT NULL,
-    scope           "postrider".scope,                      -- whose condition it failed for; NULL: none, or nobody knows
-    sure            boolean     NOT NULL DEFAULT true,      -- a rule or an author stands behind outcome and scope
+    scope           "postrider".scope,                      -- whose condition the failure is; NULL: none or unknown
+    sure            boolean     NOT NULL DEFAULT true,      -- a rule or the transport's author supports outcome and scope
     charged         boolean     NOT NULL DEFAULT true,      -- counts against the budget
-    note            text,                                   -- why the relay decided as it did
+    note            text,                                   -- the reason for the relay's decision
     error           text,
     reply           text,
     provider_id     text,
@@ -109,7 +109,7 @@ CREATE TABLE "postrider".recipients (
     PRIMARY KEY (delivery_id, address)
 );
 
--- What running relays tell of themselves.
+-- The reports of running relays.
 CREATE TABLE "postrider".relays (
     id        text        NOT NULL PRIMARY KEY,
     seen_at   timestamptz NOT NULL,
@@ -117,11 +117,11 @@ CREATE TABLE "postrider".relays (
     paused    text
 );
 
--- When relays were last rung for, in fiftieths of a second. A sequence, because it can be read and moved without a lock and
--- outside the transaction.
+-- When relays were last notified, in fiftieths of a second. It is a sequence because that can be read and set without a lock and outside
+-- the transaction.
 CREATE SEQUENCE "postrider".bell MINVALUE 0 START 0;
 
--- Says which rule a new delivery breaks.
+-- Raises an error that names the rule which a new delivery breaks.
 CREATE FUNCTION "postrider".refuse(
     format text, octets integer, recipients json, template_id text, key text, priority smallint, when_in_doubt text, times timestamptz[]
 ) RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -156,9 +156,9 @@ END $$;
 
 REVOKE ALL ON FUNCTION "postrider".refuse FROM PUBLIC;
 
--- Puts new deliveries into the queue and rings for relays, at most fifty times a second: notifications pass through one lock
--- of the whole server at commit. A relay that is rung for looks again some times in the half second after, and so finds what
--- was committed without a ring of its own. It acts with its owner's rights, so that a program that enqueues needs none but to insert.
+-- Puts new deliveries into the queue and notifies relays, at most fifty times a second, since notifications take one global lock of the
+-- server at commit. A notified relay polls several times in the next half second, and so finds commits without a notification of their own.
+-- The function runs with the rights of its owner, so that a program needs only INSERT to enqueue.
 CREATE FUNCTION "postrider".take_in() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     present bigint := floor(date_part('epoch', clock_timestamp()) * 50);
@@ -185,12 +185,11 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Nobody else may hang it on a table of their own and so write into the queue.
+-- Other users must not attach it to a table of their own and so write into the queue.
 REVOKE ALL ON FUNCTION "postrider".take_in FROM PUBLIC;
 
--- A delivery that is deleted takes all that is known of it along. (Foreign keys would do that too, and cost a lock for each row
--- that is enqueued.) It acts with its owner's rights, so that whoever may delete a delivery needs no other, and nobody else may
--- attach it to a table.
+-- Deleting a delivery deletes all its other rows. (Foreign keys would do the same, but lock a row for each mail that is enqueued.) The
+-- function runs with the rights of its owner, so that a user needs only DELETE on "deliveries", and no other user may attach it to a table.
 CREATE FUNCTION "postrider".take_out() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM "postrider".queue WHERE delivery_id IN (SELECT id FROM gone);
@@ -205,7 +204,7 @@ REVOKE ALL ON FUNCTION "postrider".take_out FROM PUBLIC;
 CREATE TRIGGER take_out AFTER DELETE ON "postrider".deliveries
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_out();
 
--- Whoever empties the table empties the outbox.
+-- Truncating the table empties the whole outbox.
 CREATE FUNCTION "postrider".take_out_all() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     TRUNCATE "postrider".queue, "postrider".ended, "postrider".attempts, "postrider".recipients;
@@ -220,8 +219,8 @@ CREATE TRIGGER take_out_all AFTER TRUNCATE ON "postrider".deliveries
 CREATE TRIGGER take_in AFTER INSERT ON "postrider".deliveries
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION "postrider".take_in();
 
--- The address of a mailbox, which is 'ada@example.com', 'Ada <ada@example.com>' or {"name": "Ada", "address": "ada@example.com"}; NULL where
--- it is none of these, or several. What is quoted may be anything.
+-- The address of a mailbox: 'ada@example.com', 'Ada <ada@example.com>' or {"name": "Ada", "address": "ada@example.com"}. NULL if it is none
+-- of these or has several addresses. A quoted part may contain anything.
 CREATE FUNCTION "postrider".address(mailbox jsonb) RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     given text := CASE jsonb_typeof(mailbox) WHEN 'object' THEN mailbox ->> 'address' WHEN 'string' THEN mailbox #>> '{}' END;
@@ -237,12 +236,11 @@ END $$;
 
 REVOKE ALL ON FUNCTION "postrider".address FROM PUBLIC;
 
--- Enqueues a mail for everyone whom it names, in whatever transaction is open, and returns the delivery's id; with a key that is
--- taken, that of the first delivery with this key. "recipients" overrides who gets it, whatever the mail's headers say. What is wrong
--- with the mail is named at once, and not in a dead letter later.
+-- Enqueues a mail for all recipients that it names, in the open transaction, and returns the id of the delivery. If the key exists, it
+-- returns the id of the first delivery with this key. "recipients" replaces the recipients of the mail's headers. An invalid mail is an
+-- error at once, instead of a dead letter later.
 --
--- It acts with its owner's rights, so that a program that may call it needs none on the tables:
---     GRANT USAGE ON SCHEMA "postrider" TO shop; GRANT EXECUTE ON FUNCTION "postrider".enqueue TO shop;
+-- It runs with the rights of its owner, so that a program with the right to call it needs no rights on the tables:
 CREATE FUNCTION "postrider".enqueue(
     body          jsonb,
     key           text        DEFAULT NULL,

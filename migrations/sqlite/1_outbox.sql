@@ -1,10 +1,11 @@
 -- The outbox, version 1.
 --
--- Times are milliseconds since 1970-01-01 00:00:00 UTC. What is written once lies apart from what changes: a claim or a
--- settlement touches the narrow row of the queue and never rewrites a mail.
+-- Times are milliseconds since 1970-01-01 00:00:00 UTC. Data that is written once is separate from data that changes: a claim or a
+-- settlement updates the narrow row of the queue and never rewrites a mail.
 
--- One row for each delivery, written once. To enqueue is to insert a row here; the trigger below does the rest. docs/sql.md says what
--- other programs may rely on. An id of version 7 is the milliseconds since 1970 and then chance, so that ids sort by age.
+-- One row for each delivery, written once. An insert into this table enqueues a mail; the trigger below does the rest. docs/sql.md defines
+-- what other programs may rely on. The default id is a UUID of version 7: the milliseconds since 1970 and then random digits, so that ids
+-- sort by age.
 CREATE TABLE postrider_deliveries (
     id            TEXT    NOT NULL PRIMARY KEY              -- UUID, version 7, in lower case
                   DEFAULT (lower(
@@ -22,22 +23,22 @@ CREATE TABLE postrider_deliveries (
     key           TEXT    UNIQUE CHECK (length(key) BETWEEN 1 AND 255), -- the caller's idempotency key
     priority      INTEGER NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt TEXT    NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
-    send_at       INTEGER,                                  -- not before; NULL: at once
-    expires_at    INTEGER                                   -- not after; NULL: as long as the relay's policy says
+    send_at       INTEGER,                                  -- not sent before this time; NULL: at once
+    expires_at    INTEGER                                   -- not sent after this time; NULL: the relay's policy decides
 ) STRICT;
 
--- What is pending or leased. A delivery that is neither here nor in postrider_ended was sent by its last attempt.
+-- The pending and leased deliveries. A delivery that is neither here nor in postrider_ended was sent by its last attempt.
 CREATE TABLE postrider_queue (
     delivery_id      TEXT    NOT NULL PRIMARY KEY,
     priority         INTEGER NOT NULL,
-    size             INTEGER NOT NULL DEFAULT 0,            -- octets of the mail's body, by which claims are bounded
-    due_at           INTEGER NOT NULL,                      -- when it can next be claimed; of a leased one, the end of the lease
+    size             INTEGER NOT NULL DEFAULT 0,            -- size of the mail's body in octets, for the byte limit of claims
+    due_at           INTEGER NOT NULL,                      -- when it can next be claimed; if leased, the end of the lease
     leased_at        INTEGER,                               -- set while a relay holds it
-    leased_by        INTEGER,                               -- the claim that did it
+    leased_by        INTEGER,                               -- the id of the claim
     token            INTEGER NOT NULL DEFAULT 0,            -- grows with each claim
-    attempts         INTEGER NOT NULL DEFAULT 0,            -- made over its life
+    attempts         INTEGER NOT NULL DEFAULT 0,            -- number of attempts over the life of the delivery
     cycle            INTEGER NOT NULL DEFAULT 1,
-    spent            INTEGER NOT NULL DEFAULT 0,            -- of this cycle's budget
+    spent            INTEGER NOT NULL DEFAULT 0,            -- attempts charged to the budget of this cycle
     cycle_started_at INTEGER NOT NULL,
     expires_at       INTEGER
 ) STRICT, WITHOUT ROWID;
@@ -50,7 +51,7 @@ CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
             max(coalesce(new.send_at, new.created_at), new.created_at), new.expires_at);
 END;
 
--- A delivery that is deleted takes all that is known of it along.
+-- Deleting a delivery deletes all its other rows.
 CREATE TRIGGER postrider_delete AFTER DELETE ON postrider_deliveries BEGIN
     DELETE FROM postrider_queue WHERE delivery_id = old.id;
     DELETE FROM postrider_ended WHERE delivery_id = old.id;
@@ -60,32 +61,32 @@ END;
 
 CREATE INDEX postrider_queue_due ON postrider_queue (priority, due_at);
 
--- Deliveries that ended otherwise than with the attempt that sent them.
+-- Deliveries that ended in another way than by the attempt that sent them.
 CREATE TABLE postrider_ended (
     delivery_id TEXT    NOT NULL PRIMARY KEY,
     state       TEXT    NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
     reason      TEXT,
     ended_at    INTEGER NOT NULL,
-    token       INTEGER NOT NULL,                           -- the last one, so that a resend goes on counting
+    token       INTEGER NOT NULL,                           -- the last one: a resend continues it
     attempts    INTEGER NOT NULL,
     cycle       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX postrider_ended_state ON postrider_ended (state);
 
--- Every call of a transport.
+-- The attempts: all calls of a transport.
 CREATE TABLE postrider_attempts (
     delivery_id     TEXT    NOT NULL,
-    number          INTEGER NOT NULL,                       -- over the delivery's life, from 1
+    number          INTEGER NOT NULL,                       -- from 1 on, over the life of the delivery
     cycle           INTEGER NOT NULL,
     token           INTEGER NOT NULL,
     started_at      INTEGER NOT NULL,
     finished_at     INTEGER NOT NULL,
     outcome         TEXT    NOT NULL CHECK (outcome IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost')),
-    scope           TEXT    CHECK (scope IN ('message', 'sender', 'transport')), -- whose condition it failed for
-    sure            INTEGER NOT NULL DEFAULT 1,             -- a rule or an author stands behind outcome and scope
+    scope           TEXT    CHECK (scope IN ('message', 'sender', 'transport')), -- whose condition the failure is
+    sure            INTEGER NOT NULL DEFAULT 1,             -- a rule or the transport's author supports outcome and scope
     charged         INTEGER NOT NULL DEFAULT 1,             -- counts against the budget
-    note            TEXT,                                   -- why the relay decided as it did
+    note            TEXT,                                   -- the reason for the relay's decision
     error           TEXT,
     reply           TEXT,
     provider_id     TEXT,
@@ -102,7 +103,7 @@ CREATE TABLE postrider_recipients (
     PRIMARY KEY (delivery_id, address)
 ) STRICT, WITHOUT ROWID;
 
--- What running relays tell of themselves.
+-- The reports of running relays.
 CREATE TABLE postrider_relays (
     id        TEXT    NOT NULL PRIMARY KEY,
     seen_at   INTEGER NOT NULL,

@@ -1,56 +1,54 @@
-//! What can go wrong with a database.
+//! The error of a store.
 
 use std::error::Error;
 use std::fmt;
 
-/// What kind of trouble a store has.
+/// The kind of a [`StoreError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// The database does not answer, cannot serve at present, or broke the connection. It may do better later; a relay waits and goes
-    /// on.
+    /// The database does not answer, cannot serve at present, or closed the connection. A later call may succeed; a relay retries.
     Unavailable,
-    /// Another transaction was in the way: a deadlock, a serialization failure, a lock that was not free in time, a certification
-    /// conflict in a cluster. The database works, and nothing was written. Roll your own transaction back and run it again from its
-    /// beginning; a relay does that by itself.
+    /// A conflict with another transaction: a deadlock, a serialization failure, a lock timeout, or a certification conflict in a cluster.
+    /// The database works, and nothing was written. Roll your own transaction back and run it again from its beginning. A relay retries.
     Conflict,
     /// The tables are missing: call [`migrate`](crate::Outbox::migrate) first.
     NotMigrated,
-    /// The database refuses the data.
+    /// The database refuses the statement or its data.
     Rejected,
-    /// What is stored cannot be understood.
+    /// A stored row cannot be read.
     Corrupt,
-    /// The pool was closed: this program is done with the database.
+    /// The connection pool is closed.
     Closed,
 }
 
 impl StoreErrorKind {
-    /// Whether waiting cannot help: the tables are missing, or the pool is closed. A relay then ends; after any other error it goes
-    /// on by and by.
+    /// Whether a retry cannot succeed: the tables are missing, or the pool is closed. A relay then stops. After any other error it retries.
     pub fn is_final(self) -> bool {
         matches!(self, Self::NotMigrated | Self::Closed)
     }
 
-    /// Whether the same call, made again, may succeed: [`Unavailable`](Self::Unavailable) after a while, [`Conflict`](Self::Conflict) at
-    /// once.
+    /// Whether the same call may succeed later: [`Unavailable`](Self::Unavailable) after some time, [`Conflict`](Self::Conflict) at once.
     pub fn is_transient(self) -> bool {
         matches!(self, Self::Unavailable | Self::Conflict)
     }
 }
 
-/// A call to a store failed. Nothing of it was written, unless it is [`Unavailable`](StoreErrorKind::Unavailable): then the answer to a
-/// commit may have been lost.
+/// A failed call to a store.
+///
+/// Nothing was written, with one exception: after [`Unavailable`](StoreErrorKind::Unavailable) a transaction may have committed whose
+/// answer was lost.
 pub struct StoreError {
     kind: StoreErrorKind,
     text: String,
     source: Option<Box<dyn Error + Send + Sync>>,
-    /// Whether the connection that it came from is of no more use.
+    /// Whether the connection must be closed.
     #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     ends_connection: bool,
 }
 
 impl StoreError {
-    /// An error of a kind, in words that hold nothing secret.
+    /// An error of a kind. The text must not contain secrets.
     pub fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
         Self {
             kind,
@@ -61,27 +59,27 @@ impl StoreError {
         }
     }
 
-    /// Adds the database's own error.
+    /// Adds the driver's error.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Says that the connection is of no more use.
+    /// Marks the connection as unusable, so that it is closed.
     #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-    pub(super) fn ending_the_connection(mut self) -> Self {
+    pub(super) fn and_close_connection(mut self) -> Self {
         self.ends_connection = true;
         self
     }
 
-    /// Whether the connection must be closed, and not used again.
+    /// Whether the connection must be closed.
     #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     pub(super) fn ends_connection(&self) -> bool {
         self.ends_connection
     }
 
-    /// What kind it is.
+    /// The kind of the error.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }

@@ -1,4 +1,4 @@
-//! What a relay asks a store for, and what it gets: claims and leases.
+//! Claims and leases.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,56 +7,58 @@ use postrider_transport::{DeliveryId, Encoded, Recipient, Scope};
 use crate::delivery::Attempt;
 use crate::state::{Outcome, WhenInDoubt};
 
-/// The name of one claim, new for each. The store keeps it with what the claim leases, so that a claim whose answer never came can be
-/// taken back ([`Store::take_back`](super::Store::take_back)).
+/// The id of one claim.
+///
+/// The store keeps it with each delivery that the claim leases. A claim whose answer is lost can then be taken back
+/// ([`Store::take_back`](super::Store::take_back)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimId(i64);
 
 impl ClaimId {
-    /// A new name.
-    #[allow(clippy::new_without_default, reason = "a default that differs each time would surprise")]
+    /// A new, random id.
+    #[allow(clippy::new_without_default, reason = "a default must be the same each time")]
     pub fn new() -> Self {
         Self(rand::random_range(1..=i64::MAX))
     }
 
-    /// The number that a store keeps: positive, and with some 63 bits of chance unlike any other's.
+    /// The number that a store keeps. It is positive and random, with 63 bits.
     pub fn number(self) -> i64 {
         self.0
     }
 }
 
-/// What a relay asks for.
+/// A request to lease due deliveries.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Claim {
-    /// Its name.
+    /// Unique id.
     pub id: ClaimId,
-    /// How many deliveries at the most.
+    /// The largest number of deliveries.
     pub limit: usize,
-    /// How many octets of stored mail ([`Encoded::body`]) at the most, all of them together. One delivery comes in any case, however
-    /// large it is. What does not fit stays due.
+    /// The limit for the stored messages ([`Encoded::body`]) together, in octets. A claim returns one delivery even if it is larger.
+    /// Deliveries that do not fit stay due.
     pub max_bytes: u64,
-    /// How long the lease is to hold.
+    /// The duration of the lease.
     pub lease: Duration,
-    /// Only what was due by then; what is due now, if not given. A pass that ends asks by the time at which it began, so
-    /// that it does not meet again what it has just put off.
+    /// Takes only deliveries that were due by this time. `None` means now. A pass claims by the time at which it began, so that it does not
+    /// meet a delivery again that it has just put off.
     pub due_by: Option<SystemTime>,
 }
 
 impl Claim {
-    /// Up to `limit` of what is due now, however large.
+    /// A claim for up to `limit` deliveries that are due now, of any size.
     pub fn new(limit: usize, lease: Duration) -> Self {
         Self { id: ClaimId::new(), limit, max_bytes: u64::MAX, lease, due_by: None }
     }
 
-    /// Only so many octets of mail, and one mail in any case.
+    /// Limits the stored messages to this many octets together. One delivery comes in any case.
     #[must_use]
     pub fn max_bytes(mut self, octets: u64) -> Self {
         self.max_bytes = octets;
         self
     }
 
-    /// Only what was due by then.
+    /// Takes only deliveries that were due by this time.
     #[must_use]
     pub fn due_by(mut self, time: SystemTime) -> Self {
         self.due_by = Some(time);
@@ -64,57 +66,57 @@ impl Claim {
     }
 }
 
-/// The right to settle one delivery: its id, and the number that proves that no other relay took it over since.
+/// The right to settle one delivery: its id and the token of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseKey {
-    /// The delivery.
+    /// The delivery's id.
     pub id: DeliveryId,
-    /// Grows with every claim of the delivery, over its whole life.
+    /// The fencing token. It grows with every claim of the delivery, over its whole life.
     pub token: i64,
 }
 
-/// One claimed delivery, with all that is needed to send it and to decide what follows.
+/// One claimed delivery, with the data to send it and to decide what follows.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Lease {
-    /// The right to settle.
+    /// The id and the token, which settle the delivery.
     pub key: LeaseKey,
     /// When it was claimed, by the database's clock.
     pub claimed_at: SystemTime,
-    /// What the mail's Date says: when it was enqueued, or, if it was scheduled for later, when it was first to be sent.
+    /// The time for the message's Date field: when it was enqueued or, if it was scheduled for later, when it was first due.
     pub dated_at: SystemTime,
     /// The message.
     pub message: Encoded,
-    /// Everyone who still wants it: neither mailed nor refused for good in this cycle.
+    /// The recipients to send to: those without an outcome in this cycle.
     pub recipients: Vec<Recipient>,
-    /// Whether the message has more recipients, who are through.
+    /// Whether the message has more recipients, whose outcomes are recorded.
     pub has_completed_recipients: bool,
-    /// Whether somebody took it in an earlier attempt of this cycle.
+    /// Whether an earlier attempt of this cycle was accepted for a recipient.
     pub any_accepted: bool,
-    /// What it was made from.
+    /// The id of the template of the message. `None` without a template.
     pub template_id: Option<String>,
-    /// How many attempts were made over its life, a lost one included that this claim has just recorded.
+    /// The number of attempts over the whole life of the delivery. It includes a lost attempt that this claim has recorded.
     pub attempts: u32,
-    /// Which cycle this is, from 1 on; a resend begins a new one.
+    /// The number of the cycle, from 1 on. A resend begins a new cycle.
     pub cycle: u32,
-    /// How many attempts of this cycle count against the budget.
+    /// The number of attempts of this cycle that count against the budget.
     pub charged_attempts: u32,
-    /// When the cycle began: when the delivery first became due, or was resent.
+    /// When the cycle began: the delivery was first due, or was resent.
     pub cycle_started_at: SystemTime,
-    /// When it is no longer worth sending.
+    /// The time from which on the delivery must not be sent. `None` leaves it to the retry policy.
     pub expires_at: Option<SystemTime>,
-    /// What to do in doubt.
+    /// What to do if the message may have been accepted.
     pub when_in_doubt: WhenInDoubt,
-    /// The last attempt of this cycle was lost with the relay that made it, and nothing was sent since. Mostly this claim has recorded it.
+    /// Whether the last attempt of this cycle was lost with its relay. This claim or an earlier one has recorded it.
     pub lost: bool,
-    /// The attempt with the highest number; `None` if there is none, or its row was deleted or makes no sense.
+    /// The attempt with the highest number. `None` if there is none, or if its row was deleted or is malformed.
     pub last: Option<LastAttempt>,
-    /// Why the stored row makes no sense, if it does not: such a delivery becomes a dead letter, and others go on.
+    /// Why the stored row cannot be read. `None` for a valid row. The relay makes a malformed delivery a dead letter.
     pub malformed: Option<String>,
 }
 
 impl Lease {
-    /// A lease as a store would hand it out for a first attempt; the rest can be set field by field.
+    /// A lease for a first attempt. Set the other fields one by one.
     pub fn new(key: LeaseKey, claimed_at: SystemTime, message: Encoded, recipients: Vec<Recipient>) -> Self {
         Self {
             key,
@@ -137,8 +139,8 @@ impl Lease {
         }
     }
 
-    /// Adds the last attempt. One that was lost is told also where it was an earlier claim that recorded it, and then gave the delivery
-    /// back without a call.
+    /// Adds the last attempt, and sets `lost` if that attempt was lost in this cycle. An earlier claim may have recorded the loss and then
+    /// given the delivery back without a call.
     pub(crate) fn with_last(mut self, last: Option<LastAttempt>) -> Self {
         self.lost |= last.as_ref().is_some_and(|last| last.outcome == Outcome::Lost && last.cycle == self.cycle);
         self.last = last;
@@ -146,21 +148,21 @@ impl Lease {
     }
 }
 
-/// What a claim tells of the last attempt, so that the next decision can weigh it.
+/// The last attempt of a claimed delivery. The relay weighs it in the next decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LastAttempt {
-    /// The cycle it belongs to.
+    /// The cycle of the attempt.
     pub cycle: u32,
     /// When it ended, by the database's clock.
     pub finished_at: SystemTime,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Whose condition it failed for; `None` for `sent` and `lost`.
+    /// Whose condition the failure is. `None` for `sent` and `lost`.
     pub scope: Option<Scope>,
-    /// Whether a rule, or the transport's author, stood behind that.
+    /// Whether a rule or the author of the transport supports outcome and scope.
     pub sure: bool,
-    /// What went wrong, with addresses masked; it may be cut short after 1,000 characters.
+    /// The error with masked addresses, or its first 1,000 characters. `None` if there was no error.
     pub error: Option<String>,
 }
 

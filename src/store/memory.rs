@@ -1,4 +1,4 @@
-//! A store in this process's memory: for tests, and for mail that may be lost with the process.
+//! A store in memory: for tests, and for mail that may be lost with the process.
 
 mod admin;
 mod rows;
@@ -18,7 +18,7 @@ use crate::store::{
     StoreError, notify,
 };
 
-/// Deliveries in memory, with all the rules of a database and none of its durability. Clones share the deliveries.
+/// Deliveries in memory: all rules of a database, without durability. Clones share the deliveries.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,18 +46,18 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// An empty store whose time a test moves.
+    /// An empty store with a test clock.
     pub fn with_test_clock(clock: TestClock) -> Self {
         Self { clock: Clock::test(clock), ..Self::default() }
     }
 
-    /// Begins a transaction to enqueue in. Dropped without [`commit`](MemoryTransaction::commit), it rolls back.
+    /// Begins a transaction to enqueue in. It rolls back if it is dropped without [`commit`](MemoryTransaction::commit).
     pub fn begin(&self) -> MemoryTransaction {
         MemoryTransaction { store: self.clone(), staged: Vec::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Rows> {
-        // Every change under the lock is made by code that does not panic half-way.
+        // A poisoned lock is safe to use: no code that changes the rows panics half-way.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,7 +76,7 @@ pub struct MemoryTransaction {
 }
 
 impl MemoryTransaction {
-    /// Makes what was enqueued visible, all at once, and wakes relays.
+    /// Commits the enqueued deliveries all at once, and wakes relays.
     pub fn commit(mut self) {
         let staged = std::mem::take(&mut self.staged);
         let now = self.store.clock.now_millis();
@@ -88,7 +88,7 @@ impl MemoryTransaction {
         notify(&self.store.notifier);
     }
 
-    /// Forgets what was enqueued.
+    /// Drops the enqueued deliveries.
     pub fn rollback(self) {
         drop(self);
     }

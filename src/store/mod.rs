@@ -1,7 +1,7 @@
-//! The stores, and what an author of another one needs.
+//! The stores, and the types for authors of other stores.
 //!
-//! An application names a store and gives it to [`Outbox::new`](crate::Outbox::new). All else here passes between a [`Relay`](crate::Relay)
-//! and a [`Store`].
+//! An application passes a store to [`Outbox::new`](crate::Outbox::new). The other types here connect a [`Relay`](crate::Relay) to a
+//! [`Store`].
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod claim_cursor;
@@ -50,19 +50,19 @@ pub use sqlite::SqliteStore;
 use crate::admin::{Filter, Prune, Stats, UpdateOutcome};
 use crate::delivery::{Delivery, DeliverySummary};
 
-/// Notifies every relay of this process, and the next one that waits. A single one might have a paused transport.
+/// Notifies every waiting relay of this process, and the next one that waits. One relay alone is not enough: its transport may be paused.
 pub(crate) fn notify(notifier: &tokio::sync::Notify) {
     notifier.notify_waiters();
     notifier.notify_one();
 }
 
-/// Warns of rows in the queue whose mails are gone, for instance after a `TRUNCATE`. There is nothing to send.
+/// Warns about queue rows without a mail. They remain for instance after a `TRUNCATE`.
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-pub(crate) fn tell_of_orphans(count: usize) {
-    tracing::warn!(count, "removed rows of the queue whose mails somebody has deleted");
+pub(crate) fn warn_of_orphans(count: usize) {
+    tracing::warn!(count, "removed queue rows whose mails were deleted");
 }
 
-/// A database that keeps deliveries: the side that enqueues and the side that sends.
+/// A database for deliveries, with methods to enqueue and methods for the relay.
 ///
 /// The stores of this crate are [`MemoryStore`], and behind features, `SqliteStore`, `PgStore` and `MySqlStore`.
 ///
@@ -70,12 +70,12 @@ pub(crate) fn tell_of_orphans(count: usize) {
 /// the promises below. A new method comes with a default, or in a new major version. There is no boxed twin: the type of an open
 /// transaction, [`Connection`](Self::Connection), differs from store to store, and an application that enqueues names it anyway.
 ///
-/// - What is inserted through a connection's transaction exists if and only if that transaction commits.
+/// - A row that is inserted through a connection's transaction exists if and only if that transaction commits.
 /// - A delivery is leased to one holder at a time. The token grows with each claim. A settlement or renewal with any other token changes
 ///   nothing, and returns [`Settled::LeaseLost`].
 /// - A claim of a delivery with an expired lease records the last holder's attempt as `lost`, and charges it, in the same transaction.
 /// - No transaction stays open between two calls.
-/// - Due times, leases and ages go by the database's clock.
+/// - Due times, leases and ages follow the database's clock.
 ///
 /// # Cancel safety
 /// Each call is one transaction, or joins the caller's. If it is dropped before it returns, it has happened wholly or not at all. A claim
@@ -85,22 +85,22 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The connection that an open transaction of the caller's derefs to.
     type Connection: ?Sized + Send;
 
-    /// Inserts all rows, or none, in a transaction of its own, and wakes relays of this process. Returns the id of each row, in
-    /// their order: where a row's key is taken, that of the delivery that has it.
+    /// Inserts all rows or none, in a transaction of its own, and wakes relays of this process. Returns the id of each row, in their order.
+    /// If the key of a row exists, it returns the id of the delivery with that key.
     fn insert(&self, rows: Vec<NewRow>) -> impl Future<Output = Result<Vec<DeliveryId>, StoreError>> + Send;
 
-    /// Inserts through the caller's connection and so in its transaction.
+    /// Inserts through the caller's connection, in the caller's transaction.
     fn insert_in(
         &self,
         connection: &mut Self::Connection,
         rows: Vec<NewRow>,
     ) -> impl Future<Output = Result<Vec<DeliveryId>, StoreError>> + Send;
 
-    /// Leases due deliveries, most urgent first. It may lease fewer than the limit although more are due, but at least half of it.
+    /// Leases due deliveries, the most urgent first. It may lease fewer than the limit although more are due, but at least half of it.
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<Vec<Lease>, StoreError>> + Send;
 
-    /// Releases what was leased by claims whose answers never came, uncharged and without an attempt, and returns the number of deliveries.
-    /// Nobody was going to send them. Call it when the claim can no longer commit ([`with_call_limit`](Self::with_call_limit)).
+    /// Releases deliveries that were leased by claims without an answer, and returns their number. It charges nothing and records no
+    /// attempt, since no relay sends them. Call it when the claim can no longer commit ([`with_call_limit`](Self::with_call_limit)).
     fn take_back(&self, claims: &[ClaimId]) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Writes the results of leased deliveries. Returns one entry for each settlement, in their order.
@@ -143,7 +143,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn notified(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// The side of a store for operators.
+/// The operator's methods of a store.
 pub trait AdminStore: Store {
     /// Creates or upgrades the tables. Safe to call at each start and from several processes at once.
     fn migrate(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -154,16 +154,16 @@ pub trait AdminStore: Store {
     /// The stored message of one delivery.
     fn message(&self, id: DeliveryId) -> impl Future<Output = Result<Option<Encoded>, StoreError>> + Send;
 
-    /// A page of deliveries, in the order of their ids, which is that of enqueueing.
+    /// A page of deliveries in the order of their ids, which is the order of enqueueing.
     fn list(&self, filter: &Filter) -> impl Future<Output = Result<Vec<DeliverySummary>, StoreError>> + Send;
 
-    /// Takes a dead, held, sent or cancelled delivery back to pending, with a fresh budget and no expiry.
+    /// Makes a dead, held, sent or cancelled delivery pending again, with a fresh budget and no expiry.
     fn resend(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
 
     /// Cancels a pending delivery.
     fn cancel(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
 
-    /// Counts by state, and the relays.
+    /// The number of deliveries in each state, and the running relays.
     fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;
 
     /// Deletes finished deliveries, or only their history, and returns how many deliveries were affected.

@@ -1,42 +1,54 @@
-//! What a store inserts for each new delivery.
+//! The row that a store inserts for each new delivery.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use postrider_transport::{DeliveryId, Encoded, Recipient, mask_addresses};
 
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use crate::clock::{micros, to_micros};
 use crate::state::{Priority, WhenInDoubt};
 
-/// A moment, absolute or counted from the database's now. Exhaustive: a store must write both.
+/// A time, absolute or relative to the database's clock. The enum is exhaustive, since a store must write both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// At this time.
     At(SystemTime),
-    /// So long after the moment at which the database sees it.
+    /// This long after the database receives the row.
     After(Duration),
 }
 
-/// One row to be inserted: what a [`Store`](crate::Store) is given for each new delivery.
+/// The two columns of a time: whether it is relative to now, and its microseconds.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) fn time_columns(when: Option<When>) -> (bool, Option<i64>) {
+    match when {
+        None => (false, None),
+        Some(When::At(time)) => (false, Some(to_micros(time))),
+        Some(When::After(wait)) => (true, Some(micros(wait))),
+    }
+}
+
+/// A new delivery for a [`Store`](crate::Store) to insert.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct NewRow {
-    /// The delivery's name.
+    /// Unique id.
     pub id: DeliveryId,
     /// The message.
     pub message: Encoded,
-    /// Everyone it is for.
+    /// All recipients.
     pub recipients: Vec<Recipient>,
-    /// What it was made from.
+    /// The id of the template of the message. `None` without a template.
     pub template_id: Option<String>,
-    /// The caller's idempotency key.
+    /// The caller's idempotency key. `None` without a key.
     pub key: Option<String>,
-    /// How urgent it is.
+    /// The priority.
     pub priority: Priority,
-    /// When it is due; now, if not given.
+    /// The due time. `None` means now.
     pub due: Option<When>,
-    /// When it is no longer worth sending.
+    /// The time from which on the delivery must not be sent. `None` leaves it to the retry policy.
     pub expires: Option<When>,
-    /// What to do in doubt.
+    /// What to do if the message may have been accepted.
     pub when_in_doubt: WhenInDoubt,
 }
 
@@ -51,25 +63,24 @@ impl fmt::Debug for NewRow {
 }
 
 impl NewRow {
-    /// How many octets a stored message may have: 64 MiB. SQLite and PostgreSQL keep fields of up to 1 GB, but a relay holds what it
-    /// sends in memory several times over, MySQL takes 64 MiB in one packet unless it is told otherwise, and MariaDB 16
-    /// (`max_allowed_packet`).
+    /// The largest size of a stored message: 64 MiB. SQLite and PostgreSQL store up to 1 GB in a field, but a relay holds several copies of
+    /// each message in memory. By default MySQL accepts packets of 64 MiB, and MariaDB of 16 MiB (`max_allowed_packet`).
     pub const MAX_BODY: usize = 64 << 20;
-    /// How many recipients one delivery may have. For more, enqueue several.
+    /// The largest number of recipients of a delivery. For more, enqueue several deliveries.
     pub const MAX_RECIPIENTS: usize = 10_000;
-    /// How many characters a recipient may have: as many as MySQL can index. An address of mail has at most 254 (RFC 5321 section
+    /// The largest length of a recipient in characters, limited by the index in MySQL. A mail address has at most 254 (RFC 5321 section
     /// 4.5.3.1.3, with its erratum 1690).
     pub const MAX_RECIPIENT: usize = 700;
-    /// How many characters a template's name may have.
+    /// The largest length of a template id in characters.
     pub const MAX_TEMPLATE_ID: usize = 255;
-    /// How many characters an idempotency key may have.
+    /// The largest length of an idempotency key in characters.
     pub const MAX_KEY: usize = 255;
 
-    /// What of it is larger than a store takes, if something is.
+    /// The limit that the row exceeds, as a text for an error. `None` if it exceeds none.
     pub(crate) fn excess(&self) -> Option<&'static str> {
         let longer = |text: &str, most: usize| text.len() > most && text.chars().count() > most;
         if self.message.body.len() > Self::MAX_BODY {
-            return Some("more than 64 MiB, as it is stored");
+            return Some("more than 64 MiB in its stored form");
         }
         if self.recipients.len() > Self::MAX_RECIPIENTS {
             return Some("more than 10,000 recipients");
@@ -78,12 +89,12 @@ impl NewRow {
             return Some("a recipient of more than 700 characters");
         }
         if self.template_id.as_deref().is_some_and(|id| longer(id, Self::MAX_TEMPLATE_ID)) {
-            return Some("a template's name of more than 255 characters");
+            return Some("a template id of more than 255 characters");
         }
         None
     }
 
-    /// A row due now, with nothing else wished for; the rest can be set field by field.
+    /// A row that is due now. Set the other fields one by one.
     pub fn new(id: DeliveryId, message: Encoded, recipients: Vec<Recipient>) -> Self {
         Self {
             id,

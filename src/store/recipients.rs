@@ -1,4 +1,4 @@
-//! Recipients, as they follow from a delivery's state and the few outcomes that differ from it.
+//! The states of recipients, derived from the delivery's state and the recorded outcomes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,8 +8,8 @@ use crate::delivery::RecipientStatus;
 use crate::state::{RecipientState, State};
 use crate::store::{Lease, RecipientOutcome};
 
-/// Everyone once: a message of somebody else's making may name one twice, and the outcomes are kept by recipient.
-pub(super) fn distinct(mut recipients: Vec<Recipient>) -> Vec<Recipient> {
+/// Removes duplicates. A custom message may name a recipient twice, but outcomes are stored once for each recipient.
+pub(super) fn deduplicate(mut recipients: Vec<Recipient>) -> Vec<Recipient> {
     let mut seen = HashSet::new();
     if recipients.len() > 1 {
         recipients.retain(|recipient| seen.insert(recipient.clone()));
@@ -17,14 +17,13 @@ pub(super) fn distinct(mut recipients: Vec<Recipient>) -> Vec<Recipient> {
     recipients
 }
 
-/// The outcomes by recipient: mails to tens of thousands are looked up in it. The first of a recipient counts.
-fn by_recipient(recorded: &[RecipientOutcome]) -> HashMap<&Recipient, &RecipientOutcome> {
+/// Indexes the outcomes by recipient, since a mail may have 10,000 of them. The first outcome of a recipient counts.
+fn index_by_recipient(recorded: &[RecipientOutcome]) -> HashMap<&Recipient, &RecipientOutcome> {
     recorded.iter().rev().map(|outcome| (&outcome.recipient, outcome)).collect()
 }
 
-/// How it stands with each recipient. `recorded` are the outcomes that were written down; `reply` is the next hop's answer to
-/// the last attempt.
-pub(super) fn statuses(
+/// The status of each recipient. `reply` is the reply to the last attempt.
+pub(super) fn recipient_statuses(
     state: State,
     recipients: Vec<Recipient>,
     recorded: &[RecipientOutcome],
@@ -37,12 +36,12 @@ pub(super) fn statuses(
         State::InDoubt => RecipientState::InDoubt,
         State::Cancelled => RecipientState::Cancelled,
     };
-    let recorded = by_recipient(recorded);
+    let recorded = index_by_recipient(recorded);
     recipients
         .into_iter()
         .map(|recipient| match recorded.get(&recipient) {
             Some(outcome) => RecipientStatus { recipient, state: outcome.state, reply: outcome.reply.clone() },
-            // Who is still to be mailed was not the one to whom the last answer went.
+            // The last reply does not concern a recipient who is still pending.
             None => {
                 let reply = reply.filter(|_| common != RecipientState::Pending).map(str::to_owned);
                 RecipientStatus { recipient, state: common, reply }
@@ -51,35 +50,35 @@ pub(super) fn statuses(
         .collect()
 }
 
-/// Takes those who are through out of a lease for everyone. Where it cannot be read who everyone is, it stays as it is.
+/// Removes the recipients with a recorded outcome from a lease. It does nothing if the list of recipients could not be read.
 pub(super) fn remove_completed(lease: &mut Lease, recorded: &[RecipientOutcome]) {
     if lease.recipients.is_empty() {
         return;
     }
-    let everyone = lease.recipients.len();
-    let through: HashSet<_> = recorded.iter().map(|outcome| &outcome.recipient).collect();
-    lease.recipients.retain(|recipient| !through.contains(recipient));
-    lease.has_completed_recipients = lease.recipients.len() != everyone;
+    let all = lease.recipients.len();
+    let completed: HashSet<_> = recorded.iter().map(|outcome| &outcome.recipient).collect();
+    lease.recipients.retain(|recipient| !completed.contains(recipient));
+    lease.has_completed_recipients = lease.recipients.len() != all;
     lease.any_accepted = recorded.iter().any(|outcome| outcome.state == RecipientState::Sent);
 }
 
-/// The outcomes that stay recorded when a delivery in `state` is resent: those who have the mail, unless everybody has it,
-/// when all are mailed anew.
-pub(super) fn kept_on_resend(
+/// The outcomes to keep when a delivery in `state` is resent: those of recipients who have the mail. If all have it, none is kept, and the
+/// resend goes to all.
+pub(super) fn outcomes_kept_on_resend(
     state: State,
     recipients: &[Recipient],
     recorded: &[RecipientOutcome],
 ) -> Vec<RecipientOutcome> {
-    let recorded = by_recipient(recorded);
-    let has_it = |recipient: &&Recipient| match recorded.get(*recipient) {
+    let recorded = index_by_recipient(recorded);
+    let has_mail = |recipient: &&Recipient| match recorded.get(*recipient) {
         Some(outcome) => outcome.state == RecipientState::Sent,
         None => state == State::Sent,
     };
-    let having: Vec<_> = recipients.iter().filter(has_it).collect();
-    if having.len() == recipients.len() {
+    let with_mail: Vec<_> = recipients.iter().filter(has_mail).collect();
+    if with_mail.len() == recipients.len() {
         return Vec::new();
     }
-    having
+    with_mail
         .into_iter()
         .map(|recipient| RecipientOutcome {
             recipient: recipient.clone(),

@@ -1,17 +1,17 @@
-//! What a relay reports of itself.
+//! Reports of running relays.
 
 use std::fmt;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-/// The name of one running relay: new at each start, so that a restarted process is never taken for its former self.
+/// The id of one running relay. Each start makes a new one, so that a restarted process differs from the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RelayId(Uuid);
 
 impl RelayId {
-    /// A new name.
-    #[allow(clippy::new_without_default, reason = "a default that differs each time would surprise")]
+    /// A new, unique id.
+    #[allow(clippy::new_without_default, reason = "a default must be the same each time")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
@@ -23,24 +23,24 @@ impl fmt::Display for RelayId {
     }
 }
 
-/// After so long a silence a relay is forgotten: it tells of itself every few seconds.
+/// A report is deleted when it is older than this. A relay reports every few seconds.
 pub(crate) const HEARTBEAT_TTL: Duration = Duration::from_secs(600);
 
-/// What a relay tells of itself, kept so that another process can show it.
+/// The report of a running relay. The store keeps it so that other processes can show it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RelayReport {
-    /// Who.
+    /// The id of the relay.
     pub id: RelayId,
-    /// How many deliveries it holds.
+    /// The number of deliveries that the relay holds.
     pub in_flight: usize,
-    /// Why its transport is paused, if it is. Where it is made of several and some of them are paused, while the relay goes on with the
-    /// others: `failover/ses: `, and why.
+    /// Why the transport is paused. `None` if it is not. If only some transports of a combined one are paused, the text begins with their
+    /// path, such as `failover/ses: `, and the relay sends by the others.
     pub paused: Option<String>,
 }
 
 impl RelayReport {
-    /// What the relay has to say.
+    /// A report.
     pub fn new(id: RelayId, in_flight: usize, paused: Option<String>) -> Self {
         Self { id, in_flight, paused }
     }

@@ -1,7 +1,7 @@
-//! From the rows of the stores on sqlx to types.
+//! Reads rows of the databases into types.
 //!
-//! Other programs write rows too. A claim takes what makes no sense in one for a reason to give the delivery up, and what shows rows
-//! shows as much as it can, and says what it cannot.
+//! Other programs write rows too, so a row may be malformed. A claim then gives up that delivery, with the problem as the reason. Queries
+//! for operators show what can be read, and name the problem.
 
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -10,30 +10,30 @@ use postrider_transport::{DeliveryId, Recipient, Scope};
 
 use crate::admin::Stats;
 use crate::delivery::{Attempt, Delivery, DeliverySummary};
-use crate::state::{Outcome, ParseError, Priority, RecipientState, State, WhenInDoubt, scope_of};
-use crate::store::recipients::{distinct, statuses};
+use crate::state::{Outcome, ParseError, Priority, RecipientState, State, WhenInDoubt, parse_scope};
+use crate::store::recipients::{deduplicate, recipient_statuses};
 pub(super) use crate::store::sqlx_error::corrupt;
 #[cfg(feature = "mysql")]
 pub(super) use crate::store::sqlx_error::mysql_number;
 #[cfg(feature = "postgres")]
-pub(super) use crate::store::sqlx_error::{is_no_text, is_taken};
+pub(super) use crate::store::sqlx_error::{is_invalid_text, is_unique_violation};
 use crate::store::{LastAttempt, Lease, RecipientOutcome, StoreError};
 
-/// A row of one of the outbox's queries, whatever the database: texts, whole numbers, flags, times.
+/// A row of a query, of any database.
 pub(super) trait Columns {
-    /// A text's octets, whatever they are.
-    fn octets(&self, column: &str) -> Result<Option<&[u8]>, StoreError>;
+    /// The octets of a text, which may be invalid UTF-8.
+    fn bytes(&self, column: &str) -> Result<Option<&[u8]>, StoreError>;
     fn number_or_null(&self, column: &str) -> Result<Option<i64>, StoreError>;
     fn flag(&self, column: &str) -> Result<bool, StoreError>;
     fn time_or_null(&self, column: &str) -> Result<Option<SystemTime>, StoreError>;
 
     fn text(&self, column: &str) -> Result<&str, StoreError> {
-        let octets = self.octets(column)?.ok_or_else(|| corrupt(&format!("{column} is null")))?;
-        std::str::from_utf8(octets).map_err(|_| corrupt(&format!("{column} is no UTF-8")))
+        let octets = self.bytes(column)?.ok_or_else(|| corrupt(&format!("{column} is null")))?;
+        std::str::from_utf8(octets).map_err(|_| corrupt(&format!("{column} is not valid UTF-8")))
     }
-    /// A text for somebody to look at: octets that are no UTF-8 are replaced.
+    /// A text for display. Invalid UTF-8 is replaced.
     fn text_or_null(&self, column: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.octets(column)?.map(|octets| String::from_utf8_lossy(octets).into_owned()))
+        Ok(self.bytes(column)?.map(|octets| String::from_utf8_lossy(octets).into_owned()))
     }
     fn number(&self, column: &str) -> Result<i64, StoreError> {
         self.number_or_null(column)?.ok_or_else(|| corrupt(&format!("{column} is null")))
@@ -46,8 +46,8 @@ pub(super) trait Columns {
 macro_rules! columns {
     ($row:ty, $time:ty, $to_time:expr) => {
         impl Columns for $row {
-            // The queries say of which type each column is.
-            fn octets(&self, column: &str) -> Result<Option<&[u8]>, StoreError> {
+            // The queries fix the type of each column, so the check is unnecessary.
+            fn bytes(&self, column: &str) -> Result<Option<&[u8]>, StoreError> {
                 Ok(sqlx::Row::try_get_unchecked(self, column)?)
             }
             fn number_or_null(&self, column: &str) -> Result<Option<i64>, StoreError> {
@@ -71,84 +71,84 @@ columns!(sqlx::postgres::PgRow, super::postgres::Moment, |moment| moment.0);
 #[cfg(feature = "sqlite")]
 columns!(sqlx::sqlite::SqliteRow, i64, crate::clock::from_millis);
 
-/// A word of ours.
-pub(super) fn word<T: FromStr<Err = ParseError>>(row: &impl Columns, column: &str) -> Result<T, StoreError> {
+/// Reads a column with a value such as a state or an outcome.
+pub(super) fn read_enum<T: FromStr<Err = ParseError>>(row: &impl Columns, column: &str) -> Result<T, StoreError> {
     row.text(column)?.parse().map_err(|error: ParseError| corrupt(&format!("{column}: {error}")))
 }
 
-/// A number that is never negative, and that one can be added to.
-pub(super) fn count(row: &impl Columns, column: &str) -> Result<u32, StoreError> {
+/// Reads a count: not negative, and within `i32`, so that adding to it cannot overflow.
+pub(super) fn read_count(row: &impl Columns, column: &str) -> Result<u32, StoreError> {
     let count = i32::try_from(row.number(column)?).ok().and_then(|count| u32::try_from(count).ok());
     count.ok_or_else(|| corrupt(&format!("{column} is out of range")))
 }
 
-/// The JSON array of all recipients.
-pub(super) fn recipients(row: &impl Columns) -> Result<Vec<Recipient>, StoreError> {
-    parsed(row.text("recipients")?)
+/// Reads the JSON array of all recipients.
+pub(super) fn read_recipients(row: &impl Columns) -> Result<Vec<Recipient>, StoreError> {
+    parse_recipients(row.text("recipients")?)
 }
 
-fn parsed(recipients: &str) -> Result<Vec<Recipient>, StoreError> {
+fn parse_recipients(recipients: &str) -> Result<Vec<Recipient>, StoreError> {
     let addresses: Vec<String> =
-        serde_json::from_str(recipients).map_err(|_| corrupt("the recipients are no JSON array of strings"))?;
-    Ok(distinct(addresses.into_iter().map(Recipient::new).collect()))
+        serde_json::from_str(recipients).map_err(|_| corrupt("the recipients are not a JSON array of strings"))?;
+    Ok(deduplicate(addresses.into_iter().map(Recipient::new).collect()))
 }
 
-/// What makes no sense in a row, while as much as possible is read from it.
+/// Collects the problems of a row while the rest of it is read.
 #[derive(Default)]
 pub(super) struct Problems(Option<StoreError>);
 
 impl Problems {
-    /// The value, or another in its place.
-    pub(super) fn or<T>(&mut self, value: Result<T, StoreError>, instead: T) -> T {
+    /// Returns the value, or the fallback after recording the problem.
+    pub(super) fn unwrap_or<T>(&mut self, value: Result<T, StoreError>, fallback: T) -> T {
         value.unwrap_or_else(|error| {
             self.0.get_or_insert(error);
-            instead
+            fallback
         })
     }
 
-    /// The first of them.
+    /// The first problem. `None` if there is none.
     pub(super) fn first(self) -> Option<String> {
         self.0.map(|error| error.to_string())
     }
 }
 
-/// Puts into a lease what its delivery's row says in words. Words that make no sense must not keep other deliveries from being
-/// claimed, so they make the lease malformed, and no error.
-pub(super) fn addressed(
+/// Adds the columns of the delivery to its lease. A value that cannot be parsed makes the lease malformed. It must not be an error, since
+/// an error would fail the claim of other deliveries too.
+pub(super) fn add_delivery_columns(
     lease: Lease,
     recipients: Result<&str, StoreError>,
     when_in_doubt: Result<WhenInDoubt, StoreError>,
     mut problems: Problems,
 ) -> Lease {
-    let recipients = problems.or(recipients.and_then(parsed), Vec::new());
-    let when_in_doubt = problems.or(when_in_doubt, lease.when_in_doubt);
+    let recipients = problems.unwrap_or(recipients.and_then(parse_recipients), Vec::new());
+    let when_in_doubt = problems.unwrap_or(when_in_doubt, lease.when_in_doubt);
     Lease { recipients, when_in_doubt, malformed: problems.first(), ..lease }
 }
 
-/// An outcome that differs from the delivery's. One that makes no sense is taken for a refusal: nobody is mailed on account of it.
-pub(super) fn outcome(row: &impl Columns) -> Result<RecipientOutcome, StoreError> {
+/// Reads the outcome of a recipient. A malformed outcome counts as a refusal, so that nobody is mailed because of it.
+pub(super) fn read_outcome(row: &impl Columns) -> Result<RecipientOutcome, StoreError> {
     Ok(RecipientOutcome {
         recipient: Recipient::new(row.text_or_null("address")?.unwrap_or_default()),
-        state: word(row, "outcome").unwrap_or(RecipientState::Refused),
+        state: read_enum(row, "outcome").unwrap_or(RecipientState::Refused),
         reply: row.text_or_null("reply")?,
     })
 }
 
-fn scope(row: &impl Columns) -> Result<Option<Scope>, StoreError> {
-    match row.octets("scope")? {
+fn read_scope(row: &impl Columns) -> Result<Option<Scope>, StoreError> {
+    match row.bytes("scope")? {
         None => Ok(None),
-        Some(_) => scope_of(row.text("scope")?).map(Some).map_err(|error| corrupt(&format!("scope: {error}"))),
+        Some(_) => parse_scope(row.text("scope")?).map(Some).map_err(|error| corrupt(&format!("scope: {error}"))),
     }
 }
 
-/// The last attempt of a delivery; nothing where its row makes no sense.
-pub(super) fn last_attempt(row: &impl Columns) -> Option<LastAttempt> {
+/// Reads the last attempt of a delivery. `None` if the row is malformed.
+pub(super) fn read_last_attempt(row: &impl Columns) -> Option<LastAttempt> {
     let read = || -> Result<LastAttempt, StoreError> {
         Ok(LastAttempt {
-            cycle: count(row, "cycle")?,
+            cycle: read_count(row, "cycle")?,
             finished_at: row.time("finished_at")?,
-            outcome: word(row, "outcome")?,
-            scope: scope(row)?,
+            outcome: read_enum(row, "outcome")?,
+            scope: read_scope(row)?,
             sure: row.flag("sure")?,
             error: row.text_or_null("error")?,
         })
@@ -156,92 +156,98 @@ pub(super) fn last_attempt(row: &impl Columns) -> Option<LastAttempt> {
     read().ok()
 }
 
-/// A row of the history. One that makes no sense is shown as a lost attempt, with what is the matter.
-pub(super) fn attempt(row: &impl Columns) -> Attempt {
+/// Reads an attempt. A malformed row becomes a lost attempt whose note names the problem.
+pub(super) fn read_attempt(row: &impl Columns) -> Attempt {
     let mut problems = Problems::default();
-    let (number, cycle) = (problems.or(count(row, "number"), 0), problems.or(count(row, "cycle"), 1));
-    let started = problems.or(row.time("started_at"), SystemTime::UNIX_EPOCH);
-    let finished = problems.or(row.time("finished_at"), started);
-    let outcome = problems.or(word(row, "outcome"), Outcome::Lost);
+    let (number, cycle) =
+        (problems.unwrap_or(read_count(row, "number"), 0), problems.unwrap_or(read_count(row, "cycle"), 1));
+    let started = problems.unwrap_or(row.time("started_at"), SystemTime::UNIX_EPOCH);
+    let finished = problems.unwrap_or(row.time("finished_at"), started);
+    let outcome = problems.unwrap_or(read_enum(row, "outcome"), Outcome::Lost);
     let mut attempt = Attempt::new(number, cycle, started, finished, outcome);
-    attempt.scope = problems.or(scope(row), None);
-    attempt.sure = problems.or(row.flag("sure"), false);
-    attempt.charged = problems.or(row.flag("charged"), true);
-    attempt.error = problems.or(row.text_or_null("error"), None);
-    attempt.reply = problems.or(row.text_or_null("reply"), None);
-    attempt.provider_id = problems.or(row.text_or_null("provider_id"), None);
-    attempt.transport = problems.or(row.text_or_null("transport"), None);
-    attempt.note = problems.or(row.text_or_null("note"), None);
+    attempt.scope = problems.unwrap_or(read_scope(row), None);
+    attempt.sure = problems.unwrap_or(row.flag("sure"), false);
+    attempt.charged = problems.unwrap_or(row.flag("charged"), true);
+    attempt.error = problems.unwrap_or(row.text_or_null("error"), None);
+    attempt.reply = problems.unwrap_or(row.text_or_null("reply"), None);
+    attempt.provider_id = problems.unwrap_or(row.text_or_null("provider_id"), None);
+    attempt.transport = problems.unwrap_or(row.text_or_null("transport"), None);
+    attempt.note = problems.unwrap_or(row.text_or_null("note"), None);
     attempt.note = problems.first().or(attempt.note);
     attempt
 }
 
-/// A row of a list. What makes no sense stands where the last error would.
-pub(super) fn summary(row: &impl Columns, id: DeliveryId) -> DeliverySummary {
+/// Reads a row of a list. The problem of a malformed row replaces the last error.
+pub(super) fn read_summary(row: &impl Columns, id: DeliveryId) -> DeliverySummary {
     let mut problems = Problems::default();
-    let reason = problems.or(row.text_or_null("reason"), None);
-    let error = problems.or(row.text_or_null("last_error"), None);
+    let reason = problems.unwrap_or(row.text_or_null("reason"), None);
+    let error = problems.unwrap_or(row.text_or_null("last_error"), None);
     let mut summary = DeliverySummary {
         id,
-        state: problems.or(word(row, "state"), State::Dead),
-        template_id: problems.or(row.text_or_null("template_id"), None),
-        attempts: problems.or(count(row, "attempts"), 0),
-        created_at: problems.or(row.time("created_at"), SystemTime::UNIX_EPOCH),
-        due_at: problems.or(row.time_or_null("due_at"), None),
+        state: problems.unwrap_or(read_enum(row, "state"), State::Dead),
+        template_id: problems.unwrap_or(row.text_or_null("template_id"), None),
+        attempts: problems.unwrap_or(read_count(row, "attempts"), 0),
+        created_at: problems.unwrap_or(row.time("created_at"), SystemTime::UNIX_EPOCH),
+        due_at: problems.unwrap_or(row.time_or_null("due_at"), None),
         last_error: None,
     };
     summary.last_error = problems.first().or(reason).or(error);
     summary
 }
 
-/// A delivery, from its row, its history and the outcomes that differ.
-pub(super) fn delivery(
+/// Builds a delivery from its row, its attempts and the recorded outcomes of its recipients.
+pub(super) fn read_delivery(
     row: &impl Columns,
     id: DeliveryId,
     attempts: Vec<Attempt>,
     outcomes: &[RecipientOutcome],
 ) -> Delivery {
     let mut problems = Problems::default();
-    let state = problems.or(word(row, "state"), State::Dead);
+    let state = problems.unwrap_or(read_enum(row, "state"), State::Dead);
     let reply = attempts.last().and_then(|attempt| attempt.reply.as_deref());
-    let level = count(row, "priority").and_then(|level| {
+    let level = read_count(row, "priority").and_then(|level| {
         let priority = u8::try_from(level).ok().and_then(Priority::new);
         priority.ok_or_else(|| corrupt("priority is out of range"))
     });
     let cycle = match row.number_or_null("cycle") {
         Ok(None) => attempts.last().map_or(1, |attempt| attempt.cycle),
-        _ => problems.or(count(row, "cycle"), 1),
+        _ => problems.unwrap_or(read_count(row, "cycle"), 1),
     };
-    let recipients = problems.or(recipients(row), Vec::new());
+    let recipients = problems.unwrap_or(read_recipients(row), Vec::new());
     Delivery {
         id,
         state,
-        template_id: problems.or(row.text_or_null("template_id"), None),
-        key: problems.or(row.text_or_null("key"), None),
-        priority: problems.or(level, Priority::default()),
-        when_in_doubt: problems.or(word(row, "when_in_doubt"), WhenInDoubt::default()),
-        created_at: problems.or(row.time("created_at"), SystemTime::UNIX_EPOCH),
-        due_at: problems.or(row.time_or_null("due_at"), None),
-        expires_at: problems.or(row.time_or_null("expires_at"), None),
+        template_id: problems.unwrap_or(row.text_or_null("template_id"), None),
+        key: problems.unwrap_or(row.text_or_null("key"), None),
+        priority: problems.unwrap_or(level, Priority::default()),
+        when_in_doubt: problems.unwrap_or(read_enum(row, "when_in_doubt"), WhenInDoubt::default()),
+        created_at: problems.unwrap_or(row.time("created_at"), SystemTime::UNIX_EPOCH),
+        due_at: problems.unwrap_or(row.time_or_null("due_at"), None),
+        expires_at: problems.unwrap_or(row.time_or_null("expires_at"), None),
         cycle,
-        reason: problems.or(row.text_or_null("reason"), None),
-        recipients: statuses(state, recipients, outcomes, reply),
+        reason: problems.unwrap_or(row.text_or_null("reason"), None),
+        recipients: recipient_statuses(state, recipients, outcomes, reply),
         attempts,
         malformed: problems.first(),
     }
 }
 
-/// The counts, from how many deliveries there are, how many of them are queued and leased, and the rows that count those that
-/// ended. What is in none of these was sent.
-pub(super) fn stats<R: Columns>(everything: i64, queued: i64, leased: i64, ended: &[R]) -> Result<Stats, StoreError> {
-    let mut stats = Stats { pending: unsigned(queued - leased), leased: unsigned(leased), ..Stats::default() };
+/// Counts the deliveries in each state, from the number of all, queued and leased ones and the rows that count the ended ones. Deliveries
+/// in none of these groups were sent.
+pub(super) fn count_states<R: Columns>(
+    everything: i64,
+    queued: i64,
+    leased: i64,
+    ended: &[R],
+) -> Result<Stats, StoreError> {
+    let mut stats = Stats { pending: to_u64(queued - leased), leased: to_u64(leased), ..Stats::default() };
     let mut rest = everything - queued;
     for row in ended {
         let deliveries = row.number("deliveries")?;
         rest -= deliveries;
-        *stats.count_mut(word(row, "state").unwrap_or(State::Dead)) += unsigned(deliveries);
+        *stats.count_mut(read_enum(row, "state").unwrap_or(State::Dead)) += to_u64(deliveries);
     }
-    stats.sent += unsigned(rest);
+    stats.sent += to_u64(rest);
     Ok(stats)
 }
 
@@ -250,7 +256,7 @@ pub(super) fn recipients_json(recipients: &[Recipient]) -> String {
     serde_json::Value::from_iter(recipients.iter().map(Recipient::as_str)).to_string()
 }
 
-/// A count from the database.
-pub(super) fn unsigned(number: i64) -> u64 {
+/// Converts a number of the database. Negative ones become 0.
+pub(super) fn to_u64(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! A connection of the pool for one call.
+//! Connections of the pool, and retries after conflicts.
 
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
@@ -13,37 +13,37 @@ use sqlx::{Connection, Database, Pool};
 use crate::store::sticky::StickyConnection;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// A connection for one call. At the end of the call it goes back into the pool, or is kept. It is closed if the call is dropped, or if an
-/// error says that the connection cannot be used again.
+/// A connection for one call. At the end of the call it returns to the pool, or stays with the store for the next call. It is closed if the
+/// call is dropped, or if an error makes the connection unusable.
 ///
 /// Some drivers lose track of the protocol when a call is dropped. MySQL's driver takes the rest of the last answer for the next one.
-/// PostgreSQL's driver forgets a `BEGIN` without an answer: the next borrower then works in a transaction that nobody ends (sqlx issues
+/// PostgreSQL's driver forgets a `BEGIN` without an answer: the next borrower then works in a transaction that is never committed (sqlx issues
 /// 2054 and 4393). Closing the connection rolls the transaction back.
-pub(super) struct Session<D: Database>(Kept<D>);
+pub(super) struct Session<D: Database>(PooledConnection<D>);
 
 impl<D: Database> Session<D> {
     #[cfg(any(feature = "mysql", feature = "postgres"))]
-    pub(super) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
-        Ok(Self::begun(Kept::of(pool).await?))
+    pub(super) async fn acquire(pool: &Pool<D>) -> Result<Self, StoreError> {
+        Ok(Self::new(PooledConnection::acquire(pool).await?))
     }
 
-    /// On the kept connection, if there is one.
+    /// Uses the kept connection, or acquires one of the pool.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
-    pub(super) async fn on(sticky: &StickyConnection<D>, pool: &Pool<D>) -> Result<Self, StoreError> {
-        Ok(Self::begun(sticky.take(pool).await?))
+    pub(super) async fn acquire_sticky(sticky: &StickyConnection<D>, pool: &Pool<D>) -> Result<Self, StoreError> {
+        Ok(Self::new(sticky.take(pool).await?))
     }
 
     #[cfg(any(feature = "mysql", feature = "postgres"))]
-    fn begun(mut connection: Kept<D>) -> Self {
-        connection.begin();
+    fn new(mut connection: PooledConnection<D>) -> Self {
+        connection.close_if_dropped();
         Self(connection)
     }
 
-    /// On a connection that also goes back into the pool when the call is dropped. SQLite's driver rolls back by itself, and a database
-    /// in memory ends with its connection.
+    /// Acquires a connection that returns to the pool even if the call is dropped. SQLite's driver rolls back by itself, and a database in
+    /// memory ends with its connection.
     #[cfg(feature = "sqlite")]
-    pub(super) async fn returning(pool: &Pool<D>) -> Result<Self, StoreError> {
-        Ok(Self(Kept::of(pool).await?))
+    pub(super) async fn acquire_drop_safe(pool: &Pool<D>) -> Result<Self, StoreError> {
+        Ok(Self(PooledConnection::acquire(pool).await?))
     }
 
     /// Whether to keep the connection after a call for `count` deliveries.
@@ -75,9 +75,9 @@ impl<D: Database> Session<D> {
 
     fn end<T>(&mut self, result: &Result<T, StoreError>) {
         if result.as_ref().is_err_and(StoreError::ends_connection) {
-            self.0.begin();
+            self.0.close_if_dropped();
         } else {
-            self.0.end();
+            self.0.return_if_dropped();
         }
     }
 }
@@ -96,51 +96,51 @@ impl<D: Database> DerefMut for Session<D> {
     }
 }
 
-/// A connection in use, or kept for the next.
-pub(crate) struct Kept<D: Database> {
+/// A connection that is in use, or kept for the next call.
+pub(crate) struct PooledConnection<D: Database> {
     connection: PoolConnection<D>,
-    /// The pool's count of kept connections, if this one is counted.
-    counted: Option<Arc<AtomicU32>>,
-    under_way: bool,
+    /// The pool's number of kept connections. `None` if this connection is not among them.
+    kept_count: Option<Arc<AtomicU32>>,
+    closes_if_dropped: bool,
 }
 
-impl<D: Database> Kept<D> {
+impl<D: Database> PooledConnection<D> {
     /// Whether to keep it after a call for `count` deliveries. A small call between large ones does not give the connection back.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     fn is_worth_keeping(&self, count: usize) -> bool {
-        count >= crate::store::sticky::MANY || (count > 0 && self.counted.is_some())
+        count >= crate::store::sticky::BACKLOG_BATCH || (count > 0 && self.kept_count.is_some())
     }
 
-    /// Whether it counts as kept.
+    /// Whether the connection is among the kept ones.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
-    pub(crate) fn is_counted(&self) -> bool {
-        self.counted.is_some()
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept_count.is_some()
     }
 
-    /// Counts it among the kept connections until it is dropped.
+    /// Counts the connection among the kept ones until it is dropped.
     #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn count_as_kept(&mut self, all: &Arc<AtomicU32>) {
-        self.counted = Some(Arc::clone(all));
+        self.kept_count = Some(Arc::clone(all));
     }
 
-    /// A connection of the pool.
-    pub(crate) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
-        Ok(Self { connection: acquire(pool).await?, counted: None, under_way: false })
+    /// Acquires a connection of the pool.
+    pub(crate) async fn acquire(pool: &Pool<D>) -> Result<Self, StoreError> {
+        Ok(Self { connection: acquire(pool).await?, kept_count: None, closes_if_dropped: false })
     }
 
-    /// From now on, dropping it closes the connection. A call is dropped when the server does not answer, and another call on the same
+    /// From now on, a drop closes the connection. A call is dropped when the server does not answer, and another call on the same
     /// connection would wait for that answer.
-    pub(crate) fn begin(&mut self) {
-        self.under_way = true;
+    pub(crate) fn close_if_dropped(&mut self) {
+        self.closes_if_dropped = true;
     }
 
-    /// From now on, dropping it gives the connection back to the pool.
-    pub(crate) fn end(&mut self) {
-        self.under_way = false;
+    /// From now on, a drop returns the connection to the pool.
+    pub(crate) fn return_if_dropped(&mut self) {
+        self.closes_if_dropped = false;
     }
 }
 
-impl<D: Database> Deref for Kept<D> {
+impl<D: Database> Deref for PooledConnection<D> {
     type Target = D::Connection;
 
     fn deref(&self) -> &D::Connection {
@@ -148,18 +148,18 @@ impl<D: Database> Deref for Kept<D> {
     }
 }
 
-impl<D: Database> DerefMut for Kept<D> {
+impl<D: Database> DerefMut for PooledConnection<D> {
     fn deref_mut(&mut self) -> &mut D::Connection {
         &mut self.connection
     }
 }
 
-impl<D: Database> Drop for Kept<D> {
+impl<D: Database> Drop for PooledConnection<D> {
     fn drop(&mut self) {
-        if self.under_way {
+        if self.closes_if_dropped {
             self.connection.close_on_drop();
         }
-        if let Some(all) = &self.counted {
+        if let Some(all) = &self.kept_count {
             all.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -168,25 +168,25 @@ impl<D: Database> Drop for Kept<D> {
 /// Time limit of the connection that finds out why the pool timed out.
 const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(2);
 
-/// A connection of the pool. If the pool times out, the error says why. The pool itself does not: it retries while the server refuses
-/// connections, and then reports only the timeout.
+/// Acquires a connection of the pool. If the pool times out, the error says why. The pool itself does not: it retries while the server
+/// refuses connections, and then reports only the timeout.
 pub(super) async fn acquire<D: Database>(pool: &Pool<D>) -> Result<PoolConnection<D>, StoreError> {
     match pool.acquire().await {
-        Err(sqlx::Error::PoolTimedOut) => Err(why_timed_out(pool).await),
+        Err(sqlx::Error::PoolTimedOut) => Err(timeout_cause(pool).await),
         acquired => Ok(acquired?),
     }
 }
 
-async fn why_timed_out<D: Database>(pool: &Pool<D>) -> StoreError {
-    let most = pool.options().get_max_connections();
-    if pool.size() >= most && pool.num_idle() == 0 {
-        let text = format!("the database cannot be asked: all {most} connections of the pool are in use");
+async fn timeout_cause<D: Database>(pool: &Pool<D>) -> StoreError {
+    let max = pool.options().get_max_connections();
+    if pool.size() >= max && pool.num_idle() == 0 {
+        let text = format!("no connection is free: all {max} connections of the pool are in use");
         return StoreError::new(StoreErrorKind::Unavailable, text).with_source(sqlx::Error::PoolTimedOut);
     }
     use sqlx::ConnectOptions;
     match tokio::time::timeout(DIAGNOSIS_LIMIT, pool.connect_options().connect()).await {
         Ok(Ok(connection)) => {
-            // It works again. Close politely; the server also notices a connection that ends without a word.
+            // The server works again. Close the connection properly. If that times out, the server notices that the connection is gone.
             let _ = tokio::time::timeout(DIAGNOSIS_LIMIT, connection.close()).await;
             sqlx::Error::PoolTimedOut.into()
         }
@@ -195,19 +195,20 @@ async fn why_timed_out<D: Database>(pool: &Pool<D>) -> StoreError {
     }
 }
 
-/// Calls in all, the first included, when other transactions conflict.
-const TRIES: u32 = 5;
+/// The largest number of calls when other transactions conflict, including the first.
+const MAX_CALLS: u32 = 5;
 
-/// No retry after this time: a call that spent it waiting for a lock would wait as long again.
+/// No retry after this time. A call that waited so long for a lock would wait as long again.
 const RETRY_LIMIT: Duration = Duration::from_secs(2);
 
-/// Makes a call that is a transaction of its own. Retries it after a conflict with another transaction, which leaves nothing written.
+/// Makes a call that is a transaction of its own, and repeats it after a conflict with another transaction. A conflict leaves nothing
+/// written.
 pub(super) async fn retry_conflicts<T, F>(call: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let began = Instant::now();
-    for tries in 1..TRIES {
+    for tries in 1..MAX_CALLS {
         match call().await {
             Err(error) if error.kind() == StoreErrorKind::Conflict && began.elapsed() < RETRY_LIMIT => {
                 // The other transaction needs time to end, and both must not retry at the same moment.

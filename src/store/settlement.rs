@@ -1,4 +1,4 @@
-//! What a relay has a store write when an attempt is over.
+//! Settlements: what a store writes after an attempt.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use super::lease::LeaseKey;
 use crate::delivery::Attempt;
 use crate::state::RecipientState;
 
-/// How an attempt ended for one recipient who is through with it.
+/// The outcome for one recipient whose cycle has ended.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecipientOutcome {
-    /// Who.
+    /// The recipient.
     pub recipient: Recipient,
-    /// [`Sent`](RecipientState::Sent), [`Refused`](RecipientState::Refused), or, where others have it and this one was given up,
+    /// [`Sent`](RecipientState::Sent) or [`Refused`](RecipientState::Refused). If other recipients have the mail and this one was given up:
     /// [`InDoubt`](RecipientState::InDoubt) or [`Dead`](RecipientState::Dead).
     pub state: RecipientState,
-    /// What the next hop answered for this recipient, or why it was given up.
+    /// The reply of the next hop for this recipient, or why the recipient was given up. `None` without a reply.
     pub reply: Option<String>,
 }
 
 impl RecipientOutcome {
-    /// How it ended for one recipient.
+    /// An outcome.
     pub fn new(recipient: Recipient, state: RecipientState, reply: Option<String>) -> Self {
         Self { recipient, state, reply }
     }
@@ -35,67 +35,67 @@ impl fmt::Debug for RecipientOutcome {
     }
 }
 
-/// Where a settled delivery goes. Exhaustive: a store must write each of them.
+/// The next state of a settled delivery. The enum is exhaustive, since a store must write each state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Done.
+    /// Sent: the delivery ends.
     Sent,
-    /// Due again after this long, by the database's clock.
+    /// Due again after a wait.
     Pending {
-        /// From the moment of the settlement; at least a millisecond.
+        /// The wait from the time of the settlement by the database's clock: at least a millisecond.
         after: Duration,
     },
     /// Given up.
     Dead {
-        /// Why, for the operator.
+        /// The reason, for the operator.
         reason: String,
     },
-    /// Held, since it may have been accepted.
+    /// Held because the message may have been accepted.
     InDoubt {
-        /// Why, for the operator.
+        /// The reason, for the operator.
         reason: String,
     },
 }
 
-/// All that one attempt changes, to be written in one transaction, and only if the lease still holds.
+/// The changes by one attempt. A store writes them in one transaction, and only if the lease is valid.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settlement {
-    /// The right to do so.
+    /// The id and the token of the lease.
     pub key: LeaseKey,
-    /// The attempt, if the transport was called.
+    /// The attempt. `None` if the transport was not called.
     pub attempt: Option<Attempt>,
-    /// How many attempts of this cycle count against the budget from now on: [`Lease::charged_attempts`](super::Lease::charged_attempts), one more, or 0 where the budget begins
-    /// anew.
+    /// The new number of attempts of this cycle that count against the budget. It is
+    /// [`Lease::charged_attempts`](super::Lease::charged_attempts), one more, or 0 if the budget begins anew.
     pub charged_attempts: u32,
-    /// The recipients who are through, where their outcome differs from the delivery's.
+    /// The recipients whose outcome differs from the delivery's.
     pub recipients: Vec<RecipientOutcome>,
-    /// What the delivery becomes.
+    /// The next state of the delivery.
     pub next: Next,
 }
 
 impl Settlement {
-    /// Without an attempt and without outcomes of single recipients.
+    /// A settlement without an attempt and without outcomes of single recipients.
     pub fn new(key: LeaseKey, charged_attempts: u32, next: Next) -> Self {
         Self { key, attempt: None, charged_attempts, recipients: Vec::new(), next }
     }
 
-    /// With the attempt that led to it.
+    /// Adds the attempt.
     #[must_use]
     pub fn with_attempt(mut self, attempt: Attempt) -> Self {
         self.attempt = Some(attempt);
         self
     }
 
-    /// With the outcomes of single recipients.
+    /// Adds the outcomes of single recipients.
     #[must_use]
     pub fn with_recipients(mut self, recipients: Vec<RecipientOutcome>) -> Self {
         self.recipients = recipients;
         self
     }
 
-    /// Takes NUL characters out of every text: PostgreSQL cannot store them, and a result must not be lost for what a server
-    /// put into its answer.
+    /// Removes NUL characters from every text. PostgreSQL cannot store them, and a NUL in a reply must not prevent that a result is
+    /// written.
     pub(crate) fn make_storable(&mut self) {
         let clean = |text: &mut String| {
             if text.contains('\0') {
@@ -112,8 +112,8 @@ impl Settlement {
         self.recipients.iter_mut().filter_map(|outcome| outcome.reply.as_mut()).for_each(clean);
     }
 
-    /// Sent to everybody, by the attempt that it brings: what nearly all settlements are, and what a store may write in a
-    /// shorter way.
+    /// Whether the attempt of this settlement sent the message to everybody. Nearly all settlements are like that, and a store may write
+    /// them in a shorter way.
     pub fn is_plainly_sent(&self) -> bool {
         self.next == Next::Sent
             && self.recipients.is_empty()
@@ -121,12 +121,12 @@ impl Settlement {
     }
 }
 
-/// What came of one settlement or renewal. Exhaustive: a store or a relay without an answer to a new case would be wrong.
+/// The result of one settlement or renewal. The enum is exhaustive, since stores and relays must handle each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a lost lease means that nothing was written"]
 pub enum Settled {
     /// Written.
     Applied,
-    /// The lease had passed to somebody else, or the delivery was settled before: nothing was changed.
+    /// Nothing was changed: another relay has claimed the delivery, or it was settled before.
     LeaseLost,
 }

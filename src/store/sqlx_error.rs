@@ -1,4 +1,4 @@
-//! What an error of sqlx means to the outbox: its kind, and whether its connection is still of use.
+//! Converts errors of sqlx into [`StoreError`]s: their kind, and whether the connection can be used again.
 
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -6,40 +6,42 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let (kind, text) = match &error {
             sqlx::Error::Database(database) => {
-                match kind(database.code().as_deref(), mysql_number(&error), database.message()) {
+                match classify(database.code().as_deref(), mysql_number(&error), database.message()) {
                     StoreErrorKind::NotMigrated => {
                         (StoreErrorKind::NotMigrated, "the outbox's tables are missing: migrate first".to_owned())
                     }
-                    kind => (kind, format!("the database says: {}", database.message())),
+                    kind => (kind, format!("database error: {}", database.message())),
                 }
             }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
                 (StoreErrorKind::Corrupt, format!("a row cannot be read: {error}"))
             }
-            sqlx::Error::PoolClosed => (StoreErrorKind::Closed, "the pool of connections is closed".to_owned()),
+            sqlx::Error::PoolClosed => (StoreErrorKind::Closed, "the connection pool is closed".to_owned()),
             sqlx::Error::Encode(_) | sqlx::Error::RowNotFound | sqlx::Error::Configuration(_) => {
-                (StoreErrorKind::Rejected, format!("the database cannot be asked: {error}"))
+                (StoreErrorKind::Rejected, format!("the statement cannot be sent: {error}"))
             }
             _ => (StoreErrorKind::Unavailable, format!("the database does not answer: {error}")),
         };
         let ends = ends_connection(&error);
         let error = StoreError::new(kind, text).with_source(error);
-        if ends { error.ending_the_connection() } else { error }
+        if ends { error.and_close_connection() } else { error }
     }
 }
 
-/// What kind of trouble a database's code means. SQLite's codes are numbers of up to four digits, with the primary code in the low
-/// byte (sqlite.org/rescode.html); an SQLSTATE has five characters, of which the first two are the class (PostgreSQL manual,
-/// appendix A), and which MySQL and MariaDB accompany by a number of their own (MySQL error reference, server errors).
-fn kind(code: Option<&str>, number: Option<u16>, message: &str) -> StoreErrorKind {
+/// Classifies a database's error code.
+///
+/// SQLite's codes are numbers of up to four digits, with the primary code in the low byte (sqlite.org/rescode.html). An SQLSTATE has five
+/// characters, the first two of which are the class (PostgreSQL manual, appendix A). MySQL and MariaDB add a number of their own (MySQL
+/// error reference, server errors).
+fn classify(code: Option<&str>, number: Option<u16>, message: &str) -> StoreErrorKind {
     match number {
-        // A mail larger than the server takes: no wait helps, though the state is that of a lost connection.
+        // The mail is larger than the server accepts. A retry cannot help, although the SQLSTATE is that of a lost connection.
         Some(1153) => return StoreErrorKind::Rejected,
-        // A row that changed since the snapshot, a wait for a lock, a deadlock (which is also how Galera tells of a transaction that
-        // failed its certification), a lock that is not waited for, a transaction that group replication refused.
+        // In this order: a row that changed since the snapshot; a lock timeout; a deadlock, which Galera also reports for a failed
+        // certification; a transaction that group replication refused; a lock with NOWAIT.
         Some(1020 | 1205 | 1213 | 3101 | 3572) => return StoreErrorKind::Conflict,
-        // Resources: disk, table, locks, connections or queries of a user, transactions. The server's state: read only, stopping. A
-        // connection or a statement ended by an operator or by its time limit.
+        // A resource is used up: disk, table, locks, connections or queries of a user, transactions. The server is read-only or stops. An
+        // operator or a time limit ended the connection or the statement.
         Some(
             1021 | 1028 | 1114 | 1203 | 1206 | 1226 | 1290 | 1317 | 1637 | 1792 | 1836 | 1927 | 1969 | 3024 | 3100
             | 4031,
@@ -51,7 +53,7 @@ fn kind(code: Option<&str>, number: Option<u16>, message: &str) -> StoreErrorKin
     let Some(code) = code else { return StoreErrorKind::Rejected };
     if code.len() < 5 {
         return match code.parse::<u32>().map(|code| code & 0xff) {
-            // Busy, locked: another connection writes.
+            // Busy or locked: another connection writes.
             Ok(5 | 6) => StoreErrorKind::Conflict,
             // Read-only, I/O error, full, cannot open.
             Ok(8 | 10 | 13 | 14) => StoreErrorKind::Unavailable,
@@ -62,22 +64,23 @@ fn kind(code: Option<&str>, number: Option<u16>, message: &str) -> StoreErrorKin
     match (&code[..2], code) {
         // No such table, no such schema.
         (_, "42P01" | "3F000" | "42S02") => StoreErrorKind::NotMigrated,
-        // Connections, resources, an operator's doing, a failing system; a standby; a statement of which nobody knows whether it ran.
+        // Connection errors, missing resources, an intervention by an operator, system errors; a standby server; a statement with an
+        // unknown result.
         ("08" | "53" | "57" | "58", _) | (_, "25006" | "40003") => StoreErrorKind::Unavailable,
-        // A transaction that was rolled back: serialization failure, deadlock. A lock that is not free.
+        // A transaction rolled back by the server, such as a serialization failure or a deadlock; a lock that is not free.
         ("40", _) | (_, "55P03") => StoreErrorKind::Conflict,
         _ => StoreErrorKind::Rejected,
     }
 }
 
-/// Whether a connection that met this error is of no more use. Another one may be: after a failover the old primary, read-only or
-/// on its way out, goes on answering on the connections that it has, and a pool would hand them out until they are old.
+/// Whether this error makes its connection unusable. A new connection may work. After a failover the old primary, which is read-only or
+/// shutting down, still answers on its open connections, and a pool would keep them until they are old.
 fn ends_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(database) => {
             code_ends_connection(database.code().as_deref(), mysql_number(error)) || is_fatal(error)
         }
-        // The driver and the server do not understand each other any more, or do not hear each other.
+        // The connection is broken, or driver and server have lost track of the protocol.
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
@@ -89,25 +92,26 @@ fn ends_connection(error: &sqlx::Error) -> bool {
 }
 
 fn code_ends_connection(code: Option<&str>, number: Option<u16>) -> bool {
-    // Read-only: by an option, by the transaction's default, by the whole server; a member of a group that may not write
-    // (ER_RUN_HOOK_ERROR); a Galera node that is not part of its cluster (1047). Stopping, killed, idle for too long.
+    // Read-only by an option, by the transaction's default or by the whole server; a group member that may not write (ER_RUN_HOOK_ERROR); a
+    // Galera node outside its cluster (1047). A server that stops; a connection that was killed or idle for too long.
     if let Some(number) = number {
         return matches!(number, 1047 | 1053 | 1077 | 1079 | 1290 | 1792 | 1836 | 1927 | 3100 | 3168 | 4031);
     }
     let Some(code) = code else { return false };
     if code.len() < 5 {
-        // SQLite: the file was replaced, or is no database. (A plain "read-only" is the file's permissions, for any connection.)
+        // SQLite: the file was replaced, or is not a database. (The plain "read-only" comes from the file's permissions, and concerns any
+        // connection.)
         return matches!(code.parse::<u32>(), Ok(1032 | 26));
     }
-    // The connection itself; a read-only transaction; a transaction that nobody ended; prepared statements that a pooler has lost or
-    // doubled, and plans that no longer fit their tables (0A000), on which the driver's cache for this connection rests; an internal
-    // error of the server.
+    // Connection errors; a read-only transaction; a transaction that was left open; prepared statements that a pooler has lost or
+    // duplicated; cached plans that no longer fit their tables (0A000); internal errors of the server. The driver's statement cache belongs
+    // to the connection, so a new connection clears it.
     matches!(&code[..2], "08" | "XX")
         || matches!(code, "25006" | "25P01" | "25P02" | "25P03" | "26000" | "42P05" | "0A000")
         || matches!(code, "57P01" | "57P02" | "57P03" | "57P04" | "57P05")
 }
 
-/// The server says FATAL or PANIC and closes the connection.
+/// Whether the severity is FATAL or PANIC, after which the server closes the connection.
 #[cfg(feature = "postgres")]
 fn is_fatal(error: &sqlx::Error) -> bool {
     use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -121,7 +125,7 @@ fn is_fatal(_: &sqlx::Error) -> bool {
     false
 }
 
-/// MySQL's and MariaDB's number for an error of theirs.
+/// The error number of MySQL and MariaDB.
 #[cfg(feature = "mysql")]
 pub(super) fn mysql_number(error: &sqlx::Error) -> Option<u16> {
     let database = error.as_database_error()?;
@@ -133,26 +137,26 @@ fn mysql_number(_: &sqlx::Error) -> Option<u16> {
     None
 }
 
-/// Whether a row's key is taken.
+/// Whether the error is a violation of a unique constraint.
 #[cfg(feature = "postgres")]
-pub(super) fn is_taken(error: &StoreError) -> bool {
-    database(error).is_some_and(|error| error.is_unique_violation())
+pub(super) fn is_unique_violation(error: &StoreError) -> bool {
+    database_error(error).is_some_and(|error| error.is_unique_violation())
 }
 
-/// Whether PostgreSQL met octets that are no text: `character_not_in_repertoire`.
+/// Whether PostgreSQL found a text that is invalid in its encoding (`character_not_in_repertoire`).
 #[cfg(feature = "postgres")]
-pub(super) fn is_no_text(error: &StoreError) -> bool {
-    database(error).and_then(|error| error.code()).is_some_and(|code| code == "22021")
+pub(super) fn is_invalid_text(error: &StoreError) -> bool {
+    database_error(error).and_then(|error| error.code()).is_some_and(|code| code == "22021")
 }
 
 #[cfg(feature = "postgres")]
-fn database(error: &StoreError) -> Option<&dyn sqlx::error::DatabaseError> {
+fn database_error(error: &StoreError) -> Option<&dyn sqlx::error::DatabaseError> {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<sqlx::Error>());
     source.and_then(sqlx::Error::as_database_error)
 }
 
-pub(super) fn corrupt(what: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Corrupt, format!("a row cannot be read: {what}"))
+pub(super) fn corrupt(problem: &str) -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, format!("a row cannot be read: {problem}"))
 }
 
 #[cfg(test)]
@@ -160,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_of_both_kinds_are_told_apart() {
+    fn sqlite_codes_and_sqlstates_are_classified() {
         let cases = [
             ("5", "database is locked", StoreErrorKind::Conflict),
             ("517", "database is locked", StoreErrorKind::Conflict),
@@ -179,12 +183,12 @@ mod tests {
             ("23505", "duplicate key", StoreErrorKind::Rejected),
         ];
         for (code, message, expected) in cases {
-            assert_eq!(kind(Some(code), None, message), expected, "{code}");
+            assert_eq!(classify(Some(code), None, message), expected, "{code}");
         }
     }
 
     #[test]
-    fn numbers_tell_what_a_general_state_leaves_open() {
+    fn mysql_error_numbers_are_classified() {
         let cases = [
             ("HY000", 1205, StoreErrorKind::Conflict),
             ("40001", 1213, StoreErrorKind::Conflict),
@@ -202,12 +206,12 @@ mod tests {
             ("23000", 1062, StoreErrorKind::Rejected),
         ];
         for (code, number, expected) in cases {
-            assert_eq!(kind(Some(code), Some(number), "no matter"), expected, "{number}");
+            assert_eq!(classify(Some(code), Some(number), "any message"), expected, "{number}");
         }
     }
 
     #[test]
-    fn a_connection_that_is_of_no_more_use_is_known_by_its_error() {
+    fn errors_that_make_a_connection_unusable_are_recognised() {
         let ends = |code, number| code_ends_connection(Some(code), number);
         assert!(["25006", "57P01", "57P05", "08006", "26000", "XX000"].into_iter().all(|code| ends(code, None)));
         assert!(["23505", "40001", "57014", "53300", "55P03", "42P01"].into_iter().all(|code| !ends(code, None)));

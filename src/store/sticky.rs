@@ -1,6 +1,6 @@
 //! A connection that a relay keeps while it works through a backlog.
 //!
-//! A pool hands out its connections one after the other. Each statement would be parsed and planned on every one of them, after a round
+//! A pool alternates between its connections. Without a kept connection, each of them would parse and plan every statement, after a round
 //! trip that checks the connection.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,65 +10,67 @@ use std::time::{Duration, Instant};
 use sqlx::{Database, Pool};
 
 use crate::store::StoreError;
-use crate::store::session::Kept;
+use crate::store::session::PooledConnection;
 
-/// Connections of the pool that are never kept: for listening, reports, renewals and the caller.
+/// Connections of the pool that are never kept. They serve LISTEN, reports, renewals and the caller.
 const RESERVED: u32 = 4;
 
-/// A call for this many deliveries is a sign of a backlog.
-pub(crate) const MANY: usize = 16;
+/// A call for this many deliveries means that there is a backlog.
+pub(crate) const BACKLOG_BATCH: usize = 16;
 
-/// A connection that was idle for longer goes back to the pool, which checks it before its next use.
+/// A connection that was idle for longer returns to the pool, which checks it before its next use.
 const MAX_IDLE: Duration = Duration::from_secs(5);
 
-/// At most one connection, for one kind of statement. A clone shares the pool's count of kept connections, but not the connection. All
-/// clones together keep at most half of what the pool has beyond [`RESERVED`].
+/// Keeps at most one connection, for one kind of statement.
+///
+/// A clone shares the number of kept connections, but not the connection. All clones together keep at most half of the connections that the
+/// pool has beyond [`RESERVED`].
 pub(crate) struct StickyConnection<D: Database> {
-    kept: Mutex<Option<(Kept<D>, Instant)>>,
-    /// The pool's count of kept connections.
-    all: Arc<AtomicU32>,
+    kept: Mutex<Option<(PooledConnection<D>, Instant)>>,
+    /// The pool's number of kept connections.
+    kept_count: Arc<AtomicU32>,
 }
 
 impl<D: Database> StickyConnection<D> {
     pub(crate) fn new() -> Self {
-        Self { kept: Mutex::default(), all: Arc::default() }
+        Self { kept: Mutex::default(), kept_count: Arc::default() }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<(Kept<D>, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<(PooledConnection<D>, Instant)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection that was kept, or one of the pool's.
-    pub(crate) async fn take(&self, pool: &Pool<D>) -> Result<Kept<D>, StoreError> {
-        // What is not used goes back before another is waited for.
-        let kept = self.kept().take().filter(|(_, since)| !pool.is_closed() && since.elapsed() < MAX_IDLE);
+    /// Returns the kept connection, or acquires one of the pool.
+    pub(crate) async fn take(&self, pool: &Pool<D>) -> Result<PooledConnection<D>, StoreError> {
+        // An old connection returns to the pool before this waits for another one.
+        let kept = self.lock().take().filter(|(_, since)| !pool.is_closed() && since.elapsed() < MAX_IDLE);
         match kept {
-            Some((kept, _)) => Ok(kept),
-            None => Kept::of(pool).await,
+            Some((connection, _)) => Ok(connection),
+            None => PooledConnection::acquire(pool).await,
         }
     }
 
-    /// Keeps a connection on which all went well for the next statement of its kind, where the pool can spare it.
-    pub(crate) fn keep(&self, mut kept: Kept<D>, pool: &Pool<D>) {
-        let most = pool.options().get_max_connections().saturating_sub(RESERVED) / 2;
-        if !kept.is_counted() {
-            let more = |all| (all < most).then_some(all + 1);
-            if self.all.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
+    /// Keeps the connection of a successful call for the next statement of its kind, if the pool can spare it.
+    pub(crate) fn keep(&self, mut connection: PooledConnection<D>, pool: &Pool<D>) {
+        let max = pool.options().get_max_connections().saturating_sub(RESERVED) / 2;
+        if !connection.is_kept() {
+            let increment = |count| (count < max).then_some(count + 1);
+            if self.kept_count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, increment).is_err() {
                 return;
             }
-            kept.count_as_kept(&self.all);
+            connection.count_as_kept(&self.kept_count);
         }
-        *self.kept() = Some((kept, Instant::now()));
+        *self.lock() = Some((connection, Instant::now()));
     }
 
-    /// Gives the connection back to the pool.
+    /// Returns the kept connection to the pool.
     pub(crate) fn clear(&self) {
-        *self.kept() = None;
+        *self.lock() = None;
     }
 }
 
 impl<D: Database> Clone for StickyConnection<D> {
     fn clone(&self) -> Self {
-        Self { kept: Mutex::default(), all: Arc::clone(&self.all) }
+        Self { kept: Mutex::default(), kept_count: Arc::clone(&self.kept_count) }
     }
 }

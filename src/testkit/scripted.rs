@@ -1,4 +1,4 @@
-//! A transport that does what a test says.
+//! A transport that returns scripted results.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use postrider_transport::{DeliveryId, Failure, Message, Outgoing, Receipt, Recipient, Transport};
 
-/// One call that a [`ScriptedTransport`] got.
+/// One call of a [`ScriptedTransport`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Call<M> {
-    /// The delivery.
+    /// The delivery's id.
     pub id: DeliveryId,
-    /// Which attempt over its life.
+    /// The number of the attempt over the life of the delivery.
     pub attempt: u32,
-    /// Whom to mail.
+    /// The recipients to send to.
     pub recipients: Vec<Recipient>,
     /// The idempotency key.
     pub idempotency_key: String,
@@ -27,8 +27,8 @@ pub struct Call<M> {
 type Answer = Pin<Box<dyn Future<Output = Result<Receipt, Failure>> + Send>>;
 type Script<M> = Box<dyn FnMut(&Call<M>) -> Answer + Send>;
 
-/// A transport without a network. Answers come from a script, in the order of the calls; without a script, and after its end, every
-/// message is accepted. Clones share the script and the record of calls.
+/// A transport without a network. It returns scripted answers in the order of the calls. Without a script, and after its end, it accepts
+/// every message. Clones share the script and the recorded calls.
 ///
 /// ```
 /// use postrider::testkit::ScriptedTransport;
@@ -51,21 +51,20 @@ struct Inner<M> {
 }
 
 impl<M: Message> ScriptedTransport<M> {
-    /// Accepts everything.
+    /// A transport that accepts every message.
     pub fn new() -> Self {
         let inner = Inner { answers: VecDeque::new(), script: None, calls: Vec::new(), batch: 1 };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Adds an answer for one call.
+    /// Adds the answer to the next call without one.
     #[must_use]
     pub fn then(self, answer: Result<Receipt, Failure>) -> Self {
         self.with(|inner| inner.answers.push_back(answer));
         self
     }
 
-    /// Answers each call, once the single answers are used up, by a function. It may take its time: its future is what the call
-    /// waits for.
+    /// Answers further calls by a function, after all single answers are used. The call waits for the future that the function returns.
     #[must_use]
     pub fn answering<F>(self, mut script: impl FnMut(&Call<M>) -> F + Send + 'static) -> Self
     where
@@ -75,7 +74,7 @@ impl<M: Message> ScriptedTransport<M> {
         self
     }
 
-    /// Says how many messages it takes at once.
+    /// Sets the largest number of messages in a batch.
     #[must_use]
     pub fn batches_of(self, messages: usize) -> Self {
         self.with(|inner| inner.batch = messages);

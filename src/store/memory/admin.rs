@@ -1,4 +1,4 @@
-//! The operator's side of the store in memory.
+//! The operator methods of the store in memory.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::{from_millis, millis};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
-use crate::store::recipients::{kept_on_resend, statuses};
+use crate::store::recipients::{outcomes_kept_on_resend, recipient_statuses};
 use crate::store::{AdminStore, StoreError};
 
-fn since(now: i64, then: i64) -> Duration {
+fn elapsed(now: i64, then: i64) -> Duration {
     Duration::from_millis(u64::try_from(now.saturating_sub(then)).unwrap_or(0))
 }
 
@@ -54,7 +54,7 @@ impl AdminStore for MemoryStore {
                 expires_at: row.expires.filter(|_| row.state == State::Pending).map(from_millis),
                 cycle: row.cycle,
                 reason: row.reason.clone(),
-                recipients: statuses(row.state, row.recipients.clone(), &row.recorded, reply),
+                recipients: recipient_statuses(row.state, row.recipients.clone(), &row.recorded, reply),
                 attempts: row.attempts.clone(),
                 malformed: None,
             }
@@ -66,14 +66,14 @@ impl AdminStore for MemoryStore {
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
-        let wanted = |(id, row): &(&DeliveryId, &Row)| {
+        let matches = |(id, row): &(&DeliveryId, &Row)| {
             filter.state.is_none_or(|state| row.shown_state() == state)
                 && filter.template_id.as_ref().is_none_or(|template| row.template_id.as_ref() == Some(template))
                 && filter.after.is_none_or(|after| **id > after)
         };
         let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
         let rows = self.lock();
-        Ok(rows.deliveries.iter().filter(wanted).take(limit).map(|(id, row)| summary(*id, row)).collect())
+        Ok(rows.deliveries.iter().filter(matches).take(limit).map(|(id, row)| summary(*id, row)).collect())
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
@@ -85,7 +85,7 @@ impl AdminStore for MemoryStore {
         if row.state == State::Pending {
             return Ok(UpdateOutcome::Unchanged(row.shown_state()));
         }
-        row.recorded = kept_on_resend(row.state, &row.recipients, &row.recorded);
+        row.recorded = outcomes_kept_on_resend(row.state, &row.recipients, &row.recorded);
         row.state = State::Pending;
         row.reason = None;
         row.expires = None;
@@ -113,7 +113,7 @@ impl AdminStore for MemoryStore {
     async fn stats(&self) -> Result<Stats, StoreError> {
         let now = self.clock.now_millis();
         let rows = self.lock();
-        let mut stats = Stats { oldest_due: rows.oldest_due(now).map(|due| since(now, due)), ..Stats::default() };
+        let mut stats = Stats { oldest_due: rows.oldest_due(now).map(|due| elapsed(now, due)), ..Stats::default() };
         for row in rows.deliveries.values() {
             *stats.count_mut(row.shown_state()) += 1;
         }
@@ -122,7 +122,7 @@ impl AdminStore for MemoryStore {
             .values()
             .map(|(seen, report)| {
                 let in_flight = u64::try_from(report.in_flight).unwrap_or(u64::MAX);
-                RelayStatus::new(report.id.to_string(), since(now, *seen), in_flight, report.paused.clone())
+                RelayStatus::new(report.id.to_string(), elapsed(now, *seen), in_flight, report.paused.clone())
             })
             .collect();
         stats.relays.sort_by(|a, b| a.id.cmp(&b.id));
@@ -141,7 +141,7 @@ impl AdminStore for MemoryStore {
             .collect();
         for id in &old {
             match rows.deliveries.get_mut(id) {
-                // The last attempt stays, as in the other stores.
+                // The last attempt stays, as in the other stores: a resend continues its number.
                 Some(row) if prune.history_only => drop(row.attempts.drain(..row.attempts.len() - 1)),
                 _ => rows.delete(*id),
             }

@@ -1,4 +1,4 @@
-//! The tables, as maps. Times are milliseconds since the Unix epoch.
+//! The tables as maps. Times are milliseconds since the Unix epoch.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use postrider_transport::{DeliveryId, Encoded, Recipient};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::Attempt;
 use crate::state::{Outcome, Priority, State, WhenInDoubt};
-use crate::store::recipients::{distinct, remove_completed};
+use crate::store::recipients::{deduplicate, remove_completed};
 use crate::store::{
     Claim, ClaimId, LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, RelayId, RelayReport, Settled,
     Settlement, StoreError, StoreErrorKind, When,
@@ -16,10 +16,11 @@ use crate::store::{
 #[derive(Default)]
 pub(super) struct Rows {
     pub(super) deliveries: BTreeMap<DeliveryId, Row>,
-    /// For each priority, what is pending or leased, by the time at which it can next be claimed.
+    /// For each priority, the pending and leased deliveries, ordered by the time at which they can next be claimed.
     queue: [BTreeSet<(i64, DeliveryId)>; 10],
-    /// Taken keys; a key without an id belongs to a transaction that is still open.
+    /// The idempotency keys. A key without an id belongs to an open transaction.
     keys: HashMap<String, Option<DeliveryId>>,
+    /// The last report of each relay, with its time.
     pub(super) relays: HashMap<RelayId, (i64, RelayReport)>,
 }
 
@@ -32,27 +33,29 @@ pub(super) struct Row {
     pub(super) priority: Priority,
     pub(super) when_in_doubt: WhenInDoubt,
     pub(super) created: i64,
-    /// When it was first to be sent, which is what the mail's Date says.
+    /// The time for the mail's Date: when the delivery was first due.
     pub(super) dated: i64,
     pub(super) due: i64,
     pub(super) expires: Option<i64>,
     pub(super) token: i64,
-    pub(super) leased: Option<i64>,
-    /// The claim that leased it, as long as `leased` is set.
+    /// When the lease began. `None` while no relay holds the delivery.
+    pub(super) leased_at: Option<i64>,
+    /// The claim that leased it. `None` while no relay holds the delivery.
     leased_by: Option<ClaimId>,
-    /// `Pending` stands for leased as well, as long as `leased` is set.
+    /// `Pending` while the delivery is in the queue, leased or not.
     pub(super) state: State,
     pub(super) reason: Option<String>,
     pub(super) cycle: u32,
     pub(super) cycle_started: i64,
     pub(super) charged_attempts: u32,
-    pub(super) made: u32,
+    /// The number of attempts over its life.
+    pub(super) attempt_count: u32,
     pub(super) attempts: Vec<Attempt>,
 }
 
 impl Row {
     pub(super) fn shown_state(&self) -> State {
-        if self.state == State::Pending && self.leased.is_some() { State::Leased } else { self.state }
+        if self.state == State::Pending && self.leased_at.is_some() { State::Leased } else { self.state }
     }
 }
 
@@ -64,7 +67,7 @@ fn resolve(when: When, now: i64) -> i64 {
 }
 
 impl Rows {
-    /// The delivery that has the key, or `None`, and then the key is the caller's to add or release.
+    /// Returns the delivery that has the key. `None` means that the key is now reserved: the caller must add a row with it, or release it.
     pub(super) fn reserve_key(&mut self, key: &str) -> Result<Option<DeliveryId>, StoreError> {
         match self.keys.get(key) {
             Some(Some(id)) => Ok(Some(*id)),
@@ -90,10 +93,10 @@ impl Rows {
         if let Some(key) = &new.key {
             self.keys.insert(key.clone(), Some(new.id));
         }
-        self.level(new.priority).insert((due, new.id));
+        self.queue_of(new.priority).insert((due, new.id));
         let row = Row {
             message: new.message,
-            recipients: distinct(new.recipients),
+            recipients: deduplicate(new.recipients),
             recorded: Vec::new(),
             template_id: new.template_id,
             key: new.key,
@@ -104,20 +107,20 @@ impl Rows {
             due,
             expires: new.expires.map(|when| resolve(when, now)),
             token: 0,
-            leased: None,
+            leased_at: None,
             leased_by: None,
             state: State::Pending,
             reason: None,
             cycle: 1,
             cycle_started: due.max(now),
             charged_attempts: 0,
-            made: 0,
+            attempt_count: 0,
             attempts: Vec::new(),
         };
         self.deliveries.insert(new.id, row);
     }
 
-    fn level(&mut self, priority: Priority) -> &mut BTreeSet<(i64, DeliveryId)> {
+    fn queue_of(&mut self, priority: Priority) -> &mut BTreeSet<(i64, DeliveryId)> {
         &mut self.queue[usize::from(priority.level())]
     }
 
@@ -140,19 +143,25 @@ impl Rows {
     fn lease(&mut self, id: DeliveryId, by: ClaimId, now: i64, until: i64) -> Option<Lease> {
         self.move_in_queue(id, until);
         let row = self.deliveries.get_mut(&id)?;
-        let lost = row.leased.replace(now);
+        let lost = row.leased_at.replace(now);
         row.leased_by = Some(by);
         row.token += 1;
         if let Some(since) = lost {
-            row.made += 1;
+            row.attempt_count += 1;
             row.charged_attempts += 1;
-            row.attempts.push(Attempt::new(row.made, row.cycle, from_millis(since), from_millis(now), Outcome::Lost));
+            row.attempts.push(Attempt::new(
+                row.attempt_count,
+                row.cycle,
+                from_millis(since),
+                from_millis(now),
+                Outcome::Lost,
+            ));
         }
         let key = LeaseKey { id, token: row.token };
         let mut lease = Lease {
             dated_at: from_millis(row.dated),
             template_id: row.template_id.clone(),
-            attempts: row.made,
+            attempts: row.attempt_count,
             cycle: row.cycle,
             charged_attempts: row.charged_attempts,
             cycle_started_at: from_millis(row.cycle_started),
@@ -165,53 +174,54 @@ impl Rows {
         Some(lease.with_last(row.attempts.last().map(LastAttempt::from)))
     }
 
-    /// Gives back what these claims leased, and returns how many there were.
+    /// Releases the deliveries that these claims leased, and returns their number.
     pub(super) fn take_back(&mut self, claims: &[ClaimId], now: i64) -> u64 {
-        let by_them = |row: &Row| row.state == State::Pending && row.leased_by.is_some_and(|by| claims.contains(&by));
-        let theirs = self.deliveries.iter().filter(|(_, row)| by_them(row)).map(|(id, _)| *id);
-        let theirs: Vec<DeliveryId> = theirs.collect();
-        for id in &theirs {
+        let is_leased_by_them =
+            |row: &Row| row.state == State::Pending && row.leased_by.is_some_and(|by| claims.contains(&by));
+        let leased = self.deliveries.iter().filter(|(_, row)| is_leased_by_them(row)).map(|(id, _)| *id);
+        let leased: Vec<DeliveryId> = leased.collect();
+        for id in &leased {
             if let Some(row) = self.deliveries.get_mut(id) {
-                (row.leased, row.leased_by) = (None, None);
-                // A lease ends in the past as well: nobody holds it.
+                (row.leased_at, row.leased_by) = (None, None);
+                // Due now, or at the end of the lease if that has passed.
                 let due = row.due.min(now);
                 self.move_in_queue(*id, due);
             }
         }
-        u64::try_from(theirs.len()).unwrap_or(u64::MAX)
+        u64::try_from(leased.len()).unwrap_or(u64::MAX)
     }
 
     fn move_in_queue(&mut self, id: DeliveryId, due: i64) {
         if let Some(row) = self.deliveries.get_mut(&id) {
             let (was, priority) = (std::mem::replace(&mut row.due, due), row.priority);
-            self.level(priority).remove(&(was, id));
-            self.level(priority).insert((due, id));
+            self.queue_of(priority).remove(&(was, id));
+            self.queue_of(priority).insert((due, id));
         }
     }
 
-    fn leave_queue(&mut self, id: DeliveryId) {
+    fn remove_from_queue(&mut self, id: DeliveryId) {
         if let Some(row) = self.deliveries.get(&id) {
             let (due, priority) = (row.due, row.priority);
-            self.level(priority).remove(&(due, id));
+            self.queue_of(priority).remove(&(due, id));
         }
     }
 
-    /// The delivery, if the key is that of its present lease.
-    fn held(&mut self, key: LeaseKey) -> Option<&mut Row> {
+    /// Finds a delivery by the key of its present lease.
+    fn find_held(&mut self, key: LeaseKey) -> Option<&mut Row> {
         self.deliveries
             .get_mut(&key.id)
-            .filter(|row| row.state == State::Pending && row.leased.is_some() && row.token == key.token)
+            .filter(|row| row.state == State::Pending && row.leased_at.is_some() && row.token == key.token)
     }
 
     pub(super) fn settle(&mut self, settlement: &Settlement, now: i64) -> Settled {
         let id = settlement.key.id;
-        let Some(row) = self.held(settlement.key) else {
+        let Some(row) = self.find_held(settlement.key) else {
             return Settled::LeaseLost;
         };
-        (row.leased, row.leased_by) = (None, None);
+        (row.leased_at, row.leased_by) = (None, None);
         row.recorded.extend(settlement.recipients.iter().cloned());
         if let Some(attempt) = &settlement.attempt {
-            row.made = attempt.number;
+            row.attempt_count = attempt.number;
             row.attempts.push(attempt.clone());
         }
         row.charged_attempts = settlement.charged_attempts;
@@ -226,12 +236,12 @@ impl Rows {
             Next::InDoubt { reason } => (State::InDoubt, Some(reason.clone())),
         };
         (row.state, row.reason) = (state, reason);
-        self.leave_queue(id);
+        self.remove_from_queue(id);
         Settled::Applied
     }
 
     pub(super) fn renew(&mut self, key: LeaseKey, until: i64) -> Settled {
-        if self.held(key).is_none() {
+        if self.find_held(key).is_none() {
             return Settled::LeaseLost;
         }
         self.move_in_queue(key.id, until);
@@ -242,7 +252,7 @@ impl Rows {
         self.queue.iter().filter_map(|level| level.first()).map(|(due, _)| *due).min()
     }
 
-    /// The first due time among what no relay holds, or whose lease ran out.
+    /// The first due time among deliveries without a valid lease.
     pub(super) fn oldest_due(&self, now: i64) -> Option<i64> {
         self.first_due().filter(|due| *due <= now)
     }
@@ -251,14 +261,14 @@ impl Rows {
         if let Some(row) = self.deliveries.get_mut(&id) {
             row.due = now;
             let priority = row.priority;
-            self.level(priority).insert((now, id));
+            self.queue_of(priority).insert((now, id));
         }
     }
 
     pub(super) fn cancel(&mut self, id: DeliveryId) {
         if let Some(row) = self.deliveries.get_mut(&id) {
             row.state = State::Cancelled;
-            self.leave_queue(id);
+            self.remove_from_queue(id);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The operator's side.
+//! The operator methods.
 
 use std::time::Duration;
 
@@ -7,18 +7,20 @@ use sqlx::Connection;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
 use super::MySqlStore;
-use super::rows::{id, list, numbered, outcome_item, recorded};
+use super::rows::{ids_json, json_array, outcome_item, read_id, read_outcomes};
 use super::sql::{BEGIN, BEGIN_SNAPSHOT};
 use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::micros;
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
-use crate::store::recipients::kept_on_resend;
-use crate::store::row::{Columns, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::recipients::outcomes_kept_on_resend;
+use crate::store::row::{
+    Columns, count_states, read_attempt, read_delivery, read_enum, read_recipients, read_summary, to_u64,
+};
 use crate::store::session::retry_conflicts;
 use crate::store::{AdminStore, RecipientOutcome, StoreError};
 
-/// Every delivery with its state. What stands in neither table was sent by its last attempt.
+/// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
 const WITH_STATE: &str = "
     SELECT d.id, d.created_at, d.template_id, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority, d.when_in_doubt, d.recipients,
            q.due_at, q.expires_at, e.reason, COALESCE(q.cycle, e.cycle) AS cycle,
@@ -28,7 +30,7 @@ const WITH_STATE: &str = "
     LEFT JOIN {p}queue q ON q.delivery_id = d.id
     LEFT JOIN {p}ended e ON e.delivery_id = d.id";
 
-/// What narrows a list to one state, beginning with the smallest table that knows it.
+/// The condition for one state. It begins with the smallest table that knows the state.
 fn where_state(state: Option<State>) -> &'static str {
     match state {
         None => "TRUE",
@@ -42,42 +44,51 @@ fn where_state(state: Option<State>) -> &'static str {
 }
 
 impl MySqlStore {
-    /// The row of one delivery with its state.
-    async fn find(&self, connection: &mut MySqlConnection, id: DeliveryId) -> Result<Option<MySqlRow>, StoreError> {
+    /// Finds the row of one delivery with its state.
+    async fn find_with_state(
+        &self,
+        connection: &mut MySqlConnection,
+        id: DeliveryId,
+    ) -> Result<Option<MySqlRow>, StoreError> {
         let text = self.sql.fill(&format!("{WITH_STATE} WHERE d.id = ?"));
         Ok(self.sql.query(&text).bind(id.as_uuid()).fetch_optional(connection).await?)
     }
 
-    /// Runs a statement about one delivery.
-    async fn about(&self, connection: &mut MySqlConnection, text: &str, id: DeliveryId) -> Result<(), StoreError> {
+    /// Runs a statement with the id of one delivery as its only parameter.
+    async fn execute_for(
+        &self,
+        connection: &mut MySqlConnection,
+        text: &str,
+        id: DeliveryId,
+    ) -> Result<(), StoreError> {
         self.sql.query(&self.sql.fill(text)).bind(id.as_uuid()).execute(connection).await?;
         Ok(())
     }
 
-    /// Takes the row of the queue, if there is one, so that no relay changes the delivery's state before the transaction ends.
+    /// Locks the delivery, so that no relay changes its state before the transaction ends.
     async fn lock(&self, connection: &mut MySqlConnection, id: DeliveryId) -> Result<(), StoreError> {
-        // The delivery's own row comes first: it is there also when the queue has none.
-        self.about(connection, "SELECT 1 FROM {p}deliveries WHERE id = ? FOR UPDATE", id).await?;
-        self.about(connection, "SELECT 1 FROM {p}queue WHERE delivery_id = ? FOR UPDATE", id).await
+        // The row in `deliveries` comes first, since it exists even if the queue has none.
+        self.execute_for(connection, "SELECT 1 FROM {p}deliveries WHERE id = ? FOR UPDATE", id).await?;
+        self.execute_for(connection, "SELECT 1 FROM {p}queue WHERE delivery_id = ? FOR UPDATE", id).await
     }
 
-    async fn outcomes(
+    async fn read_outcomes_of(
         &self,
         connection: &mut MySqlConnection,
         id: DeliveryId,
     ) -> Result<Vec<RecipientOutcome>, StoreError> {
-        Ok(recorded(connection, &self.sql, &[id]).await?.into_iter().map(|(_, outcome)| outcome).collect())
+        Ok(read_outcomes(connection, &self.sql, &[id]).await?.into_iter().map(|(_, outcome)| outcome).collect())
     }
 
-    async fn relays(&self, connection: &mut MySqlConnection) -> Result<Vec<RelayStatus>, StoreError> {
+    async fn read_relays(&self, connection: &mut MySqlConnection) -> Result<Vec<RelayStatus>, StoreError> {
         let text = "SELECT id, CAST({now} AS SIGNED) AS now, seen_at, in_flight, paused FROM {p}relays ORDER BY id";
         let text = self.sql.fill(text);
         let rows = self.sql.query(&text).bind(self.clock.test_micros()).fetch_all(connection).await?;
         rows.iter()
             .map(|row| {
                 let seen_ago = row.number("now")?.saturating_sub(row.number("seen_at")?);
-                let seen_ago = Duration::from_micros(unsigned(seen_ago));
-                let in_flight = unsigned(row.number("in_flight")?);
+                let seen_ago = Duration::from_micros(to_u64(seen_ago));
+                let in_flight = to_u64(row.number("in_flight")?);
                 let id = row.text_or_null("id")?.unwrap_or_default();
                 Ok(RelayStatus::new(id, seen_ago, in_flight, row.text_or_null("paused")?))
             })
@@ -88,25 +99,27 @@ impl MySqlStore {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
         self.lock(&mut tx, id).await?;
-        let Some(row) = self.find(&mut tx, id).await? else {
+        let Some(row) = self.find_with_state(&mut tx, id).await? else {
             tx.rollback().await?;
             return session.finish(Ok(UpdateOutcome::NotFound));
         };
-        let state: State = word(&row, "state")?;
+        let state: State = read_enum(&row, "state")?;
         if matches!(state, State::Pending | State::Leased) {
-            // At once, not whenever the connection is next used: a claim passes by rows that are locked.
+            // A rollback releases the locks at once. A drop would release them when the connection is next used, and a claim skips locked
+            // rows.
             tx.rollback().await?;
             return session.finish(Ok(UpdateOutcome::Unchanged(state)));
         }
-        let outcomes = self.outcomes(&mut tx, id).await?;
-        // Who it was for may make no sense, and then it becomes a dead letter again, with the reason.
-        let kept = kept_on_resend(state, &recipients(&row).unwrap_or_default(), &outcomes);
-        self.about(&mut tx, "DELETE FROM {p}recipients WHERE delivery_id = ?", id).await?;
+        let outcomes = self.read_outcomes_of(&mut tx, id).await?;
+        // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
+        let kept = outcomes_kept_on_resend(state, &read_recipients(&row).unwrap_or_default(), &outcomes);
+        self.execute_for(&mut tx, "DELETE FROM {p}recipients WHERE delivery_id = ?", id).await?;
         if !kept.is_empty() {
-            let kept = list(kept.iter().map(|outcome| outcome_item(id, outcome)));
+            let kept = json_array(kept.iter().map(|outcome| outcome_item(id, outcome)));
             self.sql.query(&self.sql.record_recipients).bind(kept).execute(&mut *tx).await?;
         }
-        // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt.
+        // Token, attempts and cycle continue those of the last cycle: they are in the row of `ended` or, for a sent delivery, in its last
+        // attempt.
         let text = self.sql.fill(
             "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
              SELECT d.id, d.priority, OCTET_LENGTH(d.body), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
@@ -121,7 +134,7 @@ impl MySqlStore {
         let now = self.clock.test_micros();
         let query = self.sql.query(&text).bind(now).bind(now).bind(!kept.is_empty()).bind(id.as_uuid());
         query.execute(&mut *tx).await?;
-        self.about(&mut tx, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await?;
+        self.execute_for(&mut tx, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await?;
         tx.commit().await?;
         crate::store::notify(&self.notifier);
         session.finish(Ok(UpdateOutcome::Updated))
@@ -131,11 +144,11 @@ impl MySqlStore {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
         self.lock(&mut tx, id).await?;
-        let Some(row) = self.find(&mut tx, id).await? else {
+        let Some(row) = self.find_with_state(&mut tx, id).await? else {
             tx.rollback().await?;
             return session.finish(Ok(UpdateOutcome::NotFound));
         };
-        let state: State = word(&row, "state")?;
+        let state: State = read_enum(&row, "state")?;
         if state != State::Pending {
             tx.rollback().await?;
             return session.finish(Ok(UpdateOutcome::Unchanged(state)));
@@ -148,21 +161,21 @@ impl MySqlStore {
         );
         let now = self.clock.test_micros();
         self.sql.query(&text).bind(now).bind(id.as_uuid()).bind(now).execute(&mut *tx).await?;
-        self.about(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
+        self.execute_for(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
         tx.commit().await?;
         session.finish(Ok(UpdateOutcome::Updated))
     }
 
-    /// Deletes in portions, each from where the last one ended, so that no transaction grows long.
+    /// Deletes in batches, each behind the last one, so that no transaction grows long.
     async fn prune_state(&self, state: State, age: Duration, history_only: bool) -> Result<u64, StoreError> {
-        // The last attempt stays with a delivery that stays: the numbers of a resend go on from it.
+        // The last attempt stays: a resend continues its number.
         let numbers = "(SELECT {what}(a.number) FROM {p}attempts a WHERE a.delivery_id = d.id)";
         let (first, last) = (numbers.replace("{what}", "MIN"), numbers.replace("{what}", "MAX"));
-        let (narrowed, stays) =
+        let (history_filter, stays) =
             if history_only { (format!("{first} < {last}"), last) } else { ("TRUE".to_owned(), "0".to_owned()) };
         let old = format!(
             "LEFT JOIN {{p}}queue q ON q.delivery_id = d.id LEFT JOIN {{p}}ended e ON e.delivery_id = d.id
-             WHERE {} AND q.delivery_id IS NULL AND d.created_at < {{now}} - ? AND {narrowed}",
+             WHERE {} AND q.delivery_id IS NULL AND d.created_at < {{now}} - ? AND {history_filter}",
             where_state(Some(state))
         );
         let find =
@@ -177,27 +190,27 @@ impl MySqlStore {
             "DELETE d FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)"
         });
         let (now, age) = (self.clock.test_micros(), micros(age));
-        let portion = async |after: &[u8]| -> Result<Option<(DeliveryId, usize)>, StoreError> {
+        let prune_batch = async |after: &[u8]| -> Result<Option<(DeliveryId, usize)>, StoreError> {
             let mut session = self.session().await?;
             let mut tx = session.begin_with(BEGIN).await?;
-            // Found without locks, then locked, then looked at again: an operator may have resent one of them meanwhile.
+            // First found without locks, then locked, then checked: an operator may have resent a delivery in between.
             let query = self.sql.query(&find).bind(now).bind(age).bind(after.to_vec());
             let found = query.fetch_all(&mut *tx).await?;
-            let Some(last) = found.last().map(|row| id(row, "id")).transpose()? else {
+            let Some(last) = found.last().map(|row| read_id(row, "id")).transpose()? else {
                 tx.rollback().await?;
                 return session.finish(Ok(None));
             };
-            let found = self.sql.query(&lock).bind(with_numbers(&found)?).fetch_all(&mut *tx).await?;
-            let query = self.sql.query(&check).bind(with_numbers(&found)?).bind(now).bind(age);
+            let found = self.sql.query(&lock).bind(ids_with_numbers(&found)?).fetch_all(&mut *tx).await?;
+            let query = self.sql.query(&check).bind(ids_with_numbers(&found)?).bind(now).bind(age);
             let found = query.fetch_all(&mut *tx).await?;
-            self.sql.query(&delete).bind(with_numbers(&found)?).execute(&mut *tx).await?;
+            self.sql.query(&delete).bind(ids_with_numbers(&found)?).execute(&mut *tx).await?;
             tx.commit().await?;
             session.finish(Ok(Some((last, found.len()))))
         };
         let mut affected = 0;
-        // Before every id. An empty one would be NULL in a session with EMPTY_STRING_IS_NULL.
+        // Sorts before every id. An empty value would be NULL in a session with EMPTY_STRING_IS_NULL.
         let mut after = vec![0];
-        while let Some((last, count)) = retry_conflicts(|| portion(&after)).await? {
+        while let Some((last, count)) = retry_conflicts(|| prune_batch(&after)).await? {
             after = last.as_uuid().as_bytes().to_vec();
             affected += u64::try_from(count).unwrap_or(0);
         }
@@ -205,14 +218,14 @@ impl MySqlStore {
     }
 }
 
-/// The ids found, in their order, with the numbers found.
-fn with_numbers(rows: &[MySqlRow]) -> Result<String, StoreError> {
+/// The ids of the rows in their order, each with the number in its column `stays`.
+fn ids_with_numbers(rows: &[MySqlRow]) -> Result<String, StoreError> {
     let mut items = Vec::with_capacity(rows.len());
     for row in rows {
-        items.push((id(row, "id")?, row.number("stays")?));
+        items.push((read_id(row, "id")?, row.number("stays")?));
     }
     items.sort_unstable();
-    Ok(numbered(items))
+    Ok(ids_json(items))
 }
 
 impl AdminStore for MySqlStore {
@@ -221,19 +234,19 @@ impl AdminStore for MySqlStore {
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        // One snapshot: the state and the history must be of the same moment.
+        // One snapshot, so that state and history are of the same moment.
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
-        let Some(row) = self.find(&mut tx, id).await? else {
+        let Some(row) = self.find_with_state(&mut tx, id).await? else {
             tx.rollback().await?;
             return session.finish(Ok(None));
         };
         let text = self.sql.fill("SELECT * FROM {p}attempts WHERE delivery_id = ? ORDER BY number");
         let attempts = self.sql.query(&text).bind(id.as_uuid()).fetch_all(&mut *tx).await?;
-        let attempts = attempts.iter().map(attempt).collect();
-        let outcomes = self.outcomes(&mut tx, id).await?;
+        let attempts = attempts.iter().map(read_attempt).collect();
+        let outcomes = self.read_outcomes_of(&mut tx, id).await?;
         tx.rollback().await?;
-        session.finish(Ok(Some(delivery(&row, id, attempts, &outcomes))))
+        session.finish(Ok(Some(read_delivery(&row, id, attempts, &outcomes))))
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
@@ -266,7 +279,7 @@ impl AdminStore for MySqlStore {
             .fetch_all(&mut *session)
             .await?;
         session.finish(Ok(()))?;
-        rows.iter().map(|row| Ok(summary(row, id(row, "id")?))).collect()
+        rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
@@ -289,12 +302,12 @@ impl AdminStore for MySqlStore {
         let text = self.sql.fill("SELECT state, COUNT(*) AS deliveries FROM {p}ended GROUP BY state");
         let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
         let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
-        let mut stats = stats(everything, queued, leased, &ended)?;
-        // Not subtracted by the server, which refuses what is out of range: other programs may write any number for a time.
+        let mut stats = count_states(everything, queued, leased, &ended)?;
+        // Subtracted here, since the server fails if the result is out of range, and other programs may write any number as a time.
         let now = row.number("now")?;
         let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due <= now);
-        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(unsigned(now.saturating_sub(due))));
-        stats.relays = self.relays(&mut tx).await?;
+        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(to_u64(now.saturating_sub(due))));
+        stats.relays = self.read_relays(&mut tx).await?;
         tx.rollback().await?;
         session.finish(Ok(stats))
     }

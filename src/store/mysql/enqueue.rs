@@ -1,4 +1,4 @@
-//! Inserting, in portions of a few fixed sizes.
+//! Inserts deliveries in batches of a few fixed sizes.
 
 use std::collections::HashMap;
 
@@ -6,42 +6,33 @@ use postrider_transport::DeliveryId;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, Row};
 
-use super::rows::id;
-use super::sql::{BEGIN, PORTIONS, Sql};
-use crate::clock::{micros, to_micros};
+use super::rows::read_id;
+use super::sql::{BATCH_SIZES, BEGIN, Sql};
+use crate::store::new_row::time_columns;
 use crate::store::row::{corrupt, recipients_json};
-use crate::store::{NewRow, StoreError, StoreErrorKind, When};
+use crate::store::{NewRow, StoreError, StoreErrorKind};
 
-/// What one statement carries at the most, unless a single mail is larger: well under the 16 MiB that a MariaDB server takes if
-/// nothing else was set (`max_allowed_packet`).
-const LARGEST: usize = 4 << 20;
+/// The largest size of a batch in octets, unless a single mail is larger. It is well below the 16 MiB that MariaDB accepts by default
+/// (`max_allowed_packet`).
+const MAX_BATCH_OCTETS: usize = 4 << 20;
 
-/// A moment as two columns: whether it counts from now, and how many microseconds.
-fn moment(when: Option<When>) -> (bool, Option<i64>) {
-    match when {
-        None => (false, None),
-        Some(When::At(time)) => (false, Some(to_micros(time))),
-        Some(When::After(wait)) => (true, Some(micros(wait))),
-    }
-}
-
-/// The rows in portions, each with the place of its size in [`PORTIONS`].
-fn portions<'a>(mut rows: &'a [&'a NewRow]) -> Vec<(usize, &'a [&'a NewRow])> {
-    let mut portions = Vec::new();
+/// Divides the rows into batches, each with the index of its size in [`BATCH_SIZES`].
+fn batches<'a>(mut rows: &'a [&'a NewRow]) -> Vec<(usize, &'a [&'a NewRow])> {
+    let mut batches = Vec::new();
     while !rows.is_empty() {
         let fits = |size: usize| {
             let octets = |rows: &[&NewRow]| rows.iter().map(|row| row.message.body.len()).sum::<usize>();
-            rows.get(..size).is_some_and(|rows| octets(rows) <= LARGEST)
+            rows.get(..size).is_some_and(|rows| octets(rows) <= MAX_BATCH_OCTETS)
         };
-        let place = PORTIONS.iter().position(|size| fits(*size)).unwrap_or(PORTIONS.len() - 1);
-        let (portion, rest) = rows.split_at(PORTIONS[place]);
-        portions.push((place, portion));
+        let size_index = BATCH_SIZES.iter().position(|size| fits(*size)).unwrap_or(BATCH_SIZES.len() - 1);
+        let (batch, rest) = rows.split_at(BATCH_SIZES[size_index]);
+        batches.push((size_index, batch));
         rows = rest;
     }
-    portions
+    batches
 }
 
-/// Inserts in a transaction of its own, or, where one statement does it, in that.
+/// Inserts rows in a transaction. A single statement is a transaction of its own.
 pub(super) async fn insert(
     connection: &mut MySqlConnection,
     sql: &Sql,
@@ -65,35 +56,35 @@ pub(super) async fn insert_in(
     rows: &[NewRow],
     now: Option<i64>,
 ) -> Result<Vec<DeliveryId>, StoreError> {
-    // Found out now, and not when a relay has to record what became of it.
+    // Checked now. Otherwise the error would come when a relay records the outcome of the recipient.
     let too_long = |row: &NewRow| row.recipients.iter().any(|r| r.as_str().chars().count() > NewRow::MAX_RECIPIENT);
     if rows.iter().any(too_long) {
         let text = format!("an address has more than {} characters", NewRow::MAX_RECIPIENT);
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
     let (keyed, plain): (Vec<&NewRow>, Vec<&NewRow>) = rows.iter().partition(|row| row.key.is_some());
-    for (place, portion) in portions(&plain) {
-        insert_portion(connection, sql, &sql.insert[place], portion, now).await?;
+    for (size_index, batch) in batches(&plain) {
+        insert_batch(connection, sql, &sql.insert[size_index], batch, now).await?;
     }
-    // A key that is taken leaves the row as it is; which rows those were, the server's count does not say. Without a key the plain
-    // statement serves, so that an id that is taken is an error.
-    let mut first = HashMap::new();
-    for (place, portion) in portions(&keyed) {
-        insert_portion(connection, sql, &sql.insert_keyed[place], portion, now).await?;
-        first_of_keys(connection, sql, place, portion, &mut first).await?;
+    // If a key exists, the insert leaves its row unchanged. The server's count does not say which rows those were. Rows without a key use
+    // the plain statement, so that an existing id is an error.
+    let mut existing = HashMap::new();
+    for (size_index, batch) in batches(&keyed) {
+        insert_batch(connection, sql, &sql.insert_keyed[size_index], batch, now).await?;
+        add_ids_of_keys(connection, sql, size_index, batch, &mut existing).await?;
     }
     rows.iter()
         .map(|row| match row.key.as_deref() {
             None => Ok(row.id),
             Some(key) => {
-                let id = first.get(key.as_bytes()).copied();
-                id.ok_or_else(|| corrupt("a key was taken, and its delivery cannot be seen"))
+                let id = existing.get(key.as_bytes()).copied();
+                id.ok_or_else(|| corrupt("a key exists, but its delivery is not visible"))
             }
         })
         .collect()
 }
 
-async fn insert_portion(
+async fn insert_batch(
     connection: &mut MySqlConnection,
     sql: &Sql,
     text: &std::sync::Arc<str>,
@@ -102,8 +93,8 @@ async fn insert_portion(
 ) -> Result<(), StoreError> {
     let mut query = sql.query(text);
     for row in rows {
-        let (send_after, send) = moment(row.due);
-        let (expire_after, expire) = moment(row.expires);
+        let (send_after, send) = time_columns(row.due);
+        let (expire_after, expire) = time_columns(row.expires);
         query = query
             .bind(row.id.as_uuid())
             .bind(now)
@@ -125,20 +116,20 @@ async fn insert_portion(
     Ok(())
 }
 
-/// Adds the delivery that has each key.
-async fn first_of_keys(
+/// Adds the delivery of each key to `existing`.
+async fn add_ids_of_keys(
     connection: &mut MySqlConnection,
     sql: &Sql,
-    place: usize,
+    size_index: usize,
     rows: &[&NewRow],
-    first: &mut HashMap<Vec<u8>, DeliveryId>,
+    existing: &mut HashMap<Vec<u8>, DeliveryId>,
 ) -> Result<(), StoreError> {
-    let mut query = sql.query(&sql.ids_of_keys[place]);
+    let mut query = sql.query(&sql.ids_of_keys[size_index]);
     for row in rows {
         query = query.bind(row.key.as_ref().map(|key| key.as_bytes().to_vec()));
     }
     for row in &query.fetch_all(connection).await? {
-        first.insert(row.try_get("key")?, id(row, "id")?);
+        existing.insert(row.try_get("key")?, read_id(row, "id")?);
     }
     Ok(())
 }

@@ -5,7 +5,6 @@ mod claim;
 mod enqueue;
 mod migrate;
 mod rows;
-mod session;
 mod settle;
 mod sql;
 
@@ -18,23 +17,22 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{MySql, MySqlPool};
 use tokio::sync::Notify;
 
-use session::Session;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
-use crate::store::row::{Columns, unsigned};
-use crate::store::session::retry_conflicts;
-use crate::store::sticky::{MANY, StickyConnection};
+use crate::store::row::{Columns, to_u64};
+use crate::store::session::{Session, retry_conflicts};
+use crate::store::sticky::{BACKLOG_BATCH, StickyConnection};
 use crate::store::{
     Claim, ClaimId, HEARTBEAT_TTL, Lease, LeaseKey, NewRow, RelayId, RelayReport, Settled, Settlement, Store,
     StoreError, StoreErrorKind,
 };
 
-/// Deliveries in a MySQL (8.0.16 or later) or MariaDB (10.6 or later) database, in InnoDB tables beside the caller's own. The tests run
-/// it on MySQL 9.7 and MariaDB 10.11. The database's character set and the session's `sql_mode` may be any.
+/// Deliveries in a MySQL (8.0.16 or later) or MariaDB (10.6 or later) database, in InnoDB tables beside the caller's own. The tests use
+/// MySQL 9.7 and MariaDB 10.11. Any character set of the database and any `sql_mode` of the session work.
 ///
-/// Give it the pool that the rest of the program uses, and enqueue in that pool's transactions:
+/// Pass it the pool of your program, and enqueue in transactions of that pool:
 ///
 /// ```no_run
 /// # async fn demo(email: postrider::Email) -> Result<(), Box<dyn std::error::Error>> {
@@ -52,33 +50,31 @@ use crate::store::{
 /// # Ok(()) }
 /// ```
 ///
-/// Any isolation level will do for the caller's transactions, and any time zone for its sessions. A transaction that the server
-/// ends because of a deadlock ([`Conflict`](StoreErrorKind::Conflict)) is gone as a whole, mail and data alike, and is to be tried again
-/// from its beginning. So is one at `REPEATABLE READ` that enqueues with a key which was taken since it began, where MariaDB has
-/// `innodb_snapshot_isolation` on, as newer versions have by default. A transaction that enqueues with an idempotency key keeps others with
-/// the same key waiting until it ends. The caller's own tables must be in InnoDB as well: those of other engines do not roll back.
+/// The caller's transactions may have any isolation level, and its sessions any time zone. The caller's own tables must be in InnoDB as
+/// well, since other engines do not roll back.
 ///
-/// Other processes' commits are noticed by polling. While a relay works through a backlog it keeps up to two connections, where the
-/// pool can spare them: all relays of a pool together at most half of what it has beyond four.
+/// The server rolls back the whole transaction after a deadlock ([`Conflict`](StoreErrorKind::Conflict)), data and mail alike: retry it
+/// from its beginning. With `innodb_snapshot_isolation`, which newer versions of MariaDB turn on by default, the same happens at
+/// `REPEATABLE READ` to a transaction that enqueues with a key which was committed after the transaction began. A transaction that enqueues
+/// with an idempotency key blocks other transactions with the same key until it ends.
 ///
-/// # Cancel safety
-/// A call that is dropped half-way closes its connection and so undoes what it had begun. In the caller's transaction that is for the
-/// caller to do: the driver cannot go on with a connection on which a statement was dropped
-/// ([`close_on_drop`](sqlx::pool::PoolConnection::close_on_drop)).
+/// Polling finds the commits of other processes. While a relay works through a backlog it keeps up to two connections if the pool can spare
+/// them: all relays of a pool together keep at most half of the connections beyond four.
 ///
-/// # Rights
-/// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys `SELECT` and `UPDATE` as
-/// well; a relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all of the outbox's tables. To migrate takes `CREATE`, `ALTER`,
-/// `DROP`, `INSERT`, `SELECT` and `TRIGGER`, and, where the server writes a binary log, either `SUPER` or the server's setting
-/// `log_bin_trust_function_creators = 1`. The trigger acts with the rights of the user who migrated: that user must stay. The binary
-/// log's format may be `ROW` or `MIXED`, not `STATEMENT`.
+/// A call that is dropped closes its connection, and the server rolls back. In the caller's transaction the caller must do that: the driver
+/// cannot use a connection again after a statement on it was dropped ([`close_on_drop`](sqlx::pool::PoolConnection::close_on_drop)).
 ///
-/// # Passwords
-/// MySQL's `caching_sha2_password` sends the password through TLS, so turn on one of sqlx's `tls-*` features. Without TLS it needs
-/// sqlx's feature `mysql-rsa`, which this crate leaves off: it encrypts the password for whatever key the other side sends, so that
-/// someone in between can read it, and its crate has an advisory without a fix
-/// ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071.html)). A program that needs it all the same names it in its own
-/// dependency on sqlx.
+/// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys also `SELECT` and `UPDATE`. A
+/// relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the outbox. Migrating needs `CREATE`, `ALTER`, `DROP`, `INSERT`,
+/// `SELECT` and `TRIGGER`. If the server writes a binary log, migrating also needs either `SUPER` or the server's setting
+/// `log_bin_trust_function_creators = 1`. The trigger runs with the rights of the user who migrated, so do not drop that user. The format
+/// of the binary log may be `ROW` or `MIXED`, not `STATEMENT`.
+///
+/// MySQL's `caching_sha2_password` sends the password through TLS, so turn on one of sqlx's `tls-*` features. Without TLS it needs sqlx's
+/// feature `mysql-rsa`, which this crate leaves off. That feature encrypts the password with any key that the other side sends, so that an
+/// attacker in between can read it, and its crate has an advisory without a fix
+/// ([RUSTSEC-2023-0071](https://rustsec.org/advisories/RUSTSEC-2023-0071.html)). A program that needs it enables it in its own dependency
+/// on sqlx.
 #[derive(Clone)]
 pub struct MySqlStore {
     pool: MySqlPool,
@@ -91,21 +87,20 @@ pub struct MySqlStore {
 }
 
 impl MySqlStore {
-    /// What the names of the tables begin with that [`new`](Self::new) uses.
+    /// The table prefix that [`new`](Self::new) uses.
     pub const DEFAULT_TABLE_PREFIX: &str = "postrider_";
 
-    /// A store over the caller's pool, in tables whose names begin with `postrider_`.
+    /// A store on the caller's pool, in tables with the prefix `postrider_`.
     pub fn new(pool: MySqlPool) -> Self {
         Self::with_sql(pool, Sql::new(Self::DEFAULT_TABLE_PREFIX))
     }
 
-    /// A store in tables whose names begin with another prefix: 1 to 40 letters, digits and underscores, not beginning with a digit.
-    /// Several outboxes can live in one database, each with its prefix.
+    /// A store in tables with another prefix. Several outboxes can share a database, each with its own prefix.
     ///
     /// # Errors
-    /// When the prefix is not of that form.
+    /// If the prefix is not 1 to 40 ASCII letters, digits and underscores, or begins with a digit.
     pub fn with_table_prefix(pool: MySqlPool, prefix: &str) -> Result<Self, StoreError> {
-        Ok(Self::with_sql(pool, Sql::new(checked(prefix)?)))
+        Ok(Self::with_sql(pool, Sql::new(check_table_prefix(prefix)?)))
     }
 
     fn with_sql(pool: MySqlPool, sql: Sql) -> Self {
@@ -121,30 +116,30 @@ impl MySqlStore {
         }
     }
 
-    /// The same store with a clock that a test moves.
+    /// The same store with a test clock.
     #[must_use]
     pub fn with_test_clock(mut self, clock: TestClock) -> Self {
         self.clock = Clock::test(clock);
         self
     }
 
-    /// The pool.
+    /// The connection pool that the store uses.
     pub fn pool(&self) -> &MySqlPool {
         &self.pool
     }
 
-    /// The statements that make the outbox's tables under a prefix, for those who run their migrations themselves. In that case
-    /// [`migrate`](crate::Outbox::migrate) need not be called.
+    /// The statements that create the outbox's tables with a prefix, for programs that run their own migrations. They need not call
+    /// [`migrate`](crate::Outbox::migrate).
     ///
     /// # Errors
     /// As [`with_table_prefix`](Self::with_table_prefix).
     pub fn schema(prefix: &str) -> Result<String, StoreError> {
-        Ok(migrate::schema(checked(prefix)?))
+        Ok(migrate::schema(check_table_prefix(prefix)?))
     }
 }
 
-/// The prefix goes into SQL as it stands, and names have at most 64 characters.
-fn checked(prefix: &str) -> Result<&str, StoreError> {
+/// Checks a prefix. It is used in SQL without quotes, and names have at most 64 characters.
+fn check_table_prefix(prefix: &str) -> Result<&str, StoreError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     if prefix.is_empty() || prefix.len() > 40 || !prefix.bytes().all(plain) || prefix.as_bytes()[0].is_ascii_digit() {
         let text = "a table prefix must be 1 to 40 letters, digits and underscores, not beginning with a digit";
@@ -160,8 +155,8 @@ impl fmt::Debug for MySqlStore {
 }
 
 impl MySqlStore {
-    async fn session(&self) -> Result<Session, StoreError> {
-        Session::of(&self.pool).await
+    async fn session(&self) -> Result<Session<MySql>, StoreError> {
+        Session::acquire(&self.pool).await
     }
 }
 
@@ -189,7 +184,7 @@ impl Store for MySqlStore {
         rows: Vec<NewRow>,
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let ids = enqueue::insert_in(connection, &self.sql, &rows, self.clock.test_micros()).await?;
-        // The commit is still to come: the relay looks several times after a hint.
+        // The commit follows later. The relay polls several times after this notification.
         crate::store::notify(&self.notifier);
         Ok(ids)
     }
@@ -200,9 +195,9 @@ impl Store for MySqlStore {
         }
         let now = self.clock.test_micros();
         let leases = retry_conflicts(|| async {
-            let mut session = Session::on(&self.claims, &self.pool).await?;
+            let mut session = Session::acquire_sticky(&self.claims, &self.pool).await?;
             let leases = claim::claim(&mut session, &self.sql, claim, &self.cursors, now).await;
-            if leases.as_ref().is_ok_and(|leases| leases.len() >= MANY) {
+            if leases.as_ref().is_ok_and(|leases| leases.len() >= BACKLOG_BATCH) {
                 session.finish_and_keep(&self.claims, &self.pool, leases)
             } else {
                 session.finish(leases)
@@ -210,7 +205,7 @@ impl Store for MySqlStore {
         });
         let leases = leases.await;
         if leases.as_ref().map_or(true, Vec::is_empty) {
-            // The backlog is at its end; or the server has gone, and with it what else is kept.
+            // There is no backlog any more, or the connection to the server is broken.
             self.settlements.clear();
         }
         leases
@@ -235,7 +230,7 @@ impl Store for MySqlStore {
         }
         let now = self.clock.test_micros();
         let settled = retry_conflicts(|| async {
-            let mut session = Session::on(&self.settlements, &self.pool).await?;
+            let mut session = Session::acquire_sticky(&self.settlements, &self.pool).await?;
             let settled = settle::settle(&mut session, &self.sql, settlements, now).await;
             if session.is_worth_keeping(settlements.len()) {
                 session.finish_and_keep(&self.settlements, &self.pool, settled)
@@ -273,7 +268,7 @@ impl Store for MySqlStore {
             let wait = first.number("due_at")?.saturating_sub(first.number("now")?);
             next = Some(next.map_or(wait, |next| next.min(wait)));
         }
-        Ok(next.map(|wait| Duration::from_micros(unsigned(wait))))
+        Ok(next.map(|wait| Duration::from_micros(to_u64(wait))))
     }
 
     async fn now(&self) -> Result<SystemTime, StoreError> {
@@ -286,22 +281,22 @@ impl Store for MySqlStore {
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         let now = self.clock.test_micros();
         let mut session = self.session().await?;
-        let told = self
+        let insert = self
             .sql
             .query(&self.sql.report)
             .bind(report.id.to_string())
             .bind(now)
             .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
             .bind(report.paused.clone());
-        told.execute(&mut *session).await?;
-        let forget = self.sql.query(&self.sql.forget).bind(now).bind(micros(HEARTBEAT_TTL));
-        forget.execute(&mut *session).await?;
+        insert.execute(&mut *session).await?;
+        let delete = self.sql.query(&self.sql.delete_old_reports).bind(now).bind(micros(HEARTBEAT_TTL));
+        delete.execute(&mut *session).await?;
         session.finish(Ok(()))
     }
 
     async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
         let mut session = self.session().await?;
-        self.sql.query(&self.sql.retire).bind(id.to_string()).execute(&mut *session).await?;
+        self.sql.query(&self.sql.delete_report).bind(id.to_string()).execute(&mut *session).await?;
         session.finish(Ok(()))
     }
 

@@ -1,4 +1,4 @@
-//! From rows to types, and from types to the JSON in which lists go to the server.
+//! Reads rows into types, and writes types as the JSON arrays in which statements receive lists.
 
 use postrider_transport::{DeliveryId, Scope};
 use serde_json::{Value, json};
@@ -9,10 +9,11 @@ use uuid::Uuid;
 use super::sql::Sql;
 use crate::clock::to_micros;
 use crate::delivery::Attempt;
-use crate::store::row::outcome;
-use crate::store::{LeaseKey, RecipientOutcome, StoreError};
+use crate::state::State;
+use crate::store::row::read_outcome;
+use crate::store::{LeaseKey, RecipientOutcome, Settlement, StoreError};
 
-pub(super) fn id(row: &MySqlRow, column: &str) -> Result<DeliveryId, StoreError> {
+pub(super) fn read_id(row: &MySqlRow, column: &str) -> Result<DeliveryId, StoreError> {
     Ok(row.try_get::<Uuid, _>(column)?.into())
 }
 
@@ -20,34 +21,35 @@ fn hex(id: DeliveryId) -> String {
     id.as_uuid().simple().to_string()
 }
 
-/// A list in the form that the statements take.
-pub(super) fn list(items: impl IntoIterator<Item = Value>) -> String {
+/// A list as a JSON array.
+pub(super) fn json_array(items: impl IntoIterator<Item = Value>) -> String {
     Value::from_iter(items).to_string()
 }
 
-/// Ids, each with a number.
-pub(super) fn numbered(items: impl IntoIterator<Item = (DeliveryId, i64)>) -> String {
-    list(items.into_iter().map(|(id, number)| json!([hex(id), number])))
+/// Ids as a JSON array, each with a number.
+pub(super) fn ids_json(items: impl IntoIterator<Item = (DeliveryId, i64)>) -> String {
+    json_array(items.into_iter().map(|(id, number)| json!([hex(id), number])))
 }
 
-/// Keys in the order of their ids, in which everybody locks, so that no two wait for each other.
-pub(super) fn keys<'a>(keys: impl Iterator<Item = &'a LeaseKey>) -> String {
+/// Lease keys as a JSON array in the order of their ids. All statements lock in this order, so that they cannot deadlock.
+pub(super) fn keys_json<'a>(keys: impl Iterator<Item = &'a LeaseKey>) -> String {
     let mut keys: Vec<_> = keys.map(|key| (key.id, key.token)).collect();
     keys.sort_unstable();
     keys.dedup();
-    numbered(keys)
+    ids_json(keys)
 }
 
-/// A count as its column can hold it.
-fn count(count: u32) -> u32 {
+/// Limits a count to the range of its column.
+fn limit_count(count: u32) -> u32 {
     count.min(i32::MAX.unsigned_abs())
 }
 
+/// A row of `attempts`.
 pub(super) fn attempt_item(key: LeaseKey, attempt: &Attempt) -> Value {
     json!([
         hex(key.id),
-        count(attempt.number),
-        count(attempt.cycle),
+        limit_count(attempt.number),
+        limit_count(attempt.cycle),
         key.token,
         to_micros(attempt.started_at),
         to_micros(attempt.finished_at),
@@ -63,37 +65,59 @@ pub(super) fn attempt_item(key: LeaseKey, attempt: &Attempt) -> Value {
     ])
 }
 
-/// An attempt of a settlement that is plainly sent.
+/// A row of `attempts` for a plainly sent delivery.
 pub(super) fn sent_item(key: LeaseKey, attempt: &Attempt) -> Value {
     json!([
         hex(key.id),
         key.token,
         to_micros(attempt.started_at),
         to_micros(attempt.finished_at),
-        count(attempt.number),
-        count(attempt.cycle),
+        limit_count(attempt.number),
+        limit_count(attempt.cycle),
         attempt.transport,
         attempt.reply,
         attempt.provider_id,
     ])
 }
 
+/// A row of `recipients`.
 pub(super) fn outcome_item(id: DeliveryId, outcome: &RecipientOutcome) -> Value {
     json!([hex(id), outcome.recipient.as_str(), outcome.state.as_str(), outcome.reply])
 }
 
-/// How a delivery ended, from the counts in its row of the queue.
-pub(super) fn end_item(key: LeaseKey, state: &str, reason: Option<&str>, at: i64, counts: (i64, i64)) -> Value {
-    json!([hex(key.id), state, reason, at, key.token, counts.0, counts.1])
+/// A row of `ended`.
+pub(super) struct EndItem<'a> {
+    pub(super) key: LeaseKey,
+    pub(super) state: State,
+    pub(super) reason: Option<&'a str>,
+    /// In microseconds.
+    pub(super) ended_at: i64,
+    /// From the row of the queue.
+    pub(super) attempts: i64,
+    /// From the row of the queue.
+    pub(super) cycle: i64,
 }
 
-/// A delivery that goes back into the queue.
-pub(super) fn back_item(id: DeliveryId, due_at: i64, called: bool, charged_attempts: u32, partial: bool) -> Value {
-    json!([hex(id), due_at, u8::from(called), i32::try_from(charged_attempts).unwrap_or(i32::MAX), u8::from(partial)])
+impl EndItem<'_> {
+    pub(super) fn to_json(&self) -> Value {
+        let Self { key, state, reason, ended_at, attempts, cycle } = self;
+        json!([hex(key.id), state.as_str(), reason, ended_at, key.token, attempts, cycle])
+    }
 }
 
-/// The outcomes that differ from their delivery's, of all the deliveries given.
-pub(super) async fn recorded(
+/// A delivery that goes back into the queue at `due_at`, in microseconds.
+pub(super) fn reschedule_item(settlement: &Settlement, due_at: i64) -> Value {
+    json!([
+        hex(settlement.key.id),
+        due_at,
+        u8::from(settlement.attempt.is_some()),
+        limit_count(settlement.charged_attempts),
+        u8::from(!settlement.recipients.is_empty()),
+    ])
+}
+
+/// Reads the recorded outcomes of the recipients of several deliveries.
+pub(super) async fn read_outcomes(
     connection: &mut MySqlConnection,
     sql: &Sql,
     ids: &[DeliveryId],
@@ -101,7 +125,7 @@ pub(super) async fn recorded(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let ids = numbered(ids.iter().map(|id| (*id, 0)));
+    let ids = ids_json(ids.iter().map(|id| (*id, 0)));
     let rows = sql.query(&sql.recorded).bind(ids).fetch_all(connection).await?;
-    rows.iter().map(|row| Ok((id(row, "delivery_id")?, outcome(row)?))).collect()
+    rows.iter().map(|row| Ok((read_id(row, "delivery_id")?, read_outcome(row)?))).collect()
 }

@@ -1,5 +1,5 @@
-//! The statements, with the tables' prefix in them. Each text is made once, since the driver keeps prepared statements by their
-//! text; for the same reason a list goes in as one JSON array and never as so many placeholders.
+//! The statements with the tables' prefix filled in. Each text is built once, since the driver keeps prepared statements by their text. For
+//! the same reason a list is passed as one JSON array, and not as many placeholders.
 //!
 //! Times are microseconds since the Unix epoch.
 
@@ -11,31 +11,31 @@ use sqlx::{AssertSqlSafe, Decode, MySql, Type};
 
 use crate::store::claim_cursor::ClaimCursor;
 
-/// Now: the time that is bound here, or else the server's. It asks for UTC, because in a session's own time zone an hour may come
+/// The current time: the bound value, or else the server's clock. It is in UTC, since in the time zone of a session an hour may occur
 /// twice.
 const NOW: &str = "COALESCE(?, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)))";
 
-/// A list of ids, each with a number. Joined straight to a table by its primary key, it makes the server look up and lock these
-/// rows, in this order, and no others.
+/// A list of ids, each with a number. If a table is joined to it by its primary key, the server looks up and locks these rows only, in this
+/// order.
 const KEYS: &str = "JSON_TABLE(?, '$[*]' COLUMNS ({id}, n BIGINT PATH '$[1]')) k STRAIGHT_JOIN";
 
-/// An id in a list, and a word of ours. Without a character set they would have the database's, and in utf16 no id is the same.
+/// An id, and a value such as a state, in a list. Without a character set they would have the database's, and in utf16 no id would match.
 const ID: &str = "id CHAR(32) CHARACTER SET ascii PATH '$[0]'";
-const WORD: &str = "VARCHAR(16) CHARACTER SET ascii PATH";
+const NAME_TYPE: &str = "VARCHAR(16) CHARACTER SET ascii PATH";
 
-/// Of a join with [`KEYS`], MySQL locks rows only if told of which table (error 3569), and MariaDB does not know how to tell. MySQL reads
-/// such a comment from version 8.0.1 on; MariaDB reads none whose number lies between 50700 and 99999 (its manual, "Comment Syntax").
+/// Names the table to lock in a join with [`KEYS`]. MySQL requires it (error 3569), and MariaDB does not support it. MySQL reads such a
+/// comment from version 8.0.1 on. MariaDB ignores comments with numbers from 50700 to 99999 (its manual, "Comment Syntax").
 const OF_Q: &str = "/*!80001 OF q */";
 const OF_D: &str = "/*!80001 OF d */";
 
-/// How many rows one insert brings: few numbers, so that few statements are prepared.
-pub(super) const PORTIONS: [usize; 3] = [64, 8, 1];
+/// The numbers of rows in an insert. They are few, so that few statements are prepared.
+pub(super) const BATCH_SIZES: [usize; 3] = [64, 8, 1];
 
-/// What begins a transaction that writes. The level holds for this one transaction and leaves the connection as it was. At the
-/// usual REPEATABLE READ, a claim would lock the gaps between the rows as well, and so keep programs from enqueueing.
+/// Begins a transaction that writes. The isolation level applies to this transaction only. At the default REPEATABLE READ, a claim would
+/// also lock the gaps between rows, and so block inserts.
 pub(super) const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION";
 
-/// What begins a transaction that reads one moment.
+/// Begins a read-only transaction on one snapshot.
 pub(super) const BEGIN_SNAPSHOT: &str =
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
@@ -46,66 +46,67 @@ pub(super) struct Sql {
     pub(super) insert_keyed: [Arc<str>; 3],
     pub(super) ids_of_keys: [Arc<str>; 3],
     first_due: Arc<str>,
-    pub(super) due: Arc<str>,
+    pub(super) select_due: Arc<str>,
     pub(super) messages: Arc<str>,
-    pub(super) take: Arc<str>,
+    pub(super) lease: Arc<str>,
     pub(super) last_attempts: Arc<str>,
     pub(super) leased_by: Arc<str>,
     pub(super) take_back: Arc<str>,
-    /// What is known of deliveries whose mails are gone.
-    pub(super) forget_deliveries: [Arc<str>; 4],
-    pub(super) hold: Arc<str>,
-    pub(super) leave: Arc<str>,
-    pub(super) leave_held: Arc<str>,
-    pub(super) give_back: Arc<str>,
+    /// Deletes the rows of deliveries whose mails are gone: one statement for each table.
+    pub(super) delete_orphans: [Arc<str>; 4],
+    pub(super) lock_held: Arc<str>,
+    pub(super) remove: Arc<str>,
+    pub(super) remove_held: Arc<str>,
+    pub(super) reschedule: Arc<str>,
     pub(super) renew: Arc<str>,
     pub(super) record_attempts: Arc<str>,
     pub(super) record_sent: Arc<str>,
-    pub(super) record_ends: Arc<str>,
+    pub(super) record_ended: Arc<str>,
     pub(super) record_recipients: Arc<str>,
     pub(super) recorded: Arc<str>,
     pub(super) now: Arc<str>,
     pub(super) report: Arc<str>,
-    pub(super) forget: Arc<str>,
-    pub(super) retire: Arc<str>,
+    pub(super) delete_old_reports: Arc<str>,
+    pub(super) delete_report: Arc<str>,
 }
 
 impl Sql {
     pub(super) fn new(prefix: &str) -> Self {
         let fill = |text: &str| fill(prefix, text);
-        let insert = PORTIONS.map(|rows| format!("{INSERT} {}", [ROW].repeat(rows).join(", ")));
+        let insert = BATCH_SIZES.map(|rows| format!("{INSERT} {}", [ROW].repeat(rows).join(", ")));
         Self {
             prefix: prefix.to_owned(),
             insert_keyed: insert.each_ref().map(|text| fill(&format!("{text} ON DUPLICATE KEY UPDATE id = id"))),
             insert: insert.map(|text| fill(&text)),
-            ids_of_keys: PORTIONS.map(|keys| fill(&IDS_OF_KEYS.replace("{keys_in}", &["?"].repeat(keys).join(", ")))),
+            ids_of_keys: BATCH_SIZES
+                .map(|keys| fill(&IDS_OF_KEYS.replace("{keys_in}", &["?"].repeat(keys).join(", ")))),
             first_due: fill(&first_due()),
-            due: fill(DUE),
+            select_due: fill(SELECT_DUE),
             messages: fill(MESSAGES),
-            take: fill(TAKE),
+            lease: fill(LEASE),
             last_attempts: fill(LAST_ATTEMPTS),
             leased_by: fill(LEASED_BY),
             take_back: fill(TAKE_BACK),
-            forget_deliveries: ["queue", "ended", "attempts", "recipients"].map(|table| {
+            delete_orphans: ["queue", "ended", "attempts", "recipients"].map(|table| {
                 let text = format!(
                     "DELETE t FROM {{keys}} {{p}}{table} t FORCE INDEX (PRIMARY) ON t.delivery_id = UNHEX(k.id)"
                 );
                 fill(&text)
             }),
-            hold: fill(HOLD),
-            leave: fill(LEAVE),
-            leave_held: fill(LEAVE_HELD),
-            give_back: fill(GIVE_BACK),
+            lock_held: fill(LOCK_HELD),
+            remove: fill(REMOVE),
+            remove_held: fill(REMOVE_HELD),
+            reschedule: fill(RESCHEDULE),
             renew: fill(RENEW),
             record_attempts: fill(RECORD_ATTEMPTS),
             record_sent: fill(RECORD_SENT),
-            record_ends: fill(RECORD_ENDS),
+            record_ended: fill(RECORD_ENDED),
             record_recipients: fill(RECORD_RECIPIENTS),
             recorded: fill(RECORDED),
             now: fill("SELECT CAST({now} AS SIGNED)"),
             report: fill("REPLACE INTO {p}relays (id, seen_at, in_flight, paused) VALUES (?, {now}, ?, ?)"),
-            forget: fill("DELETE FROM {p}relays WHERE seen_at < {now} - ?"),
-            retire: fill("DELETE FROM {p}relays WHERE id = ?"),
+            delete_old_reports: fill("DELETE FROM {p}relays WHERE seen_at < {now} - ?"),
+            delete_report: fill("DELETE FROM {p}relays WHERE id = ?"),
         }
     }
 
@@ -113,7 +114,7 @@ impl Sql {
         &self.prefix
     }
 
-    /// The prefix put into a text that is used now and then.
+    /// Fills the placeholders of a text that is used rarely.
     pub(super) fn fill(&self, text: &str) -> Arc<str> {
         fill(&self.prefix, text)
     }
@@ -122,7 +123,7 @@ impl Sql {
         sqlx::query(AssertSqlSafe(Arc::clone(text)))
     }
 
-    /// The first row of each priority, from a cursor on.
+    /// Queries the first due time of each priority, from a cursor on.
     pub(super) fn first_due(
         &self,
         test_now: Option<i64>,
@@ -142,7 +143,7 @@ impl Sql {
 }
 
 fn fill(prefix: &str, text: &str) -> Arc<str> {
-    let text = text.replace("{keys}", KEYS).replace("{id}", ID).replace("{word}", WORD).replace("{now}", NOW);
+    let text = text.replace("{keys}", KEYS).replace("{id}", ID).replace("{word}", NAME_TYPE).replace("{now}", NOW);
     let text = text.replace("{of_d}", OF_D).replace("{of_q}", OF_Q);
     Arc::from(text.replace("{p}", prefix).as_str())
 }
@@ -152,18 +153,17 @@ const INSERT: &str = "
         (id, created_at, format, `body`, recipients, template_id, `key`, priority, when_in_doubt, send_at, expires_at)
     VALUES";
 
-/// The last two are each a flag that says whether the moment counts from now, and the moment.
+/// A row of values. The last two columns are times, each from a flag (whether it is relative to now) and its microseconds.
 const ROW: &str = "(?, {now}, ?, ?, ?, ?, ?, ?, ?, IF(?, {now}, 0) + ?, IF(?, {now}, 0) + ?)";
 
-/// Locking, because a plain read in the caller's transaction would show the moment of its first read, when the key may not have
-/// been taken yet.
+/// It locks the rows. A plain read in the caller's transaction might use a snapshot from before the key was inserted.
 const IDS_OF_KEYS: &str =
     "SELECT id, `key` FROM {p}deliveries FORCE INDEX (deliveries_key) WHERE `key` IN ({keys_in}) FOR UPDATE";
 
-/// When the first row of each priority is due, most urgent first, and the time. Each costs one look at the index, so that rows
-/// scheduled for later are never walked over. For each priority, from 9 down, there is a time from which to look.
+/// Selects the first due time of each priority, the most urgent first, and the current time. Each priority costs one index lookup, so that
+/// the statement never scans rows that are scheduled for later. Each priority, from 9 down, has a parameter for the time to begin at.
 ///
-/// A minimum is looked up while the statement is planned, which takes a third of the time that a sorted row does.
+/// The server looks up a minimum while it plans the statement, which takes a third of the time of a sorted row.
 fn first_due() -> String {
     let level = |priority: u8| {
         format!(
@@ -177,9 +177,9 @@ fn first_due() -> String {
     )
 }
 
-/// The index gives the order, so that no more rows are locked than are taken. The server plans anew at each execution, with the
-/// limit in hand.
-const DUE: &str = "
+/// Selects due rows. The index provides the order, so that the server locks no more rows than it returns. The server plans each execution
+/// anew, with the value of the limit.
+const SELECT_DUE: &str = "
     SELECT delivery_id, size, due_at, leased_at, token, attempts, cycle, spent, cycle_started_at, expires_at, partial
     FROM {p}queue FORCE INDEX (queue_due)
     WHERE priority = ? AND due_at >= ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
@@ -188,43 +188,43 @@ const MESSAGES: &str = "
     SELECT d.id, GREATEST(d.created_at, COALESCE(d.send_at, d.created_at)) AS dated_at, d.format, d.`body`, d.recipients, d.template_id, d.when_in_doubt
     FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
 
-/// Here the number says whether a holder vanished. Numbers stop before their end, where the server would refuse the whole claim for the
-/// sake of one row.
-const TAKE: &str = "
+/// Leases rows. The number of each id is 1 if an earlier holder vanished. Numbers stop below the largest value. Beyond it the server would
+/// refuse the whole claim because of one row.
+const LEASE: &str = "
     UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
     SET q.token = LEAST(q.token, 9223372036854775806) + 1, q.attempts = LEAST(q.attempts, 2147483646) + k.n,
         q.spent = LEAST(q.spent, 2147483646) + k.n, q.leased_at = ?, q.leased_by = ?, q.due_at = ?";
 
-/// The attempt with the highest number of each.
+/// Selects the attempt with the highest number of each delivery.
 const LAST_ATTEMPTS: &str = "
     SELECT a.delivery_id, a.cycle, a.finished_at, a.outcome, a.scope, a.sure, LEFT(a.error, 1000) error
     FROM {keys} {p}attempts a FORCE INDEX (PRIMARY) ON a.delivery_id = UNHEX(k.id)
     WHERE a.number = (SELECT MAX(l.number) FROM {p}attempts l WHERE l.delivery_id = a.delivery_id)";
 
-/// What certain claims leased. Not by an index, since it is seldom asked for, and so without locks.
+/// Selects the rows that certain claims leased. There is no index for this rare statement, so it takes no locks.
 const LEASED_BY: &str = "
     SELECT q.delivery_id, q.token FROM {p}queue q
     JOIN JSON_TABLE(?, '$[*]' COLUMNS (claim BIGINT PATH '$')) k ON q.leased_by = k.claim WHERE q.leased_at <> 0";
 
-/// Of what is held under the given tokens, each is due again at once.
+/// Releases the rows with the given tokens, which are due again at once.
 const TAKE_BACK: &str = "
     UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
     SET q.leased_at = 0, q.leased_by = 0, q.due_at = LEAST(q.due_at, ?) WHERE q.token = k.n";
 
-/// Locks what is held under the given tokens. All that is then done to these rows needs no further look at the token.
-const HOLD: &str = "
+/// Locks the rows that are leased with the given tokens. Later statements on these rows need not check the token again.
+const LOCK_HELD: &str = "
     SELECT q.delivery_id, q.token, q.attempts, q.cycle, CAST({now} AS SIGNED) AS now
     FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
     WHERE q.token = k.n AND q.leased_at <> 0 FOR UPDATE {of_q}";
 
-const LEAVE: &str = "DELETE q FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)";
+const REMOVE: &str = "DELETE q FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)";
 
-/// What is held under the given tokens leaves at once.
-const LEAVE_HELD: &str = "
+/// Deletes the rows that are leased with the given tokens.
+const REMOVE_HELD: &str = "
     DELETE q FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
     WHERE q.token = k.n AND q.leased_at <> 0";
 
-const GIVE_BACK: &str = "
+const RESCHEDULE: &str = "
     UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
                {id}, due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', spent BIGINT PATH '$[3]',
                partial BIGINT PATH '$[4]')) k
@@ -253,7 +253,7 @@ const RECORD_ATTEMPTS: &str = "
         outcome = a.outcome, scope = a.scope, sure = a.sure, charged = a.charged, error = a.error, reply = a.reply,
         provider_id = a.provider_id, transport = a.transport, note = a.note";
 
-/// The same for attempts that sent: with fewer columns to look for in each row, it takes half the time.
+/// Records attempts that sent. With fewer columns to extract from each row, it takes half the time of [`RECORD_ATTEMPTS`].
 const RECORD_SENT: &str = "
     INSERT INTO {p}attempts
         (delivery_id, token, started_at, finished_at, number, cycle, outcome, transport, reply, provider_id)
@@ -266,7 +266,7 @@ const RECORD_SENT: &str = "
         outcome = 'sent', scope = NULL, sure = TRUE, charged = TRUE, error = NULL, note = NULL, reply = a.reply,
         provider_id = a.provider_id, transport = a.transport";
 
-const RECORD_ENDS: &str = "
+const RECORD_ENDED: &str = "
     INSERT INTO {p}ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
     SELECT UNHEX(e.id), e.state, e.reason, e.ended_at, e.token, e.attempts, e.cycle
     FROM JSON_TABLE(?, '$[*]' COLUMNS (

@@ -1,4 +1,4 @@
-//! The operator's side.
+//! The operator methods.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,18 +10,20 @@ use uuid::Uuid;
 
 use super::PgStore;
 use super::call::Call;
-use super::rows::{id, recorded};
+use super::rows::{read_id, read_outcomes};
 use super::sql::Sql;
 use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::micros;
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
-use crate::store::recipients::kept_on_resend;
-use crate::store::row::{Columns, Problems, attempt, delivery, recipients, stats, summary, unsigned, word};
+use crate::store::recipients::outcomes_kept_on_resend;
+use crate::store::row::{
+    Columns, Problems, count_states, read_attempt, read_delivery, read_enum, read_recipients, read_summary, to_u64,
+};
 use crate::store::session::retry_conflicts;
 use crate::store::{AdminStore, RecipientOutcome, StoreError};
 
-/// Every delivery with its state. What stands in neither table was sent by its last attempt.
+/// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
 const WITH_STATE: &str = r#"
     SELECT d.id, d.created_at, d.template_id, d.key, d.priority::bigint, d.when_in_doubt, d.recipients::text AS recipients,
            CASE WHEN q.leased_at IS NULL THEN q.due_at ELSE q.lease_until END AS due_at, q.expires_at, e.reason,
@@ -32,7 +34,7 @@ const WITH_STATE: &str = r#"
     LEFT JOIN "{s}".queue q ON q.delivery_id = d.id
     LEFT JOIN "{s}".ended e ON e.delivery_id = d.id"#;
 
-/// What narrows a list to one state, beginning with the smallest table that knows it.
+/// The condition for one state. It begins with the smallest table that knows the state.
 fn where_state(state: Option<State>) -> &'static str {
     match state {
         None => "true",
@@ -45,62 +47,68 @@ fn where_state(state: Option<State>) -> &'static str {
     }
 }
 
-/// Commits what was changed, and gives back at once what was locked for nothing.
-async fn finish(call: Call, changed: Result<UpdateOutcome, StoreError>) -> Result<UpdateOutcome, StoreError> {
+/// Commits a change. Without a change it rolls back, which releases the locks at once.
+async fn commit_if_updated(
+    call: Call,
+    changed: Result<UpdateOutcome, StoreError>,
+) -> Result<UpdateOutcome, StoreError> {
     match changed {
         Ok(UpdateOutcome::Updated) | Err(_) => call.finish(changed).await,
-        Ok(left) => call.undo(left).await,
+        Ok(unchanged) => call.roll_back(unchanged).await,
     }
 }
 
-async fn outcomes(connection: &mut PgConnection, sql: &Sql, id: Uuid) -> Result<Vec<RecipientOutcome>, StoreError> {
-    Ok(recorded(connection, sql, &[id]).await?.into_iter().map(|(_, outcome)| outcome).collect())
+async fn read_outcomes_of(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    id: Uuid,
+) -> Result<Vec<RecipientOutcome>, StoreError> {
+    Ok(read_outcomes(connection, sql, &[id]).await?.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
 impl PgStore {
-    fn text(&self, text: &str) -> Arc<str> {
+    fn fill(&self, text: &str) -> Arc<str> {
         Arc::from(self.sql.fill(text).as_str())
     }
 
-    /// The row of one delivery with its state.
-    async fn find(&self, connection: &mut PgConnection, id: Uuid) -> Result<Option<PgRow>, StoreError> {
-        let text = self.text(&format!("{WITH_STATE} WHERE d.id = $1"));
+    /// Finds the row of one delivery with its state.
+    async fn find_with_state(&self, connection: &mut PgConnection, id: Uuid) -> Result<Option<PgRow>, StoreError> {
+        let text = self.fill(&format!("{WITH_STATE} WHERE d.id = $1"));
         Ok(self.sql.query(&text).bind(id).fetch_optional(connection).await?)
     }
 
-    /// Takes the row of the queue, if there is one, so that no relay changes the delivery's state before the transaction ends.
+    /// Locks the delivery, so that no relay changes its state before the transaction ends.
     async fn lock(&self, connection: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
-        // The delivery's own row comes first: it is there also when the queue has none.
+        // The row in `deliveries` comes first, since it exists even if the queue has none.
         for text in [
             r#"SELECT 1 FROM "{s}".deliveries WHERE id = $1 FOR NO KEY UPDATE"#,
             r#"SELECT 1 FROM "{s}".queue WHERE delivery_id = $1 FOR UPDATE"#,
         ] {
-            self.sql.query(&self.text(text)).bind(id).execute(&mut *connection).await?;
+            self.sql.query(&self.fill(text)).bind(id).execute(&mut *connection).await?;
         }
         Ok(())
     }
 
-    /// Deletes in portions, so that no transaction grows long.
+    /// Deletes in batches, so that no transaction grows long.
     async fn prune_state(&self, state: State, age: Duration, history_only: bool) -> Result<u64, StoreError> {
         let earlier = r#"EXISTS (SELECT 1 FROM "{s}".attempts a JOIN "{s}".attempts later USING (delivery_id)
                                  WHERE a.delivery_id = d.id AND later.number > a.number)"#;
-        let narrowed = if history_only { earlier } else { "true" };
-        let portion = format!(
+        let history_filter = if history_only { earlier } else { "true" };
+        let find = format!(
             r#"SELECT d.id FROM "{{s}}".deliveries d
                LEFT JOIN "{{s}}".queue q ON q.delivery_id = d.id LEFT JOIN "{{s}}".ended e ON e.delivery_id = d.id
-               WHERE {} AND q.delivery_id IS NULL AND d.created_at < {{now}} - $2 * interval '1 microsecond' AND {narrowed}
+               WHERE {} AND q.delivery_id IS NULL AND d.created_at < {{now}} - $2 * interval '1 microsecond' AND {history_filter}
                LIMIT 1000 FOR UPDATE OF d SKIP LOCKED"#,
             where_state(Some(state))
         );
-        let portion = self.text(&portion);
-        // The last attempt stays with a delivery that stays: the numbers of a resend go on from it.
-        // Asked again under the locks: a resend may have come between the first look and the lock.
-        let finished = self.text(
+        let find = self.fill(&find);
+        // Checked again under the locks: a resend may have come between the search and the lock.
+        let check = self.fill(
             r#"SELECT id FROM "{s}".deliveries d
                WHERE id = ANY($1) AND NOT EXISTS (SELECT 1 FROM "{s}".queue WHERE delivery_id = d.id)"#,
         );
-        let delete = self.text(if history_only {
-            // The last attempt stays with a delivery that stays: the numbers of a resend go on from it.
+        let delete = self.fill(if history_only {
+            // The last attempt stays: a resend continues its number.
             r#"DELETE FROM "{s}".attempts a WHERE delivery_id = ANY($1)
                AND number < (SELECT max(number) FROM "{s}".attempts l WHERE l.delivery_id = a.delivery_id)"#
         } else {
@@ -109,15 +117,15 @@ impl PgStore {
         let mut affected = 0;
         loop {
             let pruned = retry_conflicts(|| async {
-                let mut call = self.transaction().await?;
+                let mut call = self.begin_transaction().await?;
                 let pruned = async {
                     let (now, age) = (self.test_now(), micros(age));
-                    let query = self.sql.scalar(&portion).bind(now).bind(age);
+                    let query = self.sql.scalar(&find).bind(now).bind(age);
                     let ids: Vec<Uuid> = query.fetch_all(&mut *call).await?;
                     if ids.is_empty() {
                         return Ok(None);
                     }
-                    let ids: Vec<Uuid> = self.sql.scalar(&finished).bind(ids).fetch_all(&mut *call).await?;
+                    let ids: Vec<Uuid> = self.sql.scalar(&check).bind(ids).fetch_all(&mut *call).await?;
                     self.sql.query(&delete).bind(&ids).execute(&mut *call).await?;
                     Ok(Some(u64::try_from(ids.len()).unwrap_or(0)))
                 };
@@ -125,48 +133,48 @@ impl PgStore {
                 call.finish(pruned).await
             });
             match pruned.await? {
-                Some(portion) => affected += portion,
+                Some(count) => affected += count,
                 None => return Ok(affected),
             }
         }
     }
 
-    async fn relays(&self, connection: &mut PgConnection) -> Result<Vec<RelayStatus>, StoreError> {
-        let text = self.text(r#"SELECT id, {now} AS now, seen_at, in_flight, paused FROM "{s}".relays ORDER BY id"#);
+    async fn read_relays(&self, connection: &mut PgConnection) -> Result<Vec<RelayStatus>, StoreError> {
+        let text = self.fill(r#"SELECT id, {now} AS now, seen_at, in_flight, paused FROM "{s}".relays ORDER BY id"#);
         let rows = self.sql.query(&text).bind(self.test_now()).fetch_all(connection).await?;
-        Ok(rows.iter().map(relay).collect())
+        Ok(rows.iter().map(read_relay).collect())
     }
 
     async fn get_in(&self, connection: &mut PgConnection, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         let uuid = id.as_uuid();
-        let Some(row) = self.find(connection, uuid).await? else {
+        let Some(row) = self.find_with_state(connection, uuid).await? else {
             return Ok(None);
         };
-        let text = self.text(
+        let text = self.fill(
             r#"SELECT number::bigint, cycle::bigint, outcome::text, scope::text, sure, charged, note, error, reply, provider_id, transport,
                       started_at, finished_at
                FROM "{s}".attempts WHERE delivery_id = $1 ORDER BY number"#,
         );
         let attempts = self.sql.query(&text).bind(uuid).fetch_all(&mut *connection).await?;
-        let attempts = attempts.iter().map(attempt).collect();
-        let outcomes = outcomes(connection, &self.sql, uuid).await?;
-        Ok(Some(delivery(&row, id, attempts, &outcomes)))
+        let attempts = attempts.iter().map(read_attempt).collect();
+        let outcomes = read_outcomes_of(connection, &self.sql, uuid).await?;
+        Ok(Some(read_delivery(&row, id, attempts, &outcomes)))
     }
 
     async fn resend_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let uuid = id.as_uuid();
         self.lock(call, uuid).await?;
-        let Some(row) = self.find(call, uuid).await? else {
+        let Some(row) = self.find_with_state(call, uuid).await? else {
             return Ok(UpdateOutcome::NotFound);
         };
-        let state: State = word(&row, "state")?;
+        let state: State = read_enum(&row, "state")?;
         if matches!(state, State::Pending | State::Leased) {
             return Ok(UpdateOutcome::Unchanged(state));
         }
-        let outcomes = outcomes(call, &self.sql, uuid).await?;
-        // Who it was for may make no sense, and then it becomes a dead letter again, with the reason.
-        let kept = kept_on_resend(state, &recipients(&row).unwrap_or_default(), &outcomes);
-        let text = self.text(r#"DELETE FROM "{s}".recipients WHERE delivery_id = $1"#);
+        let outcomes = read_outcomes_of(call, &self.sql, uuid).await?;
+        // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
+        let kept = outcomes_kept_on_resend(state, &read_recipients(&row).unwrap_or_default(), &outcomes);
+        let text = self.fill(r#"DELETE FROM "{s}".recipients WHERE delivery_id = $1"#);
         self.sql.query(&text).bind(uuid).execute(&mut *call).await?;
         self.sql
             .query(&self.sql.record_recipients)
@@ -176,8 +184,9 @@ impl PgStore {
             .bind(kept.iter().map(|outcome| outcome.reply.as_deref()).collect::<Vec<_>>())
             .execute(&mut *call)
             .await?;
-        // The counts go on from where the delivery ended: in its row, or, of a sent one, in its last attempt. They stop before their end.
-        let text = self.text(
+        // Token, attempts and cycle continue those of the last cycle: they are in the row of `ended` or, for a sent delivery, in its last
+        // attempt. They stop below the largest value.
+        let text = self.fill(
             r#"INSERT INTO "{s}".queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
                SELECT d.id, d.priority, octet_length(d.body), {now}, -1 - greatest(e.token, a.token, 0), greatest(e.attempts, a.number, 0),
                       least(greatest(e.cycle, a.cycle, 1), 2147483646) + 1, {now}, $3
@@ -188,24 +197,25 @@ impl PgStore {
                WHERE d.id = $2"#,
         );
         self.sql.query(&text).bind(self.test_now()).bind(uuid).bind(!kept.is_empty()).execute(&mut *call).await?;
-        let text = self.text(r#"DELETE FROM "{s}".ended WHERE delivery_id = $1"#);
+        let text = self.fill(r#"DELETE FROM "{s}".ended WHERE delivery_id = $1"#);
         self.sql.query(&text).bind(uuid).execute(&mut *call).await?;
-        let ring = sqlx::query("SELECT pg_notify($1, '')").bind(self.sql.channel()).persistent(self.sql.is_prepared());
-        ring.execute(&mut *call).await?;
+        let notify =
+            sqlx::query("SELECT pg_notify($1, '')").bind(self.sql.channel()).persistent(self.sql.is_prepared());
+        notify.execute(&mut *call).await?;
         Ok(UpdateOutcome::Updated)
     }
 
     async fn cancel_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let uuid = id.as_uuid();
         self.lock(call, uuid).await?;
-        let Some(row) = self.find(call, uuid).await? else {
+        let Some(row) = self.find_with_state(call, uuid).await? else {
             return Ok(UpdateOutcome::NotFound);
         };
-        let state: State = word(&row, "state")?;
+        let state: State = read_enum(&row, "state")?;
         if state != State::Pending {
             return Ok(UpdateOutcome::Unchanged(state));
         }
-        let text = self.text(
+        let text = self.fill(
             r#"WITH gone AS (DELETE FROM "{s}".queue WHERE delivery_id = $2 RETURNING *)
                INSERT INTO "{s}".ended (delivery_id, state, ended_at, token, attempts, cycle)
                SELECT delivery_id, 'cancelled', {now}, -1 - token, attempts, cycle FROM gone
@@ -217,44 +227,44 @@ impl PgStore {
     }
 
     async fn stats_in(&self, call: &mut PgConnection) -> Result<Stats, StoreError> {
-        let text = self.text(
+        let text = self.fill(
             r#"SELECT (SELECT count(*) FROM "{s}".deliveries) AS everything, count(*) AS queued, count(leased_at) AS leased,
                    {now} AS now, min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due
                FROM "{s}".queue"#,
         );
         let row = self.sql.query(&text).bind(self.test_now()).fetch_one(&mut *call).await?;
-        let text = self.text(r#"SELECT state, count(*) AS deliveries FROM "{s}".ended GROUP BY state"#);
+        let text = self.fill(r#"SELECT state, count(*) AS deliveries FROM "{s}".ended GROUP BY state"#);
         let ended = self.sql.query(&text).fetch_all(&mut *call).await?;
         let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
-        let mut stats = stats(everything, queued, leased, &ended)?;
+        let mut stats = count_states(everything, queued, leased, &ended)?;
         let now = row.time("now")?;
         stats.oldest_due = row.time_or_null("oldest_due")?.and_then(|due| now.duration_since(due).ok());
-        stats.relays = self.relays(call).await?;
+        stats.relays = self.read_relays(call).await?;
         Ok(stats)
     }
 }
 
-/// A relay as it is shown. What another program may have written into its row is shown as well as can be.
-fn relay(row: &PgRow) -> RelayStatus {
+/// The status of a relay. Malformed columns, which another program may have written, get default values.
+fn read_relay(row: &PgRow) -> RelayStatus {
     let mut problems = Problems::default();
-    let now = problems.or(row.time("now"), SystemTime::UNIX_EPOCH);
-    let seen_ago = now.duration_since(problems.or(row.time("seen_at"), now)).unwrap_or_default();
-    let in_flight = unsigned(problems.or(row.number("in_flight"), 0));
-    let id = problems.or(row.text_or_null("id"), None).unwrap_or_default();
-    RelayStatus::new(id, seen_ago, in_flight, problems.or(row.text_or_null("paused"), None))
+    let now = problems.unwrap_or(row.time("now"), SystemTime::UNIX_EPOCH);
+    let seen_ago = now.duration_since(problems.unwrap_or(row.time("seen_at"), now)).unwrap_or_default();
+    let in_flight = to_u64(problems.unwrap_or(row.number("in_flight"), 0));
+    let id = problems.unwrap_or(row.text_or_null("id"), None).unwrap_or_default();
+    RelayStatus::new(id, seen_ago, in_flight, problems.unwrap_or(row.text_or_null("paused"), None))
 }
 
 impl AdminStore for PgStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        let mut call = self.transaction().await?;
+        let mut call = self.begin_transaction().await?;
         let migrated = super::migrate::migrate(&mut call, &self.sql).await;
         call.finish(migrated).await
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        // One snapshot: the state and the history must be of the same moment.
-        let found = self.reading(|| async {
-            let mut call = self.snapshot().await?;
+        // One snapshot, so that state and history are of the same moment.
+        let found = self.retry_read(|| async {
+            let mut call = self.begin_snapshot().await?;
             let found = self.get_in(&mut call, id).await;
             call.finish(found).await
         });
@@ -262,9 +272,9 @@ impl AdminStore for PgStore {
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
-        let text = self.text(r#"SELECT format, body FROM "{s}".deliveries WHERE id = $1"#);
-        let row = self.reading(|| async {
-            let mut call = self.call().await?;
+        let text = self.fill(r#"SELECT format, body FROM "{s}".deliveries WHERE id = $1"#);
+        let row = self.retry_read(|| async {
+            let mut call = self.begin_call().await?;
             let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *call).await;
             call.finish(row.map_err(StoreError::from)).await
         });
@@ -274,7 +284,7 @@ impl AdminStore for PgStore {
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
-        let text = self.text(&format!(
+        let text = self.fill(&format!(
             r#"SELECT s.*, (SELECT count(*) FROM "{{s}}".attempts a WHERE a.delivery_id = s.id) AS attempts,
                    (SELECT a.error FROM "{{s}}".attempts a WHERE a.delivery_id = s.id ORDER BY number DESC LIMIT 1) AS last_error
                FROM ({WITH_STATE} WHERE {} AND ($1::uuid IS NULL OR d.id > $1) AND ($2::text IS NULL OR d.template_id = $2)
@@ -282,22 +292,22 @@ impl AdminStore for PgStore {
                ORDER BY s.id"#,
             where_state(filter.state)
         ));
-        let rows = self.reading(|| async {
-            let mut call = self.call().await?;
+        let rows = self.retry_read(|| async {
+            let mut call = self.begin_call().await?;
             let query =
                 self.sql.query(&text).bind(filter.after.map(|id| id.as_uuid())).bind(filter.template_id.clone());
             let rows = query.bind(i64::from(filter.limit)).fetch_all(&mut *call).await;
             call.finish(rows.map_err(StoreError::from)).await
         });
         let rows = rows.await?;
-        rows.iter().map(|row| Ok(summary(row, id(row, "id")?))).collect()
+        rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let changed = self.reading(|| async {
-            let mut call = self.transaction().await?;
+        let changed = self.retry_read(|| async {
+            let mut call = self.begin_transaction().await?;
             let changed = self.resend_in(&mut call, id).await;
-            finish(call, changed).await
+            commit_if_updated(call, changed).await
         });
         let changed = changed.await?;
         if changed == UpdateOutcome::Updated {
@@ -307,17 +317,17 @@ impl AdminStore for PgStore {
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let changed = self.reading(|| async {
-            let mut call = self.transaction().await?;
+        let changed = self.retry_read(|| async {
+            let mut call = self.begin_transaction().await?;
             let changed = self.cancel_in(&mut call, id).await;
-            finish(call, changed).await
+            commit_if_updated(call, changed).await
         });
         changed.await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        let stats = self.reading(|| async {
-            let mut call = self.snapshot().await?;
+        let stats = self.retry_read(|| async {
+            let mut call = self.begin_snapshot().await?;
             let stats = self.stats_in(&mut call).await;
             call.finish(stats).await
         });

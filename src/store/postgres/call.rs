@@ -1,4 +1,4 @@
-//! One call of the store on one connection: a single statement as it is, or a transaction.
+//! One call of the store on one connection: a single statement, or a transaction.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -12,84 +12,90 @@ use crate::store::StoreError;
 use crate::store::session::Session;
 use crate::store::sticky::StickyConnection;
 
-/// What begins a call's transaction, in one round trip.
+/// The statements that begin a transaction, each in one round trip.
 #[derive(Debug)]
-pub(super) struct Begin {
-    /// Transactions that write, and those that read a single moment: with texts as the client's encoding has them, and as octets.
+pub(super) struct BeginStatements {
+    /// Begins a transaction that writes: with and without conversion of texts to the client's encoding.
     write: [Arc<str>; 2],
+    /// Begins a read-only transaction on one snapshot: with and without conversion.
     snapshot: [Arc<str>; 2],
-    octets: AtomicBool,
+    /// Whether the server must send texts without conversion.
+    raw_text: AtomicBool,
 }
 
-impl Begin {
-    /// The server ends what takes longer than `limit`, be it a statement, the wait for a lock or the wait for the client. Such a setting is
-    /// the transaction's own: neither the pool's other borrowers nor the other clients of a pooler meet it.
-    pub(super) fn within(limit: Option<Duration>) -> Self {
+impl BeginStatements {
+    /// With a limit, the server ends a statement, a wait for a lock or a wait for the client that takes longer. The setting is local to the
+    /// transaction, so that it affects neither other users of the pool nor other clients of a pooler.
+    pub(super) fn with_time_limit(limit: Option<Duration>) -> Self {
         let limits = limit.map(|limit| {
-            // 0 would be no limit.
+            // 0 means no limit.
             let millis = limit.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
             format!(
                 "; SET LOCAL statement_timeout = {millis}; SET LOCAL idle_in_transaction_session_timeout = {millis}"
             )
         });
         let limits = limits.unwrap_or_default();
-        let begin = |how: &str| {
-            ["", "; SET LOCAL client_encoding = SQL_ASCII"].map(|octets| format!("BEGIN {how}{limits}{octets}").into())
+        let begin = |mode: &str| {
+            ["", "; SET LOCAL client_encoding = SQL_ASCII"]
+                .map(|encoding| format!("BEGIN {mode}{limits}{encoding}").into())
         };
         Self {
-            // The statements count on it, whatever the server's default is.
+            // The statements depend on the level, and the server's default may differ.
             write: begin("ISOLATION LEVEL READ COMMITTED"),
             snapshot: begin("ISOLATION LEVEL REPEATABLE READ, READ ONLY"),
-            octets: AtomicBool::new(false),
+            raw_text: AtomicBool::new(false),
         }
     }
 
-    /// Takes texts as octets from now on, and says whether it did not before. A database without an encoding (`SQL_ASCII`) keeps any
-    /// octets as a text, and its server fails the statement that would show them to a client whose encoding is UTF-8.
-    pub(super) fn take_octets(&self) -> bool {
-        !self.octets.swap(true, Ordering::Relaxed)
+    /// Reads texts without conversion from now on, and returns whether this is new. A database without an encoding (`SQL_ASCII`) stores any
+    /// octets as a text. Its server fails a statement that returns invalid UTF-8 to a client with the encoding UTF-8.
+    pub(super) fn enable_raw_text(&self) -> bool {
+        !self.raw_text.swap(true, Ordering::Relaxed)
     }
 
-    pub(super) fn takes_octets(&self) -> bool {
-        self.octets.load(Ordering::Relaxed)
+    pub(super) fn uses_raw_text(&self) -> bool {
+        self.raw_text.load(Ordering::Relaxed)
     }
 }
 
-/// A connection for one call. Until the call is finished, to drop it closes the connection, and undoes what was begun: what the server
-/// is still to execute it cannot commit, because the commit is never sent.
+/// A connection for one call. A drop before the end of the call closes the connection and undoes the transaction: the server cannot commit
+/// what it still executes, since the commit is never sent.
 pub(super) struct Call {
     session: Session<Postgres>,
     in_transaction: bool,
 }
 
 impl Call {
-    /// For a single statement, which is a transaction by itself.
-    pub(super) fn bare(session: Session<Postgres>) -> Self {
+    /// A call of a single statement, which is a transaction of its own.
+    pub(super) fn without_transaction(session: Session<Postgres>) -> Self {
         Self { session, in_transaction: false }
     }
 
-    pub(super) async fn begin(session: Session<Postgres>, begin: &Begin) -> Result<Self, StoreError> {
-        Self::begin_with(session, &begin.write[usize::from(begin.takes_octets())]).await
+    pub(super) async fn begin(session: Session<Postgres>, statements: &BeginStatements) -> Result<Self, StoreError> {
+        Self::begin_with(session, &statements.write[usize::from(statements.uses_raw_text())]).await
     }
 
-    pub(super) async fn begin_snapshot(session: Session<Postgres>, begin: &Begin) -> Result<Self, StoreError> {
-        Self::begin_with(session, &begin.snapshot[usize::from(begin.takes_octets())]).await
+    pub(super) async fn begin_snapshot(
+        session: Session<Postgres>,
+        statements: &BeginStatements,
+    ) -> Result<Self, StoreError> {
+        Self::begin_with(session, &statements.snapshot[usize::from(statements.uses_raw_text())]).await
     }
 
     async fn begin_with(mut session: Session<Postgres>, text: &Arc<str>) -> Result<Self, StoreError> {
-        match run(&mut session, Arc::clone(text)).await {
+        match run_simple(&mut session, Arc::clone(text)).await {
             Ok(()) => Ok(Self { session, in_transaction: true }),
             Err(error) => session.finish(Err(error)),
         }
     }
 
-    /// Commits what went well, and undoes all else.
+    /// Commits after a success, and rolls back after an error.
     pub(super) async fn finish<T>(self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         let (session, result) = self.end(result).await;
         session.finish(result)
     }
 
-    /// As [`finish`](Self::finish), and where all went well, more of its kind will come.
+    /// Like [`finish`](Self::finish), and keeps the connection after a success.
     pub(super) async fn finish_and_keep<T>(
         self,
         sticky: &StickyConnection<Postgres>,
@@ -105,10 +111,10 @@ impl Call {
         self.session.is_worth_keeping(count)
     }
 
-    /// Nothing was changed: gives back at once what was locked. A claim passes by rows that are locked.
-    pub(super) async fn undo<T>(mut self, value: T) -> Result<T, StoreError> {
-        let undone = run(&mut self.session, "ROLLBACK").await;
-        self.session.finish(undone.map(|()| value))
+    /// Rolls back a transaction without changes. This releases its locks at once: a claim skips locked rows.
+    pub(super) async fn roll_back<T>(mut self, value: T) -> Result<T, StoreError> {
+        let rolled_back = run_simple(&mut self.session, "ROLLBACK").await;
+        self.session.finish(rolled_back.map(|()| value))
     }
 
     async fn end<T>(mut self, result: Result<T, StoreError>) -> (Session<Postgres>, Result<T, StoreError>) {
@@ -116,19 +122,19 @@ impl Call {
             return (self.session, result);
         }
         let result = match result {
-            Ok(value) => run(&mut self.session, "COMMIT").await.map(|()| value),
+            Ok(value) => run_simple(&mut self.session, "COMMIT").await.map(|()| value),
             Err(error) if error.ends_connection() => Err(error),
-            Err(error) => match run(&mut self.session, "ROLLBACK").await {
+            Err(error) => match run_simple(&mut self.session, "ROLLBACK").await {
                 Ok(()) => Err(error),
-                Err(_) => Err(error.ending_the_connection()),
+                Err(_) => Err(error.and_close_connection()),
             },
         };
         (self.session, result)
     }
 }
 
-/// By the simple protocol: no statement is kept for it, and it may be several.
-async fn run(connection: &mut PgConnection, text: impl Into<Arc<str>>) -> Result<(), StoreError> {
+/// Runs one or more statements by the simple query protocol, which keeps no prepared statement.
+async fn run_simple(connection: &mut PgConnection, text: impl Into<Arc<str>>) -> Result<(), StoreError> {
     sqlx::raw_sql(AssertSqlSafe(text.into())).execute(connection).await?;
     Ok(())
 }

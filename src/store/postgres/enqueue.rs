@@ -1,4 +1,4 @@
-//! Inserting: one statement however many there are, in whatever transaction is open.
+//! Inserts any number of deliveries with one statement, in the transaction that is open.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,20 +10,11 @@ use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
 use super::rows::Moment;
-use super::sql::{Sql, USUAL_FORMAT, USUAL_IN_DOUBT, USUAL_PRIORITY};
-use crate::clock::{micros, to_micros};
+use super::sql::{DEFAULT_FORMAT, DEFAULT_IN_DOUBT, DEFAULT_PRIORITY, Sql};
 use crate::state::Priority;
+use crate::store::new_row::time_columns;
 use crate::store::row::{corrupt, recipients_json};
-use crate::store::{NewRow, StoreError, When};
-
-/// A moment as two columns: whether it counts from now, and how many microseconds.
-fn moment(when: Option<When>) -> (bool, Option<i64>) {
-    match when {
-        None => (false, None),
-        Some(When::At(time)) => (false, Some(to_micros(time))),
-        Some(When::After(wait)) => (true, Some(micros(wait))),
-    }
-}
+use crate::store::{NewRow, StoreError};
 
 pub(super) async fn insert(
     connection: &mut PgConnection,
@@ -37,23 +28,23 @@ pub(super) async fn insert(
     if rows.iter().all(|row| row.key.is_none()) {
         match rows {
             [row] => insert_one(connection, sql, row, now).await?,
-            rows => _ = many(sql, &sql.insert_many, rows, now).execute(connection).await?,
+            rows => _ = bind_rows(sql, &sql.insert_many, rows, now).execute(connection).await?,
         }
         return Ok(rows.iter().map(|row| row.id).collect());
     }
-    let inserted = many(sql, &sql.insert_keyed, rows, now).fetch_all(&mut *connection).await?;
+    let inserted = bind_rows(sql, &sql.insert_keyed, rows, now).fetch_all(&mut *connection).await?;
     if inserted.len() == rows.len() {
         return Ok(rows.iter().map(|row| row.id).collect());
     }
     let inserted: HashSet<Uuid> = inserted.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
-    let first = first_of_keys(connection, sql, rows).await?;
+    let existing = ids_of_keys(connection, sql, rows).await?;
     rows.iter()
         .map(|row| {
             if inserted.contains(&row.id.as_uuid()) {
                 return Ok(row.id);
             }
-            let taken = row.key.as_ref().and_then(|key| first.get(key));
-            taken.map(|id| (*id).into()).ok_or_else(|| corrupt("a key was taken, and its delivery cannot be seen"))
+            let id = row.key.as_ref().and_then(|key| existing.get(key));
+            id.map(|id| (*id).into()).ok_or_else(|| corrupt("a key exists, but its delivery is not visible"))
         })
         .collect()
 }
@@ -64,7 +55,7 @@ async fn insert_one(
     row: &NewRow,
     now: Option<Moment>,
 ) -> Result<(), StoreError> {
-    let ((send_after, send), (expire_after, expire)) = (moment(row.due), moment(row.expires));
+    let ((send_after, send), (expire_after, expire)) = (time_columns(row.due), time_columns(row.expires));
     sql.query(&sql.insert_one)
         .bind(now)
         .bind(row.id.as_uuid())
@@ -73,7 +64,7 @@ async fn insert_one(
         .bind(recipients_json(&row.recipients))
         .bind(row.template_id.as_deref())
         .bind(row.key.as_deref())
-        .bind(level(row.priority))
+        .bind(priority_column(row.priority))
         .bind(row.when_in_doubt.as_str())
         .bind(send_after)
         .bind(send)
@@ -84,42 +75,47 @@ async fn insert_one(
     Ok(())
 }
 
-/// A statement over arrays, one for each column.
-fn many(sql: &Sql, text: &Arc<str>, rows: &[NewRow], now: Option<Moment>) -> Query<'static, Postgres, PgArguments> {
-    let (send_after, send): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.due)).unzip();
-    let (expire_after, expire): (Vec<_>, Vec<_>) = rows.iter().map(|row| moment(row.expires)).unzip();
+/// Binds many rows to a statement with an array for each column.
+fn bind_rows(
+    sql: &Sql,
+    text: &Arc<str>,
+    rows: &[NewRow],
+    now: Option<Moment>,
+) -> Query<'static, Postgres, PgArguments> {
+    let (send_after, send): (Vec<_>, Vec<_>) = rows.iter().map(|row| time_columns(row.due)).unzip();
+    let (expire_after, expire): (Vec<_>, Vec<_>) = rows.iter().map(|row| time_columns(row.expires)).unzip();
     let first = rows.first().and_then(|row| row.template_id.as_deref());
-    let templates = unless_all(first, rows.iter().map(|row| row.template_id.as_deref()));
+    let templates = omit_defaults(first, rows.iter().map(|row| row.template_id.as_deref()));
     let template = if templates.is_none() { first } else { None };
     sql.query(text)
         .bind(now)
         .bind(rows.iter().map(|row| row.id.as_uuid()).collect::<Vec<_>>())
-        .bind(unless_all(USUAL_FORMAT, rows.iter().map(|row| row.message.format.as_str())))
+        .bind(omit_defaults(DEFAULT_FORMAT, rows.iter().map(|row| row.message.format.as_str())))
         .bind(rows.iter().map(|row| row.message.body.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| recipients_json(&row.recipients)).collect::<Vec<_>>())
         .bind(templates)
-        .bind(unless_all(None, rows.iter().map(|row| row.key.as_deref())))
-        .bind(unless_all(level(USUAL_PRIORITY), rows.iter().map(|row| level(row.priority))))
-        .bind(unless_all(USUAL_IN_DOUBT.as_str(), rows.iter().map(|row| row.when_in_doubt.as_str())))
-        .bind(unless_all(false, send_after))
-        .bind(unless_all(None, send))
-        .bind(unless_all(false, expire_after))
-        .bind(unless_all(None, expire))
+        .bind(omit_defaults(None, rows.iter().map(|row| row.key.as_deref())))
+        .bind(omit_defaults(priority_column(DEFAULT_PRIORITY), rows.iter().map(|row| priority_column(row.priority))))
+        .bind(omit_defaults(DEFAULT_IN_DOUBT.as_str(), rows.iter().map(|row| row.when_in_doubt.as_str())))
+        .bind(omit_defaults(false, send_after))
+        .bind(omit_defaults(None, send))
+        .bind(omit_defaults(false, expire_after))
+        .bind(omit_defaults(None, expire))
         .bind(template)
 }
 
-/// A column; nothing where each row has the same usual value, which the statement then puts in.
-fn unless_all<T: PartialEq>(usual: T, column: impl IntoIterator<Item = T>) -> Option<Vec<T>> {
+/// Collects a column. `None` if each row has the default value, which the statement then fills in.
+fn omit_defaults<T: PartialEq>(default: T, column: impl IntoIterator<Item = T>) -> Option<Vec<T>> {
     let column: Vec<T> = column.into_iter().collect();
-    column.iter().any(|value| *value != usual).then_some(column)
+    column.iter().any(|value| *value != default).then_some(column)
 }
 
-fn level(priority: Priority) -> i16 {
+fn priority_column(priority: Priority) -> i16 {
     priority.level().into()
 }
 
-/// The delivery that has each key.
-async fn first_of_keys(
+/// Finds the delivery of each key.
+async fn ids_of_keys(
     connection: &mut PgConnection,
     sql: &Sql,
     rows: &[NewRow],

@@ -1,4 +1,4 @@
-//! Making and upgrading the tables, with a ledger of our own: the one that sqlx keeps belongs to the caller's migrations.
+//! Creates and upgrades the tables. The ledger is our own, since the one of sqlx belongs to the caller's migrations.
 
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
@@ -6,18 +6,18 @@ use sqlx::postgres::PgConnection;
 use super::sql::Sql;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Each version's statements, the first being version 1, for a schema called `postrider`.
+/// The statements of each version for the schema `postrider`, beginning with version 1.
 const VERSIONS: [&str; 1] = [include_str!("../../../migrations/postgres/1_outbox.sql")];
 
-/// One version's statements for another schema. The name stands in double quotes wherever it names the schema, and once in that of
-/// the channel.
-fn renamed(statements: &str, schema: &str) -> String {
+/// Renames the schema in the statements of a version. The schema's name is in double quotes everywhere, except once in the name of the
+/// channel.
+fn rename_schema(statements: &str, schema: &str) -> String {
     statements
         .replace("\"postrider\"", &format!("\"{schema}\""))
         .replace("'postrider:postrider'", &format!("'postrider:{schema}'"))
 }
 
-/// All of it, to be run by hand.
+/// All statements, to be run by hand.
 pub(super) fn schema(schema: &str) -> String {
     let versions = VERSIONS.iter().enumerate().map(|(index, statements)| version(schema, index, statements));
     format!("{};\n{};\n\n{}", namespace(schema), ledger(schema), versions.collect::<String>())
@@ -27,32 +27,32 @@ fn namespace(schema: &str) -> String {
     format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\"")
 }
 
-/// Where the applied versions are kept.
+/// The table of applied versions.
 fn ledger(schema: &str) -> String {
     format!(
         "CREATE TABLE \"{schema}\".migrations (version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
     )
 }
 
-/// One version's statements, with its entry in the ledger.
+/// The statements of one version, with its entry in the ledger.
 fn version(schema: &str, index: usize, statements: &str) -> String {
-    let statements = renamed(statements, schema);
+    let statements = rename_schema(statements, schema);
     format!("{statements}\nINSERT INTO \"{schema}\".migrations (version) VALUES ({});\n", index + 1)
 }
 
 pub(super) async fn migrate(connection: &mut PgConnection, sql: &Sql) -> Result<(), StoreError> {
     let schema = sql.schema();
-    // Where a text may have no place in the database, a result could not be written, and the mail would be sent again.
+    // If the encoding cannot represent a text, a result cannot be written, and the mail would be sent again.
     let encoding: String = scalar(connection, sql, "SHOW server_encoding".to_owned()).await?;
     if !matches!(encoding.as_str(), "UTF8" | "SQL_ASCII") {
         let text = format!(
-            "the database's encoding is {encoding}, which has no place for every character: the outbox needs UTF8"
+            "the database's encoding is {encoding}, which cannot represent every character: the outbox needs UTF8"
         );
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
-    // One process migrates; the others wait here and then find the work done.
+    // One process migrates. The others wait here, and then find the tables up to date.
     run(connection, format!("SELECT pg_advisory_xact_lock(hashtextextended('postrider migrate {schema}', 0))")).await?;
-    // To create what is there needs a right that a service may not have, so look first, at the schema as at the tables.
+    // `CREATE ... IF NOT EXISTS` needs a right that a service may lack, so check first whether the schema and the table exist.
     let exists: bool = scalar(connection, sql, format!("SELECT to_regnamespace('\"{schema}\"') IS NOT NULL")).await?;
     if !exists {
         run(connection, namespace(schema)).await?;
@@ -65,8 +65,10 @@ pub(super) async fn migrate(connection: &mut PgConnection, sql: &Sql) -> Result<
     let applied: i64 = scalar(connection, sql, format!("SELECT coalesce(max(version), 0) FROM {ledger}")).await?;
     let applied = usize::try_from(applied).unwrap_or(0);
     if applied > VERSIONS.len() {
-        let text =
-            format!("the outbox's tables are of version {applied}, and this program knows only {}", VERSIONS.len());
+        let text = format!(
+            "the outbox's tables have version {applied}, but this program supports only version {}",
+            VERSIONS.len()
+        );
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
     for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {

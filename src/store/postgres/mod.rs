@@ -6,10 +6,10 @@ mod claim;
 mod enqueue;
 mod migrate;
 mod notifier;
-mod plans;
 mod rows;
 mod settle;
 mod sql;
+mod statement_variants;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use sqlx::postgres::PgConnection;
 use sqlx::{PgPool, Postgres};
 
 use call::Call;
-use claim::Place;
+use claim::QueuePosition;
 use notifier::Notifier;
 pub(super) use rows::Moment;
-use settle::History;
+use settle::OnAttemptConflict;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
 use crate::store::claim_cursor::ClaimCursors;
-use crate::store::row::{Columns, is_no_text, is_taken};
+use crate::store::row::{Columns, is_invalid_text, is_unique_violation};
 use crate::store::session::{Session, retry_conflicts};
 use crate::store::sticky::StickyConnection;
 use crate::store::{
@@ -38,7 +38,7 @@ use crate::store::{
 
 /// Deliveries in a PostgreSQL database (13 or later), in a schema of their own beside the caller's tables.
 ///
-/// Give it the pool that the rest of the program uses, and enqueue in that pool's transactions:
+/// Pass it the pool of your program, and enqueue in transactions of that pool:
 ///
 /// ```no_run
 /// # async fn demo(email: postrider::Email) -> Result<(), Box<dyn std::error::Error>> {
@@ -56,20 +56,19 @@ use crate::store::{
 /// # Ok(()) }
 /// ```
 ///
-/// A relay is woken by `LISTEN`, on one connection of the pool if it has at least two, and polls as well. While it works through a
-/// backlog it keeps up to two more, where the pool can spare them: all relays of a pool together at most half of what it has beyond
-/// four. The outbox's own
-/// transactions are `READ COMMITTED`; any isolation level will do for the caller's.
-/// Under `SERIALIZABLE` an insert may fail like any other statement, and then the transaction is to be tried again. Under
-/// `REPEATABLE READ` one with a key does so, where that key was committed after the transaction's snapshot was taken.
+/// `LISTEN` wakes a relay, on one connection of the pool if the pool has at least two. The relay polls as well. While it works through a
+/// backlog it keeps up to two more connections if the pool can spare them: all relays of a pool together keep at most half of the
+/// connections beyond four.
 ///
-/// # Rights
-/// A program that enqueues needs `USAGE` on the schema, and `INSERT` and `SELECT` on its table `deliveries`; in plain SQL
-/// (`docs/sql.md`) it can do with less. A relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all of the schema's tables. Triggers
-/// act with the rights of the user who migrated: that user must stay.
+/// The outbox's own transactions are `READ COMMITTED`. The caller's transactions may have any isolation level. Under `SERIALIZABLE` an
+/// insert can fail like any other statement: retry the transaction. Under `REPEATABLE READ` this happens only to an insert with a key that
+/// was committed after the transaction took its snapshot.
 ///
-/// # PgBouncer
-/// In transaction mode `LISTEN` does not work and prepared statements may not: turn both off with
+/// A program that enqueues needs `USAGE` on the schema, and `INSERT` and `SELECT` on its table `deliveries`. With plain SQL it needs less
+/// (`docs/sql.md`). A relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the schema. Triggers run with the rights of
+/// the user who migrated, so do not drop that user.
+///
+/// In transaction mode `LISTEN` does not work, and prepared statements may fail. Turn both off with
 /// [`without_listen`](Self::without_listen) and [`without_prepared_statements`](Self::without_prepared_statements).
 #[derive(Clone)]
 pub struct PgStore {
@@ -79,22 +78,21 @@ pub struct PgStore {
     notifier: Arc<Notifier>,
     claims: StickyConnection<Postgres>,
     settlements: StickyConnection<Postgres>,
-    cursors: Arc<ClaimCursors<Place>>,
+    cursors: Arc<ClaimCursors<QueuePosition>>,
 }
 
 impl PgStore {
-    /// A store over the caller's pool, in the schema `postrider`.
+    /// A store on the caller's pool, in the schema `postrider`.
     pub fn new(pool: PgPool) -> Self {
         Self::with_sql(pool, Sql::new(Self::DEFAULT_SCHEMA))
     }
 
-    /// A store in another schema: 1 to 48 letters, digits and underscores, not beginning with a digit. Several outboxes can live
-    /// in one database, each in its schema.
+    /// A store in another schema. Several outboxes can share a database, each with its own schema.
     ///
     /// # Errors
-    /// When the name is not of that form.
+    /// If the name is not 1 to 48 ASCII letters, digits and underscores, or begins with a digit.
     pub fn in_schema(pool: PgPool, schema: &str) -> Result<Self, StoreError> {
-        Ok(Self::with_sql(pool, Sql::new(checked(schema)?)))
+        Ok(Self::with_sql(pool, Sql::new(check_schema_name(schema)?)))
     }
 
     fn with_sql(pool: PgPool, sql: Sql) -> Self {
@@ -114,44 +112,44 @@ impl PgStore {
     /// The schema that [`new`](Self::new) uses.
     pub const DEFAULT_SCHEMA: &str = "postrider";
 
-    /// The statements that make a schema and the outbox's tables in it, for those who run their migrations themselves. In that case
-    /// [`migrate`](crate::Outbox::migrate) need not be called.
+    /// The statements that create a schema and the outbox's tables, for programs that run their own migrations. They need not call
+    /// [`migrate`](crate::Outbox::migrate).
     ///
     /// # Errors
     /// As [`in_schema`](Self::in_schema).
     pub fn schema(name: &str) -> Result<String, StoreError> {
-        Ok(migrate::schema(checked(name)?))
+        Ok(migrate::schema(check_schema_name(name)?))
     }
 
-    /// Leaves waking to polling and to signals within this process.
+    /// Turns off `LISTEN`. The relay then polls, and still receives notifications from its own process.
     #[must_use]
     pub fn without_listen(mut self) -> Self {
-        self.notifier = Arc::new(Notifier::silent());
+        self.notifier = Arc::new(Notifier::local());
         self
     }
 
-    /// Sends every statement unprepared, and each call in a transaction of its own, as a pooler in transaction mode needs.
+    /// Sends every statement unprepared, and runs each call in a transaction. A pooler in transaction mode needs this.
     #[must_use]
     pub fn without_prepared_statements(mut self) -> Self {
         self.sql = Arc::new(self.sql.unprepared());
         self
     }
 
-    /// The same store with a clock that a test moves.
+    /// The same store with a test clock.
     #[must_use]
     pub fn with_test_clock(mut self, clock: TestClock) -> Self {
         self.clock = Clock::test(clock);
         self
     }
 
-    /// The pool.
+    /// The connection pool that the store uses.
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
 }
 
-/// The name goes into SQL between double quotes, and into the name of a channel, which has at most 63 octets.
-fn checked(schema: &str) -> Result<&str, StoreError> {
+/// Checks a schema's name. It is used in SQL between double quotes, and in the name of a channel, which has at most 63 octets.
+fn check_schema_name(schema: &str) -> Result<&str, StoreError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let starts_with_digit = schema.as_bytes().first().is_none_or(u8::is_ascii_digit);
     if starts_with_digit || schema.len() > 48 || !schema.bytes().all(plain) {
@@ -168,53 +166,57 @@ impl fmt::Debug for PgStore {
 }
 
 impl PgStore {
-    /// What a test's clock shows; nothing leaves it to the database.
+    /// The time of the test clock. `None` means that the database's clock counts.
     fn test_now(&self) -> Option<Moment> {
         self.clock.test_micros().map(|micros| Moment(from_micros(micros)))
     }
 
-    /// For a call of a single statement: in a transaction only where a pooler might put its statements on different servers, or where
-    /// the server is to keep a time limit.
-    async fn call(&self) -> Result<Call, StoreError> {
-        if self.sql.is_prepared() && !self.sql.is_limited() && !self.sql.begin.takes_octets() {
-            return Ok(Call::bare(Session::of(&self.pool).await?));
+    /// Begins a call of a single statement. It needs a transaction only if a pooler might send the statements of a call to different
+    /// servers, or if settings must apply to the statement.
+    async fn begin_call(&self) -> Result<Call, StoreError> {
+        if self.sql.is_prepared() && !self.sql.has_time_limit() && !self.sql.begin.uses_raw_text() {
+            return Ok(Call::without_transaction(Session::acquire(&self.pool).await?));
         }
-        self.transaction().await
+        self.begin_transaction().await
     }
 
-    async fn transaction(&self) -> Result<Call, StoreError> {
-        Call::begin(Session::of(&self.pool).await?, &self.sql.begin).await
+    async fn begin_transaction(&self) -> Result<Call, StoreError> {
+        Call::begin(Session::acquire(&self.pool).await?, &self.sql.begin).await
     }
 
-    /// Reads of one moment.
-    async fn snapshot(&self) -> Result<Call, StoreError> {
-        Call::begin_snapshot(Session::of(&self.pool).await?, &self.sql.begin).await
+    /// Begins a read-only transaction on one snapshot.
+    async fn begin_snapshot(&self) -> Result<Call, StoreError> {
+        Call::begin_snapshot(Session::acquire(&self.pool).await?, &self.sql.begin).await
     }
 
-    /// Makes a call that reads texts of other programs, again where other transactions get in its way, and in octets where the texts are
-    /// none.
-    async fn reading<T, F>(&self, call: impl Fn() -> F) -> Result<T, StoreError>
+    /// Makes a call that reads texts of other programs. It repeats the call after a conflict, and also if a text is invalid in the
+    /// database's encoding. From then on the server sends texts without conversion.
+    async fn retry_read<T, F>(&self, call: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
         match retry_conflicts(&call).await {
-            Err(error) if is_no_text(&error) && self.sql.begin.take_octets() => retry_conflicts(&call).await,
+            Err(error) if is_invalid_text(&error) && self.sql.begin.enable_raw_text() => retry_conflicts(&call).await,
             result => result,
         }
     }
 
     async fn claim_once(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
-        let session = Session::on(&self.claims, &self.pool).await?;
+        let session = Session::acquire_sticky(&self.claims, &self.pool).await?;
         let mut call = Call::begin(session, &self.sql.begin).await?;
         let claimed = claim::claim(&mut call, &self.sql, claim, &self.cursors, self.test_now()).await;
         let keep = claimed.as_ref().is_ok_and(|leases| call.is_worth_keeping(leases.len()));
         if keep { call.finish_and_keep(&self.claims, &self.pool, claimed).await } else { call.finish(claimed).await }
     }
 
-    async fn settle_once(&self, settlements: &[Settlement], history: History) -> Result<Vec<Settled>, StoreError> {
-        let session = Session::on(&self.settlements, &self.pool).await?;
+    async fn settle_once(
+        &self,
+        settlements: &[Settlement],
+        on_conflict: OnAttemptConflict,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let session = Session::acquire_sticky(&self.settlements, &self.pool).await?;
         let mut call = Call::begin(session, &self.sql.begin).await?;
-        let settled = settle::settle(&mut call, &self.sql, settlements, self.test_now(), history).await;
+        let settled = settle::settle(&mut call, &self.sql, settlements, self.test_now(), on_conflict).await;
         if call.is_worth_keeping(settlements.len()) {
             call.finish_and_keep(&self.settlements, &self.pool, settled).await
         } else {
@@ -231,9 +233,9 @@ impl Store for PgStore {
             return Ok(Vec::new());
         }
         let ids = retry_conflicts(|| async {
-            // One statement brings them all; with keys, another one looks who has those that are taken.
+            // One statement inserts all rows. With keys, a second one looks up the existing deliveries.
             let keyed = rows.iter().any(|row| row.key.is_some());
-            let mut call = if keyed { self.transaction().await? } else { self.call().await? };
+            let mut call = if keyed { self.begin_transaction().await? } else { self.begin_call().await? };
             let ids = enqueue::insert(&mut call, &self.sql, &rows, self.test_now()).await;
             call.finish(ids).await
         });
@@ -245,7 +247,7 @@ impl Store for PgStore {
     async fn insert_in(&self, connection: &mut PgConnection, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
         let ids = enqueue::insert(connection, &self.sql, &rows, self.test_now()).await?;
         if !self.notifier.is_listening() {
-            // Nothing else will tell of the commit, which is still to come: the relay looks several times after a hint.
+            // Without LISTEN nothing else announces the commit, which follows later. The relay polls several times after this notification.
             self.notifier.notify();
         }
         Ok(ids)
@@ -255,9 +257,9 @@ impl Store for PgStore {
         if claim.limit == 0 {
             return Ok(Vec::new());
         }
-        let claimed = self.reading(|| self.claim_once(claim)).await;
+        let claimed = self.retry_read(|| self.claim_once(claim)).await;
         if claimed.as_ref().map_or(true, Vec::is_empty) {
-            // The backlog is at its end; or the server has gone, and with it what else is kept.
+            // There is no backlog any more, or the connection to the server is broken.
             self.settlements.clear();
         }
         claimed
@@ -265,7 +267,7 @@ impl Store for PgStore {
 
     async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
         let taken = retry_conflicts(|| async {
-            let mut call = self.call().await?;
+            let mut call = self.begin_call().await?;
             let claims: Vec<i64> = claims.iter().map(|claim| claim.number()).collect();
             let taken = self.sql.query(&self.sql.take_back).bind(claims).execute(&mut *call).await;
             call.finish(taken.map_err(StoreError::from)).await
@@ -277,9 +279,9 @@ impl Store for PgStore {
         if settlements.is_empty() {
             return Ok(Vec::new());
         }
-        let mut settled = retry_conflicts(|| self.settle_once(settlements, History::Appended)).await;
-        if settled.as_ref().is_err_and(is_taken) {
-            settled = retry_conflicts(|| self.settle_once(settlements, History::Occupied)).await;
+        let mut settled = retry_conflicts(|| self.settle_once(settlements, OnAttemptConflict::Fail)).await;
+        if settled.as_ref().is_err_and(is_unique_violation) {
+            settled = retry_conflicts(|| self.settle_once(settlements, OnAttemptConflict::Overwrite)).await;
         }
         if settled.is_err() {
             self.claims.clear();
@@ -289,7 +291,7 @@ impl Store for PgStore {
 
     async fn renew(&self, keys: &[LeaseKey], lease: Duration) -> Result<Vec<Settled>, StoreError> {
         let renewed = retry_conflicts(|| async {
-            let mut call = self.transaction().await?;
+            let mut call = self.begin_transaction().await?;
             let results = settle::renew(&mut call, &self.sql, keys, lease, self.test_now()).await;
             call.finish(results).await
         });
@@ -297,8 +299,8 @@ impl Store for PgStore {
     }
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
-        let mut call = self.call().await?;
-        let query = self.sql.query(self.sql.fit(&self.sql.next_due)).bind(self.test_now());
+        let mut call = self.begin_call().await?;
+        let query = self.sql.query(self.sql.variant(&self.sql.next_due)).bind(self.test_now());
         let found = query.fetch_one(&mut *call).await.map_err(StoreError::from);
         let next = found.and_then(|row| Ok((row.time_or_null("due_at")?, row.time("now")?)));
         let (due_at, now) = call.finish(next).await?;
@@ -306,7 +308,7 @@ impl Store for PgStore {
     }
 
     async fn now(&self) -> Result<SystemTime, StoreError> {
-        let mut call = self.call().await?;
+        let mut call = self.begin_call().await?;
         let now = self.sql.scalar(&self.sql.now).bind(self.test_now()).fetch_one(&mut *call).await;
         let Moment(now) = call.finish(now.map_err(StoreError::from)).await?;
         Ok(now)
@@ -314,7 +316,7 @@ impl Store for PgStore {
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         let reported = retry_conflicts(|| async {
-            let mut call = self.call().await?;
+            let mut call = self.begin_call().await?;
             let query = self.sql.query(&self.sql.report).bind(self.test_now()).bind(report.id.to_string());
             let query = query.bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX)).bind(report.paused.clone());
             let reported = query.bind(micros(HEARTBEAT_TTL)).execute(&mut *call).await;
@@ -324,13 +326,13 @@ impl Store for PgStore {
     }
 
     async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
-        let mut call = self.call().await?;
-        let retired = self.sql.query(&self.sql.retire).bind(id.to_string()).execute(&mut *call).await;
+        let mut call = self.begin_call().await?;
+        let retired = self.sql.query(&self.sql.delete_report).bind(id.to_string()).execute(&mut *call).await;
         call.finish(retired.map_err(StoreError::from)).await.map(drop)
     }
 
     fn with_call_limit(mut self, limit: Duration) -> Self {
-        self.sql = Arc::new(self.sql.limited(limit));
+        self.sql = Arc::new(self.sql.with_time_limit(limit));
         self
     }
 

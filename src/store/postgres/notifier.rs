@@ -1,4 +1,4 @@
-//! Waking by LISTEN. Notifications can be lost with their connection, so this is a help and no more: relays poll as well.
+//! Wakes relays by LISTEN. Notifications can be lost with their connection, so relays poll as well.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,21 +13,23 @@ use crate::store::notify;
 
 pub(super) struct Notifier {
     signal: Arc<Notify>,
+    /// The pool and the channel to listen on. `None` without LISTEN.
     source: Option<(PgPool, String)>,
-    /// Begun when somebody first waits, for only relays need it.
+    /// The task that listens. It starts at the first wait, since only relays need it.
     listening: OnceLock<AbortHandle>,
 }
 
 impl Notifier {
-    /// A listener keeps a connection to itself, so that a pool of one does without.
+    /// A notifier that listens on a channel. The listener occupies a connection, so with a pool of one it does not listen.
     pub(super) fn listening(pool: PgPool, channel: String) -> Self {
         if pool.options().get_max_connections() < 2 {
-            return Self::silent();
+            return Self::local();
         }
         Self { signal: Arc::default(), source: Some((pool, channel)), listening: OnceLock::new() }
     }
 
-    pub(super) fn silent() -> Self {
+    /// A notifier without LISTEN, for notifications within this process.
+    pub(super) fn local() -> Self {
         Self { signal: Arc::default(), source: None, listening: OnceLock::new() }
     }
 
@@ -58,29 +60,32 @@ impl Drop for Notifier {
     }
 }
 
-/// Listens for ever, on a connection that is made anew when it breaks.
+/// Listens until the pool is closed, and reconnects when the connection breaks.
 async fn listen(pool: PgPool, channel: String, signal: Arc<Notify>) {
     const WAIT: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
     let mut failures = 0;
     while !pool.is_closed() {
         match listen_once(&pool, &channel, &signal).await {
             Ok(()) => failures = 0,
-            // The relay itself says that the database is away; this would only say it again.
+            // The relay already logs that the database does not answer.
             Err(error) => {
                 failures += 1;
-                tracing::debug!(error = &error as &dyn std::error::Error, "no notifications; polling goes on");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "LISTEN failed; relays poll until it works again"
+                );
             }
         }
         tokio::time::sleep(WAIT.delay(failures.max(1), rand::random_range(-1.0..=1.0))).await;
     }
 }
 
-/// Returns when a connection that worked has broken.
+/// Listens on one connection. Returns `Ok` when a working connection breaks.
 async fn listen_once(pool: &PgPool, channel: &str, signal: &Notify) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.ignore_pool_close_event(false);
     listener.listen(channel).await?;
-    // What was committed while nobody listened rang for nobody.
+    // Commits from before this point sent no notification to this connection.
     notify(signal);
     while let Ok(Some(_)) = listener.try_recv().await {
         notify(signal);

@@ -1,4 +1,4 @@
-//! From rows to types, and from types to what is bound.
+//! Reads rows into types, and binds types to statements.
 
 use std::time::SystemTime;
 
@@ -12,15 +12,15 @@ use uuid::Uuid;
 
 use super::sql::Sql;
 use crate::clock::{from_micros, to_micros};
-use crate::store::row::outcome;
+use crate::store::row::read_outcome;
 use crate::store::{RecipientOutcome, StoreError};
 
-pub(super) fn id(row: &PgRow, column: &str) -> Result<DeliveryId, StoreError> {
+pub(super) fn read_id(row: &PgRow, column: &str) -> Result<DeliveryId, StoreError> {
     Ok(row.try_get::<Uuid, _>(column)?.into())
 }
 
-/// The outcomes that differ from their delivery's, of all the deliveries given.
-pub(super) async fn recorded(
+/// Reads the recorded outcomes of the recipients of several deliveries.
+pub(super) async fn read_outcomes(
     connection: &mut PgConnection,
     sql: &Sql,
     ids: &[Uuid],
@@ -29,14 +29,14 @@ pub(super) async fn recorded(
         return Ok(Vec::new());
     }
     let rows = sql.query(&sql.recorded).bind(ids).fetch_all(connection).await?;
-    rows.iter().map(|row| Ok((row.try_get("delivery_id")?, outcome(row)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get("delivery_id")?, read_outcome(row)?))).collect()
 }
 
-/// A `timestamptz` in the server's own form, which costs it no arithmetic.
+/// A time as `timestamptz` in the server's binary form, which the server does not convert.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct Moment(pub(in crate::store) SystemTime);
 
-/// From the Unix epoch to the server's own, the first of January 2000, in microseconds.
+/// The server's epoch, 2000-01-01, in microseconds since the Unix epoch.
 const EPOCH: i64 = 946_684_800_000_000;
 
 impl Type<Postgres> for Moment {
@@ -64,7 +64,7 @@ impl<'r> Decode<'r, Postgres> for Moment {
                 let micros = <i64 as Decode<Postgres>>::decode(value)?;
                 Ok(Self(from_micros(micros.saturating_add(EPOCH))))
             }
-            PgValueFormat::Text => Err("a time came as text".into()),
+            PgValueFormat::Text => Err("the time is in text format".into()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writing what became of leased deliveries. Every change asks for the token first, and a batch is one or two statements.
+//! Writes the results of leased deliveries. Every change checks the token first, and a batch takes one or two statements.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,93 +19,95 @@ pub(super) async fn settle(
     sql: &Sql,
     settlements: &[Settlement],
     now: Option<Moment>,
-    history: History,
+    on_conflict: OnAttemptConflict,
 ) -> Result<Vec<Settled>, StoreError> {
-    let plainly = |settlement: &Settlement| history == History::Appended && settlement.is_plainly_sent();
-    let (plain, rest): (Vec<Placed<'_>>, Vec<Placed<'_>>) =
-        settlements.iter().enumerate().partition(|(_, settlement)| plainly(settlement));
+    let is_plain = |settlement: &Settlement| on_conflict == OnAttemptConflict::Fail && settlement.is_plainly_sent();
+    let (plain, rest): (Vec<Indexed<'_>>, Vec<Indexed<'_>>) =
+        settlements.iter().enumerate().partition(|(_, settlement)| is_plain(settlement));
     let mut lost = settle_sent(connection, sql, &plain).await?;
-    lost.extend(settle_rest(connection, sql, rest, now).await?);
+    lost.extend(settle_others(connection, sql, rest, now).await?);
     let mut results = vec![Settled::Applied; settlements.len()];
-    for place in lost {
-        results[place] = Settled::LeaseLost;
+    for index in lost {
+        results[index] = Settled::LeaseLost;
     }
     Ok(results)
 }
 
-/// What to expect of the history.
+/// What to do if the history already has a row with an attempt's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum History {
-    /// It is as the outbox wrote it: each attempt is a new row.
-    Appended,
-    /// It has a row where an attempt is to be written. Somebody else wrote it, and it is overwritten: a result that cannot be written
-    /// is a mail that is sent again.
-    Occupied,
+pub(super) enum OnAttemptConflict {
+    /// Fail. The outbox itself never writes a number twice.
+    Fail,
+    /// Overwrite the row, which another program wrote. If the result could not be written, the mail would be sent again.
+    Overwrite,
 }
 
-/// A settlement with its place among those that were given.
-type Placed<'a> = (usize, &'a Settlement);
+/// A settlement with its index in the batch.
+type Indexed<'a> = (usize, &'a Settlement);
 
-/// Which settlements were written, or leases renewed.
-fn keys(rows: &[PgRow]) -> Result<HashSet<LeaseKey>, StoreError> {
+/// Reads the keys of the settlements that were written, or of the leases that were renewed.
+fn read_keys(rows: &[PgRow]) -> Result<HashSet<LeaseKey>, StoreError> {
     let key = |row: &PgRow| Ok(LeaseKey { id: row.try_get::<Uuid, _>(0)?.into(), token: row.try_get(1)? });
     rows.iter().map(key).collect()
 }
 
-/// A column of all settlements.
-fn column<T>(settlements: &[Placed<'_>], of: impl Fn(&Settlement) -> T) -> Vec<T> {
+/// Collects a column of the settlements.
+fn column<T>(settlements: &[Indexed<'_>], of: impl Fn(&Settlement) -> T) -> Vec<T> {
     settlements.iter().map(|(_, settlement)| of(settlement)).collect()
 }
 
-/// A column of their attempts; nothing for those without one.
-fn attempts<'a, T>(settlements: &[Placed<'a>], of: impl Fn(&'a Attempt) -> T) -> Vec<Option<T>> {
+/// Collects a column of their attempts. `None` for a settlement without one.
+fn attempt_column<'a, T>(settlements: &[Indexed<'a>], of: impl Fn(&'a Attempt) -> T) -> Vec<Option<T>> {
     settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref().map(&of)).collect()
 }
 
-/// A column of their texts. Where none has one, it is left out: the server fills it up with nulls.
-fn texts<'a>(settlements: &[Placed<'a>], of: impl Fn(&'a Attempt) -> Option<&'a str>) -> Option<Vec<Option<&'a str>>> {
+/// Collects a text column of their attempts. `None` if no attempt has the text: the server then fills the column with nulls.
+fn text_column<'a>(
+    settlements: &[Indexed<'a>],
+    of: impl Fn(&'a Attempt) -> Option<&'a str>,
+) -> Option<Vec<Option<&'a str>>> {
     let texts: Vec<_> = settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref().and_then(&of)).collect();
     texts.iter().any(Option::is_some).then_some(texts)
 }
 
-/// A column of their numbers. Where each is 1, as for a first attempt, it is left out.
-fn numbers(settlements: &[Placed<'_>], of: impl Fn(&Attempt) -> u32) -> Option<Vec<Option<i32>>> {
-    let numbers = attempts(settlements, |attempt| number(of(attempt)));
+/// Collects a number column of their attempts. `None` if each number is 1, as for first attempts.
+fn number_column(settlements: &[Indexed<'_>], of: impl Fn(&Attempt) -> u32) -> Option<Vec<Option<i32>>> {
+    let numbers = attempt_column(settlements, |attempt| to_i32(of(attempt)));
     numbers.iter().any(|number| *number != Some(1)).then_some(numbers)
 }
 
-/// The transport that all of them were sent by.
-fn same_transport<'a>(settlements: &[Placed<'a>]) -> Option<&'a str> {
+/// The transport that all of them have in common.
+fn common_transport<'a>(settlements: &[Indexed<'a>]) -> Option<&'a str> {
     let mut transports = settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref()?.transport.as_deref());
     let first = transports.next()?;
     transports.all(|transport| transport == first).then_some(first)?
 }
 
-fn number(count: u32) -> i32 {
+fn to_i32(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-/// Returns the places of those whose lease was lost.
+/// Settles plainly sent deliveries. Returns the indices of those whose lease was lost.
 async fn settle_sent(
     connection: &mut PgConnection,
     sql: &Sql,
-    settlements: &[Placed<'_>],
+    settlements: &[Indexed<'_>],
 ) -> Result<Vec<usize>, StoreError> {
     if settlements.is_empty() {
         return Ok(Vec::new());
     }
-    let transport = same_transport(settlements);
+    let transport = common_transport(settlements);
     let done: Option<Vec<i64>> = sql
-        .scalar(sql.fit(&sql.settle_sent))
+        .scalar(sql.variant(&sql.settle_sent))
         .bind(column(settlements, |s| s.key.id.as_uuid()))
         .bind(column(settlements, |s| s.key.token))
-        .bind(numbers(settlements, |a| a.number))
-        .bind(numbers(settlements, |a| a.cycle))
-        .bind(attempts(settlements, |a| Moment(a.started_at)))
-        .bind(attempts(settlements, |a| Moment(a.finished_at)))
-        .bind(texts(settlements, |a| a.reply.as_deref()))
-        .bind(texts(settlements, |a| a.provider_id.as_deref()))
-        .bind(if transport.is_none() { texts(settlements, |a| a.transport.as_deref()) } else { None })
+        .bind(number_column(settlements, |a| a.number))
+        .bind(number_column(settlements, |a| a.cycle))
+        .bind(attempt_column(settlements, |a| Moment(a.started_at)))
+        .bind(attempt_column(settlements, |a| Moment(a.finished_at)))
+        .bind(text_column(settlements, |a| a.reply.as_deref()))
+        .bind(text_column(settlements, |a| a.provider_id.as_deref()))
+        .bind(if transport.is_none() { text_column(settlements, |a| a.transport.as_deref()) } else { None })
         .bind(transport)
         .fetch_one(connection)
         .await?;
@@ -114,22 +116,22 @@ async fn settle_sent(
     };
     let done: HashSet<i64> = done.into_iter().collect();
     let lost = (1..).zip(settlements).filter(|(nth, _)| !done.contains(nth));
-    Ok(lost.map(|(_, (place, _))| *place).collect())
+    Ok(lost.map(|(_, (index, _))| *index).collect())
 }
 
-/// Returns the places of those whose lease was lost.
-async fn settle_rest(
+/// Settles all other deliveries. Returns the indices of those whose lease was lost.
+async fn settle_others(
     connection: &mut PgConnection,
     sql: &Sql,
-    settlements: Vec<Placed<'_>>,
+    settlements: Vec<Indexed<'_>>,
     now: Option<Moment>,
 ) -> Result<Vec<usize>, StoreError> {
     if settlements.is_empty() {
         return Ok(Vec::new());
     }
-    // The same settlement twice in one batch finds nothing left.
+    // A duplicate settlement in a batch finds no lease.
     let mut seen = HashSet::new();
-    let (settlements, again): (Vec<_>, Vec<_>) = settlements.into_iter().partition(|(_, s)| seen.insert(s.key));
+    let (settlements, duplicates): (Vec<_>, Vec<_>) = settlements.into_iter().partition(|(_, s)| seen.insert(s.key));
     let settlements = &settlements[..];
     let (next, (after, reason)): (Vec<_>, (Vec<_>, Vec<_>)) = settlements
         .iter()
@@ -141,44 +143,44 @@ async fn settle_rest(
         })
         .unzip();
     let rows = sql
-        .query(sql.fit(&sql.settle))
+        .query(sql.variant(&sql.settle))
         .bind(now)
         .bind(column(settlements, |s| s.key.id.as_uuid()))
         .bind(column(settlements, |s| s.key.token))
         .bind(next)
         .bind(after)
         .bind(reason)
-        .bind(column(settlements, |s| number(s.charged_attempts)))
+        .bind(column(settlements, |s| to_i32(s.charged_attempts)))
         .bind(column(settlements, |s| s.attempt.is_some()))
-        .bind(attempts(settlements, |a| number(a.number)))
-        .bind(attempts(settlements, |a| number(a.cycle)))
-        .bind(attempts(settlements, |a| Moment(a.started_at)))
-        .bind(attempts(settlements, |a| Moment(a.finished_at)))
-        .bind(attempts(settlements, |a| a.outcome.as_str()))
-        .bind(texts(settlements, |a| a.scope.map(Scope::as_str)))
-        .bind(attempts(settlements, |a| a.sure))
-        .bind(attempts(settlements, |a| a.charged))
-        .bind(texts(settlements, |a| a.note.as_deref()))
-        .bind(texts(settlements, |a| a.error.as_deref()))
-        .bind(texts(settlements, |a| a.reply.as_deref()))
-        .bind(texts(settlements, |a| a.provider_id.as_deref()))
-        .bind(texts(settlements, |a| a.transport.as_deref()))
+        .bind(attempt_column(settlements, |a| to_i32(a.number)))
+        .bind(attempt_column(settlements, |a| to_i32(a.cycle)))
+        .bind(attempt_column(settlements, |a| Moment(a.started_at)))
+        .bind(attempt_column(settlements, |a| Moment(a.finished_at)))
+        .bind(attempt_column(settlements, |a| a.outcome.as_str()))
+        .bind(text_column(settlements, |a| a.scope.map(Scope::as_str)))
+        .bind(attempt_column(settlements, |a| a.sure))
+        .bind(attempt_column(settlements, |a| a.charged))
+        .bind(text_column(settlements, |a| a.note.as_deref()))
+        .bind(text_column(settlements, |a| a.error.as_deref()))
+        .bind(text_column(settlements, |a| a.reply.as_deref()))
+        .bind(text_column(settlements, |a| a.provider_id.as_deref()))
+        .bind(text_column(settlements, |a| a.transport.as_deref()))
         .bind(column(settlements, |s| !s.recipients.is_empty()))
         .fetch_all(&mut *connection)
         .await?;
-    let done = keys(&rows)?;
+    let done = read_keys(&rows)?;
     record_recipients(connection, sql, settlements, &done).await?;
     let lost = settlements.iter().filter(|(_, settlement)| !done.contains(&settlement.key));
-    Ok(lost.chain(&again).map(|(place, _)| *place).collect())
+    Ok(lost.chain(&duplicates).map(|(index, _)| *index).collect())
 }
 
 async fn record_recipients(
     connection: &mut PgConnection,
     sql: &Sql,
-    settlements: &[Placed<'_>],
+    settlements: &[Indexed<'_>],
     done: &HashSet<LeaseKey>,
 ) -> Result<(), StoreError> {
-    // Each recipient once: the statement cannot change one row twice.
+    // Each recipient once, since the statement cannot change one row twice.
     let mut seen = HashSet::new();
     let outcomes: Vec<_> = settlements
         .iter()
@@ -207,13 +209,13 @@ pub(super) async fn renew(
     now: Option<Moment>,
 ) -> Result<Vec<Settled>, StoreError> {
     let rows = sql
-        .query(sql.fit(&sql.renew))
+        .query(sql.variant(&sql.renew))
         .bind(now)
         .bind(micros(lease))
         .bind(keys.iter().map(|key| key.id.as_uuid()).collect::<Vec<_>>())
         .bind(keys.iter().map(|key| key.token).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    let renewed = self::keys(&rows)?;
+    let renewed = self::read_keys(&rows)?;
     Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Applied } else { Settled::LeaseLost }).collect())
 }

@@ -1,7 +1,6 @@
-//! The statements, with the schema's name in them. Each text is made once, since the driver keeps prepared statements by their
-//! text.
+//! The statements with the schema's name filled in. Each text is built once, since the driver keeps prepared statements by their text.
 //!
-//! Where `$1` is a time, it stands for "now" if it is not null, so that a test's clock can take the place of the database's.
+//! If `$1` is a time and not null, it replaces the database's clock. A test clock binds it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,94 +9,95 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, Postgres, Type};
 
-use super::call::Begin;
-use super::plans::{Fitted, QueueSize};
+use super::call::BeginStatements;
+use super::statement_variants::{QueueSize, StatementVariants};
 use crate::state::{Priority, WhenInDoubt};
 
-/// Now: the time in `$1`, or else the database's.
+/// The current time: `$1`, or else the database's clock.
 pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 
-/// What nearly every delivery has, and so goes without saying where many are enqueued or claimed.
-pub(super) const USUAL_PRIORITY: Priority = Priority::NORMAL;
-pub(super) const USUAL_FORMAT: &str = "email/1";
-pub(super) const USUAL_IN_DOUBT: WhenInDoubt = WhenInDoubt::Resend;
+/// Values of nearly every delivery. Bulk inserts and claims transfer them as null.
+pub(super) const DEFAULT_PRIORITY: Priority = Priority::NORMAL;
+pub(super) const DEFAULT_FORMAT: &str = "email/1";
+pub(super) const DEFAULT_IN_DOUBT: WhenInDoubt = WhenInDoubt::Resend;
 
 #[derive(Debug)]
 pub(super) struct Sql {
     schema: String,
     prepared: bool,
-    limit: Option<Duration>,
-    pub(super) begin: Begin,
-    pub(super) size: QueueSize,
+    time_limit: Option<Duration>,
+    pub(super) begin: BeginStatements,
+    pub(super) queue: QueueSize,
     pub(super) insert_one: Arc<str>,
     pub(super) insert_many: Arc<str>,
     pub(super) insert_keyed: Arc<str>,
     pub(super) ids_of_keys: Arc<str>,
-    pub(super) claim: Fitted,
+    pub(super) claim: StatementVariants,
     pub(super) last_attempts: Arc<str>,
-    pub(super) forget: Arc<str>,
-    pub(super) settle_sent: Fitted,
-    pub(super) settle: Fitted,
+    pub(super) delete_orphans: Arc<str>,
+    pub(super) settle_sent: StatementVariants,
+    pub(super) settle: StatementVariants,
     pub(super) take_back: Arc<str>,
     pub(super) record_recipients: Arc<str>,
     pub(super) recorded: Arc<str>,
-    pub(super) renew: Fitted,
-    pub(super) next_due: Fitted,
+    pub(super) renew: StatementVariants,
+    pub(super) next_due: StatementVariants,
     pub(super) queue_size: Arc<str>,
     pub(super) now: Arc<str>,
     pub(super) report: Arc<str>,
-    pub(super) retire: Arc<str>,
+    pub(super) delete_report: Arc<str>,
 }
 
 impl Sql {
     pub(super) fn new(schema: &str) -> Self {
-        let priority = USUAL_PRIORITY.level().to_string();
+        let priority = DEFAULT_PRIORITY.level().to_string();
         let fill = |text: &str| -> Arc<str> {
             let text = text.replace("{s}", schema).replace("{now}", NOW).replace("{priority}", &priority);
-            text.replace("{format}", USUAL_FORMAT).replace("{when_in_doubt}", USUAL_IN_DOUBT.as_str()).into()
+            text.replace("{format}", DEFAULT_FORMAT).replace("{when_in_doubt}", DEFAULT_IN_DOUBT.as_str()).into()
         };
         Self {
             schema: schema.to_owned(),
             prepared: true,
-            limit: None,
-            begin: Begin::within(None),
-            size: QueueSize::default(),
-            insert_one: fill(&INSERT.replace("{rows}", ONE)),
-            insert_many: fill(&INSERT.replace("{rows}", MANY)),
-            insert_keyed: fill(&(INSERT.replace("{rows}", MANY) + UNLESS_KNOWN)),
+            time_limit: None,
+            begin: BeginStatements::with_time_limit(None),
+            queue: QueueSize::default(),
+            insert_one: fill(&INSERT.replace("{rows}", ONE_ROW)),
+            insert_many: fill(&INSERT.replace("{rows}", ROWS_FROM_ARRAYS)),
+            insert_keyed: fill(&(INSERT.replace("{rows}", ROWS_FROM_ARRAYS) + SKIP_EXISTING_KEYS)),
             ids_of_keys: fill(IDS_OF_KEYS),
-            claim: Fitted::new(&fill(CLAIM)),
+            claim: StatementVariants::new(&fill(CLAIM)),
             last_attempts: fill(LAST_ATTEMPTS),
-            forget: fill(FORGET),
-            settle_sent: Fitted::new(&fill(SETTLE_SENT)),
-            settle: Fitted::new(&fill(SETTLE)),
+            delete_orphans: fill(DELETE_ORPHANS),
+            settle_sent: StatementVariants::new(&fill(SETTLE_SENT)),
+            settle: StatementVariants::new(&fill(SETTLE)),
             take_back: fill(TAKE_BACK),
             record_recipients: fill(RECORD_RECIPIENTS),
             recorded: fill(RECORDED),
-            renew: Fitted::new(&fill(RENEW)),
-            next_due: Fitted::new(&fill(NEXT_DUE)),
+            renew: StatementVariants::new(&fill(RENEW)),
+            next_due: StatementVariants::new(&fill(NEXT_DUE)),
             queue_size: fill(r#"SELECT pg_relation_size(to_regclass('"{s}".queue'))"#),
             now: fill("SELECT {now}"),
             report: fill(REPORT),
-            retire: fill(r#"DELETE FROM "{s}".relays WHERE id = $1"#),
+            delete_report: fill(r#"DELETE FROM "{s}".relays WHERE id = $1"#),
         }
     }
 
+    /// The same statements, sent unprepared.
     pub(super) fn unprepared(&self) -> Self {
-        self.with(false, self.limit)
+        self.with(false, self.time_limit)
     }
 
-    /// With a time limit, kept by the server, for each statement.
-    pub(super) fn limited(&self, limit: Duration) -> Self {
+    /// The same statements, with a time limit that the server enforces on each.
+    pub(super) fn with_time_limit(&self, limit: Duration) -> Self {
         self.with(self.prepared, Some(limit))
     }
 
-    fn with(&self, prepared: bool, limit: Option<Duration>) -> Self {
-        Self { prepared, limit, begin: Begin::within(limit), ..Self::new(&self.schema) }
+    fn with(&self, prepared: bool, time_limit: Option<Duration>) -> Self {
+        Self { prepared, time_limit, begin: BeginStatements::with_time_limit(time_limit), ..Self::new(&self.schema) }
     }
 
-    pub(super) fn is_limited(&self) -> bool {
-        self.limit.is_some()
+    pub(super) fn has_time_limit(&self) -> bool {
+        self.time_limit.is_some()
     }
 
     pub(super) fn is_prepared(&self) -> bool {
@@ -112,14 +112,14 @@ impl Sql {
         format!("postrider:{}", self.schema)
     }
 
-    /// The schema's name put into a text that is used now and then.
+    /// Fills the placeholders of a text that is used rarely.
     pub(super) fn fill(&self, text: &str) -> String {
         text.replace("{s}", &self.schema).replace("{now}", NOW)
     }
 
-    /// The text of a statement on the queue that goes with the queue's size.
-    pub(super) fn fit<'a>(&self, statement: &'a Fitted) -> &'a Arc<str> {
-        self.size.fit(statement)
+    /// The text of a statement on the queue for the present size of the queue.
+    pub(super) fn variant<'a>(&self, statement: &'a StatementVariants) -> &'a Arc<str> {
+        self.queue.variant(statement)
     }
 
     pub(super) fn query(&self, text: &Arc<str>) -> Query<'static, Postgres, PgArguments> {
@@ -144,41 +144,41 @@ const INSERT: &str = r#"
     FROM {rows}
          r (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire)"#;
 
-/// One row, whose values the server need not take out of arrays.
-const ONE: &str = r#"(VALUES ($2::uuid, $3::text, $4::text, $5::text, $6::text, $7::text, $8::smallint, $9::text, $10::bool,
+/// One row of values. The server processes it faster than arrays.
+const ONE_ROW: &str = r#"(VALUES ($2::uuid, $3::text, $4::text, $5::text, $6::text, $7::text, $8::smallint, $9::text, $10::bool,
                 $11::bigint, $12::bool, $13::bigint))"#;
 
-/// Many rows, from an array for each column. An array that is null stands for the usual value in every row, or for `$14`, the
-/// template that is the same for all: each array costs something for each row.
-const MANY: &str = r#"(
+/// Many rows, from an array for each column. A null array means the default value in every row, or in the case of the template `$14`, which
+/// all rows share. Each array that is not null costs time for each row.
+const ROWS_FROM_ARRAYS: &str = r#"(
         SELECT id, coalesce(format, '{format}'), body, recipients, coalesce(template_id, $14::text), key, coalesce(priority, {priority}::smallint),
                coalesce(when_in_doubt, '{when_in_doubt}'), send_after, send, expire_after, expire
         FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::bool[],
                     $11::bigint[], $12::bool[], $13::bigint[])
             u (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire))"#;
 
-/// In the keys' order, so that no two transactions wait for each other.
-const UNLESS_KNOWN: &str = " ORDER BY key ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING RETURNING id";
+/// Skips rows whose key exists. The rows are in the order of their keys, so that two transactions cannot deadlock.
+const SKIP_EXISTING_KEYS: &str = " ORDER BY key ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING RETURNING id";
 
 const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = ANY($1)"#;
 
-/// One look at the index for each priority, most urgent first, so that rows scheduled for later are never walked over. Leased rows
-/// keep their place in the index, and are passed by until their lease has run out. `$5` and `$6` say for each priority from which due
-/// time and id on to look.
+/// Claims due deliveries. The statement looks up each priority in the index, the most urgent first, so that it never scans rows that are
+/// scheduled for later. Leased rows keep their position in the index. The scan passes over them until their lease ends. `$5` and `$6` hold
+/// the due time and the id to begin at, for each priority.
 ///
-/// The number of rows comes from a sub-select, which keeps it from the planner. Of a queue that was last analysed when it was empty,
-/// or when all of it lay ahead, the planner believes that next to nothing is due; with the number in hand it would read and sort the
-/// whole backlog for each claim. Without, it reckons with a tenth of what is due, and takes the rows in the order of the index.
+/// The limit is in a sub-select to hide it from the planner. If the queue was last analysed while it was empty, or while all of it was
+/// scheduled for later, the planner expects almost no due rows. If it knew the limit, it would read and sort the whole backlog for each
+/// claim. Without the limit it assumes that a tenth of the due rows are needed, and reads the rows in the order of the index.
 ///
-/// What nearly every row says goes without saying, since every column costs something for every row. Null stands for the usual
-/// priority, format and choice in doubt; for a mail's date that is the time at which it was due; and, in a first claim, for no
-/// attempts and the first cycle, begun at that date.
+/// Common values are returned as null, since every column costs time for every row. Null means the default priority, format and choice in
+/// doubt. A null date of the mail is the due time. In a first claim, null also means no attempts, and a first cycle that began at the date
+/// of the mail.
 ///
-/// Of those found, as many are taken as fit into `$7` octets of mail, and one in any case. The others are locked until the transaction
-/// ends, and stay as they are.
+/// The claim takes rows as long as their mails fit into `$7` octets, and at least one row. The other rows that it found stay unchanged, and
+/// are locked until the transaction ends.
 ///
-/// Numbers stop before their end, where the server would refuse the whole claim for the sake of one row. A row whose mail is gone comes
-/// without a body.
+/// Numbers stop below the largest value. Beyond it the server would refuse the whole claim because of one row. A row whose mail is gone has
+/// no body.
 const CLAIM: &str = r#"
     WITH claimed AS (
         UPDATE "{s}".queue q
@@ -211,24 +211,25 @@ const CLAIM: &str = r#"
            nullif(d.when_in_doubt, '{when_in_doubt}')
     FROM claimed c LEFT JOIN "{s}".deliveries d ON d.id = c.delivery_id"#;
 
-/// The attempt with the highest number of each.
+/// Selects the attempt with the highest number of each delivery.
 const LAST_ATTEMPTS: &str = r#"
     SELECT a.delivery_id, a.cycle::bigint, a.finished_at, a.outcome::text, a.scope::text, a.sure, left(a.error, 1000) error FROM unnest((SELECT $1::uuid[])) u (id)
     CROSS JOIN LATERAL (
         SELECT * FROM "{s}".attempts WHERE delivery_id = u.id ORDER BY number DESC LIMIT 1) a"#;
 
-/// What is known of deliveries whose mails are gone.
-const FORGET: &str = r#"
+/// Deletes the rows of deliveries whose mails are gone.
+const DELETE_ORPHANS: &str = r#"
     WITH queue AS (DELETE FROM "{s}".queue WHERE delivery_id = ANY ($1)),
          ended AS (DELETE FROM "{s}".ended WHERE delivery_id = ANY ($1)),
          attempts AS (DELETE FROM "{s}".attempts WHERE delivery_id = ANY ($1))
     DELETE FROM "{s}".recipients WHERE delivery_id = ANY ($1)"#;
 
-/// What is plainly sent, which is nearly everything: out of the queue, into the history. Numbers that are left out are 1, and `$10`
-/// is the transport where it is the same for all. It returns null where all was written, and else the places, from 1 on, of what was.
+/// Settles plainly sent deliveries, which are nearly all: deletes them from the queue, and records their attempts. A null array of numbers
+/// means 1. `$10` is the transport if it is the same for all. The result is null if all settlements were written. Otherwise it is an array
+/// of the positions of the written ones, from 1 on.
 ///
-/// The sub-selects keep the arrays' length from the planner. Until it keeps a plan, it would read and hash the whole queue for as many
-/// as a large claim brings; so it looks for each by its key.
+/// The sub-selects hide the length of the arrays from the planner. Otherwise it would scan and hash the whole queue for a large batch,
+/// until it keeps a generic plan. With them it looks up each row by its key.
 const SETTLE_SENT: &str = r#"
     WITH gone AS (
         DELETE FROM "{s}".queue q
@@ -244,7 +245,7 @@ const SETTLE_SENT: &str = r#"
         FROM gone)
     SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(place), '{}') END FROM gone"#;
 
-/// Everything else that a settlement can be; with sub-selects as in [`SETTLE_SENT`].
+/// Settles all other deliveries. For the sub-selects see [`SETTLE_SENT`].
 const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (
         SELECT * FROM unnest((SELECT $2::uuid[]), (SELECT $3::bigint[]), (SELECT $4::text[]), (SELECT $5::bigint[]),
@@ -285,7 +286,8 @@ const SETTLE: &str = r#"
             attempts = excluded.attempts, cycle = excluded.cycle)
     SELECT delivery_id, token FROM done"#;
 
-/// Due again at once; the attempt that a claim recorded of the holder before stays. Not by an index, since it is seldom asked for.
+/// Releases the deliveries of a claim, which are due again at once. A lost attempt that the claim recorded for an earlier holder stays.
+/// There is no index for this rare statement.
 const TAKE_BACK: &str = r#"
     UPDATE "{s}".queue SET token = -1 - token, leased_at = NULL, leased_by = 0, abandoned_at = NULL, lease_until = '-infinity'
     WHERE leased_by = ANY ($1) AND leased_at IS NOT NULL"#;
@@ -298,7 +300,7 @@ const RECORD_RECIPIENTS: &str = r#"
 const RECORDED: &str =
     r#"SELECT delivery_id, address, outcome, reply FROM "{s}".recipients WHERE delivery_id = ANY($1)"#;
 
-/// What is being settled at this moment is passed by, and needs no longer lease. With sub-selects as in [`SETTLE_SENT`].
+/// Extends leases. It skips rows that are locked by a settlement, which need no longer lease. For the sub-selects see [`SETTLE_SENT`].
 const RENEW: &str = r#"
     UPDATE "{s}".queue q SET lease_until = {now} + $2 * interval '1 microsecond'
     WHERE ctid = ANY (ARRAY (
@@ -307,9 +309,9 @@ const RENEW: &str = r#"
         FOR UPDATE OF h SKIP LOCKED))
     RETURNING q.delivery_id, q.token"#;
 
-/// What is leased is due when its lease runs out. The first row of each priority is enough, unless it is leased: then the few that
-/// are leased are walked over. That nobody holds a row is asked of its token, since the planner believes of a queue that was never
-/// counted that next to nothing is null, and would sort all of it for the one that is.
+/// Finds the next due time. A leased delivery is due when its lease ends. In each priority the statement reads the first row that no relay
+/// holds, and the leased rows. It tests the token to find out whether a relay holds a row: on a queue without statistics the planner
+/// expects that almost no row has a null `leased_at`, and would sort the whole queue to find one.
 const NEXT_DUE: &str = r#"
     SELECT min(first.due) AS due_at, {now} AS now
     FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)

@@ -1,4 +1,4 @@
-//! Leasing what is due.
+//! Claims due deliveries.
 
 use std::collections::HashMap;
 
@@ -6,16 +6,16 @@ use postrider_transport::{DeliveryId, Encoded};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, SqlitePool};
 
-use super::rows::{id, recorded};
+use super::rows::{ids_as_json, read_id, read_outcomes};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::store::recipients::remove_completed;
-use crate::store::row::{Columns, Problems, addressed, corrupt, count, last_attempt, word};
+use crate::store::row::{Columns, Problems, add_delivery_columns, corrupt, read_count, read_enum, read_last_attempt};
 use crate::store::session::Session;
 use crate::store::{Claim, LastAttempt, Lease, LeaseKey, StoreError};
 
-/// The priorities that have something due, most urgent first. Each costs one look at the index, so that rows scheduled for later
-/// are never walked over.
-const LEVELS_DUE: &str = "
+/// Selects the priorities with a due delivery, the most urgent first. Each costs one index lookup, so that the statement never scans rows
+/// that are scheduled for later.
+const DUE_PRIORITIES: &str = "
     SELECT p.column1 FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) p
     WHERE EXISTS (SELECT 1 FROM postrider_queue WHERE priority = p.column1 AND due_at <= ?1)";
 
@@ -23,8 +23,8 @@ const FIRST_DUE: &str = "
     SELECT min((SELECT min(due_at) FROM postrider_queue WHERE priority = p.column1))
     FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) p";
 
-/// As many of what is due as fit into the octets of mail that are left, and one in any case if `?5` says so. A row whose mail is gone
-/// comes without a body.
+/// Selects due rows of one priority as long as their mails fit into the remaining octets (`?4`), and one in any case if `?5` is true. A row
+/// whose mail is gone has no body.
 const DUE: &str = "
     SELECT q.delivery_id, q.size, q.due, q.leased_at, q.token, q.attempts, q.cycle, q.spent, q.cycle_started_at, q.expires_at,
            max(d.created_at, coalesce(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt,
@@ -35,14 +35,14 @@ const DUE: &str = "
     WHERE q.total <= ?4 OR (?5 AND q.total = q.size)
     ORDER BY q.due_at, q.delivery_id";
 
-/// The attempt with the highest number of each.
+/// Selects the attempt with the highest number of each delivery.
 const LAST_ATTEMPTS: &str = "
     SELECT a.delivery_id, a.cycle, a.finished_at, a.outcome, a.scope, a.sure, substr(a.error, 1, 1000) AS error FROM json_each(?1) k
     CROSS JOIN postrider_attempts a ON a.delivery_id = k.value
         AND a.number = (SELECT max(number) FROM postrider_attempts l WHERE l.delivery_id = k.value)";
 
-/// Numbers stop before their end, where the table would refuse the whole claim for the sake of one row.
-const TAKE: &str = "
+/// Numbers stop below the largest value. Beyond it the table would refuse the whole claim because of one row.
+const LEASE: &str = "
     UPDATE postrider_queue
     SET token = min(token, 9223372036854775806) + 1, leased_at = ?2, leased_by = ?4, due_at = ?3,
         attempts = min(attempts, 2147483646) + (leased_at IS NOT NULL), spent = min(spent, 2147483646) + (leased_at IS NOT NULL)
@@ -50,17 +50,17 @@ const TAKE: &str = "
 
 pub(super) async fn claim(pool: &SqlitePool, claim: Claim, now: i64) -> Result<Vec<Lease>, StoreError> {
     let due_by = claim.due_by.map_or(now, |time| to_millis(time).min(now));
-    let mut session = Session::returning(pool).await?;
-    // Looking takes no lock: an idle relay does not keep writers waiting.
-    let levels = sqlx::query_scalar(LEVELS_DUE).bind(due_by).fetch_all(&mut *session).await;
-    let levels: Vec<i64> = match levels {
-        Ok(levels) if levels.is_empty() || claim.limit == 0 => return session.finish(Ok(Vec::new())),
-        Ok(levels) => levels,
+    let mut session = Session::acquire_drop_safe(pool).await?;
+    // A read takes no lock, so that an idle relay does not block writers.
+    let priorities = sqlx::query_scalar(DUE_PRIORITIES).bind(due_by).fetch_all(&mut *session).await;
+    let priorities: Vec<i64> = match priorities {
+        Ok(priorities) if priorities.is_empty() || claim.limit == 0 => return session.finish(Ok(Vec::new())),
+        Ok(priorities) => priorities,
         Err(error) => return session.finish(Err(error.into())),
     };
     let claimed = async {
         let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
-        let leases = claim_in(&mut tx, levels, claim, due_by, now).await?;
+        let leases = claim_in(&mut tx, priorities, claim, due_by, now).await?;
         tx.commit().await?;
         Ok(leases)
     };
@@ -70,32 +70,32 @@ pub(super) async fn claim(pool: &SqlitePool, claim: Claim, now: i64) -> Result<V
 
 async fn claim_in(
     connection: &mut SqliteConnection,
-    levels: Vec<i64>,
+    priorities: Vec<i64>,
     claim: Claim,
     due_by: i64,
     now: i64,
 ) -> Result<Vec<Lease>, StoreError> {
-    let mut found =
-        Found { leases: Vec::new(), ids: Vec::new(), octets: i64::try_from(claim.max_bytes).unwrap_or(i64::MAX) };
-    for level in levels {
-        let all = find(connection, level, claim.limit, due_by, now, &mut found).await?;
+    let octets_left = i64::try_from(claim.max_bytes).unwrap_or(i64::MAX);
+    let mut found = Found { limit: claim.limit, due_by, now, leases: Vec::new(), ids: Vec::new(), octets_left };
+    for priority in priorities {
+        let all = find_due(connection, priority, &mut found).await?;
         if found.leases.len() >= claim.limit || !all {
             break;
         }
     }
     let Found { leases, ids, .. } = found;
-    let ids = json(ids);
+    let ids = ids_as_json(ids);
     if leases.iter().any(|lease| lease.lost) {
-        record_losses(connection, &ids, now).await?;
+        record_lost_attempts(connection, &ids, now).await?;
     }
     let until = now.saturating_add(millis(claim.lease));
-    sqlx::query(TAKE).bind(&ids).bind(now).bind(until).bind(claim.id.number()).execute(&mut *connection).await?;
+    sqlx::query(LEASE).bind(&ids).bind(now).bind(until).bind(claim.id.number()).execute(&mut *connection).await?;
     if leases.iter().all(|lease| lease.attempts == 0) {
         return Ok(leases);
     }
     let rows = sqlx::query(LAST_ATTEMPTS).bind(&ids).fetch_all(connection).await?;
     let mut last: HashMap<DeliveryId, LastAttempt> =
-        rows.iter().filter_map(|row| Some((id(row, "delivery_id").ok()?, last_attempt(row)?))).collect();
+        rows.iter().filter_map(|row| Some((read_id(row, "delivery_id").ok()?, read_last_attempt(row)?))).collect();
     Ok(leases
         .into_iter()
         .map(|lease| {
@@ -105,27 +105,23 @@ async fn claim_in(
         .collect())
 }
 
-/// What a claim has found so far.
+/// The deliveries that a claim has found so far.
 struct Found {
-    leases: Vec<Lease>,
-    ids: Vec<String>,
-    /// How many octets of mail still fit.
-    octets: i64,
-}
-
-/// Finds what is due of one priority, and returns whether all of it fitted. Rows without a mail are removed, and it looks again.
-async fn find(
-    connection: &mut SqliteConnection,
-    level: i64,
     limit: usize,
     due_by: i64,
     now: i64,
-    found: &mut Found,
-) -> Result<bool, StoreError> {
+    leases: Vec<Lease>,
+    ids: Vec<String>,
+    /// How many more octets of mail fit into the claim.
+    octets_left: i64,
+}
+
+/// Finds the due deliveries of one priority, and returns whether all of them fit. It deletes rows without a mail, and then looks again.
+async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut Found) -> Result<bool, StoreError> {
     loop {
-        let room = i64::try_from(limit - found.leases.len()).unwrap_or(i64::MAX);
-        let query = sqlx::query(DUE).bind(level).bind(due_by).bind(room);
-        let rows = query.bind(found.octets).bind(found.leases.is_empty()).fetch_all(&mut *connection).await?;
+        let remaining = i64::try_from(found.limit - found.leases.len()).unwrap_or(i64::MAX);
+        let query = sqlx::query(DUE).bind(priority).bind(found.due_by).bind(remaining);
+        let rows = query.bind(found.octets_left).bind(found.leases.is_empty()).fetch_all(&mut *connection).await?;
         let all = match rows.first() {
             Some(row) => i64::try_from(rows.len()) == Ok(row.number("due")?),
             None => found.leases.is_empty(),
@@ -133,30 +129,30 @@ async fn find(
         let mut orphans = Vec::new();
         for row in &rows {
             let id = row.text_or_null("delivery_id")?.unwrap_or_default();
-            if row.octets("body")?.is_none() {
+            if row.bytes("body")?.is_none() {
                 orphans.push(id);
                 continue;
             }
-            found.octets = found.octets.saturating_sub(row.number("size")?);
-            found.leases.push(lease(connection, row, now).await?);
+            found.octets_left = found.octets_left.saturating_sub(row.number("size")?);
+            found.leases.push(build_lease(connection, row, found.now).await?);
             found.ids.push(id);
         }
         if orphans.is_empty() {
             return Ok(all);
         }
         let others = rows.len() > orphans.len();
-        forget(connection, orphans).await?;
+        delete_orphans(connection, orphans).await?;
         if others {
-            // What is found is not leased yet, and would be found again.
+            // The deliveries found so far are not leased yet, and another look would find them again.
             return Ok(false);
         }
     }
 }
 
-/// Removes what is known of deliveries whose mails are gone.
-async fn forget(connection: &mut SqliteConnection, ids: Vec<String>) -> Result<(), StoreError> {
-    crate::store::tell_of_orphans(ids.len());
-    let ids = json(ids);
+/// Deletes the rows of deliveries whose mails are gone.
+async fn delete_orphans(connection: &mut SqliteConnection, ids: Vec<String>) -> Result<(), StoreError> {
+    crate::store::warn_of_orphans(ids.len());
+    let ids = ids_as_json(ids);
     for table in ["queue", "ended", "attempts", "recipients"] {
         let text = format!("DELETE FROM postrider_{table} WHERE delivery_id IN (SELECT value FROM json_each(?1))");
         sqlx::query(AssertSqlSafe(text)).bind(&ids).execute(&mut *connection).await?;
@@ -164,12 +160,8 @@ async fn forget(connection: &mut SqliteConnection, ids: Vec<String>) -> Result<(
     Ok(())
 }
 
-fn json(ids: Vec<String>) -> String {
-    serde_json::Value::from(ids).to_string()
-}
-
-/// The attempts of holders that vanished. They held the token that is still in the row.
-async fn record_losses(connection: &mut SqliteConnection, ids: &str, now: i64) -> Result<(), StoreError> {
+/// Records the lost attempts of relays that vanished. Their tokens are still in the rows.
+async fn record_lost_attempts(connection: &mut SqliteConnection, ids: &str, now: i64) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO postrider_attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
          SELECT delivery_id, attempts + 1, cycle, token, leased_at, ?2, 'lost' FROM postrider_queue
@@ -183,22 +175,22 @@ async fn record_losses(connection: &mut SqliteConnection, ids: &str, now: i64) -
     Ok(())
 }
 
-/// The lease as it will be once the update is made. What makes no sense in the row is in the lease.
-async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> Result<Lease, StoreError> {
+/// Builds the lease as it is after the update. A malformed column makes the lease malformed.
+async fn build_lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> Result<Lease, StoreError> {
     let mut problems = Problems::default();
     let lost = row.number_or_null("leased_at")?.is_some();
     let token = row.number("token")?;
     if token > i64::MAX - 2 {
-        problems.or(Err(corrupt("the token is at its end")), ());
+        problems.unwrap_or(Err(corrupt("the token has its largest value")), ());
     }
-    let key = LeaseKey { id: id(row, "delivery_id")?, token: token.min(i64::MAX - 1) + 1 };
-    let format = problems.or(row.text("format"), "").to_owned();
-    let body = problems.or(row.text("body"), "").to_owned();
-    let template_id = match row.octets("template_id")? {
-        Some(_) => problems.or(row.text("template_id").map(|id| Some(id.to_owned())), None),
+    let key = LeaseKey { id: read_id(row, "delivery_id")?, token: token.min(i64::MAX - 1) + 1 };
+    let format = problems.unwrap_or(row.text("format"), "").to_owned();
+    let body = problems.unwrap_or(row.text("body"), "").to_owned();
+    let template_id = match row.bytes("template_id")? {
+        Some(_) => problems.unwrap_or(row.text("template_id").map(|id| Some(id.to_owned())), None),
         None => None,
     };
-    let count = |problems: &mut Problems, column| problems.or(count(row, column), 0);
+    let count = |problems: &mut Problems, column| problems.unwrap_or(read_count(row, column), 0);
     let lease = Lease {
         dated_at: row.time("dated_at")?,
         template_id,
@@ -210,14 +202,14 @@ async fn lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i64) -> 
         lost,
         ..Lease::new(key, from_millis(now), Encoded { format, body }, Vec::new())
     };
-    let mut lease = addressed(lease, row.text("recipients"), word(row, "when_in_doubt"), problems);
+    let mut lease = add_delivery_columns(lease, row.text("recipients"), read_enum(row, "when_in_doubt"), problems);
     if row.flag("partial")? {
-        remove_completed(&mut lease, &recorded(connection, row.text("delivery_id")?).await?);
+        remove_completed(&mut lease, &read_outcomes(connection, row.text("delivery_id")?).await?);
     }
     Ok(lease)
 }
 
-/// When the first is due, be it leased or not.
+/// The first time at which a delivery is due or a lease ends. `None` if the queue is empty.
 pub(super) async fn first_due(connection: &mut SqliteConnection) -> Result<Option<i64>, StoreError> {
     Ok(sqlx::query_scalar(FIRST_DUE).fetch_one(connection).await?)
 }

@@ -1,4 +1,4 @@
-//! Inserting. One statement for each delivery, so that even outside a transaction a row is there wholly or not at all.
+//! Inserts deliveries. Each row is one statement, so that even outside a transaction it is inserted whole or not at all.
 
 use postrider_transport::DeliveryId;
 use sqlx::sqlite::SqliteConnection;
@@ -46,9 +46,9 @@ async fn insert_one(connection: &mut SqliteConnection, row: &NewRow, now: i64) -
     if inserted.rows_affected() > 0 {
         return Ok(row.id);
     }
-    let first: String = sqlx::query_scalar("SELECT id FROM postrider_deliveries WHERE key = ?1")
+    let existing: String = sqlx::query_scalar("SELECT id FROM postrider_deliveries WHERE key = ?1")
         .bind(&row.key)
         .fetch_one(connection)
         .await?;
-    first.parse().map_err(|_| corrupt("an id is no UUID"))
+    existing.parse().map_err(|_| corrupt("an id is not a UUID"))
 }

@@ -28,9 +28,9 @@ use crate::store::{
     StoreError, StoreErrorKind,
 };
 
-/// Deliveries in an SQLite database (3.38 or later), beside the caller's own tables.
+/// Deliveries in an SQLite database (3.38 or later), beside the caller's tables.
 ///
-/// Give it the pool that the rest of the program uses, and enqueue in that pool's transactions:
+/// Pass it the pool of your program, and enqueue in transactions of that pool:
 ///
 /// ```no_run
 /// # async fn demo(email: postrider::Email) -> Result<(), Box<dyn std::error::Error>> {
@@ -48,13 +48,12 @@ use crate::store::{
 /// # Ok(()) }
 /// ```
 ///
-/// [`migrate`](crate::Outbox::migrate) switches the database to write-ahead logging, so that a relay and the program's readers do
-/// not block each other. SQLite has one writer at a time: a transaction that begins by reading and writes later may be refused at once
-/// (`SQLITE_BUSY_SNAPSHOT`), so begin those that write with `BEGIN IMMEDIATE`. How durable a commit is, is the pool's to say
-/// (`PRAGMA synchronous`).
+/// [`migrate`](crate::Outbox::migrate) switches the database to write-ahead logging, so that a relay and readers do not block each other.
+/// SQLite has one writer at a time. A transaction that begins with a read and writes later may fail at once (`SQLITE_BUSY_SNAPSHOT`), so
+/// begin a writing transaction with `BEGIN IMMEDIATE`. The pool's `PRAGMA synchronous` sets how durable a commit is.
 ///
-/// Other processes' commits are noticed by polling. A database in memory needs a pool of one connection that is never closed, by
-/// idle time or age.
+/// Polling finds the commits of other processes. A database in memory needs a pool of one connection that is never closed by idle time or
+/// age.
 #[derive(Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,
@@ -63,25 +62,25 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// A store over the caller's pool.
+    /// A store on the caller's pool.
     pub fn new(pool: SqlitePool) -> Self {
         Self { pool, clock: Clock::default(), notifier: Arc::new(Notify::new()) }
     }
 
-    /// Opens a database by itself, creating the file if there is none: `sqlite://outbox.db`, `sqlite:///var/lib/app/outbox.db`. It is
-    /// in write-ahead logging mode and flushes at each commit.
+    /// Opens a database, and creates the file if there is none: `sqlite://outbox.db`, `sqlite:///var/lib/app/outbox.db`. The database uses
+    /// write-ahead logging and flushes at each commit.
     ///
     /// # Errors
-    /// When the URL is malformed or the file cannot be opened.
+    /// If the URL is malformed or the file cannot be opened.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let options = SqliteConnectOptions::from_str(url)
-            .map_err(|error| StoreError::new(StoreErrorKind::Rejected, "this is no SQLite URL").with_source(error))?
+            .map_err(|error| StoreError::new(StoreErrorKind::Rejected, "this is not an SQLite URL").with_source(error))?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
         let pool = if in_memory {
-            // Such a database belongs to its connection, and ends with it.
+            // A database in memory belongs to its connection, and ends with it.
             SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None)
         } else {
             SqlitePoolOptions::new().max_connections(4)
@@ -90,20 +89,20 @@ impl SqliteStore {
         Ok(Self::new(pool))
     }
 
-    /// The same store with a clock that a test moves.
+    /// The same store with a test clock.
     #[must_use]
     pub fn with_test_clock(mut self, clock: TestClock) -> Self {
         self.clock = Clock::test(clock);
         self
     }
 
-    /// The pool.
+    /// The connection pool that the store uses.
     pub fn pool(&self) -> &SqlitePool {
         &self.pool
     }
 
-    /// The statements that make the outbox's tables, for those who run their migrations themselves. In that case
-    /// [`migrate`](crate::Outbox::migrate) need not be called.
+    /// The statements that create the outbox's tables, for programs that run their own migrations. They need not call
+    /// [`migrate`](crate::Outbox::migrate).
     pub fn schema() -> String {
         migrate::schema()
     }
@@ -116,13 +115,13 @@ impl fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Runs a statement that is a transaction by itself.
+    /// Runs a statement as a transaction of its own.
     async fn run(
         &self,
         query: impl Fn() -> Query<'static, Sqlite, SqliteArguments>,
     ) -> Result<SqliteQueryResult, StoreError> {
         let done = retry_conflicts(|| async {
-            let mut session = Session::returning(&self.pool).await?;
+            let mut session = Session::acquire_drop_safe(&self.pool).await?;
             let done = query().execute(&mut *session).await;
             session.finish(done.map_err(StoreError::from))
         });
@@ -136,7 +135,7 @@ impl Store for SqliteStore {
     async fn insert(&self, rows: Vec<NewRow>) -> Result<Vec<DeliveryId>, StoreError> {
         let now = self.clock.now_millis();
         let ids = retry_conflicts(|| async {
-            let mut session = Session::returning(&self.pool).await?;
+            let mut session = Session::acquire_drop_safe(&self.pool).await?;
             let inserted = async {
                 let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
                 let ids = enqueue::insert(&mut tx, &rows, now).await?;
@@ -157,7 +156,7 @@ impl Store for SqliteStore {
         rows: Vec<NewRow>,
     ) -> Result<Vec<DeliveryId>, StoreError> {
         let ids = enqueue::insert(connection, &rows, self.clock.now_millis()).await?;
-        // The commit is still to come: the relay looks several times after a hint.
+        // The commit follows later. The relay polls several times after this notification.
         crate::store::notify(&self.notifier);
         Ok(ids)
     }
@@ -186,21 +185,21 @@ impl Store for SqliteStore {
 
     async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
         let now = self.clock.now_millis();
-        let mut session = Session::returning(&self.pool).await?;
+        let mut session = Session::acquire_drop_safe(&self.pool).await?;
         let due = claim::first_due(&mut session).await;
         let due = session.finish(due)?;
         Ok(due.map(|due| Duration::from_millis(u64::try_from(due.saturating_sub(now)).unwrap_or(0))))
     }
 
     async fn now(&self) -> Result<SystemTime, StoreError> {
-        // SQLite runs in this process: its clock is this one.
+        // SQLite runs in this process and uses its clock.
         Ok(from_millis(self.clock.now_millis()))
     }
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
-        let silent = now.saturating_sub(millis(HEARTBEAT_TTL));
-        self.run(|| sqlx::query("DELETE FROM postrider_relays WHERE seen_at < ?1").bind(silent)).await?;
+        let expired_before = now.saturating_sub(millis(HEARTBEAT_TTL));
+        self.run(|| sqlx::query("DELETE FROM postrider_relays WHERE seen_at < ?1").bind(expired_before)).await?;
         let text = "INSERT INTO postrider_relays (id, seen_at, in_flight, paused) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (id) DO UPDATE SET seen_at = ?2, in_flight = ?3, paused = ?4";
         let query = || {

@@ -1,20 +1,27 @@
-//! From rows to types.
+//! Reads rows into types.
 
 use postrider_transport::DeliveryId;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use crate::store::row::{Columns, corrupt, outcome};
+use crate::store::row::{Columns, corrupt, read_outcome};
 use crate::store::{RecipientOutcome, StoreError};
 
-pub(super) fn id(row: &SqliteRow, column: &str) -> Result<DeliveryId, StoreError> {
-    row.text(column)?.parse().map_err(|_| corrupt("an id is no UUID"))
+pub(super) fn read_id(row: &SqliteRow, column: &str) -> Result<DeliveryId, StoreError> {
+    row.text(column)?.parse().map_err(|_| corrupt("an id is not a UUID"))
 }
 
-/// The outcomes that differ from the delivery's.
-pub(super) async fn recorded(connection: &mut SqliteConnection, id: &str) -> Result<Vec<RecipientOutcome>, StoreError> {
+/// Reads the recorded outcomes of a delivery's recipients.
+pub(super) async fn read_outcomes(
+    connection: &mut SqliteConnection,
+    id: &str,
+) -> Result<Vec<RecipientOutcome>, StoreError> {
     let rows = sqlx::query("SELECT address, outcome, reply FROM postrider_recipients WHERE delivery_id = ?1")
         .bind(id)
         .fetch_all(connection)
         .await?;
-    rows.iter().map(outcome).collect()
+    rows.iter().map(read_outcome).collect()
+}
+
+pub(super) fn ids_as_json(ids: Vec<String>) -> String {
+    serde_json::Value::from(ids).to_string()
 }

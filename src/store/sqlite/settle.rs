@@ -1,4 +1,4 @@
-//! Writing what became of leased deliveries. Every change asks for the token first.
+//! Writes the results of leased deliveries. Every change checks the token first.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use postrider_transport::Scope;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row, SqlitePool};
 
-use super::rows::id;
+use super::rows::read_id;
 use crate::clock::{millis, to_millis};
 use crate::delivery::Attempt;
 use crate::state::State;
@@ -18,7 +18,7 @@ pub(super) async fn settle(
     settlements: &[Settlement],
     now: i64,
 ) -> Result<Vec<Settled>, StoreError> {
-    let mut session = Session::returning(pool).await?;
+    let mut session = Session::acquire_drop_safe(pool).await?;
     let settled = async {
         let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
         let results = settle_in(&mut tx, settlements, now).await?;
@@ -34,12 +34,12 @@ async fn settle_in(
     settlements: &[Settlement],
     now: i64,
 ) -> Result<Vec<Settled>, StoreError> {
-    // Nearly all are plainly sent, and go in two statements however many they are.
+    // Nearly all settlements are plainly sent. Two statements write all of those.
     let mut done = settle_plain(connection, settlements).await?;
     let mut results = Vec::with_capacity(settlements.len());
     for settlement in settlements {
         results.push(match settlement.is_plainly_sent() {
-            // Removed, so that a second settlement of the same delivery finds nothing left.
+            // Removed, so that a second settlement of the same delivery finds nothing.
             true if done.remove(&settlement.key) => Settled::Applied,
             true => Settled::LeaseLost,
             false => settle_one(connection, settlement, now).await?,
@@ -48,16 +48,16 @@ async fn settle_in(
     Ok(results)
 }
 
-/// The rows of the queue that are held under the given keys. The cross join makes SQLite look each key up in the queue, rather
-/// than walk through the queue.
+/// Selects the queue rows that are leased with the given keys. Because of the cross join, SQLite looks up each key in the queue instead of
+/// scanning the queue.
 const HELD: &str = "
     delivery_id IN (
         SELECT q.delivery_id FROM json_each(?1) k CROSS JOIN postrider_queue q ON q.delivery_id = k.value ->> 0
         WHERE q.token = k.value ->> 1 AND q.leased_at IS NOT NULL)
     RETURNING delivery_id, token";
 
-fn keys_of(rows: &[SqliteRow]) -> Result<HashSet<LeaseKey>, StoreError> {
-    rows.iter().map(|row| Ok(LeaseKey { id: id(row, "delivery_id")?, token: row.try_get("token")? })).collect()
+fn read_keys(rows: &[SqliteRow]) -> Result<HashSet<LeaseKey>, StoreError> {
+    rows.iter().map(|row| Ok(LeaseKey { id: read_id(row, "delivery_id")?, token: row.try_get("token")? })).collect()
 }
 
 fn keys_as_json<'a>(keys: impl Iterator<Item = &'a LeaseKey>) -> String {
@@ -76,7 +76,7 @@ async fn settle_plain(
         .bind(keys_as_json(plain().map(|settlement| &settlement.key)))
         .fetch_all(&mut *connection)
         .await?;
-    let done = keys_of(&deleted)?;
+    let done = read_keys(&deleted)?;
     let mut recorded = HashSet::new();
     let attempts = plain().filter(|settlement| done.contains(&settlement.key) && recorded.insert(settlement.key));
     let attempts = attempts.filter_map(|settlement| {
@@ -119,18 +119,22 @@ async fn settle_one(
     let key = settlement.key;
     let id = key.id.to_string();
     let held = match &settlement.next {
-        Next::Pending { after } => give_back(connection, settlement, now.saturating_add(millis(*after).max(1))).await?,
-        // The attempt's own row is all that a sent delivery needs to be known by.
-        Next::Sent if settlement.attempt.is_some() => end(connection, key, None, now).await?,
-        Next::Sent => end(connection, key, Some((State::Sent, None)), now).await?,
-        Next::Dead { reason } => end(connection, key, Some((State::Dead, Some(reason))), now).await?,
-        Next::InDoubt { reason } => end(connection, key, Some((State::InDoubt, Some(reason))), now).await?,
+        Next::Pending { after } => {
+            reschedule(connection, settlement, now.saturating_add(millis(*after).max(1))).await?
+        }
+        // For a sent delivery the row of its attempt is enough.
+        Next::Sent if settlement.attempt.is_some() => remove_from_queue(connection, key, None, now).await?,
+        Next::Sent => remove_from_queue(connection, key, Some((State::Sent, None)), now).await?,
+        Next::Dead { reason } => remove_from_queue(connection, key, Some((State::Dead, Some(reason))), now).await?,
+        Next::InDoubt { reason } => {
+            remove_from_queue(connection, key, Some((State::InDoubt, Some(reason))), now).await?
+        }
     };
     if !held {
         return Ok(Settled::LeaseLost);
     }
     if let Some(attempt) = &settlement.attempt {
-        record(connection, &id, key.token, attempt).await?;
+        write_attempt(connection, &id, key.token, attempt).await?;
     }
     for outcome in &settlement.recipients {
         sqlx::query(
@@ -147,7 +151,7 @@ async fn settle_one(
     Ok(Settled::Applied)
 }
 
-async fn give_back(connection: &mut SqliteConnection, settlement: &Settlement, due: i64) -> Result<bool, StoreError> {
+async fn reschedule(connection: &mut SqliteConnection, settlement: &Settlement, due: i64) -> Result<bool, StoreError> {
     let updated = sqlx::query(
         "UPDATE postrider_queue
          SET leased_at = NULL, leased_by = NULL, due_at = ?3, attempts = min(attempts, 2147483646) + ?4, spent = ?5
@@ -163,8 +167,8 @@ async fn give_back(connection: &mut SqliteConnection, settlement: &Settlement, d
     Ok(updated.rows_affected() > 0)
 }
 
-/// Takes a delivery out of the queue, and notes how it ended, if given.
-async fn end(
+/// Removes a delivery from the queue, and records how it ended if that is given.
+async fn remove_from_queue(
     connection: &mut SqliteConnection,
     key: LeaseKey,
     state: Option<(State, Option<&String>)>,
@@ -197,9 +201,14 @@ async fn end(
     Ok(deleted.rows_affected() > 0)
 }
 
-/// A row that somebody else wrote where the attempt is to be written is overwritten: a result that cannot be written is a mail that is
+/// Writes an attempt. It overwrites a row that another program wrote in its place: if the result could not be written, the mail would be
 /// sent again.
-async fn record(connection: &mut SqliteConnection, id: &str, token: i64, attempt: &Attempt) -> Result<(), StoreError> {
+async fn write_attempt(
+    connection: &mut SqliteConnection,
+    id: &str,
+    token: i64,
+    attempt: &Attempt,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT OR REPLACE INTO postrider_attempts
              (delivery_id, number, cycle, token, started_at, finished_at, outcome, scope, sure, charged, note, error, reply,
@@ -227,12 +236,12 @@ async fn record(connection: &mut SqliteConnection, id: &str, token: i64, attempt
 }
 
 pub(super) async fn renew(pool: &SqlitePool, keys: &[LeaseKey], until: i64) -> Result<Vec<Settled>, StoreError> {
-    let mut session = Session::returning(pool).await?;
+    let mut session = Session::acquire_drop_safe(pool).await?;
     let renewed = sqlx::query(AssertSqlSafe(format!("UPDATE postrider_queue SET due_at = ?2 WHERE {HELD}")))
         .bind(keys_as_json(keys.iter()))
         .bind(until)
         .fetch_all(&mut *session)
         .await;
-    let renewed = keys_of(&session.finish(renewed.map_err(StoreError::from))?)?;
+    let renewed = read_keys(&session.finish(renewed.map_err(StoreError::from))?)?;
     Ok(keys.iter().map(|key| if renewed.contains(key) { Settled::Applied } else { Settled::LeaseLost }).collect())
 }

@@ -1,19 +1,20 @@
-//! Looking and intervening.
+//! Tests of the operator methods.
 
 use std::time::Duration;
 
 use postrider_transport::DeliveryId;
 
 use super::{
-    LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, retry, row, row_for, sent, settle, states,
-    through,
+    LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, recipient_outcome, recipient_states, retry,
+    row, row_for, sent, settle,
 };
 use crate::state::RecipientState;
 use crate::store::{NewRow, Next, RelayId, RelayReport, Settled, Settlement, TestClock, When};
 use crate::{AdminStore, Filter, Prune, State, Store, UpdateOutcome};
 
-/// Whatever had ended is pending again, with a fresh budget, a new cycle and no expiry, and numbers and tokens go on.
-pub async fn a_resend_begins_anew_and_counts_on<F: StoreUnderTest>(fixture: &F) {
+/// A resend makes an ended delivery pending again, with a fresh budget, a new cycle and no expiry. Attempt numbers and tokens continue.
+/// Invariant 2.
+pub async fn a_resend_resets_the_budget_and_continues_the_numbers<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let ends: [fn(&crate::store::Lease) -> Settlement; 4] = [
@@ -23,7 +24,7 @@ pub async fn a_resend_begins_anew_and_counts_on<F: StoreUnderTest>(fixture: &F) 
             let doubt = Next::InDoubt { reason: "in doubt".to_owned() };
             super::settlement(lease, crate::Outcome::InDoubt, doubt)
         },
-        // Given up without a call, after an attempt that somebody took: ends as sent.
+        // Given up without a call, after an attempt that was accepted for a recipient: the delivery ends as sent.
         |lease| Settlement { attempt: None, charged_attempts: lease.charged_attempts, ..sent(lease) },
     ];
     for end in ends {
@@ -41,8 +42,8 @@ pub async fn a_resend_begins_anew_and_counts_on<F: StoreUnderTest>(fixture: &F) 
         assert_eq!(store.resend(id).await.expect("asking works"), UpdateOutcome::Unchanged(State::Pending));
         let lease = claim_one(&store).await;
         assert_eq!(lease.key.id, id);
-        assert!(lease.key.token > second.key.token, "the token went back");
-        assert_eq!(usize::try_from(lease.attempts).ok(), Some(history), "the numbers went back");
+        assert!(lease.key.token > second.key.token, "the token did not grow");
+        assert_eq!(usize::try_from(lease.attempts).ok(), Some(history), "the numbers do not continue");
         assert_eq!((lease.cycle, lease.charged_attempts, lease.lost), (2, 0, false));
         assert_eq!((lease.cycle_started_at, lease.expires_at), (clock.now(), None));
         assert_eq!(store.resend(id).await.expect("asking works"), UpdateOutcome::Unchanged(State::Leased));
@@ -54,16 +55,16 @@ pub async fn a_resend_begins_anew_and_counts_on<F: StoreUnderTest>(fixture: &F) 
     assert_eq!(store.resend(DeliveryId::new()).await.expect("asking works"), UpdateOutcome::NotFound);
 }
 
-/// Who has the mail does not get it twice; when everybody has it, a resend is for everybody.
-pub async fn a_resend_mails_those_who_have_not_got_it<F: StoreUnderTest>(fixture: &F) {
+/// A resend skips recipients who have the mail. If all have it, the resend goes to all.
+pub async fn a_resend_skips_recipients_who_have_the_mail<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row_for(&["a@example.com", "b@example.com"])).await;
     let lease = claim_one(&store).await;
-    let refusal = vec![through("b@example.com", RecipientState::Refused)];
+    let refusal = vec![recipient_outcome("b@example.com", RecipientState::Refused)];
     assert_eq!(settle(&store, Settlement { recipients: refusal, ..sent(&lease) }).await, Settled::Applied);
     assert_eq!(
-        states(&get(&store, id).await),
+        recipient_states(&get(&store, id).await),
         [("a@example.com", RecipientState::Sent), ("b@example.com", RecipientState::Refused)]
     );
 
@@ -71,14 +72,14 @@ pub async fn a_resend_mails_those_who_have_not_got_it<F: StoreUnderTest>(fixture
     let rest = claim_one(&store).await;
     assert_eq!(rest.recipients.iter().map(|r| r.as_str()).collect::<Vec<_>>(), ["b@example.com"]);
     assert_eq!(settle(&store, sent(&rest)).await, Settled::Applied);
-    assert!(states(&get(&store, id).await).iter().all(|(_, state)| *state == RecipientState::Sent));
+    assert!(recipient_states(&get(&store, id).await).iter().all(|(_, state)| *state == RecipientState::Sent));
 
     assert_eq!(store.resend(id).await.expect("resending works"), UpdateOutcome::Updated);
     assert_eq!(claim_one(&store).await.recipients.len(), 2);
 }
 
-/// Cancelling takes back what no relay holds, and leaves alone all else.
-pub async fn only_what_is_pending_can_be_cancelled<F: StoreUnderTest>(fixture: &F) {
+/// A cancel affects only a delivery that no relay holds.
+pub async fn only_a_pending_delivery_can_be_cancelled<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
@@ -99,8 +100,8 @@ pub async fn only_what_is_pending_can_be_cancelled<F: StoreUnderTest>(fixture: &
     assert_eq!(claim_one(&store).await.key.id, id);
 }
 
-/// A list is in the order of the ids, in pages, by state and by template.
-pub async fn lists_turn_pages_by_state<F: StoreUnderTest>(fixture: &F) {
+/// A list is in the order of the ids, in pages, and filtered by state and template.
+pub async fn lists_are_paged_and_filtered<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let templated = || NewRow { template_id: Some("welcome".to_owned()), ..row() };
     let rows: Vec<_> = (0..7).map(|n| if n % 2 == 0 { templated() } else { row() }).collect();
@@ -132,8 +133,9 @@ pub async fn lists_turn_pages_by_state<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(stats.oldest_due, Some(Duration::ZERO));
 }
 
-/// What is old and finished goes; what is young, pending or leased stays; history alone can go, all but its end.
-pub async fn pruning_takes_what_is_old_and_finished<F: StoreUnderTest>(fixture: &F) {
+/// Pruning deletes old, finished deliveries, and keeps young, pending and leased ones. It can also delete only the history, except the last
+/// attempt.
+pub async fn pruning_deletes_old_finished_deliveries<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let finished = insert_one(&store, row()).await;
@@ -159,11 +161,15 @@ pub async fn pruning_takes_what_is_old_and_finished<F: StoreUnderTest>(fixture: 
     assert!(store.get(finished).await.expect("getting works").is_none());
     assert_eq!(get(&store, waiting).await.state, State::Pending);
     assert_eq!(get(&store, young).await.state, State::Sent);
-    assert_eq!(store.prune(&Prune::older_than(Duration::ZERO)).await.expect("pruning works"), 0, "no state was named");
+    assert_eq!(
+        store.prune(&Prune::older_than(Duration::ZERO)).await.expect("pruning works"),
+        0,
+        "no state was selected"
+    );
 }
 
-/// What relays tell is shown until they say good-bye.
-pub async fn relays_are_known_while_they_live<F: StoreUnderTest>(fixture: &F) {
+/// A relay is listed until it stops.
+pub async fn relays_are_listed_while_they_report<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let (one, other) = (RelayId::new(), RelayId::new());
@@ -180,7 +186,7 @@ pub async fn relays_are_known_while_they_live<F: StoreUnderTest>(fixture: &F) {
     store.retire(other).await.expect("retiring works");
     let relays = store.stats().await.expect("counting works").relays;
     assert_eq!((relays.len(), relays[0].in_flight, relays[0].seen_ago), (1, 0, Duration::ZERO));
-    // One that vanished without a word is shown for a while, and forgotten when another one tells of itself.
+    // A relay that vanished is listed for some time. The report of another relay then deletes it.
     clock.advance(SECOND * 500);
     store.report(&RelayReport::new(other, 0, None)).await.expect("reporting works");
     assert_eq!(store.stats().await.expect("counting works").relays.len(), 2);
@@ -190,22 +196,25 @@ pub async fn relays_are_known_while_they_live<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(relays.iter().map(|relay| relay.id.as_str()).collect::<Vec<_>>(), [other.to_string()]);
 }
 
-/// A signal reaches who waits, and one that came before the waiting is not missed.
-pub async fn waking_wakes<F: StoreUnderTest>(fixture: &F) {
+/// A wake ends the wait, also if it comes before the wait.
+pub async fn a_wake_ends_the_wait<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let limit = SECOND * 30;
     store.wake();
-    tokio::time::timeout(limit, store.notified()).await.expect("a signal from before was missed");
+    tokio::time::timeout(limit, store.notified()).await.expect("an earlier wake was missed");
     let waiter = tokio::spawn({
         let store = store.clone();
         async move { store.notified().await }
     });
     tokio::task::yield_now().await;
     insert_one(&store, row()).await;
-    tokio::time::timeout(limit, waiter).await.expect("inserting did not wake").expect("waiting does not panic");
+    tokio::time::timeout(limit, waiter)
+        .await
+        .expect("an insert did not wake the waiter")
+        .expect("waiting does not panic");
 }
 
-/// Each start may migrate.
+/// Migrating again, also several times at once, changes nothing.
 pub async fn migrating_twice_changes_nothing<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let id = insert_one(&store, row()).await;

@@ -1,4 +1,4 @@
-//! Putting in.
+//! Tests of enqueueing.
 
 use postrider_transport::Encoded;
 
@@ -7,29 +7,29 @@ use crate::state::{Priority, WhenInDoubt};
 use crate::store::{NewRow, Settled, TestClock, When};
 use crate::{AdminStore, Prune, State, Store};
 
-/// A delivery exists if and only if the transaction that enqueued it commits.
-pub async fn a_commit_brings_it_and_a_rollback_does_not<F: StoreUnderTest>(fixture: &F) {
+/// A delivery exists if and only if the transaction that enqueued it commits. Invariant 1.
+pub async fn a_commit_enqueues_and_a_rollback_does_not<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
-    let gone = fixture.insert_in_transaction(&store, vec![row(), row()], false).await;
-    let here = fixture.insert_in_transaction(&store, vec![row(), row()], true).await;
-    for id in gone {
-        assert!(store.get(id).await.expect("getting works").is_none(), "it came through a rollback");
+    let rolled_back = fixture.insert_in_transaction(&store, vec![row(), row()], false).await;
+    let committed = fixture.insert_in_transaction(&store, vec![row(), row()], true).await;
+    for id in rolled_back {
+        assert!(store.get(id).await.expect("getting works").is_none(), "a rolled-back delivery exists");
     }
-    for id in &here {
+    for id in &committed {
         assert_eq!(get(&store, *id).await.state, State::Pending);
     }
     let claimed = super::claim(&store, 10).await;
-    assert_eq!(claimed.len(), here.len());
+    assert_eq!(claimed.len(), committed.len());
 }
 
-/// Nothing of a message or of the wishes with it changes on the way.
-pub async fn a_message_comes_back_as_it_went_in<F: StoreUnderTest>(fixture: &F) {
+/// A message and its options are stored unchanged.
+pub async fn a_message_is_stored_unchanged<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
-    // Every character that is rarely met, but NUL, for which some databases have no place.
-    let odd: String =
+    // All rare characters except NUL, which some databases cannot store.
+    let rare: String =
         ('\u{1}'..=' ').chain(['\u{7f}', '\u{85}', '\u{2028}', '\u{feff}', '\u{ffff}', '\u{10ffff}']).collect();
-    let body = format!("{odd}quotes ' \\\" \\\\ ✓ 𝄞 \\u0000 {} {odd}\r\n\\N\n ", "long ".repeat(200_000));
+    let body = format!("{rare}quotes ' \\\" \\\\ ✓ 𝄞 \\u0000 {} {rare}\r\n\\N\n ", "long ".repeat(200_000));
     let new = NewRow {
         message: Encoded { format: "test/7".to_owned(), body },
         template_id: Some("wel'come ✓".to_owned()),
@@ -60,9 +60,8 @@ pub async fn a_message_comes_back_as_it_went_in<F: StoreUnderTest>(fixture: &F) 
     assert_eq!(shown.template_id, new.template_id);
 }
 
-/// Of what is enqueued together, each keeps its own wishes: where one of them has something of its own, where all have the same, and
-/// where none has anything.
-pub async fn what_is_enqueued_together_stays_apart<F: StoreUnderTest>(fixture: &F) {
+/// Each delivery of a batch keeps its own options: if one of them has special ones, if all have the same, and if none has any.
+pub async fn each_row_of_a_batch_keeps_its_own_options<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let plain = || NewRow { message: Encoded { format: "email/1".to_owned(), ..row().message }, ..row() };
@@ -102,8 +101,8 @@ pub async fn what_is_enqueued_together_stays_apart<F: StoreUnderTest>(fixture: &
     }
 }
 
-/// Who is named twice is mailed once, and has one outcome.
-pub async fn a_recipient_named_twice_counts_once<F: StoreUnderTest>(fixture: &F) {
+/// A recipient that is listed twice is mailed once, and has one outcome.
+pub async fn a_duplicate_recipient_counts_once<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row_for(&["ada@example.com", "bob@example.com", "ada@example.com"])).await;
@@ -116,14 +115,14 @@ pub async fn a_recipient_named_twice_counts_once<F: StoreUnderTest>(fixture: &F)
         let state = crate::RecipientState::Refused;
         settlement.recipients.push(crate::store::RecipientOutcome { recipient, state, reply: Some("550".to_owned()) });
     }
-    assert_eq!(settle(&store, settlement).await, Settled::Applied, "an outcome that comes twice stops nothing");
+    assert_eq!(settle(&store, settlement).await, Settled::Applied, "a duplicate outcome is accepted");
     assert_eq!(get(&store, id).await.recipients.len(), 2);
     assert_eq!(store.resend(id).await.expect("resending works"), crate::UpdateOutcome::Updated);
     assert_eq!(claim_one(&store).await.recipients.len(), 2);
 }
 
-/// While a delivery with a key is kept, whatever its state, another is not added and the first one's id comes back.
-pub async fn a_key_adds_one_delivery<F: StoreUnderTest>(fixture: &F) {
+/// While a delivery with a key exists, in any state, another one with the key is not added, and the id of the first one is returned.
+pub async fn a_key_enqueues_one_delivery<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let keyed = || NewRow { key: Some("order-1".to_owned()), ..row() };
@@ -135,7 +134,7 @@ pub async fn a_key_adds_one_delivery<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(in_transaction, [together[0]]);
     assert_eq!(super::claim(&store, 10).await.len(), 2, "only two deliveries were added");
 
-    // A finished delivery keeps its key, until it is deleted.
+    // A finished delivery keeps its key until it is deleted.
     clock.advance(super::LEASE * 2);
     for lease in super::claim(&store, 10).await {
         assert_eq!(settle(&store, dead(&lease)).await, Settled::Applied);
@@ -144,11 +143,11 @@ pub async fn a_key_adds_one_delivery<F: StoreUnderTest>(fixture: &F) {
     clock.advance(super::SECOND);
     let prune = Prune::older_than(std::time::Duration::ZERO).state(State::Dead);
     assert_eq!(store.prune(&prune).await.expect("pruning works"), 2);
-    assert_ne!(insert_one(&store, keyed()).await, together[0], "the key was not free");
+    assert_ne!(insert_one(&store, keyed()).await, together[0], "the key of a deleted delivery is not free");
 }
 
-/// A key that a transaction took and gave up can be taken.
-pub async fn a_key_is_free_again_after_a_rollback<F: StoreUnderTest>(fixture: &F) {
+/// A rollback frees a key for the next transaction. Invariant 1.
+pub async fn a_rollback_frees_the_key<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let keyed = || NewRow { key: Some("order-1".to_owned()), ..row() };
     let first = fixture.insert_in_transaction(&store, vec![keyed()], false).await;
@@ -157,21 +156,21 @@ pub async fn a_key_is_free_again_after_a_rollback<F: StoreUnderTest>(fixture: &F
     assert_eq!(get(&store, second).await.state, State::Pending);
 }
 
-/// `send_at` and `send_in` are kept, and `next_due` tells how long it takes.
-pub async fn what_is_scheduled_waits_for_its_time<F: StoreUnderTest>(fixture: &F) {
+/// A scheduled delivery is not claimed before its time, and `next_due` returns the remaining time. Invariant 8.
+pub async fn a_scheduled_delivery_waits_until_it_is_due<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     assert_eq!(store.next_due().await.expect("asking works"), None);
     let later = NewRow { due: Some(When::After(super::LEASE)), ..row() };
     let latest = NewRow { due: Some(When::At(clock.now() + super::LEASE * 3)), priority: Priority::URGENT, ..row() };
     let ids = store.insert(vec![later, latest]).await.expect("inserting works");
-    assert!(super::claim(&store, 10).await.is_empty(), "it came before its time");
+    assert!(super::claim(&store, 10).await.is_empty(), "it was claimed too early");
     assert_eq!(store.next_due().await.expect("asking works"), Some(super::LEASE));
     clock.advance(super::LEASE);
     assert_eq!(store.next_due().await.expect("asking works"), Some(std::time::Duration::ZERO));
     let lease = claim_one(&store).await;
     assert_eq!(lease.key.id, ids[0]);
     assert_eq!(lease.cycle_started_at, clock.now(), "the cycle begins when it is due");
-    assert_eq!(lease.dated_at, clock.now(), "the mail is dated when it is due");
+    assert_eq!(lease.dated_at, clock.now(), "the date of the mail is its due time");
     assert!(super::claim(&store, 10).await.is_empty());
 }

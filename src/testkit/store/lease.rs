@@ -1,4 +1,4 @@
-//! Claiming, renewing, losing.
+//! Tests of claims, renewals and lost leases.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::state::{Outcome, Priority};
 use crate::store::{Claim, LeaseKey, NewRow, Settled, TestClock, When};
 use crate::{AdminStore, State, Store};
 
-/// The most urgent first; among equals, what has been due longest.
-pub async fn claims_go_by_priority_and_then_by_age<F: StoreUnderTest>(fixture: &F) {
+/// Claims take the highest priority first, and within a priority the earliest due time.
+pub async fn claims_follow_priority_and_then_due_time<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let due = |ago: u64, priority: u8| NewRow {
@@ -32,8 +32,8 @@ pub async fn claims_go_by_priority_and_then_by_age<F: StoreUnderTest>(fixture: &
     assert_eq!(order, [ids[3], ids[1], ids[2], ids[4], ids[0]]);
 }
 
-/// The limit holds, over priorities as well, and what one claim took the next does not.
-pub async fn a_claim_takes_no_more_than_it_asks_for<F: StoreUnderTest>(fixture: &F) {
+/// A claim stays within its limit over all priorities, and takes no delivery that another claim has leased.
+pub async fn a_claim_respects_its_limit<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let urgent = || NewRow { priority: Priority::URGENT, ..row() };
     let rows = vec![row(), urgent(), row(), urgent(), row()];
@@ -43,9 +43,9 @@ pub async fn a_claim_takes_no_more_than_it_asks_for<F: StoreUnderTest>(fixture: 
     assert!(claim(&store, 3).await.is_empty());
 }
 
-/// The mails of a claim stay within its octets, in the order of their urgency, and one comes in any case. What does not fit is due, and
-/// was not touched.
-pub async fn a_claim_keeps_its_byte_budget<F: StoreUnderTest>(fixture: &F) {
+/// The mails of a claim stay within its limit of octets, in the order of their priority, and one comes in any case. Mails that do not fit
+/// stay due and unchanged.
+pub async fn a_claim_respects_its_byte_limit<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     // The last character takes three octets.
     let sized = |octets: usize, priority: u8| NewRow {
@@ -62,70 +62,70 @@ pub async fn a_claim_keeps_its_byte_budget<F: StoreUnderTest>(fixture: &F) {
     };
     assert_eq!(take(5, 199).await, ids[..1], "199 octets are too few for 200");
     assert_eq!(store.stats().await.expect("counting works").leased, 1);
-    assert_eq!(take(5, 1_000).await, ids[1..2], "what is less urgent does not pass by what does not fit");
+    assert_eq!(take(5, 1_000).await, ids[1..2], "a mail of lower priority was taken before one that does not fit");
     assert_eq!(take(5, 0).await, ids[2..3], "one comes in any case");
     assert_eq!(take(5, 20).await, ids[3..]);
     assert!(take(5, 20).await.is_empty());
 }
 
-/// What a claim has leased whose answer never came is due again at once, and nobody is charged: no attempt was made. Other claims keep
-/// what they have.
-pub async fn a_claim_whose_answer_was_lost_is_taken_back<F: StoreUnderTest>(fixture: &F) {
+/// Deliveries of a claim without an answer are due again at once. Nothing is charged, since no attempt was made. Other claims keep their
+/// deliveries. Invariant 3.
+pub async fn an_unanswered_claim_can_be_taken_back<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     store.insert(vec![row(), row(), row()]).await.expect("inserting works");
     let (lost, kept) = (Claim::new(2, LEASE), Claim::new(1, LEASE));
-    let unheard = store.claim(lost).await.expect("claiming works");
+    let unanswered = store.claim(lost).await.expect("claiming works");
     let held = store.claim(kept).await.expect("claiming works");
     let never = Claim::new(1, LEASE);
     assert_eq!(store.take_back(&[]).await.expect("taking back works"), 0);
     assert_eq!(store.take_back(&[never.id, lost.id]).await.expect("taking back works"), 2);
-    assert_eq!(store.take_back(&[lost.id]).await.expect("taking back works"), 0, "there is nothing left");
-    assert_eq!(settle(&store, sent(&unheard[0])).await, Settled::LeaseLost, "it was held by nobody");
+    assert_eq!(store.take_back(&[lost.id]).await.expect("taking back works"), 0, "the claim was already taken back");
+    assert_eq!(settle(&store, sent(&unanswered[0])).await, Settled::LeaseLost, "no relay holds it");
     assert_eq!(settle(&store, sent(&held[0])).await, Settled::Applied);
 
     let again = claim(&store, 3).await;
     let ids = |leases: &[crate::store::Lease]| leases.iter().map(|lease| lease.key.id).collect::<HashSet<_>>();
-    assert_eq!(ids(&again), ids(&unheard));
+    assert_eq!(ids(&again), ids(&unanswered));
     for lease in &again {
         assert_eq!((lease.attempts, lease.charged_attempts, lease.lost, &lease.last), (0, 0, false, &None));
-        assert!(unheard.iter().all(|old| old.key.id != lease.key.id || old.key.token < lease.key.token));
+        assert!(unanswered.iter().all(|old| old.key.id != lease.key.id || old.key.token < lease.key.token));
         assert_eq!(settle(&store, retry(lease, SECOND)).await, Settled::Applied);
     }
     assert_eq!(store.take_back(&[lost.id, kept.id]).await.expect("taking back works"), 0, "they are settled");
     assert_eq!(store.stats().await.expect("counting works").pending, 2);
 }
 
-/// A claim by the time at which a pass began leaves alone what the pass has put off, however soon that is due again.
-pub async fn a_pass_does_not_meet_what_it_put_off<F: StoreUnderTest>(fixture: &F) {
+/// A claim limited to the start of a pass does not return a delivery that the pass has put off, even if that is due again very soon.
+pub async fn a_pass_does_not_claim_a_delivery_twice<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     insert_one(&store, row()).await;
-    let horizon = store.now().await.expect("the clock works");
-    let pass = Claim::new(10, LEASE).due_by(horizon);
+    let cutoff = store.now().await.expect("the clock works");
+    let pass = Claim::new(10, LEASE).due_by(cutoff);
     let leases = store.claim(pass).await.expect("claiming works");
     assert_eq!(settle(&store, retry(&leases[0], Duration::ZERO)).await, Settled::Applied);
     clock.advance(SECOND);
-    assert!(store.claim(pass).await.expect("claiming works").is_empty(), "it was met again in the same pass");
+    assert!(store.claim(pass).await.expect("claiming works").is_empty(), "it was claimed again in the same pass");
     assert_eq!(claim(&store, 10).await.len(), 1);
 }
 
-/// A store may take up a backlog where the last claim left off. What falls due again before that place, and what comes there late, is
-/// found all the same, before the store says that nothing is due.
-pub async fn a_backlog_hides_nothing<F: StoreUnderTest>(fixture: &F) {
+/// A store may begin a claim where the last one ended. It must still find deliveries that become due before that position, and late commits
+/// there, before it says that nothing is due. Invariant 4.
+pub async fn a_backlog_hides_no_delivery<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let start = clock.now();
-    // So many that the backlog ends with a full claim.
+    // This many rows end the backlog with a full claim.
     for _ in 0..5 {
         store.insert((0..21).map(|_| row()).collect()).await.expect("inserting works");
         clock.advance(SECOND);
     }
     let abandoned = claim(&store, 3).await;
-    let mut met = HashSet::new();
+    let mut claimed = HashSet::new();
     for _ in 0..20 {
         let leases = claim(&store, 3).await;
-        met.extend(leases.iter().map(|lease| lease.key.id));
+        claimed.extend(leases.iter().map(|lease| lease.key.id));
         store.settle(&leases.iter().map(sent).collect::<Vec<_>>()).await.expect("settling works");
     }
     clock.advance(LEASE + SECOND);
@@ -135,15 +135,15 @@ pub async fn a_backlog_hides_nothing<F: StoreUnderTest>(fixture: &F) {
         if leases.is_empty() {
             break;
         }
-        met.extend(leases.iter().map(|lease| lease.key.id));
+        claimed.extend(leases.iter().map(|lease| lease.key.id));
         store.settle(&leases.iter().map(sent).collect::<Vec<_>>()).await.expect("settling works");
     }
-    assert!(met.contains(&late) && abandoned.iter().all(|lease| met.contains(&lease.key.id)));
-    assert_eq!(met.len(), 106);
+    assert!(claimed.contains(&late) && abandoned.iter().all(|lease| claimed.contains(&lease.key.id)));
+    assert_eq!(claimed.len(), 106);
 }
 
-/// However many claim at once, a delivery has one holder.
-pub async fn many_claimers_never_share_a_delivery<F: StoreUnderTest>(fixture: &F) {
+/// With any number of concurrent claims, each delivery has one holder. Invariant 2.
+pub async fn concurrent_claims_never_share_a_delivery<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let ids = store.insert((0..200).map(|_| row()).collect()).await.expect("inserting works");
     let claimers: Vec<_> = (0..8)
@@ -152,7 +152,7 @@ pub async fn many_claimers_never_share_a_delivery<F: StoreUnderTest>(fixture: &F
             tokio::spawn(async move {
                 let mut mine = Vec::new();
                 let mut empty = 0;
-                // A claimer may come away empty-handed while others hold the rows it looked at.
+                // A claim may return nothing while other claims hold the rows that it found.
                 while empty < 3 {
                     match store.claim(Claim::new(7, LEASE)).await {
                         Ok(leases) if leases.is_empty() => empty += 1,
@@ -174,8 +174,8 @@ pub async fn many_claimers_never_share_a_delivery<F: StoreUnderTest>(fixture: &F
     assert_eq!(distinct, ids.into_iter().collect());
 }
 
-/// Settling and renewing with any but the present token change nothing and say so; so does settling twice.
-pub async fn only_the_present_token_settles<F: StoreUnderTest>(fixture: &F) {
+/// Settlements and renewals with any other token change nothing and return `LeaseLost`. So does a second settlement. Invariant 2.
+pub async fn only_the_current_token_settles<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
@@ -203,48 +203,50 @@ pub async fn only_the_present_token_settles<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(get(&store, id).await.state, State::Sent);
 }
 
-/// Who takes over from a vanished holder finds its attempt recorded as lost and charged, and the old holder is shut out.
-pub async fn a_vanished_holder_leaves_a_lost_attempt<F: StoreUnderTest>(fixture: &F) {
+/// The claim after an expired lease records a lost, charged attempt, and the old holder can no longer settle. Invariant 3.
+pub async fn an_expired_lease_leaves_a_lost_attempt<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
     let claimed_at = clock.now();
-    let vanished = claim_one(&store).await;
+    let expired = claim_one(&store).await;
     clock.advance(LEASE - SECOND);
     assert!(claim(&store, 1).await.is_empty(), "the lease was not respected");
     clock.advance(SECOND * 2);
-    let heir = claim_one(&store).await;
-    assert!(heir.lost);
-    assert_eq!((heir.attempts, heir.charged_attempts), (1, 1));
+    let successor = claim_one(&store).await;
+    assert!(successor.lost);
+    assert_eq!((successor.attempts, successor.charged_attempts), (1, 1));
     let history = get(&store, id).await.attempts;
     assert_eq!(history.len(), 1);
     assert_eq!((history[0].number, history[0].outcome), (1, Outcome::Lost));
-    assert_eq!(history[0].transport, None, "who was called is not known");
+    assert_eq!(history[0].transport, None, "the transport of a lost attempt is unknown");
     assert_eq!((history[0].started_at, history[0].finished_at), (claimed_at, clock.now()));
-    assert_eq!(settle(&store, sent(&vanished)).await, Settled::LeaseLost);
-    assert_eq!(settle(&store, sent(&heir)).await, Settled::Applied);
+    assert_eq!(settle(&store, sent(&expired)).await, Settled::LeaseLost);
+    assert_eq!(settle(&store, sent(&successor)).await, Settled::Applied);
     let numbers: Vec<_> = get(&store, id).await.attempts.iter().map(|a| (a.number, a.outcome)).collect();
     assert_eq!(numbers, [(1, Outcome::Lost), (2, Outcome::Sent)]);
 }
 
-/// That the last attempt was lost is told until another one was made, also where the claim that noticed it gave the delivery back, and
-/// not beyond a resend.
-pub async fn a_lost_attempt_is_told_until_something_is_sent<F: StoreUnderTest>(fixture: &F) {
+/// A claim reports a lost attempt until the next attempt, also if the claim that recorded it gave the delivery back. A resend ends this.
+pub async fn a_lost_attempt_is_reported_until_the_next_attempt<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
     claim_one(&store).await;
     clock.advance(LEASE + SECOND);
     let taking = Claim::new(1, LEASE);
-    let heir = store.claim(taking).await.expect("claiming works").remove(0);
-    assert!(heir.lost);
-    let back =
-        crate::store::Settlement { attempt: None, charged_attempts: heir.charged_attempts, ..retry(&heir, SECOND) };
+    let successor = store.claim(taking).await.expect("claiming works").remove(0);
+    assert!(successor.lost);
+    let back = crate::store::Settlement {
+        attempt: None,
+        charged_attempts: successor.charged_attempts,
+        ..retry(&successor, SECOND)
+    };
     assert_eq!(settle(&store, back).await, Settled::Applied);
     clock.advance(SECOND);
-    let unheard = Claim::new(1, LEASE);
-    assert!(store.claim(unheard).await.expect("claiming works")[0].lost, "giving it back has not sent it");
-    assert_eq!(store.take_back(&[unheard.id]).await.expect("taking back works"), 1);
+    let unanswered = Claim::new(1, LEASE);
+    assert!(store.claim(unanswered).await.expect("claiming works")[0].lost, "it was given back without an attempt");
+    assert_eq!(store.take_back(&[unanswered.id]).await.expect("taking back works"), 1);
     let third = claim_one(&store).await;
     assert_eq!((third.lost, third.attempts, third.charged_attempts), (true, 1, 1));
     assert_eq!(settle(&store, retry(&third, SECOND)).await, Settled::Applied);
@@ -257,11 +259,11 @@ pub async fn a_lost_attempt_is_told_until_something_is_sent<F: StoreUnderTest>(f
         crate::store::Settlement { attempt: None, charged_attempts: fifth.charged_attempts, ..super::dead(&fifth) };
     assert_eq!(settle(&store, given_up).await, Settled::Applied);
     assert_eq!(store.resend(id).await.expect("resending works"), crate::UpdateOutcome::Updated);
-    assert!(!claim_one(&store).await.lost, "the operator knows, and has decided");
+    assert!(!claim_one(&store).await.lost, "a resend clears the lost attempt");
 }
 
-/// A delivery that was tried before comes with what its last attempt came to; others come without.
-pub async fn a_claim_tells_of_the_last_attempt<F: StoreUnderTest>(fixture: &F) {
+/// A delivery that was tried before is claimed with its last attempt. Others are claimed without one.
+pub async fn a_claim_returns_the_last_attempt<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let fresh = insert_one(&store, NewRow { due: Some(When::After(SECOND * 10)), ..row() }).await;
@@ -302,7 +304,7 @@ pub async fn a_claim_tells_of_the_last_attempt<F: StoreUnderTest>(fixture: &F) {
     }
 }
 
-/// Renewing keeps others away for a whole lease from then.
+/// A renewal keeps other relays away for a whole lease from then on. Invariant 2.
 pub async fn a_renewed_lease_is_not_taken_over<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -316,8 +318,8 @@ pub async fn a_renewed_lease_is_not_taken_over<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
 }
 
-/// A lease that ran out is not lost before somebody takes it: the holder's result still counts.
-pub async fn a_slow_holder_may_settle_while_nobody_took_over<F: StoreUnderTest>(fixture: &F) {
+/// An expired lease is not lost before the next claim: the result of its holder still counts.
+pub async fn an_expired_lease_may_settle_before_the_next_claim<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
@@ -328,8 +330,8 @@ pub async fn a_slow_holder_may_settle_while_nobody_took_over<F: StoreUnderTest>(
     assert_eq!((shown.state, shown.attempts.len()), (State::Sent, 1));
 }
 
-/// A relay that lost a delivery and took it over again may bring both results at once: the valid one is written.
-pub async fn a_stale_settlement_spoils_no_valid_one<F: StoreUnderTest>(fixture: &F) {
+/// A relay may settle an expired and a valid lease of a delivery in one batch: only the valid settlement is written. Invariant 2.
+pub async fn a_stale_settlement_does_not_affect_a_valid_one<F: StoreUnderTest>(fixture: &F) {
     for retried in [false, true] {
         let clock = TestClock::new();
         let store = fixture.fresh(clock.clone()).await;
@@ -347,7 +349,7 @@ pub async fn a_stale_settlement_spoils_no_valid_one<F: StoreUnderTest>(fixture: 
     }
 }
 
-/// Of two settlements of one lease in one batch, one is written: once.
+/// Of two settlements of one lease in a batch, exactly one is written. Invariant 3.
 pub async fn a_lease_is_settled_once_in_a_batch<F: StoreUnderTest>(fixture: &F) {
     let both = |lease: &crate::store::Lease| [(sent(lease), retry(lease, SECOND)), (retry(lease, SECOND), sent(lease))];
     let twice =

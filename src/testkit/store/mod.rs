@@ -1,4 +1,5 @@
-//! What every store must do, as functions that panic where one does not.
+//! The conformance suite for stores: functions that panic if a store violates the contract. "Invariant 2" refers to `DESIGN.md` in the
+//! repository.
 //!
 //! ```
 //! use postrider::testkit::store::StoreUnderTest;
@@ -48,16 +49,15 @@ pub use lease::*;
 pub use model::*;
 pub use settle::*;
 
-/// A store that the suite can make anew, and whose transactions it can end either way.
+/// Creates stores for the suite, and runs transactions on them.
 pub trait StoreUnderTest: Send + Sync {
-    /// The store.
+    /// The type of the store.
     type Store: AdminStore;
 
-    /// A migrated store without any delivery, whose time is `clock`'s. The suite's tests run side by side, each with a store of its
-    /// own.
+    /// A migrated, empty store with the clock `clock`. The tests of the suite run in parallel, each on a store of its own.
     fn fresh(&self, clock: TestClock) -> impl Future<Output = Self::Store> + Send;
 
-    /// Inserts through a connection with an open transaction, then commits or rolls back.
+    /// Inserts rows in an open transaction, then commits or rolls back.
     fn insert_in_transaction(
         &self,
         store: &Self::Store,
@@ -66,9 +66,10 @@ pub trait StoreUnderTest: Send + Sync {
     ) -> impl Future<Output = Vec<DeliveryId>> + Send;
 }
 
-/// Stamps the whole suite on a store: one `#[tokio::test]` for each function in [`testkit::store`](crate::testkit::store). The
-/// argument is an expression that makes a [`StoreUnderTest`](crate::testkit::store::StoreUnderTest); an attribute before it, such as
-/// `#[ignore = "needs a server"]`, goes on each test. Needs tokio's `macros` and `rt-multi-thread` features.
+/// Generates the whole suite for a store: one `#[tokio::test]` for each function in [`testkit::store`](crate::testkit::store).
+///
+/// The argument is an expression of a type that implements [`StoreUnderTest`](crate::testkit::store::StoreUnderTest). An attribute before
+/// it, such as `#[ignore = "needs a server"]`, applies to each test. The macro needs tokio's `macros` and `rt-multi-thread` features.
 #[macro_export]
 macro_rules! store_tests {
     (#[$attribute:meta] $fixture:expr) => {
@@ -76,45 +77,45 @@ macro_rules! store_tests {
     };
     (@all $attributes:tt $fixture:expr) => {
         $crate::store_tests! { @each $attributes $fixture;
-            a_commit_brings_it_and_a_rollback_does_not
-            a_message_comes_back_as_it_went_in
-            what_is_enqueued_together_stays_apart
-            a_recipient_named_twice_counts_once
-            a_key_adds_one_delivery
-            a_key_is_free_again_after_a_rollback
-            what_is_scheduled_waits_for_its_time
-            claims_go_by_priority_and_then_by_age
-            a_claim_takes_no_more_than_it_asks_for
-            a_claim_keeps_its_byte_budget
-            a_claim_whose_answer_was_lost_is_taken_back
-            a_backlog_hides_nothing
-            a_pass_does_not_meet_what_it_put_off
-            many_claimers_never_share_a_delivery
-            only_the_present_token_settles
-            a_stale_settlement_spoils_no_valid_one
+            a_commit_enqueues_and_a_rollback_does_not
+            a_message_is_stored_unchanged
+            each_row_of_a_batch_keeps_its_own_options
+            a_duplicate_recipient_counts_once
+            a_key_enqueues_one_delivery
+            a_rollback_frees_the_key
+            a_scheduled_delivery_waits_until_it_is_due
+            claims_follow_priority_and_then_due_time
+            a_claim_respects_its_limit
+            a_claim_respects_its_byte_limit
+            an_unanswered_claim_can_be_taken_back
+            a_backlog_hides_no_delivery
+            a_pass_does_not_claim_a_delivery_twice
+            concurrent_claims_never_share_a_delivery
+            only_the_current_token_settles
+            a_stale_settlement_does_not_affect_a_valid_one
             a_lease_is_settled_once_in_a_batch
-            a_vanished_holder_leaves_a_lost_attempt
-            a_lost_attempt_is_told_until_something_is_sent
-            a_claim_tells_of_the_last_attempt
+            an_expired_lease_leaves_a_lost_attempt
+            a_lost_attempt_is_reported_until_the_next_attempt
+            a_claim_returns_the_last_attempt
             a_renewed_lease_is_not_taken_over
-            a_slow_holder_may_settle_while_nobody_took_over
-            a_retry_waits_and_counts
-            what_is_given_back_costs_nothing
-            what_the_relay_made_of_an_attempt_is_kept
-            every_end_is_kept_with_its_reason
-            what_is_sent_together_stays_apart
-            recipients_are_settled_one_by_one
-            recipients_by_the_ten_thousand_are_settled
-            one_lost_lease_spoils_no_other
-            a_resend_begins_anew_and_counts_on
-            a_resend_mails_those_who_have_not_got_it
-            only_what_is_pending_can_be_cancelled
-            lists_turn_pages_by_state
-            pruning_takes_what_is_old_and_finished
-            relays_are_known_while_they_live
-            waking_wakes
+            an_expired_lease_may_settle_before_the_next_claim
+            a_retry_waits_and_is_charged
+            an_uncharged_attempt_costs_no_budget
+            the_classification_of_an_attempt_is_stored
+            each_final_state_is_stored_with_its_reason
+            deliveries_settled_together_keep_their_own_history
+            each_recipient_keeps_its_own_outcome
+            ten_thousand_recipients_are_settled
+            a_lost_lease_does_not_affect_other_settlements
+            a_resend_resets_the_budget_and_continues_the_numbers
+            a_resend_skips_recipients_who_have_the_mail
+            only_a_pending_delivery_can_be_cancelled
+            lists_are_paged_and_filtered
+            pruning_deletes_old_finished_deliveries
+            relays_are_listed_while_they_report
+            a_wake_ends_the_wait
             migrating_twice_changes_nothing
-            it_does_what_the_memory_store_does
+            it_behaves_like_the_memory_store
         }
     };
     (@each $attributes:tt $fixture:expr; $($name:ident)*) => {
@@ -167,7 +168,7 @@ async fn get<S: AdminStore>(store: &S, id: DeliveryId) -> Delivery {
     store.get(id).await.expect("getting works").expect("the delivery exists")
 }
 
-/// A settlement after a call that began at the claim and took a second.
+/// A settlement of a call that began at the claim and took a second.
 fn settlement(lease: &Lease, outcome: Outcome, next: Next) -> Settlement {
     let mut attempt =
         Attempt::new(lease.attempts + 1, lease.cycle, lease.claimed_at, lease.claimed_at + SECOND, outcome);
@@ -197,10 +198,10 @@ fn dead(lease: &Lease) -> Settlement {
     settlement(lease, Outcome::Permanent, Next::Dead { reason: "permanent: no".to_owned() })
 }
 
-fn through(recipient: &str, state: RecipientState) -> RecipientOutcome {
+fn recipient_outcome(recipient: &str, state: RecipientState) -> RecipientOutcome {
     RecipientOutcome { recipient: Recipient::new(recipient), state, reply: Some(format!("reply to {recipient}")) }
 }
 
-fn states(delivery: &Delivery) -> Vec<(&str, RecipientState)> {
+fn recipient_states(delivery: &Delivery) -> Vec<(&str, RecipientState)> {
     delivery.recipients.iter().map(|status| (status.recipient.as_str(), status.state)).collect()
 }

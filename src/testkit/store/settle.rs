@@ -1,17 +1,17 @@
-//! Writing down results.
+//! Tests of settlements.
 
 use postrider_transport::Scope;
 
 use super::{
-    LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, retry, row, row_for, sent, settle,
-    settlement, states, through,
+    LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, recipient_outcome, recipient_states, retry,
+    row, row_for, sent, settle, settlement,
 };
 use crate::state::{Outcome, RecipientState};
 use crate::store::{Next, Settled, Settlement, TestClock};
 use crate::{AdminStore, Filter, State, Store};
 
-/// A retry is due after its wait and no earlier, and the attempt counts in history and budget.
-pub async fn a_retry_waits_and_counts<F: StoreUnderTest>(fixture: &F) {
+/// A retry is due after its wait and no earlier. Its attempt is in the history, and is charged. Invariant 4.
+pub async fn a_retry_waits_and_is_charged<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let enqueued = clock.now();
@@ -35,8 +35,8 @@ pub async fn a_retry_waits_and_counts<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(history[1].finished_at.duration_since(history[1].started_at).ok(), Some(SECOND));
 }
 
-/// An attempt that failed by the transport's fault is in the history and not in the budget.
-pub async fn what_is_given_back_costs_nothing<F: StoreUnderTest>(fixture: &F) {
+/// An attempt that failed for the transport's condition is in the history, and is not charged.
+pub async fn an_uncharged_attempt_costs_no_budget<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
@@ -52,17 +52,17 @@ pub async fn what_is_given_back_costs_nothing<F: StoreUnderTest>(fixture: &F) {
     assert_eq!((again.attempts, again.charged_attempts), (1, 0));
     let history = get(&store, id).await.attempts;
     assert_eq!((history[0].scope, history[0].charged), (Some(Scope::Transport), false));
-    assert_eq!(history[0].transport, None, "a transport was made up");
-    // Given back without any call: no attempt at all.
+    assert_eq!(history[0].transport, None, "the attempt had no transport");
+    // Given back without a call, it records no attempt.
     let untouched = Settlement { attempt: None, charged_attempts: again.charged_attempts, ..retry(&again, SECOND) };
     assert_eq!(settle(&store, untouched).await, Settled::Applied);
     clock.advance(SECOND);
     assert_eq!((claim_one(&store).await.attempts, get(&store, id).await.attempts.len()), (1, 1));
 }
 
-/// Whose condition it was, how sure that is, whether it was charged and why the relay did what it did: all of it is in the history, of a
-/// mail that was sent as well.
-pub async fn what_the_relay_made_of_an_attempt_is_kept<F: StoreUnderTest>(fixture: &F) {
+/// The history has the scope of each attempt, whether that is sure, whether it was charged, and why the relay decided so. This applies to a
+/// sent mail as well.
+pub async fn the_classification_of_an_attempt_is_stored<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
@@ -82,23 +82,26 @@ pub async fn what_the_relay_made_of_an_attempt_is_kept<F: StoreUnderTest>(fixtur
     assert_eq!(get(&store, id).await.attempts, expected);
 }
 
-/// Mails to very many are claimed, settled in part, claimed for the rest, given up and resent.
-pub async fn recipients_by_the_ten_thousand_are_settled<F: StoreUnderTest>(fixture: &F) {
+/// A mail to 10,000 recipients is claimed, settled in part, claimed for the rest, given up and resent.
+pub async fn ten_thousand_recipients_are_settled<F: StoreUnderTest>(fixture: &F) {
     const ALL: usize = 10_000;
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let names: Vec<String> = (0..ALL).map(|n| format!("r{n}@example.com")).collect();
     let id = insert_one(&store, row_for(&names.iter().map(String::as_str).collect::<Vec<_>>())).await;
     let lease = claim_one(&store).await;
-    let through = |part: &[String], state| part.iter().map(|name| through(name, state)).collect::<Vec<_>>();
-    let partly = Settlement { recipients: through(&names[..ALL / 2], RecipientState::Sent), ..retry(&lease, SECOND) };
-    assert_eq!(settle(&store, partly).await, Settled::Applied);
+    let outcomes_of =
+        |part: &[String], state| part.iter().map(|name| recipient_outcome(name, state)).collect::<Vec<_>>();
+    let partial =
+        Settlement { recipients: outcomes_of(&names[..ALL / 2], RecipientState::Sent), ..retry(&lease, SECOND) };
+    assert_eq!(settle(&store, partial).await, Settled::Applied);
     clock.advance(SECOND);
     let rest = claim_one(&store).await;
     assert_eq!((rest.recipients.len(), rest.any_accepted, rest.has_completed_recipients), (ALL / 2, true, true));
-    let refused = through(&names[ALL / 2..ALL - 1], RecipientState::Refused);
+    let refused = outcomes_of(&names[ALL / 2..ALL - 1], RecipientState::Refused);
     assert_eq!(settle(&store, Settlement { recipients: refused, ..dead(&rest) }).await, Settled::Applied);
-    let count = |delivery: &crate::Delivery, state| states(delivery).iter().filter(|(_, is)| *is == state).count();
+    let count =
+        |delivery: &crate::Delivery, state| recipient_states(delivery).iter().filter(|(_, is)| *is == state).count();
     let shown = get(&store, id).await;
     let ends = [RecipientState::Sent, RecipientState::Refused, RecipientState::Dead];
     assert_eq!(ends.map(|state| count(&shown, state)), [ALL / 2, ALL / 2 - 1, 1]);
@@ -106,8 +109,8 @@ pub async fn recipients_by_the_ten_thousand_are_settled<F: StoreUnderTest>(fixtu
     assert_eq!(claim_one(&store).await.recipients.len(), ALL / 2);
 }
 
-/// Sent, dead and in doubt are ends: nothing is due any more, and the reason is there to be read.
-pub async fn every_end_is_kept_with_its_reason<F: StoreUnderTest>(fixture: &F) {
+/// Sent, dead and in doubt are final: the delivery is no longer due, and its reason is stored.
+pub async fn each_final_state_is_stored_with_its_reason<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     store.insert(vec![row(), row(), row()]).await.expect("inserting works");
@@ -143,8 +146,8 @@ pub async fn every_end_is_kept_with_its_reason<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(get(&store, leases[0].key.id).await.attempts[0].provider_id.as_deref(), Some("queue-id-1"));
 }
 
-/// Of what was sent together, each has the history of its own: which attempt it was, by which transport, and what was answered.
-pub async fn what_is_sent_together_stays_apart<F: StoreUnderTest>(fixture: &F) {
+/// Deliveries that are settled together each keep their own history: the number of the attempt, the transport and the reply.
+pub async fn deliveries_settled_together_keep_their_own_history<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let again = insert_one(&store, row()).await;
@@ -153,7 +156,7 @@ pub async fn what_is_sent_together_stays_apart<F: StoreUnderTest>(fixture: &F) {
     store.insert(vec![row(), row()]).await.expect("inserting works");
     let mut settlements: Vec<_> = claim(&store, 3).await.iter().map(sent).collect();
     assert_eq!(settlements.len(), 3);
-    // Nothing is known of the last but that it was sent.
+    // The last one has no transport and no reply.
     let last = settlements[2].attempt.as_mut().expect("it was called");
     (last.transport, last.reply) = (None, None);
     assert_eq!(store.settle(&settlements).await.expect("settling works"), [Settled::Applied; 3]);
@@ -164,25 +167,27 @@ pub async fn what_is_sent_together_stays_apart<F: StoreUnderTest>(fixture: &F) {
     }
 }
 
-/// Who took the mail and who refused it is remembered, and the next claim names only the rest.
-pub async fn recipients_are_settled_one_by_one<F: StoreUnderTest>(fixture: &F) {
+/// Recipients with an outcome keep it, and the next claim returns only the others.
+pub async fn each_recipient_keeps_its_own_outcome<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row_for(&["a@example.com", "b@example.com", "c@example.com"])).await;
     let lease = claim_one(&store).await;
-    assert!(!lease.has_completed_recipients, "it goes to everyone");
-    let outcomes =
-        vec![through("a@example.com", RecipientState::Sent), through("b@example.com", RecipientState::Refused)];
-    let partly = Settlement { recipients: outcomes, ..retry(&lease, SECOND) };
-    assert_eq!(settle(&store, partly).await, Settled::Applied);
+    assert!(!lease.has_completed_recipients, "no recipient has an outcome");
+    let outcomes = vec![
+        recipient_outcome("a@example.com", RecipientState::Sent),
+        recipient_outcome("b@example.com", RecipientState::Refused),
+    ];
+    let partial = Settlement { recipients: outcomes, ..retry(&lease, SECOND) };
+    assert_eq!(settle(&store, partial).await, Settled::Applied);
     clock.advance(SECOND);
     let rest = claim_one(&store).await;
-    assert!(rest.any_accepted, "somebody took it");
-    assert!(rest.has_completed_recipients, "it goes to a part of its recipients");
+    assert!(rest.any_accepted, "it was accepted for a recipient");
+    assert!(rest.has_completed_recipients, "two recipients have outcomes");
     assert_eq!(rest.recipients.iter().map(|r| r.as_str()).collect::<Vec<_>>(), ["c@example.com"]);
     let while_leased = get(&store, id).await;
     assert_eq!(
-        states(&while_leased),
+        recipient_states(&while_leased),
         [
             ("a@example.com", RecipientState::Sent),
             ("b@example.com", RecipientState::Refused),
@@ -193,16 +198,16 @@ pub async fn recipients_are_settled_one_by_one<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(settle(&store, sent(&rest)).await, Settled::Applied);
     let done = get(&store, id).await;
     assert_eq!(done.state, State::Sent);
-    let called: Vec<_> = done.attempts.iter().map(|a| a.transport.as_deref()).collect();
-    assert_eq!(called, [Some("failover/smtp 1"), Some("failover/smtp 2")]);
+    let transports: Vec<_> = done.attempts.iter().map(|a| a.transport.as_deref()).collect();
+    assert_eq!(transports, [Some("failover/smtp 1"), Some("failover/smtp 2")]);
     assert_eq!(
-        states(&done)[1..],
+        recipient_states(&done)[1..],
         [("b@example.com", RecipientState::Refused), ("c@example.com", RecipientState::Sent)]
     );
 }
 
-/// In a batch, each settlement stands for itself.
-pub async fn one_lost_lease_spoils_no_other<F: StoreUnderTest>(fixture: &F) {
+/// In a batch, each settlement succeeds or fails by itself. Invariant 2.
+pub async fn a_lost_lease_does_not_affect_other_settlements<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     store.insert(vec![row(), row(), row()]).await.expect("inserting works");
@@ -211,10 +216,10 @@ pub async fn one_lost_lease_spoils_no_other<F: StoreUnderTest>(fixture: &F) {
     let leases = claim(&store, 3).await;
     assert_eq!(leases.len(), 3);
     let mut settlements: Vec<_> = leases.iter().map(sent).collect();
-    let place = leases.iter().position(|lease| lease.key.id == old.key.id).expect("it was taken over");
-    settlements[place] = sent(&old);
+    let index = leases.iter().position(|lease| lease.key.id == old.key.id).expect("it was taken over");
+    settlements[index] = sent(&old);
     let mut expected = [Settled::Applied; 3];
-    expected[place] = Settled::LeaseLost;
+    expected[index] = Settled::LeaseLost;
     assert_eq!(store.settle(&settlements).await.expect("settling works"), expected);
     assert_eq!(get(&store, old.key.id).await.state, State::Leased);
     assert!(store.settle(&[]).await.expect("settling nothing works").is_empty());
