@@ -71,7 +71,7 @@ fn recipient(mail: &Value) -> String {
 const WORK: [&str; 4] = ["work", "--json", "--attempts", "1"];
 
 fn assert_paused_and_uncharged(provider: &Provider, refusal: (u16, Value), reason: &str) {
-    let what = format!("{} says {refusal:?}", provider.name);
+    let what = format!("{} answers {refusal:?}", provider.name);
     let tool = Tool::new();
     let recipients: Vec<_> = (0..5).map(|number| format!("n{number}@example.com")).collect();
     let ids: Vec<_> = recipients.iter().map(|to| tool.enqueue(&["--to", to])).collect();
@@ -127,13 +127,12 @@ fn assert_paused_and_uncharged(provider: &Provider, refusal: (u16, Value), reaso
 #[test]
 fn postmark() {
     let provider = Provider::postmark();
-    let says = |code: i64, message: &str| json!({"ErrorCode": code, "Message": message});
-    let key =
-        says(10, "The SmtpServer Token you provided in the X-Postmark-SmtpServer-Token request header was invalid.");
-    assert_paused_and_uncharged(&provider, (401, key), "SmtpServer Token");
-    let suspended = says(413, "Your account is not allowed to send.");
+    let error = |code: i64, message: &str| json!({"ErrorCode": code, "Message": message});
+    let key = error(10, "The Server Token you provided in the X-Postmark-Server-Token request header was invalid.");
+    assert_paused_and_uncharged(&provider, (401, key), "Server Token");
+    let suspended = error(413, "Your account is not allowed to send.");
     assert_paused_and_uncharged(&provider, (422, suspended), "not allowed");
-    let quota = says(405, "You ran out of credits.");
+    let quota = error(405, "You ran out of credits.");
     assert_paused_and_uncharged(&provider, (422, quota), "credits");
 }
 
@@ -141,10 +140,10 @@ fn postmark() {
 #[test]
 fn resend() {
     let provider = Provider::resend();
-    let says = |status: u16, name: &str| (status, json!({"statusCode": status, "name": name, "message": "No."}));
-    assert_paused_and_uncharged(&provider, says(403, "invalid_api_key"), "invalid_api_key");
-    assert_paused_and_uncharged(&provider, says(403, "suspended_api_key"), "suspended_api_key");
-    assert_paused_and_uncharged(&provider, says(429, "daily_quota_exceeded"), "daily_quota_exceeded");
+    let error = |status: u16, name: &str| (status, json!({"statusCode": status, "name": name, "message": "No."}));
+    assert_paused_and_uncharged(&provider, error(403, "invalid_api_key"), "invalid_api_key");
+    assert_paused_and_uncharged(&provider, error(403, "suspended_api_key"), "suspended_api_key");
+    assert_paused_and_uncharged(&provider, error(429, "daily_quota_exceeded"), "daily_quota_exceeded");
 }
 
 #[cfg(feature = "ses")]

@@ -72,7 +72,7 @@ fn the_second_signal_ends_the_wait() {
     let output = running.wait();
     assert_eq!(output.code, 0, "{}", output.stderr);
     assert!(output.stderr.contains("not waiting any longer"), "{}", output.stderr);
-    assert!(!output.stderr.contains("end of the grace"), "the grace ended the wait, not the signal: {}", output.stderr);
+    assert!(!output.stderr.contains("grace"), "the grace ended the wait, not the signal: {}", output.stderr);
     let shown = tool.show(&id);
     assert_eq!(shown["state"], "in_doubt", "the server gave no reply");
     assert_eq!(shown["attempts"][0]["outcome"], "in_doubt");

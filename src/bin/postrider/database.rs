@@ -29,7 +29,7 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("mariadb", "mysql", cfg!(feature = "mysql")),
 ];
 
-/// Returns the scheme and the URL. Refuses an option of another database: to ignore it would open another outbox than the operator wants.
+/// Returns the scheme and the URL. Refuses an option of another database, because ignoring it would open the wrong outbox.
 fn scheme(args: &OutboxArgs) -> Result<(&'static Scheme, &str), CliError> {
     let how_to_set = "use --database URL, or set DATABASE_URL";
     let (scheme, url) = url_scheme::find("database", how_to_set, SCHEMES, args.database.as_deref())?;

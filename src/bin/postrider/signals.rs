@@ -34,7 +34,7 @@ struct RunningRelay {
     progress: Option<Progress>,
 }
 
-/// Starts to handle the signals, on a task of its own. The task runs even while the main task blocks on a read.
+/// Starts a task that handles the signals. It runs even while the main task blocks on a read.
 pub(crate) fn listen() -> Result<Signals, CliError> {
     let mut stream =
         SignalStream::new().map_err(|error| CliError::runtime(format!("signals cannot be handled: {error}")))?;
