@@ -1,10 +1,10 @@
-# Short names for the project's commands (`just` is on crates.io, PyPI and npm as rust-just). What each does is in the script it calls.
+# Short names for the project's commands. `just` is on crates.io, PyPI (rust-just) and npm (rust-just).
 
 # List the recipes.
 default:
     @just --list
 
-# Compile everything, without running it.
+# Compile all code.
 check:
     cargo check --workspace --all-features --all-targets --locked
 
@@ -12,7 +12,7 @@ check:
 test *args:
     cargo test --locked {{args}}
 
-# Run every test, servers included.
+# Run every test, including those that need a server.
 test-all *args:
     scripts/test {{args}}
 
@@ -36,7 +36,7 @@ lint:
 typos:
     scripts/typos
 
-# Check licences, advisories, sources and duplicates of dependencies (needs cargo-deny).
+# Check the licences, advisories, sources and duplicate versions of dependencies (needs cargo-deny).
 deny:
     cargo deny check
 
@@ -48,6 +48,6 @@ semver:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 
-# Run everything that a change must pass.
+# Run all checks that a change must pass.
 ci:
     .ci/run

@@ -110,15 +110,15 @@ impl TransportUnderTest for GatewayTest {
     type Transport = Gateway;
     type Peer = Peer;
 
-    async fn start(&self, patience: Duration) -> (Gateway, Peer) {
+    async fn start(&self, timeout: Duration) -> (Gateway, Peer) {
         let (peer, address) = Peer::start().await;
-        (Gateway { address, token: TOKEN.to_owned(), patience }, peer)
+        (Gateway { address, token: TOKEN.to_owned(), timeout }, peer)
     }
 
     async fn unreachable(&self) -> Gateway {
         // Nothing listens on a released port.
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-        Gateway { address, token: TOKEN.to_owned(), patience: Duration::from_secs(60) }
+        Gateway { address, token: TOKEN.to_owned(), timeout: Duration::from_secs(60) }
     }
 
     fn secrets(&self) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! A mail server that delivers nothing and keeps what it is given: just enough SMTP to watch mail arrive.
+//! A minimal SMTP server that keeps the mail it receives and delivers none.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What was accepted.
+/// An accepted mail.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Caught {
-    /// From the envelope.
+    /// The recipients of the envelope.
     pub(crate) to: Vec<String>,
     /// Headers and body.
     pub(crate) content: String,
 }
 
 impl Caught {
-    /// The first header of that name, as it stands there.
+    /// The first line of the first header of this name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let headers = self.content.lines().take_while(|line| !line.is_empty());
         let mut named = headers.filter_map(|line| line.split_once(": ")).filter(|(n, _)| n.eq_ignore_ascii_case(name));
@@ -45,19 +45,19 @@ impl Catcher {
         Ok(catcher)
     }
 
-    /// Where it listens.
+    /// The URL for the SMTP transport.
     pub(crate) fn url(&self) -> String {
         format!("smtp://{}", self.address)
     }
 
-    /// All that has arrived so far.
+    /// The mails accepted so far.
     pub(crate) fn caught(&self) -> Vec<Caught> {
         self.caught.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 async fn serve(stream: TcpStream, caught: Arc<Mutex<Vec<Caught>>>) -> std::io::Result<()> {
-    // Else each short reply waits for the other side to confirm the one before.
+    // Otherwise each short reply waits until the client acknowledges the reply before it (Nagle's algorithm).
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
@@ -80,7 +80,7 @@ async fn serve(stream: TcpStream, caught: Arc<Mutex<Vec<Caught>>>) -> std::io::R
             "DATA" => {
                 write.write_all(b"354 go on\r\n").await?;
                 while let Some(line) = lines.next_line().await?.filter(|line| line != ".") {
-                    // A dot at the start of a line travels doubled (RFC 5321 section 4.5.2).
+                    // The client doubles a dot at the start of a line (RFC 5321 section 4.5.2).
                     mail.content.push_str(line.strip_prefix('.').unwrap_or(&line));
                     mail.content.push('\n');
                 }

@@ -1,7 +1,7 @@
-//! The part that the examples of all transports share: one mail, sent through an outbox in SQLite.
+//! Code that the examples share: a mail, sent through an outbox in SQLite.
 
-#![allow(dead_code, reason = "each example uses its share")]
-#![allow(clippy::print_stdout, reason = "an example talks to its reader")]
+#![allow(dead_code, reason = "each example uses only some of these functions")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::env;
 
@@ -19,7 +19,7 @@ pub(crate) async fn send<T: Transport<Message = Email>>(outbox: &Outbox<SqliteSt
     // One pass over what is due. A service runs `outbox.relay().run(shutdown)` instead.
     outbox.relay().drain().await?;
 
-    let delivery = outbox.get(id).await?.ok_or("the delivery is gone")?;
+    let delivery = outbox.get(id).await?.ok_or("the delivery is missing")?;
     println!("{id} is {}", delivery.state);
     for attempt in &delivery.attempts {
         let by = attempt.transport.as_deref().unwrap_or("unknown");

@@ -1,4 +1,4 @@
-//! Mail that is committed with data, from the transaction to the mail server.
+//! Mail that is committed together with data, from the transaction to the mail server.
 //!
 //! ```text
 //! cargo run --example quickstart --features sqlite,smtp
@@ -6,12 +6,13 @@
 //! cargo run --example quickstart --features mysql,smtp -- --database mysql://root@localhost/shop
 //! ```
 //!
-//! What a program does is in `sqlite.rs`, `postgres.rs` and `mysql.rs`: the same, as each database has it. Without a URL, here or in
-//! `DATABASE_URL`, the database is an SQLite file that the end removes.
+//! `sqlite.rs`, `postgres.rs` and `mysql.rs` hold the application's part, for each database. Without `--database` and `DATABASE_URL`,
+//! the database is a temporary SQLite file.
 //!
-//! It sends to a small mail server that it starts by itself, or to yours: `SMTP_URL=smtp://localhost MAIL_TO=you@example.com`.
+//! The example starts a small mail server and sends to it. To send to your own server, set
+//! `SMTP_URL=smtp://localhost MAIL_TO=you@example.com`.
 
-#![allow(clippy::print_stdout, reason = "an example talks to its reader")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
     allow(dead_code, unreachable_code, unused_variables, reason = "without a store there is nothing to do")
@@ -34,9 +35,9 @@ use postrider::{AdminStore, DeliveryId, Email, EmailError, Outbox, State};
 
 use catcher::Catcher;
 
-/// How long to wait for a database that does not answer; the pool's own 30 s are long for whoever sits before it.
+/// How long to wait for a database that does not answer. The pool's default of 30 s is long for an interactive program.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -49,30 +50,30 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = match database()? {
         Some(url) => url,
         None if cfg!(feature = "sqlite") => format!("sqlite://{}", directory.path().join("shop.db").display()),
-        None => return Err("which database? --database postgres://user:password@host/database, or mysql://…".into()),
+        None => return Err("set --database postgres://user:password@host/database, or mysql://…".into()),
     };
     let scheme = url.split(':').next().unwrap_or_default();
     println!("database    {scheme}");
     match scheme {
         #[cfg(feature = "sqlite")]
-        "sqlite" => sqlite::tour(&url, smtp).await?,
+        "sqlite" => sqlite::run(&url, smtp).await?,
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" => postgres::tour(&url, smtp).await?,
+        "postgres" | "postgresql" => postgres::run(&url, smtp).await?,
         #[cfg(feature = "mysql")]
-        "mysql" | "mariadb" => mysql::tour(&url, smtp).await?,
-        _ => return Err("this was built without the database's feature: sqlite, postgres or mysql".into()),
+        "mysql" | "mariadb" => mysql::run(&url, smtp).await?,
+        _ => return Err("this build has no feature for this database: sqlite, postgres or mysql".into()),
     }
 
     if server.is_none() {
         check_caught(&catcher)?;
-        println!("\nAs promised: one user, one mail. Nobody was mailed about what never happened.");
+        println!("\nOne user was committed, and one mail was sent. The sign-up that was rolled back caused no mail.");
     } else {
-        println!("\nThe server behind SMTP_URL has it now.");
+        println!("\nThe server of SMTP_URL has accepted the mail.");
     }
     Ok(())
 }
 
-/// The database's URL, if one is given.
+/// The URL of the database. `None` if none is given.
 fn database() -> Result<Option<String>, Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {
@@ -97,13 +98,13 @@ fn welcome(name: &str, mail: &str) -> Result<Email, EmailError> {
         .build()
 }
 
-/// What follows would send all that is due: in an outbox that is in use, that is not for an example to do.
-async fn is_empty<S: AdminStore>(outbox: &Outbox<S, Smtp>) -> Result<(), Box<dyn Error>> {
+/// Fails if the outbox has pending mail, because this example would send it.
+async fn ensure_empty<S: AdminStore>(outbox: &Outbox<S, Smtp>) -> Result<(), Box<dyn Error>> {
     let stats = outbox.stats().await?;
-    ensure(stats.pending + stats.leased == 0, "there is mail in this database's outbox: take another database")
+    ensure(stats.pending + stats.leased == 0, "the outbox of this database has pending mail: use another database")
 }
 
-/// Sends what is due, and looks whether the database bears out what was said.
+/// Sends the committed mail, and checks the database.
 async fn deliver<S: AdminStore>(
     outbox: &Outbox<S, Smtp>,
     users: &[String],
@@ -113,26 +114,26 @@ async fn deliver<S: AdminStore>(
     println!("\nAda signed up, and her mail is in the outbox: {ada}");
     println!("Bob's sign-up was rolled back, and his mail with it: {bob}");
 
-    // In a service: `outbox.relay().run(shutdown.cancelled_owned())`, in this process or another.
-    let pass = outbox.relay().drain().await?;
-    println!("\nthe relay sent {}, and will try {} again", pass.sent, pass.retried + pass.released);
-    if let Some(pause) = pass.paused {
+    // A service calls `outbox.relay().run(shutdown.cancelled_owned())` instead, in this process or another one.
+    let summary = outbox.relay().drain().await?;
+    println!("\nthe relay sent {}, and will retry {}", summary.sent, summary.retried + summary.released);
+    if let Some(pause) = summary.paused {
         return Err(format!("the transport {} is paused: {}", pause.transport, pause.reason).into());
     }
 
-    let delivery = outbox.get(ada).await?.ok_or("the delivery is gone")?;
+    let delivery = outbox.get(ada).await?.ok_or("the delivery is missing")?;
     println!("\n{ada} is {}", delivery.state);
     for attempt in &delivery.attempts {
         let took = attempt.finished_at.duration_since(attempt.started_at).unwrap_or_default();
-        let said = attempt.error.as_deref().or(attempt.reply.as_deref()).unwrap_or_default();
-        println!("  attempt {}: {} after {took:?}: {said}", attempt.number, attempt.outcome);
+        let detail = attempt.error.as_deref().or(attempt.reply.as_deref()).unwrap_or_default();
+        println!("  attempt {}: {} after {took:?}: {detail}", attempt.number, attempt.outcome);
     }
-    ensure(users == ["Ada"], "Ada, and nobody else, must be a user")?;
+    ensure(users == ["Ada"], "Ada must be the only user")?;
     ensure(outbox.get(bob).await?.is_none(), "Bob's mail must not be in the outbox")?;
     ensure(delivery.state == State::Sent, "Ada's mail must be sent")
 }
 
-/// Does the mail server bear it out?
+/// Checks the mail that the server received.
 fn check_caught(catcher: &Catcher) -> Result<(), Box<dyn Error>> {
     let caught = catcher.caught();
     println!("\nwhat arrived:");

@@ -1,4 +1,4 @@
-//! The program's own data and its mail in one transaction, in MySQL or MariaDB.
+//! The application's data and its mail in one transaction, in MySQL or MariaDB.
 
 use std::error::Error;
 
@@ -6,14 +6,14 @@ use postrider::smtp::Smtp;
 use postrider::{MySqlStore, Outbox};
 use sqlx::mysql::MySqlPoolOptions;
 
-use crate::{PATIENCE, ada, deliver, is_empty, welcome};
+use crate::{ACQUIRE_TIMEOUT, ada, deliver, ensure_empty, welcome};
 
-pub(crate) async fn tour(url: &str, smtp: Smtp) -> Result<(), Box<dyn Error>> {
-    // An ordinary database, and the outbox in it.
-    let pool = MySqlPoolOptions::new().acquire_timeout(PATIENCE).connect(url).await?;
+pub(crate) async fn run(url: &str, smtp: Smtp) -> Result<(), Box<dyn Error>> {
+    // The outbox uses the application's own database.
+    let pool = MySqlPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).connect(url).await?;
     let outbox = Outbox::new(MySqlStore::new(pool.clone()), smtp);
     outbox.migrate().await?;
-    is_empty(&outbox).await?;
+    ensure_empty(&outbox).await?;
     sqlx::query("DROP TABLE IF EXISTS quickstart_users").execute(&pool).await?;
     sqlx::query("CREATE TABLE quickstart_users (name TEXT NOT NULL, mail TEXT NOT NULL)").execute(&pool).await?;
     let sign_up = "INSERT INTO quickstart_users (name, mail) VALUES (?, ?)";
@@ -24,7 +24,7 @@ pub(crate) async fn tour(url: &str, smtp: Smtp) -> Result<(), Box<dyn Error>> {
     let for_ada = outbox.enqueue_in(&mut tx, welcome("Ada", &ada())?).await?;
     tx.commit().await?;
 
-    // … or neither is.
+    // … and rolled back together.
     let mut tx = pool.begin().await?;
     sqlx::query(sign_up).bind("Bob").bind("bob@example.com").execute(&mut *tx).await?;
     let for_bob = outbox.enqueue_in(&mut tx, welcome("Bob", "bob@example.com")?).await?;

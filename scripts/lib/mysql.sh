@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# A private MySQL or MariaDB on loopback: what scripts/servers/mariadb.sh and
-# mysql.sh have in common. To be sourced under `set -euo pipefail` where these
-# are defined:
+# The common part of scripts/servers/mariadb.sh and mysql.sh: a private MySQL or
+# MariaDB on loopback. Source it under `set -euo pipefail`. The sourcing script
+# must define:
 #
-#   product        the server's name, for what is said
-#   variables      what stands after POSTRIDER_TEST_ in the names of what is exported
-#   needs          prints the missing Debian packages, one a line
-#   provide        sees to programs that Debian's release does not have
-#   programs       sets `server`, `client` and, in an array, `client_options`
-#   create_tables  fills the data directory
+#   product           the server's name in messages
+#   variables         the prefix of the exported variables, after POSTRIDER_TEST_
+#   needs             prints the missing Debian packages, one on each line
+#   install_programs  installs programs that Debian's release does not have
+#   set_programs      sets `server`, `client` and the array `client_options`
+#   init_data         creates the data directory's content
 #
-# Whoever reaches the port is root of the database without a password. A commit
-# is in the log on disk before it is acknowledged.
+# Every local user can log in as root without a password. The log of a commit is
+# on disk before the commit is acknowledged.
 #
 # shellcheck disable=SC2154 # what the sourcing script sets
 PATH=$PATH:/usr/sbin:/sbin
@@ -24,10 +24,9 @@ say() { echo "$script: $*" >&2; }
 # shellcheck source=scripts/lib/ports.sh
 . "$lib/ports.sh"
 
-# The server, and what fills its data directory at first, work as its user in
-# two directories that no other instance shares: this finds them even where a
-# start failed before there was a pid file, or where somebody has removed DIR
-# already.
+# Prints the pids of this instance. All its processes run as the server's user in
+# one of two directories that no other instance uses. This finds them also if the
+# start failed before it wrote a pid file, or if DIR is removed.
 instance_pids() {
     local proc cwd
     for proc in /proc/[0-9]*; do
@@ -44,10 +43,10 @@ query() {
         --execute="$1" </dev/null
 }
 
-answers() { [ "$(query 'SELECT 1')" = 1 ]; } 2>/dev/null
+is_ready() { [ "$(query 'SELECT 1')" = 1 ]; } 2>/dev/null
 
-# The socket is named from within the data directory, since a socket's path
-# cannot be longer than some hundred bytes and DIR may be.
+# The socket's path is relative to the data directory, because an absolute path
+# can exceed the limit of about a hundred bytes.
 launch() {
     port=$(<"$dir/port")
     "${as_server[@]}" setsid "${server[@]}" --datadir="$data" --tmpdir="$dir/run" \
@@ -56,33 +55,33 @@ launch() {
         --innodb-flush-log-at-trx-commit=1 --max-connections=200 \
         </dev/null >>"$dir/start.log" 2>&1 &
     for _ in {1..600}; do
-        # An answer while the server has gone would be somebody else's.
+        # If the server has exited, another one answers on the port.
         kill -0 $! 2>/dev/null || return 1
-        answers && [ -e "$pid_file" ] && kill -0 $! 2>/dev/null && return 0
+        is_ready && [ -e "$pid_file" ] && kill -0 $! 2>/dev/null && return 0
         sleep 0.2
     done
     return 1
 }
 
-last_words() {
-    say "$1; its last words:"
+show_logs() {
+    say "$1; the end of its logs:"
     tail -n 20 "$dir/start.log" "$dir/run/server.log" >&2 || true
 }
 
 start() {
     if [ -n "$(instance_pids)" ]; then
-        say "already running under $dir"
+        say "a server already runs under $dir"
         return 1
     fi
     if [ -e "$data" ]; then
-        say "$dir holds a database, or a part of one: start takes a new directory"
+        say "$dir has data already: start needs a new directory"
         return 1
     fi
     mkdir -p "$dir"
     trap '[ $? = 0 ] || stop' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    # 0711: the server gives up root and must still pass through.
+    # 0711: the server's user must be able to enter the directory.
     chmod 711 "$dir"
     mkdir -p "$data" "$dir/run"
     chown "$os_user:$os_user" "$data" "$dir/run"
@@ -91,8 +90,8 @@ start() {
         say "the user $os_user cannot reach $dir; use a directory below /tmp"
         return 1
     fi
-    provide || return 1
-    create_tables </dev/null >>"$dir/start.log" 2>&1 || { last_words "$product made no database"; return 1; }
+    install_programs || return 1
+    init_data </dev/null >>"$dir/start.log" 2>&1 || { show_logs "$product did not create its data directory"; return 1; }
     for _ in 1 2 3; do
         # shellcheck disable=SC2119 # there is no other port to avoid
         free_port >"$dir/port"
@@ -110,7 +109,7 @@ start() {
         fi
         stop
     done
-    last_words "$product did not start"
+    show_logs "$product did not start"
     return 1
 }
 
@@ -118,13 +117,13 @@ crash() {
     local pids
     pids=$(instance_pids)
     if [ -z "$pids" ]; then
-        say "$product does not run under $dir"
+        say "$product is not running under $dir"
         return 1
     fi
     # shellcheck disable=SC2086 # one argument for each pid
     kill -KILL $pids 2>/dev/null || true
     for _ in {1..100}; do
-        # A process that ends has no directory any more before it has gone.
+        # An exiting process has no working directory, but still exists.
         # shellcheck disable=SC2086 # one argument for each pid
         [ -n "$(instance_pids)" ] || kill -0 $pids 2>/dev/null || return 0
         sleep 0.1
@@ -135,17 +134,17 @@ crash() {
 
 restart() {
     if ! [ -e "$dir/port" ]; then
-        say "nothing was started under $dir"
+        say "no server was started under $dir"
         return 1
     fi
     if [ -n "$(instance_pids)" ]; then
-        say "$product runs under $dir already"
+        say "$product already runs under $dir"
         return 1
     fi
-    # The killed server's pid file would pass for the new one's, and its lock
-    # would keep the new one from its socket.
+    # The killed server's pid file would look like the new one's, and its lock file
+    # would block the new socket.
     rm -f "$pid_file" "$data"/server.sock "$data"/server.sock.lock
-    launch || { last_words "$product did not start again"; return 1; }
+    launch || { show_logs "$product did not start again"; return 1; }
 }
 
 stop() {
@@ -163,7 +162,7 @@ stop() {
     return 1
 }
 
-# What the script was called for.
+# Runs the command of the command line.
 main() {
     case "${1:-} $#" in
     "needs 1") needs; exit ;;
@@ -177,22 +176,22 @@ main() {
     if [ "$1" != stop ]; then
         missing=$(needs)
         if [ -n "$missing" ]; then
-            say "missing (Debian's names): ${missing//$'\n'/ }"
+            say "missing (Debian's package names): ${missing//$'\n'/ }"
             exit 2
         fi
     fi
     dir=$(realpath -m -- "$2")
     if [[ "$dir" == *[!a-zA-Z0-9/._+-]* ]]; then
-        say "the scripts of $product cannot name the directory $dir"
+        say "$product's scripts do not support the characters of $dir"
         exit 2
     fi
     data=$dir/data
     pid_file=$dir/run/server.pid
-    # Without the caller's environment: MYSQL_HOST, MYSQL_PWD and their like would
-    # change what these programs do. No function, which would leave a shell waiting
-    # beside a server in the background.
+    # The environment is cleared, because MYSQL_HOST, MYSQL_PWD and similar variables
+    # affect these programs. This is an array, because a function in the background
+    # would keep a shell process beside the server.
     as_server=(env -C "$dir/run" -i PATH="$PATH" LC_ALL=C.UTF-8 TMPDIR="$dir/run"
         setpriv --reuid "$os_user" --regid "$os_user" --init-groups --)
-    programs
+    set_programs
     "$1"
 }

@@ -1,10 +1,9 @@
 # shellcheck shell=bash
-# For the scripts of servers: `free_port [PORT...]` prints a port of 127.0.0.1 that
-# nobody uses, and none of these. To be sourced where `say` is defined.
+# The sourcing script must define `say`.
 
-# Below the ports that the kernel hands out by itself, so that a client's or a
-# test's own socket does not take the port between this look and the bind, nor
-# between a crash and the restart.
+# free_port [PORT...]: prints a free port of 127.0.0.1 other than these. It is
+# below the kernel's ephemeral ports, so that no client takes it before the server
+# binds it, or between a crash and the restart.
 free_port() {
     local port
     for _ in {1..200}; do
@@ -12,6 +11,6 @@ free_port() {
         [[ " $* " != *" $port "* ]] || continue
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
     done
-    say "found no free port on 127.0.0.1"
+    say "there is no free port on 127.0.0.1"
     return 1
 }

@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# A private PostgreSQL on loopback, and a PgBouncer in transaction mode before
-# it: what scripts/servers/postgres.sh and postgres-18.sh have in common. To be
-# sourced under `set -euo pipefail` where these are defined:
+# The common part of scripts/servers/postgres.sh and postgres-18.sh: a private
+# PostgreSQL on loopback, and a PgBouncer in transaction mode in front of it.
+# Source it under `set -euo pipefail`. The sourcing script must define:
 #
-#   variables  what stands after POSTRIDER_TEST_ in the names of what is exported
-#   programs   sets `bin`, the directory of pg_ctl
-#   missing    prints the missing Debian packages beside those named here, one a line
-#   provide    sees to programs that Debian's release does not have
+#   variables         the prefix of the exported variables, after POSTRIDER_TEST_
+#   set_programs      sets `bin`, the directory of pg_ctl
+#   more_needs        prints further missing Debian packages, one on each line
+#   install_programs  installs programs that Debian's release does not have
 #
-# Whoever reaches the ports is superuser without a password. A commit is durable
-# as by default: fsync, full_page_writes and synchronous_commit are all on.
+# Every local user can log in as superuser without a password. Commits are durable
+# as by default: fsync, full_page_writes and synchronous_commit are on.
 #
 # shellcheck disable=SC2154 # what the sourcing script sets
 PATH=$PATH:/usr/sbin:/sbin
@@ -22,7 +22,7 @@ say() { echo "$script: $*" >&2; }
 # shellcheck source=scripts/lib/ports.sh
 . "$lib/ports.sh"
 
-# The client of the newest version that Debian has.
+# The newest client that is installed.
 newest_psql() { compgen -G '/usr/lib/postgresql/*/bin/psql' | sort -V | tail -n 1; }
 
 needs() {
@@ -30,13 +30,13 @@ needs() {
         echo postgresql
     fi
     command -v pgbouncer >/dev/null || echo pgbouncer
-    missing
+    more_needs
 }
 
-# Every process of the two works as their user in two directories that no other
-# instance shares: this finds them even where a start failed before it wrote a
-# pid file, or where somebody has removed DIR already. `$1` narrows it to one
-# program.
+# instance_pids [PROGRAM]: prints the pids of this instance. All its processes run
+# as the servers' user in one of two directories that no other instance uses. This
+# finds them also if the start failed before it wrote a pid file, or if DIR is
+# removed.
 instance_pids() {
     local proc cwd exe
     for proc in /proc/[0-9]*; do
@@ -66,15 +66,15 @@ configure() {
 		shared_buffers = 256MB
 		max_wal_size = 2GB
 	CONF
-    # After a crash, flush the file system once instead of each file: the tests
-    # leave thousands. (What 13 lacks, it refuses to start with.)
+    # After a crash, sync the file system once instead of each file: the tests leave
+    # thousands. Version 13 does not have this option, and does not start with it.
     if [ "$("$bin/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 14 ]; then
         echo "recovery_init_sync_method = syncfs" >>"$dir/postgres.conf"
     fi
-    # The pool is far below max_connections, and a database's idle connections
-    # go soon: every database that a test makes has a pool of its own. With the
-    # default timeouts clients would hang for 120 s while PostgreSQL is away, and
-    # go on failing for 15 s after it is back.
+    # Every database that a test creates has its own pool, so the pool is far below
+    # max_connections, and idle connections end soon. With the default timeouts,
+    # clients would wait 120 s while PostgreSQL is down, and fail for 15 s after its
+    # restart.
     cat >"$dir/pgbouncer.ini" <<-CONF
 		[databases]
 		* = host=127.0.0.1 port=$port
@@ -95,8 +95,8 @@ configure() {
 		query_wait_timeout = 20
 		ignore_startup_parameters = extra_float_digits
 	CONF
-    # From 1.21 on PgBouncer can follow prepared statements, from 1.24 on it
-    # does by default. The tests are to meet the same pooler everywhere.
+    # PgBouncer supports prepared statements from 1.21 on, and enables them by
+    # default from 1.24 on. The tests need the same behaviour of every version.
     if [ "$(printf '%s\n' 1.21 "$(bouncer_version)" | sort -V | head -n 1)" = 1.21 ]; then
         echo "max_prepared_statements = 0" >>"$dir/pgbouncer.ini"
     fi
@@ -106,8 +106,8 @@ configure() {
 
 bouncer_version() { pgbouncer --version | awk '/^PgBouncer/ { print $2 }'; }
 
-# pg_ctl returns once the server takes connections, which after a crash is only
-# at the end of the recovery.
+# pg_ctl returns when the server accepts connections. After a crash, that is at
+# the end of the recovery.
 launch_postgres() {
     "${as_server[@]}" "$bin/pg_ctl" start --pgdata="$data" --log="$dir/run/postgres.log" \
         --wait --timeout=120 </dev/null >>"$dir/start.log" 2>&1
@@ -118,8 +118,8 @@ query() {
         "postgres://postgres@127.0.0.1:$1/postgres?connect_timeout=5"
 }
 
-# True once a query goes through PgBouncer to PostgreSQL.
-answers() {
+# True once a query reaches PostgreSQL through PgBouncer.
+is_ready() {
     local port
     port=$(sed -n 's/^listen_port = //p' "$dir/pgbouncer.ini")
     [ "$(query "$port" 'select 1')" = 1 ]
@@ -127,38 +127,38 @@ answers() {
 
 launch_bouncer() {
     "${as_server[@]}" setsid pgbouncer -q "$dir/pgbouncer.ini" </dev/null >>"$dir/start.log" 2>&1 &
-    await_bouncer $!
+    wait_for_bouncer $!
 }
 
-await_bouncer() {
+wait_for_bouncer() {
     for _ in {1..50}; do
-        # An answer while PgBouncer has gone would be somebody else's.
+        # If PgBouncer has exited, another program answers on the port.
         kill -0 "$1" 2>/dev/null || return 1
-        answers && kill -0 "$1" 2>/dev/null && return 0
+        is_ready && kill -0 "$1" 2>/dev/null && return 0
         sleep 0.2
     done
     return 1
 }
 
-last_words() {
-    say "$1; its last words:"
+show_logs() {
+    say "$1; the end of its logs:"
     tail -n 20 "$dir/start.log" "$dir/run/postgres.log" "$dir/run/pgbouncer.log" >&2 || true
 }
 
 start() {
     if [ -n "$(instance_pids)" ]; then
-        say "already running under $dir"
+        say "a server already runs under $dir"
         return 1
     fi
     if [ -e "$data" ]; then
-        say "$dir holds a database, or a part of one: start takes a new directory"
+        say "$dir has data already: start needs a new directory"
         return 1
     fi
     mkdir -p "$dir"
     trap '[ $? = 0 ] || stop' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    # 0711: the servers give up root and must still pass through.
+    # 0711: the servers' user must be able to enter the directory.
     chmod 711 "$dir"
     mkdir -p "$data" "$dir/run"
     chown "$os_user:$os_user" "$data" "$dir/run"
@@ -167,8 +167,8 @@ start() {
         say "the user $os_user cannot reach $dir; use a directory below /tmp"
         return 1
     fi
-    provide || return 1
-    create_cluster || { last_words "PostgreSQL made no cluster"; return 1; }
+    install_programs || return 1
+    create_cluster || { show_logs "PostgreSQL did not create its data directory"; return 1; }
     for _ in 1 2 3; do
         port=$(free_port)
         bouncer_port=$(free_port "$port")
@@ -187,35 +187,35 @@ start() {
         fi
         stop
     done
-    last_words "PostgreSQL or PgBouncer did not start"
+    show_logs "PostgreSQL or PgBouncer did not start"
     return 1
 }
 
-# PgBouncer goes on, and meets the loss as an application's pooler would.
+# PgBouncer keeps running, like the pooler of an application.
 crash() {
     if [ -z "$(instance_pids postgres)" ]; then
-        say "PostgreSQL does not run under $dir"
+        say "PostgreSQL is not running under $dir"
         return 1
     fi
     "${as_server[@]}" "$bin/pg_ctl" stop --pgdata="$data" --mode=immediate --wait --timeout=60 \
-        </dev/null >>"$dir/start.log" 2>&1 || { last_words "PostgreSQL did not crash"; return 1; }
+        </dev/null >>"$dir/start.log" 2>&1 || { show_logs "PostgreSQL did not stop"; return 1; }
 }
 
 restart() {
     local bouncer
     if ! [ -e "$dir/postgres.conf" ]; then
-        say "nothing was started under $dir"
+        say "no server was started under $dir"
         return 1
     fi
     if [ -n "$(instance_pids postgres)" ]; then
-        say "PostgreSQL runs under $dir already"
+        say "PostgreSQL already runs under $dir"
         return 1
     fi
-    launch_postgres || { last_words "PostgreSQL did not start again"; return 1; }
-    # PgBouncer refuses new clients for a while after it has met the loss.
+    launch_postgres || { show_logs "PostgreSQL did not start again"; return 1; }
+    # PgBouncer refuses new clients for some time after the crash.
     bouncer=$(instance_pids pgbouncer)
-    if [ -n "$bouncer" ]; then await_bouncer "$bouncer"; else launch_bouncer; fi || {
-        last_words "PgBouncer did not serve again"
+    if [ -n "$bouncer" ]; then wait_for_bouncer "$bouncer"; else launch_bouncer; fi || {
+        show_logs "PgBouncer did not recover"
         return 1
     }
 }
@@ -226,7 +226,7 @@ stop() {
         "${as_server[@]}" "$bin/pg_ctl" stop --pgdata="$data" --mode=fast --wait --timeout=20 \
             </dev/null >>"$dir/start.log" 2>&1 || true
     fi
-    # To PostgreSQL, QUIT is the last word that lets it free its shared memory.
+    # QUIT is the last signal after which PostgreSQL frees its shared memory.
     for signal in TERM QUIT KILL; do
         for _ in {1..25}; do
             pids=$(instance_pids)
@@ -240,7 +240,7 @@ stop() {
     return 1
 }
 
-# What the script was called for.
+# Runs the command of the command line.
 main() {
     case "${1:-} $#" in
     "needs 1") needs; exit ;;
@@ -252,22 +252,22 @@ main() {
         exit 2
     fi
     if [ "$1" != stop ]; then
-        lacking=$(needs)
-        if [ -n "$lacking" ]; then
-            say "missing (Debian's names): ${lacking//$'\n'/ }"
+        missing=$(needs)
+        if [ -n "$missing" ]; then
+            say "missing (Debian's package names): ${missing//$'\n'/ }"
             exit 2
         fi
     fi
     dir=$(realpath -m -- "$2")
     if [[ "$dir" == *[!a-zA-Z0-9/._+-]* ]]; then
-        say "a PgBouncer configuration cannot name the directory $dir"
+        say "a PgBouncer configuration does not support the characters of $dir"
         exit 2
     fi
     data=$dir/data
-    programs
-    # Without the caller's environment: PGHOST, PGOPTIONS and their like would
-    # change what these programs do. No function, which would leave a shell waiting
-    # beside a server in the background.
+    set_programs
+    # The environment is cleared, because PGHOST, PGOPTIONS and similar variables
+    # affect these programs. This is an array, because a function in the background
+    # would keep a shell process beside the server.
     as_server=(env -C "$dir/run" -i PATH="$PATH" LC_ALL=C.UTF-8 TMPDIR="$dir/run"
         setpriv --reuid "$os_user" --regid "$os_user" --init-groups --)
     "$1"

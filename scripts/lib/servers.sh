@@ -1,12 +1,16 @@
 # shellcheck shell=bash
-# For the scripts that run tests against real servers: `prepare` sees to the
-# tools, `start_servers` starts everything in scripts/servers and arranges that
-# it is stopped and removed however the script ends, `run` runs one command, and
-# `versions` says which databases were met.
-# To be sourced from the project's root, under `set -euo pipefail`. `without`
-# names servers that the script has no use for.
+# For the scripts that run tests against real servers:
+#
+#   prepare        installs the tools and packages that are missing
+#   start_servers  starts every server of scripts/servers; when the script exits,
+#                  they are stopped and removed
+#   run            runs one command
+#   versions       prints the versions of the databases
+#
+# Source it from the project's root, under `set -euo pipefail`. The names in
+# `skipped_servers` are not started.
 
-without=
+skipped_servers=
 work=
 started=()
 group=
@@ -17,12 +21,12 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -- "$@"; fi
 }
 
-# The names of the servers to start, one a line.
+# Prints the names of the servers to start, one on each line.
 servers() {
     local script name
     for script in scripts/servers/*.sh; do
         name=$(basename "$script" .sh)
-        [[ " $without " == *" $name "* ]] || echo "$name"
+        [[ " $skipped_servers " == *" $name "* ]] || echo "$name"
     done
 }
 
@@ -32,7 +36,7 @@ missing_packages() {
     for server in $(servers); do "scripts/servers/$server.sh" needs; done
 }
 
-# Makes sure that everything is installed, or says what is not and exits 2.
+# Installs what is missing. If that is impossible, prints it and exits with 2.
 prepare() {
     local missing
     if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then
@@ -50,7 +54,7 @@ prepare() {
     fi
     [ -n "$missing" ] || return 0
     if ! command -v apt-get >/dev/null; then
-        say "missing (by Debian's names): $missing" >&2
+        say "missing (Debian's package names): $missing" >&2
         say "install them with this system's package manager, then run this again" >&2
         exit 2
     fi
@@ -70,7 +74,7 @@ start_servers() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     work=$(mktemp -d)
-    # The servers' own users must pass through.
+    # The servers' users must be able to enter their directories.
     chmod 711 "$work"
     for name in $(servers); do
         mkdir "$work/$name"
@@ -81,7 +85,7 @@ start_servers() {
     done
 }
 
-# The databases that were started, with SQLite as the tests compile it in.
+# Prints the versions of the started databases, and of the SQLite that the tests link.
 versions() {
     local name sqlite source
     for name in PG PG18 MARIADB MYSQL; do
@@ -94,9 +98,9 @@ versions() {
     echo "SQLite ${sqlite:-of libsqlite3-sys $source}"
 }
 
-# Runs a command in a process group of its own, so that an interrupted script
-# can end it with all that it started: bash would otherwise wait for it first,
-# and a signal to cargo alone would leave its tests running.
+# Runs a command in its own process group, so that an interrupted script can end
+# the whole group. Otherwise bash would wait for the command first, and a signal
+# to cargo alone would leave its tests running.
 run() {
     local code=0
     set -m

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# A private MySQL, the one of Oracle's, on loopback for the tests; no server,
-# configuration or data of the machine's own is read or changed. See README.md
-# beside this file for the contract that every server script keeps.
+# A private MySQL (Oracle's) on loopback for the tests. It does not use or change a
+# server, configuration or data of the machine. README.md in this directory
+# describes the commands of all server scripts.
 #
-# Usage: mysql.sh needs          prints the missing Debian packages, one a line
-#        mysql.sh start DIR      prints `export` lines once the server answers
-#        mysql.sh crash DIR      kills it, which leaves it no time to write anything
-#        mysql.sh restart DIR    runs it again after that, on the same port
-#        mysql.sh stop DIR       ends exactly the instance under DIR
+# Usage: mysql.sh needs          prints the missing Debian packages, one on each line
+#        mysql.sh start DIR      prints `export` lines when the server is ready
+#        mysql.sh crash DIR      kills the server
+#        mysql.sh restart DIR    starts it again on the same port
+#        mysql.sh stop DIR       stops only the instance under DIR
 #
-# Debian has MySQL only in unstable. `start` fetches it from there with all that
-# it links, and apt checks the archive's signatures; the packages are unpacked
-# into a directory of their own and never installed, so that the machine's
-# packages, and what apt knows of them, stay as they are. MySQL then runs by its
-# own loader on its own libraries. What was unpacked is kept (scripts/lib/cache.sh);
-# remove it to have a newer one fetched.
+# Debian has MySQL only in unstable. `start` downloads it from there with its
+# libraries, and apt checks the archive's signatures. The packages are unpacked
+# into a separate directory and not installed, so that the machine's packages and
+# apt's lists do not change. MySQL runs with its own loader and libraries. The
+# unpacked files are cached (scripts/lib/cache.sh): remove them to get a newer
+# version.
 set -euo pipefail
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # shellcheck source=scripts/lib/mysql.sh
@@ -32,7 +32,7 @@ needs() {
     [ -r "$keyring" ] || echo debian-archive-keyring
 }
 
-# fetch DIR: the server, its client and their libraries.
+# fetch DIR: downloads the server, its client and their libraries.
 fetch() {
     local apt=$1/apt all=$1/all size
     mkdir -p "$apt"/lists/partial "$apt"/archives/partial "$all"
@@ -44,21 +44,21 @@ fetch() {
 		Components: main
 		Signed-By: $keyring
 	SOURCES
-    # The machine's own proxy and the like hold for this as well; its sources, lists, locks and packages do not.
+    # Uses the machine's apt settings, such as a proxy, but not its sources, lists, locks and packages.
     local apt_get=(apt-get -qq -o Dir::Etc::sourcelist="$apt/unstable.sources" -o Dir::Etc::sourceparts=/dev/null
         -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null
         -o Dir::State="$apt" -o Dir::State::lists="$apt/lists" -o Dir::State::status="$apt/status"
         -o Dir::Cache="$apt" -o Dir::Cache::archives="$apt/archives" -o Dir::Log="$apt"
         -o APT::Sandbox::User=root -o APT::Get::List-Cleanup=false -o Acquire::Languages=none)
     local what=(install -y --no-install-recommends mysql-server-core mysql-client-core)
-    say "looking for MySQL in Debian unstable ($mirror)"
+    say "searching Debian unstable for MySQL ($mirror)"
     "${apt_get[@]}" update &&
         size=$("${apt_get[@]}" --print-uris "${what[@]}" | awk '/^\x27/ { n++; s += $3 } END { printf "%d packages, %d MB", n, s / 1e6 }') &&
-        say "fetching MySQL from Debian unstable: $size, into $cache" &&
+        say "downloading MySQL from Debian unstable: $size, into $cache" &&
         "${apt_get[@]}" --download-only "${what[@]}" || return 1
     local package
     for package in "$apt"/archives/*.deb; do dpkg -x "$package" "$all" || return 1; done
-    # Perl and what else it depends on is for scripts that nobody runs here.
+    # Perl and other dependencies are for scripts that the tests do not run.
     mkdir -p "$1"/usr/{bin,sbin,lib,share} &&
         mv "$all/usr/sbin/mysqld" "$1/usr/sbin/" &&
         mv "$all/usr/bin/mysql" "$1/usr/bin/" &&
@@ -67,10 +67,10 @@ fetch() {
         rm -rf "$apt" "$all"
 }
 
-provide() {
+install_programs() {
     local tree
-    tree=$(cached "mysql-unstable-$(uname -m)" fetch) && lend "$tree" "$dir/mysql" || return 1
-    programs
+    tree=$(cached "mysql-unstable-$(uname -m)" fetch) && copy_tree "$tree" "$dir/mysql" || return 1
+    set_programs
     cat >"$client" <<-CLIENT
 		#!/bin/sh
 		exec ${loader[*]} $root/bin/mysql "\$@"
@@ -78,7 +78,7 @@ provide() {
     chmod 755 "$client"
 }
 
-programs() {
+set_programs() {
     local libraries found
     root=$dir/mysql/usr
     libraries=$(compgen -G "$root/lib/*-linux-gnu*") || true
@@ -91,8 +91,8 @@ programs() {
     client_options=()
 }
 
-# Nobody but who comes by the socket could log in as root otherwise, since names are not looked up.
-create_tables() {
+# By default, root can log in only through the socket, because host names are not resolved.
+init_data() {
     cat >"$dir/root.sql" <<-SQL
 		CREATE USER root@'%' IDENTIFIED BY '';
 		GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# A private Postfix on loopback for the tests; nothing of the machine's own
-# mail configuration is read or changed. See README.md beside this file for the
-# contract that every server script keeps.
+# A private Postfix on loopback for the tests. It does not use or change the
+# machine's mail configuration. README.md in this directory describes the commands
+# of all server scripts.
 #
-# Usage: postfix.sh needs        prints the missing Debian packages, one a line
-#        postfix.sh start DIR    prints `export` lines once the server answers
-#        postfix.sh stop DIR     ends exactly the instance under DIR
+# Usage: postfix.sh needs        prints the missing Debian packages, one on each line
+#        postfix.sh start DIR    prints `export` lines when the server is ready
+#        postfix.sh stop DIR     stops only the instance under DIR
 #
-# It offers STARTTLS on one port and implicit TLS on another, AUTH PLAIN and
-# LOGIN inside TLS only, and puts whatever is accepted for @example.test into
-# one Maildir, a file for each recipient, named by X-Original-To. It answers
-# 550 5.1.1 to nobody@example.test and 450 4.2.0 to busy@example.test, and
-# relays nothing anywhere. A third port, in clear, takes a hundred recipients for
-# each mail, counts errors as Postfix does by default, and discards what it took.
+# One port offers STARTTLS, and another one implicit TLS. AUTH PLAIN and LOGIN work
+# only with TLS. Mail to @example.test goes into one Maildir, as one file for each
+# recipient, with the recipient in X-Original-To. The replies to
+# nobody@example.test and busy@example.test are 550 5.1.1 and 450 4.2.0. No mail
+# leaves the server. A third port, without TLS, accepts a hundred recipients for
+# each mail, limits errors as Postfix does by default, and discards its mail.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -33,9 +33,9 @@ needs() {
 
 sasl_plugin() { compgen -G "/usr/lib*/sasl2/$1.so*" || compgen -G "/usr/lib/*/sasl2/$1.so*"; } >/dev/null
 
-# Every Postfix daemon works in its queue directory, which no other instance
-# shares: this finds them even where a start failed before it wrote a pid file,
-# or where somebody has removed DIR already.
+# Prints the pids of this instance. Every Postfix daemon runs in its queue
+# directory, which no other instance uses. This finds them also if the start
+# failed before it wrote a pid file, or if DIR is removed.
 instance_pids() {
     local proc cwd
     for proc in /proc/[0-9]*; do
@@ -67,8 +67,8 @@ certificates() {
     } >"$dir/openssl.log" 2>&1 || { cat "$dir/openssl.log" >&2; return 1; }
 }
 
-# Debian's Postfix reads smtpd.conf from `sasl` in its configuration directory
-# whatever cyrus_sasl_config_path says, so the two name the same place.
+# Debian's Postfix ignores cyrus_sasl_config_path and reads smtpd.conf from `sasl`
+# in its configuration directory. Here both are the same directory.
 credentials() {
     mkdir -p "$dir/etc/sasl"
     cat >"$dir/etc/sasl/smtpd.conf" <<-CONF
@@ -82,8 +82,8 @@ credentials() {
     chown postfix "$dir/data/sasldb2"
 }
 
-# Whoever owns DIR is to read the mail. Postfix delivers nothing as root, which
-# can read everything anyway.
+# Prints the owner of the Maildir: the owner of DIR, who reads the mail. Postfix
+# does not deliver as root, so if root owns DIR, it is `nobody`.
 mail_owner() {
     local owner
     owner=$(stat -c %u:%g "$dir")
@@ -94,7 +94,7 @@ mail_owner() {
 configure() {
     local owner
     owner=$(mail_owner)
-    # 0711: the daemons give up root and must still pass through.
+    # 0711: the daemons' users must be able to enter the directory.
     chmod 711 "$dir"
     mkdir -p "$queue" "$dir/etc" "$dir/data" "$maildir"/{tmp,new,cur}
     chown postfix "$dir/data"
@@ -117,11 +117,11 @@ configure() {
 		notify_classes =
 		smtpd_peername_lookup = no
 		disable_dns_lookups = yes
-		# Headers arrive in the Maildir as they were sent: none added, none rewritten.
+		# The headers in the Maildir are those that were sent.
 		local_header_rewrite_clients =
 
-		# Nothing leaves: what is not for example.test is refused, and a bounce
-		# to an outside sender fails here.
+		# No mail leaves: other domains than example.test are refused, and a bounce
+		# to an outside sender fails.
 		local_transport = error:no local mail
 		relay_transport = error:no relaying
 		default_transport = error:no outside mail
@@ -150,7 +150,7 @@ configure() {
 		cyrus_sasl_config_path = $dir/etc/sasl
 		smtpd_sasl_security_options = noanonymous
 
-		# A test suite looks like an attack: no throttles, no penalties.
+		# The tests send like an attacker, so rate limits and penalties are off.
 		default_process_limit = 400
 		in_flow_delay = 0
 		smtpd_client_connection_count_limit = 0
@@ -195,8 +195,8 @@ configure() {
 	CONF
 }
 
-# True once both ports greet with 220, the second one under the CA above.
-answers() {
+# True once both ports greet with 220, the second one with a certificate of the CA.
+is_ready() {
     local greeting=
     { read -r -t 5 greeting <&3 && printf 'QUIT\r\n' >&3; } 3<>"/dev/tcp/127.0.0.1/$port" || true
     [[ "$greeting" == 220* ]] || return 1
@@ -208,7 +208,7 @@ answers() {
 launch() {
     postfix -c "$dir/etc" start </dev/null >>"$dir/start.log" 2>&1 || return 1
     for _ in {1..50}; do
-        answers && return 0
+        is_ready && return 0
         sleep 0.2
     done
     return 1
@@ -216,7 +216,7 @@ launch() {
 
 start() {
     if [ -n "$(instance_pids)" ]; then
-        say "already running under $dir"
+        say "a server already runs under $dir"
         return 1
     fi
     mkdir -p "$dir"
@@ -247,7 +247,7 @@ start() {
         fi
         stop
     done
-    say "Postfix did not start; its last words:"
+    say "Postfix did not start; the end of its logs:"
     tail -n 20 "$dir/start.log" "$dir/mail.log" >&2 || true
     return 1
 }
@@ -276,19 +276,19 @@ case "${1:-} $#" in
 *) say "usage: postfix.sh needs | start DIR | stop DIR"; exit 2 ;;
 esac
 if [ "$(id -u)" != 0 ]; then
-    say "Postfix must be started and stopped by root: run this as root or with sudo"
+    say "only root can start and stop Postfix: run this as root or with sudo"
     exit 2
 fi
 if [ "$1" = start ]; then
     missing=$(needs)
     if [ -n "$missing" ]; then
-        say "missing (Debian's names): ${missing//$'\n'/ }"
+        say "missing (Debian's package names): ${missing//$'\n'/ }"
         exit 2
     fi
 fi
 dir=$(realpath -m -- "$2")
 if [[ "$dir" == *[!a-zA-Z0-9/._+-]* ]]; then
-    say "a Postfix configuration cannot name the directory $dir"
+    say "a Postfix configuration does not support the characters of $dir"
     exit 2
 fi
 queue=$dir/queue

@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# A private PostgreSQL on loopback for the tests, of the newest version that
-# Debian has here, and a PgBouncer in transaction mode before it; no cluster of
-# the machine's own is read or changed. See README.md beside this file for the
-# contract that every server script keeps.
+# A private PostgreSQL on loopback for the tests, in the newest version that is
+# installed, and a PgBouncer in transaction mode in front of it. It does not use or
+# change a cluster of the machine. README.md in this directory describes the
+# commands of all server scripts.
 #
-# Usage: postgres.sh needs          prints the missing Debian packages, one a line
-#        postgres.sh start DIR      prints `export` lines once both servers answer
-#        postgres.sh crash DIR      ends PostgreSQL as a power cut of it would
-#        postgres.sh restart DIR    runs it again after that, on the same port
-#        postgres.sh stop DIR       ends exactly the instance under DIR
+# Usage: postgres.sh needs          prints the missing Debian packages, one on each line
+#        postgres.sh start DIR      prints `export` lines when both servers are ready
+#        postgres.sh crash DIR      stops PostgreSQL at once, without a checkpoint
+#        postgres.sh restart DIR    starts it again on the same port
+#        postgres.sh stop DIR       stops only the instance under DIR
 set -euo pipefail
 # shellcheck source=scripts/lib/postgres.sh
 . "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../lib/postgres.sh"
 
 variables=PG
 
-# A directory with a client alone is none.
-programs() {
+# A directory with only the client does not count.
+set_programs() {
     bin=$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | sort -V | tail -n 1) || true
     bin=${bin%/postgres}
 }
 
-missing() {
-    programs
+more_needs() {
+    set_programs
     [ -n "$bin" ] || echo postgresql
 }
 
-provide() { :; }
+install_programs() { :; }
 
 main "$@"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# A private server of Amazon SES's version 2 API on loopback for the tests:
-# moto, a Python program. See README.md beside this file for the contract that
-# every server script keeps.
+# A private moto on loopback for the tests: a Python program that emulates version
+# 2 of the Amazon SES API. README.md in this directory describes the commands of
+# all server scripts.
 #
-# Usage: ses.sh needs        prints the missing Debian packages, one a line
-#        ses.sh start DIR    prints `export` lines once the server answers
-#        ses.sh stop DIR     ends exactly the instance under DIR
+# Usage: ses.sh needs        prints the missing Debian packages, one on each line
+#        ses.sh start DIR    prints `export` lines when the server is ready
+#        ses.sh stop DIR     stops only the instance under DIR
 #
-# moto comes from PyPI into an environment of its own under DIR, in the versions
-# of ses-requirements.txt and by their hashes; pip keeps what it downloaded for
-# the next time. It sends nothing anywhere.
+# `start` installs moto from PyPI into a virtual environment under DIR, in the
+# versions of ses-requirements.txt and by their hashes. pip caches the downloads.
+# moto sends no mail.
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
@@ -20,9 +20,8 @@ say() { echo "ses.sh: $*" >&2; }
 
 needs() { python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv; }
 
-# The server works in a directory that no other instance shares: this finds it
-# even where a start failed before it answered, or where somebody has removed
-# DIR already.
+# Prints the pids of this instance. The server runs in a directory that no other
+# instance uses. This finds it also if the start failed, or if DIR is removed.
 instance_pids() {
     local proc cwd
     for proc in /proc/[0-9]*; do
@@ -31,7 +30,7 @@ instance_pids() {
     done 2>/dev/null
 }
 
-# Only what is built already: no code of a package runs before its hash is known.
+# Installs only wheels, so that no code of a package runs before its hash is checked.
 install() {
     [ -x "$dir/venv/bin/moto_server" ] && return 0
     {
@@ -41,21 +40,21 @@ install() {
     } </dev/null >"$dir/install.log" 2>&1 || { tail -n 20 "$dir/install.log" >&2; return 1; }
 }
 
-answers() {
+is_ready() {
     local status=
     { printf 'GET /moto-api/data.json HTTP/1.0\r\n\r\n' >&3 && read -r -t 10 status <&3; } \
         3<>"/dev/tcp/127.0.0.1/$port" || true
     [[ "$status" == "HTTP/1."?" 200"* ]]
 } 2>/dev/null
 
-# The subshell is the server's own in the end, so that its pid is known here.
+# exec replaces the subshell by the server, so that $! is the server's pid.
 launch() {
     (cd "$dir/run" && exec setsid "$dir/venv/bin/moto_server" -H 127.0.0.1 -p "$port") \
         </dev/null >>"$dir/moto.log" 2>&1 &
     for _ in {1..300}; do
-        # An answer while the server has gone would be somebody else's.
+        # If the server has exited, another one answers on the port.
         kill -0 $! 2>/dev/null || return 1
-        answers && kill -0 $! 2>/dev/null && return 0
+        is_ready && kill -0 $! 2>/dev/null && return 0
         sleep 0.2
     done
     return 1
@@ -63,7 +62,7 @@ launch() {
 
 start() {
     if [ -n "$(instance_pids)" ]; then
-        say "already running under $dir"
+        say "a server already runs under $dir"
         return 1
     fi
     mkdir -p "$dir/run"
@@ -80,7 +79,7 @@ start() {
         fi
         stop
     done
-    say "moto did not start; its last words:"
+    say "moto did not start; the end of its log:"
     tail -n 20 "$dir/moto.log" >&2 || true
     return 1
 }
@@ -108,7 +107,7 @@ esac
 if [ "$1" = start ]; then
     missing=$(needs)
     if [ -n "$missing" ]; then
-        say "missing (Debian's names): ${missing//$'\n'/ }"
+        say "missing (Debian's package names): ${missing//$'\n'/ }"
         exit 2
     fi
 fi

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# No server, but what the tests ask about rendered mail: a Python with dkimpy,
-# which verifies DKIM signatures, and with Python's own mail parser. See
-# README.md beside this file for the contract that every script here keeps.
+# A Python with dkimpy, for the tests of rendered mail: dkimpy verifies DKIM
+# signatures, and Python's standard library parses mail. It is no server. README.md
+# in this directory describes the commands of all server scripts.
 #
-# Usage: verifiers.sh needs        prints the missing Debian packages, one a line
-#        verifiers.sh start DIR    prints `export` lines once it is installed
-#        verifiers.sh stop DIR     does nothing: nothing runs
+# Usage: verifiers.sh needs        prints the missing Debian packages, one on each line
+#        verifiers.sh start DIR    installs it and prints `export` lines
+#        verifiers.sh stop DIR     does nothing
 #
-# dkimpy comes from PyPI into an environment of its own under DIR, in the
+# `start` installs dkimpy from PyPI into a virtual environment under DIR, in the
 # versions of verifiers-requirements.txt and verifiers-source.txt and by their
-# hashes; pip keeps what it downloaded for the next time.
+# hashes. pip caches the downloads.
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
@@ -18,8 +18,8 @@ say() { echo "verifiers.sh: $*" >&2; }
 
 needs() { python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv; }
 
-# No code of a package runs before its hash is known: all is built already, but
-# for dkimpy itself, which is built by what was installed before.
+# No code of a package runs before its hash is checked: all packages are wheels,
+# except dkimpy, which the packages installed before it build.
 install() {
     local pip=("$dir/venv/bin/python" -m pip install --disable-pip-version-check --no-input --no-compile --require-hashes)
     {
@@ -32,9 +32,9 @@ install() {
 start() {
     mkdir -p "$dir"
     install || { say "dkimpy could not be installed"; return 1; }
-    # Whoever runs the tests must be able to use it.
+    # The user who runs the tests must be able to use it.
     chmod -R go+rX "$dir"
-    "$dir/venv/bin/python" -c 'import dkim, nacl.signing' || { say "dkimpy cannot be used"; return 1; }
+    "$dir/venv/bin/python" -c 'import dkim, nacl.signing' || { say "dkimpy does not work"; return 1; }
     echo "export POSTRIDER_TEST_PYTHON=$dir/venv/bin/python"
 }
 
@@ -48,7 +48,7 @@ esac
 if [ "$1" = start ]; then
     missing=$(needs)
     if [ -n "$missing" ]; then
-        say "missing (Debian's names): ${missing//$'\n'/ }"
+        say "missing (Debian's package names): ${missing//$'\n'/ }"
         exit 2
     fi
 fi

@@ -1,11 +1,11 @@
-//! What a mail is made of.
+//! The content of enqueued mail.
 
-use crate::server::Server;
+use crate::smtp_server::SmtpServer;
 use crate::tool::Tool;
 
 #[test]
-fn everything_asked_for_is_in_the_mail() {
-    let (tool, server) = (Tool::new(), Server::start());
+fn each_option_is_in_the_mail() {
+    let (tool, server) = (Tool::new(), SmtpServer::start());
     tool.file("body.html", "<p>From a file</p>");
     tool.file("report.pdf", "%PDF-1.7");
     tool.file("data.unheard-of", "???");
@@ -38,9 +38,9 @@ fn everything_asked_for_is_in_the_mail() {
         "--template-id",
         "report",
     ];
-    let ran = tool.run_fed(".from the standard input\n", &args);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let id = ran.stdout.trim();
+    let output = tool.run_with_stdin(".from the standard input\n", &args);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let id = output.stdout.trim();
     assert_eq!(tool.show(id)["template_id"], "report");
     assert_eq!(tool.drain(&server.url())["sent"], 1);
 
@@ -53,7 +53,7 @@ fn everything_asked_for_is_in_the_mail() {
     assert!(mail.header("To").unwrap().contains("cy@example.com"));
     assert_eq!(mail.header("Cc").unwrap(), "dee@example.com");
     let text = String::from_utf8(mail.content).unwrap();
-    assert!(!text.contains("eve@example.com"), "who gets a blind copy is on the envelope alone");
+    assert!(!text.contains("eve@example.com"), "a Bcc recipient is only in the envelope");
     for part in [
         "\r\n.from the standard input",
         "<p>From a file</p>",
@@ -67,8 +67,8 @@ fn everything_asked_for_is_in_the_mail() {
 }
 
 #[test]
-fn a_blind_copy_alone_is_a_mail() {
-    let (tool, server) = (Tool::new(), Server::start());
+fn a_mail_can_have_only_a_bcc_recipient() {
+    let (tool, server) = (Tool::new(), SmtpServer::start());
     let args = ["enqueue", "--from", "ada@example.com", "--bcc", "bob@example.com", "--html", "<p>x</p>"];
     tool.ok(&args);
     assert_eq!(tool.drain(&server.url())["sent"], 1);

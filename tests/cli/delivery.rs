@@ -1,16 +1,16 @@
-//! What is enqueued arrives, once, and what is not taken is told.
+//! Enqueued mail arrives once, and refusals are recorded.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
 
 use serde_json::json;
 
-use crate::server::{Answer, Ask, Server};
+use crate::smtp_server::{Answer, SmtpServer, Step};
 use crate::tool::Tool;
 
 #[test]
-fn a_thousand_mails_arrive_once_each_under_names_of_their_own() {
-    let (tool, server) = (Tool::new(), Server::start());
+fn a_thousand_mails_arrive_once_each() {
+    let (tool, server) = (Tool::new(), SmtpServer::start());
     let printed =
         tool.ok(&["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", "1000"]);
     let ids: HashSet<String> = printed.lines().map(str::to_owned).collect();
@@ -21,29 +21,29 @@ fn a_thousand_mails_arrive_once_each_under_names_of_their_own() {
         (&summary["sent"], &summary["retried"], &summary["dead"], &summary["in_doubt"], &summary["paused"]),
         (&json!(1000), &json!(0), &json!(0), &json!(0), &json!(null)),
     );
-    let arrived: Vec<_> = server.accepted().iter().map(crate::server::Mail::delivery).collect();
-    assert_eq!(arrived.len(), 1000, "each once");
-    assert_eq!(arrived.into_iter().collect::<HashSet<_>>(), ids, "the Message-ID is the delivery's own");
+    let arrived: Vec<_> = server.accepted().iter().map(crate::smtp_server::Mail::delivery_id).collect();
+    assert_eq!(arrived.len(), 1000, "each mail arrives once");
+    assert_eq!(arrived.into_iter().collect::<HashSet<_>>(), ids, "the Message-ID contains the id of the delivery");
 
-    assert_eq!(tool.drain(&server.url())["sent"], 0, "what is sent is not sent again");
+    assert_eq!(tool.drain(&server.url())["sent"], 0, "sent mail is not sent again");
     let one_more = tool.enqueue(&[]);
     assert!(!ids.contains(&one_more));
     assert_eq!(tool.drain(&server.url())["sent"], 1);
     assert_eq!(server.accepted_count(), 1001);
-    assert_eq!(server.accepted().last().unwrap().delivery(), one_more);
+    assert_eq!(server.accepted().last().unwrap().delivery_id(), one_more);
 }
 
 #[test]
 fn a_retry_sends_the_same_bytes() {
-    let refusals = Mutex::new(2);
-    let server = Server::with(move |ask| {
-        let mut left = refusals.lock().unwrap();
-        match ask {
-            Ask::Content if *left > 0 => {
+    let refusals_left = Mutex::new(2);
+    let server = SmtpServer::with_script(move |step| {
+        let mut left = refusals_left.lock().unwrap();
+        match step {
+            Step::Content if *left > 0 => {
                 *left -= 1;
-                Answer::Say("451 4.7.1 greylisted, try later")
+                Answer::Refuse("451 4.7.1 greylisted, try later")
             }
-            _ => Answer::Yes,
+            _ => Answer::Accept,
         }
     });
     let tool = Tool::new();
@@ -52,10 +52,10 @@ fn a_retry_sends_the_same_bytes() {
     assert_eq!(tool.drain(&server.url())["retried"], 1);
     tool.drain_until_sent(&server.url(), 1);
 
-    let offered = server.offered();
-    assert_eq!(offered.len(), 3);
-    assert!(offered.iter().all(|mail| *mail == offered[0]), "Message-ID, Date and boundary stay");
-    assert_eq!(offered[0].delivery(), id);
+    let received = server.received();
+    assert_eq!(received.len(), 3);
+    assert!(received.iter().all(|mail| *mail == received[0]), "Message-ID, Date and boundary are the same");
+    assert_eq!(received[0].delivery_id(), id);
     let shown = tool.show(&id);
     let attempts = shown["attempts"].as_array().unwrap();
     let outcomes: Vec<_> = attempts.iter().map(|attempt| attempt["outcome"].as_str().unwrap()).collect();
@@ -66,10 +66,10 @@ fn a_retry_sends_the_same_bytes() {
 }
 
 #[test]
-fn show_tells_who_got_it_and_who_did_not_and_why() {
-    let server = Server::with(|ask| match ask {
-        Ask::Recipient("bob@example.com") => Answer::Say("550 5.1.1 no such user here"),
-        _ => Answer::Yes,
+fn show_lists_the_outcome_of_each_recipient() {
+    let server = SmtpServer::with_script(|step| match step {
+        Step::Recipient("bob@example.com") => Answer::Refuse("550 5.1.1 no such user here"),
+        _ => Answer::Accept,
     });
     let tool = Tool::new();
     let id = tool.enqueue(&["--to", "ada@example.com", "--to", "bob@example.com", "--cc", "cy@example.com"]);
@@ -95,9 +95,9 @@ fn show_tells_who_got_it_and_who_did_not_and_why() {
 #[test]
 fn a_dead_letter_can_be_sent_again() {
     let refused = Mutex::new(true);
-    let server = Server::with(move |ask| match ask {
-        Ask::Content if std::mem::take(&mut *refused.lock().unwrap()) => Answer::Say("552 5.3.4 too large today"),
-        _ => Answer::Yes,
+    let server = SmtpServer::with_script(move |step| match step {
+        Step::Content if std::mem::take(&mut *refused.lock().unwrap()) => Answer::Refuse("552 5.3.4 too large today"),
+        _ => Answer::Accept,
     });
     let tool = Tool::new();
     let id = tool.enqueue(&[]);
@@ -118,9 +118,9 @@ fn a_dead_letter_can_be_sent_again() {
 
 #[test]
 fn a_spent_budget_is_a_dead_letter() {
-    let server = Server::with(|ask| match ask {
-        Ask::Content => Answer::Say("452 4.2.2 mailbox full"),
-        _ => Answer::Yes,
+    let server = SmtpServer::with_script(|step| match step {
+        Step::Content => Answer::Refuse("452 4.2.2 mailbox full"),
+        _ => Answer::Accept,
     });
     let tool = Tool::new();
     let id = tool.enqueue(&[]);
@@ -130,31 +130,31 @@ fn a_spent_budget_is_a_dead_letter() {
 }
 
 #[test]
-fn changes_go_on_after_one_that_cannot_be_made() {
-    let (tool, server) = (Tool::new(), Server::start());
+fn cancel_and_resend_continue_after_an_id_that_cannot_be_changed() {
+    let (tool, server) = (Tool::new(), SmtpServer::start());
     let sent = tool.enqueue(&[]);
     tool.drain(&server.url());
     let (first, last) = (tool.enqueue(&[]), tool.enqueue(&[]));
-    let nobody = "00000000-0000-7000-8000-000000000000";
+    let unknown = "00000000-0000-7000-8000-000000000000";
 
-    let ran = tool.run(&["cancel", &first, nobody, &sent, &last]);
-    assert_eq!(ran.code, 1);
-    let lines: Vec<_> = ran.stdout.lines().collect();
+    let output = tool.run(&["cancel", &first, unknown, &sent, &last]);
+    assert_eq!(output.code, 1);
+    let lines: Vec<_> = output.stdout.lines().collect();
     assert_eq!(
         lines,
         [
             format!("{first} cancelled"),
-            format!("{nobody} not found"),
-            format!("{sent} left as it was: sent"),
+            format!("{unknown} not found"),
+            format!("{sent} unchanged: sent"),
             format!("{last} cancelled")
         ]
     );
-    assert_eq!(ran.stderr, "postrider: 2 of 4 not found or left as they were\n");
-    assert_eq!(tool.drain(&server.url())["sent"], 0, "what is cancelled is not sent");
+    assert_eq!(output.stderr, "postrider: 2 of 4 deliveries not found or unchanged\n");
+    assert_eq!(tool.drain(&server.url())["sent"], 0, "a cancelled mail is not sent");
     assert_eq!(server.accepted_count(), 1);
 
     let pending = tool.enqueue(&[]);
-    let ran = tool.run(&["resend", nobody, &pending, &first]);
-    assert_eq!(ran.code, 1, "what is pending cannot be resent");
-    assert_eq!(tool.show(&first)["state"], "pending", "what is cancelled can");
+    let output = tool.run(&["resend", unknown, &pending, &first]);
+    assert_eq!(output.code, 1, "a pending delivery cannot be resent");
+    assert_eq!(tool.show(&first)["state"], "pending", "a cancelled delivery can be resent");
 }

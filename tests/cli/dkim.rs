@@ -1,8 +1,8 @@
-//! Signing, by the tool's flags.
+//! DKIM signatures by the tool's options.
 
 use crate::authenticator::Dns;
 use crate::python::Python;
-use crate::server::Server;
+use crate::smtp_server::SmtpServer;
 use crate::tool::Tool;
 
 const RSA: &str = include_str!("../../transports/core/tests/keys/rsa-pkcs8.pem");
@@ -16,15 +16,15 @@ fn tool() -> Tool {
     tool
 }
 
-fn work(tool: &Tool, url: &str, flags: &[&str]) -> crate::tool::Ran {
+fn work(tool: &Tool, url: &str, flags: &[&str]) -> crate::tool::Output {
     tool.run(&[&["work", "--drain", "--transport", url], flags].concat())
 }
 
 #[test]
 #[ignore = "needs Python with dkimpy: scripts/servers/verifiers.sh"]
-fn what_is_sent_is_signed_also_among_several() {
+fn mail_is_signed_also_by_combined_transports() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (dns, mut python, server) = (Dns::example(), Python::start(), Server::start());
+    let (dns, mut python, server) = (Dns::example(), Python::start(), SmtpServer::start());
     let ed25519 = ["--dkim-domain", "example.com", "--dkim-selector", "ed25519", "--dkim-key", "ed25519.pem"];
     let tool = tool();
     let url = server.url();
@@ -32,8 +32,8 @@ fn what_is_sent_is_signed_also_among_several() {
     for url in [&url, &combined] {
         for flags in [FLAGS, ed25519] {
             tool.enqueue(&["--subject", "Grüße", "--text", "Hi!"]);
-            let ran = work(&tool, url, &flags);
-            assert_eq!(ran.code, 0, "{}", ran.stderr);
+            let output = work(&tool, url, &flags);
+            assert_eq!(output.code, 0, "{}", output.stderr);
             let mail = server.accepted().pop().unwrap().content;
             assert_eq!(runtime.block_on(dns.verify(&mail)), ["pass"], "mail-auth, {url}");
             assert_eq!(python.verify(&mail, &dns.0), ["pass"], "dkimpy, {url}");
@@ -43,8 +43,8 @@ fn what_is_sent_is_signed_also_among_several() {
 }
 
 #[test]
-fn what_cannot_be_signed_is_told_in_a_line_before_anything_is_sent() {
-    let (tool, server) = (tool(), Server::start());
+fn a_signing_error_is_one_line_before_anything_is_sent() {
+    let (tool, server) = (tool(), SmtpServer::start());
     tool.file("not-a-key.pem", "h0rse");
     tool.file("1024.pem", include_str!("../../transports/core/tests/keys/rsa-1024.pem"));
     tool.enqueue(&[]);
@@ -66,12 +66,12 @@ fn what_cannot_be_signed_is_told_in_a_line_before_anything_is_sent() {
         (&url, key("/dev/zero"), 2, "neither PEM nor"),
         (&url, with(1, "exa mple"), 2, "the domain is not a DNS name"),
         (&url, with(3, "s;h=from"), 2, "the selector is not a DNS name"),
-        (&with_other, FLAGS.to_vec(), 2, "postmark:// cannot sign"),
+        (&with_other, FLAGS.to_vec(), 2, "postmark:// cannot use --dkim-domain"),
     ] {
-        let ran = work(&tool, url, &flags);
-        assert_eq!(ran.code, code, "{flags:?}: {}", ran.stderr);
-        assert_eq!(ran.stderr.lines().count(), 1, "{flags:?}: {}", ran.stderr);
-        assert!(ran.stderr.contains(why) && !ran.stderr.contains("h0rse"), "{flags:?}: {}", ran.stderr);
+        let output = work(&tool, url, &flags);
+        assert_eq!(output.code, code, "{flags:?}: {}", output.stderr);
+        assert_eq!(output.stderr.lines().count(), 1, "{flags:?}: {}", output.stderr);
+        assert!(output.stderr.contains(why) && !output.stderr.contains("h0rse"), "{flags:?}: {}", output.stderr);
     }
     assert_eq!((server.accepted_count(), tool.stats()["pending"].clone()), (0, 1.into()));
     let help = tool.ok(&["work", "--help"]);

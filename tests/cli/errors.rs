@@ -1,21 +1,21 @@
-//! Every mistake gets one clear line, and no success.
+//! Every error is one line on standard error.
 
-use crate::tool::{Ran, Tool};
+use crate::tool::{Output, Tool};
 
-/// It failed with `code`, in one line that says `why` and gives no secret away.
-fn refused(ran: &Ran, code: i32, why: &str, what: &[&str]) {
-    let said = &ran.stderr;
-    assert_eq!(ran.code, code, "{what:?}: {said}");
-    assert_eq!(said.lines().count(), 1, "{what:?}: {said}");
-    assert!(said.starts_with("postrider: ") && said.contains(why), "{what:?}: {said}");
-    assert!(!said.contains("h0rse") && !ran.stdout.contains("h0rse"), "{what:?}: {said}");
-    assert!(ran.stdout.is_empty(), "{what:?}: {}", ran.stdout);
+/// Checks that a command failed with `code` and one line that contains `why` and no secret. `what` names the command in panics.
+fn assert_refused(output: &Output, code: i32, why: &str, what: &[&str]) {
+    let stderr = &output.stderr;
+    assert_eq!(output.code, code, "{what:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{what:?}: {stderr}");
+    assert!(stderr.starts_with("postrider: ") && stderr.contains(why), "{what:?}: {stderr}");
+    assert!(!stderr.contains("h0rse") && !output.stdout.contains("h0rse"), "{what:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{what:?}: {}", output.stdout);
 }
 
 const MAIL: [&str; 7] = ["enqueue", "--from", "ada@example.com", "--to", "bob@example.com", "--text", "Hello!"];
 
 #[test]
-fn a_command_line_that_makes_no_sense() {
+fn an_invalid_command_line() {
     let tool = Tool::new();
     for (args, why) in [
         (&[][..], "command"),
@@ -45,12 +45,12 @@ fn a_command_line_that_makes_no_sense() {
         (&["work", "--factor", "0.5"], "--factor"),
         (&["work", "--jitter", "NaN"], "--jitter"),
     ] {
-        refused(&tool.run(args), 2, why, args);
+        assert_refused(&tool.run(args), 2, why, args);
     }
 }
 
 #[test]
-fn a_mail_that_cannot_be() {
+fn an_invalid_mail() {
     let tool = Tool::new();
     tool.file("latin-1.txt", [b'G', b'r', 0xfc, 0xdf]);
     for (more, why) in [
@@ -80,7 +80,7 @@ fn a_mail_that_cannot_be() {
         (&["--html", "-", "--text", "-"], "--text"),
     ] {
         let args = [&MAIL[..], more].concat();
-        refused(&tool.run(&args), 2, why, more);
+        assert_refused(&tool.run(&args), 2, why, more);
     }
     for (args, why) in [
         (
@@ -91,7 +91,7 @@ fn a_mail_that_cannot_be() {
         (&["enqueue", "--from", "a@example.com", "--to", "b@example.com"], "no body"),
         (&["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--html", "-", "--text", "-"], "not both"),
     ] {
-        refused(&tool.run(args), 2, why, args);
+        assert_refused(&tool.run(args), 2, why, args);
     }
     for (more, why) in [
         (&["--attach", "nowhere.pdf"][..], "nowhere.pdf"),
@@ -99,34 +99,34 @@ fn a_mail_that_cannot_be() {
         (&["--html", "@nowhere.html"], "nowhere.html"),
     ] {
         let args = [&MAIL[..], more].concat();
-        refused(&tool.run(&args), 1, why, more);
+        assert_refused(&tool.run(&args), 1, why, more);
     }
-    assert_eq!(tool.stats()["pending"], 0, "nothing of it was enqueued");
+    assert_eq!(tool.stats()["pending"], 0, "an invalid mail was enqueued");
 }
 
 #[test]
-fn a_database_that_cannot_be() {
-    let tool = Tool::bare();
+fn an_invalid_database() {
+    let tool = Tool::without_tables();
     tool.file("empty.db", "");
-    tool.file("notes.txt", "This is no database, whatever its name, and it is long enough to tell.".repeat(20));
+    tool.file("notes.txt", "This is not a database, and it is long enough for SQLite to see that.".repeat(20));
     for (url, code, why) in [
-        ("", 2, "no database is named"),
+        ("", 2, "no database is given"),
         ("outbox.db", 2, "sqlite://"),
         ("oracle://ada:h0rse@db", 2, "sqlite://"),
-        ("ada:h0rse@db", 2, "no scheme"),
-        // Known or not, according to what was built in.
+        ("ada:h0rse@db", 2, "no known scheme"),
+        // The error depends on the features.
         #[cfg(not(feature = "postgres"))]
         ("postgres://ada:h0rse@db/shop", 2, "`postgres`"),
         #[cfg(feature = "postgres")]
         ("postgres://ada:h0rse@127.0.0.1:1/shop", 1, "cannot be opened"),
         #[cfg(feature = "postgres")]
-        ("postgresql://ada:h0rse@127.0.0.1:no/shop", 2, "no PostgreSQL URL"),
+        ("postgresql://ada:h0rse@127.0.0.1:no/shop", 2, "not a PostgreSQL URL"),
         #[cfg(not(feature = "mysql"))]
         ("mariadb://ada:h0rse@db/shop", 2, "`mysql`"),
         #[cfg(feature = "mysql")]
         ("mariadb://ada:h0rse@127.0.0.1:1/shop", 1, "cannot be opened"),
         #[cfg(feature = "mysql")]
-        ("mysql://ada:h0rse@127.0.0.1:no/shop", 2, "no MySQL URL"),
+        ("mysql://ada:h0rse@127.0.0.1:no/shop", 2, "not a MySQL URL"),
         ("sqlite://", 2, "must name a file"),
         ("sqlite::memory:", 2, "must name a file"),
         ("sqlite://outbox.db?mode=memory", 2, "must name a file"),
@@ -147,59 +147,65 @@ fn a_database_that_cannot_be() {
             &["work", "--drain", "--transport", "smtp://127.0.0.1:1"],
         ];
         for args in commands {
-            let ran = tool.run_with(&[("DATABASE_URL", url)], args);
+            let output = tool.run_with_env(&[("DATABASE_URL", url)], args);
             let what = [&[url], args].concat();
-            refused(&ran, code, why, &what);
+            assert_refused(&output, code, why, &what);
         }
     }
-    assert!(!tool.directory().join("outbox.db").exists(), "only migrate makes a database");
+    assert!(!tool.directory().join("outbox.db").exists(), "only migrate creates the file");
 
     for (url, why) in
         [("sqlite://no/such/directory/outbox.db", "cannot be opened"), ("sqlite://notes.txt", "not a database")]
     {
-        refused(&tool.run_with(&[("DATABASE_URL", url)], &["migrate"]), 1, why, &[url]);
+        assert_refused(&tool.run_with_env(&[("DATABASE_URL", url)], &["migrate"]), 1, why, &[url]);
     }
 }
 
 #[test]
-fn an_outbox_is_named_as_its_database_names_it() {
+fn an_option_of_another_database_is_refused() {
     let tool = Tool::new();
     for (url, args, why) in [
-        ("sqlite://outbox.db", ["--schema", "other"], "--schema, or POSTRIDER_SCHEMA, is for PostgreSQL"),
-        ("mysql://ada:h0rse@127.0.0.1:1/shop", ["--schema", "other"], "is for PostgreSQL"),
-        ("sqlite://outbox.db", ["--table-prefix", "other_"], "POSTRIDER_TABLE_PREFIX, is for MySQL and MariaDB"),
-        ("postgres://ada:h0rse@127.0.0.1:1/shop", ["--table-prefix", "other_"], "is for MySQL and MariaDB"),
+        ("sqlite://outbox.db", ["--schema", "other"], "--schema (POSTRIDER_SCHEMA) is only for PostgreSQL"),
+        ("mysql://ada:h0rse@127.0.0.1:1/shop", ["--schema", "other"], "is only for PostgreSQL"),
+        ("sqlite://outbox.db", ["--table-prefix", "other_"], "(POSTRIDER_TABLE_PREFIX) is only for MySQL and MariaDB"),
+        ("postgres://ada:h0rse@127.0.0.1:1/shop", ["--table-prefix", "other_"], "is only for MySQL and MariaDB"),
     ] {
         for command in [&["stats"][..], &["migrate"], &["migrate", "--print"]] {
             let args = [command, &args].concat();
-            refused(&tool.run_with(&[("DATABASE_URL", url)], &args), 2, why, &args);
+            assert_refused(&tool.run_with_env(&[("DATABASE_URL", url)], &args), 2, why, &args);
         }
     }
     for url in ["sqlite://outbox.db", "mysql://ada:h0rse@127.0.0.1:1/shop"] {
-        let why = "--pgbouncer, or POSTRIDER_PGBOUNCER, is for PostgreSQL";
-        refused(&tool.run_with(&[("DATABASE_URL", url)], &["stats", "--pgbouncer"]), 2, why, &[url]);
-        refused(&tool.run_with(&[("DATABASE_URL", url), ("POSTRIDER_PGBOUNCER", "1")], &["stats"]), 2, why, &[url]);
+        let why = "--pgbouncer (POSTRIDER_PGBOUNCER) is only for PostgreSQL";
+        assert_refused(&tool.run_with_env(&[("DATABASE_URL", url)], &["stats", "--pgbouncer"]), 2, why, &[url]);
+        assert_refused(
+            &tool.run_with_env(&[("DATABASE_URL", url), ("POSTRIDER_PGBOUNCER", "1")], &["stats"]),
+            2,
+            why,
+            &[url],
+        );
     }
     tool.ok(&["stats"]);
-    assert_eq!(tool.run_with(&[("POSTRIDER_PGBOUNCER", "0")], &["stats"]).code, 0, "it was not asked for");
+    assert_eq!(tool.run_with_env(&[("POSTRIDER_PGBOUNCER", "0")], &["stats"]).code, 0, "POSTRIDER_PGBOUNCER=0 is off");
     for (variable, why) in [("POSTRIDER_SCHEMA", "--schema"), ("POSTRIDER_TABLE_PREFIX", "--table-prefix")] {
-        refused(&tool.run_with(&[(variable, "other")], &["stats"]), 2, why, &[variable]);
+        assert_refused(&tool.run_with_env(&[(variable, "other")], &["stats"]), 2, why, &[variable]);
     }
     #[cfg(feature = "postgres")]
     for name in ["", "a-b", "1st", "a\"b"] {
-        let ran = tool.run_with(&[("DATABASE_URL", "postgres://localhost")], &["migrate", "--print", "--schema", name]);
-        refused(&ran, 2, "schema's name", &[name]);
+        let output =
+            tool.run_with_env(&[("DATABASE_URL", "postgres://localhost")], &["migrate", "--print", "--schema", name]);
+        assert_refused(&output, 2, "schema's name", &[name]);
     }
     #[cfg(feature = "mysql")]
     for name in ["", "a-b", "1st", "a`b"] {
         let args = ["migrate", "--print", "--table-prefix", name];
-        refused(&tool.run_with(&[("DATABASE_URL", "mysql://localhost")], &args), 2, "table prefix", &[name]);
+        assert_refused(&tool.run_with_env(&[("DATABASE_URL", "mysql://localhost")], &args), 2, "table prefix", &[name]);
     }
 }
 
 #[test]
-fn the_option_beats_the_environment() {
-    let tool = Tool::bare();
+fn an_option_overrides_the_environment() {
+    let tool = Tool::without_tables();
     let url = format!("sqlite://{}/other.db", tool.directory().display());
     tool.ok(&["migrate", "--database", &url]);
     tool.ok(&["--database", &url, "stats"]);
@@ -208,12 +214,12 @@ fn the_option_beats_the_environment() {
 }
 
 #[test]
-fn a_transport_that_cannot_be() {
+fn an_invalid_transport() {
     let tool = Tool::new();
     tool.enqueue(&[]);
     for (url, why) in [
-        ("", "no transport is named"),
-        ("ada:h0rse@localhost", "no scheme"),
+        ("", "no transport is given"),
+        ("ada:h0rse@localhost", "no known scheme"),
         ("pigeon://ada:h0rse@localhost", "smtp://"),
         ("ses://key:h0rse@eu-west-1", if cfg!(feature = "ses") { "ses URL" } else { "`ses`" }),
         ("sendgrid://h0rse@", if cfg!(feature = "sendgrid") { "lacks a host" } else { "`sendgrid`" }),
@@ -228,30 +234,30 @@ fn a_transport_that_cannot_be() {
         ("smtp://localhost?ca=nowhere.pem", "certificate"),
         ("failover(smtp://ada:h0rse@localhost)", "two transports"),
         ("failover(smtp://ada:h0rse@localhost smtp://ada:h0rse@localhost", "not closed"),
-        ("failover(smtp://localhost smtp://ada:h0rse@localhost:99999)", "the transport's URL number 2: "),
+        ("failover(smtp://localhost smtp://ada:h0rse@localhost:99999)", "URL number 2 of the transport: "),
         ("failover(smtp://localhost pigeon://ada:h0rse@localhost)", "smtp://"),
         ("round-robin(2*smtp://ada:h0rse@localhost smtp://ada:(h0rse)@localhost)", "%28"),
-        ("pigeons(smtp://ada:h0rse@localhost)", "made of others by failover"),
+        ("pigeons(smtp://ada:h0rse@localhost)", "only failover, round-robin"),
         ("timeout(h0rse smtp://ada:h0rse@localhost)", "timeout(60s URL)"),
         ("redirect(h0rse smtp://ada:h0rse@localhost)", "redirect(ADDRESS URL)"),
         #[cfg(not(feature = "rate-limit"))]
         ("rate-limit(1/1s smtp://ada:h0rse@localhost)", "`rate-limit`"),
     ] {
-        refused(&tool.run(&["work", "--drain", "--transport", url]), 2, why, &[url]);
-        refused(&tool.run_with(&[("TRANSPORT_URL", url)], &["work", "--drain"]), 2, why, &[url]);
+        assert_refused(&tool.run(&["work", "--drain", "--transport", url]), 2, why, &[url]);
+        assert_refused(&tool.run_with_env(&[("TRANSPORT_URL", url)], &["work", "--drain"]), 2, why, &[url]);
     }
-    refused(&tool.run(&["work", "--drain"]), 2, "TRANSPORT_URL", &["no transport"]);
+    assert_refused(&tool.run(&["work", "--drain"]), 2, "TRANSPORT_URL", &["no transport"]);
     let args = ["work", "--drain", "--transport", "smtp://127.0.0.1:1"];
-    refused(&tool.run_with(&[("RUST_LOG", "postrider=loud")], &args), 2, "RUST_LOG", &args);
+    assert_refused(&tool.run_with_env(&[("RUST_LOG", "postrider=loud")], &args), 2, "RUST_LOG", &args);
     assert_eq!(tool.stats()["pending"], 1);
 }
 
 #[test]
-fn a_delivery_that_is_not_there() {
+fn an_unknown_delivery() {
     let tool = Tool::new();
-    let nobody = "00000000-0000-7000-8000-000000000000";
-    refused(&tool.run(&["show", nobody]), 1, nobody, &["show"]);
-    refused(&tool.run(&["show", nobody, "--json"]), 1, nobody, &["show --json"]);
-    let ran = tool.run(&["resend", nobody]);
-    assert_eq!((ran.code, ran.stdout), (1, format!("{nobody} not found\n")));
+    let unknown = "00000000-0000-7000-8000-000000000000";
+    assert_refused(&tool.run(&["show", unknown]), 1, unknown, &["show"]);
+    assert_refused(&tool.run(&["show", unknown, "--json"]), 1, unknown, &["show --json"]);
+    let output = tool.run(&["resend", unknown]);
+    assert_eq!((output.code, output.stdout), (1, format!("{unknown} not found\n")));
 }

@@ -1,26 +1,26 @@
-//! What a reply means, asked of the tool.
+//! The command `explain`.
 
 use serde_json::{Value, json};
 
 use crate::tool::Tool;
 
-/// As a file gives a reply, and as the tool answers.
-fn explained(tool: &Tool, stage: &str, reply: &str) -> Value {
+/// Explains a reply from a file.
+fn explain(tool: &Tool, stage: &str, reply: &str) -> Value {
     let line = json!({ "id": "x", "stage": stage, "reply": reply }).to_string();
-    let ran = tool.run_fed(&line, &["explain", "--file", "-"]);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    serde_json::from_str(&ran.stdout).unwrap()
+    let output = tool.run_with_stdin(&line, &["explain", "--file", "-"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    serde_json::from_str(&output.stdout).unwrap()
 }
 
 #[test]
-fn a_reply_is_explained_without_an_outbox() {
-    // No database of any kind: the one that the environment names does not exist.
-    let tool = Tool::of(vec![("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing".to_owned())]);
-    let said = tool.ok(&["explain", "--stage", "mail", "550 5.4.5 Daily user sending limit exceeded."]);
+fn a_reply_is_explained_without_a_database() {
+    // This database does not exist.
+    let tool = Tool::with_env(vec![("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing".to_owned())]);
+    let text = tool.ok(&["explain", "--stage", "mail", "550 5.4.5 Daily user sending limit exceeded."]);
     for part in
         ["scope:   transport", "class:   transient", "sure:    yes", "wait:    none", "Google", "pauses the transport"]
     {
-        assert!(said.contains(part), "{part} is not in:\n{said}");
+        assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     let object = tool.json(&["explain", "--stage", "rcpt", "--json", "450 4.7.1 Greylisted, try again in 15 seconds"]);
     assert_eq!(object["scope"], "message");
@@ -34,8 +34,8 @@ fn a_reply_is_explained_without_an_outbox() {
 }
 
 #[test]
-fn what_is_no_reply_is_explained_by_what_is_done_with_it() {
-    let tool = Tool::bare();
+fn an_invalid_reply_is_explained_as_a_failure_of_the_transport() {
+    let tool = Tool::without_tables();
     for (stage, reply, in_doubt) in [
         ("dot", "I beg your pardon", true),
         ("dot", "250-ok", true),
@@ -48,13 +48,13 @@ fn what_is_no_reply_is_explained_by_what_is_done_with_it() {
         let expected = json!({
             "id": "x", "scope": "transport", "class": "transient", "in_doubt": in_doubt, "retry_after_s": null
         });
-        assert_eq!(explained(&tool, stage, reply), expected, "{stage}: {reply}");
+        assert_eq!(explain(&tool, stage, reply), expected, "{stage}: {reply}");
     }
 }
 
 #[test]
-fn a_file_has_an_object_for_each_line() {
-    let tool = Tool::bare();
+fn a_file_is_explained_line_by_line() {
+    let tool = Tool::without_tables();
     tool.file(
         "replies.jsonl",
         concat!(
@@ -75,11 +75,11 @@ fn a_file_has_an_object_for_each_line() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_its_line() {
-    let tool = Tool::bare();
+fn an_error_names_the_line_of_the_file() {
+    let tool = Tool::without_tables();
     let good = r#"{"id": 1, "stage": "rcpt", "reply": "550 5.1.1 no"}"#;
     for (bad, why) in [
-        ("nonsense", "no JSON"),
+        ("nonsense", "not JSON"),
         ("[]", "\"stage\""),
         (r#"{"stage": "rcpt"}"#, "\"reply\""),
         (r#"{"stage": 3, "reply": "550 no"}"#, "\"stage\""),
@@ -88,9 +88,9 @@ fn what_is_wrong_is_said_with_its_line() {
         (&format!("{{\"reply\": \"{}\"}}", "x".repeat(600_000)), "longer"),
     ] {
         tool.file("replies", format!("{good}\n{bad}\n"));
-        let ran = tool.run(&["explain", "--file", "replies"]);
-        assert_eq!((ran.code, ran.stdout.lines().count()), (2, 1), "{why}: {}", ran.stderr);
-        assert!(ran.stderr.contains("line 2") && ran.stderr.contains(why), "{}", ran.stderr);
+        let output = tool.run(&["explain", "--file", "replies"]);
+        assert_eq!((output.code, output.stdout.lines().count()), (2, 1), "{why}: {}", output.stderr);
+        assert!(output.stderr.contains("line 2") && output.stderr.contains(why), "{}", output.stderr);
     }
     for args in [
         &["explain"][..],

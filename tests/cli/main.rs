@@ -1,21 +1,24 @@
-//! The operator's tool, as a process, against a mail server that does as it is told.
+//! The command-line tool as a process, against a scripted mail server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[cfg(all(feature = "postmark", feature = "resend"))]
-mod api;
 #[cfg(all(feature = "dkim", feature = "postmark"))]
 #[path = "../../transports/core/tests/verifiers/authenticator.rs"]
 mod authenticator;
-mod combined;
+mod combinators;
 mod content;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+mod database_servers;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
 mod databases;
 mod delivery;
 #[cfg(all(feature = "dkim", feature = "postmark"))]
 mod dkim;
+mod enqueue_options;
 mod errors;
 mod explain;
+#[cfg(all(feature = "postmark", feature = "resend"))]
+mod http_server;
 mod outages;
 mod output;
 #[cfg(all(feature = "postmark", feature = "resend"))]
@@ -23,14 +26,11 @@ mod providers;
 #[cfg(all(feature = "dkim", feature = "postmark"))]
 #[path = "../../transports/core/tests/verifiers/python.rs"]
 mod python;
-mod server;
-#[cfg(all(feature = "postgres", feature = "mysql"))]
-mod servers;
 mod signals;
+mod smtp_server;
 #[cfg(all(feature = "postgres", feature = "mysql"))]
-mod silent;
-#[cfg(all(feature = "postgres", feature = "mysql"))]
-mod sql;
-#[allow(dead_code, reason = "shared with the crash tests, which use other databases as well")]
+mod sql_contract;
+#[allow(dead_code, reason = "shared with the crash tests, which use all of it")]
 mod tool;
-mod wishes;
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+mod unresponsive_database;

@@ -1,18 +1,18 @@
-//! What is printed, and for whom.
+//! The tool's output for scripts and for people.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Ask, Server};
+use crate::smtp_server::{Answer, SmtpServer, Step};
 use crate::tool::Tool;
 
 fn keys(object: &Value) -> BTreeSet<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-fn has_keys(object: &Value, wanted: &[&str]) {
+fn assert_has_keys(object: &Value, wanted: &[&str]) {
     let keys = keys(object);
     for key in wanted {
         assert!(keys.contains(key), "{key} is missing in {object}");
@@ -27,25 +27,28 @@ fn is_time(value: &Value) -> bool {
 }
 
 #[test]
-fn scripts_find_the_names_that_they_were_promised() {
-    let server = Server::with(|ask| match ask {
-        Ask::Recipient("bob@example.com") => Answer::Say("550 5.1.1 no"),
-        _ => Answer::Yes,
+fn json_output_has_the_documented_keys() {
+    let server = SmtpServer::with_script(|step| match step {
+        Step::Recipient("bob@example.com") => Answer::Refuse("550 5.1.1 no"),
+        _ => Answer::Accept,
     });
     let tool = Tool::new();
     let dead = tool.enqueue(&["--template-id", "welcome"]);
     let summary = tool.drain(&server.url());
-    has_keys(&summary, &["sent", "retried", "dead", "in_doubt", "released", "lease_lost", "paused"]);
+    assert_has_keys(&summary, &["sent", "retried", "dead", "in_doubt", "released", "lease_lost", "paused"]);
     let pending = tool.enqueue(&[]);
 
     let shown = tool.show(&dead);
-    has_keys(&shown, &["id", "state", "template_id", "created_at", "due_at", "recipients", "attempts"]);
-    has_keys(&shown["recipients"][0], &["address", "outcome", "reply"]);
+    assert_has_keys(&shown, &["id", "state", "template_id", "created_at", "due_at", "recipients", "attempts"]);
+    assert_has_keys(&shown["recipients"][0], &["address", "outcome", "reply"]);
     let attempt = &shown["attempts"][0];
-    has_keys(attempt, &["number", "cycle", "started_at", "finished_at", "outcome", "error", "reply", "provider_id"]);
+    assert_has_keys(
+        attempt,
+        &["number", "cycle", "started_at", "finished_at", "outcome", "error", "reply", "provider_id"],
+    );
     assert_eq!(attempt["transport"], "smtp");
     assert_eq!((&shown["id"], &shown["template_id"]), (&json!(dead), &json!("welcome")));
-    assert_eq!(shown["due_at"], json!(null), "what is finished is never due");
+    assert_eq!(shown["due_at"], json!(null), "a dead delivery is not due");
     assert_eq!(
         (&attempt["number"], &attempt["cycle"], &attempt["outcome"]),
         (&json!(1), &json!(1), &json!("permanent"))
@@ -59,23 +62,23 @@ fn scripts_find_the_names_that_they_were_promised() {
     let listed = tool.list(&[]);
     assert_eq!(listed.len(), 2);
     for line in &listed {
-        has_keys(line, &["id", "state", "attempts", "due_at", "last_error"]);
+        assert_has_keys(line, &["id", "state", "attempts", "due_at", "last_error"]);
     }
     assert_eq!((&listed[0]["state"], &listed[0]["attempts"]), (&json!("dead"), &json!(1)));
     assert!(listed[0]["last_error"].as_str().unwrap().contains("550"));
     assert_eq!((&listed[1]["last_error"], &listed[1]["attempts"]), (&json!(null), &json!(0)));
 
     let stats = tool.stats();
-    has_keys(&stats, &["pending", "leased", "sent", "dead", "in_doubt", "cancelled", "oldest_due_s", "relays"]);
+    assert_has_keys(&stats, &["pending", "leased", "sent", "dead", "in_doubt", "cancelled", "oldest_due_s", "relays"]);
     assert_eq!((&stats["pending"], &stats["dead"], &stats["sent"]), (&json!(1), &json!(1), &json!(0)));
     assert!(stats["oldest_due_s"].is_number());
 }
 
 #[test]
-fn people_get_a_table_that_no_server_can_draw_on() {
-    let server = Server::with(|ask| match ask {
-        Ask::Content => Answer::Say("552 5.3.4 \x1b[2Jgone \x07"),
-        _ => Answer::Yes,
+fn text_output_escapes_control_characters() {
+    let server = SmtpServer::with_script(|step| match step {
+        Step::Content => Answer::Refuse("552 5.3.4 \x1b[2Jgone \x07"),
+        _ => Answer::Accept,
     });
     let tool = Tool::new();
     let id = tool.enqueue(&["--subject", "x"]);
@@ -92,7 +95,7 @@ fn people_get_a_table_that_no_server_can_draw_on() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn a_closed_output_is_not_an_error() {
     let tool = Tool::new();
     tool.ok(&["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", "2000"]);
     for args in [&["list"][..], &["list", "--json"], &["stats"], &["--help"], &["migrate", "--print"]] {
@@ -105,17 +108,17 @@ fn a_reader_that_leaves_is_no_error() {
             .spawn()
             .unwrap();
         drop(child.stdout.take());
-        let ended = child.wait_with_output().unwrap();
-        assert!(ended.status.success(), "{args:?}: {}", ended.status);
-        assert!(ended.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&ended.stderr));
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", output.status);
+        assert!(output.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
 #[test]
-fn the_printed_statements_make_the_tables() {
-    let tool = Tool::bare();
+fn the_printed_statements_create_the_tables() {
+    let tool = Tool::without_tables();
     let statements = tool.ok(&["migrate", "--print"]);
-    assert!(!tool.directory().join("outbox.db").exists(), "printing makes nothing");
+    assert!(!tool.directory().join("outbox.db").exists(), "printing creates no file");
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(tool.directory().join("outbox.db"));
         let pool = sqlx::SqlitePool::connect_with(options.create_if_missing(true)).await.unwrap();
@@ -127,13 +130,13 @@ fn the_printed_statements_make_the_tables() {
 }
 
 #[test]
-fn help_and_version_are_no_errors() {
-    let tool = Tool::bare();
+fn help_and_version_succeed_without_secrets() {
+    let tool = Tool::without_tables();
     for args in [&["--help"][..], &["-h"], &["--version"], &["work", "--help"], &["help", "enqueue"]] {
-        let ran =
-            tool.run_with(&[("TRANSPORT_URL", "smtp://ada:h0rse@localhost"), ("DATABASE_URL", "x://a:h0rse@h")], args);
-        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{args:?}");
-        assert!(!ran.stdout.is_empty() && !ran.stdout.contains("h0rse"), "{args:?}");
+        let output = tool
+            .run_with_env(&[("TRANSPORT_URL", "smtp://ada:h0rse@localhost"), ("DATABASE_URL", "x://a:h0rse@h")], args);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{args:?}");
+        assert!(!output.stdout.is_empty() && !output.stdout.contains("h0rse"), "{args:?}");
     }
-    assert!(tool.ok(&["--help"]).contains("3  the transport is paused"), "the exit codes are in the help");
+    assert!(tool.ok(&["--help"]).contains("3  the transport is paused"), "the help has no exit codes");
 }

@@ -1,51 +1,51 @@
-//! Stopping, in good order and in haste.
+//! Stopping a relay by signals.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::json;
 
-use crate::server::{Answer, Ask, Server};
+use crate::smtp_server::{Answer, SmtpServer, Step};
 use crate::tool::{Running, Tool, wait_until};
 
-/// A server that gives its last answer only when it is let, and says when a mail has come so far.
-fn holding() -> (Server, Receiver<()>, Sender<()>) {
-    let (came, has_come) = channel();
+/// A server that holds its reply to a mail until it is released. The receiver signals that a mail has arrived.
+fn holding_server() -> (SmtpServer, Receiver<()>, Sender<()>) {
+    let (arrived, has_arrived) = channel();
     let (release, released) = channel::<()>();
-    let gate = Mutex::new((came, released));
-    let server = Server::with(move |ask| {
-        if let Ask::Content = ask {
+    let gate = Mutex::new((arrived, released));
+    let server = SmtpServer::with_script(move |step| {
+        if let Step::Content = step {
             let gate = gate.lock().unwrap();
             gate.0.send(()).unwrap();
-            // When the test is over, nobody is left to hear the answer.
+            // The test is over and has dropped the sender.
             if gate.1.recv().is_err() {
                 return Answer::Close;
             }
         }
-        Answer::Yes
+        Answer::Accept
     });
-    (server, has_come, release)
+    (server, has_arrived, release)
 }
 
-fn work(tool: &Tool, server: &Server) -> Running {
+fn work(tool: &Tool, server: &SmtpServer) -> Running {
     tool.start(&["work", "--json", "--concurrency", "1", "--poll", "20ms", "--transport", &server.url()])
 }
 
 #[test]
-fn a_signal_in_mid_send_lets_it_finish_and_begins_no_other() {
+fn the_first_signal_finishes_the_send_and_starts_no_other() {
     for signal in ["TERM", "INT"] {
-        let (server, has_come, release) = holding();
+        let (server, has_arrived, release) = holding_server();
         let tool = Tool::new();
         let (first, second) = (tool.enqueue(&[]), tool.enqueue(&[]));
         let running = work(&tool, &server);
-        has_come.recv_timeout(crate::tool::LIMIT).unwrap();
+        has_arrived.recv_timeout(crate::tool::TIMEOUT).unwrap();
         running.signal(signal);
-        wait_until("the signal is heard", || running.said().contains("stopping"));
+        wait_until("the signal is handled", || running.stderr().contains("stopping"));
         release.send(()).unwrap();
 
-        let ran = running.wait();
-        assert_eq!(ran.code, 0, "{}", ran.stderr);
-        let summary: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let output = running.wait();
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        let summary: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
         assert_eq!(summary["sent"], 1);
         let shown = tool.show(&first);
         assert_eq!(shown["state"], "sent");
@@ -53,56 +53,60 @@ fn a_signal_in_mid_send_lets_it_finish_and_begins_no_other() {
         assert_eq!(shown["attempts"][0]["outcome"], "sent");
         assert_eq!(tool.show(&second)["state"], "pending");
         assert_eq!(server.accepted_count(), 1);
-        assert_eq!(tool.stats()["relays"], json!([]), "it has said good-bye");
+        assert_eq!(tool.stats()["relays"], json!([]), "a stopped relay is still listed");
     }
 }
 
 #[test]
-fn a_second_signal_waits_no_longer() {
-    let (server, has_come, _release) = holding();
+fn the_second_signal_ends_the_wait() {
+    let (server, has_arrived, _release) = holding_server();
     let tool = Tool::new();
     let id = tool.enqueue(&["--hold"]);
     let mut running = work(&tool, &server);
-    has_come.recv_timeout(crate::tool::LIMIT).unwrap();
+    has_arrived.recv_timeout(crate::tool::TIMEOUT).unwrap();
     running.signal("INT");
-    wait_until("the first signal is heard", || running.said().contains("stopping"));
-    assert!(running.ended().is_none(), "the mail is still being sent");
+    wait_until("the first signal is handled", || running.stderr().contains("stopping"));
+    assert!(running.try_wait().is_none(), "the relay did not wait for the send");
     running.signal("INT");
 
-    let ran = running.wait();
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(ran.stderr.contains("waiting no longer"), "{}", ran.stderr);
-    assert!(!ran.stderr.contains("end of the grace"), "it was the signal that ended it: {}", ran.stderr);
+    let output = running.wait();
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert!(output.stderr.contains("not waiting any longer"), "{}", output.stderr);
+    assert!(!output.stderr.contains("grace"), "the grace ended the wait, not the signal: {}", output.stderr);
     let shown = tool.show(&id);
-    assert_eq!(shown["state"], "in_doubt", "nobody knows whether it was accepted");
+    assert_eq!(shown["state"], "in_doubt", "the server gave no reply");
     assert_eq!(shown["attempts"][0]["outcome"], "in_doubt");
-    assert_eq!(tool.stats()["leased"], 0, "nothing is left in its hands");
+    assert_eq!(tool.stats()["leased"], 0, "a stopped relay still has a lease");
 }
 
 #[test]
-fn a_relay_is_seen_while_it_works_and_picks_up_what_others_enqueue() {
-    let (server, has_come, release) = holding();
+fn a_running_relay_is_listed_and_sends_mail_of_other_processes() {
+    let (server, has_arrived, release) = holding_server();
     let tool = Tool::new();
     let running = work(&tool, &server);
-    wait_until("the relay is seen", || tool.stats()["relays"].as_array().unwrap().len() == 1);
+    wait_until("the relay is listed", || tool.stats()["relays"].as_array().unwrap().len() == 1);
     let id = tool.enqueue(&[]);
-    has_come.recv_timeout(crate::tool::LIMIT).unwrap();
+    has_arrived.recv_timeout(crate::tool::TIMEOUT).unwrap();
     let stats = tool.stats();
     assert_eq!(stats["leased"], 1);
     assert_eq!(tool.show(&id)["state"], "leased");
-    let ran = tool.run(&["cancel", &id]);
-    assert_eq!((ran.code, ran.stdout), (1, format!("{id} left as it was: leased\n")), "it may be on the wire");
+    let output = tool.run(&["cancel", &id]);
+    assert_eq!(
+        (output.code, output.stdout),
+        (1, format!("{id} unchanged: leased\n")),
+        "a leased delivery cannot be cancelled"
+    );
     release.send(()).unwrap();
-    wait_until("it is sent", || tool.show(&id)["state"] == "sent");
+    wait_until("the mail is sent", || tool.show(&id)["state"] == "sent");
     running.signal("TERM");
     assert_eq!(running.wait().code, 0);
 }
 
-/// RFC 5321 section 4.1.1.10: however the work ends, the connections that are kept are told goodbye.
+/// RFC 5321 section 4.1.1.10: a client sends QUIT before it closes a connection.
 #[test]
-fn the_servers_are_told_goodbye_at_the_end_and_on_a_signal() {
+fn idle_connections_end_with_quit() {
     for drain in [true, false] {
-        let (server, spare) = (Server::start(), Server::start());
+        let (server, spare) = (SmtpServer::start(), SmtpServer::start());
         let tool = Tool::new();
         for _ in 0..20 {
             tool.enqueue(&[]);
@@ -113,16 +117,16 @@ fn the_servers_are_told_goodbye_at_the_end_and_on_a_signal() {
             tool.start(&[&args[..], &["--drain"]].concat())
         } else {
             let running = tool.start(&args);
-            wait_until("all is sent", || server.accepted_count() + spare.accepted_count() == 20);
+            wait_until("all mail is sent", || server.accepted_count() + spare.accepted_count() == 20);
             running.signal("TERM");
             running
         };
-        let ran = running.wait();
-        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let output = running.wait();
+        assert_eq!(output.code, 0, "{}", output.stderr);
         for server in [&server, &spare] {
-            let (connections, goodbyes) = server.connections();
-            assert!(connections > 0);
-            assert_eq!(goodbyes, connections, "drain: {drain}");
+            let connections = server.connections();
+            assert!(connections.opened > 0);
+            assert_eq!(connections.quit, connections.opened, "drain: {drain}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The tool's own binary, with an outbox in a directory that the test's end removes, or on a server.
+//! Runs the tool's binary, with an outbox in a temporary directory or on a database server.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -10,56 +10,58 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Nothing here takes so long unless it hangs.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// The time limit of each wait.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits for something to become true.
-pub(crate) fn wait_until(what: &str, holds: impl FnMut() -> bool) {
-    wait_within(LIMIT, what, holds);
+/// Waits until `condition` is true. `what` describes it in the panic message.
+pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(TIMEOUT, what, condition);
 }
 
-/// Waits for something that may take longer than others.
-pub(crate) fn wait_within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+/// Waits with another time limit.
+pub(crate) fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < limit, "waited in vain until {what}");
+    while !condition() {
+        assert!(start.elapsed() < limit, "waited {limit:?} until {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
+/// The tool with its working directory and its outbox.
 pub(crate) struct Tool {
     directory: TempDir,
-    outbox: Vec<(&'static str, String)>,
+    /// The environment variables that select the outbox.
+    env: Vec<(&'static str, String)>,
 }
 
 impl Tool {
-    /// With nothing there yet.
-    pub(crate) fn bare() -> Self {
-        Self::of(vec![("DATABASE_URL", "sqlite://outbox.db".to_owned())])
+    /// An SQLite outbox whose file does not exist yet.
+    pub(crate) fn without_tables() -> Self {
+        Self::with_env(vec![("DATABASE_URL", "sqlite://outbox.db".to_owned())])
     }
 
-    /// With the outbox that these variables name.
-    pub(crate) fn of(outbox: Vec<(&'static str, String)>) -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), outbox }
+    /// The outbox that these environment variables select.
+    pub(crate) fn with_env(env: Vec<(&'static str, String)>) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), env }
     }
 
-    /// With an empty outbox.
+    /// An empty outbox in SQLite.
     pub(crate) fn new() -> Self {
-        let tool = Self::bare();
+        let tool = Self::without_tables();
         tool.ok(&["migrate"]);
         tool
     }
 
-    /// With an empty outbox in a database of a server's.
-    pub(crate) fn at(database: &str) -> Self {
-        let tool = Self::of(vec![("DATABASE_URL", database.to_owned())]);
+    /// An empty outbox in the database with this URL.
+    pub(crate) fn on_database(url: &str) -> Self {
+        let tool = Self::with_env(vec![("DATABASE_URL", url.to_owned())]);
         tool.ok(&["migrate"]);
         tool
     }
 
     /// The URL of the outbox's database.
-    pub(crate) fn database(&self) -> &str {
-        &self.outbox.iter().find(|(name, _)| *name == "DATABASE_URL").unwrap().1
+    pub(crate) fn database_url(&self) -> &str {
+        &self.env.iter().find(|(name, _)| *name == "DATABASE_URL").unwrap().1
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -74,51 +76,52 @@ impl Tool {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
         command.args(args).current_dir(self.directory()).stdin(Stdio::null());
-        for other in ["TRANSPORT_URL", "RUST_LOG", "POSTRIDER_SCHEMA", "POSTRIDER_TABLE_PREFIX", "POSTRIDER_PGBOUNCER"]
+        for variable in
+            ["TRANSPORT_URL", "RUST_LOG", "POSTRIDER_SCHEMA", "POSTRIDER_TABLE_PREFIX", "POSTRIDER_PGBOUNCER"]
         {
-            command.env_remove(other);
+            command.env_remove(variable);
         }
-        command.envs(self.outbox.iter().map(|(name, value)| (name, value)));
-        // A panic would be seen at its worst.
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        // A backtrace can contain more than the panic message, and no output may contain a secret.
         command.env("RUST_BACKTRACE", "1");
         command
     }
 
-    /// Runs to the end.
-    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+    /// Runs a command and waits for its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         Running::start(&mut self.command(args)).wait()
     }
 
-    /// Runs to the end in another environment.
-    pub(crate) fn run_with(&self, variables: &[(&str, &str)], args: &[&str]) -> Ran {
+    /// Runs a command with more environment variables.
+    pub(crate) fn run_with_env(&self, variables: &[(&str, &str)], args: &[&str]) -> Output {
         Running::start(self.command(args).envs(variables.iter().copied())).wait()
     }
 
-    /// Runs to the end with something on the standard input.
-    pub(crate) fn run_fed(&self, input: &str, args: &[&str]) -> Ran {
+    /// Runs a command with a standard input.
+    pub(crate) fn run_with_stdin(&self, input: &str, args: &[&str]) -> Output {
         let mut running = Running::start(self.command(args).stdin(Stdio::piped()));
         running.child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         running.wait()
     }
 
-    /// Runs in the background.
+    /// Starts a command in the background.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
         Running::start(&mut self.command(args))
     }
 
-    /// Runs to a good end; returns the standard output.
+    /// Runs a command that must succeed, and returns its standard output.
     pub(crate) fn ok(&self, args: &[&str]) -> String {
-        let ran = self.run(args);
-        assert_eq!(ran.code, 0, "postrider {args:?}: {}", ran.stderr);
-        ran.stdout
+        let output = self.run(args);
+        assert_eq!(output.code, 0, "postrider {args:?}: {}", output.stderr);
+        output.stdout
     }
 
-    /// Runs to a good end; returns the one JSON value on the standard output.
+    /// Runs a command that must succeed and print one JSON value, and returns the value.
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.ok(args)).unwrap()
     }
 
-    /// Enqueues a mail from Ada to Bob, unless the arguments say otherwise; returns its one id.
+    /// Enqueues one mail, by default from Ada to Bob, and returns its id.
     pub(crate) fn enqueue(&self, args: &[&str]) -> String {
         let defaults = [("--from", "ada@example.com"), ("--to", "bob@example.com"), ("--text", "Hello!")];
         let missing =
@@ -126,23 +129,23 @@ impl Tool {
         let all: Vec<&str> = ["enqueue"].into_iter().chain(missing).chain(args.iter().copied()).collect();
         let printed = self.ok(&all);
         let id = printed.strip_suffix('\n').unwrap();
-        assert!(!id.contains('\n'), "one delivery, one line: {printed}");
+        assert!(!id.contains('\n'), "more than one line: {printed}");
         id.to_owned()
     }
 
-    /// Sends what is due; returns the summary.
+    /// Sends what is due, and returns the summary.
     pub(crate) fn drain(&self, url: &str) -> Value {
         self.json(&["work", "--drain", "--json", "--transport", url, "--retry-base", "1ms", "--retry-cap", "1ms"])
     }
 
-    /// Sends again and again until so many were sent in all.
-    pub(crate) fn drain_until_sent(&self, url: &str, wanted: u64) {
+    /// Repeats `drain` until this many mails are sent.
+    pub(crate) fn drain_until_sent(&self, url: &str, count: u64) {
         let mut sent = 0;
-        wait_until("all is sent", || {
+        wait_until("all mail is sent", || {
             sent += self.drain(url)["sent"].as_u64().unwrap();
-            sent >= wanted
+            sent >= count
         });
-        assert_eq!(sent, wanted);
+        assert_eq!(sent, count);
     }
 
     pub(crate) fn show(&self, id: &str) -> Value {
@@ -160,14 +163,14 @@ impl Tool {
     }
 }
 
-/// How a run ended.
-pub(crate) struct Ran {
+/// The result of a command.
+pub(crate) struct Output {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// A run under way. Killed if the test gives up on it.
+/// A command in the background. Dropping it kills the process.
 pub(crate) struct Running {
     child: Child,
     stdout: Option<JoinHandle<String>>,
@@ -180,7 +183,7 @@ impl Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let stderr: Arc<Mutex<String>> = Arc::default();
-        let heard = Arc::clone(&stderr);
+        let sink = Arc::clone(&stderr);
         let stdout = std::thread::spawn(move || {
             let mut text = String::new();
             out.read_to_string(&mut text).unwrap();
@@ -189,14 +192,14 @@ impl Running {
         let stderr_reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = err.read(&mut buffer) {
-                heard.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
             }
         });
         Self { child, stdout: Some(stdout), stderr, stderr_reader: Some(stderr_reader) }
     }
 
-    /// What it has said on the standard error so far.
-    pub(crate) fn said(&self) -> String {
+    /// The standard error so far.
+    pub(crate) fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
@@ -206,7 +209,7 @@ impl Running {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Sends a signal to the only process that it has started.
+    /// Sends a signal to its only child process.
     pub(crate) fn signal_child(&self, name: &str) {
         let pid = self.child.id();
         let child = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
@@ -214,25 +217,25 @@ impl Running {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// Whether it has ended by itself.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    /// The exit status, or `None` if it still runs.
+    pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    pub(crate) fn wait(mut self) -> Ran {
-        wait_until("the tool ends", || self.child.try_wait().unwrap().is_some());
+    pub(crate) fn wait(mut self) -> Output {
+        wait_until("the tool exits", || self.child.try_wait().unwrap().is_some());
         let status = self.child.wait().unwrap();
         self.stderr_reader.take().unwrap().join().unwrap();
         let stdout = self.stdout.take().unwrap().join().unwrap();
-        let stderr = self.said();
+        let stderr = self.stderr();
         assert!(!stderr.contains("panicked"), "{stderr}");
-        Ran { code: status.code().unwrap_or_else(|| panic!("ended by {status}: {stderr}")), stdout, stderr }
+        Output { code: status.code().unwrap_or_else(|| panic!("ended by {status}: {stderr}")), stdout, stderr }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // After the end this does nothing.
+        // Does nothing after the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::Run;
 use crate::database::Database;
 use crate::harness::Harness;
-use crate::server::Server;
+use crate::smtp_server::SmtpServer;
 use crate::tool::Running;
 
 const RELAYS: usize = 8;
@@ -14,7 +14,7 @@ const WRITERS: usize = 2;
 pub(crate) fn test(run: &Run, database: Database) {
     let mails = run.count(2_000, 20_000) / WRITERS;
     run.print(format_args!("{RELAYS} relays, {} mails of {WRITERS} writers", mails * WRITERS));
-    let mut harness = Harness::with(database, Server::start());
+    let mut harness = Harness::with(database, SmtpServer::start());
     let relays: Vec<_> = (0..RELAYS).map(|_| harness.relay("1m")).collect();
     let writers: Vec<_> = (0..WRITERS).map(|_| harness.start_enqueueing(mails)).collect();
     for writer in writers.into_iter().map(Running::wait).collect::<Vec<_>>() {

@@ -132,7 +132,7 @@ impl Database {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let tool = match kind {
             Kind::Sqlite => Tool::new(),
-            Kind::Postgres | Kind::MariaDb | Kind::MySql => Tool::at(&runtime.block_on(create(kind))),
+            Kind::Postgres | Kind::MariaDb | Kind::MySql => Tool::on_database(&runtime.block_on(create(kind))),
         };
         let pool = runtime.block_on(address(kind, &tool).connect(1));
         Self { kind, tool, runtime, pool }
@@ -223,7 +223,8 @@ impl Database {
 impl Drop for Database {
     /// Drops the database: a server that restarts after a crash reads the files of all its databases.
     fn drop(&mut self) {
-        let Some((server, name)) = self.tool.database().rsplit_once('/').filter(|_| self.kind != Kind::Sqlite) else {
+        let Some((server, name)) = self.tool.database_url().rsplit_once('/').filter(|_| self.kind != Kind::Sqlite)
+        else {
             return;
         };
         let options = if self.kind == Kind::Postgres { " WITH (FORCE)" } else { "" };
@@ -246,7 +247,7 @@ async fn create(kind: Kind) -> String {
 fn address(kind: Kind, tool: &Tool) -> Address {
     let url = match kind {
         Kind::Sqlite => format!("sqlite://{}", tool.directory().join("outbox.db").display()),
-        Kind::Postgres | Kind::MariaDb | Kind::MySql => tool.database().to_owned(),
+        Kind::Postgres | Kind::MariaDb | Kind::MySql => tool.database_url().to_owned(),
     };
     Address { kind, url }
 }

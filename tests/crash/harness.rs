@@ -7,8 +7,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::database::{Attempt, Database, HeldLease};
-use crate::server::{Answer, Ask, Mail, Server};
-use crate::tool::{Ran, Running, wait_until, wait_within};
+use crate::smtp_server::{Answer, Mail, SmtpServer, Step};
+use crate::tool::{Output, Running, wait_until, wait_within};
 
 /// The concurrency of each relay.
 pub(crate) const CONCURRENCY: usize = 8;
@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(600);
 
 pub(crate) struct Harness {
     pub(crate) database: Database,
-    pub(crate) server: Server,
+    pub(crate) server: SmtpServer,
     /// The deliveries that must arrive.
     pub(crate) ids: HashSet<String>,
 }
@@ -29,16 +29,16 @@ pub(crate) struct Harness {
 impl Harness {
     /// The server takes 10 to 40 ms for each mail, so that there are always mails in flight.
     pub(crate) fn slow(database: Database) -> Self {
-        let server = Server::with(|ask| {
-            if let Ask::Content = ask {
+        let server = SmtpServer::with_script(|step| {
+            if let Step::Content = step {
                 std::thread::sleep(Duration::from_micros(rand::random_range(10_000..40_000)));
             }
-            Answer::Yes
+            Answer::Accept
         });
         Self { database, server, ids: HashSet::new() }
     }
 
-    pub(crate) fn with(database: Database, server: Server) -> Self {
+    pub(crate) fn with(database: Database, server: SmtpServer) -> Self {
         Self { database, server, ids: HashSet::new() }
     }
 
@@ -55,7 +55,7 @@ impl Harness {
     }
 
     /// Records the ids that the process printed.
-    pub(crate) fn enqueued(&mut self, mails: usize, by: &Ran) {
+    pub(crate) fn enqueued(&mut self, mails: usize, by: &Output) {
         assert_eq!(by.code, 0, "{}", by.stderr);
         let before = self.ids.len();
         self.ids.extend(by.stdout.lines().map(str::to_owned));
@@ -80,7 +80,7 @@ impl Harness {
     }
 
     /// Waits until all mails are sent, and shuts the relays down.
-    pub(crate) fn finish(&self, relays: Vec<Running>) -> Vec<Ran> {
+    pub(crate) fn finish(&self, relays: Vec<Running>) -> Vec<Output> {
         wait_within(LONG, "all mails are sent", || {
             self.database.tool.stats()["sent"].as_u64() >= Some(self.ids.len() as u64)
         });
@@ -93,7 +93,7 @@ impl Harness {
     fn by_delivery(&self) -> HashMap<String, Vec<Mail>> {
         let mut by_delivery: HashMap<_, Vec<_>> = HashMap::new();
         for mail in self.server.accepted() {
-            by_delivery.entry(mail.delivery()).or_default().push(mail);
+            by_delivery.entry(mail.delivery_id()).or_default().push(mail);
         }
         by_delivery
     }

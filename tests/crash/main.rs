@@ -13,9 +13,9 @@ mod kill;
 mod killed_connections;
 mod long_transaction;
 mod outage;
-#[path = "../cli/server.rs"]
+#[path = "../cli/smtp_server.rs"]
 #[allow(dead_code, reason = "shared with the tests of the tool, which use all of it")]
-mod server;
+mod smtp_server;
 mod suspended_relay;
 #[path = "../cli/tool.rs"]
 #[allow(dead_code, reason = "shared with the tests of the tool, which use all of it")]

@@ -10,7 +10,7 @@ use crate::Run;
 use crate::application::Application;
 use crate::database::{Database, Kind};
 use crate::harness::{CONCURRENCY, Harness};
-use crate::tool::{Ran, Running, wait_until};
+use crate::tool::{Output, Running, wait_until};
 
 const RELAYS: usize = 3;
 
@@ -41,13 +41,13 @@ pub(crate) fn test(run: &Run, database: Database) {
         wait_until("the relays resume", || {
             harness.server.accepted_count() > accepted + RELAYS * CONCURRENCY
                 && relays.iter().all(|relay| {
-                    relay.said().matches(OUTAGE_BEGINS).count() == relay.said().matches(OUTAGE_ENDS).count()
+                    relay.stderr().matches(OUTAGE_BEGINS).count() == relay.stderr().matches(OUTAGE_ENDS).count()
                 })
         });
         // A dying server ends its sessions one after the other, and a call on one that still lives may be answered in between. That an
         // outage is told of once is tested in tests/relay/outage.rs.
         for (before, relay) in before.into_iter().zip(&relays) {
-            assert!(logged_outages(relay) <= before + 2, "more than a line for an outage: {}", relay.said());
+            assert!(logged_outages(relay) <= before + 2, "more than a line for an outage: {}", relay.stderr());
         }
     }
     let (committed, rolled_back) = application.stop(&harness);
@@ -73,11 +73,11 @@ pub(crate) fn test(run: &Run, database: Database) {
 
 /// The outages that a relay has logged so far.
 fn logged_outages(relay: &Running) -> usize {
-    relay.said().matches(OUTAGE_BEGINS).count()
+    relay.stderr().matches(OUTAGE_BEGINS).count()
 }
 
 /// Checks that each relay logged the end of each outage, and no other warning than about leases. Returns the outages that each logged.
-pub(crate) fn check_logs(relays: &[Ran]) -> Vec<usize> {
+pub(crate) fn check_logs(relays: &[Output]) -> Vec<usize> {
     let mut outages = Vec::new();
     for relay in relays {
         let (away, back) = (relay.stderr.matches(OUTAGE_BEGINS).count(), relay.stderr.matches(OUTAGE_ENDS).count());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::Run;
 use crate::database::Database;
 use crate::harness::{CONCURRENCY, Harness};
-use crate::server::{Answer, Ask, Server};
+use crate::smtp_server::{Answer, SmtpServer, Step};
 use crate::tool::wait_until;
 
 /// The mails that the second relay has sent when the first one resumes. It is still sending the others.
@@ -19,17 +19,17 @@ const STUCK: Duration = Duration::from_secs(8);
 pub(crate) fn test(run: &Run, database: Database) {
     // How many mails have arrived, and how many of each relay get their answer.
     let (came, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new([const { AtomicUsize::new(0) }; 2]));
-    let server = Server::with({
+    let server = SmtpServer::with_script({
         let (came, answered) = (Arc::clone(&came), Arc::clone(&answered));
-        move |ask| {
-            if let Ask::Content = ask {
+        move |step| {
+            if let Step::Content = step {
                 let number = came.fetch_add(1, Ordering::SeqCst);
                 let (relay, number) = (number / CONCURRENCY, number % CONCURRENCY);
                 while answered.get(relay).is_some_and(|answered| answered.load(Ordering::SeqCst) <= number) {
                     std::thread::sleep(Duration::from_millis(5));
                 }
             }
-            Answer::Yes
+            Answer::Accept
         }
     });
     let mut harness = Harness::with(database, server);
@@ -58,7 +58,7 @@ pub(crate) fn test(run: &Run, database: Database) {
     answered[0].store(CONCURRENCY, Ordering::SeqCst);
     suspended.signal("CONT");
     let lost = |said: String| said.matches("the lease was lost while the message was being sent").count();
-    wait_until("the first relay has lost its leases", || lost(suspended.said()) == CONCURRENCY);
+    wait_until("the first relay has lost its leases", || lost(suspended.stderr()) == CONCURRENCY);
     assert_eq!(harness.database.held(), held, "the first relay changed the leases of the second");
     answered[1].store(CONCURRENCY, Ordering::SeqCst);
     let ended = harness.finish(vec![suspended, other]);

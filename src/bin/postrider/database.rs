@@ -1,10 +1,10 @@
-//! Opening the database that a URL names, with what this build knows.
+//! Opens the database of the outbox.
 
-use crate::args::Which;
-use crate::fail::Fail;
-use crate::schemes::{self, Scheme};
+use crate::args::OutboxArgs;
+use crate::error::CliError;
+use crate::url_scheme::{self, Scheme};
 
-/// A store that this build knows.
+/// The outbox's store.
 pub(crate) enum Database {
     #[cfg(feature = "sqlite")]
     Sqlite(postrider::SqliteStore),
@@ -14,9 +14,9 @@ pub(crate) enum Database {
     MySql(postrider::MySqlStore),
 }
 
-/// What to do when there is no database yet.
+/// Whether to create an SQLite file that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub(crate) enum IfMissing {
     Create,
     Refuse,
 }
@@ -29,166 +29,166 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("mariadb", "mysql", cfg!(feature = "mysql")),
 ];
 
-/// The scheme and the URL, provided that whatever else says which outbox goes with them: an option that was passed over would leave
-/// the operator with another outbox than the one that was asked for.
-fn scheme(which: &Which) -> Result<(&'static Scheme, &str), Fail> {
-    let found = schemes::find("database", "--database URL, or set DATABASE_URL", SCHEMES, which.database.as_deref())?;
-    let feature = found.0.feature;
-    if which.schema.is_some() && feature != "postgres" {
-        return Err(Fail::usage("--schema, or POSTRIDER_SCHEMA, is for PostgreSQL, and the database is none"));
+/// Returns the scheme and the URL. Refuses an option of another database, because ignoring it would open the wrong outbox.
+fn scheme(args: &OutboxArgs) -> Result<(&'static Scheme, &str), CliError> {
+    let how_to_set = "use --database URL, or set DATABASE_URL";
+    let (scheme, url) = url_scheme::find("database", how_to_set, SCHEMES, args.database.as_deref())?;
+    let feature = scheme.feature;
+    if args.schema.is_some() && feature != "postgres" {
+        return Err(CliError::usage("--schema (POSTRIDER_SCHEMA) is only for PostgreSQL"));
     }
-    if which.pgbouncer && feature != "postgres" {
-        return Err(Fail::usage("--pgbouncer, or POSTRIDER_PGBOUNCER, is for PostgreSQL, and the database is none"));
+    if args.pgbouncer && feature != "postgres" {
+        return Err(CliError::usage("--pgbouncer (POSTRIDER_PGBOUNCER) is only for PostgreSQL"));
     }
-    if which.table_prefix.is_some() && feature != "mysql" {
-        let line = "--table-prefix, or POSTRIDER_TABLE_PREFIX, is for MySQL and MariaDB, and the database is none";
-        return Err(Fail::usage(line));
+    if args.table_prefix.is_some() && feature != "mysql" {
+        return Err(CliError::usage("--table-prefix (POSTRIDER_TABLE_PREFIX) is only for MySQL and MariaDB"));
     }
-    Ok(found)
+    Ok((scheme, url))
 }
 
 #[cfg(feature = "postgres")]
-fn pg_schema(which: &Which) -> &str {
-    which.schema.as_deref().unwrap_or(postrider::PgStore::DEFAULT_SCHEMA)
+fn pg_schema(args: &OutboxArgs) -> &str {
+    args.schema.as_deref().unwrap_or(postrider::PgStore::DEFAULT_SCHEMA)
 }
 
 #[cfg(feature = "mysql")]
-fn table_prefix(which: &Which) -> &str {
-    which.table_prefix.as_deref().unwrap_or(postrider::MySqlStore::DEFAULT_TABLE_PREFIX)
+fn table_prefix(args: &OutboxArgs) -> &str {
+    args.table_prefix.as_deref().unwrap_or(postrider::MySqlStore::DEFAULT_TABLE_PREFIX)
 }
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-fn misnamed(error: postrider::StoreError) -> Fail {
-    Fail::usage(error.to_string())
+fn invalid_name(error: postrider::StoreError) -> CliError {
+    CliError::usage(error.to_string())
 }
 
-/// The statements that make the tables.
-pub(crate) fn schema(which: &Which) -> Result<String, Fail> {
-    let (scheme, _) = scheme(which)?;
+/// The SQL statements that create the outbox's tables.
+pub(crate) fn schema(args: &OutboxArgs) -> Result<String, CliError> {
+    let (scheme, _) = scheme(args)?;
     match scheme.feature {
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(postrider::SqliteStore::schema()),
         #[cfg(feature = "postgres")]
-        "postgres" => postrider::PgStore::schema(pg_schema(which)).map_err(misnamed),
+        "postgres" => postrider::PgStore::schema(pg_schema(args)).map_err(invalid_name),
         #[cfg(feature = "mysql")]
-        "mysql" => postrider::MySqlStore::schema(table_prefix(which)).map_err(misnamed),
-        _ => Err(scheme.lacking()),
+        "mysql" => postrider::MySqlStore::schema(table_prefix(args)).map_err(invalid_name),
+        _ => Err(scheme.missing_feature()),
     }
 }
 
-#[cfg_attr(not(feature = "sqlite"), allow(unused_variables, reason = "only SQLite's databases are files"))]
-pub(crate) async fn open(which: &Which, missing: Missing) -> Result<Database, Fail> {
-    let (scheme, url) = scheme(which)?;
+#[cfg_attr(not(feature = "sqlite"), allow(unused_variables, reason = "only SQLite databases are files"))]
+pub(crate) async fn open(args: &OutboxArgs, if_missing: IfMissing) -> Result<Database, CliError> {
+    let (scheme, url) = scheme(args)?;
     match scheme.feature {
         #[cfg(feature = "postgres")]
-        "postgres" => postgres(url, which).await.map(Database::Postgres),
+        "postgres" => postgres(url, args).await.map(Database::Postgres),
         #[cfg(feature = "mysql")]
-        "mysql" => mysql(url, table_prefix(which)).await.map(Database::MySql),
+        "mysql" => mysql(url, table_prefix(args)).await.map(Database::MySql),
         #[cfg(feature = "sqlite")]
-        "sqlite" => sqlite(url, missing).await.map(Database::Sqlite),
-        _ => Err(scheme.lacking()),
+        "sqlite" => sqlite(url, if_missing).await.map(Database::Sqlite),
+        _ => Err(scheme.missing_feature()),
     }
 }
 
 #[cfg(feature = "sqlite")]
-async fn sqlite(url: &str, missing: Missing) -> Result<postrider::SqliteStore, Fail> {
+async fn sqlite(url: &str, if_missing: IfMissing) -> Result<postrider::SqliteStore, CliError> {
     use std::str::FromStr;
 
     use postrider::{SqliteStore, StoreError};
     use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
 
     let options = SqliteConnectOptions::from_str(url)
-        .map_err(|error| Fail::usage(format!("the database's URL is no SQLite URL: {error}")))?;
+        .map_err(|error| CliError::usage(format!("the database URL is not a valid SQLite URL: {error}")))?;
     let file = options.get_filename().to_owned();
     if file.as_os_str().is_empty() || url.contains(":memory:") || url.contains("mode=memory") {
-        return Err(Fail::usage(
-            "the database's URL must name a file: sqlite://outbox.db, sqlite:///var/lib/app/outbox.db",
+        return Err(CliError::usage(
+            "the database URL must name a file: sqlite://outbox.db, sqlite:///var/lib/app/outbox.db",
         ));
     }
     if file.is_dir() {
-        return Err(Fail::runtime(format!("the database {} is a directory", file.display())));
+        return Err(CliError::runtime(format!("the database {} is a directory", file.display())));
     }
-    if missing == Missing::Refuse && !file.exists() {
-        return Err(Fail::runtime(format!(
+    if if_missing == IfMissing::Refuse && !file.exists() {
+        return Err(CliError::runtime(format!(
             "the database {} does not exist: run `postrider migrate` first",
             file.display()
         )));
     }
-    // Whatever the URL says: only one command makes files.
-    let options = options.create_if_missing(missing == Missing::Create).synchronous(SqliteSynchronous::Full);
+    // Overrides `mode=rwc` of the URL: only `migrate` creates the file.
+    let options = options.create_if_missing(if_missing == IfMissing::Create).synchronous(SqliteSynchronous::Full);
     let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(|error| {
-        Fail::runtime(format!("the database {} cannot be opened: {}", file.display(), StoreError::from(error)))
+        CliError::runtime(format!("the database {} cannot be opened: {}", file.display(), StoreError::from(error)))
     })?;
     Ok(SqliteStore::new(pool))
 }
 
-/// How long a server may take until it can be asked. One that takes the connection and says nothing would be waited for without end.
+/// The time limit for a connection to the server. sqlx has none for a server that accepts the connection and does not answer.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-const CONNECT: std::time::Duration = std::time::Duration::from_secs(10);
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-async fn in_time<T>(
+async fn connect<T>(
     connecting: impl Future<Output = Result<T, sqlx::Error>>,
-    why: impl FnOnce(sqlx::Error) -> String,
-) -> Result<T, Fail> {
-    let why = match tokio::time::timeout(CONNECT, connecting).await {
+    describe: impl FnOnce(sqlx::Error) -> String,
+) -> Result<T, CliError> {
+    let why = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => return Ok(connection),
-        Ok(Err(error)) => why(error),
-        Err(_) => format!("it took the connection, and has said nothing for {} s", CONNECT.as_secs()),
+        Ok(Err(error)) => describe(error),
+        Err(_) => format!("the server did not answer within {} s", CONNECT_TIMEOUT.as_secs()),
     };
-    Err(Fail::runtime(format!("the database cannot be opened: {why}")))
+    Err(CliError::runtime(format!("the database cannot be opened: {why}")))
 }
 
 #[cfg(feature = "postgres")]
-async fn postgres(url: &str, which: &Which) -> Result<postrider::PgStore, Fail> {
+async fn postgres(url: &str, args: &OutboxArgs) -> Result<postrider::PgStore, CliError> {
     use std::str::FromStr;
 
-    use postrider::PgStore;
+    use postrider::{PgStore, StoreError};
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
     use sqlx::{ConnectOptions, Connection};
 
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| {
-            Fail::usage("the database's URL is no PostgreSQL URL: postgres://user:password@host:5432/database")
+            CliError::usage("the database URL is not a PostgreSQL URL: postgres://user:password@host:5432/database")
         })?
         .application_name("postrider");
-    // Once without the pool, which would go on trying for a while and then not say what is wrong.
-    let first = in_time(options.connect(), |error| postrider::StoreError::from(error).to_string()).await?;
-    // Whether or not the server hears of it, it sees that the connection ends.
-    let _ = tokio::time::timeout(CONNECT, first.close()).await;
+    // The first connection is made without the pool: the pool would retry for a while, and its error would not name the cause.
+    let connection = connect(options.connect(), |error| StoreError::from(error).to_string()).await?;
+    // The server sees the end of the connection even if this close fails.
+    let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
     let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
-    let store = PgStore::in_schema(pool, pg_schema(which)).map_err(misnamed)?;
-    Ok(if which.pgbouncer { store.without_prepared_statements().without_listen() } else { store })
+    let store = PgStore::in_schema(pool, pg_schema(args)).map_err(invalid_name)?;
+    Ok(if args.pgbouncer { store.without_prepared_statements().without_listen() } else { store })
 }
 
 #[cfg(feature = "mysql")]
-async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, Fail> {
+async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, CliError> {
     use std::str::FromStr;
 
     use postrider::{MySqlStore, StoreError};
     use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
     use sqlx::{ConnectOptions, Connection};
 
-    let options = MySqlConnectOptions::from_str(url)
-        .map_err(|_| Fail::usage("the database's URL is no MySQL URL: mysql://user:password@host:3306/database"))?;
-    let why = |error| {
-        match wants_tls(&error) {
-        true => "the server takes this user's password only through TLS, which the URL turns off or the server does not have"
-            .to_owned(),
+    let options = MySqlConnectOptions::from_str(url).map_err(|_| {
+        CliError::usage("the database URL is not a MySQL URL: mysql://user:password@host:3306/database")
+    })?;
+    let describe = |error| match needs_tls(&error) {
+        true => {
+            "the server accepts this user's password only through TLS; the URL disables TLS, or the server has none"
+                .to_owned()
+        }
         false => StoreError::from(error).to_string(),
-    }
     };
-    // Once without the pool, which would go on trying for a while and then not say what is wrong.
-    let first = in_time(options.connect(), why).await?;
-    // Whether or not the server hears of it, it sees that the connection ends.
-    let _ = tokio::time::timeout(CONNECT, first.close()).await;
+    // The first connection is made without the pool: the pool would retry for a while, and its error would not name the cause.
+    let connection = connect(options.connect(), describe).await?;
+    // The server sees the end of the connection even if this close fails.
+    let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
     let pool = MySqlPoolOptions::new().max_connections(8).connect_lazy_with(options);
-    MySqlStore::with_table_prefix(pool, prefix).map_err(misnamed)
+    MySqlStore::with_table_prefix(pool, prefix).map_err(invalid_name)
 }
 
-/// Whether the login failed because a password cannot be sent without TLS. The way without it, which the driver has behind a feature of
-/// its own, trusts whatever key the other side sends.
+/// Whether the login failed because the password cannot be sent without TLS. sqlx can encrypt it with the server's RSA key instead
+/// (feature `mysql-rsa`), but it trusts any key that the server sends.
 #[cfg(feature = "mysql")]
-fn wants_tls(error: &sqlx::Error) -> bool {
+fn needs_tls(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Configuration(why) if why.to_string().contains("mysql-rsa"))
 }

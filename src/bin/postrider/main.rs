@@ -1,26 +1,26 @@
-//! The operator's tool: makes the outbox's tables, enqueues, sends, and shows and mends what became of it.
+//! The operator's command-line tool: creates the outbox's tables, enqueues mail, runs the relay, and shows and changes deliveries.
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
-    allow(dead_code, reason = "without a store, the tool can only say what it lacks")
+    allow(dead_code, reason = "without a store, the tool only reports the missing feature")
 )]
 
+mod admin;
 mod args;
-mod change;
-mod combined;
 mod database;
+mod dkim;
 mod enqueue;
+mod error;
 #[cfg(feature = "smtp")]
 mod explain;
-mod fail;
 mod logs;
 mod output;
+mod parsers;
 mod progress;
-mod schemes;
 mod show;
 mod signals;
-mod signing;
 mod transport;
-mod words;
+mod transport_expr;
+mod url_scheme;
 mod work;
 
 use std::process::ExitCode;
@@ -28,73 +28,73 @@ use std::process::ExitCode;
 use clap::Parser;
 use postrider::AdminStore;
 
-use args::{Args, Command};
-use database::Missing;
-use fail::Fail;
-use output::Out;
-use signals::Caught;
+use args::{Cli, Command};
+use database::IfMissing;
+use error::CliError;
+use output::Output;
+use signals::Signals;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => return fail::usage(&error),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return error::report_clap(&error),
     };
-    let done = tokio::runtime::Builder::new_multi_thread()
+    let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Fail::runtime(format!("the program cannot start: {error}")))
+        .map_err(|error| CliError::runtime(format!("the tokio runtime cannot start: {error}")))
         .and_then(|runtime| {
             runtime.block_on(async {
-                // Before anything is waited for.
-                let signals = signals::catch()?;
-                run(args, &signals).await
+                // Before the first await, so that no signal is missed.
+                let signals = signals::listen()?;
+                run(cli, &signals).await
             })
         });
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fail) => fail.tell(),
+        Err(error) => error.report(),
     }
 }
 
-async fn run(args: Args, signals: &Caught) -> Result<(), Fail> {
-    if let Command::Migrate { print: true } = args.command {
-        let mut out = Out::stdout();
-        out.text(&database::schema(&args.which)?)?;
-        return out.finish();
+async fn run(cli: Cli, signals: &Signals) -> Result<(), CliError> {
+    if let Command::Migrate { print: true } = cli.command {
+        let mut out = Output::stdout();
+        out.text(&database::schema(&cli.outbox)?)?;
+        return out.flush();
     }
     #[cfg(feature = "smtp")]
-    if let Command::Explain(how) = &args.command {
-        return explain::run(how, &mut Out::stdout());
+    if let Command::Explain(args) = &cli.command {
+        return explain::run(args, &mut Output::stdout());
     }
-    // Without a store there is nothing to wait for.
+    // Only a command that opens a store uses the signals.
     #[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
     let _ = signals;
-    let missing = if matches!(args.command, Command::Migrate { .. }) { Missing::Create } else { Missing::Refuse };
-    match database::open(&args.which, missing).await? {
+    let if_missing = if matches!(cli.command, Command::Migrate { .. }) { IfMissing::Create } else { IfMissing::Refuse };
+    match database::open(&cli.outbox, if_missing).await? {
         #[cfg(feature = "sqlite")]
-        database::Database::Sqlite(store) => obey(args.command, store, signals).await,
+        database::Database::Sqlite(store) => dispatch(cli.command, store, signals).await,
         #[cfg(feature = "postgres")]
-        database::Database::Postgres(store) => obey(args.command, store, signals).await,
+        database::Database::Postgres(store) => dispatch(cli.command, store, signals).await,
         #[cfg(feature = "mysql")]
-        database::Database::MySql(store) => obey(args.command, store, signals).await,
+        database::Database::MySql(store) => dispatch(cli.command, store, signals).await,
     }
 }
 
-/// Any store will do.
-async fn obey<S: AdminStore>(command: Command, store: S, signals: &Caught) -> Result<(), Fail> {
-    let mut out = Out::stdout();
+/// Runs a command on an open store.
+async fn dispatch<S: AdminStore>(command: Command, store: S, signals: &Signals) -> Result<(), CliError> {
+    let mut out = Output::stdout();
     match command {
         Command::Migrate { .. } => store.migrate().await?,
-        Command::Enqueue(mail) => enqueue::run(*mail, store, &mut out).await?,
-        Command::Work(how) => work::run(how, store, signals, &mut out).await?,
-        // It needs no store, and has been obeyed before one is opened.
+        Command::Enqueue(args) => enqueue::run(*args, store, &mut out).await?,
+        Command::Work(args) => work::run(args, store, signals, &mut out).await?,
+        // `run` handles it before a store is opened.
         #[cfg(feature = "smtp")]
-        Command::Explain(how) => explain::run(&how, &mut out)?,
-        Command::List(which) => show::list(&which, &store, &mut out).await?,
-        Command::Show { id, json } => show::one(id, json, &store, &mut out).await?,
-        Command::Resend { ids } => change::resend(&ids, &store, &mut out).await?,
-        Command::Cancel { ids } => change::cancel(&ids, &store, &mut out).await?,
+        Command::Explain(args) => explain::run(&args, &mut out)?,
+        Command::List(args) => show::list(&args, &store, &mut out).await?,
+        Command::Show { id, json } => show::delivery(id, json, &store, &mut out).await?,
+        Command::Resend { ids } => admin::resend(&ids, &store, &mut out).await?,
+        Command::Cancel { ids } => admin::cancel(&ids, &store, &mut out).await?,
         Command::Stats { json } => show::stats(json, &store, &mut out).await?,
     }
-    out.finish()
+    out.flush()
 }

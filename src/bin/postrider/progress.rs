@@ -1,4 +1,4 @@
-//! One calm line on a terminal that says how the work goes.
+//! The progress line: one line on a terminal with the relay's counts and pauses.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -9,48 +9,51 @@ use postrider::{Event, Observer};
 
 use crate::output::printable;
 
-/// How often the line may change: slowly enough to be read.
-const BEAT: Duration = Duration::from_millis(300);
+/// The shortest time between two versions of the line.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(300);
 
-/// The line, and what it counts. Clones share it.
+/// The progress line. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress(Arc<Mutex<Line>>);
 
 #[derive(Debug, Default)]
 struct Line {
-    counts: Counts,
+    status: Status,
+    /// The text on the terminal. `None` if the line is hidden.
     shown: Option<String>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct Status {
     sent: u64,
     retried: u64,
     dead: u64,
     in_doubt: u64,
     in_flight: u64,
+    /// The paused transport and the reason. `None` if it is not paused.
     paused: Option<String>,
-    database: Option<String>,
+    /// The error of the database. `None` if it is available.
+    database_error: Option<String>,
 }
 
 impl Progress {
-    /// A line, if the standard error is a terminal.
+    /// `None` if standard error is not a terminal.
     pub(crate) fn on_terminal() -> Option<Self> {
         io::stderr().is_terminal().then(Self::default)
     }
 
-    /// Draws until the future is dropped.
-    pub(crate) async fn draw(self) {
+    /// Redraws the line until the future is dropped.
+    pub(crate) async fn run(self) {
         loop {
-            tokio::time::sleep(BEAT).await;
+            tokio::time::sleep(REDRAW_INTERVAL).await;
             self.line().draw();
         }
     }
 
-    /// Takes the line away as long as the guard lives; the next beat draws it again.
+    /// Clears the line. It stays hidden while the guard lives, and the next redraw shows it again.
     pub(crate) fn hide(&self) -> impl Drop + use<'_> {
         let mut line = self.line();
-        line.wipe();
+        line.clear();
         line
     }
 
@@ -61,12 +64,12 @@ impl Progress {
 
 impl Observer for Progress {
     fn on_event(&self, event: &Event<'_>) {
-        self.line().counts.count(event);
+        self.line().status.update(event);
     }
 }
 
-impl Counts {
-    fn count(&mut self, event: &Event<'_>) {
+impl Status {
+    fn update(&mut self, event: &Event<'_>) {
         let counter = match event {
             Event::Claimed { count, .. } => {
                 self.in_flight += u64::try_from(*count).unwrap_or(0);
@@ -81,11 +84,11 @@ impl Counts {
                 return;
             }
             Event::StoreUnavailable { error, .. } => {
-                self.database = Some(error.to_string());
+                self.database_error = Some(error.to_string());
                 return;
             }
             Event::StoreRecovered => {
-                self.database = None;
+                self.database_error = None;
                 return;
             }
             Event::Sent { .. } => Some(&mut self.sent),
@@ -111,7 +114,7 @@ impl Counts {
         if let Some(why) = &self.paused {
             let _ = write!(text, " · paused: {why}");
         }
-        if let Some(why) = &self.database {
+        if let Some(why) = &self.database_error {
             let _ = write!(text, " · waiting for the database: {why}");
         }
         printable(&text).into_owned()
@@ -120,15 +123,15 @@ impl Counts {
 
 impl Line {
     fn draw(&mut self) {
-        let text = self.counts.text();
+        let text = self.status.text();
         if self.shown.as_ref() != Some(&text) {
-            // Without automatic margins a long line is cut at the edge, instead of scrolling the screen at each beat.
+            // Without automatic margins, the terminal cuts a long line at the edge. It would otherwise scroll at each redraw.
             let _ = write!(io::stderr(), "\r\x1b[?7l{text}\x1b[K\x1b[?7h");
             self.shown = Some(text);
         }
     }
 
-    fn wipe(&mut self) {
+    fn clear(&mut self) {
         if self.shown.take().is_some() {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
@@ -142,10 +145,10 @@ mod tests {
 
     use super::*;
 
-    /// Does as the recipient's name says.
-    struct ByName;
+    /// A transport whose result depends on the recipient.
+    struct ByRecipient;
 
-    impl Transport for ByName {
+    impl Transport for ByRecipient {
         type Message = Email;
 
         fn name(&self) -> &'static str {
@@ -169,33 +172,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_line_follows_a_relay() {
-        let outbox = Outbox::new(MemoryStore::new(), ByName);
+    async fn the_line_shows_what_a_relay_does() {
+        let outbox = Outbox::new(MemoryStore::new(), ByRecipient);
         let progress = Progress::default();
         let drain = || outbox.relay().concurrency(1).observer(progress.clone()).drain();
         outbox.enqueue_all(["ada", "busy", "nobody"].map(to)).await.unwrap();
         drain().await.unwrap();
-        assert_eq!(progress.line().counts.text(), "sent 1 · retried 1 · dead 1 · in flight 0");
+        assert_eq!(progress.line().status.text(), "sent 1 · retried 1 · dead 1 · in flight 0");
         outbox.enqueue_all([to("who-knows"), to("out").priority(Priority::BULK)]).await.unwrap();
         drain().await.unwrap();
-        let text = progress.line().counts.text();
+        let text = progress.line().status.text();
         assert!(text.starts_with("sent 1 · retried 1 · dead 1 · in doubt 1 · in flight 0 · paused: smtp: "), "{text}");
     }
 
     #[tokio::test]
-    async fn a_pause_is_shown_until_another_message_is_accepted() {
-        let outbox = Outbox::new(MemoryStore::new(), ByName);
+    async fn a_pause_is_shown_until_a_message_is_accepted() {
+        let outbox = Outbox::new(MemoryStore::new(), ByRecipient);
         let progress = Progress::default();
-        progress.line().counts.paused = Some("smtp: 535".to_owned());
+        progress.line().status.paused = Some("smtp: 535".to_owned());
         outbox.enqueue_all([to("out").priority(Priority::URGENT), to("bob")]).await.unwrap();
         let summary = outbox.relay().concurrency(1).observer(progress.clone()).drain().await.unwrap();
         assert_eq!((summary.sent, summary.released), (1, 1));
-        assert_eq!(progress.line().counts.text(), "sent 1 · retried 0 · dead 0 · in flight 0");
+        assert_eq!(progress.line().status.text(), "sent 1 · retried 0 · dead 0 · in flight 0");
     }
 
     #[test]
-    fn what_would_move_a_cursor_is_shown_and_not_done() {
-        let counts = Counts { paused: Some("smtp: 535\x1b[2J".to_owned()), ..Counts::default() };
-        assert_eq!(counts.text(), "sent 0 · retried 0 · dead 0 · in flight 0 · paused: smtp: 535\\u{1b}[2J");
+    fn control_characters_are_escaped() {
+        let status = Status { paused: Some("smtp: 535\x1b[2J".to_owned()), ..Status::default() };
+        assert_eq!(status.text(), "sent 0 · retried 0 · dead 0 · in flight 0 · paused: smtp: 535\\u{1b}[2J");
     }
 }

@@ -1,4 +1,4 @@
-//! Showing what is in the outbox, to people and to scripts. The names in the JSON are a promise.
+//! The commands `list`, `show` and `stats`. The JSON keys are a stable interface.
 
 use std::time::Duration;
 
@@ -7,31 +7,30 @@ use postrider::{
 };
 use serde_json::{Value, json};
 
-use crate::args::List;
-use crate::fail::Fail;
-use crate::output::{Out, printable};
-use crate::words::time;
+use crate::args::ListArgs;
+use crate::error::CliError;
+use crate::output::{Output, printable, rfc3339};
 
-const PAGE: u32 = 500;
-const HEAD: &str =
+const PAGE_SIZE: u32 = 500;
+const TABLE_HEADER: &str =
     "ID                                    STATE      ATTEMPTS  DUE                       TEMPLATE          LAST ERROR";
 
-pub(crate) async fn list<S: AdminStore>(which: &List, store: &S, out: &mut Out) -> Result<(), Fail> {
-    let mut left = which.limit.unwrap_or(u32::MAX);
+pub(crate) async fn list<S: AdminStore>(args: &ListArgs, store: &S, out: &mut Output) -> Result<(), CliError> {
+    let mut left = args.limit.unwrap_or(u32::MAX);
     let mut filter = Filter::new();
-    filter.state = which.state;
-    filter.after = which.after;
-    let mut has_head = which.json;
+    filter.state = args.state;
+    filter.after = args.after;
+    let mut needs_header = !args.json;
     while left > 0 && !out.closed() {
-        filter.limit = left.min(PAGE);
+        filter.limit = left.min(PAGE_SIZE);
         let page = store.list(&filter).await?;
-        if !std::mem::replace(&mut has_head, true) {
-            out.line(HEAD)?;
+        if std::mem::take(&mut needs_header) {
+            out.line(TABLE_HEADER)?;
         }
         for summary in &page {
-            if which.json { out.line(summary_json(summary))? } else { out.line(summary_line(summary))? }
+            if args.json { out.line(summary_json(summary))? } else { out.line(summary_line(summary))? }
         }
-        out.finish()?;
+        out.flush()?;
         let found = u32::try_from(page.len()).unwrap_or(u32::MAX);
         left = left.saturating_sub(found);
         match page.last() {
@@ -48,15 +47,15 @@ fn summary_json(summary: &DeliverySummary) -> Value {
         "state": summary.state.as_str(),
         "template_id": summary.template_id,
         "attempts": summary.attempts,
-        "created_at": time(summary.created_at),
-        "due_at": summary.due_at.map(time),
+        "created_at": rfc3339(summary.created_at),
+        "due_at": summary.due_at.map(rfc3339),
         "last_error": summary.last_error,
     })
 }
 
 fn summary_line(summary: &DeliverySummary) -> String {
     let DeliverySummary { id, state, attempts, .. } = summary;
-    let due = or_dash(summary.due_at.map(time));
+    let due = or_dash(summary.due_at.map(rfc3339));
     let template = or_dash(summary.template_id.clone());
     let error = summary.last_error.as_deref().map(printable).unwrap_or_default();
     format!("{id}  {state:9}  {attempts:>8}  {due:24}  {template:16}  {error}").trim_end().to_owned()
@@ -66,8 +65,13 @@ fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }
 
-pub(crate) async fn one<S: AdminStore>(id: DeliveryId, json: bool, store: &S, out: &mut Out) -> Result<(), Fail> {
-    let delivery = store.get(id).await?.ok_or_else(|| Fail::runtime(format!("there is no delivery {id}")))?;
+pub(crate) async fn delivery<S: AdminStore>(
+    id: DeliveryId,
+    json: bool,
+    store: &S,
+    out: &mut Output,
+) -> Result<(), CliError> {
+    let delivery = store.get(id).await?.ok_or_else(|| CliError::runtime(format!("there is no delivery {id}")))?;
     if json { out.line(delivery_json(&delivery)) } else { delivery_lines(&delivery, out) }
 }
 
@@ -83,9 +87,9 @@ fn delivery_json(delivery: &Delivery) -> Value {
         "key": delivery.key,
         "priority": delivery.priority.level(),
         "when_in_doubt": delivery.when_in_doubt.as_str(),
-        "created_at": time(delivery.created_at),
-        "due_at": delivery.due_at.map(time),
-        "expires_at": delivery.expires_at.map(time),
+        "created_at": rfc3339(delivery.created_at),
+        "due_at": delivery.due_at.map(rfc3339),
+        "expires_at": delivery.expires_at.map(rfc3339),
         "cycle": delivery.cycle,
         "recipients": recipients.collect::<Vec<_>>(),
         "attempts": delivery.attempts.iter().map(attempt_json).collect::<Vec<_>>(),
@@ -97,8 +101,8 @@ fn attempt_json(attempt: &Attempt) -> Value {
     json!({
         "number": attempt.number,
         "cycle": attempt.cycle,
-        "started_at": time(attempt.started_at),
-        "finished_at": time(attempt.finished_at),
+        "started_at": rfc3339(attempt.started_at),
+        "finished_at": rfc3339(attempt.finished_at),
         "outcome": attempt.outcome.as_str(),
         "scope": attempt.scope.map(Scope::as_str),
         "sure": attempt.sure,
@@ -111,22 +115,22 @@ fn attempt_json(attempt: &Attempt) -> Value {
     })
 }
 
-fn delivery_lines(delivery: &Delivery, out: &mut Out) -> Result<(), Fail> {
+fn delivery_lines(delivery: &Delivery, out: &mut Output) -> Result<(), CliError> {
     let mut line = |name: &str, value: Option<String>| match value {
         Some(value) => out.line(format_args!("{name:<12}{}", printable(&value))),
         None => Ok(()),
     };
     line("id", Some(delivery.id.to_string()))?;
     line("state", Some(delivery.state.to_string()))?;
-    line("why", delivery.reason.clone())?;
+    line("reason", delivery.reason.clone())?;
     line("malformed", delivery.malformed.clone())?;
     line("template", delivery.template_id.clone())?;
     line("key", delivery.key.clone())?;
     line("priority", Some(delivery.priority.level().to_string()))?;
     line("in doubt", Some(delivery.when_in_doubt.to_string()))?;
-    line("created", Some(time(delivery.created_at)))?;
-    line("due", delivery.due_at.map(time))?;
-    line("expires", delivery.expires_at.map(time))?;
+    line("created", Some(rfc3339(delivery.created_at)))?;
+    line("due", delivery.due_at.map(rfc3339))?;
+    line("expires", delivery.expires_at.map(rfc3339))?;
     line("cycle", Some(delivery.cycle.to_string()))?;
     out.line("recipients")?;
     for status in &delivery.recipients {
@@ -134,30 +138,30 @@ fn delivery_lines(delivery: &Delivery, out: &mut Out) -> Result<(), Fail> {
         let line = format!("  {:<9} {}  {reply}", status.state, printable(status.recipient.as_str()));
         out.line(line.trim_end())?;
     }
-    out.line(if delivery.attempts.is_empty() { "no attempts so far" } else { "attempts" })?;
+    out.line(if delivery.attempts.is_empty() { "no attempts" } else { "attempts" })?;
     for attempt in &delivery.attempts {
         attempt_lines(attempt, out)?;
     }
     Ok(())
 }
 
-fn attempt_lines(attempt: &Attempt, out: &mut Out) -> Result<(), Fail> {
+fn attempt_lines(attempt: &Attempt, out: &mut Output) -> Result<(), CliError> {
     let Attempt { number, cycle, outcome, .. } = attempt;
     let took = attempt.finished_at.duration_since(attempt.started_at).unwrap_or_default();
-    let whose = match attempt.scope {
-        Some(Scope::Sender) => ", the sender's",
-        Some(Scope::Transport) => ", the transport's",
+    let scope = match attempt.scope {
+        Some(Scope::Sender) => ", scope sender",
+        Some(Scope::Transport) => ", scope transport",
         _ => "",
     };
-    let doubt = if attempt.sure { "" } else { ", unsure" };
-    let free = if attempt.charged { "" } else { ", not charged" };
-    let started = time(attempt.started_at);
+    let unsure = if attempt.sure { "" } else { ", unsure" };
+    let uncharged = if attempt.charged { "" } else { ", not charged" };
+    let started = rfc3339(attempt.started_at);
     out.line(format_args!(
-        "  {number} (cycle {cycle})  {started}  {} ms  {outcome}{whose}{doubt}{free}",
+        "  {number} (cycle {cycle})  {started}  {} ms  {outcome}{scope}{unsure}{uncharged}",
         took.as_millis()
     ))?;
     let texts = [
-        ("why", &attempt.note),
+        ("note", &attempt.note),
         ("transport", &attempt.transport),
         ("error", &attempt.error),
         ("reply", &attempt.reply),
@@ -171,7 +175,7 @@ fn attempt_lines(attempt: &Attempt, out: &mut Out) -> Result<(), Fail> {
     Ok(())
 }
 
-pub(crate) async fn stats<S: AdminStore>(json: bool, store: &S, out: &mut Out) -> Result<(), Fail> {
+pub(crate) async fn stats<S: AdminStore>(json: bool, store: &S, out: &mut Output) -> Result<(), CliError> {
     let stats = Outbox::enqueue_only(store.clone()).stats().await?;
     if json {
         return out.line(stats_json(&stats));
@@ -222,7 +226,7 @@ fn stats_json(stats: &Stats) -> Value {
     })
 }
 
-/// With milliseconds and no more.
+/// Rounded to milliseconds.
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
 }

@@ -1,99 +1,100 @@
-//! What the signals to stop do. Until the work begins, and for every other command, the first one ends the program; then the first one
-//! asks, the second presses, the third ends it.
+//! SIGINT and SIGTERM. While a relay runs, the first signal stops it gracefully, the second one ends the wait for its sends, and the third
+//! one exits. Otherwise the first signal exits.
 //!
-//! They are caught from the start on, and not left to the system: a process that is the first of its container (PID 1) has no default
-//! for them, and would live on (signal(7), pid_namespaces(7)).
+//! The tool always handles these signals itself. The first process of a container (PID 1) has no default action for them, and would ignore
+//! them (signal(7), pid_namespaces(7)).
 
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fail::{Fail, warn};
+use crate::error::{CliError, warn};
 use crate::progress::Progress;
 
-/// What stops the work.
+/// The tokens that stop a relay.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop {
-    /// Cancelled by the first signal: finish what is being sent.
+pub(crate) struct StopTokens {
+    /// The first signal cancels it: the relay finishes the sends in progress.
     pub(crate) graceful: CancellationToken,
-    /// Cancelled by the second: wait no longer.
+    /// The second signal cancels it: the relay stops waiting for them.
     pub(crate) abandon: CancellationToken,
 }
 
-/// The signals, caught.
+/// The handler of the signals.
 #[derive(Clone)]
-pub(crate) struct Caught {
-    work: Arc<Mutex<Option<Work>>>,
+pub(crate) struct Signals {
+    /// `None` until a relay runs.
+    relay: Arc<Mutex<Option<RunningRelay>>>,
 }
 
-/// The work that the next signal stops, once it has begun.
 #[derive(Clone)]
-struct Work {
-    stop: Stop,
+struct RunningRelay {
+    stop: StopTokens,
     progress: Option<Progress>,
 }
 
-/// Catches the signals from now on, on a task of its own: it runs also where the program waits for what it reads.
-pub(crate) fn catch() -> Result<Caught, Fail> {
-    let mut signals = Signals::new().map_err(|error| Fail::runtime(format!("signals cannot be caught: {error}")))?;
-    let caught = Caught { work: Arc::default() };
-    let mine = caught.clone();
+/// Starts a task that handles the signals. It runs even while the main task blocks on a read.
+pub(crate) fn listen() -> Result<Signals, CliError> {
+    let mut stream =
+        SignalStream::new().map_err(|error| CliError::runtime(format!("signals cannot be handled: {error}")))?;
+    let signals = Signals { relay: Arc::default() };
+    let handler = signals.clone();
     tokio::spawn(async move {
         loop {
-            let number = signals.next().await;
-            mine.obey(number);
+            let number = stream.next().await;
+            handler.handle(number);
         }
     });
-    Ok(caught)
+    Ok(signals)
 }
 
-impl Caught {
-    /// From now on a signal stops the work in good order. What it says stands above the progress line, where there is one.
-    pub(crate) fn stop_work(&self, progress: Option<Progress>) -> Stop {
-        let stop = Stop { graceful: CancellationToken::new(), abandon: CancellationToken::new() };
-        let work = Work { stop: stop.clone(), progress };
-        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+impl Signals {
+    /// From now on, signals stop the relay by the returned tokens. Messages about them appear above the progress line, if there is one.
+    pub(crate) fn stop_relay_on_signal(&self, progress: Option<Progress>) -> StopTokens {
+        let stop = StopTokens { graceful: CancellationToken::new(), abandon: CancellationToken::new() };
+        let relay = RunningRelay { stop: stop.clone(), progress };
+        *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = Some(relay);
         stop
     }
 
-    fn obey(&self, number: i32) {
-        let work = self.work.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(Work { stop, progress }) = work else {
-            // As the system would have it.
+    fn handle(&self, number: i32) {
+        let relay = self.relay.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(RunningRelay { stop, progress }) = relay else {
+            // A shell reports the same code for a process that a signal has ended.
             process::exit(128 + number);
         };
-        let say = |line: &str| {
+        let print = |message: &str| {
             drop(progress.as_ref().map(Progress::hide));
-            warn(line);
+            warn(message);
         };
         if !stop.graceful.is_cancelled() {
-            say("stopping once what is being sent is finished; a second signal waits no longer");
+            print("stopping after the sends in progress; a second signal ends the wait");
             stop.graceful.cancel();
         } else if !stop.abandon.is_cancelled() {
-            say("waiting no longer; what is being sent is in doubt");
+            print("not waiting any longer; the sends in progress are in doubt");
             stop.abandon.cancel();
         } else {
-            // Like a crash, from which the outbox recovers: leases run out, and their attempts are written down as lost.
+            // The outbox recovers as from a crash: the leases end, and their attempts are recorded as lost.
             process::exit(1);
         }
     }
 }
 
 #[cfg(unix)]
-struct Signals {
+struct SignalStream {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
-impl Signals {
+impl SignalStream {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// The number of the next one.
+    /// Waits for the next signal and returns its number.
     async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.interrupt.recv() => 2,
@@ -103,10 +104,10 @@ impl Signals {
 }
 
 #[cfg(not(unix))]
-struct Signals;
+struct SignalStream;
 
 #[cfg(not(unix))]
-impl Signals {
+impl SignalStream {
     fn new() -> std::io::Result<Self> {
         Ok(Self)
     }

@@ -1,4 +1,4 @@
-//! Making the transport that a URL names, with what this build knows.
+//! Builds the transport of a transport expression.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use postrider::transport::{Failover, Redirect, RoundRobin, Timeout};
 use postrider::{BoxTransport, Email};
 
-use crate::combined::{self, Plan};
-use crate::fail::Fail;
-use crate::schemes::{self, Scheme};
-use crate::signing::Signer;
+use crate::dkim::Signer;
+use crate::error::CliError;
+use crate::transport_expr::{self, TransportExpr, Weighted};
+use crate::url_scheme::{self, Scheme};
 
 const SCHEMES: &[Scheme] = &[
     Scheme::new("smtp", "smtp", cfg!(feature = "smtp")),
@@ -26,7 +26,7 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("mailtrap", "mailtrap", cfg!(feature = "mailtrap")),
 ];
 
-/// The connections that a transport keeps, to be told goodbye at the end.
+/// The SMTP connections of a transport, to close at the end.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     #[cfg(feature = "smtp")]
@@ -34,104 +34,118 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Says QUIT on those that wait (RFC 5321 section 4.1.1.10). It takes no longer than a moment.
+    /// Sends QUIT on the idle connections (RFC 5321 section 4.1.1.10), for at most two seconds.
     pub(crate) async fn close(self) {
         #[cfg(feature = "smtp")]
         {
-            /// How long the servers are given to answer.
             const LIMIT: Duration = Duration::from_secs(2);
 
             let mut closing = tokio::task::JoinSet::new();
             for smtp in self.smtp {
                 closing.spawn(async move { smtp.close().await });
             }
-            // What does not answer is closed all the same.
+            // After the limit, the remaining connections close without QUIT.
             let _ = tokio::time::timeout(LIMIT, closing.join_all()).await;
         }
     }
 }
 
-/// The transport that is written there, each part of it for so many messages at once and, with a signer, signing; and its connections.
+/// Builds the transport of an expression. `concurrency` is the number of messages that it sends at once, and `signer` signs them.
 pub(crate) async fn open(
-    text: Option<&str>,
+    expr: Option<&str>,
     concurrency: usize,
     signer: Option<&Signer>,
-) -> Result<(BoxTransport<Email>, Connections), Fail> {
+) -> Result<(BoxTransport<Email>, Connections), CliError> {
+    let expr = transport_expr::parse(expr.unwrap_or_default()).map_err(invalid)?;
     let mut connections = Connections::default();
-    match combined::read(text.unwrap_or_default()) {
-        Ok(plan) => Ok((carry_out(plan, Each { concurrency, signer }, &mut connections).await?, connections)),
-        Err(error) => Err(Fail::usage(format!("the transport: {error}"))),
-    }
+    let transport = build(expr, UrlOptions { concurrency, signer }, &mut connections).await?;
+    Ok((transport, connections))
 }
 
-/// What goes for each part.
+fn invalid(error: impl std::fmt::Display) -> CliError {
+    CliError::usage(format!("the transport is invalid: {error}"))
+}
+
+/// The options of each URL's transport.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "smtp"), allow(dead_code, reason = "only SMTP has connections to count"))]
-struct Each<'a> {
+#[cfg_attr(not(feature = "smtp"), allow(dead_code, reason = "only SMTP has a number of connections"))]
+struct UrlOptions<'a> {
     concurrency: usize,
     signer: Option<&'a Signer>,
 }
 
-type Opening<'a> = Pin<Box<dyn Future<Output = Result<BoxTransport<Email>, Fail>> + Send + 'a>>;
+type BuildFuture<'a> = Pin<Box<dyn Future<Output = Result<BoxTransport<Email>, CliError>> + Send + 'a>>;
 
-fn carry_out<'a>(plan: Plan<'a>, each: Each<'a>, connections: &'a mut Connections) -> Opening<'a> {
+fn build<'a>(expr: TransportExpr<'a>, options: UrlOptions<'a>, connections: &'a mut Connections) -> BuildFuture<'a> {
     Box::pin(async move {
-        Ok(match plan {
-            Plan::Url(url) => single(url, each, connections).await?,
-            Plan::Part(number, url) => single(url, each, connections)
+        Ok(match expr {
+            TransportExpr::Url(url) => from_url(url, options, connections).await?,
+            TransportExpr::NumberedUrl { number, url } => from_url(url, options, connections)
                 .await
-                .map_err(|fail| fail.of(&format!("the transport's URL number {number}")))?,
-            Plan::Failover(plans) => {
-                let mut failover = Failover::new(carry_out(*plans.first, each, connections).await?);
-                for plan in plans.more {
-                    failover = failover.or(carry_out(plan, each, connections).await?);
+                .map_err(|error| error.context(&format!("URL number {number} of the transport")))?,
+            TransportExpr::Failover(list) => {
+                let mut failover = Failover::new(build(*list.first, options, connections).await?);
+                for expr in list.rest {
+                    failover = failover.or(build(expr, options, connections).await?);
                 }
                 BoxTransport::new(failover)
             }
-            Plan::RoundRobin(shares) => {
-                let (weight, plan) = *shares.first;
-                let mut round_robin = RoundRobin::new(carry_out(plan, each, connections).await?, weight);
-                for (weight, plan) in shares.more {
-                    round_robin = round_robin.and(carry_out(plan, each, connections).await?, weight);
+            TransportExpr::RoundRobin(list) => {
+                let first = *list.first;
+                let transport = build(first.transport, options, connections).await?;
+                let mut round_robin = RoundRobin::new(transport, first.weight);
+                for Weighted { weight, transport } in list.rest {
+                    round_robin = round_robin.and(build(transport, options, connections).await?, weight);
                 }
                 BoxTransport::new(round_robin)
             }
-            Plan::Redirect(to, plan) => {
-                BoxTransport::new(Redirect::new(carry_out(*plan, each, connections).await?, to))
+            TransportExpr::Redirect { to, inner } => {
+                BoxTransport::new(Redirect::new(build(*inner, options, connections).await?, to))
             }
-            Plan::Timeout(limit, plan) => {
-                BoxTransport::new(Timeout::new(carry_out(*plan, each, connections).await?, limit))
+            TransportExpr::Timeout { limit, inner } => {
+                BoxTransport::new(Timeout::new(build(*inner, options, connections).await?, limit))
             }
-            Plan::RateLimit(messages, period, plan) => {
-                limited(carry_out(*plan, each, connections).await?, messages, period)?
+            TransportExpr::RateLimit { messages, period, inner } => {
+                rate_limit(build(*inner, options, connections).await?, messages, period)?
             }
         })
     })
 }
 
 #[cfg(feature = "rate-limit")]
-fn limited(transport: BoxTransport<Email>, messages: u32, period: Duration) -> Result<BoxTransport<Email>, Fail> {
+fn rate_limit(
+    transport: BoxTransport<Email>,
+    messages: u32,
+    period: Duration,
+) -> Result<BoxTransport<Email>, CliError> {
     Ok(BoxTransport::new(postrider::transport::RateLimit::new(transport, messages, period)))
 }
 
 #[cfg(not(feature = "rate-limit"))]
-fn limited(_: BoxTransport<Email>, _: u32, _: Duration) -> Result<BoxTransport<Email>, Fail> {
-    Err(Fail::usage("rate-limit(…) needs the feature `rate-limit`, and this postrider was built without it"))
+fn rate_limit(_: BoxTransport<Email>, _: u32, _: Duration) -> Result<BoxTransport<Email>, CliError> {
+    Err(CliError::usage("rate-limit(…) needs the feature `rate-limit`, and this postrider was built without it"))
 }
 
-/// The transport for a URL.
-#[cfg_attr(not(feature = "smtp"), allow(unused_variables, reason = "only SMTP has connections to count"))]
-async fn single(url: &str, each: Each<'_>, connections: &mut Connections) -> Result<BoxTransport<Email>, Fail> {
-    let (scheme, url) = schemes::find("transport", "--transport URL, or set TRANSPORT_URL", SCHEMES, Some(url))?;
-    if each.signer.is_some() && !matches!(scheme.feature, "smtp" | "ses") {
+/// Builds the transport of a URL.
+#[cfg_attr(not(feature = "smtp"), allow(unused_variables, reason = "only SMTP has a number of connections"))]
+async fn from_url(
+    url: &str,
+    options: UrlOptions<'_>,
+    connections: &mut Connections,
+) -> Result<BoxTransport<Email>, CliError> {
+    let how_to_set = "use --transport URL, or set TRANSPORT_URL";
+    let (scheme, url) = url_scheme::find("transport", how_to_set, SCHEMES, Some(url))?;
+    if options.signer.is_some() && !matches!(scheme.feature, "smtp" | "ses") {
         let name = scheme.name;
-        return Err(Fail::usage(format!("{name}:// cannot sign by --dkim-domain: the provider signs mail by itself")));
+        return Err(CliError::usage(format!(
+            "{name}:// cannot use --dkim-domain: the provider signs the mail by itself"
+        )));
     }
     match scheme.feature {
         #[cfg(feature = "smtp")]
-        "smtp" => smtp(url, each, connections),
+        "smtp" => smtp(url, options, connections),
         #[cfg(feature = "ses")]
-        "ses" => ses(url, each).await,
+        "ses" => ses(url, options).await,
         #[cfg(feature = "brevo")]
         "brevo" => http::<postrider::http::Brevo>(url),
         #[cfg(feature = "mailgun")]
@@ -150,46 +164,45 @@ async fn single(url: &str, each: Each<'_>, connections: &mut Connections) -> Res
         "mailtrap" => http::<postrider::http::Mailtrap>(url),
         #[cfg(feature = "sparkpost")]
         "sparkpost" => http::<postrider::http::SparkPost>(url),
-        _ => Err(scheme.lacking()),
+        _ => Err(scheme.missing_feature()),
     }
 }
 
 #[cfg(feature = "smtp")]
-fn smtp(url: &str, each: Each<'_>, connections: &mut Connections) -> Result<BoxTransport<Email>, Fail> {
+fn smtp(url: &str, options: UrlOptions<'_>, connections: &mut Connections) -> Result<BoxTransport<Email>, CliError> {
     use postrider::smtp::{Smtp, SmtpConfigError};
 
-    let wrong = |error: SmtpConfigError| Fail::usage(format!("the transport: {}", crate::fail::chain(&error)));
-    // A connection for each message that is sent at once, unless the URL wants it otherwise.
-    let pool = url.split_once('?').is_some_and(|(_, query)| query.split('&').any(|pair| pair.starts_with("pool=")));
-    let mut builder = Smtp::builder_from_url(url).map_err(wrong)?;
-    if !pool {
-        builder = builder.max_connections(each.concurrency);
+    let invalid = |error: SmtpConfigError| invalid(crate::error::chain(&error));
+    let has_pool = url.split_once('?').is_some_and(|(_, query)| query.split('&').any(|pair| pair.starts_with("pool=")));
+    let mut builder = Smtp::builder_from_url(url).map_err(invalid)?;
+    // One connection for each concurrent message, unless the URL sets the number.
+    if !has_pool {
+        builder = builder.max_connections(options.concurrency);
     }
     #[cfg(feature = "dkim")]
-    if let Some(signer) = each.signer {
+    if let Some(signer) = options.signer {
         builder = builder.dkim(signer.clone());
     }
-    let smtp = builder.build().map_err(wrong)?;
+    let smtp = builder.build().map_err(invalid)?;
     connections.smtp.push(smtp.clone());
     Ok(BoxTransport::new(smtp))
 }
 
-/// What the URL leaves out is the environment's.
+/// The environment supplies what the URL omits.
 #[cfg(feature = "ses")]
-#[cfg_attr(not(feature = "dkim"), allow(unused_variables, unused_mut, reason = "there is nothing to add"))]
-async fn ses(url: &str, each: Each<'_>) -> Result<BoxTransport<Email>, Fail> {
-    let wrong = |error| Fail::usage(format!("the transport: {}", crate::fail::chain(&error)));
-    let mut builder = postrider::ses::Ses::builder_from_url(url).await.map_err(wrong)?;
+#[cfg_attr(not(feature = "dkim"), allow(unused_variables, unused_mut, reason = "only a signer uses them"))]
+async fn ses(url: &str, options: UrlOptions<'_>) -> Result<BoxTransport<Email>, CliError> {
+    let invalid = |error| invalid(crate::error::chain(&error));
+    let mut builder = postrider::ses::Ses::builder_from_url(url).await.map_err(invalid)?;
     #[cfg(feature = "dkim")]
-    if let Some(signer) = each.signer {
+    if let Some(signer) = options.signer {
         builder = builder.dkim(signer.clone());
     }
-    Ok(BoxTransport::new(builder.build().map_err(wrong)?))
+    Ok(BoxTransport::new(builder.build().map_err(invalid)?))
 }
 
 #[cfg(feature = "http")]
-fn http<P: postrider::http::Provider>(url: &str) -> Result<BoxTransport<Email>, Fail> {
+fn http<P: postrider::http::Provider>(url: &str) -> Result<BoxTransport<Email>, CliError> {
     let transport = postrider::http::Http::<P>::from_url(url);
-    let wrong = |error| Fail::usage(format!("the transport: {}", crate::fail::chain(&error)));
-    Ok(BoxTransport::new(transport.map_err(wrong)?))
+    Ok(BoxTransport::new(transport.map_err(|error| invalid(crate::error::chain(&error)))?))
 }

@@ -1,114 +1,122 @@
-//! Sending.
+//! The command `work`: runs a relay.
 
 use postrider::transport::mask_addresses;
 use postrider::{AdminStore, Outbox, RetryPolicy, RunSummary};
 use serde_json::json;
 
-use crate::args::Work;
-use crate::fail::{Fail, warn};
-use crate::output::{Out, printable};
+use crate::args::WorkArgs;
+use crate::error::{CliError, warn};
+use crate::output::{Output, printable};
 use crate::progress::Progress;
-use crate::signals::Caught;
-use crate::{logs, signing, transport};
+use crate::signals::Signals;
+use crate::{dkim, logs, transport};
 
-pub(crate) async fn run<S: AdminStore>(how: Work, store: S, signals: &Caught, out: &mut Out) -> Result<(), Fail> {
-    if how.retry_base > how.retry_cap {
-        return Err(Fail::usage("--retry-base must not be longer than --retry-cap"));
+pub(crate) async fn run<S: AdminStore>(
+    args: WorkArgs,
+    store: S,
+    signals: &Signals,
+    out: &mut Output,
+) -> Result<(), CliError> {
+    if args.retry_base > args.retry_cap {
+        return Err(CliError::usage("--retry-base must not be longer than --retry-cap"));
     }
-    let concurrency = usize::from(how.concurrency);
-    let signer = signing::signer(&how.dkim)?;
-    let (transport, connections) = transport::open(how.transport.as_deref(), concurrency, signer.as_ref()).await?;
-    // Asked first, so that missing tables are one clear line before the work begins.
+    let concurrency = usize::from(args.concurrency);
+    let signer = dkim::signer(&args.dkim)?;
+    let (transport, connections) = transport::open(args.transport.as_deref(), concurrency, signer.as_ref()).await?;
+    // The first query, so that missing tables are reported in one line before the logs start.
     store.next_due().await?;
     let progress = Progress::on_terminal();
     logs::start(progress.as_ref())?;
-    let stop = signals.stop_work(progress.clone());
+    let stop = signals.stop_relay_on_signal(progress.clone());
 
-    let retry = RetryPolicy::default()
-        .backoff(how.retry_base, how.retry_cap)
-        .factor(how.factor)
-        .jitter(how.jitter)
-        .attempts(how.attempts)
-        .max_age(how.max_age);
     let mut relay = Outbox::new(store, transport)
         .relay()
         .concurrency(concurrency)
-        .lease(how.lease)
-        .poll(how.poll)
-        .retry(retry)
+        .lease(args.lease)
+        .poll(args.poll)
+        .retry(retry_policy(&args))
         .abandon_on(stop.abandon.cancelled_owned());
-    let drawing = progress.clone().map(|progress| tokio::spawn(progress.draw()));
+    let redraw = progress.clone().map(|progress| tokio::spawn(progress.run()));
     if let Some(progress) = &progress {
         relay = relay.observer(progress.clone());
     }
-    let stopping = stop.graceful.clone();
-    let pass = if how.drain {
+    let graceful = stop.graceful.clone();
+    let result = if args.drain {
         relay.drain_until(stop.graceful.cancelled_owned()).await
     } else {
         relay.run(stop.graceful.cancelled_owned()).await
     };
     connections.close().await;
-    if let Some(drawing) = drawing {
-        drawing.abort();
+    if let Some(redraw) = redraw {
+        redraw.abort();
     }
     drop(progress.as_ref().map(Progress::hide));
-    let pass = pass?;
+    let summary = result?;
 
-    if how.json {
-        out.line(summary_json(&pass))?
+    if args.json {
+        out.line(summary_json(&summary))?
     } else {
-        out.line(summary(&pass))?
+        out.line(summary_line(&summary))?
     }
-    out.finish()?;
-    for paused in &pass.paused_senders {
-        let line = format!(
-            "the sender {} is refused: {}; its mail is still pending",
-            mask_addresses(&paused.sender),
-            paused.reason
-        );
-        warn(&printable(&line));
+    out.flush()?;
+    report_pauses(&summary, args.drain, graceful.is_cancelled())
+}
+
+fn retry_policy(args: &WorkArgs) -> RetryPolicy {
+    RetryPolicy::default()
+        .backoff(args.retry_base, args.retry_cap)
+        .factor(args.factor)
+        .jitter(args.jitter)
+        .attempts(args.attempts)
+        .max_age(args.max_age)
+}
+
+/// Prints why mail is still pending. A paused transport is an error, unless a signal stopped the relay.
+fn report_pauses(summary: &RunSummary, drain: bool, stopped: bool) -> Result<(), CliError> {
+    for paused in &summary.paused_senders {
+        let sender = mask_addresses(&paused.sender);
+        let message = format!("the sender {sender} is refused: {}; its mail is still pending", paused.reason);
+        warn(&printable(&message));
     }
-    let stopped = stopping.is_cancelled();
-    match &pass.paused {
+    match &summary.paused {
         Some(pause) => {
             let (transport, reason) = (&pause.transport, &pause.reason);
-            let line = format!("the transport {transport} is paused: {reason}; what was not sent is still pending");
-            // A service that is told to stop did as it was told.
+            let message = format!("the transport {transport} is paused: {reason}; unsent mail is still pending");
             if stopped {
-                warn(&line);
+                warn(&message);
                 return Ok(());
             }
-            Err(Fail::paused(line))
+            Err(CliError::paused(message))
         }
         None => {
-            if stopped && how.drain {
-                warn("stopped by a signal; what was not sent is still pending");
+            if stopped && drain {
+                warn("stopped by a signal; unsent mail is still pending");
             }
             Ok(())
         }
     }
 }
 
-fn summary_json(pass: &RunSummary) -> serde_json::Value {
+fn summary_json(summary: &RunSummary) -> serde_json::Value {
     json!({
-        "sent": pass.sent,
-        "retried": pass.retried,
-        "released": pass.released,
-        "dead": pass.dead,
-        "in_doubt": pass.in_doubt,
-        "lease_lost": pass.lease_lost,
-        "paused": pass.paused.as_ref().map(|pause| format!("{}: {}", pause.transport, pause.reason)),
-        "paused_senders": pass.paused_senders.iter().map(|paused| json!({
+        "sent": summary.sent,
+        "retried": summary.retried,
+        "released": summary.released,
+        "dead": summary.dead,
+        "in_doubt": summary.in_doubt,
+        "lease_lost": summary.lease_lost,
+        "paused": summary.paused.as_ref().map(|pause| format!("{}: {}", pause.transport, pause.reason)),
+        "paused_senders": summary.paused_senders.iter().map(|paused| json!({
             "sender": paused.sender,
             "reason": paused.reason,
         })).collect::<Vec<_>>(),
     })
 }
 
-fn summary(pass: &RunSummary) -> String {
-    let RunSummary { sent, retried, dead, in_doubt, .. } = pass;
+fn summary_line(summary: &RunSummary) -> String {
+    let RunSummary { sent, retried, dead, in_doubt, .. } = summary;
     let mut line = format!("sent {sent}, retried {retried}, dead {dead}, in doubt {in_doubt}");
-    for (name, count) in [("given back", pass.released), ("lease lost", pass.lease_lost)] {
+    for (name, count) in [("released", summary.released), ("lease lost", summary.lease_lost)] {
         if count > 0 {
             line = format!("{line}, {name} {count}");
         }

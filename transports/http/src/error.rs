@@ -153,7 +153,7 @@ impl fmt::Display for HttpError {
         let text: String = self.0.text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
         f.write_str(&mask_addresses(&text))?;
         if self.0.kind == HttpErrorKind::NoResponse {
-            f.write_str("; it may have been accepted")?;
+            f.write_str("; the message may have been accepted")?;
         }
         Ok(())
     }

@@ -1,61 +1,64 @@
-//! Reading single words of the command line, and writing times.
+//! Value parsers for command-line arguments.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use postrider::{DeliveryId, State};
 
 pub(crate) fn delivery_id(text: &str) -> Result<DeliveryId, &'static str> {
-    text.parse().map_err(|_| "a delivery's id is a UUID, as enqueue and list print it")
+    text.parse().map_err(|_| "a delivery id is a UUID, as printed by enqueue and list")
 }
 
 pub(crate) fn state(text: &str) -> Result<State, String> {
     text.parse().map_err(|_| format!("the states are {}", State::ALL.map(State::as_str).join(", ")))
 }
 
+/// Up to a hundred years.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     match humantime::parse_duration(text) {
         Ok(duration) if duration <= CENTURY => Ok(duration),
         Ok(_) => Err("it is longer than a hundred years".to_owned()),
-        Err(error) => Err(format!("{error}; durations are written 500ms, 5s, 2h, 1h30m, 5d")),
+        Err(error) => Err(format!("{error}; examples of durations are 500ms, 5s, 2h, 1h30m, 5d")),
     }
 }
 
-pub(crate) fn positive(text: &str) -> Result<Duration, String> {
+/// From one millisecond.
+pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     at_least(text, Duration::from_millis(1))
 }
 
+/// From 100 milliseconds.
 pub(crate) fn lease(text: &str) -> Result<Duration, String> {
     at_least(text, Duration::from_millis(100))
 }
 
-fn at_least(text: &str, shortest: Duration) -> Result<Duration, String> {
+fn at_least(text: &str, min: Duration) -> Result<Duration, String> {
     match duration(text)? {
-        long if long >= shortest => Ok(long),
-        _ => Err(format!("it must be at least {}", humantime::format_duration(shortest))),
+        duration if duration >= min => Ok(duration),
+        _ => Err(format!("it must be at least {}", humantime::format_duration(min))),
     }
 }
 
 pub(crate) fn factor(text: &str) -> Result<f64, &'static str> {
-    number(text).filter(|factor| *factor >= 1.0).ok_or("it must be a number from 1 on")
+    finite(text).filter(|factor| *factor >= 1.0).ok_or("it must be a number of at least 1")
 }
 
 pub(crate) fn jitter(text: &str) -> Result<f64, &'static str> {
-    number(text).filter(|jitter| (0.0..=1.0).contains(jitter)).ok_or("it must be a number from 0 to 1")
+    finite(text).filter(|jitter| (0.0..=1.0).contains(jitter)).ok_or("it must be a number from 0 to 1")
 }
 
-fn number(text: &str) -> Option<f64> {
+fn finite(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// A time with its zone (RFC 3339 section 5.6): in UTC, or with an offset.
+/// A time with a zone (RFC 3339 section 5.6): in UTC, or with an offset.
 pub(crate) fn rfc3339(text: &str) -> Result<SystemTime, &'static str> {
-    const FORM: &str = "a time is written 2030-12-31T18:00:00Z or 2030-12-31T18:00:00+02:00";
+    const FORM: &str = "a time has the form 2030-12-31T18:00:00Z or 2030-12-31T18:00:00+02:00";
     let utc = |text: &str| {
         let text = text.to_ascii_uppercase();
-        // The parser overlooks what follows a first Z.
-        let once = text.strip_suffix('Z').is_some_and(|rest| !rest.contains('Z'));
-        humantime::parse_rfc3339(&text).ok().filter(|_| once).ok_or(FORM)
+        // The parser ignores any text after the first Z.
+        let ends_at_first_z = text.strip_suffix('Z').is_some_and(|rest| !rest.contains('Z'));
+        humantime::parse_rfc3339(&text).ok().filter(|_| ends_at_first_z).ok_or(FORM)
     };
     let Some(at) = text.rfind(['+', '-']).filter(|at| *at > "2030-12-31".len()) else {
         return utc(text);
@@ -72,17 +75,10 @@ pub(crate) fn rfc3339(text: &str) -> Result<SystemTime, &'static str> {
     time.ok_or(FORM)
 }
 
-/// A time as scripts read it: in UTC, with milliseconds. Another program may have stored one that no calendar of four digits
-/// can show; such a time is shown as the first or the last that can be.
-pub(crate) fn time(time: SystemTime) -> String {
-    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output;
 
     #[test]
     fn a_time_with_an_offset_is_the_same_moment() {
@@ -95,11 +91,11 @@ mod tests {
         ] {
             assert_eq!(rfc3339(same), Ok(utc), "{same}");
         }
-        assert_eq!(time(utc), "2030-12-31T18:00:00.000Z");
+        assert_eq!(output::rfc3339(utc), "2030-12-31T18:00:00.000Z");
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn an_invalid_time_is_refused() {
         for bad in [
             "",
             "now",
@@ -119,19 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_their_bounds() {
+    fn numbers_out_of_range_are_refused() {
         assert_eq!(factor("1"), Ok(1.0));
         assert!(["0.9", "NaN", "inf", "x", "-1"].iter().all(|bad| factor(bad).is_err()));
         assert!(["-0.1", "1.1", "NaN"].iter().all(|bad| jitter(bad).is_err()));
         assert!(lease("99ms").is_err() && lease("100ms").is_ok());
-        assert!(positive("0s").is_err() && duration("0s").is_ok());
+        assert!(positive_duration("0s").is_err() && duration("0s").is_ok());
         assert!(duration("99years").is_ok() && duration("101years").is_err() && duration("500000000000years").is_err());
-    }
-
-    #[test]
-    fn every_time_can_be_shown() {
-        const DAY: Duration = Duration::from_secs(24 * 3600);
-        assert_eq!(time(UNIX_EPOCH - DAY), "1970-01-01T00:00:00.000Z");
-        assert_eq!(time(UNIX_EPOCH + DAY * 365 * 10_000), "9999-12-31T23:59:59.999Z");
     }
 }

@@ -1,4 +1,4 @@
-//! Outboxes on the servers that scripts/test starts, and those servers' own command-line clients.
+//! Outboxes on the database servers that scripts/test starts, and the command-line clients of these servers.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -7,80 +7,80 @@ use postrider::DeliveryId;
 
 use crate::tool::Tool;
 
-pub(crate) fn variable(name: &str) -> String {
+pub(crate) fn env_var(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/test"))
 }
 
 pub(crate) fn pg_url() -> String {
-    variable("POSTRIDER_TEST_PG_URL")
+    env_var("POSTRIDER_TEST_PG_URL")
 }
 
-/// A name that nobody else uses.
-pub(crate) fn new_name() -> String {
+/// A unique name for a schema or a table prefix.
+pub(crate) fn unique_name() -> String {
     format!("t{}_", DeliveryId::new().as_uuid().simple())
 }
 
-/// A tool with a PostgreSQL schema of its own, and nothing there yet.
+/// A tool with its own PostgreSQL schema, without tables, and the schema's name.
 pub(crate) fn postgres() -> (Tool, String) {
-    let schema = new_name();
-    (Tool::of(vec![("DATABASE_URL", pg_url()), ("POSTRIDER_SCHEMA", schema.clone())]), schema)
+    let schema = unique_name();
+    (Tool::with_env(vec![("DATABASE_URL", pg_url()), ("POSTRIDER_SCHEMA", schema.clone())]), schema)
 }
 
-/// The same by way of PgBouncer in transaction mode, with what the manual says.
+/// A tool with its own PostgreSQL schema, without tables, behind PgBouncer in transaction mode.
 pub(crate) fn pgbouncer() -> Tool {
     let variables = [
-        ("DATABASE_URL", variable("POSTRIDER_TEST_PGBOUNCER_URL")),
-        ("POSTRIDER_SCHEMA", new_name()),
+        ("DATABASE_URL", env_var("POSTRIDER_TEST_PGBOUNCER_URL")),
+        ("POSTRIDER_SCHEMA", unique_name()),
         ("POSTRIDER_PGBOUNCER", "1".to_owned()),
     ];
-    Tool::of(variables.into())
+    Tool::with_env(variables.into())
 }
 
-/// The servers of the MySQL store.
+/// The servers that the MySQL store supports.
 #[derive(Clone, Copy)]
-pub(crate) enum MySql {
+pub(crate) enum MySqlServer {
     MariaDb,
     MySql,
 }
 
-impl MySql {
+impl MySqlServer {
     fn variable(self, name: &str) -> String {
         let server = match self {
             Self::MariaDb => "MARIADB",
             Self::MySql => "MYSQL",
         };
-        variable(&format!("POSTRIDER_TEST_{server}_{name}"))
+        env_var(&format!("POSTRIDER_TEST_{server}_{name}"))
     }
 
     pub(crate) fn url(self) -> String {
         self.variable("URL")
     }
 
-    /// A tool with a prefix of its own, and nothing there yet.
+    /// A tool with its own table prefix, without tables, and the prefix.
     pub(crate) fn tool(self) -> (Tool, String) {
-        let prefix = new_name();
-        (Tool::of(vec![("DATABASE_URL", self.url()), ("POSTRIDER_TABLE_PREFIX", prefix.clone())]), prefix)
+        let prefix = unique_name();
+        (Tool::with_env(vec![("DATABASE_URL", self.url()), ("POSTRIDER_TABLE_PREFIX", prefix.clone())]), prefix)
     }
 
-    /// Runs statements by the server's own client, as [`psql`] does.
-    pub(crate) fn client(self, statements: &str) -> String {
+    /// Runs SQL statements with the server's command-line client, and returns its output.
+    pub(crate) fn run_sql(self, statements: &str) -> String {
         let url = self.url();
         let (host, database) = url.strip_prefix("mysql://root@").and_then(|rest| rest.split_once('/')).unwrap();
         let (host, port) = host.split_once(':').unwrap();
         let mut command = Command::new(self.variable("CLIENT"));
         command.args(["--no-defaults", "--batch", "--skip-column-names", "--user=root", "--protocol=tcp"]);
-        feed(command.args(["--host", host, "--port", port, database]), statements)
+        run_with_stdin(command.args(["--host", host, "--port", port, database]), statements)
     }
 }
 
-/// Runs statements by psql, which knows nothing of this crate; returns what they print, a row a line.
+/// Runs SQL statements with psql, and returns its output, one row on each line.
 pub(crate) fn psql(statements: &str) -> String {
-    let mut command = Command::new(format!("{}/psql", variable("POSTRIDER_TEST_PG_BIN")));
+    let mut command = Command::new(format!("{}/psql", env_var("POSTRIDER_TEST_PG_BIN")));
     command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]);
-    feed(command.args(["--dbname", &pg_url()]), statements)
+    run_with_stdin(command.args(["--dbname", &pg_url()]), statements)
 }
 
-fn feed(command: &mut Command, statements: &str) -> String {
+fn run_with_stdin(command: &mut Command, statements: &str) -> String {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(statements.as_bytes()).unwrap();
     let ended = child.wait_with_output().unwrap();

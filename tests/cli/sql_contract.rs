@@ -1,8 +1,7 @@
-//! The SQL contract (docs/sql.md), by clients that know nothing of this crate: the tool's printed statements make the tables, a
-//! statement enqueues, and the tool delivers.
+//! The SQL contract (docs/sql.md). Command-line clients (for SQLite, sqlx) create the tables and enqueue mail, and the tool sends it.
 
-use crate::server::{Mail, Server};
-use crate::servers::{MySql, postgres, psql};
+use crate::database_servers::{MySqlServer, postgres, psql};
+use crate::smtp_server::{Mail, SmtpServer};
 use crate::tool::Tool;
 
 fn is_version_7(id: &str) -> bool {
@@ -10,19 +9,19 @@ fn is_version_7(id: &str) -> bool {
     form == "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx" && id[14..15] == *"7" && "89ab".contains(&id[19..20])
 }
 
-/// All is sent, to these, in whatever order.
-fn delivers(tool: &Tool, expected: &[&[&str]]) -> Vec<Mail> {
-    let server = Server::start();
-    let pass = tool.drain(&server.url());
-    assert_eq!((&pass["sent"], &pass["dead"]), (&expected.len().into(), &0.into()), "{pass}");
+/// Sends all mail and checks the recipients of each, in any order.
+fn assert_sent(tool: &Tool, expected: &[&[&str]]) -> Vec<Mail> {
+    let server = SmtpServer::start();
+    let summary = tool.drain(&server.url());
+    assert_eq!((&summary["sent"], &summary["dead"]), (&expected.len().into(), &0.into()), "{summary}");
     let mails = server.accepted();
-    let mut reached: Vec<_> = mails.iter().map(|mail| mail.to.clone()).collect();
-    reached.sort();
-    assert_eq!(reached, expected);
+    let mut recipients: Vec<_> = mails.iter().map(|mail| mail.to.clone()).collect();
+    recipients.sort();
+    assert_eq!(recipients, expected);
     mails
 }
 
-/// The statements that docs/sql.md gives for a database.
+/// The SQL statements in docs/sql.md for a database.
 fn documented(database: &str) -> Vec<&'static str> {
     let mut sections = include_str!("../../docs/sql.md").split("\n## ");
     let section = sections.find(|section| section.starts_with(database)).unwrap();
@@ -30,9 +29,9 @@ fn documented(database: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn what_the_page_says_of_sqlite_works() {
+fn the_documented_sqlite_statement_works() {
     let tool = Tool::new();
-    let [insert] = documented("SQLite")[..] else { panic!("one statement was expected") };
+    let [insert] = documented("SQLite")[..] else { panic!("docs/sql.md must have one statement") };
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(tool.directory().join("outbox.db"));
         let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
@@ -43,50 +42,52 @@ fn what_the_page_says_of_sqlite_works() {
     });
     let listed = tool.list(&[]);
     assert!(listed.len() == 1 && is_version_7(listed[0]["id"].as_str().unwrap()), "{listed:?}");
-    delivers(&tool, &[&["ada@example.com"]]);
+    assert_sent(&tool, &[&["ada@example.com"]]);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL, MariaDB and MySQL: run scripts/test"]
-fn what_the_page_says_of_servers_works() {
-    for server in [MySql::MariaDb, MySql::MySql] {
+fn the_documented_server_statements_work() {
+    for server in [MySqlServer::MariaDb, MySqlServer::MySql] {
         let (tool, prefix) = server.tool();
         tool.ok(&["migrate"]);
-        let [insert] = documented("MySQL")[..] else { panic!("one statement was expected") };
+        let [insert] = documented("MySQL")[..] else { panic!("docs/sql.md must have one statement") };
         for _ in 0..2 {
-            server.client(&insert.replace("postrider_", &prefix));
+            server.run_sql(&insert.replace("postrider_", &prefix));
         }
-        delivers(&tool, &[&["ada@example.com"]]);
+        assert_sent(&tool, &[&["ada@example.com"]]);
     }
 
     let (tool, schema) = postgres();
     tool.ok(&["migrate"]);
-    let [call, grant, insert, keyed] = documented("PostgreSQL")[..] else { panic!("four statements were expected") };
-    let here = |statements: &str| {
+    let [call, grant, insert, keyed] = documented("PostgreSQL")[..] else {
+        panic!("docs/sql.md must have four statements")
+    };
+    let adapt = |statements: &str| {
         statements.replace("postrider", &format!("\"{schema}\"")).replace("shop;", &format!("\"{schema}shop\";"))
     };
-    let first = psql(&here(call));
-    assert_eq!(psql(&here(call)), first);
-    psql(&format!("CREATE ROLE \"{schema}shop\"; {}", here(grant)));
+    let first = psql(&adapt(call));
+    assert_eq!(psql(&adapt(call)), first);
+    psql(&format!("CREATE ROLE \"{schema}shop\"; {}", adapt(grant)));
     psql(&format!(
         "CREATE TEMPORARY TABLE customers AS SELECT 'bob@example.com' AS mail; {}; DROP OWNED BY \"{schema}shop\"; DROP ROLE \"{schema}shop\"",
-        here(insert)
+        adapt(insert)
     ));
-    delivers(&tool, &[&["ada@example.com"], &["bob@example.com"]]);
-    // The key is that of the first statement, and in an outbox of its own, this one can be made twice.
-    psql(&here(keyed));
+    assert_sent(&tool, &[&["ada@example.com"], &["bob@example.com"]]);
+    // This statement has the key of the first one. It adds nothing here, and one mail to an empty outbox.
+    psql(&adapt(keyed));
     assert_eq!(tool.list(&[]).len(), 2);
     let (tool, schema) = postgres();
     tool.ok(&["migrate"]);
     for _ in 0..2 {
         psql(&keyed.replace("postrider", &format!("\"{schema}\"")));
     }
-    delivers(&tool, &[&["ada@example.com"]]);
+    assert_sent(&tool, &[&["ada@example.com"]]);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL: run scripts/test"]
-fn psql_enqueues_by_the_function() {
+fn psql_enqueues_with_the_function() {
     let (tool, schema) = postgres();
     psql(&tool.ok(&["migrate", "--print"]));
     tool.ok(&["migrate"]);
@@ -100,7 +101,7 @@ fn psql_enqueues_by_the_function() {
     let shown = tool.show(&first);
     assert_eq!((&shown["template_id"], &shown["key"]), (&"welcome".into(), &"order-1".into()));
     assert_eq!((&shown["priority"], &shown["when_in_doubt"]), (&7.into(), &"hold".into()));
-    assert_eq!(enqueue(&format!("'{mail}', key => 'order-1'")), first, "a key is taken once");
+    assert_eq!(enqueue(&format!("'{mail}', key => 'order-1'")), first, "the same key gives the same delivery");
 
     let later = enqueue(
         r#"'{"from": "a@example.com", "to": ["b@example.com"], "text": "x"}', send_at => '2100-01-01T00:00:00Z'"#,
@@ -108,20 +109,20 @@ fn psql_enqueues_by_the_function() {
     assert!(later > first, "ids sort by age");
     let overridden = r#"jsonb_build_object('from', 'a@example.com', 'to', '["list@example.com"]'::jsonb, 'text', 'x'), recipients => '{eve@example.com}'"#;
     enqueue(overridden);
-    // The caller's own transaction decides.
+    // The mail is rolled back with the caller's transaction.
     let bare = r#"'{"from": "a@example.com", "to": ["nobody@example.com"], "text": "x"}'"#;
     psql(&format!("BEGIN; SELECT \"{schema}\".enqueue({bare}); ROLLBACK"));
 
     let everybody = ["ada@example.com", "bob@example.com", "cy@example.com", "dee@example.com"];
-    let mails = delivers(&tool, &[&everybody, &["eve@example.com"]]);
-    assert!(mails.iter().any(|mail| mail.delivery() == first), "the id that was printed is the delivery's");
+    let mails = assert_sent(&tool, &[&everybody, &["eve@example.com"]]);
+    assert!(mails.iter().any(|mail| mail.delivery_id() == first), "the function returns the id of the delivery");
     assert_eq!(tool.show(&later)["due_at"], "2100-01-01T00:00:00.000Z");
     assert_eq!(tool.list(&[]).len(), 3);
 }
 
 #[test]
 #[ignore = "needs PostgreSQL: run scripts/test"]
-fn what_names_nobody_or_makes_no_sense_is_refused_at_once() {
+fn the_function_refuses_invalid_arguments() {
     let (tool, schema) = postgres();
     tool.ok(&["migrate"]);
     for arguments in [
@@ -149,7 +150,7 @@ fn what_names_nobody_or_makes_no_sense_is_refused_at_once() {
 
 #[test]
 #[ignore = "needs PostgreSQL: run scripts/test"]
-fn a_role_that_may_only_enqueue_does_that_and_nothing_else() {
+fn a_role_with_the_right_to_enqueue_can_only_enqueue() {
     let (tool, schema) = postgres();
     tool.ok(&["migrate"]);
     let role = format!("{schema}shop");
@@ -172,13 +173,13 @@ fn a_role_that_may_only_enqueue_does_that_and_nothing_else() {
            VALUES ('email/1', '{{"from": "a@example.com", "to": ["c@example.com"], "text": "x"}}', '["c@example.com"]')"#,
         denied(&call),
     ));
-    delivers(&tool, &[&["b@example.com"], &["c@example.com"]]);
+    assert_sent(&tool, &[&["b@example.com"], &["c@example.com"]]);
     psql(&format!(r#"DROP OWNED BY "{role}"; DROP ROLE "{role}""#));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL: run scripts/test"]
-fn psql_enqueues_many_by_one_insert() {
+fn psql_enqueues_many_mails_with_one_insert() {
     let (tool, schema) = postgres();
     tool.ok(&["migrate"]);
     let ids = psql(&format!(
@@ -187,19 +188,19 @@ fn psql_enqueues_many_by_one_insert() {
            FROM (VALUES ('ada@example.com'), ('bob@example.com')) customers (mail) RETURNING id"#
     ));
     assert!(ids.lines().count() == 2 && ids.lines().all(is_version_7), "{ids}");
-    delivers(&tool, &[&["ada@example.com"], &["bob@example.com"]]);
+    assert_sent(&tool, &[&["ada@example.com"], &["bob@example.com"]]);
 }
 
-/// The words arrived, whole and in their order, as a reader of mail takes them.
-fn arrived(mail: &Mail) {
-    let read = mail_parser::MessageParser::default().parse(&mail.content).unwrap();
-    let text = read.body_text(0).map(|text| text.replace("\r\n", "\n"));
+/// Checks the text of a mail with a mail parser.
+fn assert_text(mail: &Mail) {
+    let parsed = mail_parser::MessageParser::default().parse(&mail.content).unwrap();
+    let text = parsed.body_text(0).map(|text| text.replace("\r\n", "\n"));
     assert_eq!(text.as_deref(), Some("Grüße, and some more words that nobody need encode,\n\"Ada\""));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL: run scripts/test"]
-fn psql_writes_and_reads_a_text_behind_the_object() {
+fn psql_writes_and_reads_a_body_after_the_json_object() {
     let (tool, schema) = postgres();
     tool.ok(&["migrate"]);
     psql(&format!(
@@ -208,24 +209,24 @@ fn psql_writes_and_reads_a_text_behind_the_object() {
                'text', octet_length(convert_to(t, 'UTF8')))::text || E'\n' || t, '["ada@example.com"]'
            FROM (VALUES (E'Grüße, and some more words that nobody need encode,\n"Ada"')) words (t)"#
     ));
-    arrived(&delivers(&tool, &[&["ada@example.com"]])[0]);
+    assert_text(&assert_sent(&tool, &[&["ada@example.com"]])[0]);
 
     let id =
         tool.enqueue(&["--from", "a@example.com", "--to", "b@example.com", "--subject", "Grüße", "--text", "One\nTwo"]);
-    let read =
+    let subject =
         format!("split_part(body, E'\\n', 1)::json ->> 'subject' FROM \"{schema}\".deliveries WHERE id = '{id}'");
-    assert_eq!(psql(&format!("SELECT {read}")).trim_end(), "Grüße");
+    assert_eq!(psql(&format!("SELECT {subject}")).trim_end(), "Grüße");
 }
 
-/// Each of these by the own client of each server.
-macro_rules! by_client {
+/// Stamps each test for each server's command-line client.
+macro_rules! for_each_client {
     ($($test:ident),* $(,)?) => {
         mod mariadb {
             $(
                 #[test]
                 #[ignore = "needs MariaDB: run scripts/test"]
                 fn $test() {
-                    super::$test(super::MySql::MariaDb);
+                    super::$test(super::MySqlServer::MariaDb);
                 }
             )*
         }
@@ -235,32 +236,32 @@ macro_rules! by_client {
                 #[test]
                 #[ignore = "needs MySQL: run scripts/test"]
                 fn $test() {
-                    super::$test(super::MySql::MySql);
+                    super::$test(super::MySqlServer::MySql);
                 }
             )*
         }
     };
 }
 
-by_client!(the_client_writes_a_text_behind_the_object, the_client_enqueues_by_a_statement);
+for_each_client!(the_client_writes_a_body_after_the_json_object, the_client_enqueues_with_an_insert);
 
-fn the_client_writes_a_text_behind_the_object(server: MySql) {
+fn the_client_writes_a_body_after_the_json_object(server: MySqlServer) {
     let (tool, prefix) = server.tool();
     tool.ok(&["migrate"]);
-    server.client(&format!(
+    server.run_sql(&format!(
         r#"SET @t = 'Grüße, and some more words that nobody need encode,\n"Ada"';
            INSERT INTO {prefix}deliveries (format, body, recipients) VALUES ('email/1', CONCAT('{{"from": "shop@example.com",
                "to": ["ada@example.com"], "text": ', OCTET_LENGTH(CONVERT(@t USING utf8mb4)), '}}\n', @t), '["ada@example.com"]')"#
     ));
-    arrived(&delivers(&tool, &[&["ada@example.com"]])[0]);
+    assert_text(&assert_sent(&tool, &[&["ada@example.com"]])[0]);
 }
 
-fn the_client_enqueues_by_a_statement(server: MySql) {
+fn the_client_enqueues_with_an_insert(server: MySqlServer) {
     let (tool, prefix) = server.tool();
-    server.client(&tool.ok(&["migrate", "--print"]));
+    server.run_sql(&tool.ok(&["migrate", "--print"]));
     tool.ok(&["migrate"]);
     let insert = |more: &str, values: &str, end: &str| {
-        server.client(&format!(
+        server.run_sql(&format!(
             r#"INSERT INTO {prefix}deliveries (format, body, recipients{more}) VALUES ('email/1',
                '{{"from": "Shop <shop@example.com>", "to": ["ada@example.com"], "subject": "Grüße", "text": "Hello"}}',
                '["ada@example.com"]'{values}) {end}"#
@@ -269,7 +270,7 @@ fn the_client_enqueues_by_a_statement(server: MySql) {
     insert(", `key`, template_id", ", 'order-1', 'welcome'", "ON DUPLICATE KEY UPDATE id = id");
     insert(", `key`, template_id", ", 'order-1', 'again'", "ON DUPLICATE KEY UPDATE id = id");
     insert(", send_at", ", TIMESTAMPDIFF(MICROSECOND, '1970-01-01', '2100-01-01')", "");
-    server.client(&format!(
+    server.run_sql(&format!(
         r#"START TRANSACTION;
            INSERT INTO {prefix}deliveries (format, body, recipients) VALUES ('email/1', '{{}}', '["nobody@example.com"]'); ROLLBACK"#
     ));
@@ -279,6 +280,6 @@ fn the_client_enqueues_by_a_statement(server: MySql) {
     let first = tool.show(ids[0]);
     assert_eq!((&first["key"], &first["template_id"]), (&"order-1".into(), &"welcome".into()));
     assert_eq!(tool.show(ids[1])["due_at"], "2100-01-01T00:00:00.000Z");
-    let mails = delivers(&tool, &[&["ada@example.com"]]);
-    assert_eq!(mails[0].delivery(), ids[0]);
+    let mails = assert_sent(&tool, &[&["ada@example.com"]]);
+    assert_eq!(mails[0].delivery_id(), ids[0]);
 }

@@ -1,4 +1,4 @@
-//! An HTTP API on loopback that takes JSON, and answers as its script says.
+//! A scripted HTTP server on loopback. Requests and responses are JSON.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,39 +10,39 @@ use serde_json::Value;
 type Script = dyn Fn(&Value) -> (u16, Value) + Send + Sync;
 
 /// The server. Its threads end with the test's process.
-pub(crate) struct Api {
+pub(crate) struct HttpServer {
     address: SocketAddr,
-    asked: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
-impl Api {
-    /// One that asks its script for the status and the body of each answer.
-    pub(crate) fn with(script: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) -> Self {
+impl HttpServer {
+    /// A server whose script returns the status and the body of each response.
+    pub(crate) fn with_script(script: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let api = Self { address: listener.local_addr().unwrap(), asked: Arc::default() };
-        let (script, asked): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&api.asked));
+        let server = Self { address: listener.local_addr().unwrap(), requests: Arc::default() };
+        let (script, requests): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&server.requests));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (script, asked) = (Arc::clone(&script), Arc::clone(&asked));
+                let (script, requests) = (Arc::clone(&script), Arc::clone(&requests));
                 // A client that closes its connection ends the thread.
-                std::thread::spawn(move || serve(&stream, &*script, &asked));
+                std::thread::spawn(move || serve(&stream, &*script, &requests));
             }
         });
-        api
+        server
     }
 
-    /// Its address and port.
+    /// The address and port.
     pub(crate) fn host(&self) -> String {
         self.address.to_string()
     }
 
-    /// How many requests it was asked so far.
-    pub(crate) fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    /// The number of requests so far.
+    pub(crate) fn request_count(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 }
 
-fn serve(stream: &TcpStream, script: &Script, asked: &AtomicUsize) -> std::io::Result<()> {
+fn serve(stream: &TcpStream, script: &Script, requests: &AtomicUsize) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut length = 0;
@@ -59,7 +59,7 @@ fn serve(stream: &TcpStream, script: &Script, asked: &AtomicUsize) -> std::io::R
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        asked.fetch_add(1, Ordering::SeqCst);
+        requests.fetch_add(1, Ordering::SeqCst);
         let (status, answer) = script(&serde_json::from_slice(&body).unwrap());
         let answer = answer.to_string();
         let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}", answer.len());

@@ -1,26 +1,26 @@
-//! Transports made of others, on the command line.
+//! Combined transports on the command line.
 
-use crate::server::{Answer, Ask, Server};
+use crate::smtp_server::{Answer, SmtpServer, Step};
 use crate::tool::Tool;
 
-/// A server that takes nobody's password.
-fn locked() -> Server {
-    Server::with(|ask| match ask {
-        Ask::Password => Answer::Say("535 5.7.8 bad credentials"),
-        _ => Answer::Yes,
+/// A server that refuses every login.
+fn refusing_logins() -> SmtpServer {
+    SmtpServer::with_script(|step| match step {
+        Step::Auth => Answer::Refuse("535 5.7.8 bad credentials"),
+        _ => Answer::Accept,
     })
 }
 
 #[test]
-fn where_one_fails_the_next_one_sends() {
-    let (bad, good) = (locked(), Server::start());
+fn failover_sends_by_the_next_transport() {
+    let (bad, good) = (refusing_logins(), SmtpServer::start());
     let tool = Tool::new();
     let ids: Vec<_> = (0..3).map(|_| tool.enqueue(&[])).collect();
     let summary = tool.drain(&format!("failover( {} {} )", bad.url_with("ada:h0rse"), good.url()));
     assert_eq!((&summary["sent"], &summary["paused"]), (&3.into(), &serde_json::Value::Null));
     assert_eq!((bad.accepted_count(), good.accepted_count()), (0, 3));
     assert!(ids.iter().all(|id| tool.show(id)["attempts"][0]["transport"] == "failover/smtp#2"));
-    // That the first one takes no mail must not go unseen.
+    // The stats show the failing transport although all mail was sent.
     let stats = tool.stats();
     let paused = stats["relays"][0]["paused"].as_str().unwrap();
     assert!(paused.starts_with("failover/smtp: ") && paused.contains("535"), "{paused}");
@@ -28,38 +28,38 @@ fn where_one_fails_the_next_one_sends() {
 }
 
 #[test]
-fn where_all_fail_all_is_kept_and_both_are_named() {
+fn if_all_fail_the_mail_stays_pending_and_the_error_names_each() {
     let tool = Tool::new();
     tool.enqueue(&[]);
-    let (one, two) = (locked(), locked());
+    let (one, two) = (refusing_logins(), refusing_logins());
     let url = format!("failover({} {})", one.url_with("ada:h0rse"), two.url_with("ada:h0rse"));
-    let ran = tool.run(&["work", "--drain", "--attempts", "1", "--transport", &url]);
-    assert_eq!(ran.code, 3, "{}", ran.stderr);
-    let said = ran.stderr.lines().last().unwrap();
-    assert!(said.starts_with("postrider: the transport failover is paused: "), "{said}");
-    assert!(said.contains("smtp: ") && said.contains("smtp#2: ") && said.contains("535"), "{said}");
-    assert!(!ran.stderr.contains("h0rse") && !tool.ok(&["stats"]).contains("h0rse"));
+    let output = tool.run(&["work", "--drain", "--attempts", "1", "--transport", &url]);
+    assert_eq!(output.code, 3, "{}", output.stderr);
+    let line = output.stderr.lines().last().unwrap();
+    assert!(line.starts_with("postrider: the transport failover is paused: "), "{line}");
+    assert!(line.contains("smtp: ") && line.contains("smtp#2: ") && line.contains("535"), "{line}");
+    assert!(!output.stderr.contains("h0rse") && !tool.ok(&["stats"]).contains("h0rse"));
     assert_eq!(tool.stats()["pending"], 1);
-    // Alone, in parentheses within parentheses.
-    let works = Server::start();
+    // A nested call with a single URL.
+    let works = SmtpServer::start();
     tool.drain_until_sent(&format!("timeout(1m timeout(50s {}))", works.url()), 1);
 }
 
 #[test]
-fn each_has_its_share() {
-    let (large, small, spare) = (Server::start(), Server::start(), Server::start());
+fn round_robin_sends_by_weight() {
+    let (large, small, spare) = (SmtpServer::start(), SmtpServer::start(), SmtpServer::start());
     let tool = Tool::new();
     let args = ["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", "40"];
     tool.ok(&args);
     let url = format!("round-robin(3*{} {} 0*{})", large.url(), small.url(), spare.url());
     assert_eq!(tool.drain(&url)["sent"], 40);
-    let each = (large.accepted_count(), small.accepted_count(), spare.accepted_count());
-    assert_eq!(each, (30, 10, 0));
+    let counts = (large.accepted_count(), small.accepted_count(), spare.accepted_count());
+    assert_eq!(counts, (30, 10, 0));
 }
 
 #[test]
-fn staging_mails_nobody_else() {
-    let server = Server::start();
+fn redirect_sends_to_no_other_address() {
+    let server = SmtpServer::start();
     let tool = Tool::new();
     tool.enqueue(&["--cc", "carol@example.com"]);
     assert_eq!(tool.drain(&format!("redirect(staging@example.com {})", server.url()))["sent"], 1);
@@ -71,14 +71,14 @@ fn staging_mails_nobody_else() {
 
 #[test]
 #[cfg(feature = "rate-limit")]
-fn a_limit_lets_all_pass_in_the_end() {
-    let server = Server::start();
+fn a_rate_limit_delays_mail_and_loses_none() {
+    let server = SmtpServer::start();
     let tool = Tool::new();
     for _ in 0..3 {
         tool.enqueue(&[]);
     }
     let start = std::time::Instant::now();
     assert_eq!(tool.drain(&format!("rate-limit(10/1s {})", server.url()))["sent"], 3);
-    // Two waits of a tenth of a second.
+    // Two waits of 100 ms each.
     assert!(start.elapsed() >= std::time::Duration::from_millis(200));
 }
