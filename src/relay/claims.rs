@@ -67,7 +67,7 @@ impl<S: Store, T: Transport> Claims<S, T> {
     /// deliveries that this relay is already sending.
     pub(super) async fn claim(&self, limit: usize) -> Result<(usize, Vec<ClaimedDelivery>), StoreError> {
         let shared = &self.shared;
-        self.take_back().await?;
+        self.release_claims().await?;
         if shared.must_renew() {
             shared.renew().await?;
         }
@@ -125,7 +125,7 @@ impl<S: Store, T: Transport> Claims<S, T> {
     }
 
     /// Gives back what such claims leased: at each claim, since a lease may be short, until none of them can commit any more.
-    async fn take_back(&self) -> Result<(), StoreError> {
+    async fn release_claims(&self) -> Result<(), StoreError> {
         let limit = call_limit(&self.shared.settings);
         let claims: Vec<_> = self.unheard.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         if claims.is_empty() {
@@ -133,7 +133,7 @@ impl<S: Store, T: Transport> Claims<S, T> {
         }
         let all: Vec<_> = claims.iter().map(|(id, _)| *id).collect();
         let over: Vec<_> = claims.iter().filter(|(_, since)| since.elapsed() >= limit).map(|(id, _)| *id).collect();
-        let count = self.shared.ask(|| self.shared.store.take_back(&all)).await?;
+        let count = self.shared.ask(|| self.shared.store.release_claims(&all)).await?;
         if count > 0 {
             tracing::info!(count, "took back what a claim had leased whose answer never came");
         }

@@ -10,7 +10,7 @@ use crate::state::{Outcome, WhenInDoubt};
 /// The id of one claim.
 ///
 /// The store keeps it with each delivery that the claim leases. A claim whose answer is lost can then be taken back
-/// ([`Store::take_back`](super::Store::take_back)).
+/// ([`Store::release_claims`](super::Store::release_claims)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimId(i64);
 

@@ -146,9 +146,9 @@ impl Store for MemoryStore {
         Ok(self.lock().claim(claim, now, due_by))
     }
 
-    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+    async fn release_claims(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
         let now = self.clock.now_millis();
-        Ok(self.lock().take_back(claims, now))
+        Ok(self.lock().release_claims(claims, now))
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {

@@ -80,7 +80,7 @@ pub(crate) fn warn_of_orphans(count: usize) {
 /// # Cancel safety
 /// Each call is one transaction, or joins the caller's. If it is dropped before it returns, it has happened wholly or not at all. A claim
 /// that is dropped after its commit leaves its deliveries leased until the lease expires, or until they are
-/// [taken back](Self::take_back).
+/// [taken back](Self::release_claims).
 pub trait Store: Clone + Send + Sync + 'static {
     /// The connection that an open transaction of the caller's derefs to.
     type Connection: ?Sized + Send;
@@ -101,7 +101,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Releases deliveries that were leased by claims without an answer, and returns their number. It charges nothing and records no
     /// attempt, since no relay sends them. Call it when the claim can no longer commit ([`with_call_limit`](Self::with_call_limit)).
-    fn take_back(&self, claims: &[ClaimId]) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn release_claims(&self, claims: &[ClaimId]) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Writes the results of leased deliveries. Returns one entry for each settlement, in their order.
     fn settle(&self, settlements: &[Settlement]) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;

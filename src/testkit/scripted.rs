@@ -66,7 +66,7 @@ impl<M: Message> ScriptedTransport<M> {
 
     /// Answers further calls by a function, after all single answers are used. The call waits for the future that the function returns.
     #[must_use]
-    pub fn answering<F>(self, mut script: impl FnMut(&Call<M>) -> F + Send + 'static) -> Self
+    pub fn with_handler<F>(self, mut script: impl FnMut(&Call<M>) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<Receipt, Failure>> + Send + 'static,
     {
@@ -76,7 +76,7 @@ impl<M: Message> ScriptedTransport<M> {
 
     /// Sets the largest number of messages in a batch.
     #[must_use]
-    pub fn batches_of(self, messages: usize) -> Self {
+    pub fn with_max_batch(self, messages: usize) -> Self {
         self.with(|inner| inner.batch = messages);
         self
     }

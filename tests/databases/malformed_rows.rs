@@ -29,7 +29,7 @@ pub(crate) async fn a_malformed_mail_becomes_a_dead_letter<D: Database>(database
     let leases = harness.store().claim(claim).await.unwrap();
     let readable: Vec<_> = leases.iter().filter(|lease| lease.malformed.is_none()).map(|lease| lease.key.id).collect();
     assert_eq!((leases.len(), readable), (3, vec![good]));
-    assert_eq!(harness.store().take_back(&[claim.id]).await.unwrap(), 3);
+    assert_eq!(harness.store().release_claims(&[claim.id]).await.unwrap(), 3);
     let summary = drain(&harness).await;
     assert_eq!((summary.sent, summary.dead), (1, 2));
     assert_eq!(harness.outbox.get(good).await.unwrap().unwrap().state, State::Sent);

@@ -28,7 +28,7 @@ pub(crate) async fn no_transaction_is_open_while_the_transport_is_called<D: Data
     let harness = Harness::new(database).await;
     let pool = harness.database.pool(1).await;
     let (during, sql) = (pool.clone(), harness.sql(D::FAILS_IN_TRANSACTION));
-    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+    let transport = ScriptedTransport::<Email>::new().with_handler(move |_| {
         let (pool, sql) = (during.clone(), sql.clone());
         async move {
             let mut connection = tokio::time::timeout(SECOND * 20, pool.acquire()).await.expect("it is free").unwrap();

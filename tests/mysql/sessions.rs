@@ -102,7 +102,7 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     // A claim is taken back, and a row of the queue has no mail.
     let lost = Claim::new(10, SECOND * 60);
     assert_eq!(store.claim(lost).await.unwrap().len(), 2, "{label}");
-    assert_eq!(store.take_back(&[lost.id]).await.unwrap(), 2, "{label}");
+    assert_eq!(store.release_claims(&[lost.id]).await.unwrap(), 2, "{label}");
     let orphan = "(delivery_id, priority, due_at, cycle_started_at) VALUES (UNHEX(REPEAT('0', 32)), 9, 0, 0)";
     run(pool, &format!("INSERT INTO {prefix}queue {orphan}")).await;
 

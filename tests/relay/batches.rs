@@ -17,7 +17,7 @@ use crate::unreliable_store::UnreliableStore;
 #[tokio::test]
 async fn each_message_of_a_batch_has_its_own_result() {
     let transport = ScriptedTransport::new()
-        .batches_of(4)
+        .with_max_batch(4)
         .then(Ok(Receipt::new()))
         .then(Err(Failure::permanent(Scope::Message, "no")))
         .then(Err(Failure::transient(Scope::Message, "later")));
@@ -33,7 +33,7 @@ async fn each_message_of_a_batch_has_its_own_result() {
 async fn a_message_holds_its_permit_until_its_result_is_written() {
     let store = UnreliableStore::default();
     let failing = store.clone();
-    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+    let transport = ScriptedTransport::<Email>::new().with_handler(move |_| {
         failing.take_down();
         async { Ok(Receipt::new()) }
     });
@@ -52,7 +52,7 @@ async fn a_message_holds_its_permit_until_its_result_is_written() {
 async fn results_that_finish_during_a_write_share_the_next_one() {
     // The transport takes one call at a time, each of a millisecond.
     let queue = Arc::new(tokio::sync::Mutex::new(()));
-    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+    let transport = ScriptedTransport::<Email>::new().with_handler(move |_| {
         let queue = Arc::clone(&queue);
         async move {
             let _turn = queue.lock().await;

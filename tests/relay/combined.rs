@@ -10,7 +10,7 @@ use crate::harness::{EventLog, eager};
 use crate::support::fixture::ada;
 
 fn down() -> ScriptedTransport<Email> {
-    ScriptedTransport::new().answering(|_| async { Err(Failure::permanent(Scope::Transport, "535 wrong password")) })
+    ScriptedTransport::new().with_handler(|_| async { Err(Failure::permanent(Scope::Transport, "535 wrong password")) })
 }
 
 async fn drain_fifty(transport: impl Transport<Message = Email>) {

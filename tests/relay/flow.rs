@@ -80,7 +80,7 @@ async fn a_tick_sends_one_claim_and_a_drain_sends_all() {
 async fn a_drain_leaves_mail_that_is_enqueued_meanwhile() {
     let store = MemoryStore::new();
     let store_of_transport = store.clone();
-    let transport = ScriptedTransport::new().answering(move |_| {
+    let transport = ScriptedTransport::new().with_handler(move |_| {
         let outbox = Outbox::enqueue_only(store_of_transport.clone());
         async move {
             // Due after the start of the drain. A drain without a cutoff would never end.
@@ -100,7 +100,7 @@ async fn a_drain_leaves_mail_that_is_enqueued_meanwhile() {
 async fn concurrency_bounds_the_calls_at_one_time() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (n, m) = (Arc::clone(&now), Arc::clone(&most));
-    let transport = ScriptedTransport::new().answering(move |_| {
+    let transport = ScriptedTransport::new().with_handler(move |_| {
         let (now, most) = (Arc::clone(&n), Arc::clone(&m));
         async move {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -154,7 +154,7 @@ async fn a_relay_that_lost_its_lease_writes_nothing() {
     let clock = TestClock::new();
     let store = MemoryStore::with_test_clock(clock.clone());
     let (other_store, other_clock) = (store.clone(), clock.clone());
-    let transport = ScriptedTransport::new().answering(move |_| {
+    let transport = ScriptedTransport::new().with_handler(move |_| {
         let (store, clock) = (other_store.clone(), other_clock.clone());
         async move {
             // During the call the lease runs out, and another relay claims the delivery.
@@ -178,7 +178,7 @@ async fn a_relay_that_lost_its_lease_writes_nothing() {
 /// Invariant 2.
 #[tokio::test]
 async fn a_lease_is_renewed_during_a_slow_call() {
-    let transport = ScriptedTransport::new().answering(|_| async {
+    let transport = ScriptedTransport::new().with_handler(|_| async {
         tokio::time::sleep(Duration::from_millis(900)).await;
         Ok(Receipt::new())
     });
@@ -211,7 +211,7 @@ async fn stats_list_a_relay_while_it_runs() {
 
 #[tokio::test]
 async fn a_drain_waits_for_its_calls_beyond_the_grace_period() {
-    let transport = ScriptedTransport::new().answering(|_| async {
+    let transport = ScriptedTransport::new().with_handler(|_| async {
         tokio::time::sleep(Duration::from_millis(150)).await;
         Ok(Receipt::new())
     });

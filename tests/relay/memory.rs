@@ -15,7 +15,7 @@ use crate::support::fixture::ada;
 fn slow() -> (Arc<AtomicUsize>, ScriptedTransport<Email>) {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let seen = Arc::clone(&most);
-    let transport = ScriptedTransport::new().answering(move |_| {
+    let transport = ScriptedTransport::new().with_handler(move |_| {
         let now = Arc::clone(&now);
         seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         async move {

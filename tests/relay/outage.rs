@@ -45,7 +45,7 @@ async fn a_relay_that_claims_its_own_delivery_goes_on_with_one_call() {
     const LEASE: Duration = Duration::from_secs(10);
     let store = UnreliableStore::on_runtime_time();
     let slow = store.clone();
-    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+    let transport = ScriptedTransport::<Email>::new().with_handler(move |_| {
         slow.delay(LEASE * 3 / 2, LEASE * 2);
         async {
             tokio::time::sleep(LEASE * 3).await;
@@ -74,7 +74,7 @@ async fn a_relay_that_claims_its_own_delivery_goes_on_with_one_call() {
 async fn a_call_that_hangs_is_given_up_and_made_again() {
     let store = UnreliableStore::default();
     let hanging = store.clone();
-    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+    let transport = ScriptedTransport::<Email>::new().with_handler(move |_| {
         // Among the next calls are those that settle and claim.
         hanging.hang(4);
         async { Ok(Receipt::new()) }
@@ -99,7 +99,7 @@ async fn a_call_that_hangs_is_given_up_and_made_again() {
 async fn results_wait_for_the_database() {
     let store = UnreliableStore::default();
     let failing = store.clone();
-    let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+    let transport = ScriptedTransport::<Email>::new().with_handler(move |_| {
         // The database fails as soon as the mail is accepted.
         failing.take_down();
         async { Ok(Receipt::new()) }
@@ -159,7 +159,7 @@ async fn a_call_that_meets_a_conflict_is_made_again() {
     for at_once in 1..=4 {
         let store = UnreliableStore::default();
         let conflicting = store.clone();
-        let transport = ScriptedTransport::<Email>::new().answering(move |_| {
+        let transport = ScriptedTransport::<Email>::new().with_handler(move |_| {
             conflicting.conflict(at_once);
             async { Ok(Receipt::new()) }
         });

@@ -21,7 +21,7 @@ fn wrong_password() -> Failure {
 fn broken() -> (Arc<AtomicBool>, ScriptedTransport<Email>) {
     let broken = Arc::new(AtomicBool::new(true));
     let flag = Arc::clone(&broken);
-    let transport = ScriptedTransport::new().answering(move |_| {
+    let transport = ScriptedTransport::new().with_handler(move |_| {
         let fails = flag.load(Ordering::SeqCst);
         async move { if fails { Err(wrong_password()) } else { Ok(Receipt::new()) } }
     });
@@ -82,7 +82,7 @@ async fn a_probe_that_succeeds_ends_a_pause() {
 /// Invariant 4.
 #[tokio::test]
 async fn a_message_that_breaks_the_transport_does_not_block_others() {
-    let transport = ScriptedTransport::new().answering(|call| {
+    let transport = ScriptedTransport::new().with_handler(|call| {
         let breaks = call.recipients[0].as_str() == "breaking@example.com";
         async move {
             if breaks { Err(Failure::transient(Scope::Transport, "connection reset")) } else { Ok(Receipt::new()) }
@@ -155,7 +155,7 @@ async fn a_probe_without_a_call_is_followed_by_another() {
 /// Invariant 4.
 #[tokio::test]
 async fn an_urgent_message_that_breaks_the_transport_does_not_block_others() {
-    let transport = ScriptedTransport::new().answering(|call| {
+    let transport = ScriptedTransport::new().with_handler(|call| {
         let breaks = call.recipients[0].as_str() == "breaking@example.com";
         async move { if breaks { Err(wrong_password()) } else { Ok(Receipt::new()) } }
     });

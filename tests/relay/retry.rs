@@ -21,7 +21,8 @@ fn with_clock(transport: ScriptedTransport<Email>) -> (TestClock, crate::harness
 
 #[tokio::test]
 async fn a_failed_message_is_not_retried_in_the_same_drain() {
-    let transport = ScriptedTransport::new().answering(|_| async { Err(Failure::transient(Scope::Message, "busy")) });
+    let transport =
+        ScriptedTransport::new().with_handler(|_| async { Err(Failure::transient(Scope::Message, "busy")) });
     let outbox = outbox(transport.clone());
     outbox.enqueue_all((0..20).map(|_| ada())).await.unwrap();
     let summary = outbox.relay().concurrency(3).retry(eager()).drain().await.unwrap();
@@ -31,8 +32,9 @@ async fn a_failed_message_is_not_retried_in_the_same_drain() {
 /// Invariants 3, 5, 8.
 #[tokio::test]
 async fn waits_grow_until_the_budget_is_spent() {
-    let (clock, outbox) =
-        with_clock(ScriptedTransport::new().answering(|_| async { Err(Failure::transient(Scope::Message, "busy")) }));
+    let (clock, outbox) = with_clock(
+        ScriptedTransport::new().with_handler(|_| async { Err(Failure::transient(Scope::Message, "busy")) }),
+    );
     let policy = RetryPolicy::default().attempts(3).backoff(SECOND * 10, SECOND * 60).jitter(0.0);
     let id = outbox.enqueue(ada()).await.unwrap();
     for wait in [10, 20] {
@@ -86,7 +88,8 @@ async fn on_dead_letter_runs_once_after_the_commit() {
 /// Invariants 5, 8.
 #[tokio::test]
 async fn age_ends_a_delivery() {
-    let transport = ScriptedTransport::new().answering(|_| async { Err(Failure::transient(Scope::Message, "busy")) });
+    let transport =
+        ScriptedTransport::new().with_handler(|_| async { Err(Failure::transient(Scope::Message, "busy")) });
     let (clock, outbox) = with_clock(transport.clone());
     let by_policy = outbox.enqueue(ada()).await.unwrap();
     let by_expiry = outbox.enqueue(NewDelivery::new(ada()).expires_in(SECOND * 30)).await.unwrap();
@@ -118,7 +121,7 @@ impl std::error::Error for PanickingError {}
 /// Invariant 4.
 #[tokio::test]
 async fn an_error_that_panics_harms_no_other_message() {
-    let transport = ScriptedTransport::new().answering(|call| {
+    let transport = ScriptedTransport::new().with_handler(|call| {
         let bad = call.recipients[0].as_str() == "bad@example.com";
         async move { if bad { Err(Failure::transient(Scope::Message, PanickingError)) } else { Ok(Receipt::new()) } }
     });
@@ -133,7 +136,7 @@ async fn an_error_that_panics_harms_no_other_message() {
 /// Invariants 3, 5.
 #[tokio::test]
 async fn a_transport_that_panics_costs_its_message_one_attempt() {
-    let transport = ScriptedTransport::new().answering(|call| {
+    let transport = ScriptedTransport::new().with_handler(|call| {
         let recipients = call.recipients.clone();
         async move {
             assert_ne!(recipients[0].as_str(), "bad@example.com", "a panic in a transport");
@@ -232,7 +235,7 @@ async fn a_resend_has_a_new_budget_and_a_new_idempotency_key() {
 /// Invariant 3.
 #[tokio::test]
 async fn a_call_that_never_ends_is_in_doubt_after_the_timeout() {
-    let transport = ScriptedTransport::new().answering(|_| std::future::pending());
+    let transport = ScriptedTransport::new().with_handler(|_| std::future::pending());
     let outbox = outbox(transport);
     let id = outbox.enqueue(NewDelivery::new(ada()).when_in_doubt(WhenInDoubt::Hold)).await.unwrap();
     let summary = outbox.relay().send_timeout(Duration::from_millis(20)).drain().await.unwrap();

@@ -17,7 +17,7 @@ use crate::support::wait::until;
 fn waiting() -> (Arc<Semaphore>, ScriptedTransport<Email>) {
     let gate = Arc::new(Semaphore::new(0));
     let inner = Arc::clone(&gate);
-    let transport = ScriptedTransport::new().answering(move |_| {
+    let transport = ScriptedTransport::new().with_handler(move |_| {
         let gate = Arc::clone(&inner);
         async move {
             gate.acquire().await.unwrap().forget();

@@ -110,9 +110,9 @@ impl Store for UnreliableStore {
         tokio::time::sleep(wait).await;
         self.store.claim(claim).await
     }
-    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+    async fn release_claims(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
         self.check().await?;
-        self.store.take_back(claims).await
+        self.store.release_claims(claims).await
     }
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
         self.check().await?;

@@ -36,7 +36,7 @@ fn store() -> MemoryStore {
 fn scripted(
     mut answer: impl FnMut(&TestMessage) -> Result<Receipt, Failure> + Send + 'static,
 ) -> ScriptedTransport<TestMessage> {
-    ScriptedTransport::new().answering(move |call| {
+    ScriptedTransport::new().with_handler(move |call| {
         let answer = answer(&call.message);
         async {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -85,9 +85,9 @@ impl Store for FaultyStore {
         let store = self.store.clone();
         self.through(async move { store.claim(claim).await }).await
     }
-    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+    async fn release_claims(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
         let (store, claims) = (self.store.clone(), claims.to_vec());
-        self.through(async move { store.take_back(&claims).await }).await
+        self.through(async move { store.release_claims(&claims).await }).await
     }
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
         let (store, settlements) = (self.store.clone(), settlements.to_vec());

@@ -175,7 +175,7 @@ impl Rows {
     }
 
     /// Releases the deliveries that these claims leased, and returns their number.
-    pub(super) fn take_back(&mut self, claims: &[ClaimId], now: i64) -> u64 {
+    pub(super) fn release_claims(&mut self, claims: &[ClaimId], now: i64) -> u64 {
         let is_leased_by_them =
             |row: &Row| row.state == State::Pending && row.leased_by.is_some_and(|by| claims.contains(&by));
         let leased = self.deliveries.iter().filter(|(_, row)| is_leased_by_them(row)).map(|(id, _)| *id);

@@ -211,14 +211,14 @@ impl Store for MySqlStore {
         leases
     }
 
-    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+    async fn release_claims(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
         if claims.is_empty() {
             return Ok(0);
         }
         let now = self.clock.test_micros();
         let taken = retry_conflicts(|| async {
             let mut session = self.session().await?;
-            let taken = settle::take_back(&mut session, &self.sql, claims, now).await;
+            let taken = settle::release_claims(&mut session, &self.sql, claims, now).await;
             session.finish(taken)
         });
         taken.await

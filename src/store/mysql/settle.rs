@@ -128,7 +128,7 @@ async fn settle_sent(
 }
 
 /// Releases the deliveries that these claims leased, and returns their number.
-pub(super) async fn take_back(
+pub(super) async fn release_claims(
     connection: &mut MySqlConnection,
     sql: &Sql,
     claims: &[ClaimId],
@@ -146,7 +146,7 @@ pub(super) async fn take_back(
     let mut tx = connection.begin_with(BEGIN).await?;
     let (held, now) = lock_held(&mut tx, sql, leased.iter(), test_now).await?;
     if !held.is_empty() {
-        sql.query(&sql.take_back).bind(keys_json(held.keys())).bind(now).execute(&mut *tx).await?;
+        sql.query(&sql.release_claims).bind(keys_json(held.keys())).bind(now).execute(&mut *tx).await?;
     }
     tx.commit().await?;
     Ok(u64::try_from(held.len()).unwrap_or(u64::MAX))

@@ -51,7 +51,7 @@ pub(super) struct Sql {
     pub(super) lease: Arc<str>,
     pub(super) last_attempts: Arc<str>,
     pub(super) leased_by: Arc<str>,
-    pub(super) take_back: Arc<str>,
+    pub(super) release_claims: Arc<str>,
     /// Deletes the rows of deliveries whose mails are gone: one statement for each table.
     pub(super) delete_orphans: [Arc<str>; 4],
     pub(super) lock_held: Arc<str>,
@@ -86,7 +86,7 @@ impl Sql {
             lease: fill(LEASE),
             last_attempts: fill(LAST_ATTEMPTS),
             leased_by: fill(LEASED_BY),
-            take_back: fill(TAKE_BACK),
+            release_claims: fill(RELEASE_CLAIMS),
             delete_orphans: ["queue", "ended", "attempts", "recipients"].map(|table| {
                 let text = format!(
                     "DELETE t FROM {{keys}} {{p}}{table} t FORCE INDEX (PRIMARY) ON t.delivery_id = UNHEX(k.id)"
@@ -207,7 +207,7 @@ const LEASED_BY: &str = "
     JOIN JSON_TABLE(?, '$[*]' COLUMNS (claim BIGINT PATH '$')) k ON q.leased_by = k.claim WHERE q.leased_at <> 0";
 
 /// Releases the rows with the given tokens, which are due again at once.
-const TAKE_BACK: &str = "
+const RELEASE_CLAIMS: &str = "
     UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
     SET q.leased_at = 0, q.leased_by = 0, q.due_at = LEAST(q.due_at, ?) WHERE q.token = k.n";
 

@@ -265,11 +265,11 @@ impl Store for PgStore {
         claimed
     }
 
-    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+    async fn release_claims(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
         let taken = retry_conflicts(|| async {
             let mut call = self.begin_call().await?;
             let claims: Vec<i64> = claims.iter().map(|claim| claim.number()).collect();
-            let taken = self.sql.query(&self.sql.take_back).bind(claims).execute(&mut *call).await;
+            let taken = self.sql.query(&self.sql.release_claims).bind(claims).execute(&mut *call).await;
             call.finish(taken.map_err(StoreError::from)).await
         });
         Ok(taken.await?.rows_affected())

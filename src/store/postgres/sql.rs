@@ -37,7 +37,7 @@ pub(super) struct Sql {
     pub(super) delete_orphans: Arc<str>,
     pub(super) settle_sent: StatementVariants,
     pub(super) settle: StatementVariants,
-    pub(super) take_back: Arc<str>,
+    pub(super) release_claims: Arc<str>,
     pub(super) record_recipients: Arc<str>,
     pub(super) recorded: Arc<str>,
     pub(super) renew: StatementVariants,
@@ -70,7 +70,7 @@ impl Sql {
             delete_orphans: fill(DELETE_ORPHANS),
             settle_sent: StatementVariants::new(&fill(SETTLE_SENT)),
             settle: StatementVariants::new(&fill(SETTLE)),
-            take_back: fill(TAKE_BACK),
+            release_claims: fill(RELEASE_CLAIMS),
             record_recipients: fill(RECORD_RECIPIENTS),
             recorded: fill(RECORDED),
             renew: StatementVariants::new(&fill(RENEW)),
@@ -288,7 +288,7 @@ const SETTLE: &str = r#"
 
 /// Releases the deliveries of a claim, which are due again at once. A lost attempt that the claim recorded for an earlier holder stays.
 /// There is no index for this rare statement.
-const TAKE_BACK: &str = r#"
+const RELEASE_CLAIMS: &str = r#"
     UPDATE "{s}".queue SET token = -1 - token, leased_at = NULL, leased_by = 0, abandoned_at = NULL, lease_until = '-infinity'
     WHERE leased_by = ANY ($1) AND leased_at IS NOT NULL"#;
 

@@ -165,7 +165,7 @@ impl Store for SqliteStore {
         retry_conflicts(|| claim::claim(&self.pool, claim, self.clock.now_millis())).await
     }
 
-    async fn take_back(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
+    async fn release_claims(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
         let claims: Vec<i64> = claims.iter().map(|claim| claim.number()).collect();
         let claims = serde_json::Value::from(claims).to_string();
         let text = "UPDATE postrider_queue SET leased_at = NULL, leased_by = NULL, due_at = min(due_at, ?2)

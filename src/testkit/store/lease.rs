@@ -78,9 +78,13 @@ pub async fn an_unanswered_claim_can_be_taken_back<F: StoreUnderTest>(fixture: &
     let unanswered = store.claim(lost).await.expect("claiming works");
     let held = store.claim(kept).await.expect("claiming works");
     let never = Claim::new(1, LEASE);
-    assert_eq!(store.take_back(&[]).await.expect("taking back works"), 0);
-    assert_eq!(store.take_back(&[never.id, lost.id]).await.expect("taking back works"), 2);
-    assert_eq!(store.take_back(&[lost.id]).await.expect("taking back works"), 0, "the claim was already taken back");
+    assert_eq!(store.release_claims(&[]).await.expect("taking back works"), 0);
+    assert_eq!(store.release_claims(&[never.id, lost.id]).await.expect("taking back works"), 2);
+    assert_eq!(
+        store.release_claims(&[lost.id]).await.expect("taking back works"),
+        0,
+        "the claim was already taken back"
+    );
     assert_eq!(settle(&store, sent(&unanswered[0])).await, Settled::LeaseLost, "no relay holds it");
     assert_eq!(settle(&store, sent(&held[0])).await, Settled::Applied);
 
@@ -92,7 +96,7 @@ pub async fn an_unanswered_claim_can_be_taken_back<F: StoreUnderTest>(fixture: &
         assert!(unanswered.iter().all(|old| old.key.id != lease.key.id || old.key.token < lease.key.token));
         assert_eq!(settle(&store, retry(lease, SECOND)).await, Settled::Applied);
     }
-    assert_eq!(store.take_back(&[lost.id, kept.id]).await.expect("taking back works"), 0, "they are settled");
+    assert_eq!(store.release_claims(&[lost.id, kept.id]).await.expect("taking back works"), 0, "they are settled");
     assert_eq!(store.stats().await.expect("counting works").pending, 2);
 }
 
@@ -246,7 +250,7 @@ pub async fn a_lost_attempt_is_reported_until_the_next_attempt<F: StoreUnderTest
     clock.advance(SECOND);
     let unanswered = Claim::new(1, LEASE);
     assert!(store.claim(unanswered).await.expect("claiming works")[0].lost, "it was given back without an attempt");
-    assert_eq!(store.take_back(&[unanswered.id]).await.expect("taking back works"), 1);
+    assert_eq!(store.release_claims(&[unanswered.id]).await.expect("taking back works"), 1);
     let third = claim_one(&store).await;
     assert_eq!((third.lost, third.attempts, third.charged_attempts), (true, 1, 1));
     assert_eq!(settle(&store, retry(&third, SECOND)).await, Settled::Applied);

@@ -77,7 +77,7 @@ async fn an_outage_longer_than_the_lease_sends_no_mail_twice() {
     for outage in [58, 61, 65, 75] {
         let store = store();
         let failing = faulty(&store, FaultKind::Down, SECOND * 5, SECOND * (5 + outage));
-        let transport = ScriptedTransport::new().answering(|_| async {
+        let transport = ScriptedTransport::new().with_handler(|_| async {
             tokio::time::sleep(MINUTE * 4).await;
             Ok(Receipt::new())
         });

@@ -84,7 +84,7 @@ async fn a_quota_ends_no_mail_of_scheduled_drains() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_of_100_recipients_reaches_all_2_500() {
     for (class, sure) in [(Class::Transient, true), (Class::Transient, false), (Class::Permanent, false)] {
-        let transport = ScriptedTransport::new().answering(move |call| {
+        let transport = ScriptedTransport::new().with_handler(move |call| {
             let refusal = |to: &Recipient| {
                 let refusal = Refusal::new(to.as_str(), class, "552 too many recipients");
                 if sure { refusal } else { refusal.unsure() }

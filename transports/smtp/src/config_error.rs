@@ -17,7 +17,7 @@ pub enum SmtpConfigError {
     /// The file of a root certificate cannot be read.
     RootCertificateFile(std::io::ErrorKind),
     /// The platform's root certificates cannot be used.
-    Trust(String),
+    RootCertificates(String),
     /// A number that must be at least 1 is 0.
     Zero {
         /// The setting.
@@ -39,7 +39,9 @@ impl fmt::Display for SmtpConfigError {
             Self::HelloName => f.write_str("the name for EHLO must be printable ASCII without spaces"),
             Self::RootCertificate => f.write_str("a root certificate is not a certificate in PEM form"),
             Self::RootCertificateFile(kind) => write!(f, "the file of the root certificate cannot be read: {kind}"),
-            Self::Trust(reason) => write!(f, "the root certificates of this machine cannot be used: {reason}"),
+            Self::RootCertificates(reason) => {
+                write!(f, "the root certificates of this machine cannot be used: {reason}")
+            }
             Self::Zero { what } => write!(f, "{what} must be at least 1"),
             Self::Credentials => f.write_str("the user name is empty, or the credentials hold a control character"),
             Self::CredentialsTooLong => f.write_str("the credentials are too long for SMTP"),

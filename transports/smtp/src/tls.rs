@@ -52,13 +52,13 @@ impl TlsClient {
         let extra = parse_roots(roots)?;
         let verifier: Arc<dyn ServerCertVerifier> = if verify {
             let verifier = Verifier::new_with_extra_roots(extra, provider.clone());
-            Arc::new(verifier.map_err(|error| SmtpConfigError::Trust(error.to_string()))?)
+            Arc::new(verifier.map_err(|error| SmtpConfigError::RootCertificates(error.to_string()))?)
         } else {
             Arc::new(AnyCertificate(provider.clone()))
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| SmtpConfigError::Trust(error.to_string()))?
+            .map_err(|error| SmtpConfigError::RootCertificates(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();

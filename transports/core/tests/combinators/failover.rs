@@ -171,11 +171,11 @@ async fn there_is_no_wait_while_a_probe_runs() {
 
 #[tokio::test]
 async fn a_batch_keeps_its_order_when_a_part_is_tried_again() {
-    let first = Fake::new("ses").batches_of(3).without_support_for("Odd");
+    let first = Fake::new("ses").with_max_batch(3).without_support_for("Odd");
     let first = first.then(Ok(Receipt::new().with_provider_id("1"))).then(rejected()).then(busy());
     // The second call has an outage in its middle.
     let first = first.then(Ok(Receipt::new().with_provider_id("2"))).then(down()).then(in_doubt());
-    let second = Fake::new("smtp").batches_of(2);
+    let second = Fake::new("smtp").with_max_batch(2);
     let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
     assert_eq!(failover.max_batch(), 3);
     let mut batch = mails(9);
@@ -212,8 +212,8 @@ async fn a_batch_keeps_its_order_when_a_part_is_tried_again() {
 
 #[tokio::test]
 async fn a_batch_probes_with_one_message() {
-    let first = Fake::new("ses").batches_of(10).then(down_for_good());
-    let failover = Failover::new(first.clone()).or(Fake::new("smtp").batches_of(10)).pause(no_pause());
+    let first = Fake::new("ses").with_max_batch(10).then(down_for_good());
+    let failover = Failover::new(first.clone()).or(Fake::new("smtp").with_max_batch(10)).pause(no_pause());
     failover.send(&mail()).await.unwrap();
     let results = failover.send_batch(&mails(8)).await;
     assert!(results.iter().all(|result| via(result) == Some("ses")), "{results:?}");
@@ -224,8 +224,8 @@ async fn a_batch_probes_with_one_message() {
 #[tokio::test]
 async fn the_parts_of_a_batch_are_sent_concurrently() {
     for (size, parts) in [(1, 10), (4, 3)] {
-        let first = Fake::new("smtp").batches_of(size);
-        let failover = std::sync::Arc::new(Failover::new(first.clone()).or(Fake::new("ses").batches_of(50)));
+        let first = Fake::new("smtp").with_max_batch(size);
+        let failover = std::sync::Arc::new(Failover::new(first.clone()).or(Fake::new("ses").with_max_batch(50)));
         first.hang(true);
         let call = tokio::spawn({
             let failover = std::sync::Arc::clone(&failover);
@@ -246,7 +246,7 @@ async fn the_parts_of_a_batch_are_sent_concurrently() {
 /// Concurrent parts that fail are all tried again, and the transport is paused once.
 #[tokio::test]
 async fn all_failed_parts_are_tried_again() {
-    let (first, second) = (Fake::new("smtp").always(down), Fake::new("ses").batches_of(50));
+    let (first, second) = (Fake::new("smtp").always(down), Fake::new("ses").with_max_batch(50));
     let failover = Failover::new(first.clone()).or(second.clone()).pause(long());
     let batch = mails(10);
     let results = failover.send_batch(&batch).await;

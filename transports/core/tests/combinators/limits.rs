@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_exceeds_its_limit_is_in_doubt() {
-    let fake = Fake::new("smtp").batches_of(3);
+    let fake = Fake::new("smtp").with_max_batch(3);
     let transport = Timeout::new(fake.clone(), SECOND);
     assert!(transport.send(&mail()).await.is_ok());
     fake.hang(true);
@@ -94,7 +94,7 @@ async fn a_pause_allows_one_burst() {
 #[tokio::test(start_paused = true)]
 async fn every_message_of_a_batch_counts() {
     for burst in [1, 3, 50] {
-        let fake = Fake::new("ses").batches_of(10);
+        let fake = Fake::new("ses").with_max_batch(10);
         let transport = RateLimit::new(fake.clone(), 1, SECOND).burst(burst);
         assert_eq!(transport.max_batch(), 10);
         let start = Instant::now();
@@ -149,7 +149,7 @@ async fn limits_beyond_the_range_of_the_clock_still_limit() {
         (7, year, 5),
     ];
     for (messages, period, burst) in limits {
-        let fake = Fake::new("ses").batches_of(1_000);
+        let fake = Fake::new("ses").with_max_batch(1_000);
         let transport = RateLimit::new(fake.clone(), messages, period).burst(burst);
         transport.send(&mail()).await.unwrap();
         // Larger than every burst.

@@ -80,7 +80,7 @@ async fn a_timeout_around_each_transport_pauses_that_one() {
 
 #[tokio::test(start_paused = true)]
 async fn all_combinators_work_together() {
-    let fake = Fake::new("smtp").batches_of(3).without_support_for("Odd");
+    let fake = Fake::new("smtp").with_max_batch(3).without_support_for("Odd");
     let seen = Arc::new(Mutex::new(Vec::new()));
     let note = Arc::clone(&seen);
     let limited = RateLimit::new(Timeout::new(fake.clone(), Duration::from_secs(9)), 1, Duration::from_secs(1));

@@ -21,7 +21,7 @@ fn outgoing() -> Outgoing<Email> {
 
 #[tokio::test]
 async fn only_the_given_address_gets_mail() {
-    let fake = Fake::new("smtp").batches_of(2);
+    let fake = Fake::new("smtp").with_max_batch(2);
     let transport = redirect(&fake);
     transport.send(&outgoing()).await.unwrap();
     transport.send_batch(&[outgoing(), outgoing()]).await;

@@ -75,7 +75,7 @@ async fn a_message_failure_is_final() {
 
 #[tokio::test]
 async fn every_message_of_a_batch_counts() {
-    let (a, b) = (Fake::new("a").batches_of(4), Fake::new("b"));
+    let (a, b) = (Fake::new("a").with_max_batch(4), Fake::new("b"));
     let transport = RoundRobin::new(a.clone(), 1).and(b.clone(), 1);
     for _ in 0..20 {
         let results = transport.send_batch(&mails(4)).await;

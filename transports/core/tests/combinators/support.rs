@@ -34,7 +34,7 @@ impl Fake {
         Self { name, batch: 1, unsupported: None, state: Arc::default() }
     }
 
-    pub(crate) fn batches_of(mut self, batch: usize) -> Self {
+    pub(crate) fn with_max_batch(mut self, batch: usize) -> Self {
         self.batch = batch;
         self
     }

@@ -128,7 +128,7 @@ async fn an_unknown_root_is_not_trusted_by_default() {
                 let failure = smtp.send(&mail()).await.unwrap_err();
                 assert!(failure.to_string().contains("certificate"), "{failure}");
             }
-            Err(error) => assert!(matches!(error, SmtpConfigError::Trust(_)), "{error}"),
+            Err(error) => assert!(matches!(error, SmtpConfigError::RootCertificates(_)), "{error}"),
         }
         assert!(!server.received_any("AUTH") && !server.received_any("MAIL"), "{tls:?}");
     }
