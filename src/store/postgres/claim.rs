@@ -19,6 +19,74 @@ use crate::store::recipients::remove_completed;
 use crate::store::row::{Problems, add_delivery_columns, corrupt, read_last_attempt};
 use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreError};
 
+/// Claims due deliveries. The statement looks up each priority in the index, the most urgent first, so that it never scans rows that are
+/// scheduled for later. Leased rows keep their position in the index. The scan passes over them until their lease ends. `$5` and `$6` hold
+/// the due time and the id to begin at, for each priority.
+///
+/// The limit is in a sub-select to hide it from the planner. If the queue was last analysed while it was empty, or while all of it was
+/// scheduled for later, the planner expects almost no due rows. If it knew the limit, it would read and sort the whole backlog for each
+/// claim. Without the limit it assumes that a tenth of the due rows are needed, and reads the rows in the order of the index.
+///
+/// Common values are returned as null, since every column costs time for every row. Null means the default priority, format and choice in
+/// doubt. A null date of the mail is the due time. In a first claim, null also means no attempts, and a first cycle that began at the date
+/// of the mail.
+///
+/// The claim takes rows as long as their mails fit into `$7` octets, and at least one row. The other rows that it found stay unchanged, and
+/// are locked until the transaction ends.
+///
+/// Numbers stop below the largest value. Beyond it the server would refuse the whole claim because of one row. A row whose mail is gone has
+/// no body.
+pub(super) const CLAIM: &str = r#"
+    WITH claimed AS (
+        UPDATE "{s}".queue q
+        SET lease_until = (SELECT {now} + $2 * interval '1 microsecond'), leased_at = (SELECT {now}), leased_by = $8, abandoned_at = leased_at,
+            token = CASE WHEN token < 0 THEN -greatest(token, -9223372036854775807) ELSE least(token, 9223372036854775806) + 1 END,
+            attempts = least(attempts, 2147483646) + (leased_at IS NOT NULL)::int,
+            spent = least(spent, 2147483646) + (leased_at IS NOT NULL)::int
+        WHERE ctid = ANY (ARRAY (
+            SELECT ctid FROM (
+                SELECT due.ctid, due.size, sum(due.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
+                FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) level (priority)
+                CROSS JOIN LATERAL (
+                    SELECT ctid, size FROM "{s}".queue
+                    WHERE priority = level.priority AND lease_until <= {now}
+                      AND due_at <= least({now}, $3::timestamptz)
+                      AND (due_at, delivery_id) >= (coalesce(($5::timestamptz[])[1 + level.priority], '-infinity'),
+                          coalesce(($6::uuid[])[1 + level.priority], '00000000-0000-0000-0000-000000000000'))
+                    ORDER BY due_at, delivery_id LIMIT (SELECT $4::bigint) FOR UPDATE SKIP LOCKED) due
+                LIMIT (SELECT $4::bigint)) found
+            WHERE total <= $7 OR total = size))
+        RETURNING q.*),
+    lost AS (
+        INSERT INTO "{s}".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
+        SELECT delivery_id, attempts, cycle, token - 1, abandoned_at, {now}, 'lost' FROM claimed WHERE abandoned_at IS NOT NULL
+        ON CONFLICT DO NOTHING)
+    SELECT c.delivery_id, c.token, nullif(c.priority, {priority}), c.due_at, c.leased_at, c.expires_at,
+           CASE WHEN c.token > 1 OR c.cycle > 1 THEN ARRAY[c.attempts, c.cycle, c.spent, c.partial::int, (c.abandoned_at IS NOT NULL)::int] END,
+           CASE WHEN c.token > 1 OR c.cycle > 1 THEN c.cycle_started_at END,
+           nullif(greatest(d.created_at, d.send_at), c.due_at), nullif(d.format, '{format}'), d.body, d.recipients, d.template_id,
+           nullif(d.when_in_doubt, '{when_in_doubt}')
+    FROM claimed c LEFT JOIN "{s}".deliveries d ON d.id = c.delivery_id"#;
+
+/// Selects the attempt with the highest number of each delivery.
+pub(super) const LAST_ATTEMPTS: &str = r#"
+    SELECT a.delivery_id, a.cycle::bigint, a.finished_at, a.outcome::text, a.scope::text, a.sure, left(a.error, 1000) error FROM unnest((SELECT $1::uuid[])) u (id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM "{s}".attempts WHERE delivery_id = u.id ORDER BY number DESC LIMIT 1) a"#;
+
+/// Deletes the rows of deliveries whose mails are gone.
+pub(super) const DELETE_ORPHANS: &str = r#"
+    WITH queue AS (DELETE FROM "{s}".queue WHERE delivery_id = ANY ($1)),
+         ended AS (DELETE FROM "{s}".ended WHERE delivery_id = ANY ($1)),
+         attempts AS (DELETE FROM "{s}".attempts WHERE delivery_id = ANY ($1))
+    DELETE FROM "{s}".recipients WHERE delivery_id = ANY ($1)"#;
+
+/// Releases the deliveries of a claim, which are due again at once. A lost attempt that the claim recorded for an earlier holder stays.
+/// There is no index for this rare statement.
+pub(super) const RELEASE_CLAIMS: &str = r#"
+    UPDATE "{s}".queue SET token = -1 - token, leased_at = NULL, leased_by = 0, abandoned_at = NULL, lease_until = '-infinity'
+    WHERE leased_by = ANY ($1) AND leased_at IS NOT NULL"#;
+
 /// The columns of the claim by position, since a lookup by name would cost time for each row.
 mod column {
     pub(super) const ID: usize = 0;

@@ -16,6 +16,34 @@ use crate::store::new_row::time_columns;
 use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, StoreError};
 
+pub(super) const INSERT: &str = r#"
+    INSERT INTO "{s}".deliveries
+        (id, created_at, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
+    SELECT id, {now}, format, body, recipients::json, template_id, key, priority, when_in_doubt,
+           CASE WHEN send_after THEN {now} ELSE 'epoch'::timestamptz END + send * interval '1 microsecond',
+           CASE WHEN expire_after THEN {now} ELSE 'epoch'::timestamptz END + expire * interval '1 microsecond'
+    FROM {rows}
+         r (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire)"#;
+
+/// One row of values. The server processes it faster than arrays.
+pub(super) const ONE_ROW: &str = r#"(VALUES ($2::uuid, $3::text, $4::text, $5::text, $6::text, $7::text, $8::smallint, $9::text, $10::bool,
+                $11::bigint, $12::bool, $13::bigint))"#;
+
+/// Many rows, from an array for each column. A null array means the default value in every row, or in the case of the template `$14`, which
+/// all rows share. Each array that is not null costs time for each row.
+pub(super) const ROWS_FROM_ARRAYS: &str = r#"(
+        SELECT id, coalesce(format, '{format}'), body, recipients, coalesce(template_id, $14::text), key, coalesce(priority, {priority}::smallint),
+               coalesce(when_in_doubt, '{when_in_doubt}'), send_after, send, expire_after, expire
+        FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::bool[],
+                    $11::bigint[], $12::bool[], $13::bigint[])
+            u (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire))"#;
+
+/// Skips rows whose key exists. The rows are in the order of their keys, so that two transactions cannot deadlock.
+pub(super) const SKIP_EXISTING_KEYS: &str =
+    " ORDER BY key ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING RETURNING id";
+
+pub(super) const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = ANY($1)"#;
+
 pub(super) async fn insert(
     connection: &mut PgConnection,
     sql: &Sql,

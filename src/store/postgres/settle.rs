@@ -14,6 +14,82 @@ use crate::clock::micros;
 use crate::delivery::Attempt;
 use crate::store::{LeaseKey, Next, Settled, Settlement, StoreError};
 
+/// Settles plainly sent deliveries, which are nearly all: deletes them from the queue, and records their attempts. A null array of numbers
+/// means 1. `$10` is the transport if it is the same for all. The result is null if all settlements were written. Otherwise it is an array
+/// of the positions of the written ones, from 1 on.
+///
+/// The sub-selects hide the length of the arrays from the planner. Otherwise it would scan and hash the whole queue for a large batch,
+/// until it keeps a generic plan. With them it looks up each row by its key.
+pub(super) const SETTLE_SENT: &str = r#"
+    WITH gone AS (
+        DELETE FROM "{s}".queue q
+        USING unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::int[]), (SELECT $4::int[]), (SELECT $5::timestamptz[]),
+                     (SELECT $6::timestamptz[]), (SELECT $7::text[]), (SELECT $8::text[]), (SELECT $9::text[])) WITH ORDINALITY
+            u (id, token, number, cycle, started, finished, reply, provider_id, transport, place)
+        WHERE q.delivery_id = u.id AND q.token = u.token
+        RETURNING u.*),
+    recorded AS (
+        INSERT INTO "{s}".attempts
+            (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
+        SELECT id, coalesce(number, 1), coalesce(cycle, 1), token, started, finished, 'sent', reply, provider_id, coalesce(transport, $10)
+        FROM gone)
+    SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(place), '{}') END FROM gone"#;
+
+/// Settles all other deliveries. For the sub-selects see [`SETTLE_SENT`].
+pub(super) const SETTLE: &str = r#"
+    WITH u AS MATERIALIZED (
+        SELECT * FROM unnest((SELECT $2::uuid[]), (SELECT $3::bigint[]), (SELECT $4::text[]), (SELECT $5::bigint[]),
+                             (SELECT $6::text[]), (SELECT $7::int[]), (SELECT $8::bool[]), (SELECT $9::int[]), (SELECT $10::int[]),
+                             (SELECT $11::timestamptz[]), (SELECT $12::timestamptz[]), (SELECT $13::text[]), (SELECT $14::text[]),
+                             (SELECT $15::bool[]), (SELECT $16::bool[]), (SELECT $17::text[]), (SELECT $18::text[]),
+                             (SELECT $19::text[]), (SELECT $20::text[]), (SELECT $21::text[]), (SELECT $22::bool[]))
+            u (id, token, next, after, reason, spent, called, number, cycle, started, finished, outcome, scope, sure, charged, note,
+               error, reply, provider_id, transport, partial)),
+    gone AS (
+        DELETE FROM "{s}".queue q USING u
+        WHERE q.delivery_id = u.id AND q.token = u.token AND u.next <> 'pending'
+        RETURNING q.delivery_id, q.token, q.attempts, q.cycle, u.next, u.reason, u.called),
+    back AS (
+        UPDATE "{s}".queue q
+        SET token = -1 - q.token, leased_at = NULL, abandoned_at = NULL, lease_until = '-infinity', due_at = {now} + u.after * interval '1 microsecond',
+            leased_by = 0, attempts = least(q.attempts, 2147483646) + u.called::int, spent = u.spent,
+            partial = q.partial OR u.partial
+        FROM u
+        WHERE q.delivery_id = u.id AND q.token = u.token AND u.next = 'pending'
+        RETURNING q.delivery_id, u.token),
+    done AS (SELECT delivery_id, token FROM gone UNION ALL SELECT delivery_id, token FROM back),
+    recorded AS (
+        INSERT INTO "{s}".attempts
+            (delivery_id, number, cycle, token, started_at, finished_at, outcome, scope, sure, charged, note, error, reply, provider_id,
+             transport)
+        SELECT id, number, cycle, u.token, started, finished, outcome, scope, sure, charged, note, error, reply, provider_id, transport
+        FROM u JOIN done ON done.delivery_id = u.id AND done.token = u.token WHERE u.called
+        ON CONFLICT (delivery_id, number) DO UPDATE
+        SET cycle = excluded.cycle, token = excluded.token, started_at = excluded.started_at, finished_at = excluded.finished_at,
+            outcome = excluded.outcome, scope = excluded.scope, sure = excluded.sure, charged = excluded.charged, note = excluded.note,
+            error = excluded.error, reply = excluded.reply, provider_id = excluded.provider_id, transport = excluded.transport),
+    ended AS (
+        INSERT INTO "{s}".ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
+        SELECT delivery_id, next, reason, {now}, token, attempts, cycle FROM gone WHERE next <> 'sent' OR NOT called
+        ON CONFLICT (delivery_id) DO UPDATE
+        SET state = excluded.state, reason = excluded.reason, ended_at = excluded.ended_at, token = excluded.token,
+            attempts = excluded.attempts, cycle = excluded.cycle)
+    SELECT delivery_id, token FROM done"#;
+
+pub(super) const RECORD_RECIPIENTS: &str = r#"
+    INSERT INTO "{s}".recipients (delivery_id, address, outcome, reply)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
+    ON CONFLICT (delivery_id, address) DO UPDATE SET outcome = excluded.outcome, reply = excluded.reply"#;
+
+/// Extends leases. It skips rows that are locked by a settlement, which need no longer lease. For the sub-selects see [`SETTLE_SENT`].
+pub(super) const RENEW: &str = r#"
+    UPDATE "{s}".queue q SET lease_until = {now} + $2 * interval '1 microsecond'
+    WHERE ctid = ANY (ARRAY (
+        SELECT h.ctid FROM "{s}".queue h JOIN unnest((SELECT $3::uuid[]), (SELECT $4::bigint[])) u (id, token)
+            ON h.delivery_id = u.id AND h.token = u.token
+        FOR UPDATE OF h SKIP LOCKED))
+    RETURNING q.delivery_id, q.token"#;
+
 pub(super) async fn settle(
     connection: &mut PgConnection,
     sql: &Sql,
