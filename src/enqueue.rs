@@ -1,12 +1,13 @@
-//! What is enqueued, and its options.
+//! Enqueueing: a message with its options, and the calls that put it into the outbox.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use postrider_transport::{CodecError, DeliveryId, Failure, Message, mask_addresses};
 
+use crate::outbox::{AcceptMessages, Outbox};
 use crate::state::{Priority, WhenInDoubt};
-use crate::store::{NewRow, StoreError, When};
+use crate::store::{NewRow, Store, StoreError, When};
 
 /// A message with the options of its delivery. A bare message has the default options.
 ///
@@ -145,6 +146,79 @@ impl<M: Message> From<M> for NewDelivery<M> {
     }
 }
 
+impl<S: Store, T: AcceptMessages> Outbox<S, T> {
+    /// Puts a message into the outbox, in a transaction of its own. To commit it together with data of yours, use
+    /// [`enqueue_in`](Self::enqueue_in).
+    ///
+    /// # Errors
+    /// When the message cannot be carried or stored, or the database fails. Then nothing was added.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the message was added or not. With an idempotency key it is safe to call again.
+    pub async fn enqueue(&self, delivery: impl Into<NewDelivery<T::Message>>) -> Result<DeliveryId, EnqueueError> {
+        let row = self.row(delivery.into())?;
+        let id = row.id;
+        let ids = self.store().insert(vec![row]).await?;
+        Ok(ids.first().copied().unwrap_or(id))
+    }
+
+    /// Puts a message into the outbox in the caller's transaction: it exists if and only if that commits.
+    ///
+    /// `connection` is what the store names: for a `SqliteStore`, `&mut tx` of an sqlx transaction. A relay of this process
+    /// looks for the mail soon after; [`wake`](Self::wake) after the commit makes that at once.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue). After an error of the database, roll the transaction back.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, roll the transaction back.
+    pub async fn enqueue_in(
+        &self,
+        connection: &mut S::Connection,
+        delivery: impl Into<NewDelivery<T::Message>>,
+    ) -> Result<DeliveryId, EnqueueError> {
+        let row = self.row(delivery.into())?;
+        let id = row.id;
+        let ids = self.store().insert_in(connection, vec![row]).await?;
+        Ok(ids.first().copied().unwrap_or(id))
+    }
+
+    /// Puts many messages into the outbox, all or none, and much faster than one by one. Returns their ids in their order.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue), for the first message that cannot be taken.
+    pub async fn enqueue_all<I>(&self, deliveries: I) -> Result<Vec<DeliveryId>, EnqueueError>
+    where
+        I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
+    {
+        let rows: Vec<_> =
+            deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
+        Ok(self.store().insert(rows).await?)
+    }
+
+    /// Puts many messages into the outbox in the caller's transaction.
+    ///
+    /// # Errors
+    /// As [`enqueue_in`](Self::enqueue_in), for the first message that cannot be taken.
+    pub async fn enqueue_all_in<I>(
+        &self,
+        connection: &mut S::Connection,
+        deliveries: I,
+    ) -> Result<Vec<DeliveryId>, EnqueueError>
+    where
+        I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
+    {
+        let rows: Vec<_> =
+            deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
+        Ok(self.store().insert_in(connection, rows).await?)
+    }
+
+    fn row(&self, delivery: NewDelivery<T::Message>) -> Result<NewRow, EnqueueError> {
+        self.transport().accepts(&delivery.message).map_err(EnqueueError::Unsupported)?;
+        delivery.into_row()
+    }
+}
+
 /// Why a message was not enqueued. Nothing of the call was.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -198,8 +272,8 @@ mod tests {
     use postrider_transport::{Encoded, Recipient};
 
     use super::*;
+    use crate::MemoryStore;
     use crate::state::State;
-    use crate::{MemoryStore, Outbox};
 
     /// A message of any size, template and recipients.
     #[derive(Clone)]

@@ -2,7 +2,6 @@
 
 mod admin;
 mod clock;
-mod decide;
 mod delivery;
 mod enqueue;
 mod observe;

@@ -55,7 +55,7 @@ pub(super) async fn complete<S: Store, T: Transport>(
         shared.in_flight.remove(batch.settlements.iter().map(|settlement| settlement.key));
         batch.clear();
         shared.settling.store(false, Ordering::SeqCst);
-        shared.room_freed.notify_one();
+        shared.permit_freed.notify_one();
     }
     outcome
 }
@@ -79,7 +79,7 @@ async fn receive(completions: &mut mpsc::UnboundedReceiver<Completion>, received
 struct Batch {
     settlements: Vec<Settlement>,
     template_ids: Vec<Option<String>>,
-    room: Option<OwnedSemaphorePermit>,
+    permits: Option<OwnedSemaphorePermit>,
 }
 
 impl Batch {
@@ -87,16 +87,16 @@ impl Batch {
         shared.in_flight.begin_settling(&mut done.settlement, done.attempts, done.charged_attempts);
         self.settlements.push(done.settlement);
         self.template_ids.push(done.template_id);
-        match &mut self.room {
-            Some(room) => room.merge(done.permit),
-            None => self.room = Some(done.permit),
+        match &mut self.permits {
+            Some(permits) => permits.merge(done.permit),
+            None => self.permits = Some(done.permit),
         }
     }
 
     fn clear(&mut self) {
         self.settlements.clear();
         self.template_ids.clear();
-        self.room = None;
+        self.permits = None;
     }
 
     fn announce<S: Store, T: Transport>(&self, shared: &Shared<S, T>, first: usize, results: Vec<Settled>) {

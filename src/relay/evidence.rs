@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use postrider_transport::{Admit, Backoff, BreakerState, CallTime, DeliveryId, Failure, Receipt, Recipient, Scope};
 
-use crate::decide::Judged;
+use super::decide::Judged;
 use senders::Senders;
 use streak::{Heard, Mail, Streak, Words};
 

@@ -22,9 +22,9 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::completer::Completion;
+use super::decide::{Circumstances, Judged, decide, decide_before_sending, honest};
 use super::evidence::{Admission, Before, Call, Probing, Verdict};
 use super::shared::{SenderProbe, Shared};
-use crate::decide::{Circumstances, Judged, decide, decide_before_sending, honest};
 use crate::delivery::Attempt;
 use crate::observe::Event;
 use crate::state::Outcome;
@@ -188,7 +188,7 @@ impl<S: Store, T: Transport> InFlightGuard<'_, S, T> {
         let completion = Completion { settlement, attempts, charged_attempts, template_id: lease.template_id, permit };
         if self.completions.send(completion).is_err() {
             // The completer has ended. The producer sees that too and ends the relay, and the lease expires.
-            self.shared.room_freed.notify_one();
+            self.shared.permit_freed.notify_one();
         }
     }
 }
@@ -198,7 +198,7 @@ impl<S: Store, T: Transport> Drop for InFlightGuard<'_, S, T> {
         let left = !self.claims.is_empty();
         self.shared.in_flight.remove(self.claims.drain(..).map(|claimed| claimed.lease.key));
         if left {
-            self.shared.room_freed.notify_one();
+            self.shared.permit_freed.notify_one();
         }
     }
 }

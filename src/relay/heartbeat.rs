@@ -1,15 +1,15 @@
 //! Renews leases while messages are being sent, and reports that this relay is alive.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use postrider_transport::Transport;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
-use crate::store::Store;
+use crate::store::{Settled, Store, StoreError};
 
 /// Time between two reports.
 const REPORT: Duration = Duration::from_secs(5);
@@ -69,6 +69,29 @@ async fn renew<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancella
         if let Err(error) = shared.renew().await {
             shared.store_failed(&error);
         }
+    }
+}
+
+impl<S: Store, T: Transport> Shared<S, T> {
+    /// Renews all leases in flight.
+    pub(super) async fn renew(&self) -> Result<(), StoreError> {
+        let held = self.in_flight.keys();
+        let asked = Instant::now();
+        if !held.is_empty() {
+            let results = self.ask(|| self.store.renew(&held, self.settings.lease)).await?;
+            // A lease may also be gone because its delivery was settled a moment ago; the settlement itself reports a true loss.
+            let gone = held.iter().zip(&results).filter(|(_, result)| **result == Settled::LeaseLost);
+            self.in_flight.mark_lost(gone.map(|(key, _)| *key));
+        }
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+        Ok(())
+    }
+
+    /// Whether what is in hand could fall due before the next renewal: the database did not answer, or this process stood still. To claim
+    /// then would be to claim what this relay is sending.
+    pub(super) fn must_renew(&self) -> bool {
+        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.elapsed() > self.settings.lease / 2 && self.in_flight.len() > 0
     }
 }
 

@@ -1,8 +1,10 @@
 //! The worker: claim, send, decide, settle.
 
+mod capacity;
 mod chance;
-mod claims;
+mod claimer;
 mod completer;
+mod decide;
 mod evidence;
 mod executor;
 mod heartbeat;
@@ -13,6 +15,7 @@ mod probe;
 mod producer;
 mod run;
 mod shared;
+mod store_call;
 
 use std::fmt;
 use std::future::Future;
@@ -57,9 +60,8 @@ pub struct Relay<S, T> {
     abandon: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// What an octet of a stored mail takes in memory while it is sent: the stored text, what is read from it, its attachments in base64 with
-/// line ends, and the whole as it goes out.
-const MEMORY_OF_AN_OCTET: u64 = 6;
+/// The smallest time limit of a call to the store. A busy database must not be taken for one that is gone.
+const MIN_CALL_LIMIT: Duration = Duration::from_secs(30);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -265,9 +267,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
 }
 
 impl Settings {
-    /// How many octets of stored mail may be in hand.
-    fn memory_octets(&self) -> u64 {
-        self.memory / MEMORY_OF_AN_OCTET
+    /// The time limit of a call to the store.
+    fn call_limit(&self) -> Duration {
+        MIN_CALL_LIMIT.max(self.lease / 2)
     }
 }
 

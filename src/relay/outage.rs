@@ -51,12 +51,6 @@ impl Outage {
     }
 }
 
-/// The wait before the next try, after this many conflicts.
-pub(super) fn wait_after_conflict(conflicts: u32, random: f64) -> Duration {
-    const WAIT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
-    WAIT.delay(conflicts, random)
-}
-
 /// The wait before the next try, after this many failures of the database. `random` is from -1 to 1.
 pub(super) fn wait(failures: u32, random: f64) -> Duration {
     const WAIT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));

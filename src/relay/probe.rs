@@ -10,22 +10,23 @@ use postrider_transport::{CallTime, Failure, Message, Outgoing, Receipt, Recipie
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::claims::Claims;
+use super::capacity::RESERVE;
+use super::claimer::Claimer;
 use super::completer::Completion;
+use super::decide::{Judged, honest};
 use super::evidence::{Probing, Verdict};
 use super::executor::{
     CallResult, ClaimedDelivery, InFlightGuard, Prepared, call, give_back, judge, prepare, settle_call,
 };
 use super::shared::{SenderProbe, Shared, TransportProbe};
-use crate::decide::Judged;
-use crate::decide::honest;
 use crate::store::Store;
 
 /// Deliveries in one claim of a probe.
 pub(super) const LOOKED_AT: usize = 32;
 
-/// Messages of different senders and recipients that are tried, one after the other, before the pause grows.
-pub(super) const TRIED: usize = 4;
+/// Messages of different senders and recipients that are tried, one after the other, before the pause grows: one,
+/// and one for each extra permit.
+const TRIED: usize = RESERVE + 1;
 
 /// At most this many of them have the same sender, since the sender may be what is refused.
 const OF_ONE_SENDER: usize = 2;
@@ -36,7 +37,7 @@ const MOST: usize = 2048;
 /// One round of probes: candidates are called one after the other until one is accepted. Only if none is does the pause grow.
 pub(super) struct ProbeTask<S: Store, T: Transport> {
     pub(super) shared: Arc<Shared<S, T>>,
-    pub(super) claims: Arc<Claims<S, T>>,
+    pub(super) claimer: Arc<Claimer<S, T>>,
     pub(super) completions: mpsc::UnboundedSender<Completion>,
     /// Only messages that differ from the one that paused the transport: a round before the end of the pause.
     pub(super) early: bool,
@@ -92,13 +93,13 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             tokio::select! {
                 biased;
                 () = self.shared.settings.abandon.cancelled() => break,
-                () = self.claims.some_room() => {}
+                () = self.claimer.capacity.wait_for_permit() => {}
             }
-            let room = self.claims.room_to_probe();
-            if room == 0 {
+            let free = self.claimer.capacity.free_for_probe();
+            if free == 0 {
                 break;
             }
-            match self.claims.claim(LOOKED_AT.min(room)).await {
+            match self.claimer.claim(LOOKED_AT.min(free)).await {
                 Ok((_, claimed)) if !claimed.is_empty() => batch = claimed,
                 _ => break,
             }

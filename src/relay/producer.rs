@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::claims::Claims;
+use super::claimer::Claimer;
 use super::completer::Completion;
 use super::executor::{ClaimedDelivery, SendTask};
 use super::outage;
@@ -34,7 +34,7 @@ const UNSETTLED: Duration = Duration::from_millis(50);
 pub(super) struct Producer<'a, S, T> {
     shared: &'a Arc<Shared<S, T>>,
     mode: RunMode,
-    claims: Arc<Claims<S, T>>,
+    claimer: Arc<Claimer<S, T>>,
     sends: JoinSet<()>,
     /// `None` once there is nothing more to send.
     completions: Option<mpsc::UnboundedSender<Completion>>,
@@ -52,7 +52,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         Self {
             shared,
             mode,
-            claims: Arc::new(Claims::new(shared)),
+            claimer: Arc::new(Claimer::new(shared)),
             sends: JoinSet::new(),
             completions: Some(completions),
             post_notify: PostNotifyPolling::default(),
@@ -105,29 +105,29 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         if self.shared.unsettled.load(Ordering::SeqCst) {
             return Ok(Step::Wait(Wait::For(UNSETTLED)));
         }
-        let room = self.claims.room();
-        if room == 0 {
-            return Ok(Step::Wait(Wait::ForRoom));
+        let free = self.claimer.capacity.free();
+        if free == 0 {
+            return Ok(Step::Wait(Wait::ForPermit));
         }
         let admitted = self.shared.evidence().admit(Instant::now().into_std());
         let limit = match admitted {
             // Results that are being written free more permits in a moment, and one large claim costs little more than a small one.
-            Admit::All if room < self.worth() && self.shared.settling.load(Ordering::SeqCst) => 0,
+            Admit::All if free < self.worth() && self.shared.settling.load(Ordering::SeqCst) => 0,
             Admit::All => {
                 self.tried_early = false;
-                room.min(MAX_CLAIM)
+                free.min(MAX_CLAIM)
             }
             Admit::Probe(_) => return self.probe(admitted, false).await,
             Admit::NotBefore(_) | Admit::Probing if self.mode != RunMode::Run => return self.when_paused().await,
             Admit::NotBefore(time) => {
                 return Ok(Step::Wait(Wait::For(time.saturating_duration_since(Instant::now().into_std()))));
             }
-            Admit::Probing => return Ok(Step::Wait(Wait::ForRoom)),
+            Admit::Probing => return Ok(Step::Wait(Wait::ForPermit)),
         };
         if limit == 0 {
-            return Ok(Step::Wait(Wait::ForRoom));
+            return Ok(Step::Wait(Wait::ForPermit));
         }
-        let (count, claimed) = self.claims.claim(limit).await?;
+        let (count, claimed) = self.claimer.claim(limit).await?;
         self.hand_out(claimed);
         self.after_claim(count).await
     }
@@ -150,8 +150,8 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
     /// A pass does not wait for the end of a pause. When the calls under way are over, it tries messages that differ from the one that
     /// paused the transport; if they fare no better, it ends.
     async fn when_paused(&mut self) -> Result<Step, StoreError> {
-        if !self.claims.is_idle() {
-            return Ok(Step::Wait(Wait::ForRoom));
+        if !self.claimer.capacity.is_idle() {
+            return Ok(Step::Wait(Wait::ForPermit));
         }
         if self.mode == RunMode::Tick || std::mem::replace(&mut self.tried_early, true) {
             return Ok(Step::Over);
@@ -163,14 +163,14 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
     /// Claims candidates and has them tried.
     async fn probe(&mut self, admitted: Admit, early: bool) -> Result<Step, StoreError> {
         let Some(probe) = TransportProbe::new(self.shared, admitted) else {
-            return Ok(Step::Wait(Wait::ForRoom));
+            return Ok(Step::Wait(Wait::ForPermit));
         };
-        let (count, claimed) = self.claims.claim(self.claims.room_to_probe().min(LOOKED_AT)).await?;
+        let (count, claimed) = self.claimer.claim(self.claimer.capacity.free_for_probe().min(LOOKED_AT)).await?;
         if !claimed.is_empty()
             && let Some(completions) = self.completions.clone()
         {
             let shared = Arc::clone(self.shared);
-            let task = ProbeTask { shared, claims: Arc::clone(&self.claims), completions, early, probe };
+            let task = ProbeTask { shared, claimer: Arc::clone(&self.claimer), completions, early, probe };
             self.sends.spawn(task.run(claimed));
         }
         if early && count == 0 {
@@ -214,10 +214,10 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
 
     async fn wait(&mut self, wait: Wait, shutdown: &CancellationToken) {
         match wait {
-            Wait::ForRoom => tokio::select! {
+            Wait::ForPermit => tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
-                () = self.shared.room_freed.notified() => {}
+                () = self.shared.permit_freed.notified() => {}
             },
             Wait::For(time) => tokio::select! {
                 biased;
@@ -240,7 +240,7 @@ enum Step {
 enum Wait {
     For(Duration),
     /// Until a permit is free.
-    ForRoom,
+    ForPermit,
 }
 
 /// A notification may come before its transaction commits. For a while after one, the relay polls more often.

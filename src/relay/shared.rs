@@ -1,6 +1,5 @@
 //! The state that the tasks of one relay share.
 
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +12,9 @@ use tokio::time::Instant;
 use super::evidence::{Admission, Call, Change, Evidence, Verdict};
 use super::in_flight::InFlight;
 use super::outage::Outage;
-use super::{PausedSender, PausedTransport, RunSummary, Settings, outage};
+use super::{PausedSender, PausedTransport, RunSummary, Settings};
 use crate::observe::Event;
-use crate::store::{RelayId, RelayReport, Store, StoreError, StoreErrorKind};
-
-/// The smallest time limit of a call to the store. A busy database must not be taken for one that is gone.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Conflicts in a row before a call to the store counts as failed. The stores of this crate have retried each of them before.
-const CONFLICTS: u32 = 4;
+use crate::store::{RelayId, RelayReport, Store};
 
 pub(super) struct Shared<S, T> {
     pub(super) id: RelayId,
@@ -40,17 +33,17 @@ pub(super) struct Shared<S, T> {
     /// Notified when a pause begins or ends, so that the change is reported.
     pub(super) pause_changed: Notify,
     /// Notified when a permit is free.
-    pub(super) room_freed: Notify,
+    pub(super) permit_freed: Notify,
     pub(super) in_flight: InFlight,
     /// When leases were last renewed.
-    renewed: Mutex<Instant>,
+    pub(super) renewed: Mutex<Instant>,
     pass: Mutex<RunSummary>,
 }
 
 impl<S: Store, T: Transport> Shared<S, T> {
     pub(super) fn new(store: S, transport: Arc<T>, settings: Settings, ends_by_itself: bool) -> Self {
         // The server must give up first, so that a call that this relay has given up cannot commit later.
-        let store = store.with_call_limit(call_limit(&settings).mul_f64(0.8));
+        let store = store.with_call_limit(settings.call_limit().mul_f64(0.8));
         Self {
             id: RelayId::new(),
             store,
@@ -60,7 +53,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
             settling: AtomicBool::new(false),
             evidence: Mutex::new(Evidence::new(settings.pause, Instant::now().into_std())),
             pause_changed: Notify::new(),
-            room_freed: Notify::new(),
+            permit_freed: Notify::new(),
             in_flight: InFlight::default(),
             renewed: Mutex::new(Instant::now()),
             pass: Mutex::default(),
@@ -157,73 +150,6 @@ impl<S: Store, T: Transport> Shared<S, T> {
         self.pause_changed.notify_one();
     }
 
-    /// Renews all leases in flight.
-    pub(super) async fn renew(&self) -> Result<(), StoreError> {
-        let held = self.in_flight.keys();
-        let asked = Instant::now();
-        if !held.is_empty() {
-            let results = self.ask(|| self.store.renew(&held, self.settings.lease)).await?;
-            // A lease may also be gone because its delivery was settled a moment ago; the settlement itself reports a true loss.
-            let gone = held.iter().zip(&results).filter(|(_, result)| **result == crate::store::Settled::LeaseLost);
-            self.in_flight.mark_lost(gone.map(|(key, _)| *key));
-        }
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked;
-        Ok(())
-    }
-
-    /// Whether what is in hand could fall due before the next renewal: the database did not answer, or this process stood still. To claim
-    /// then would be to claim what this relay is sending.
-    pub(super) fn must_renew(&self) -> bool {
-        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.elapsed() > self.settings.lease / 2 && self.in_flight.len() > 0
-    }
-
-    /// Waits for an answer of the store, but not for ever: the connection may have gone without a word, as in a network that drops what
-    /// it should carry, and it would be many minutes before the system noticed. Half a lease, so that it can still be renewed.
-    async fn in_time<R>(&self, call: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
-        let limit = call_limit(&self.settings);
-        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-            let text = format!("the database has not answered for {} s", limit.as_secs());
-            Err(StoreError::new(StoreErrorKind::Unavailable, text))
-        })
-    }
-
-    /// [`in_time`](Self::in_time), and again a few times where another transaction was in the way: the database works then, and has
-    /// written nothing.
-    pub(super) async fn ask<R, F>(&self, call: impl Fn() -> F) -> Result<R, StoreError>
-    where
-        F: Future<Output = Result<R, StoreError>>,
-    {
-        let mut conflicts = 0;
-        loop {
-            let asked = std::time::Instant::now();
-            match self.in_time(call()).await {
-                Ok(answer) => {
-                    self.store_answered(asked);
-                    return Ok(answer);
-                }
-                Err(error) if error.kind() == StoreErrorKind::Conflict && conflicts < CONFLICTS => {
-                    conflicts += 1;
-                    tracing::debug!(error = &error as &dyn std::error::Error, conflicts, "a conflict; trying again");
-                    tokio::time::sleep(outage::wait_after_conflict(conflicts, self.random())).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    pub(super) fn store_failed(&self, error: &StoreError) {
-        if self.outage.began(error) {
-            self.tell(&Event::StoreUnavailable { error });
-        }
-    }
-
-    fn store_answered(&self, asked: std::time::Instant) {
-        if self.outage.ended(asked) {
-            self.tell(&Event::StoreRecovered);
-        }
-    }
-
     pub(super) fn tell(&self, event: &Event<'_>) {
         for observer in &self.settings.observers {
             if catch_unwind(AssertUnwindSafe(|| observer.on_event(event))).is_err() {
@@ -235,11 +161,6 @@ impl<S: Store, T: Transport> Shared<S, T> {
 
 /// At most this many paused senders are in a report.
 const REPORTED_SENDERS: usize = 20;
-
-/// The time limit of a call to the store.
-pub(super) fn call_limit(settings: &Settings) -> Duration {
-    PATIENCE.max(settings.lease / 2)
-}
 
 /// The right to probe the transport. If it is dropped without a result, the next message gets it.
 pub(super) struct TransportProbe<S: Store, T: Transport> {
@@ -260,7 +181,7 @@ impl<S: Store, T: Transport> TransportProbe<S, T> {
 impl<S: Store, T: Transport> Drop for TransportProbe<S, T> {
     fn drop(&mut self) {
         self.shared.evidence().give_back(self.number);
-        self.shared.room_freed.notify_one();
+        self.shared.permit_freed.notify_one();
     }
 }
 

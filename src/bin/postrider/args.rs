@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use postrider::{DeliveryId, State};
 
+use crate::database::OutboxArgs;
 use crate::parsers;
 
 /// Manages a postrider outbox: creates its tables, enqueues mail, sends it, and shows the result of each delivery.
@@ -18,27 +18,6 @@ pub(crate) struct Cli {
 
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// The options that select the outbox.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Outbox")]
-pub(crate) struct OutboxArgs {
-    /// The database: sqlite://outbox.db, postgres://user:password@host/database, mysql://…
-    #[arg(long, value_name = "URL", global = true, env = "DATABASE_URL", hide_env_values = true)]
-    pub(crate) database: Option<String>,
-
-    /// The PostgreSQL schema of the outbox [default: postrider]
-    #[arg(long, value_name = "NAME", global = true, env = "POSTRIDER_SCHEMA")]
-    pub(crate) schema: Option<String>,
-
-    /// The prefix of the outbox's table names, in MySQL and MariaDB [default: postrider_]
-    #[arg(long, value_name = "PREFIX", global = true, env = "POSTRIDER_TABLE_PREFIX")]
-    pub(crate) table_prefix: Option<String>,
-
-    /// The database is behind PgBouncer or another PostgreSQL pooler in transaction mode
-    #[arg(long, global = true, env = "POSTRIDER_PGBOUNCER", value_parser = FalseyValueParser::new())]
-    pub(crate) pgbouncer: bool,
 }
 
 const EXIT_CODES: &str = "\

@@ -1,8 +1,31 @@
-//! Opens the database of the outbox.
+//! The options that select the outbox, and the opening of its database.
 
-use crate::args::OutboxArgs;
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
 use crate::error::CliError;
 use crate::url_scheme::{self, Scheme};
+
+/// The options that select the outbox.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Outbox")]
+pub(crate) struct OutboxArgs {
+    /// The database: sqlite://outbox.db, postgres://user:password@host/database, mysql://…
+    #[arg(long, value_name = "URL", global = true, env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database: Option<String>,
+
+    /// The PostgreSQL schema of the outbox [default: postrider]
+    #[arg(long, value_name = "NAME", global = true, env = "POSTRIDER_SCHEMA")]
+    pub(crate) schema: Option<String>,
+
+    /// The prefix of the outbox's table names, in MySQL and MariaDB [default: postrider_]
+    #[arg(long, value_name = "PREFIX", global = true, env = "POSTRIDER_TABLE_PREFIX")]
+    pub(crate) table_prefix: Option<String>,
+
+    /// The database is behind PgBouncer or another PostgreSQL pooler in transaction mode
+    #[arg(long, global = true, env = "POSTRIDER_PGBOUNCER", value_parser = FalseyValueParser::new())]
+    pub(crate) pgbouncer: bool,
+}
 
 /// The outbox's store.
 pub(crate) enum Database {

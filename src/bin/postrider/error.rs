@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use postrider::{EmailError, EnqueueError, StoreError, StoreErrorKind};
-use postrider_transport::mask_addresses;
 
 use crate::output::{Output, printable};
+use crate::redact::redact;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -88,18 +88,6 @@ fn one_line(text: &str) -> String {
     printable(&words.join(" ")).into_owned()
 }
 
-/// Removes the credentials of a URL, and masks addresses in the text before it. A password can contain any character, so everything between
-/// the first `://` and the last `@` is removed.
-fn redact(text: &str) -> String {
-    match text.split_once("://") {
-        None => mask_addresses(text).into_owned(),
-        Some((before, after)) => {
-            let after = after.rsplit_once('@').map_or(after.to_owned(), |(_, host)| format!("***@{host}"));
-            format!("{}://{after}", mask_addresses(before))
-        }
-    }
-}
-
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         match error.kind() {
@@ -130,19 +118,6 @@ impl From<EnqueueError> for CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_and_addresses_are_redacted() {
-        for (text, redacted) in [
-            ("smtp://ada:sec/r@et@host:25 is odd", "smtp://***@host:25 is odd"),
-            ("unexpected 'smtps://a:b c@d@host'", "unexpected 'smtps://***@host'"),
-            ("to ada@example.com: no", "to a***@example.com: no"),
-            ("ada@example.com by smtp://host", "a***@example.com by smtp://host"),
-            ("nothing", "nothing"),
-        ] {
-            assert_eq!(redact(text), redacted);
-        }
-    }
 
     #[test]
     fn a_message_is_printed_in_one_line() {

@@ -16,6 +16,7 @@ mod logs;
 mod output;
 mod parsers;
 mod progress;
+mod redact;
 mod show;
 mod signals;
 mod transport;

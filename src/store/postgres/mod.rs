@@ -4,6 +4,7 @@ mod admin;
 mod call;
 mod claim;
 mod enqueue;
+mod listener;
 mod migrate;
 mod notifier;
 mod rows;

@@ -92,7 +92,7 @@ mod delivery_id;
 mod email;
 mod failure;
 mod mailbox;
-mod mask;
+mod mask_addresses;
 mod message;
 #[cfg(feature = "mime")]
 mod mime;
@@ -136,7 +136,7 @@ pub use combinators::{TimedOut, Timeout};
 // Helpers for an author of a transport.
 pub use backoff::Backoff;
 pub use breaker::{Admission, Admit, Breaker, BreakerState, CallTime, Change, Probe};
-pub use mask::mask_addresses;
+pub use mask_addresses::mask_addresses;
 pub use pattern::pattern;
 #[cfg(feature = "url")]
 pub use url::{TransportUrl, UrlError, UrlErrorKind};

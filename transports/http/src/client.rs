@@ -7,7 +7,8 @@ use http::{HeaderName, HeaderValue};
 use postrider_transport::{Classify as _, Failure};
 use url::Url;
 
-use crate::error::{HttpError, HttpErrorKind};
+use crate::error::HttpError;
+use crate::error_kind::HttpErrorKind;
 use crate::provider::Request;
 use crate::response::{Incomplete, Response};
 use crate::tracked_body::{HandedOver, TrackedBody};

@@ -7,29 +7,7 @@ use std::time::Duration;
 
 use postrider_transport::{Class, Classify, Scope, mask_addresses};
 
-/// Kind of a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum HttpErrorKind {
-    /// The provider refuses this message. Permanent; scope: message.
-    Message,
-    /// The provider refuses the recipients. Permanent; scope: message.
-    Recipient,
-    /// The provider failed to process this message. Transient; scope: message.
-    ServerError,
-    /// The account may not send from this address: the address or its domain is not verified. Permanent; scope: sender.
-    Sender,
-    /// The account or its configuration cannot send: a wrong key, a suspension. Permanent; scope: transport.
-    Account,
-    /// The account has used up its quota for the hour, day or month. Transient; scope: transport.
-    Quota,
-    /// The account sends too fast. Transient; scope: transport.
-    RateLimit,
-    /// The provider is unreachable or unavailable, so the message was not sent. Transient; scope: transport.
-    Unavailable,
-    /// The whole request was sent, and no valid response came back. Transient, **in doubt**; scope: transport.
-    NoResponse,
-}
+use crate::error_kind::HttpErrorKind;
 
 /// A request that failed.
 ///
@@ -152,7 +130,7 @@ impl fmt::Display for HttpError {
         }
         let text: String = self.0.text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect();
         f.write_str(&mask_addresses(&text))?;
-        if self.0.kind == HttpErrorKind::NoResponse {
+        if self.0.kind.in_doubt() {
             f.write_str("; the message may have been accepted")?;
         }
         Ok(())
@@ -179,24 +157,11 @@ impl Error for HttpError {
 
 impl Classify for HttpError {
     fn class(&self) -> Class {
-        use HttpErrorKind::{
-            Account, Message, NoResponse, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable,
-        };
-        match self.0.kind {
-            Message | Recipient | Sender | Account => Class::Permanent,
-            ServerError | Quota | RateLimit | Unavailable | NoResponse => Class::Transient,
-        }
+        self.0.kind.class()
     }
 
     fn scope(&self) -> Scope {
-        use HttpErrorKind::{
-            Account, Message, NoResponse, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable,
-        };
-        match self.0.kind {
-            Message | Recipient | ServerError => Scope::Message,
-            Sender => Scope::Sender,
-            Account | Quota | RateLimit | Unavailable | NoResponse => Scope::Transport,
-        }
+        self.0.kind.scope()
     }
 
     fn sure(&self) -> bool {
@@ -208,7 +173,7 @@ impl Classify for HttpError {
     }
 
     fn in_doubt(&self) -> bool {
-        self.0.kind == HttpErrorKind::NoResponse
+        self.0.kind.in_doubt()
     }
 
     fn reply(&self) -> Option<Cow<'_, str>> {

@@ -69,17 +69,20 @@ mod config;
 #[allow(dead_code, reason = "its use depends on the enabled providers")]
 mod encoded_word;
 mod error;
+mod error_kind;
 mod fields;
 mod form;
 mod provider;
 mod response;
 mod secret;
+mod status;
 mod tracked_body;
 mod transport;
 mod url;
 
 pub use config::{HttpBuilder, HttpConfigError, Timeouts};
-pub use error::{HttpError, HttpErrorKind};
+pub use error::HttpError;
+pub use error_kind::HttpErrorKind;
 pub use fields::Fields;
 pub use form::Form;
 #[cfg(feature = "brevo")]

@@ -1,4 +1,4 @@
-//! A provider's response, and what its status means if the provider does not say more.
+//! A provider's response.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::error::{HttpError, HttpErrorKind};
+use crate::error::HttpError;
+use crate::error_kind::HttpErrorKind;
+use crate::status;
 
 /// A provider's response. `Debug` shows only its status and length.
 pub struct Response {
@@ -116,20 +118,8 @@ impl Response {
     /// error is [not sure](crate::HttpError::unsure). A 500 may come after the provider accepted the message, so the message is **in
     /// doubt** and the attempt is charged.
     pub fn status_error(&self) -> HttpError {
-        use HttpErrorKind::{Account, Message, NoResponse, RateLimit, Unavailable};
-        let (kind, text) = match self.status() {
-            413 => (Message, "the request is too large"),
-            429 => (RateLimit, "too many requests"),
-            408 | 425 | 503 => (Unavailable, "the service is unavailable"),
-            300..400 => (Account, "the response is a redirect; the base URL may be wrong"),
-            401 | 403 | 407 => (Account, "this account may not send"),
-            402 => (Account, "payment is required"),
-            400..=499 | 501 | 505 => (Account, "the refusal is not in this provider's format"),
-            // An internal failure, a gateway without a response from behind it, or an unknown status: the message may have been accepted.
-            _ => (NoResponse, "the response is not the provider's own"),
-        };
+        let (kind, text, is_sure) = status::in_another_format(self.status());
         let error = self.error(kind, text);
-        let is_sure = matches!(self.status(), 401 | 402 | 403 | 407 | 408 | 413 | 425 | 429 | 500..);
         if is_sure { error } else { error.unsure() }
     }
 
@@ -188,7 +178,7 @@ impl fmt::Debug for Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postrider_transport::{Class, Classify, Scope};
+    use postrider_transport::Classify as _;
 
     fn response(status: u16, headers: &[(&'static str, &str)]) -> Response {
         let headers = headers.iter().map(|(name, value)| {
@@ -201,23 +191,6 @@ mod tests {
             body: Vec::new(),
             incomplete: None,
         }
-    }
-
-    #[test]
-    fn only_413_is_a_permanent_failure_of_the_message() {
-        for status in 300..600 {
-            let error = response(status, &[]).status_error();
-            let is_permanent = error.class() == Class::Permanent && error.scope() == Scope::Message;
-            assert_eq!(is_permanent, status == 413, "{status}");
-        }
-    }
-
-    #[test]
-    fn an_internal_server_error_is_in_doubt() {
-        for status in [500, 502, 504, 520] {
-            assert!(response(status, &[]).status_error().in_doubt(), "{status}");
-        }
-        assert!(!response(503, &[]).status_error().in_doubt());
     }
 
     #[test]

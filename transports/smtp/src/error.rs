@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use postrider_transport::{Class, Classify, Scope, mask_addresses};
 
-use crate::classify::{self, Meaning};
+use crate::meaning::{self, Meaning};
 use crate::reply::Reply;
 use crate::rules::{Rule, RuleInput};
 use crate::stage::Stage;
@@ -57,15 +57,15 @@ impl SmtpError {
     /// An error while or after the message was written. `message_ended` says whether its end was.
     pub(crate) fn after_data(user_rules: &[Rule], stage: Stage, cause: Cause, message_ended: bool) -> Self {
         let meaning = match &cause {
-            Cause::Refused(reply) => classify::refusal(user_rules, stage, RuleInput::new(reply)),
-            Cause::Misconfigured(_) => classify::MISCONFIGURED,
-            Cause::InvalidMessage(_) | Cause::TooLarge { .. } => classify::INVALID_MESSAGE,
+            Cause::Refused(reply) => meaning::refusal(user_rules, stage, RuleInput::new(reply)),
+            Cause::Misconfigured(_) => meaning::MISCONFIGURED,
+            Cause::InvalidMessage(_) | Cause::TooLarge { .. } => meaning::INVALID_MESSAGE,
             Cause::UnexpectedReply(_)
             | Cause::InvalidReply(_)
             | Cause::Io(_)
             | Cause::Handshake(_)
             | Cause::ConnectionClosed
-            | Cause::Timeout(_) => classify::no_reply(message_ended),
+            | Cause::Timeout(_) => meaning::no_reply(message_ended),
         };
         Self { stage, cause, meaning }
     }

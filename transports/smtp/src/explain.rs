@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postrider_transport::{Class, Scope};
 
-use crate::classify::{self, Meaning};
+use crate::meaning::{self, Meaning};
 use crate::reply::Reply;
 use crate::reply_parser::ReplyParser;
 use crate::rules::{self, Rule, RuleInput};
@@ -99,7 +99,7 @@ fn is_expected(stage: Stage, reply: &Reply) -> bool {
 }
 
 fn no_reply(stage: Stage, rule: &str) -> Explanation {
-    let Meaning { class, scope, in_doubt, sure, .. } = classify::no_reply(stage == Stage::Accept);
+    let Meaning { class, scope, in_doubt, sure, .. } = meaning::no_reply(stage == Stage::Accept);
     let source = "RFC 5321 sections 4.2 and 4.5.3.2: an invalid reply counts as no reply, and the connection is closed";
     Explanation { class, scope, sure, in_doubt, retry_after: None, rule: rule.to_owned(), source: source.to_owned() }
 }

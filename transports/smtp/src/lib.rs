@@ -111,13 +111,13 @@
 mod auth;
 mod builder;
 mod capabilities;
-mod classify;
 mod config;
 mod config_error;
 mod connection;
 mod connector;
 mod error;
 mod explain;
+mod meaning;
 mod pool;
 mod prepared_message;
 mod recipient_replies;

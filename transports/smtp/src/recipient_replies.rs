@@ -3,8 +3,8 @@
 use postrider_transport::{Class, Classify, Recipient, Refusal, Scope};
 use tracing::debug;
 
-use crate::classify::{self, Meaning};
 use crate::error::SmtpError;
+use crate::meaning::{self, Meaning};
 use crate::prepared_message::PreparedMessage;
 use crate::reply::Reply;
 use crate::rules::{Rule, RuleInput};
@@ -43,7 +43,7 @@ impl RecipientReplies {
         match &self.last_refusal {
             Some((last, meaning)) if *last == input => *meaning,
             _ => {
-                let meaning = classify::refusal(user_rules, Stage::Recipient, input.clone());
+                let meaning = meaning::refusal(user_rules, Stage::Recipient, input.clone());
                 self.last_refusal = Some((input, meaning));
                 meaning
             }

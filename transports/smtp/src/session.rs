@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::error::{Cause, SmtpError};
 use crate::reply::Reply;
 use crate::stage::Stage;
-use crate::{Rule, Tls, classify};
+use crate::{Rule, Tls, meaning};
 
 /// A session with a server.
 ///
@@ -117,7 +117,7 @@ impl Session {
             // What the server said in clear may be forged (RFC 3207 section 4.2).
             return self.ehlo(config).await;
         }
-        let ends = classify::ends_connection(reply.code());
+        let ends = meaning::ends_connection(reply.code());
         let error = self.expect_success(Stage::StartTls, reply).err();
         if must_encrypt || ends { Err(error.unwrap_or_else(starttls_not_offered)) } else { Ok(()) }
     }
@@ -146,7 +146,7 @@ impl Session {
     /// Records that a reply with this code ended the transaction, and whether the session can be used again.
     pub(crate) fn end_transaction(&mut self, code: u16, in_sync: bool) {
         self.reusable = in_sync && code != 421 && !self.connection.has_buffered_input();
-        if classify::ends_connection(code) {
+        if meaning::ends_connection(code) {
             self.retire();
         }
     }

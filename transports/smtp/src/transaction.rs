@@ -6,9 +6,9 @@ use std::slice;
 use lettre::transport::smtp::commands::{Data, Rset};
 use postrider_transport::{Receipt, Refusal, Waiting};
 
-use crate::classify;
 use crate::config::Timeouts;
 use crate::error::{Cause, SmtpError};
+use crate::meaning;
 use crate::prepared_message::PreparedMessage;
 use crate::recipient_replies::{RecipientReplies, message_refused};
 use crate::reply::Reply;
@@ -67,7 +67,7 @@ impl Transaction<'_> {
         if let Err(error) = self.send_envelope(mail_command).await {
             return Err(error.with_refused(self.refusals()));
         }
-        let ends_connection = self.replies.recipients.codes().any(classify::ends_connection);
+        let ends_connection = self.replies.recipients.codes().any(meaning::ends_connection);
         let result = self.finish(waiting).await;
         if ends_connection {
             self.session.retire();

@@ -2,7 +2,7 @@
 
 use postrider_transport::mask_addresses;
 
-use crate::{HttpError, HttpErrorKind, Response};
+use crate::{HttpError, HttpErrorKind, Response, status};
 
 /// One row of a table. The first row that matches an error decides its kind.
 pub(super) struct Rule {
@@ -104,15 +104,14 @@ pub(super) fn classify(rules: &[Rule], response: &Response, errors: &[ApiError<'
             );
             response.error(rule.kind, text)
         }
-        // By the status alone (RFC 9110 section 15).
-        None => match errors.iter().find_map(|error| error.status).unwrap_or(response.status()) {
-            401 | 402 | 407 => response.error(Account, text),
-            408 | 425 | 503 => response.error(Unavailable, text),
-            413 => response.error(Message, text),
-            429 => response.error(RateLimit, text),
-            200..500 => response.error(Message, text).unsure(),
-            _ => response.error(response.status_error().kind(), text),
-        },
+        None => {
+            let status = errors.iter().find_map(|error| error.status).unwrap_or(response.status());
+            match status::in_provider_format(status) {
+                Some((kind, true)) => response.error(kind, text),
+                Some((kind, false)) => response.error(kind, text).unsure(),
+                None => response.error(response.status_error().kind(), text),
+            }
+        }
     };
     let codes: Vec<_> = errors.iter().map(|error| error.code).filter(|code| !code.is_empty()).collect();
     if codes.is_empty() { error } else { error.with_code(codes.join(", ")) }

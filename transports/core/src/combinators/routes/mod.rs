@@ -3,7 +3,7 @@
 //! [`Failover`](crate::Failover) and [`RoundRobin`](crate::RoundRobin) share this code. They differ in their [`Policy`].
 
 mod all_failed;
-mod routing;
+mod attempts;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub use all_failed::AllFailed;
-use routing::Routing;
+use attempts::Attempts;
 
 /// Picks a transport for each message.
 ///
@@ -125,31 +125,35 @@ impl<M: Message> Routes<M> {
         policy: &impl Policy,
         batch: &[Outgoing<M>],
     ) -> Vec<Result<Receipt, Failure>> {
-        let mut routings: Vec<_> = batch.iter().map(|outgoing| Routing::new(outgoing, self.len())).collect();
-        while routings.iter().any(Routing::is_open) {
-            let mut calls = self.plan_calls(policy, &mut routings);
-            let running =
-                calls.iter_mut().map(|call| self.list[call.route].call(&routings, &call.messages, call.probe.take()));
+        let mut all_attempts: Vec<_> = batch.iter().map(|outgoing| Attempts::new(outgoing, self.len())).collect();
+        while all_attempts.iter().any(Attempts::is_open) {
+            let mut calls = self.plan_calls(policy, &mut all_attempts);
+            let running = calls
+                .iter_mut()
+                .map(|call| self.list[call.route].call(&all_attempts, &call.messages, call.probe.take()));
             let results = join_all(running).await;
             for (call, results) in calls.iter().zip(results) {
                 for (index, result) in call.messages.iter().zip(results) {
-                    routings[*index].record(call.route, &self.list[call.route].label, result);
+                    all_attempts[*index].record(call.route, &self.list[call.route].label, result);
                 }
             }
         }
-        routings.into_iter().map(|routing| routing.into_result().unwrap_or_else(|| Err(missing_result()))).collect()
+        all_attempts
+            .into_iter()
+            .map(|attempts| attempts.into_result().unwrap_or_else(|| Err(missing_result())))
+            .collect()
     }
 
     /// Splits the open messages into calls that run concurrently, within the transports' limits. A probe is the last call: the messages
     /// after it wait for its result.
-    fn plan_calls(&self, policy: &impl Policy, routings: &mut [Routing<'_, M>]) -> Vec<Call> {
+    fn plan_calls(&self, policy: &impl Policy, all_attempts: &mut [Attempts<'_, M>]) -> Vec<Call> {
         let mut calls = Vec::new();
-        let mut open: Vec<_> = (0..routings.len()).filter(|index| routings[*index].is_open()).collect();
+        let mut open: Vec<_> = (0..all_attempts.len()).filter(|index| all_attempts[*index].is_open()).collect();
         while let Some(&first) = open.first() {
-            let candidates = self.candidates(&mut routings[first]);
+            let candidates = self.candidates(&mut all_attempts[first]);
             if candidates.is_empty() {
-                let failure = self.no_candidate_failure(&mut routings[first]);
-                routings[first].end(Err(failure));
+                let failure = self.no_candidate_failure(&mut all_attempts[first]);
+                all_attempts[first].end(Err(failure));
                 open.remove(0);
                 continue;
             }
@@ -164,7 +168,7 @@ impl<M: Message> Routes<M> {
             let mut messages = Vec::with_capacity(limit.min(open.len()));
             open.retain(|&index| {
                 let joins = index == first
-                    || (messages.len() < limit && policy.accepts(&self.candidates(&mut routings[index]), picked));
+                    || (messages.len() < limit && policy.accepts(&self.candidates(&mut all_attempts[index]), picked));
                 if joins {
                     messages.push(index);
                 }
@@ -181,25 +185,25 @@ impl<M: Message> Routes<M> {
     }
 
     /// The transports that are not paused, support the message, and have not failed with it.
-    fn candidates(&self, routing: &mut Routing<'_, M>) -> Vec<usize> {
+    fn candidates(&self, attempts: &mut Attempts<'_, M>) -> Vec<usize> {
         let mut candidates = Vec::with_capacity(self.len());
         for (index, route) in self.list.iter().enumerate() {
-            if route.breaker.would_admit() && self.can_use(routing, index) {
+            if route.breaker.would_admit() && self.can_use(attempts, index) {
                 candidates.push(index);
             }
         }
         candidates
     }
 
-    fn can_use(&self, routing: &mut Routing<'_, M>, index: usize) -> bool {
+    fn can_use(&self, attempts: &mut Attempts<'_, M>, index: usize) -> bool {
         let route = &self.list[index];
-        routing.can_use(index, &route.label, |message| route.transport.check(message))
+        attempts.can_use(index, &route.label, |message| route.transport.check(message))
     }
 
-    fn no_candidate_failure(&self, routing: &mut Routing<'_, M>) -> Failure {
+    fn no_candidate_failure(&self, attempts: &mut Attempts<'_, M>) -> Failure {
         let mut paused = Vec::new();
         for (index, route) in self.list.iter().enumerate() {
-            if self.can_use(routing, index) {
+            if self.can_use(attempts, index) {
                 let reason = route.breaker.reason().unwrap_or_else(|| "a probe is running".to_owned());
                 let failure = Failure::transient(Scope::Transport, format!("paused: {reason}"));
                 paused.push((route.label.clone(), failure));
@@ -208,7 +212,7 @@ impl<M: Message> Routes<M> {
         let waits: Option<Vec<_>> = self.list.iter().map(|route| route.breaker.remaining()).collect();
         // No wait if a transport works for other messages. No wait either while a probe runs or is due: its end is unknown.
         let wait = waits.and_then(|waits| waits.into_iter().min()).filter(|wait| !wait.is_zero());
-        routing.no_candidate(paused, wait)
+        attempts.no_candidate(paused, wait)
     }
 }
 
@@ -216,15 +220,15 @@ impl<M: Message> Route<M> {
     /// Calls the transport and records the results in the breaker. Returns one result per message.
     async fn call(
         &self,
-        routings: &[Routing<'_, M>],
+        all_attempts: &[Attempts<'_, M>],
         messages: &[usize],
         probe: Option<Probe>,
     ) -> Vec<Result<Receipt, Failure>> {
         let began = Instant::now();
         let mut results = match messages {
-            [one] => vec![self.transport.send(routings[*one].outgoing()).await],
+            [one] => vec![self.transport.send(all_attempts[*one].outgoing()).await],
             many => {
-                let batch: Vec<_> = many.iter().map(|index| routings[*index].outgoing().clone()).collect();
+                let batch: Vec<_> = many.iter().map(|index| all_attempts[*index].outgoing().clone()).collect();
                 self.transport.send_batch(&batch).await
             }
         };

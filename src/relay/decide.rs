@@ -22,50 +22,50 @@ use crate::store::{Lease, Next, RecipientOutcome};
 
 /// What follows from one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Decision {
+pub(super) struct Decision {
     /// The outcome to record.
-    pub(crate) outcome: Outcome,
-    pub(crate) next: Next,
+    pub(super) outcome: Outcome,
+    pub(super) next: Next,
     /// Whether the attempt counts against the budget.
-    pub(crate) charged: bool,
+    pub(super) charged: bool,
     /// The charged attempts from now on.
-    pub(crate) charged_attempts: u32,
-    pub(crate) recipients: Vec<RecipientOutcome>,
+    pub(super) charged_attempts: u32,
+    pub(super) recipients: Vec<RecipientOutcome>,
 }
 
 /// A result as evidence judged it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Judged {
+pub(super) struct Judged {
     /// Whose condition a failure is.
-    pub(crate) scope: Scope,
+    pub(super) scope: Scope,
     /// Whether the attempt counts against the budget.
-    pub(crate) charge: bool,
+    pub(super) charge: bool,
     /// Whether permanent refusals without a rule are final. Sure ones always are.
-    pub(crate) believed: bool,
+    pub(super) believed: bool,
     /// The shortest wait; `None` leaves it to the delivery's own backoff.
-    pub(crate) wait: Option<Duration>,
+    pub(super) wait: Option<Duration>,
 }
 
 impl Judged {
     /// The message's own condition, as the transport or this program says.
-    pub(crate) fn own() -> Self {
+    pub(super) fn own() -> Self {
         Self { scope: Scope::Message, charge: true, believed: true, wait: None }
     }
 }
 
 /// The input of the rules besides the result.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Circumstances<'a> {
-    pub(crate) lease: &'a Lease,
-    pub(crate) policy: &'a RetryPolicy,
+pub(super) struct Circumstances<'a> {
+    pub(super) lease: &'a Lease,
+    pub(super) policy: &'a RetryPolicy,
     /// When the attempt ended, by the database's clock.
-    pub(crate) now: SystemTime,
+    pub(super) now: SystemTime,
     /// From -1 to 1, for the jitter.
-    pub(crate) random: f64,
+    pub(super) random: f64,
 }
 
 /// Decides about a delivery whose transport was called.
-pub(crate) fn decide(result: &Result<Receipt, Failure>, judged: Judged, at: Circumstances<'_>) -> Decision {
+pub(super) fn decide(result: &Result<Receipt, Failure>, judged: Judged, at: Circumstances<'_>) -> Decision {
     match result {
         Ok(receipt) => accepted(receipt, judged, at),
         Err(failure) => failed(failure, judged, at),
@@ -73,7 +73,7 @@ pub(crate) fn decide(result: &Result<Receipt, Failure>, judged: Judged, at: Circ
 }
 
 /// A receipt in which nobody accepted breaks the transport's contract. It becomes a failure with its refusals.
-pub(crate) fn honest(result: Result<Receipt, Failure>, recipients: &[Recipient]) -> Result<Receipt, Failure> {
+pub(super) fn honest(result: Result<Receipt, Failure>, recipients: &[Recipient]) -> Result<Receipt, Failure> {
     match result {
         Ok(receipt) if !receipt.refused.is_empty() && !recipients.is_empty() => {
             let refused: HashSet<_> = receipt.refused.iter().map(|refusal| &refusal.recipient).collect();
@@ -93,13 +93,13 @@ pub(crate) fn honest(result: Result<Receipt, Failure>, recipients: &[Recipient])
 
 /// The end of a delivery that need not be sent any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct End {
-    pub(crate) next: Next,
-    pub(crate) recipients: Vec<RecipientOutcome>,
+pub(super) struct End {
+    pub(super) next: Next,
+    pub(super) recipients: Vec<RecipientOutcome>,
 }
 
 /// Decides about a delivery that has just been claimed, before the transport is called: `None` if it may be sent.
-pub(crate) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
+pub(super) fn decide_before_sending(at: Circumstances<'_>) -> Option<End> {
     let lease = at.lease;
     let end = |state, reason| {
         let mut recipients = Vec::new();

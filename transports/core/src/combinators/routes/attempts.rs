@@ -1,4 +1,4 @@
-//! The way of one message through several transports.
+//! The attempts to send one message, through one transport after the other.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::AllFailed;
 use crate::{Failure, Message, Outgoing, Receipt, Refusal, Scope};
 
 /// A message and the results of the transports so far. Transports are identified by their index.
-pub(super) struct Routing<'a, M: Clone> {
+pub(super) struct Attempts<'a, M: Clone> {
     outgoing: Cow<'a, Outgoing<M>>,
     states: Vec<RouteState>,
     /// The failures so far, each with the transport's name, oldest first.
@@ -30,7 +30,7 @@ enum RouteState {
     Failed,
 }
 
-impl<'a, M: Message> Routing<'a, M> {
+impl<'a, M: Message> Attempts<'a, M> {
     pub(super) fn new(outgoing: &'a Outgoing<M>, transports: usize) -> Self {
         Self {
             outgoing: Cow::Borrowed(outgoing),
@@ -72,7 +72,7 @@ impl<'a, M: Message> Routing<'a, M> {
         self.states[index] == RouteState::Supported
     }
 
-    /// Records the result of a call. Ends the routing unless another transport may be tried.
+    /// Records the result of a call. Ends the attempts unless another transport may be tried.
     pub(super) fn record(&mut self, index: usize, label: &str, result: Result<Receipt, Failure>) {
         match result {
             Ok(mut receipt) => {
@@ -109,7 +109,7 @@ impl<'a, M: Message> Routing<'a, M> {
         true
     }
 
-    /// A failure that ends the routing, together with the failures before it.
+    /// A failure that ends the attempts, together with the failures before it.
     fn final_failure(&mut self, via: String, failure: Failure) -> Failure {
         let mut refused = std::mem::take(&mut self.refused);
         refused.extend_from_slice(failure.refused());
