@@ -1,4 +1,4 @@
-//! The operator's side: list, count, resend, cancel, prune.
+//! The methods for operators: list, count, resend, cancel, prune.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
 use crate::store::{AdminStore, HEARTBEAT_TTL, StoreError};
 
-/// Which deliveries to list.
+/// Selects the deliveries of a list.
 ///
 /// ```
 /// use postrider::{Filter, State};
@@ -19,44 +19,44 @@ use crate::store::{AdminStore, HEARTBEAT_TTL, StoreError};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Filter {
-    /// Only those in this state.
+    /// Selects only deliveries in this state. `None` selects all states.
     pub state: Option<State>,
-    /// Only those of this template.
+    /// Selects only deliveries with this template id. `None` selects all.
     pub template_id: Option<String>,
-    /// Only those after this id, for pages.
+    /// Selects only deliveries after this id. `None` starts with the oldest.
     pub after: Option<DeliveryId>,
-    /// The most to return.
+    /// The largest number of deliveries to return.
     pub limit: u32,
 }
 
 impl Filter {
-    /// The 100 oldest deliveries.
+    /// Selects the 100 oldest deliveries.
     pub fn new() -> Self {
         Self { state: None, template_id: None, after: None, limit: 100 }
     }
 
-    /// Only those in this state.
+    /// Selects only deliveries in this state.
     #[must_use]
     pub fn state(mut self, state: State) -> Self {
         self.state = Some(state);
         self
     }
 
-    /// Only those of this template.
+    /// Selects only deliveries with this template id.
     #[must_use]
     pub fn template_id(mut self, id: impl Into<String>) -> Self {
         self.template_id = Some(id.into());
         self
     }
 
-    /// Only those after this id. Pass the last id of a page to get the next page.
+    /// Selects only deliveries after this id. Pass the last id of a page to get the next page.
     #[must_use]
     pub fn after(mut self, id: DeliveryId) -> Self {
         self.after = Some(id);
         self
     }
 
-    /// The most to return.
+    /// Sets the largest number of deliveries to return.
     #[must_use]
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = limit;
@@ -86,15 +86,14 @@ pub struct Stats {
     pub in_doubt: u64,
     /// Cancelled deliveries.
     pub cancelled: u64,
-    /// How long the oldest due delivery has waited that no relay holds; `None` if nothing is due. If it grows, nobody sends.
+    /// How long the oldest due delivery without a valid lease has waited. `None` if nothing is due. If it keeps growing, no relay sends.
     pub oldest_due: Option<Duration>,
-    /// The relays that reported in the last ten minutes and did not end since. A relay that ended with a paused transport stays for ten
-    /// minutes.
+    /// The running relays, by their reports of the last ten minutes. A relay that ended with a paused transport is listed for ten minutes.
     pub relays: Vec<RelayStatus>,
 }
 
 impl Stats {
-    /// The count of one state, for authors of stores.
+    /// Returns the count of one state, for authors of stores.
     pub fn count_mut(&mut self, state: State) -> &mut u64 {
         match state {
             State::Pending => &mut self.pending,
@@ -117,19 +116,21 @@ pub struct RelayStatus {
     pub seen_ago: Duration,
     /// Number of deliveries that it held.
     pub in_flight: u64,
-    /// Why its transport is paused, if it is. Where it is made of several and some of them are paused, while the relay goes on with the
-    /// others: `failover/ses: `, and why.
+    /// Why the transport is paused. `None` if it is not. If only some transports of a combined one are paused, the text begins with their
+    /// path, such as `failover/ses: `.
     pub paused: Option<String>,
 }
 
 impl RelayStatus {
-    /// For authors of stores.
+    /// Creates a status, for authors of stores.
     pub fn new(id: String, seen_ago: Duration, in_flight: u64, paused: Option<String>) -> Self {
         Self { id, seen_ago, in_flight, paused }
     }
 }
 
-/// Result of [`resend`](Outbox::resend) or [`cancel`](Outbox::cancel). Exhaustive, so that a program handles each case.
+/// The result of [`resend`](Outbox::resend) or [`cancel`](Outbox::cancel).
+///
+/// The enum is exhaustive, so that a `match` covers each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "the delivery may have been left as it was"]
 pub enum UpdateOutcome {
@@ -141,7 +142,7 @@ pub enum UpdateOutcome {
     NotFound,
 }
 
-/// What to delete. Without a state, nothing.
+/// Selects what [`prune`](Outbox::prune) deletes. Without a state, it deletes nothing.
 ///
 /// ```
 /// use std::time::Duration;
@@ -153,16 +154,16 @@ pub enum UpdateOutcome {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Prune {
-    /// Only deliveries enqueued longer ago than this, by the database's clock.
+    /// The age since enqueueing, by the database's clock, from which on deliveries are deleted.
     pub older_than: Duration,
-    /// Only finished deliveries in these states; pending and leased ones are never deleted.
+    /// The states whose deliveries are deleted. `Pending` and `Leased` are ignored.
     pub states: Vec<State>,
-    /// Delete only attempts, except the last of each delivery, and keep the deliveries.
+    /// Whether to keep the deliveries and delete only their attempts, except the last one.
     pub history_only: bool,
 }
 
 impl Prune {
-    /// Deliveries that were enqueued longer ago than this. Add the states with [`state`](Self::state).
+    /// Selects deliveries that were enqueued longer ago than this. Add the states with [`state`](Self::state).
     pub fn older_than(age: Duration) -> Self {
         Self { older_than: age, states: Vec::new(), history_only: false }
     }
@@ -174,7 +175,7 @@ impl Prune {
         self
     }
 
-    /// Deletes the attempts, all but the last of each delivery, and keeps the deliveries.
+    /// Keeps the deliveries, and deletes only their attempts, except the last one.
     #[must_use]
     pub fn history_only(mut self) -> Self {
         self.history_only = true;
@@ -182,65 +183,65 @@ impl Prune {
     }
 }
 
-/// The operator's side. It needs no transport.
+/// Methods for operators. They need no transport.
 impl<S: AdminStore, T> Outbox<S, T> {
-    /// Creates or upgrades the outbox's tables. Call it at each start, before all else; several processes may do so at once.
+    /// Creates or upgrades the outbox's tables. Call it first, at each start. Several processes may call it at once.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// If the database fails, or the user has too few rights.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.store().migrate().await
     }
 
-    /// One delivery with its recipients and its history; `None` if there is none with this id.
+    /// Returns one delivery with its recipients and its history. `None` if there is none with this id.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         self.store().get(id).await
     }
 
-    /// A page of deliveries, oldest first.
+    /// Returns a page of deliveries, oldest first.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         self.store().list(filter).await
     }
 
-    /// Sends a dead, held, sent or cancelled delivery again, with a fresh budget and without its expiry. Attempts go on
-    /// counting. Who already has the mail is not mailed again, unless everybody has it: then all are.
+    /// Sends a dead, held, sent or cancelled delivery again, with a fresh budget and no expiry.
+    ///
+    /// Recipients who have the mail are skipped. If all have it, it is sent to all again. Attempt numbers continue.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         self.store().resend(id).await
     }
 
-    /// Cancels a pending delivery. A leased one may be on its way, and is not changed.
+    /// Cancels a pending delivery. A leased one is not changed, because a relay may be sending it.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         self.store().cancel(id).await
     }
 
-    /// Counts by state, and the running relays.
+    /// Counts the deliveries in each state, and lists the running relays.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn stats(&self) -> Result<Stats, StoreError> {
         let mut stats = self.store().stats().await?;
-        // The store deletes old reports only when another relay reports.
+        // A store deletes old reports only when another relay reports.
         stats.relays.retain(|relay| relay.seen_ago <= HEARTBEAT_TTL);
         Ok(stats)
     }
 
-    /// Deletes what is finished and old, and returns how many deliveries were affected. A deleted delivery's idempotency key
-    /// is free again.
+    /// Deletes old, finished deliveries, and returns the number of affected deliveries. Their idempotency keys can be used again.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database fails.
     pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
         self.store().prune(prune).await
     }

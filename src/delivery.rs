@@ -1,4 +1,4 @@
-//! A delivery as its readers see it.
+//! The deliveries and attempts that operators read.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -19,15 +19,15 @@ pub struct Delivery {
     pub template_id: Option<String>,
     /// The caller's idempotency key, if one was given.
     pub key: Option<String>,
-    /// Priority.
+    /// The priority.
     pub priority: Priority,
-    /// What follows from an attempt in doubt.
+    /// What to do if the message may have been accepted.
     pub when_in_doubt: WhenInDoubt,
     /// When it was enqueued.
     pub created_at: SystemTime,
     /// When it is due, or its lease expires; `None` once it is finished.
     pub due_at: Option<SystemTime>,
-    /// When it becomes a dead letter unless it was sent; `None` if it never expires, and once it is finished.
+    /// When it becomes a dead letter if it is not sent by then. `None` if it never expires, and once it is finished.
     pub expires_at: Option<SystemTime>,
     /// The current cycle, from 1. A resend begins a new one.
     pub cycle: u32,
@@ -37,7 +37,7 @@ pub struct Delivery {
     pub recipients: Vec<RecipientStatus>,
     /// The attempts, oldest first.
     pub attempts: Vec<Attempt>,
-    /// What is wrong with the stored row; `None` if nothing is. Default values stand in for what cannot be read.
+    /// Why the stored row cannot be read. `None` for a valid row. Fields that cannot be read have default values.
     pub malformed: Option<String>,
 }
 
@@ -75,7 +75,7 @@ pub struct RecipientStatus {
 }
 
 impl RecipientStatus {
-    /// For authors of stores.
+    /// Creates a status, for authors of stores.
     pub fn new(recipient: Recipient, state: RecipientState, reply: Option<String>) -> Self {
         Self { recipient, state, reply }
     }
@@ -108,7 +108,7 @@ pub struct DeliverySummary {
     pub last_error: Option<String>,
 }
 
-/// One call of a transport, as the history keeps it.
+/// One attempt of a delivery, from its history.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -120,15 +120,15 @@ pub struct Attempt {
     pub started_at: SystemTime,
     /// When the call ended; for a lost attempt, when the next claim recorded it.
     pub finished_at: SystemTime,
-    /// Outcome.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Whose condition it failed for; `None` for `sent` and `lost`.
+    /// What the failure affects, as the transport reported it. `None` for `sent` and `lost`.
     pub scope: Option<Scope>,
-    /// Whether a rule or the transport's author stands behind outcome and scope. If not, they are a guess, and evidence may overrule them.
+    /// Whether outcome and scope follow from a documented rule. If not, they are a guess, which evidence may overrule.
     pub sure: bool,
-    /// Whether it counts against the budget.
+    /// Whether the attempt counts against the budget.
     pub charged: bool,
-    /// The relay's reason for its decision, where outcome and scope do not say it.
+    /// The relay's reason for its decision. `None` if outcome and scope explain it.
     pub note: Option<String>,
     /// The error, with masked addresses; `None` if there was none.
     pub error: Option<String>,
@@ -136,14 +136,15 @@ pub struct Attempt {
     pub reply: Option<String>,
     /// The next hop's id of the message; `None` if it gave none.
     pub provider_id: Option<String>,
-    /// The transport's name. A transport that chooses among others adds the chosen one after a slash, as in `failover/ses` (see
-    /// [`Receipt::via`](crate::transport::Receipt::via)), or all that failed (see [`Failure::via`](crate::Failure::via)). `None` if no
-    /// transport was called because the stored message could not be read, and for a lost attempt.
+    /// The transport's name. `None` for a lost attempt, and if no transport was called because the stored message could not be read.
+    ///
+    /// The name of an inner transport follows a slash: `failover/ses` (see [`Receipt::via`](crate::transport::Receipt::via)). If several
+    /// failed, all are listed (see [`Failure::via`](crate::Failure::via)).
     pub transport: Option<String>,
 }
 
 impl Attempt {
-    /// A sure and charged attempt, with nothing else set.
+    /// Creates a sure and charged attempt. Set the other fields one by one.
     pub fn new(number: u32, cycle: u32, started_at: SystemTime, finished_at: SystemTime, outcome: Outcome) -> Self {
         Self {
             number,
@@ -162,7 +163,7 @@ impl Attempt {
         }
     }
 
-    /// Whether it was sent and has nothing else to record.
+    /// Whether the attempt was sent and has no other data to store.
     pub(crate) fn is_plainly_sent(&self) -> bool {
         let nothing_to_say = self.scope.is_none() && self.error.is_none() && self.note.is_none();
         self.outcome == Outcome::Sent && self.sure && self.charged && nothing_to_say

@@ -35,7 +35,7 @@ pub struct NewDelivery<M> {
 }
 
 impl<M: Message> NewDelivery<M> {
-    /// A message with the default options: due now, no expiry beside the relay's policy, normal priority, sent again in doubt.
+    /// Creates a delivery with the default options: due now, no expiry of its own, normal priority, and sent again if in doubt.
     pub fn new(message: M) -> Self {
         Self {
             message,
@@ -47,36 +47,37 @@ impl<M: Message> NewDelivery<M> {
         }
     }
 
-    /// An idempotency key of 1 to 255 characters, unique in the whole outbox. While a delivery with this key is kept, a second one is not
-    /// added, and enqueueing it returns the id of the first.
+    /// Sets an idempotency key of 1 to 255 characters, unique in the outbox.
+    ///
+    /// While a delivery with this key exists, enqueueing another one adds nothing and returns the id of the first.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Sends it not before this time, by the database's clock.
+    /// Sets the earliest time to send, by the database's clock.
     #[must_use]
     pub fn send_at(mut self, time: SystemTime) -> Self {
         self.due = Some(When::At(time));
         self
     }
 
-    /// Sends it not before this time from now has passed.
+    /// Sets how long to wait before the first attempt.
     #[must_use]
     pub fn send_in(mut self, wait: Duration) -> Self {
         self.due = Some(When::After(wait));
         self
     }
 
-    /// Sends it not after this time. If it was not sent by then, it becomes a dead letter.
+    /// Sets the latest time to send, by the database's clock. A delivery that was not sent by then becomes a dead letter.
     #[must_use]
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires = Some(When::At(time));
         self
     }
 
-    /// Sends it only within this time from now.
+    /// Sets the latest time to send, as a duration from now.
     #[must_use]
     pub fn expires_in(mut self, age: Duration) -> Self {
         self.expires = Some(When::After(age));
@@ -90,7 +91,7 @@ impl<M: Message> NewDelivery<M> {
         self
     }
 
-    /// Sets what follows when the message may have been accepted and nobody knows.
+    /// Sets what to do if the message may have been accepted. Default: [`WhenInDoubt::Resend`].
     #[must_use]
     pub fn when_in_doubt(mut self, policy: WhenInDoubt) -> Self {
         self.when_in_doubt = policy;
@@ -147,14 +148,13 @@ impl<M: Message> From<M> for NewDelivery<M> {
 }
 
 impl<S: Store, T: AcceptMessages> Outbox<S, T> {
-    /// Puts a message into the outbox, in a transaction of its own. To commit it together with data of yours, use
-    /// [`enqueue_in`](Self::enqueue_in).
+    /// Enqueues a message in a transaction of its own. To commit it together with your own data, use [`enqueue_in`](Self::enqueue_in).
     ///
     /// # Errors
-    /// When the message cannot be carried or stored, or the database fails. Then nothing was added.
+    /// If the transport does not support the message, the message cannot be stored, or the database fails. Then nothing was added.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the message was added or not. With an idempotency key it is safe to call again.
+    /// If the future is dropped, the message may have been added or not. With an idempotency key, the call can be repeated safely.
     pub async fn enqueue(&self, delivery: impl Into<NewDelivery<T::Message>>) -> Result<DeliveryId, EnqueueError> {
         let row = self.row(delivery.into())?;
         let id = row.id;
@@ -162,10 +162,10 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
         Ok(ids.first().copied().unwrap_or(id))
     }
 
-    /// Puts a message into the outbox in the caller's transaction: it exists if and only if that commits.
+    /// Enqueues a message in the caller's transaction. The message exists if and only if that transaction commits.
     ///
-    /// `connection` is what the store names: for a `SqliteStore`, `&mut tx` of an sqlx transaction. A relay of this process
-    /// looks for the mail soon after; [`wake`](Self::wake) after the commit makes that at once.
+    /// The type of `connection` depends on the store: for a `SqliteStore`, pass `&mut tx` of an sqlx transaction. Relays of this process
+    /// poll several times in the next second. To wake them at once, call [`wake`](Self::wake) after the commit.
     ///
     /// # Errors
     /// As [`enqueue`](Self::enqueue). After an error of the database, roll the transaction back.
@@ -183,7 +183,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
         Ok(ids.first().copied().unwrap_or(id))
     }
 
-    /// Puts many messages into the outbox, all or none, and much faster than one by one. Returns their ids in their order.
+    /// Enqueues many messages, all or none, much faster than one by one. Returns the id of each, in order.
     ///
     /// # Errors
     /// As [`enqueue`](Self::enqueue), for the first message that cannot be taken.
@@ -196,7 +196,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
         Ok(self.store().insert(rows).await?)
     }
 
-    /// Puts many messages into the outbox in the caller's transaction.
+    /// Enqueues many messages in the caller's transaction, all or none. Returns the id of each, in order.
     ///
     /// # Errors
     /// As [`enqueue_in`](Self::enqueue_in), for the first message that cannot be taken.
@@ -219,7 +219,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     }
 }
 
-/// Why a message was not enqueued. Nothing of the call was.
+/// Why messages were not enqueued. The call has enqueued none of them.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EnqueueError {
@@ -231,9 +231,9 @@ pub enum EnqueueError {
     NoRecipient,
     /// The idempotency key is empty, longer than 255 characters, or contains NUL (U+0000).
     Key,
-    /// The message is larger than a store takes; the text says how. The limits are [`NewRow::MAX_BODY`] and the constants beside it.
+    /// The message exceeds a limit of the stores, which the text names. The limits are [`NewRow::MAX_BODY`] and the constants beside it.
     TooLarge(&'static str),
-    /// The database failed. Inside a transaction of yours, roll it back.
+    /// The database failed. Roll back a transaction of your own.
     Store(StoreError),
 }
 
@@ -245,7 +245,7 @@ impl fmt::Display for EnqueueError {
             Self::NoRecipient => f.write_str("the message has no recipient"),
             Self::Key => f.write_str("an idempotency key must have 1 to 255 characters"),
             Self::TooLarge(what) => write!(f, "the message has {what}"),
-            Self::Store(error) => write!(f, "the outbox did not take the message: {error}"),
+            Self::Store(error) => write!(f, "the message could not be enqueued: {error}"),
         }
     }
 }
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_larger_than_a_store_takes_is_refused_in_kind() {
+    async fn a_message_beyond_a_limit_of_the_stores_is_refused() {
         let outbox = Outbox::new(MemoryStore::new(), crate::EnqueueOnly::<Sized>::new());
         let largest = Sized {
             octets: NewRow::MAX_BODY,

@@ -30,7 +30,7 @@ pub use postrider_transport::{Dkim, DkimError};
 pub use relay::{PausedSender, PausedTransport, Relay, RunSummary};
 pub use retry::RetryPolicy;
 
-// To look and to intervene.
+// To operate.
 pub use admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 pub use delivery::{Attempt, Delivery, DeliverySummary, RecipientStatus};
 pub use state::{Outcome, ParseError, RecipientState, State};
@@ -44,20 +44,20 @@ pub use store::PgStore;
 pub use store::SqliteStore;
 pub use store::{AdminStore, MemoryStore, Store, StoreError, StoreErrorKind};
 
-/// For authors of transports, transports made of transports, and all that belongs to a mail: the crate `postrider-transport`.
+/// The crate `postrider-transport`: the parts of a mail, combined transports, and the contract for authors of transports.
 #[doc(no_inline)]
 pub use postrider_transport as transport;
 #[cfg(feature = "testkit")]
 #[doc(no_inline)]
 pub use postrider_transport::transport_tests;
 
-/// Mail by a provider's HTTP API.
+/// Transports for the HTTP APIs of mail providers.
 #[cfg(feature = "http")]
 pub use postrider_http as http;
-/// Mail by Amazon SES.
+/// The transport for Amazon SES.
 #[cfg(feature = "ses")]
 pub use postrider_ses as ses;
-/// Mail over SMTP.
+/// The transport for SMTP.
 #[cfg(feature = "smtp")]
 pub use postrider_smtp as smtp;
 

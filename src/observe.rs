@@ -1,4 +1,4 @@
-//! Events of a relay, and who listens to them.
+//! The events of a relay, and the trait of their observers.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use postrider_transport::{DeliveryId, Failure, Receipt};
 
 use crate::state::Outcome;
 
-/// Listens to a relay's events, for metrics, alerts and tests.
+/// Gets a relay's events, for metrics, alerts and tests.
 ///
-/// It is called on the relay's own tasks: return quickly, and move slow work to a task of your own. A panic is caught and logged.
+/// The relay calls it on its own tasks, so it must return quickly. Move slow work to a task of your own. A panic is caught and logged.
 ///
 /// ```
 /// use postrider::{Event, Observer};
@@ -28,65 +28,66 @@ pub trait Observer: Send + Sync + 'static {
     fn on_event(&self, event: &Event<'_>);
 }
 
-/// An event of a relay.
+/// An event of a relay. Events about the next state of a delivery are sent after the commit.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// Deliveries were claimed.
     #[non_exhaustive]
     Claimed {
-        /// How many.
+        /// The number of deliveries.
         count: usize,
     },
-    /// A call of the transport ended for one delivery. The result is not yet written.
+    /// An attempt ended. Its result is not written yet.
     #[non_exhaustive]
     AttemptFinished {
         /// The delivery.
         id: DeliveryId,
-        /// Counts over the delivery's life.
+        /// The number of the attempt over the delivery's life, from 1.
         number: u32,
         /// The outcome that will be recorded.
         outcome: Outcome,
-        /// What the transport said.
+        /// The result that the transport returned.
         result: &'a Result<Receipt, Failure>,
-        /// Duration of the call.
+        /// The duration of the call.
         took: Duration,
     },
-    /// A delivery was accepted. Committed.
+    /// The next hop accepted a delivery.
     #[non_exhaustive]
     Sent {
         /// The delivery.
         id: DeliveryId,
-        /// Number of recipients that were refused.
+        /// The number of recipients that were refused.
         refused: usize,
     },
-    /// A delivery will be tried again. Committed.
+    /// A delivery is pending again: a retry is scheduled, or it was released without a call.
     #[non_exhaustive]
     RetryScheduled {
         /// The delivery.
         id: DeliveryId,
-        /// The wait from now.
+        /// The wait until it is due.
         after: Duration,
-        /// Whether the attempt counted against its budget.
+        /// Whether an attempt counted against the budget.
         charged: bool,
     },
-    /// A delivery became a dead letter. Committed. The event comes once for each dead letter, from the relay that wrote it. If the process
-    /// dies between the commit and this call, it does not come, and the dead letter is only in the list.
+    /// A delivery became a dead letter. The relay that wrote it sends the event once.
+    ///
+    /// If the process dies between the commit and this call, the event is lost. The dead letter is still in the list.
     #[non_exhaustive]
     DeadLettered {
         /// The delivery.
         id: DeliveryId,
-        /// What it was made from.
+        /// The template id of the message. `None` without a template.
         template_id: Option<&'a str>,
-        /// Why.
+        /// Why it was given up.
         reason: &'a str,
     },
-    /// A delivery is held because it may have been accepted. Committed.
+    /// A delivery is held because it may have been accepted.
     #[non_exhaustive]
     Held {
         /// The delivery.
         id: DeliveryId,
-        /// Why.
+        /// Why it is in doubt.
         reason: &'a str,
     },
     /// Another relay took a delivery over while this one was sending it, so it may be sent twice. This relay's attempt was not recorded.
@@ -95,47 +96,47 @@ pub enum Event<'a> {
         /// The delivery.
         id: DeliveryId,
     },
-    /// The transport cannot send for any message. Until it can, the relay claims only probes.
+    /// The transport cannot send any message and is paused. Until it works again, the relay claims only messages for probes.
     #[non_exhaustive]
     TransportPaused {
-        /// Its name.
+        /// The transport's name.
         transport: &'a str,
-        /// Why.
+        /// The failure that paused it, with masked addresses.
         reason: &'a str,
-        /// How long until the next probe.
+        /// The wait until the next probe.
         pause: Duration,
     },
     /// The transport works again.
     #[non_exhaustive]
     TransportResumed {
-        /// Its name.
+        /// The transport's name.
         transport: &'a str,
     },
-    /// The next hop refuses all mail of a sender. That mail waits without a call; other senders go on.
+    /// The next hop refuses all mail of a sender or of a domain. This mail waits. Mail of other senders is sent.
     #[non_exhaustive]
     SenderPaused {
         /// The transport's name.
         transport: &'a str,
-        /// The From address: leave it out of logs and of metrics.
+        /// The From address, or a domain with an `@` before it. Leave it out of logs and metrics.
         sender: &'a str,
-        /// Why.
+        /// The failure that paused it, with masked addresses.
         reason: &'a str,
-        /// The wait until one of its messages probes again.
+        /// The wait until the next probe.
         pause: Duration,
     },
-    /// The next hop accepts a sender's mail again.
+    /// The next hop accepts mail of a sender or of a domain again.
     #[non_exhaustive]
     SenderResumed {
         /// The transport's name.
         transport: &'a str,
-        /// The From address: leave it out of logs and of metrics.
+        /// The From address, or a domain with an `@` before it. Leave it out of logs and metrics.
         sender: &'a str,
     },
-    /// The database stopped answering, or this relay's transactions conflict with others again and again
-    /// ([`Conflict`](crate::StoreErrorKind::Conflict)). The event comes once for each outage.
+    /// The database stopped answering, or this relay's transactions repeatedly conflict with others
+    /// ([`Conflict`](crate::StoreErrorKind::Conflict)). The event is sent once for each outage.
     #[non_exhaustive]
     StoreUnavailable {
-        /// What it said.
+        /// The error of the first failed call.
         error: &'a crate::StoreError,
     },
     /// The database answers again.

@@ -8,7 +8,7 @@ use postrider_transport::{Email, Failure, Message, Transport};
 use crate::relay::Relay;
 use crate::store::Store;
 
-/// Decides which messages an outbox accepts: a [`Transport`], or [`EnqueueOnly`] where another process sends. Sealed.
+/// Decides which messages an outbox accepts: a [`Transport`], or [`EnqueueOnly`] if another process sends. The trait is sealed.
 pub trait AcceptMessages: sealed::Sealed + Send + Sync + 'static {
     /// The type of the messages.
     type Message: Message;
@@ -32,7 +32,9 @@ impl<T: Transport> AcceptMessages for T {
     }
 }
 
-/// Stands for the transport in a process that only enqueues, and in code that should not name the transport: see [`Outbox::handle`].
+/// Takes the place of the transport in a process that only enqueues.
+///
+/// [`Outbox::handle`] uses it too, so that an application need not name the transport's type.
 pub struct EnqueueOnly<M = Email> {
     /// The transport of this process; `None` if it has none.
     check: Option<Arc<dyn AcceptMessages<Message = M>>>,
@@ -92,14 +94,14 @@ pub struct Outbox<S, T = EnqueueOnly<Email>> {
 }
 
 impl<S: Store> Outbox<S> {
-    /// An outbox for mail that this process does not send itself.
+    /// Creates an outbox that only enqueues. Another process sends the mail.
     pub fn enqueue_only(store: S) -> Self {
         Self::new(store, EnqueueOnly::new())
     }
 }
 
 impl<S: Store, T: AcceptMessages> Outbox<S, T> {
-    /// An outbox over a store and a transport.
+    /// Creates an outbox over a store and a transport.
     pub fn new(store: S, transport: T) -> Self {
         Self { store, transport: Arc::new(transport) }
     }
@@ -111,8 +113,9 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
 }
 
 impl<S: Store, T: Transport> Outbox<S, T> {
-    /// The same outbox without the transport in its type, for an application's state: it enqueues, looks and intervenes, and refuses
-    /// what the transport cannot carry. Only the relay needs the transport.
+    /// Returns the same outbox without the transport in its type, for an application's state.
+    ///
+    /// It has every method except [`relay`](Self::relay). It still refuses messages that the transport does not support.
     ///
     /// ```
     /// # fn demo<T: postrider::Transport<Message = postrider::Email>>(transport: T) {
@@ -133,7 +136,7 @@ impl<S: Store, T: Transport> Outbox<S, T> {
         Outbox::new(self.store.clone(), EnqueueOnly { check: Some(check) })
     }
 
-    /// A relay for this outbox, to be configured and run. Each call makes a new one. Any number may run at once, in any number of processes.
+    /// Creates a relay for this outbox. Configure it and run it. Any number of relays may run at once, in any number of processes.
     pub fn relay(&self) -> Relay<S, T> {
         Relay::new(self.store.clone(), Arc::clone(&self.transport))
     }

@@ -15,7 +15,7 @@ use postrider_transport::Backoff;
 /// ```
 ///
 /// The default waits 15 seconds, then twice as long each time, up to 6 hours, ± 20 %. It makes up to 20 attempts, which take more than two
-/// and a half days, and gives up after 5 days in any case. (RFC 5321 section 4.5.4.1 recommends giving up after four to five days.)
+/// days, and gives up after 5 days in any case. (RFC 5321 section 4.5.4.1 recommends giving up after four to five days.)
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
     backoff: Backoff,

@@ -1,4 +1,4 @@
-//! The permits of a relay and its memory limit: how much more it may claim.
+//! The permits of a relay and its memory limit, which limit its claims.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use super::Settings;
 use super::shared::Shared;
 use crate::store::Store;
 
-/// Extra permits for a round of probes.
-pub(super) const RESERVE: usize = 3;
+/// Permits in addition to the concurrency, for a round of probes.
+pub(super) const PROBE_PERMITS: usize = 3;
 
-/// What an octet of a stored mail takes in memory while it is sent: the stored text, what is read from it, its attachments in base64 with
-/// line ends, and the whole as it goes out.
-const MEMORY_OF_AN_OCTET: u64 = 6;
+/// The estimated octets of memory for each octet of a stored mail while it is sent: the stored text, the decoded mail, its attachments in
+/// base64 with line ends, and the rendered message.
+const MEMORY_PER_OCTET: u64 = 6;
 
 impl Settings {
-    /// How many octets of stored mail may be in hand.
+    /// The limit for the stored mails in flight, in octets.
     fn memory_octets(&self) -> u64 {
-        self.memory / MEMORY_OF_AN_OCTET
+        self.memory / MEMORY_PER_OCTET
     }
 }
 
@@ -31,30 +31,30 @@ pub(super) struct Capacity<S, T> {
 
 impl<S: Store, T: Transport> Capacity<S, T> {
     pub(super) fn new(shared: &Arc<Shared<S, T>>) -> Self {
-        let permits = Arc::new(Semaphore::new(shared.settings.concurrency + RESERVE));
+        let permits = Arc::new(Semaphore::new(shared.settings.concurrency + PROBE_PERMITS));
         Self { shared: Arc::clone(shared), permits }
     }
 
-    /// The number of free permits; 0 while the mails in flight use all the memory they may.
+    /// The number of free permits. 0 while the mails in flight use all of the memory limit.
     pub(super) fn free(&self) -> usize {
-        self.free_for_probe().saturating_sub(RESERVE)
+        self.free_for_probe().saturating_sub(PROBE_PERMITS)
     }
 
-    /// As [`free`](Self::free), with the extra permits for a probe. A tried message keeps its permit until the round is over, and a relay
-    /// with a concurrency of 1 must be able to try others.
+    /// As [`free`](Self::free), with the extra permits for a round of probes. Each candidate keeps its permit until the round ends, so a
+    /// relay with a concurrency of 1 needs them.
     pub(super) fn free_for_probe(&self) -> usize {
         let octets = self.shared.in_flight.octets();
         if octets > 0 && octets >= self.shared.settings.memory_octets() { 0 } else { self.permits.available_permits() }
     }
 
-    /// The octets of stored mail that fit into the memory limit.
+    /// The size of further stored mail that fits into the memory limit, in octets.
     pub(super) fn free_octets(&self) -> u64 {
         self.shared.settings.memory_octets().saturating_sub(self.shared.in_flight.octets())
     }
 
-    /// Waits for a free permit. It does not look at the memory.
+    /// Waits for a free permit. Ignores the memory limit.
     pub(super) async fn wait_for_permit(&self) {
-        // It is never closed.
+        // An error would mean that the semaphore is closed. It never is.
         let _ = self.permits.acquire().await;
     }
 
@@ -65,6 +65,6 @@ impl<S: Store, T: Transport> Capacity<S, T> {
 
     /// Whether nothing is in flight.
     pub(super) fn is_idle(&self) -> bool {
-        self.permits.available_permits() == self.shared.settings.concurrency + RESERVE
+        self.permits.available_permits() == self.shared.settings.concurrency + PROBE_PERMITS
     }
 }

@@ -1,4 +1,4 @@
-//! Writes results in natural batches: whatever finishes while one batch is being written goes into the next.
+//! Writes results in batches. Results that arrive while a batch is being written go into the next one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,27 +14,27 @@ use crate::observe::Event;
 use crate::state::RecipientState;
 use crate::store::{Next, Settled, Settlement, Store, StoreError};
 
-/// The most results in one transaction.
+/// The largest number of results in one transaction.
 const BATCH: usize = super::producer::MAX_CLAIM;
 
-/// A settlement, with what its event needs.
+/// A settlement, with the data for its event.
 #[derive(Debug)]
 pub(super) struct Completion {
     pub(super) settlement: Settlement,
-    /// The lease's count when the call was made.
+    /// [`Lease::attempts`](crate::store::Lease::attempts) when the call was made.
     pub(super) attempts: u32,
+    /// [`Lease::charged_attempts`](crate::store::Lease::charged_attempts) when the call was made.
     pub(super) charged_attempts: u32,
     pub(super) template_id: Option<String>,
-    /// Held until the result is written, so that a crash leaves no more in doubt than there are permits.
+    /// Held until the result is written, so that a crash leaves at most `concurrency` messages in doubt.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// Settles results until the last sender of the channel is gone. While the database does not answer it retries, for `patience` after the
-/// first failure.
+/// Settles results until the channel is closed. If the database does not answer, it retries for `retry_limit` after the first failure.
 pub(super) async fn complete<S: Store, T: Transport>(
     shared: Arc<Shared<S, T>>,
     mut completions: mpsc::UnboundedReceiver<Completion>,
-    patience: Duration,
+    retry_limit: Duration,
 ) -> Result<(), StoreError> {
     let mut received = Vec::with_capacity(BATCH);
     let mut batch = Batch::default();
@@ -42,13 +42,13 @@ pub(super) async fn complete<S: Store, T: Transport>(
     while receive(&mut completions, &mut received).await > 0 {
         shared.settling.store(true, Ordering::SeqCst);
         received.drain(..).for_each(|done| batch.add(&shared, done));
-        let settled = settle_batch(&shared, &batch, patience).await;
+        let settled = settle_batch(&shared, &batch, retry_limit).await;
         if let Err(error) = settled {
-            // Their leases expire, and the next claim records a lost attempt for each.
+            // The leases expire, and the next claim records a lost attempt for each.
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 count = batch.settlements.len(),
-                "results could not be written"
+                "results could not be written; their attempts will be recorded as lost"
             );
             outcome = Err(error);
         }
@@ -60,7 +60,7 @@ pub(super) async fn complete<S: Store, T: Transport>(
     outcome
 }
 
-/// Waits for results, and returns how many there are; none when the last sender is gone.
+/// Waits for results and returns their number. 0 means that the channel is closed.
 async fn receive(completions: &mut mpsc::UnboundedReceiver<Completion>, received: &mut Vec<Completion>) -> usize {
     if completions.recv_many(received, BATCH).await == 0 {
         return 0;
@@ -74,7 +74,7 @@ async fn receive(completions: &mut mpsc::UnboundedReceiver<Completion>, received
     received.len()
 }
 
-/// Results that are written together, in the form that a store takes.
+/// Results that are written in one transaction.
 #[derive(Default)]
 struct Batch {
     settlements: Vec<Settlement>,
@@ -110,20 +110,20 @@ impl Batch {
 async fn settle_batch<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     batch: &Batch,
-    patience: Duration,
+    retry_limit: Duration,
 ) -> Result<(), StoreError> {
     let settlements = &batch.settlements;
-    match with_patience(shared, settlements, patience).await {
+    match settle_with_retries(shared, settlements, retry_limit).await {
         Ok(results) => {
             batch.announce(shared, 0, results);
             Ok(())
         }
         Err(error) if error.kind().is_transient() || settlements.len() == 1 => Err(error),
-        // One result that the database refuses must not keep the others from being written.
+        // The database refused a result. Write each by itself, so that the others are not lost.
         Err(_) => {
             let mut outcome = Ok(());
             for (place, settlement) in settlements.iter().enumerate() {
-                match with_patience(shared, std::slice::from_ref(settlement), patience).await {
+                match settle_with_retries(shared, std::slice::from_ref(settlement), retry_limit).await {
                     Ok(results) => batch.announce(shared, place, results),
                     Err(error) => outcome = Err(error),
                 }
@@ -133,20 +133,20 @@ async fn settle_batch<S: Store, T: Transport>(
     }
 }
 
-async fn with_patience<S: Store, T: Transport>(
+async fn settle_with_retries<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     settlements: &[Settlement],
-    patience: Duration,
+    retry_limit: Duration,
 ) -> Result<Vec<Settled>, StoreError> {
     let mut failures = 0;
     let started = Instant::now();
     loop {
-        match shared.ask(|| shared.store.settle(settlements)).await {
+        match shared.call_store(|| shared.store.settle(settlements)).await {
             Ok(results) => {
                 shared.unsettled.store(false, Ordering::SeqCst);
                 return Ok(results);
             }
-            Err(error) if error.kind().is_transient() && started.elapsed() < patience => {
+            Err(error) if error.kind().is_transient() && started.elapsed() < retry_limit => {
                 shared.unsettled.store(true, Ordering::SeqCst);
                 shared.store_failed(&error);
                 failures += 1;
@@ -169,8 +169,8 @@ fn announce<S: Store, T: Transport>(
     let id = settlement.key.id;
     if result == Settled::LeaseLost {
         tracing::warn!(%id, "the lease was lost while the message was being sent; it may be sent twice");
-        shared.count(|pass| pass.lease_lost += 1);
-        shared.tell(&Event::LeaseLost { id });
+        shared.count(|summary| summary.lease_lost += 1);
+        shared.emit(&Event::LeaseLost { id });
         return;
     }
     match &settlement.next {
@@ -178,8 +178,8 @@ fn announce<S: Store, T: Transport>(
             let without = |state| state != RecipientState::Sent;
             let refused = settlement.recipients.iter().filter(|r| without(r.state)).count();
             tracing::debug!(%id, refused, "sent");
-            shared.count(|pass| pass.sent += 1);
-            shared.tell(&Event::Sent { id, refused });
+            shared.count(|summary| summary.sent += 1);
+            shared.emit(&Event::Sent { id, refused });
         }
         Next::Pending { after } => {
             let charged = settlement.attempt.as_ref().is_some_and(|attempt| attempt.charged);
@@ -188,20 +188,20 @@ fn announce<S: Store, T: Transport>(
             if settlement.attempt.is_some() {
                 tracing::info!(%id, after_s, charged, error, "retry scheduled");
             } else {
-                tracing::debug!(%id, after_s, "given back without a call");
+                tracing::debug!(%id, after_s, "released without a call");
             }
-            shared.count(|pass| if charged { pass.retried += 1 } else { pass.released += 1 });
-            shared.tell(&Event::RetryScheduled { id, after: *after, charged });
+            shared.count(|summary| if charged { summary.retried += 1 } else { summary.released += 1 });
+            shared.emit(&Event::RetryScheduled { id, after: *after, charged });
         }
         Next::Dead { reason } => {
             tracing::warn!(%id, template_id, reason, "dead letter");
-            shared.count(|pass| pass.dead += 1);
-            shared.tell(&Event::DeadLettered { id, template_id, reason });
+            shared.count(|summary| summary.dead += 1);
+            shared.emit(&Event::DeadLettered { id, template_id, reason });
         }
         Next::InDoubt { reason } => {
             tracing::warn!(%id, reason, "held in doubt");
-            shared.count(|pass| pass.in_doubt += 1);
-            shared.tell(&Event::Held { id, reason });
+            shared.count(|summary| summary.in_doubt += 1);
+            shared.emit(&Event::Held { id, reason });
         }
     }
 }

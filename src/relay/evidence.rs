@@ -1,31 +1,35 @@
-//! Whose condition a failure is. A transport's table proposes, evidence decides, and nobody is charged for what was not his.
+//! Decides whose condition a failure is: the message's, the sender's or the transport's.
 //!
-//! No I/O, no clock, no randomness of its own. What is known is in memory. After a restart nothing is known, and at worst there is one more
-//! pause.
+//! The transport reports a scope. The results of other messages, the evidence, confirm or overrule it. No message is charged for the
+//! condition of another.
 //!
-//! | The transport says | Known | Then |
+//! This code does no I/O, and gets the time and random numbers as arguments. The evidence is in memory. After a restart it is empty, which
+//! costs one more pause at worst.
+//!
+//! | Reported scope | Evidence | Result |
 //! |---|---|---|
-//! | message, sure | | as it says |
+//! | message, sure | | as reported |
 //! | message, unsure | | weighed |
-//! | sender | this message failed so before, and others of this sender were accepted since | weighed |
-//! | | else | the sender is paused, uncharged |
-//! | transport | this message failed so before, and others were accepted since | weighed |
-//! | | two different messages of its sender failed so, and others were accepted since, but none of this sender | weighed |
-//! | | else | the transport is paused, uncharged |
-//! | in doubt | | as above, and charged: only the budget bounds the copies |
+//! | sender | this message failed with the scope of the sender or the transport before, and others of the sender were accepted since | weighed |
+//! | | otherwise | the sender is paused, uncharged |
+//! | transport | this message failed with the scope of the sender or the transport before, and others were accepted since | weighed |
+//! | | two different messages of the sender failed, others were accepted since, and none of this sender | weighed |
+//! | | otherwise | the transport is paused, uncharged |
+//! | any, in doubt | | as above, and charged: only the budget limits the copies |
 //!
-//! What is weighed is one of these, the first that fits:
+//! A weighed failure gets the first result that applies. Two replies are the same if they have the same [pattern](Failure::pattern).
 //!
-//! | Known | Then |
+//! | Evidence | Result |
 //! |---|---|
-//! | several different messages in a row failed alike, and nothing was accepted in between | the transport is paused, uncharged |
-//! | two different messages of this sender did, while others were accepted, but none of this sender | the sender is paused, uncharged |
-//! | this message has heard these words before, others of its sender were accepted since, and two messages at most ever heard them | its own: a permanent refusal is believed, anything else is charged, and retried by the backoff |
-//! | else | retried by the backoff, uncharged, until its time is over |
+//! | several different messages in a row failed with the same reply, and nothing was accepted in between | the transport is paused, uncharged |
+//! | two different messages of this sender failed, others were accepted, and none of this sender | the sender is paused, uncharged |
+//! | this message got the same reply before, others of its sender were accepted since, and at most two messages ever got this reply | the message's own condition: a permanent refusal is final, any other failure is charged and retried by the backoff |
+//! | otherwise | retried by the backoff, uncharged, until the age limit |
 //!
-//! A limit: a condition of others that comes and goes, and each time meets the same message and hardly any other, while others of the same
-//! sender are accepted in between, looks like that message's own.
+//! Evidence has a limit. A quota, for example, may come and go. If it refuses the same one or two messages each time, and other messages of
+//! their sender are accepted in between, it looks like the messages' own condition.
 
+mod notes;
 mod senders;
 mod streak;
 
@@ -35,17 +39,17 @@ use postrider_transport::{Admit, Backoff, BreakerState, CallTime, DeliveryId, Fa
 
 use super::decide::Judged;
 use senders::Senders;
-use streak::{Heard, Mail, Streak, Words};
+use streak::{Mail, PatternCount, PatternHistory, Streak};
 
-/// This many different messages that fail alike, with nothing accepted in between, are not each at fault. Shorter rows happen by chance
-/// when one message in ten is bad.
-const IN_A_ROW: usize = 5;
+/// This many different messages in a row with the same refusal, and no acceptance in between, are a condition of the transport. If one
+/// message in ten is bad, shorter streaks happen by chance.
+const STREAK: usize = 5;
 
-/// The same, where each is refused in different words.
-const IN_A_ROW_UNLIKE: usize = 10;
+/// The same limit for messages in a row with any refusals.
+const MIXED_STREAK: usize = 10;
 
-/// A refusal that this many different messages heard is not one message's own.
-const COMMON: usize = 3;
+/// A reply that this many different messages got is not the condition of one message.
+const COMMON_PATTERN: usize = 3;
 
 /// A message that fails during a pause waits this much longer than the pause, so that other due messages are tried first, whatever their
 /// priority.
@@ -59,11 +63,11 @@ pub(super) struct Evidence {
     accepted: Option<Instant>,
     refused_alike: Streak,
     refused: Streak,
-    /// The words of the row that paused the transport; `None` if it is not paused for a row.
-    row: Option<String>,
-    heard: Words,
+    /// The pattern of the streak that paused the transport. `None` if no streak has paused it.
+    streak_pattern: Option<String>,
+    patterns: PatternHistory,
     /// The message that paused the transport.
-    culprit: Option<Mail>,
+    paused_by: Option<Mail>,
     senders: Senders,
 }
 
@@ -74,23 +78,23 @@ pub(super) struct Call<'a> {
     pub(super) sender: Option<&'a str>,
     pub(super) recipients: &'a [Recipient],
     pub(super) time: CallTime,
-    pub(super) before: Option<Before>,
+    pub(super) previous: Option<PreviousAttempt>,
     pub(super) probe: Probing,
 }
 
-impl Before {
-    /// Whether the transport said that it failed for the sender's condition, or for the transport's.
-    fn is_of_others(self) -> bool {
+impl PreviousAttempt {
+    /// Whether the transport reported the scope of the sender or the transport.
+    fn blamed_others(self) -> bool {
         matches!(self.scope, Some(Scope::Sender | Scope::Transport))
     }
 }
 
 /// The last attempt of this message in this cycle.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Before {
-    /// When it ended; `None` if that is before this process's clock begins.
+pub(super) struct PreviousAttempt {
+    /// When it ended. `None` if this process's clock cannot represent that time.
     pub(super) ended: Option<Instant>,
-    /// The scope that the transport gave; `None` if somebody accepted the message.
+    /// The scope that the transport reported. `None` if a recipient was accepted.
     pub(super) scope: Option<Scope>,
 }
 
@@ -98,22 +102,22 @@ pub(super) struct Before {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probing {
     No,
-    /// It does. Others may be tried after it, so its failure proves nothing yet.
+    /// The call is one of several in a round of probes. Its failure alone does not prolong the pause.
     Candidate,
 }
 
-/// The result of a call, after evidence.
+/// The meaning of a result after evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
     /// Whose condition a failure is. It has no meaning for an acceptance.
     pub(super) scope: Scope,
     /// Whether the attempt counts against the message's budget.
     pub(super) charge: bool,
-    /// Whether a permanent refusal without a rule is final, of the message or of a recipient.
+    /// Whether a permanent refusal without a rule is final. It may refuse the message or a recipient.
     pub(super) believed: bool,
-    /// The shortest wait; `None` leaves it to the message's own backoff.
+    /// The shortest wait. `None` leaves it to the message's own backoff.
     pub(super) wait: Option<Duration>,
-    /// The reason, where the failure alone does not say it.
+    /// The reason, if the failure alone does not give it.
     pub(super) note: Option<&'static str>,
     /// The pauses that begin or end.
     pub(super) changes: Vec<Change>,
@@ -132,12 +136,13 @@ pub(super) enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     Pass,
-    /// It probes its sender, or its sender's domain. Return it with [`give_back_sender`](Evidence::give_back_sender).
+    /// The message probes its sender or the sender's domain. Return the probe with
+    /// [`release_sender_probe`](Evidence::release_sender_probe).
     SenderProbe {
         of_domain: bool,
         number: u64,
     },
-    /// Its sender is paused, for this long.
+    /// The sender is paused for this long.
     Wait(Duration),
 }
 
@@ -148,29 +153,30 @@ impl Evidence {
             accepted: None,
             refused_alike: Streak::default(),
             refused: Streak::default(),
-            row: None,
-            heard: Words::default(),
-            culprit: None,
+            streak_pattern: None,
+            patterns: PatternHistory::default(),
+            paused_by: None,
             senders: Senders::new(backoff),
         }
     }
 
-    /// How much may pass to the transport.
+    /// Returns how many messages may be sent now.
     pub(super) fn admit(&mut self, now: Instant) -> Admit {
         self.transport.admit(now)
     }
 
-    /// The same for a pass, which tries instead of waiting.
+    /// Returns a probe before the pause ends, for a pass, which does not wait.
     pub(super) fn admit_early(&mut self) -> Admit {
         self.transport.admit_early()
     }
 
     /// Returns a probe of the transport without a result.
-    pub(super) fn give_back(&mut self, number: u64) {
+    pub(super) fn release_probe(&mut self, number: u64) {
         self.transport.release_probe(number);
     }
 
-    /// Whether a sender's message may pass. `early` is for a pass, which tries instead of waiting.
+    /// Returns whether a message may be sent, by the pauses of its sender and the sender's domain. `early` allows probes before a pause
+    /// ends, for a pass, which does not wait.
     pub(super) fn admit_sender(
         &mut self,
         sender: Option<&str>,
@@ -182,8 +188,8 @@ impl Evidence {
     }
 
     /// Returns a sender's probe without a result.
-    pub(super) fn give_back_sender(&mut self, sender: &str, of_domain: bool, number: u64) {
-        self.senders.give_back(sender, of_domain, number);
+    pub(super) fn release_sender_probe(&mut self, sender: &str, of_domain: bool, number: u64) {
+        self.senders.release_probe(sender, of_domain, number);
     }
 
     /// Why the transport is paused, if it is.
@@ -196,20 +202,20 @@ impl Evidence {
         self.senders.paused()
     }
 
-    /// Whether a message differs from the one that paused the transport, so that trying it can prove something.
-    pub(super) fn differs_from_culprit(&self, id: DeliveryId, recipients: &[Recipient]) -> bool {
+    /// Whether a message differs from the one that paused the transport. Only such a message can show that the transport works.
+    pub(super) fn differs_from_pausing_message(&self, id: DeliveryId, recipients: &[Recipient]) -> bool {
         let mail = Mail::new(id, recipients);
-        self.culprit.is_none_or(|culprit| culprit.differs(mail))
+        self.paused_by.is_none_or(|other| other.differs(mail))
     }
 
-    /// The next pause, if the present probe fails. A candidate that fails waits this long.
+    /// The next pause if the current probe fails. A failed candidate waits this long.
     pub(super) fn next_pause(&self, random: f64) -> Duration {
         self.transport.next_pause(None, random)
     }
 
     /// Records that all candidates of a probe failed, and how the last one did.
     pub(super) fn probe_failed(&mut self, last: &Failure, random: f64, time: CallTime) -> Option<Change> {
-        let reason = match &self.row {
+        let reason = match &self.streak_pattern {
             Some(_) => self.transport.reason().unwrap_or_default().to_owned(),
             None => last.to_string(),
         };
@@ -217,12 +223,12 @@ impl Evidence {
         Some(Change::TransportPaused { reason, pause })
     }
 
-    /// The wait of a message that failed as a probe: to the end of the pause, or the length of a first pause if there is none.
+    /// The wait of a message that failed as a probe: until the pause ends, or as long as a first pause if the transport is not paused.
     pub(super) fn wait_of_probe(&self, now: Instant, random: f64) -> Duration {
         self.transport.remaining(now).unwrap_or_else(|| self.transport.next_pause(None, random)) + YIELD
     }
 
-    /// Records the result of a call, and says what it means.
+    /// Records the result of a call, and judges it.
     pub(super) fn judge(&mut self, result: &Result<Receipt, Failure>, call: Call<'_>, random: f64) -> Verdict {
         let failure = match result {
             Ok(_) => return self.accepted(call),
@@ -232,7 +238,7 @@ impl Evidence {
         if let Some(sender) = call.sender {
             self.senders.failed(sender, call.id);
         }
-        // Only the budget bounds the copies.
+        // Only the budget limits the number of copies.
         let charge = verdict.charge || failure.in_doubt();
         Verdict { charge, ..verdict }
     }
@@ -242,14 +248,17 @@ impl Evidence {
             return Verdict::own(true);
         }
         let pattern = failure.pattern();
-        let words = (pattern.as_str(), self.heard.add(&pattern, Mail::new(call.id, call.recipients)));
+        let seen = (pattern.as_str(), self.patterns.add(&pattern, Mail::new(call.id, call.recipients)));
         match failure.scope() {
-            Scope::Sender if !(call.before.is_some_and(Before::is_of_others) && self.senders.accepted_since(call)) => {
+            Scope::Sender
+                if !(call.previous.is_some_and(PreviousAttempt::blamed_others)
+                    && self.senders.accepted_since(call)) =>
+            {
                 self.is_of_sender("", call);
                 self.pause_sender(failure, call, random, None)
             }
-            Scope::Message | Scope::Sender => self.weigh(failure, words, call, random),
-            Scope::Transport => self.transport_failed(failure, words, call, random),
+            Scope::Message | Scope::Sender => self.weigh(failure, seen, call, random),
+            Scope::Transport => self.transport_failed(failure, seen, call, random),
         }
     }
 
@@ -259,70 +268,82 @@ impl Evidence {
         self.refused.clear();
         let mut changes = Vec::new();
         if self.transport.record_success(call.time) {
-            self.culprit = None;
-            self.row = None;
+            self.paused_by = None;
+            self.streak_pattern = None;
             changes.push(Change::TransportResumed);
         }
         if let Some(sender) = call.sender {
             let resumed = self.senders.accepted(sender, call.time).into_iter();
             changes.extend(resumed.map(|sender| Change::SenderResumed { sender }));
         }
-        // Recipients that are refused in unknown words, while others are accepted, may be too many for one call.
+        // Some recipients were accepted, and others may have got a refusal that no rule knows. The cause may be a limit for one call.
         Verdict { changes, believed: false, ..Verdict::own(true) }
     }
 
-    /// Whether another message was accepted since this one failed.
-    fn others_accepted_since(&self, before: Option<Before>) -> bool {
-        before.is_some_and(|before| {
-            self.accepted.is_some_and(|accepted| before.ended.is_none_or(|ended| accepted > ended))
+    /// Whether any message was accepted since this one failed.
+    fn others_accepted_since(&self, previous: Option<PreviousAttempt>) -> bool {
+        previous.is_some_and(|previous| {
+            self.accepted.is_some_and(|accepted| previous.ended.is_none_or(|ended| accepted > ended))
         })
     }
 
-    fn transport_failed(&mut self, failure: &Failure, words: (&str, Heard), call: Call<'_>, random: f64) -> Verdict {
-        let again = call.before.is_some_and(Before::is_of_others) && self.others_accepted_since(call.before);
+    fn transport_failed(
+        &mut self,
+        failure: &Failure,
+        seen: (&str, PatternCount),
+        call: Call<'_>,
+        random: f64,
+    ) -> Verdict {
+        let again =
+            call.previous.is_some_and(PreviousAttempt::blamed_others) && self.others_accepted_since(call.previous);
         if again || self.is_of_sender("", call) {
-            return self.weigh(failure, words, call, random);
+            return self.weigh(failure, seen, call, random);
         }
         self.pause_transport(failure.to_string(), failure.retry_after(), call, random, None)
     }
 
-    /// Records a failure that may be the sender's condition. Returns whether it is: different messages of this sender failed alike, and
-    /// others were accepted meanwhile, but none of this sender.
+    /// Records a failure that may be the sender's condition, and returns whether it is: different messages of the sender failed with the
+    /// same pattern, others were accepted meanwhile, and none of this sender.
     fn is_of_sender(&mut self, pattern: &str, call: Call<'_>) -> bool {
-        // Earlier failures count too: nothing of this sender went through between its first failure and its second.
+        // Failures before those acceptances count as well, because no message of this sender was accepted since its first failure.
         call.sender.is_some_and(|sender| self.senders.blame(sender, pattern, call) > 1)
             && self.senders.others_accepted_since_blame(call, self.accepted)
     }
 
-    /// Weighs a failure that no rule knows, or that other messages contradict.
-    fn weigh(&mut self, failure: &Failure, (pattern, heard): (&str, Heard), call: Call<'_>, random: f64) -> Verdict {
+    /// Weighs a failure that no rule knows, or whose reported scope other results contradict.
+    fn weigh(
+        &mut self,
+        failure: &Failure,
+        (pattern, seen): (&str, PatternCount),
+        call: Call<'_>,
+        random: f64,
+    ) -> Verdict {
         let mail = Mail::new(call.id, call.recipients);
-        let in_a_row =
-            self.refused_alike.add(pattern, mail) >= IN_A_ROW || self.refused.add("", mail) >= IN_A_ROW_UNLIKE;
-        if in_a_row || self.row.as_deref() == Some(pattern) {
+        let is_streak = self.refused_alike.add(pattern, mail) >= STREAK || self.refused.add("", mail) >= MIXED_STREAK;
+        if is_streak || self.streak_pattern.as_deref() == Some(pattern) {
             let reason = format!("several different messages in a row were refused: {failure}");
-            let verdict = self.pause_transport(reason, failure.retry_after(), call, random, Some(IN_A_ROW_NOTE));
-            self.row.get_or_insert_with(|| pattern.to_owned());
+            let verdict = self.pause_transport(reason, failure.retry_after(), call, random, Some(notes::STREAK));
+            self.streak_pattern.get_or_insert_with(|| pattern.to_owned());
             return verdict;
         }
         let key = if failure.scope() == Scope::Message { pattern } else { "" };
         if failure.scope() != Scope::Sender && self.is_of_sender(key, call) {
-            return self.pause_sender(failure, call, random, Some(OTHER_SENDERS_WENT_THROUGH));
+            return self.pause_sender(failure, call, random, Some(notes::OTHER_SENDERS_ACCEPTED));
         }
         let others = match call.sender {
             Some(_) => self.senders.accepted_since(call),
-            None => self.others_accepted_since(call.before),
+            None => self.others_accepted_since(call.previous),
         };
-        let said = failure.scope() == Scope::Message;
-        let (own, note) = match (heard.before && others, said) {
-            _ if heard.by >= COMMON => (false, COMMON_WORDS),
-            (true, true) => (true, REFUSED_AGAIN),
-            (true, false) => (true, OTHERS_WENT_THROUGH),
-            (false, true) => (false, UNKNOWN),
-            (false, false) => (false, UNPROVEN),
+        let blames_message = failure.scope() == Scope::Message;
+        let (own, note) = match (seen.before && others, blames_message) {
+            _ if seen.messages >= COMMON_PATTERN => (false, notes::COMMON_PATTERN),
+            (true, true) => (true, notes::REFUSED_AGAIN),
+            (true, false) => (true, notes::OTHERS_ACCEPTED),
+            (false, true) => (false, notes::UNKNOWN),
+            (false, false) => (false, notes::UNPROVEN),
         };
-        // A refusal that was not said of the message is not final.
-        Verdict { believed: own && said, note: Some(note), ..Verdict::own(own) }
+        // A refusal is final only if the transport reported the scope of the message.
+        Verdict { believed: own && blames_message, note: Some(note), ..Verdict::own(own) }
     }
 
     fn pause_transport(
@@ -338,7 +359,7 @@ impl Evidence {
         if call.probe != Probing::Candidate
             && let Some(pause) = self.transport.record_failure(reason.clone(), asked, random, call.time)
         {
-            self.culprit = Some(Mail::new(call.id, call.recipients));
+            self.paused_by = Some(Mail::new(call.id, call.recipients));
             changes.push(Change::TransportPaused { reason, pause });
         }
         let remaining = self.transport.remaining(call.time.ended).unwrap_or_default();
@@ -350,7 +371,7 @@ impl Evidence {
         let mut verdict =
             Verdict { scope: Scope::Sender, charge: false, believed: false, wait: None, note, changes: Vec::new() };
         let Some(sender) = call.sender else {
-            // It is not known which other messages it concerns.
+            // Without a sender, the messages to pause are unknown.
             return verdict;
         };
         let reason = failure.to_string();
@@ -379,15 +400,6 @@ impl Verdict {
         Self { scope: Scope::Message, charge, believed: true, wait: None, note: None, changes: Vec::new() }
     }
 }
-
-const IN_A_ROW_NOTE: &str = "taken for the transport's: several different messages in a row were refused";
-const OTHER_SENDERS_WENT_THROUGH: &str = "taken for the sender's: other senders were accepted, and nothing of this one";
-const REFUSED_AGAIN: &str = "believed: refused in these words before, and others of its sender were accepted since";
-const OTHERS_WENT_THROUGH: &str =
-    "taken for the message's own: it failed so before, and others of its sender were accepted since";
-const COMMON_WORDS: &str = "not taken for the message's own: others were refused in the same words";
-const UNPROVEN: &str = "nobody is paused, since others were accepted; nothing proves that it is the message's own";
-const UNKNOWN: &str = "not believed: no rule knows these words, and nothing proves that it is the message's own";
 
 #[cfg(test)]
 mod tests;

@@ -14,8 +14,8 @@ use crate::store::{Settled, Store, StoreError};
 /// Time between two reports.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// Time limit of the last report, when the relay stops.
-const GOOD_BYE: Duration = Duration::from_secs(5);
+/// The time limit for the background tasks when the relay stops.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The background tasks of a relay. Dropping this stops them at once.
 pub(super) struct Background {
@@ -24,17 +24,17 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Lets them finish what they are doing, within a time limit.
+    /// Stops the tasks after their current call to the store, within a time limit.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();
         let all = async {
             for task in &mut self.tasks {
-                // A task that panicked has nothing left to stop.
+                // A task that panicked has already stopped.
                 let _ = task.await;
             }
         };
-        if tokio::time::timeout(GOOD_BYE, all).await.is_err() {
-            tracing::debug!("the database kept the relay from saying good-bye");
+        if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
+            tracing::debug!("the last report was not written in time");
         }
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn start<S: Store, T: Transport>(shared: &Arc<Shared<S, T>>) -> Backg
     Background { stop, tasks }
 }
 
-/// Renews every third of the lease, so that a lease survives two failed renewals.
+/// Renews all leases three times in the duration of a lease, so that a lease survives two failed renewals.
 async fn renew<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: CancellationToken) {
     let mut beat = interval(shared.settings.lease / 3);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -78,8 +78,8 @@ impl<S: Store, T: Transport> Shared<S, T> {
         let held = self.in_flight.keys();
         let asked = Instant::now();
         if !held.is_empty() {
-            let results = self.ask(|| self.store.renew(&held, self.settings.lease)).await?;
-            // A lease may also be gone because its delivery was settled a moment ago; the settlement itself reports a true loss.
+            let results = self.call_store(|| self.store.renew(&held, self.settings.lease)).await?;
+            // `LeaseLost` may also mean that the delivery was just settled. If the lease was lost, the settlement reports it.
             let gone = held.iter().zip(&results).filter(|(_, result)| **result == Settled::LeaseLost);
             self.in_flight.mark_lost(gone.map(|(key, _)| *key));
         }
@@ -87,8 +87,8 @@ impl<S: Store, T: Transport> Shared<S, T> {
         Ok(())
     }
 
-    /// Whether what is in hand could fall due before the next renewal: the database did not answer, or this process stood still. To claim
-    /// then would be to claim what this relay is sending.
+    /// Whether leases of this relay may have expired, because the database did not answer or the process was suspended. The relay must
+    /// renew them before it claims. Otherwise it could claim deliveries that it is sending.
     pub(super) fn must_renew(&self) -> bool {
         let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
         renewed.elapsed() > self.settings.lease / 2 && self.in_flight.len() > 0
@@ -98,7 +98,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
 async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: CancellationToken) {
     loop {
         let report = shared.report();
-        if let Err(error) = shared.ask(|| shared.store.report(&report)).await {
+        if let Err(error) = shared.call_store(|| shared.store.report(&report)).await {
             shared.store_failed(&error);
         }
         tokio::select! {
@@ -108,12 +108,12 @@ async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancell
             () = shared.pause_changed.notified() => {}
         }
     }
-    // The report of a paused transport stays after the relay has ended, so that an operator sees it.
-    let farewell = match shared.report().paused {
+    // If the transport is paused, the report stays after the end of the relay, so that an operator sees the pause.
+    let last_report = match shared.report().paused {
         None => shared.store.retire(shared.id).await,
         Some(_) => shared.store.report(&shared.report()).await,
     };
-    if let Err(error) = farewell {
-        tracing::debug!(error = &error as &dyn std::error::Error, "could not say good-bye");
+    if let Err(error) = last_report {
+        tracing::debug!(error = &error as &dyn std::error::Error, "the last report could not be written");
     }
 }

@@ -10,11 +10,11 @@ use tokio::sync::Notify;
 
 use crate::store::{Lease, LeaseKey, Settlement};
 
-/// The deliveries in flight, and the octets of their stored mails.
+/// The deliveries in flight, and the size of their stored mails.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     inner: Mutex<Inner>,
-    /// Notified when leases are lost, so that calls that only wait can end.
+    /// Notified when leases are lost. Calls whose messages only wait then end.
     lost: Notify,
 }
 
@@ -31,7 +31,7 @@ struct Held {
     attempts: u32,
     charged_attempts: u32,
     octets: u64,
-    /// Its result is being written. A claim that returns the delivery now returns a new lease of it.
+    /// Whether its result is being written. A claim that returns the delivery now returns a new lease, which is sent.
     settling: bool,
     lost: bool,
 }
@@ -41,8 +41,8 @@ impl InFlight {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds leases. Returns `false` for a lease that must not be sent: this relay is already sending the delivery, and the old lease
-    /// expired. The call under way is then settled by the new lease.
+    /// Adds leases. Returns for each whether the delivery must be sent. `false`: this relay is already sending it under a lease that has
+    /// expired, and the call under way is settled under the new lease.
     pub(super) fn add<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> Vec<bool> {
         let mut inner = self.inner();
         let mut fresh = Vec::new();
@@ -101,7 +101,7 @@ impl InFlight {
         };
         held.settling = true;
         if held.token != settlement.key.token {
-            // The new claim recorded a lost attempt, which ended when this lease began. The attempts of a delivery do not overlap.
+            // The new claim recorded a lost attempt that ended when this lease began. Attempts of a delivery must not overlap.
             settlement.key.token = held.token;
             if let Some(attempt) = &mut settlement.attempt {
                 attempt.started_at = attempt.started_at.max(held.claimed_at);
@@ -119,12 +119,12 @@ impl InFlight {
         self.inner().held.len()
     }
 
-    /// The octets of all stored mails in flight.
+    /// The size of all stored mails in flight, in octets.
     pub(super) fn octets(&self) -> u64 {
         self.inner().octets
     }
 
-    /// The keys of all leases, ordered by id, so that two transactions lock rows in the same order.
+    /// The keys of all leases, ordered by id. All transactions then lock rows in the same order.
     pub(super) fn keys(&self) -> Vec<LeaseKey> {
         let inner = self.inner();
         let mut keys: Vec<_> = inner.held.iter().map(|(id, held)| LeaseKey { id: *id, token: held.token }).collect();
@@ -154,7 +154,7 @@ impl InFlight {
         self.inner().held.get(&id).is_some_and(|held| held.lost)
     }
 
-    /// Returns when a lease is lost after the first poll.
+    /// Waits until a lease is lost. Losses before the first poll do not count.
     pub(super) async fn some_lost(&self) {
         self.lost.notified().await;
     }

@@ -1,7 +1,7 @@
 //! The worker: claim, send, decide, settle.
 
+mod call;
 mod capacity;
-mod chance;
 mod claimer;
 mod completer;
 mod decide;
@@ -9,13 +9,14 @@ mod evidence;
 mod executor;
 mod heartbeat;
 mod in_flight;
+mod jitter;
 mod outage;
-mod pass;
 mod probe;
 mod producer;
 mod run;
 mod shared;
 mod store_call;
+mod summary;
 
 use std::fmt;
 use std::future::Future;
@@ -26,19 +27,19 @@ use std::time::Duration;
 use postrider_transport::{Backoff, Transport};
 use tokio_util::sync::CancellationToken;
 
-pub use pass::{PausedSender, PausedTransport, RunSummary};
+pub use summary::{PausedSender, PausedTransport, RunSummary};
 
 use crate::observe::{Event, Observer};
 use crate::retry::RetryPolicy;
 use crate::store::{Store, StoreError};
-use chance::Chance;
+use jitter::Jitter;
 use run::RunMode;
 use shared::Shared;
 
-/// Carries messages from the store to the transport, until it is told to stop.
+/// Sends the messages of an outbox through its transport, until it is stopped.
 ///
-/// Get one from [`Outbox::relay`](crate::Outbox::relay), set what should differ from the defaults, and run it. Any number of
-/// relays may run on one outbox, in one process or in many.
+/// [`Outbox::relay`](crate::Outbox::relay) makes a relay with the default settings. Change them with the methods below, and run it. Any
+/// number of relays may run on one outbox, in one process or in many.
 ///
 /// ```no_run
 /// # async fn demo<S: postrider::Store, T: postrider::Transport>(outbox: postrider::Outbox<S, T>) -> Result<(), postrider::StoreError> {
@@ -60,12 +61,12 @@ pub struct Relay<S, T> {
     abandon: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// The smallest time limit of a call to the store. A busy database must not be taken for one that is gone.
+/// The smallest time limit of a call to the store. A slow answer of a busy database is not an outage.
 const MIN_CALL_LIMIT: Duration = Duration::from_secs(30);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What can be set.
+/// The settings of a relay.
 struct Settings {
     concurrency: usize,
     lease: Duration,
@@ -74,11 +75,11 @@ struct Settings {
     pause: Backoff,
     send_timeout: Duration,
     grace: Duration,
-    /// Cancelled when a stopping relay is to wait no longer.
+    /// Cancelled when a stopping relay must no longer wait for its calls.
     abandon: CancellationToken,
     memory: u64,
     observers: Vec<Arc<dyn Observer>>,
-    chance: Chance,
+    jitter: Jitter,
 }
 
 impl<S: Store, T: Transport> Relay<S, T> {
@@ -94,91 +95,100 @@ impl<S: Store, T: Transport> Relay<S, T> {
             abandon: CancellationToken::new(),
             memory: 256 * 1024 * 1024,
             observers: Vec::new(),
-            chance: Chance::default(),
+            jitter: Jitter::default(),
         };
         Self { store, transport, settings, abandon: None }
     }
 
-    /// How many messages are sent at once, at the most: from 1 to 65,536; 0 counts as 1. Default: 32. So many deliveries are claimed
-    /// together and are in memory, and no more than this are in doubt when the process is killed. A message counts until its result is
-    /// written. To find out whether a paused transport works again, up to three more are claimed.
+    /// Sets how many messages are in flight at most: from 1 to 65,536. 0 counts as 1. Default: 32.
+    ///
+    /// A message is in flight from its claim until its result is written. If the process is killed, at most this many messages are in
+    /// doubt. While the relay probes a paused transport, it may hold three more.
     pub fn concurrency(mut self, messages: usize) -> Self {
         self.settings.concurrency = messages.clamp(1, 65_536);
         self
     }
 
-    /// For how long a delivery belongs to this relay once it is claimed; from 100 ms to a day. Default: 60 s. The lease of a message
-    /// that takes longer is renewed as long as this relay lives, so this is how soon others take over when it dies. A call to the
-    /// database that is not answered within half of it, or 30 s if that is longer, is given up and tried again on another connection.
+    /// Sets the duration of a lease, from 100 ms to a day. Default: 60 s.
+    ///
+    /// While the relay runs, it renews the leases of messages that take longer. If it dies, other relays take its deliveries over after
+    /// this time. A call to the database has a time limit of half a lease, and at least 30 s. The relay then repeats it on another
+    /// connection.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.settings.lease = lease.clamp(Duration::from_millis(100), DAY);
         self
     }
 
-    /// How often to look for due deliveries when no signal comes, ± 20 %; from 1 ms to a day. Default: 1 s. What falls due by itself is
-    /// met within 20 ms of its time whatever the poll.
+    /// Sets how often the relay polls for due deliveries without a notification, from 1 ms to a day, ± 20 %. Default: 1 s.
+    ///
+    /// Scheduled deliveries and retries do not wait for the next poll: the relay claims them within 20 ms of their due time.
     pub fn poll(mut self, interval: Duration) -> Self {
         self.settings.poll = interval.clamp(Duration::from_millis(1), DAY);
         self
     }
 
-    /// How many octets of memory the mails in hand may take, as an estimate: six for each octet of a stored mail. Default: 256 MiB. Large
-    /// mails are claimed one after the other where they do not fit together, and one is claimed in any case.
+    /// Sets the memory limit for mails in flight, in octets. Default: 256 MiB.
+    ///
+    /// The relay estimates six octets for each octet of a stored mail, and claims no more mails than fit. It always claims at least one.
     pub fn memory(mut self, octets: u64) -> Self {
         self.settings.memory = octets;
         self
     }
 
-    /// When to try again, and when to give up.
+    /// Sets when the relay retries a delivery, and when it gives up.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.settings.retry = policy;
         self
     }
 
-    /// How long the transport, or a sender, is paused after a failure that is its condition, and then after each round of probes that
-    /// fares no better. What the next hop asks for is a lower bound, and a day the most. Default: from 1 s to 5 minutes.
+    /// Sets how long the transport or a sender is paused after a failure that is its condition, and after each failed round of probes.
+    /// Default: from 1 s to 5 minutes.
+    ///
+    /// A pause is at least as long as the next hop asks, and at most a day.
     pub fn pause(mut self, backoff: Backoff) -> Self {
         self.settings.pause = backoff;
         self
     }
 
-    /// How long one call of the transport may take. One that takes longer is dropped, and its message is in doubt. Default: 30
-    /// minutes, a last resort: a transport has shorter limits of its own.
+    /// Sets the time limit of one call of the transport. Default: 30 minutes.
+    ///
+    /// A call that takes longer is dropped, and its message is in doubt. This limit is a last resort: transports have shorter limits.
     pub fn send_timeout(mut self, limit: Duration) -> Self {
         self.settings.send_timeout = limit;
         self
     }
 
-    /// How long a stopping relay waits for messages that are being sent. Then their calls are dropped, and they are in doubt; those that
-    /// only waited within the transport, for a rate limit or a connection, are given back uncharged.
-    /// Default: 25 s, within the half minute that service managers usually grant.
+    /// Sets the grace period: how long a stopping relay waits for its calls. Default: 25 s, because service managers usually allow 30 s.
+    ///
+    /// After the grace period the relay drops the calls, and their messages are in doubt. A message that only waited within the transport,
+    /// for a rate limit or a connection, is released without a charge.
     pub fn grace(mut self, wait: Duration) -> Self {
         self.settings.grace = wait;
         self
     }
 
-    /// A second signal: once this future completes, a stopping relay waits no longer, as if its grace were over. The last one given counts.
+    /// Ends the grace period of a stopping relay when this future completes, such as on a second signal. A later call replaces the future.
     pub fn abandon_on(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.abandon = Some(Box::pin(signal));
         self
     }
 
-    /// Draws all chance, which is the jitter of waits, from a seed. With this, and on paused time, a simulation repeats itself to the last
-    /// millisecond.
+    /// Seeds the random jitter of waits. On paused time, a simulation with the same seed then runs the same way, to the millisecond.
     #[cfg(feature = "testkit")]
     pub fn seed(mut self, seed: u64) -> Self {
-        self.settings.chance = Chance::seeded(seed);
+        self.settings.jitter = Jitter::seeded(seed);
         self
     }
 
-    /// Adds a listener.
+    /// Adds an observer of the relay's events.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.settings.observers.push(Arc::new(observer));
         self
     }
 
-    /// Calls back for each dead letter, once, after it is committed; not where the database's answer to the commit was lost. The event
-    /// is always an [`Event::DeadLettered`].
+    /// Calls a function once for each dead letter, after the commit. The event is always [`Event::DeadLettered`].
+    ///
+    /// The function is not called if the database's answer to the commit was lost.
     pub fn on_dead_letter(self, callback: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         struct DeadLetters<F>(F);
         impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for DeadLetters<F> {
@@ -191,44 +201,46 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self.observer(DeadLetters(callback))
     }
 
-    /// Works until `shutdown` completes: first through all that is due, then on what comes.
+    /// Sends due deliveries until `shutdown` completes.
     ///
     /// `shutdown` is any future: `std::future::pending()` for a relay that never stops, `tokio::signal::ctrl_c()` mapped to `()`, or
-    /// `token.cancelled_owned()` of tokio-util's `CancellationToken`. On shutdown the relay stops claiming, waits for what is being sent
-    /// (see [`grace`](Self::grace)), settles it, and returns what it did. A database that does not answer is waited for.
+    /// `token.cancelled_owned()` of tokio-util's `CancellationToken`. On shutdown the relay stops claiming, waits for its calls (see
+    /// [`grace`](Self::grace)), settles their results and returns a summary. If the database does not answer, the relay waits for it.
     ///
     /// # Errors
-    /// When the outbox's tables are missing or the pool is closed ([`StoreErrorKind::is_final`](crate::StoreErrorKind::is_final)); and
-    /// on shutdown, when the last results could not be written within the grace and five seconds more. Their mails are taken over when
-    /// their leases run out, each with a `lost` attempt.
+    /// If the outbox's tables are missing or the pool is closed ([`StoreErrorKind::is_final`](crate::StoreErrorKind::is_final)). On
+    /// shutdown, also if the last results cannot be written within five seconds after the grace period. The leases of their deliveries
+    /// then expire, and the next claim records a `lost` attempt for each.
     ///
     /// # Cancel safety
-    /// Let `shutdown` complete instead of dropping the future. If it is dropped, calls under way are dropped with it, and their
-    /// deliveries are taken over when their leases run out, each with a `lost` attempt.
+    /// Let `shutdown` complete instead of dropping the future. A dropped future drops the calls under way. The leases of their deliveries
+    /// expire, and the next claim records a `lost` attempt for each.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<RunSummary, StoreError> {
         self.work(RunMode::Run, shutdown).await
     }
 
-    /// One round for tests and cron: claims once, up to [`concurrency`](Self::concurrency) and at most 1,024, and returns when all of it
-    /// is settled.
+    /// Claims once, sends the claimed deliveries, and returns when all are settled. For tests and cron.
+    ///
+    /// It claims up to [`concurrency`](Self::concurrency) deliveries, and at most 1,024.
     ///
     /// # Errors
-    /// When the database does not answer. After a conflict with other transactions it is asked again, a few times.
+    /// If a call to the database fails. After a conflict with another transaction, the relay repeats the call a few times.
     pub async fn tick(self) -> Result<RunSummary, StoreError> {
         self.work(RunMode::Tick, std::future::pending()).await
     }
 
-    /// Sends all that was due when it began, then returns. A delivery that fails is not tried again in the same pass, and one that
-    /// is enqueued meanwhile waits for the next. It ends early when the transport is paused: [`RunSummary::paused`] says why.
+    /// Sends all deliveries that were due at its start, then returns.
+    ///
+    /// It does not retry a delivery that fails, and does not send deliveries that are enqueued meanwhile. It ends early if the transport is
+    /// paused. [`RunSummary::paused`] then has the reason.
     ///
     /// # Errors
-    /// When the database does not answer; after a conflict with other transactions it is asked again, a few times. What was being sent is
-    /// settled as far as possible.
+    /// As [`tick`](Self::tick). Results of calls under way are settled if the database allows it.
     pub async fn drain(self) -> Result<RunSummary, StoreError> {
         self.drain_until(std::future::pending()).await
     }
 
-    /// [`drain`](Self::drain) that a future can stop, as it does [`run`](Self::run).
+    /// As [`drain`](Self::drain), but also stops when `shutdown` completes, as [`run`](Self::run) does.
     ///
     /// # Errors
     /// As [`drain`](Self::drain).

@@ -1,4 +1,4 @@
-//! Probes a paused transport.
+//! Probes a paused transport, to find out whether it works again.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -10,50 +10,48 @@ use postrider_transport::{CallTime, Failure, Message, Outgoing, Receipt, Recipie
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::capacity::RESERVE;
+use super::call::{CallResult, call};
+use super::capacity::PROBE_PERMITS;
 use super::claimer::Claimer;
 use super::completer::Completion;
-use super::decide::{Judged, honest};
+use super::decide::{Judged, reject_empty_receipt};
 use super::evidence::{Probing, Verdict};
-use super::executor::{
-    CallResult, ClaimedDelivery, InFlightGuard, Prepared, call, give_back, judge, prepare, settle_call,
-};
+use super::executor::{ClaimedDelivery, InFlightGuard, Prepared, judge, prepare, release, settle_call};
 use super::shared::{SenderProbe, Shared, TransportProbe};
 use crate::store::Store;
 
-/// Deliveries in one claim of a probe.
-pub(super) const LOOKED_AT: usize = 32;
+/// The number of deliveries in one claim of a round.
+pub(super) const CANDIDATES_PER_CLAIM: usize = 32;
 
-/// Messages of different senders and recipients that are tried, one after the other, before the pause grows: one,
-/// and one for each extra permit.
-const TRIED: usize = RESERVE + 1;
+/// The largest number of calls in one round, one after the other, before the pause grows: one, and one for each extra permit.
+const MAX_CALLS: usize = PROBE_PERMITS + 1;
 
-/// At most this many of them have the same sender, since the sender may be what is refused.
-const OF_ONE_SENDER: usize = 2;
+/// The largest number of calls for one sender in a round. The sender may be what the next hop refuses.
+const MAX_CALLS_PER_SENDER: usize = 2;
 
-/// At most this many deliveries are claimed to find another sender.
-const MOST: usize = 2048;
+/// The largest number of deliveries to claim in a round, to find another sender.
+const MAX_CANDIDATES: usize = 2048;
 
-/// One round of probes: candidates are called one after the other until one is accepted. Only if none is does the pause grow.
+/// One round of probes. It sends candidates one after the other until one is accepted. If none is accepted, the pause grows.
 pub(super) struct ProbeTask<S: Store, T: Transport> {
     pub(super) shared: Arc<Shared<S, T>>,
     pub(super) claimer: Arc<Claimer<S, T>>,
     pub(super) completions: mpsc::UnboundedSender<Completion>,
-    /// Only messages that differ from the one that paused the transport: a round before the end of the pause.
+    /// Whether the round begins before the end of the pause. It then sends only messages that differ from the one that paused the transport.
     pub(super) early: bool,
-    /// Released at the end, unless a result has used it.
+    /// Released at the end, unless a result has ended the probe.
     pub(super) probe: TransportProbe<S, T>,
 }
 
-/// A message that may be tried. Its claim is in the [`InFlightGuard`].
+/// A message that the round may send. Its claim is in the [`InFlightGuard`].
 struct Candidate<S: Store, T: Transport> {
     outgoing: Outgoing<T::Message>,
-    /// Whether its last attempt failed, perhaps for a condition of its own.
+    /// Whether its last attempt failed. Its own condition may be the reason.
     failed: bool,
     sender: Option<SenderProbe<S, T>>,
 }
 
-/// A candidate that was called, to be settled when the round is over.
+/// A candidate that was sent. It is settled at the end of the round.
 struct Tried<M> {
     claimed: ClaimedDelivery,
     outgoing: Outgoing<M>,
@@ -62,7 +60,7 @@ struct Tried<M> {
     time: (Instant, Instant),
 }
 
-/// What was tried in this round.
+/// The calls of this round so far.
 #[derive(Default)]
 struct Round {
     calls: usize,
@@ -73,23 +71,23 @@ struct Round {
 
 impl<S: Store, T: Transport> ProbeTask<S, T> {
     pub(super) async fn run(self, first: Vec<ClaimedDelivery>) {
-        // A panic must not keep the probe or the leases.
-        let _ = AssertUnwindSafe(self.rounds(first)).catch_unwind().await;
+        // After a panic, the guards still release the probe and the leases.
+        let _ = AssertUnwindSafe(self.run_round(first)).catch_unwind().await;
     }
 
-    async fn rounds(self, first: Vec<ClaimedDelivery>) {
+    async fn run_round(self, first: Vec<ClaimedDelivery>) {
         let mut round = Round::default();
         let mut tried = Vec::new();
         let mut batch = first;
         let mut resumed = false;
-        let mut looked_at = 0;
-        while looked_at < MOST {
-            looked_at += batch.len();
+        let mut claimed_count = 0;
+        while claimed_count < MAX_CANDIDATES {
+            claimed_count += batch.len();
             let more = self.try_some(batch, &mut round, &mut tried, &mut resumed).await;
             if !more {
                 break;
             }
-            // A released delivery keeps its permit until that is written.
+            // Released deliveries keep their permits until the release is written.
             tokio::select! {
                 biased;
                 () = self.shared.settings.abandon.cancelled() => break,
@@ -99,15 +97,15 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             if free == 0 {
                 break;
             }
-            match self.claimer.claim(LOOKED_AT.min(free)).await {
+            match self.claimer.claim(CANDIDATES_PER_CLAIM.min(free)).await {
                 Ok((_, claimed)) if !claimed.is_empty() => batch = claimed,
                 _ => break,
             }
         }
-        self.conclude(tried, resumed);
+        self.finish_round(tried, resumed);
     }
 
-    /// Tries candidates of one claim. Returns whether to claim and try more.
+    /// Sends candidates of one claim. Returns whether to claim more.
     async fn try_some(
         &self,
         batch: Vec<ClaimedDelivery>,
@@ -120,7 +118,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         while let Some(claimed) = guard.claims.get_mut(candidates.len()) {
             match prepare(&self.shared, claimed) {
                 Prepared::Send(outgoing, sender) => {
-                    let failed = claimed.before().is_some_and(|before| before.scope.is_some());
+                    let failed = claimed.previous_attempt().is_some_and(|before| before.scope.is_some());
                     candidates.push(Candidate { outgoing, failed, sender });
                 }
                 Prepared::Settle(settlement) => guard.complete(candidates.len(), settlement),
@@ -135,15 +133,15 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             let time = (began, Instant::now());
             let Candidate { outgoing, sender, .. } = candidate;
             let result = match result {
-                Some(CallResult::Answered(result)) => honest(result, outgoing.recipients()),
+                Some(CallResult::Answered(result)) => reject_empty_receipt(result, outgoing.recipients()),
                 other => {
-                    // The relay ended the call: the round is over and proves nothing.
+                    // The relay ended the call. The round ends, and proves nothing.
                     claimed.lease.recipients = outgoing.into_recipients();
                     let settlement = match other {
                         Some(CallResult::Interrupted(why)) => {
                             settle_call(&self.shared, &claimed, time, &Err(why.into()), Judged::own(), None)
                         }
-                        _ => give_back(&claimed.lease, Duration::ZERO),
+                        _ => release(&claimed.lease, Duration::ZERO),
                     };
                     guard.claims.push_front(claimed);
                     guard.complete(0, settlement);
@@ -158,7 +156,8 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
                 break;
             }
         }
-        // Each further claim that looks for another sender would return the rest of this sender's mail.
+        // The other mail of a sender with enough failed calls waits as long as the next pause. Otherwise the next claim, which looks for
+        // another sender, would return it again.
         let wait = self.shared.evidence().next_pause(self.shared.random());
         let mut exhausted = 0;
         let left = candidates.len();
@@ -168,26 +167,26 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
             exhausted += usize::from(put_off);
             if let Some(claimed) = guard.claims.front_mut() {
                 claimed.lease.recipients = candidate.outgoing.into_recipients();
-                let settlement = give_back(&claimed.lease, if put_off { wait } else { Duration::ZERO });
+                let settlement = release(&claimed.lease, if put_off { wait } else { Duration::ZERO });
                 guard.complete(0, settlement);
             }
         }
-        !*resumed && round.calls < TRIED && exhausted == left && (left > 0 || round.calls > 0)
+        !*resumed && round.calls < MAX_CALLS && exhausted == left && (left > 0 || round.calls > 0)
     }
 
-    /// The best candidate left: preferably one that has not failed, of another sender and to another domain.
+    /// Picks the best candidate: preferably one that has not failed, has another sender, and goes to another domain.
     fn pick(&self, candidates: &[Candidate<S, T>], round: &Round) -> Option<usize> {
-        if round.calls >= TRIED {
+        if round.calls >= MAX_CALLS {
             return None;
         }
         let fit = |candidate: &Candidate<S, T>| {
             let outgoing = &candidate.outgoing;
-            let differs =
-                !self.early || self.shared.evidence().differs_from_culprit(outgoing.id(), outgoing.recipients());
+            let differs = !self.early
+                || self.shared.evidence().differs_from_pausing_message(outgoing.id(), outgoing.recipients());
             let sender = outgoing.message().sender().map(str::to_owned);
             let of_sender = round.of_sender.get(&sender).copied().unwrap_or_default();
             let fits = differs
-                && (of_sender < OF_ONE_SENDER || sender.is_none())
+                && (of_sender < MAX_CALLS_PER_SENDER || sender.is_none())
                 && !round.recipients.iter().any(|recipients| recipients == outgoing.recipients());
             fits.then(|| (candidate.failed, of_sender, round.domains.contains(&domain(outgoing.recipients()))))
         };
@@ -195,8 +194,8 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         fits.min().map(|(_, place)| place)
     }
 
-    /// Settles what was tried, at the end of the round.
-    fn conclude(self, tried: Vec<Tried<T::Message>>, resumed: bool) {
+    /// Prolongs the pause if no candidate was accepted, and settles the calls of the round.
+    fn finish_round(self, tried: Vec<Tried<T::Message>>, resumed: bool) {
         let blamed = tried.iter().rev().find(|tried| tried.verdict.scope == Scope::Transport);
         if let Some(Tried { result: Err(failure), time, .. }) = blamed
             && !resumed
@@ -210,7 +209,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         for Tried { mut claimed, outgoing, result, verdict, time } in tried {
             let mut judged = Judged::from(&verdict);
             if verdict.scope == Scope::Transport && result.is_err() {
-                // No longer than others wait: the transport works, or the pause has an end.
+                // By now the transport works, or its pause has an end. A failed candidate waits no longer than that.
                 let now = Instant::now().into_std();
                 let wait = (!self.shared.ends_by_itself)
                     .then(|| self.shared.evidence().wait_of_probe(now, self.shared.random()));
@@ -237,13 +236,13 @@ impl Round {
         self.domains.push(domain(outgoing.recipients()));
     }
 
-    /// Whether enough messages of this sender were tried.
+    /// Whether the round has made the largest number of calls for this sender.
     fn is_exhausted(&self, sender: &Option<String>) -> bool {
-        sender.is_some() && self.of_sender.get(sender).is_some_and(|count| *count >= OF_ONE_SENDER)
+        sender.is_some() && self.of_sender.get(sender).is_some_and(|count| *count >= MAX_CALLS_PER_SENDER)
     }
 }
 
-/// The domain of the first recipient, or its whole text if it has none.
+/// The domain of the first recipient. If it has no domain, its whole text.
 fn domain(recipients: &[Recipient]) -> String {
     let first = recipients.first().map(Recipient::as_str).unwrap_or_default();
     first.rsplit('@').next().unwrap_or_default().to_ascii_lowercase()

@@ -1,4 +1,4 @@
-//! The producer: claims deliveries while permits are free, starts their sends, and waits for more.
+//! The producer: claims deliveries while permits are free, starts tasks that send them, and waits for due deliveries.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -14,32 +14,32 @@ use super::claimer::Claimer;
 use super::completer::Completion;
 use super::executor::{ClaimedDelivery, SendTask};
 use super::outage;
-use super::probe::{LOOKED_AT, ProbeTask};
+use super::probe::{CANDIDATES_PER_CLAIM, ProbeTask};
 use super::run::RunMode;
 use super::shared::{Shared, TransportProbe};
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// The largest claim. A larger one takes longer than it saves, and the results of one claim are written during the next.
+/// The largest claim. Larger ones are slower: the results of one claim are written during the next.
 pub(super) const MAX_CLAIM: usize = 1024;
 
-/// The calls of one claim share this many tasks. A task for each call would cost more than a call of a fast transport.
+/// The number of tasks for the calls of one claim. A task for each call would cost more than a call of a fast transport.
 const TASKS: usize = 32;
 
 /// Skip `next_due` if the next poll is this close.
 const POLL_SLACK: Duration = Duration::from_millis(20);
 
-/// The wait before the next claim while results wait for the database.
-const UNSETTLED: Duration = Duration::from_millis(50);
+/// The wait before the next claim while results cannot be written.
+const UNSETTLED_WAIT: Duration = Duration::from_millis(50);
 
 pub(super) struct Producer<'a, S, T> {
     shared: &'a Arc<Shared<S, T>>,
     mode: RunMode,
     claimer: Arc<Claimer<S, T>>,
     sends: JoinSet<()>,
-    /// `None` once there is nothing more to send.
+    /// `None` once the relay claims no more.
     completions: Option<mpsc::UnboundedSender<Completion>>,
     post_notify: PostNotifyPolling,
-    /// Whether this pass has tried other messages since the transport was paused.
+    /// Whether this pass has probed with other messages since the transport was paused.
     tried_early: bool,
 }
 
@@ -70,7 +70,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             let step = tokio::select! {
                 biased;
                 step = self.step() => step,
-                // A dropped claim may leave deliveries leased, so it may take until the end of the grace.
+                // Shutdown does not drop a claim, which could leave deliveries leased. The end of the grace period does.
                 () = abandon.cancelled() => return Ok(()),
             };
             let wait = match step {
@@ -100,10 +100,10 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
     /// Claims once, if a permit is free and the transport is not paused.
     async fn step(&mut self) -> Result<Step, StoreError> {
         if self.completions.as_ref().is_none_or(mpsc::UnboundedSender::is_closed) {
-            return Err(StoreError::new(StoreErrorKind::Closed, "the task that writes results has died"));
+            return Err(StoreError::new(StoreErrorKind::Closed, "the task that writes results panicked"));
         }
         if self.shared.unsettled.load(Ordering::SeqCst) {
-            return Ok(Step::Wait(Wait::For(UNSETTLED)));
+            return Ok(Step::Wait(Wait::For(UNSETTLED_WAIT)));
         }
         let free = self.claimer.capacity.free();
         if free == 0 {
@@ -111,8 +111,8 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         }
         let admitted = self.shared.evidence().admit(Instant::now().into_std());
         let limit = match admitted {
-            // Results that are being written free more permits in a moment, and one large claim costs little more than a small one.
-            Admit::All if free < self.worth() && self.shared.settling.load(Ordering::SeqCst) => 0,
+            // More permits become free when the current results are written, and a large claim costs little more than a small one.
+            Admit::All if free < self.min_claim() && self.shared.settling.load(Ordering::SeqCst) => 0,
             Admit::All => {
                 self.tried_early = false;
                 free.min(MAX_CLAIM)
@@ -128,7 +128,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             return Ok(Step::Wait(Wait::ForPermit));
         }
         let (count, claimed) = self.claimer.claim(limit).await?;
-        self.hand_out(claimed);
+        self.spawn_sends(claimed);
         self.after_claim(count).await
     }
 
@@ -138,17 +138,17 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             RunMode::Drain if count == 0 => Ok(Step::Over),
             RunMode::Drain => Ok(Step::Again),
             RunMode::Run if count > 0 => Ok(Step::Again),
-            RunMode::Run => Ok(Step::Wait(self.next_look().await?)),
+            RunMode::Run => Ok(Step::Wait(self.idle_wait().await?)),
         }
     }
 
-    /// With fewer free permits than this, it waits for those that are about to be free.
-    fn worth(&self) -> usize {
+    /// The smallest claim while results are being written. With fewer free permits, the producer waits for more.
+    fn min_claim(&self) -> usize {
         (self.shared.settings.concurrency / 2).min(MAX_CLAIM / 2)
     }
 
-    /// A pass does not wait for the end of a pause. When the calls under way are over, it tries messages that differ from the one that
-    /// paused the transport; if they fare no better, it ends.
+    /// Handles a pause in a pass, which does not wait for its end. After the calls under way, the pass probes once with messages that
+    /// differ from the one that paused the transport. If they fail too, the pass ends.
     async fn when_paused(&mut self) -> Result<Step, StoreError> {
         if !self.claimer.capacity.is_idle() {
             return Ok(Step::Wait(Wait::ForPermit));
@@ -160,12 +160,13 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         self.probe(admitted, true).await
     }
 
-    /// Claims candidates and has them tried.
+    /// Claims candidates and starts a round of probes.
     async fn probe(&mut self, admitted: Admit, early: bool) -> Result<Step, StoreError> {
         let Some(probe) = TransportProbe::new(self.shared, admitted) else {
             return Ok(Step::Wait(Wait::ForPermit));
         };
-        let (count, claimed) = self.claimer.claim(self.claimer.capacity.free_for_probe().min(LOOKED_AT)).await?;
+        let (count, claimed) =
+            self.claimer.claim(self.claimer.capacity.free_for_probe().min(CANDIDATES_PER_CLAIM)).await?;
         if !claimed.is_empty()
             && let Some(completions) = self.completions.clone()
         {
@@ -179,7 +180,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         self.after_claim(count).await
     }
 
-    fn hand_out(&mut self, claimed: Vec<ClaimedDelivery>) {
+    fn spawn_sends(&mut self, claimed: Vec<ClaimedDelivery>) {
         let Some(completions) = &self.completions else {
             return;
         };
@@ -199,15 +200,15 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
     }
 
     /// The wait before the next claim, after one that found nothing due.
-    async fn next_look(&mut self) -> Result<Wait, StoreError> {
+    async fn idle_wait(&mut self) -> Result<Wait, StoreError> {
         let notified = self.post_notify.next();
         if notified <= POLL_SLACK {
-            // Too soon to be worth a query for the next due time.
+            // The next poll is so close that a query for the next due time is not worth its cost.
             return Ok(Wait::For(notified.min(self.shared.settings.poll)));
         }
         let poll = self.shared.settings.poll.mul_f64(1.0 + 0.2 * self.shared.random());
-        let due = self.shared.ask(|| self.shared.store.next_due()).await?;
-        // A delivery that is due and was not claimed is locked by another relay.
+        let due = self.shared.call_store(|| self.shared.store.next_due()).await?;
+        // If a due delivery was not claimed, another relay has locked it.
         let due = due.map_or(poll, |due| due.max(Duration::from_millis(10)));
         Ok(Wait::For(poll.min(due).min(notified)))
     }

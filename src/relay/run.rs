@@ -25,25 +25,25 @@ pub(super) enum RunMode {
     Tick,
 }
 
-/// How long a pass retries to write results.
-const PASS_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a pass retries a write of results.
+const PASS_SETTLE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Time limit of the last results, once the grace period is over.
-const LAST_MOMENT: Duration = Duration::from_secs(5);
+/// The time limit for writing the last results after the grace period.
+const SHUTDOWN_SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run<S: Store, T: Transport>(
     shared: &Arc<Shared<S, T>>,
     mode: RunMode,
     shutdown: CancellationToken,
 ) -> Result<RunSummary, StoreError> {
-    // It needs no bound: each entry holds a permit.
+    // The channel needs no bound: each entry holds a permit.
     let (sender, receiver) = mpsc::unbounded_channel();
-    let patience = if mode == RunMode::Run { Duration::MAX } else { PASS_PATIENCE };
+    let retry_limit = if mode == RunMode::Run { Duration::MAX } else { PASS_SETTLE_LIMIT };
     let mut completing = JoinSet::new();
-    completing.spawn(complete(Arc::clone(shared), receiver, patience));
+    completing.spawn(complete(Arc::clone(shared), receiver, retry_limit));
 
     let mut producer = Producer::new(shared, mode, sender);
-    // One deadline for the whole shutdown, from its beginning.
+    // The whole shutdown has one deadline, which is fixed when it begins.
     let stopping = end_of_grace(shared, &shutdown);
     let work = async {
         let produced = producer.run(&shutdown).await;
@@ -60,14 +60,16 @@ pub(super) async fn run<S: Store, T: Transport>(
         }
     };
     done?;
-    Ok(shared.pass())
+    Ok(shared.summary())
 }
 
 /// Returns when the grace period is over.
 async fn end_of_grace<S: Store, T: Transport>(shared: &Shared<S, T>, shutdown: &CancellationToken) {
     shutdown.cancelled().await;
     tokio::time::sleep(shared.settings.grace).await;
-    tracing::warn!("the grace is over; what is still being sent is in doubt, and what waits to be sent is given back");
+    tracing::warn!(
+        "the grace period is over: dropping the calls under way; their messages are in doubt, unless they only waited"
+    );
 }
 
 /// Waits until the last results are written, within the time limits above.
@@ -76,20 +78,20 @@ async fn finish_completing<S: Store, T: Transport>(
     completing: &mut JoinSet<Result<(), StoreError>>,
     mode: RunMode,
 ) -> Result<(), StoreError> {
-    let hurried = async {
+    let limit = async {
         tokio::select! {
             biased;
-            () = tokio::time::sleep(PASS_PATIENCE * 2), if mode != RunMode::Run => {}
-            () = shared.settings.abandon.cancelled() => tokio::time::sleep(LAST_MOMENT).await,
+            () = tokio::time::sleep(PASS_SETTLE_LIMIT * 2), if mode != RunMode::Run => {}
+            () = shared.settings.abandon.cancelled() => tokio::time::sleep(SHUTDOWN_SETTLE_LIMIT).await,
         }
     };
     tokio::select! {
         biased;
         joined = completing.join_next() => match joined {
             Some(Ok(result)) => result,
-            Some(Err(_)) | None => Err(unwritten("the task that writes results has died")),
+            Some(Err(_)) | None => Err(unwritten("the task that writes results panicked")),
         },
-        () = hurried => Err(unwritten("the last results could not be written in time")),
+        () = limit => Err(unwritten("the last results could not be written in time")),
     }
 }
 

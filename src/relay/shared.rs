@@ -24,10 +24,10 @@ pub(super) struct Shared<S, T> {
     /// Whether this is a pass that ends by itself.
     pub(super) ends_by_itself: bool,
     pub(super) outage: Outage,
-    /// Whether results wait because the database does not answer. Until they are written nothing is claimed, since the relay would claim its
-    /// own deliveries after their leases expire.
+    /// Whether results wait because the database does not answer. The relay claims nothing until they are written: their leases may have
+    /// expired, and it would claim its own deliveries.
     pub(super) unsettled: AtomicBool,
-    /// Whether results are being written, which frees permits.
+    /// Whether results are being written. Permits become free after that.
     pub(super) settling: AtomicBool,
     evidence: Mutex<Evidence>,
     /// Notified when a pause begins or ends, so that the change is reported.
@@ -37,12 +37,12 @@ pub(super) struct Shared<S, T> {
     pub(super) in_flight: InFlight,
     /// When leases were last renewed.
     pub(super) renewed: Mutex<Instant>,
-    pass: Mutex<RunSummary>,
+    summary: Mutex<RunSummary>,
 }
 
 impl<S: Store, T: Transport> Shared<S, T> {
     pub(super) fn new(store: S, transport: Arc<T>, settings: Settings, ends_by_itself: bool) -> Self {
-        // The server must give up first, so that a call that this relay has given up cannot commit later.
+        // The server's limit is shorter than the relay's, so that a call cannot commit after the relay has stopped waiting for it.
         let store = store.with_call_limit(settings.call_limit().mul_f64(0.8));
         Self {
             id: RelayId::new(),
@@ -56,7 +56,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
             permit_freed: Notify::new(),
             in_flight: InFlight::default(),
             renewed: Mutex::new(Instant::now()),
-            pass: Mutex::default(),
+            summary: Mutex::default(),
             settings,
             ends_by_itself,
         }
@@ -64,7 +64,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
 
     /// From -1 to 1, for jitter.
     pub(super) fn random(&self) -> f64 {
-        self.settings.chance.draw()
+        self.settings.jitter.draw()
     }
 
     pub(super) fn evidence(&self) -> MutexGuard<'_, Evidence> {
@@ -72,19 +72,19 @@ impl<S: Store, T: Transport> Shared<S, T> {
     }
 
     pub(super) fn count(&self, add: impl FnOnce(&mut RunSummary)) {
-        add(&mut self.pass.lock().unwrap_or_else(PoisonError::into_inner));
+        add(&mut self.summary.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The summary so far.
-    pub(super) fn pass(&self) -> RunSummary {
-        let mut pass = self.pass.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    pub(super) fn summary(&self) -> RunSummary {
+        let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let evidence = self.evidence();
         let transport = || self.transport.name().to_owned();
-        pass.paused =
+        summary.paused =
             evidence.reason().map(|reason| PausedTransport { transport: transport(), reason: reason.to_owned() });
         let senders = evidence.paused_senders().into_iter();
-        pass.paused_senders = senders.map(|(sender, reason)| PausedSender { sender, reason }).collect();
-        pass
+        summary.paused_senders = senders.map(|(sender, reason)| PausedSender { sender, reason }).collect();
+        summary
     }
 
     pub(super) fn report(&self) -> RelayReport {
@@ -111,7 +111,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
     pub(super) fn judge(&self, result: &Result<Receipt, Failure>, call: Call<'_>) -> Verdict {
         let mut verdict = self.evidence().judge(result, call, self.random());
         if self.ends_by_itself && verdict.wait.is_some() {
-            // A pass does not wait for the end of a pause, and the next one is to try for itself.
+            // A pass does not wait for the end of a pause. The delivery is due for the next pass.
             verdict.wait =
                 Some(result.as_ref().err().and_then(Failure::retry_after).unwrap_or_default().min(Breaker::MAX_PAUSE));
         }
@@ -130,36 +130,36 @@ impl<S: Store, T: Transport> Shared<S, T> {
         let transport = self.transport.name();
         match change {
             Change::TransportPaused { reason, pause } => {
-                tracing::warn!(transport, reason, pause_ms = millis(*pause), "the transport cannot send; pausing");
-                self.tell(&Event::TransportPaused { transport, reason, pause: *pause });
+                tracing::warn!(transport, reason, pause_ms = millis(*pause), "the transport cannot send; it is paused");
+                self.emit(&Event::TransportPaused { transport, reason, pause: *pause });
             }
             Change::TransportResumed => {
                 tracing::info!(transport, "the transport works again");
-                self.tell(&Event::TransportResumed { transport });
+                self.emit(&Event::TransportResumed { transport });
             }
             Change::SenderPaused { sender, reason, pause } => {
                 let masked = mask_addresses(sender);
-                tracing::warn!(transport, sender = %masked, reason, pause_ms = millis(*pause), "a sender is refused; pausing it");
-                self.tell(&Event::SenderPaused { transport, sender, reason, pause: *pause });
+                tracing::warn!(transport, sender = %masked, reason, pause_ms = millis(*pause), "the next hop refuses a sender; its mail is paused");
+                self.emit(&Event::SenderPaused { transport, sender, reason, pause: *pause });
             }
             Change::SenderResumed { sender } => {
-                tracing::info!(transport, sender = %mask_addresses(sender), "a sender is taken again");
-                self.tell(&Event::SenderResumed { transport, sender });
+                tracing::info!(transport, sender = %mask_addresses(sender), "the next hop accepts a sender again");
+                self.emit(&Event::SenderResumed { transport, sender });
             }
         }
         self.pause_changed.notify_one();
     }
 
-    pub(super) fn tell(&self, event: &Event<'_>) {
+    pub(super) fn emit(&self, event: &Event<'_>) {
         for observer in &self.settings.observers {
             if catch_unwind(AssertUnwindSafe(|| observer.on_event(event))).is_err() {
-                tracing::error!("an observer panicked; it goes on being told");
+                tracing::error!("an observer panicked; it still gets later events");
             }
         }
     }
 }
 
-/// At most this many paused senders are in a report.
+/// The largest number of paused senders in a report.
 const REPORTED_SENDERS: usize = 20;
 
 /// The right to probe the transport. If it is dropped without a result, the next message gets it.
@@ -169,7 +169,7 @@ pub(super) struct TransportProbe<S: Store, T: Transport> {
 }
 
 impl<S: Store, T: Transport> TransportProbe<S, T> {
-    /// `None` where this is no probe.
+    /// Returns `None` if the admission is not a probe.
     pub(super) fn new(shared: &Arc<Shared<S, T>>, admitted: Admit) -> Option<Self> {
         match admitted {
             Admit::Probe(number) => Some(Self { shared: Arc::clone(shared), number }),
@@ -180,7 +180,7 @@ impl<S: Store, T: Transport> TransportProbe<S, T> {
 
 impl<S: Store, T: Transport> Drop for TransportProbe<S, T> {
     fn drop(&mut self) {
-        self.shared.evidence().give_back(self.number);
+        self.shared.evidence().release_probe(self.number);
         self.shared.permit_freed.notify_one();
     }
 }
@@ -194,7 +194,7 @@ pub(super) struct SenderProbe<S: Store, T: Transport> {
 }
 
 impl<S: Store, T: Transport> SenderProbe<S, T> {
-    /// `None` where this is no probe.
+    /// Returns `None` if the admission is not a probe.
     pub(super) fn new(shared: &Arc<Shared<S, T>>, sender: Option<&str>, admission: Admission) -> Option<Self> {
         match (sender, admission) {
             (Some(sender), Admission::SenderProbe { of_domain, number }) => {
@@ -207,7 +207,7 @@ impl<S: Store, T: Transport> SenderProbe<S, T> {
 
 impl<S: Store, T: Transport> Drop for SenderProbe<S, T> {
     fn drop(&mut self) {
-        self.shared.evidence().give_back_sender(&self.sender, self.of_domain, self.number);
+        self.shared.evidence().release_sender_probe(&self.sender, self.of_domain, self.number);
     }
 }
 

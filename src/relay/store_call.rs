@@ -9,13 +9,15 @@ use super::shared::Shared;
 use crate::observe::Event;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// Conflicts in a row before a call to the store counts as failed. The stores of this crate have retried each of them before.
-const CONFLICTS: u32 = 4;
+/// How many conflicts in a row are retried before a call to the store counts as failed. The stores of this crate also retry by themselves.
+const MAX_CONFLICTS: u32 = 4;
 
 impl<S: Store, T: Transport> Shared<S, T> {
-    /// Waits for an answer of the store, but not for ever: the connection may have gone without a word, as in a network that drops what
-    /// it should carry, and it would be many minutes before the system noticed. Half a lease, so that it can still be renewed.
-    async fn in_time<R>(&self, call: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
+    /// Makes a call to the store with a time limit.
+    ///
+    /// If a network drops packets, the operating system notices a broken connection only after many minutes. The limit of half a lease
+    /// leaves time to renew leases on another connection.
+    async fn with_time_limit<R>(&self, call: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
         let limit = self.settings.call_limit();
         tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
             let text = format!("the database has not answered for {} s", limit.as_secs());
@@ -23,23 +25,27 @@ impl<S: Store, T: Transport> Shared<S, T> {
         })
     }
 
-    /// [`in_time`](Self::in_time), and again a few times where another transaction was in the way: the database works then, and has
-    /// written nothing.
-    pub(super) async fn ask<R, F>(&self, call: impl Fn() -> F) -> Result<R, StoreError>
+    /// Makes a call to the store with a time limit, and repeats it a few times after a conflict with another transaction. A conflict leaves
+    /// nothing written, and is not an outage.
+    pub(super) async fn call_store<R, F>(&self, call: impl Fn() -> F) -> Result<R, StoreError>
     where
         F: Future<Output = Result<R, StoreError>>,
     {
         let mut conflicts = 0;
         loop {
             let asked = std::time::Instant::now();
-            match self.in_time(call()).await {
+            match self.with_time_limit(call()).await {
                 Ok(answer) => {
                     self.store_answered(asked);
                     return Ok(answer);
                 }
-                Err(error) if error.kind() == StoreErrorKind::Conflict && conflicts < CONFLICTS => {
+                Err(error) if error.kind() == StoreErrorKind::Conflict && conflicts < MAX_CONFLICTS => {
                     conflicts += 1;
-                    tracing::debug!(error = &error as &dyn std::error::Error, conflicts, "a conflict; trying again");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        conflicts,
+                        "conflict with another transaction; the call is repeated"
+                    );
                     tokio::time::sleep(wait_after_conflict(conflicts, self.random())).await;
                 }
                 Err(error) => return Err(error),
@@ -49,18 +55,18 @@ impl<S: Store, T: Transport> Shared<S, T> {
 
     pub(super) fn store_failed(&self, error: &StoreError) {
         if self.outage.began(error) {
-            self.tell(&Event::StoreUnavailable { error });
+            self.emit(&Event::StoreUnavailable { error });
         }
     }
 
     fn store_answered(&self, asked: std::time::Instant) {
         if self.outage.ended(asked) {
-            self.tell(&Event::StoreRecovered);
+            self.emit(&Event::StoreRecovered);
         }
     }
 }
 
-/// The wait before the next try, after this many conflicts.
+/// The wait before the next call, after this many conflicts. `random` is from -1 to 1.
 fn wait_after_conflict(conflicts: u32, random: f64) -> Duration {
     const WAIT: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
     WAIT.delay(conflicts, random)

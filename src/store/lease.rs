@@ -40,8 +40,8 @@ pub struct Claim {
     pub max_bytes: u64,
     /// The duration of the lease.
     pub lease: Duration,
-    /// Takes only deliveries that were due by this time. `None` means now. A pass claims by the time at which it began, so that it does not
-    /// meet a delivery again that it has just put off.
+    /// Takes only deliveries that were due by this time. `None` means now. A pass passes the time of its start, so that it does not claim
+    /// a delivery twice.
     pub due_by: Option<SystemTime>,
 }
 
@@ -148,7 +148,7 @@ impl Lease {
     }
 }
 
-/// The last attempt of a claimed delivery. The relay weighs it in the next decision.
+/// The last attempt of a claimed delivery. The relay uses it as evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LastAttempt {
@@ -158,9 +158,9 @@ pub struct LastAttempt {
     pub finished_at: SystemTime,
     /// The outcome.
     pub outcome: Outcome,
-    /// Whose condition the failure is. `None` for `sent` and `lost`.
+    /// What the failure affects, as the transport reported it. `None` for `sent` and `lost`.
     pub scope: Option<Scope>,
-    /// Whether a rule or the author of the transport supports outcome and scope.
+    /// Whether outcome and scope follow from a documented rule.
     pub sure: bool,
     /// The error with masked addresses, or its first 1,000 characters. `None` if there was no error.
     pub error: Option<String>,

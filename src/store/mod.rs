@@ -67,8 +67,8 @@ pub(crate) fn warn_of_orphans(count: usize) {
 /// The stores of this crate are [`MemoryStore`], and behind features, `SqliteStore`, `PgStore` and `MySqlStore`.
 ///
 /// The trait is open: a store of your own implements it and [`AdminStore`], and runs the suite in [`testkit`](crate::testkit), which tests
-/// the promises below. A new method comes with a default, or in a new major version. There is no boxed twin: the type of an open
-/// transaction, [`Connection`](Self::Connection), differs from store to store, and an application that enqueues names it anyway.
+/// the promises below. A new method has a default, or comes with a new major version. There is no boxed store: the type of an open
+/// transaction, [`Connection`](Self::Connection), differs between stores, and an application that enqueues must name it.
 ///
 /// - A row that is inserted through a connection's transaction exists if and only if that transaction commits.
 /// - A delivery is leased to one holder at a time. The token grows with each claim. A settlement or renewal with any other token changes
@@ -78,7 +78,7 @@ pub(crate) fn warn_of_orphans(count: usize) {
 /// - Due times, leases and ages follow the database's clock.
 ///
 /// # Cancel safety
-/// Each call is one transaction, or joins the caller's. If it is dropped before it returns, it has happened wholly or not at all. A claim
+/// Each call is one transaction, or joins the caller's. If it is dropped before it returns, all of it is committed or nothing is. A claim
 /// that is dropped after its commit leaves its deliveries leased until the lease expires, or until they are
 /// [taken back](Self::release_claims).
 pub trait Store: Clone + Send + Sync + 'static {
@@ -96,7 +96,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         rows: Vec<NewRow>,
     ) -> impl Future<Output = Result<Vec<DeliveryId>, StoreError>> + Send;
 
-    /// Leases due deliveries, the most urgent first. It may lease fewer than the limit although more are due, but at least half of it.
+    /// Leases due deliveries, the most urgent first. If more are due, it leases at least half of the limit, unless they exceed
+    /// [`Claim::max_bytes`].
     fn claim(&self, claim: Claim) -> impl Future<Output = Result<Vec<Lease>, StoreError>> + Send;
 
     /// Releases deliveries that were leased by claims without an answer, and returns their number. It charges nothing and records no

@@ -1,4 +1,4 @@
-//! An application that commits mail together with its orders, while the database allows it.
+//! An application that commits mail together with its orders, and continues after errors of the database.
 
 use std::collections::HashSet;
 use std::error::Error;

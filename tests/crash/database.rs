@@ -80,13 +80,13 @@ pub(crate) use on_store;
 
 /// The SQL dialect of a database. In each field but `tables`, `{}` stands for a column.
 struct Dialect {
-    /// What the tables' names begin with.
+    /// The prefix of the tables' names.
     tables: &'static str,
     id: &'static str,
     number: &'static str,
     /// A time in microseconds since 1970.
     micros: &'static str,
-    /// The condition on a row of the queue that a relay holds.
+    /// The condition that selects leased rows of the queue.
     is_held: &'static str,
 }
 

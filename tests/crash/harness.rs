@@ -1,4 +1,4 @@
-//! A database, relay processes and an SMTP server; and the comparison of what was enqueued, sent and recorded.
+//! A database, relay processes and an SMTP server. Compares the mails that were enqueued, sent and recorded.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::tool::{Output, Running, wait_until, wait_within};
 /// The concurrency of each relay.
 pub(crate) const CONCURRENCY: usize = 8;
 
-/// More mails than the relays send between two looks of a test.
+/// More mails than the relays send between two checks of a test.
 const BACKLOG: usize = 500;
 
 /// Enough for long runs on small machines.
@@ -69,7 +69,7 @@ impl Harness {
         self.database.tool.start(&[&args[..], &["--transport", &url]].concat())
     }
 
-    /// Waits until the relays have sent a random number of mails more, and adds mail so that they never run out.
+    /// Waits until the relays have sent a random number of further mails. Enqueues more, so that mail is always due.
     pub(crate) fn wait_amid_work(&mut self, random: &mut StdRng) {
         if self.ids.len() < self.by_delivery().len() + BACKLOG {
             self.enqueue(BACKLOG);
@@ -122,7 +122,7 @@ pub(crate) struct FaultReport {
     mails: usize,
     /// Deliveries that are recorded as sent, and never arrived.
     pub(crate) missing: usize,
-    /// Copies of mails that arrived before.
+    /// Further copies of mails that had arrived.
     pub(crate) duplicates: usize,
     /// Attempts that are recorded as lost.
     pub(crate) lost: HashSet<HeldLease>,

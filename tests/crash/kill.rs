@@ -18,7 +18,7 @@ pub(crate) fn test(run: &Run, database: Database) {
     let mut random = run.random();
     let mut harness = Harness::slow(database);
 
-    // How many deliveries each kill caught in flight, and their leases.
+    // The number of deliveries in flight at each kill, and their leases.
     let mut in_flight: Vec<usize> = Vec::new();
     let mut known: HashSet<HeldLease> = HashSet::new();
     for _ in 0..kills {

@@ -1,4 +1,4 @@
-//! Relay processes that are killed, suspended or lose their database. They lose no mail, and send no more twice than was in flight.
+//! Relay processes that are killed, suspended or lose their database. No mail is lost, and only mail that was in flight may be sent twice.
 //!
 //! Each test prints its counts and the seed of its random numbers. `POSTRIDER_SOAK=1` runs the long forms, and `POSTRIDER_SEED` repeats a
 //! seed; the timing of the processes still differs.

@@ -14,7 +14,8 @@ use crate::tool::{Output, Running, wait_until};
 
 const RELAYS: usize = 3;
 
-/// The most additional crashes, until one interrupts a statement. The pool waits for the end of the others, so that no relay logs them.
+/// The largest number of additional crashes until one interrupts a statement. The pool waits for the end of other crashes, and no relay
+/// logs those.
 const MORE: usize = 6;
 
 const OUTAGE_BEGINS: &str = "the database does not answer; waiting for it";
@@ -44,8 +45,8 @@ pub(crate) fn test(run: &Run, database: Database) {
                     relay.stderr().matches(OUTAGE_BEGINS).count() == relay.stderr().matches(OUTAGE_ENDS).count()
                 })
         });
-        // A dying server ends its sessions one after the other, and a call on one that still lives may be answered in between. That an
-        // outage is told of once is tested in tests/relay/outage.rs.
+        // A crashing server ends its sessions one after the other, and may still answer a call on another session. A relay then logs two
+        // outages. `tests/relay/outage.rs` checks that each outage is reported once.
         for (before, relay) in before.into_iter().zip(&relays) {
             assert!(logged_outages(relay) <= before + 2, "more than a line for an outage: {}", relay.stderr());
         }

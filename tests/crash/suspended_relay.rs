@@ -17,7 +17,7 @@ const SENT: usize = CONCURRENCY / 2;
 const STUCK: Duration = Duration::from_secs(8);
 
 pub(crate) fn test(run: &Run, database: Database) {
-    // How many mails have arrived, and how many of each relay get their answer.
+    // The number of mails that arrived, and for each relay the number of mails that the server answers.
     let (came, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new([const { AtomicUsize::new(0) }; 2]));
     let server = SmtpServer::with_script({
         let (came, answered) = (Arc::clone(&came), Arc::clone(&answered));

@@ -76,7 +76,7 @@ pub(crate) async fn a_dropped_call_leaves_no_transaction_open<D: Database>(datab
         let relay = RelayReport::new(RelayId::new(), 0, None);
         drop_at_each_wait!("report", store.report(&relay));
         drop_at_each_wait!("retire", store.retire(relay.id));
-        // The next mode meets an empty outbox.
+        // Empties the outbox for the next mode.
         let delete = "DELETE FROM {t}deliveries".replace("{t}", database.tables());
         D::execute(&mut *pool.acquire().await.unwrap(), delete).await.unwrap();
     }

@@ -61,7 +61,7 @@ pub(crate) async fn many_rows_are_inserted_in_portions_and_in_order<D: Database>
     }
 }
 
-/// An id twice, an address that is too long, no recipient. Invariant 1; the error shows no address: invariant 10.
+/// The refused row has a duplicate id, an address that is too long, or no recipient. The error shows no address. Invariants 1, 10.
 pub(crate) async fn one_row_that_is_refused_refuses_all<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let store = harness.store();

@@ -1,6 +1,6 @@
 //! What the outbox does on every database, stamped on SQLite, PostgreSQL 15 and 18, MariaDB and MySQL.
 //!
-//! The suite drives an outbox; that of a single store is `tests/stores.rs`.
+//! These tests use an outbox. `tests/stores.rs` tests the stores alone.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code, reason = "some tests need a server"))]

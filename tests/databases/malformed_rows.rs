@@ -16,7 +16,7 @@ async fn stored_ids<D: Database>(harness: &Harness<D>, mails: usize) -> Vec<post
     harness.outbox.enqueue_all((0..mails).map(|_| ada())).await.unwrap()
 }
 
-/// Its reason says so. A claim hands it out with the others, as malformed. Invariants 4, 5.
+/// The claim returns it with the others, as malformed, and the dead letter has the reason. Invariants 4, 5.
 pub(crate) async fn a_malformed_mail_becomes_a_dead_letter<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let malformed = stored_ids(&harness, 2).await;
@@ -41,7 +41,7 @@ pub(crate) async fn a_malformed_mail_becomes_a_dead_letter<D: Database>(database
     }
 }
 
-/// Extreme numbers and times, and words that no release wrote, column by column. Invariants 4, 5.
+/// Each column gets extreme numbers, extreme times or unknown values. Invariants 4, 5.
 pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(database: D) {
     let harness = &Harness::new(database).await;
     let (store, outbox) = (harness.store(), &harness.outbox);
@@ -100,7 +100,7 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
     attempts_of_another_program(harness).await;
 }
 
-/// Words and times that are only shown; `sent` is a delivery with one attempt.
+/// Writes malformed values into columns of the history. `sent` is a delivery with one attempt.
 async fn history_with_malformed_values<D: Database>(harness: &Harness<D>, sent: postrider::DeliveryId) {
     let [first, last] = D::TIMES;
     for (table, column, value) in [
@@ -127,7 +127,7 @@ async fn history_with_malformed_values<D: Database>(harness: &Harness<D>, sent: 
     assert!(delivery.attempts[0].note.as_deref().is_some_and(|note| note.contains("cannot be read")), "{delivery:?}");
 }
 
-/// An attempt and an end that another program wrote, under the numbers that the relay writes next.
+/// Another program has written an attempt and an end with the numbers that the relay writes next.
 async fn attempts_of_another_program<D: Database>(harness: &Harness<D>) {
     let [first, last] = D::TIMES;
     let ids = stored_ids(harness, 2).await;
@@ -150,7 +150,7 @@ async fn attempts_of_another_program<D: Database>(harness: &Harness<D>) {
     assert_eq!(harness.outbox.get(ids[0]).await.unwrap().unwrap().attempts[0].outcome, Outcome::Sent);
 }
 
-/// And deliveries that are due are claimed. Invariant 4.
+/// Due deliveries are still claimed. Invariant 4.
 pub(crate) async fn queue_rows_without_a_mail_are_removed<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let delete = async |id| {
@@ -191,7 +191,7 @@ pub(crate) async fn a_delivery_due_long_ago_is_counted_and_sent<D: Database>(dat
     assert_eq!(harness.outbox.get(id).await.unwrap().unwrap().state, State::Sent);
 }
 
-/// From the queue and from the history.
+/// The rows of the queue and of the history are deleted.
 pub(crate) async fn a_deleted_mail_takes_its_rows_along<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     stored_ids(&harness, 2).await;

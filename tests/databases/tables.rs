@@ -1,4 +1,4 @@
-//! Making the tables, and doing without them.
+//! Creating the tables, and calls without them.
 
 use postrider::store::{Claim, RelayId, RelayReport};
 use postrider::testkit::ScriptedTransport;
@@ -7,7 +7,7 @@ use postrider::{AdminStore, DeliveryId, Email, Outbox, Store, StoreErrorKind};
 use crate::support::database::{Database, Harness};
 use crate::support::fixture::{SECOND, ada, row};
 
-/// They make the same tables as one process.
+/// The tables are the same as those of a single process.
 pub(crate) async fn ten_processes_migrate_at_once<D: Database>(database: D) {
     let starts = (0..10).map(|_| {
         let database = database.clone();
@@ -25,7 +25,7 @@ pub(crate) async fn ten_processes_migrate_at_once<D: Database>(database: D) {
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
 }
 
-/// A program may also migrate tables that were made by hand, before and after they hold mail.
+/// A program may also migrate tables that plain SQL has made, with or without mail in them.
 pub(crate) async fn plain_sql_makes_the_same_tables_as_migrate<D: Database>(by_migrate: D) {
     let by_hand = by_migrate.another();
     let migrated = by_migrate.pool(2).await;
@@ -42,7 +42,7 @@ pub(crate) async fn plain_sql_makes_the_same_tables_as_migrate<D: Database>(by_m
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
 }
 
-/// A relay does not wait for tables either.
+/// A relay ends as well, instead of waiting for the tables.
 pub(crate) async fn a_call_without_tables_fails_as_not_migrated<D: Database>(database: D) {
     let store = database.store(database.pool(2).await);
     let outbox = Outbox::new(store.clone(), ScriptedTransport::<Email>::new());

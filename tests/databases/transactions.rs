@@ -5,7 +5,7 @@ use postrider::State;
 use crate::support::database::{Database, Harness};
 use crate::support::fixture::ada;
 
-/// Also in a savepoint, and where a later statement of the transaction fails. Invariant 1.
+/// This includes a savepoint, and a transaction whose later statement fails. Invariant 1.
 pub(crate) async fn mail_and_data_commit_or_roll_back_together<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let outbox = &harness.outbox;

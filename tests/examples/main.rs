@@ -1,13 +1,13 @@
-//! Every example is run, as a reader would run it, against a server of ours in place of the provider's: its mail is sent, all of it is in
-//! the request, and the request is what the provider's specification asks for.
+//! Runs every example program against a local server in place of the provider's. The mail is sent, the request has all parts of it, and the
+//! request conforms to the provider's specification.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "../../examples/common/catcher.rs"]
 mod catcher;
+mod expected_mail;
 mod providers;
 mod spec;
-mod whole;
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::catcher::Catcher;
+use crate::expected_mail::{ExpectedMail, texts_of_json, texts_of_mime};
 use crate::spec::Form;
-use crate::whole::{Whole, texts_of_json, texts_of_mime};
 
 const FROM: &str = "shop@example.com";
 const TO: &str = "ada@example.org";
 
-/// Runs an example until it ends, and asserts that it calls its mail sent.
+/// Runs an example to its end, and asserts that it reports its mail as sent.
 async fn run(example: &str, variables: &[(&str, &str)]) {
     // This program is in `deps`, beside `examples`.
     let here = std::env::current_exe().unwrap();
@@ -36,12 +36,12 @@ async fn run(example: &str, variables: &[(&str, &str)]) {
     command.env_clear().envs(variables.iter().copied()).envs([("MAIL_FROM", FROM), ("MAIL_TO", TO)]);
     command.current_dir(directory.path()).kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap();
-    let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{example}: {said}{complaint}");
-    assert!(said.lines().next().is_some_and(|line| line.ends_with(" is sent")), "{example}: {said}{complaint}");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{example}: {stdout}{stderr}");
+    assert!(stdout.lines().next().is_some_and(|line| line.ends_with(" is sent")), "{example}: {stdout}{stderr}");
 }
 
-/// Runs an example against a server that answers so. The one request that it makes.
+/// Runs an example against a server with this answer. Returns its only request.
 async fn request_of(example: &str, base_url: &str, keys: &[(&str, &str)], answer: HttpReply) -> HttpRequest {
     let peer = HttpPeer::start([answer]).await;
     let url = peer.url();
@@ -57,9 +57,9 @@ fn assert_valid(form: Form, value: &Value) {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// Each row: the example; its variables, that of the server first; the answer; the specification; and what the mail has.
+/// Each row has the example, the variable for the server's URL, other variables, the path, the answer, the specification and the mail.
 macro_rules! json_examples {
-    ($($example:ident: $base_url:literal, [$($key:literal),*], $path:literal, $answer:expr, $form:expr, $whole:expr;)*) => {
+    ($($example:ident: $base_url:literal, [$($key:literal),*], $path:literal, $answer:expr, $form:expr, $mail:expr;)*) => {
         $(
             #[tokio::test]
             async fn $example() {
@@ -68,7 +68,7 @@ macro_rules! json_examples {
                 assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", $path));
                 assert_eq!(request.header("content-type"), Some("application/json"));
                 assert_valid($form, &request.json());
-                $whole.assert_in(&texts_of_json(&request.json()));
+                $mail.assert_in(&texts_of_json(&request.json()));
             }
         )*
     };
@@ -76,20 +76,20 @@ macro_rules! json_examples {
 
 json_examples! {
     sendgrid: "SENDGRID_BASE_URL", ["SENDGRID_API_KEY"], "/v3/mail/send",
-        HttpReply::answer(202, &[("x-message-id", "1")], ""), providers::SENDGRID, Whole::of(2, 2);
+        HttpReply::answer(202, &[("x-message-id", "1")], ""), providers::SENDGRID, ExpectedMail::new(2, 2);
     postmark: "POSTMARK_BASE_URL", ["POSTMARK_SERVER_TOKEN"], "/email",
-        HttpReply::json(200, json!({"ErrorCode": 0, "Message": "OK", "MessageID": "1"})), providers::POSTMARK, Whole::of(2, 2);
+        HttpReply::json(200, json!({"ErrorCode": 0, "Message": "OK", "MessageID": "1"})), providers::POSTMARK, ExpectedMail::new(2, 2);
     resend: "RESEND_BASE_URL", ["RESEND_API_KEY"], "/emails",
-        HttpReply::json(200, json!({"id": "1"})), providers::RESEND, Whole::of(2, 2);
+        HttpReply::json(200, json!({"id": "1"})), providers::RESEND, ExpectedMail::new(2, 2);
     brevo: "BREVO_BASE_URL", ["BREVO_API_KEY"], "/v3/smtp/email",
-        HttpReply::json(201, json!({"messageId": "1"})), providers::BREVO, Whole::of(2, 1).without_inline_parts();
+        HttpReply::json(201, json!({"messageId": "1"})), providers::BREVO, ExpectedMail::new(2, 1).without_inline_parts();
     mailjet: "MAILJET_BASE_URL", ["MJ_APIKEY_PUBLIC", "MJ_APIKEY_PRIVATE"], "/v3.1/send",
         HttpReply::json(200, json!({"Messages": [{"Status": "success", "To": [{"MessageID": 1}]}]})),
-        providers::MAILJET, Whole::of(2, 1);
+        providers::MAILJET, ExpectedMail::new(2, 1);
     mailersend: "MAILERSEND_BASE_URL", ["MAILERSEND_API_KEY"], "/v1/email",
-        HttpReply::answer(202, &[("x-message-id", "1")], ""), providers::MAILERSEND, Whole::of(2, 1).without_metadata();
+        HttpReply::answer(202, &[("x-message-id", "1")], ""), providers::MAILERSEND, ExpectedMail::new(2, 1).without_metadata();
     mailtrap: "MAILTRAP_BASE_URL", ["MAILTRAP_API_KEY"], "/api/send",
-        HttpReply::json(200, json!({"success": true, "message_ids": ["1"]})), providers::MAILTRAP, Whole::of(2, 1);
+        HttpReply::json(200, json!({"success": true, "message_ids": ["1"]})), providers::MAILTRAP, ExpectedMail::new(2, 1);
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn sparkpost() {
     let message = transmission["content"]["email_rfc822"].take();
     let mut texts = texts_of_json(&transmission);
     texts.extend(texts_of_mime(message.as_str().unwrap().as_bytes()));
-    Whole::of(2, 3).assert_in(&texts);
+    ExpectedMail::new(2, 3).assert_in(&texts);
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn mailgun() {
     for (name, file_name, value) in request.form() {
         let known =
             |field: &&str| name == **field || field.strip_suffix('*').is_some_and(|start| name.starts_with(start));
-        assert!(providers::MAILGUN.iter().any(known), "{name}: what?");
+        assert!(providers::MAILGUN.iter().any(known), "{name} is not in the specification");
         if name == "message" {
             assert!(file_name.is_some(), "it is a file");
             messages += 1;
@@ -128,10 +128,10 @@ async fn mailgun() {
         }
     }
     assert_eq!(messages, 1);
-    Whole::of(2, 3).assert_in(&texts);
+    ExpectedMail::new(2, 3).assert_in(&texts);
 }
 
-/// What the example sends to SES, at this URL.
+/// Runs the example for SES against the server at this URL.
 async fn run_ses(url: &str) {
     let variables = [
         ("AWS_ACCESS_KEY_ID", "AKID"),
@@ -155,14 +155,14 @@ async fn ses() {
     let message = STANDARD.decode(sent["Content"]["Raw"]["Data"].take().as_str().unwrap()).unwrap();
     let mut texts = texts_of_json(&sent);
     texts.extend(texts_of_mime(&message));
-    Whole::of(2, 3).assert_in(&texts);
+    ExpectedMail::new(2, 3).assert_in(&texts);
 }
 
-/// The body of a test server's answer.
-async fn ask(url: &str, request: &str, body: &str) -> String {
+/// Sends a request to a test server, and returns the body of its answer.
+async fn exchange(url: &str, request: &str, body: &str) -> String {
     let host = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
-    // It goes by the service that a signature names, and does not look at the rest of it.
+    // The server reads only the service from the signature.
     let signature =
         "AWS4-HMAC-SHA256 Credential=AKID/20260101/eu-west-1/ses/aws4_request, SignedHeaders=host, Signature=0";
     let length = body.len();
@@ -176,18 +176,18 @@ async fn ask(url: &str, request: &str, body: &str) -> String {
 
 #[tokio::test]
 #[ignore = "needs an SES server: run scripts/test"]
-async fn ses_by_a_server_that_reads_it() {
+async fn ses_through_an_emulator() {
     let url = std::env::var("POSTRIDER_TEST_SES_URL").expect("POSTRIDER_TEST_SES_URL is set by scripts/test");
-    // It is there already where another test was first.
-    ask(&url, "POST /v2/email/identities", r#"{"EmailIdentity":"example.com"}"#).await;
+    // Another test may have created the identity.
+    exchange(&url, "POST /v2/email/identities", r#"{"EmailIdentity":"example.com"}"#).await;
     run_ses(&url).await;
-    let kept: Value = serde_json::from_str(&ask(&url, "GET /moto-api/data.json", "").await).unwrap();
+    let kept: Value = serde_json::from_str(&exchange(&url, "GET /moto-api/data.json", "").await).unwrap();
     let mine = |kept: &&Value| kept["source"] == FROM && kept["raw_data"].as_str().unwrap().contains("Your order 42");
     let kept = kept["ses"]["RawMessage"].as_array().unwrap().iter().find(mine).expect("the server has the mail");
     let mut texts = texts_of_mime(kept["raw_data"].as_str().unwrap().as_bytes());
-    // Behind them it repeats those that the headers name.
+    // The server appends the recipients in the headers.
     texts.extend(texts_of_json(&kept["destinations"]).into_iter().take(3));
-    Whole::of(2, 3).assert_in(&texts);
+    ExpectedMail::new(2, 3).assert_in(&texts);
 }
 
 #[tokio::test]
@@ -200,5 +200,5 @@ async fn smtp() {
     assert_eq!(caught[0].header("Subject"), Some("Your order 42"));
     let mut texts = caught[0].to.clone();
     texts.extend(texts_of_mime(caught[0].content.as_bytes()));
-    Whole::of(2, 3).assert_in(&texts);
+    ExpectedMail::new(2, 3).assert_in(&texts);
 }

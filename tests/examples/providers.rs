@@ -1,5 +1,5 @@
-//! What each provider takes: names, types and limits of all fields that a mail could be sent in, by its own specification. Fields that
-//! are for something else (templates, times to send at, tracking) are left out: none of ours may have them.
+//! The fields that each provider accepts for a mail, with their names, types and limits, by its specification. Other fields (templates,
+//! send times, tracking) are omitted, because no request may have them.
 
 use crate::spec::{Form, SOME_TEXT, TEXT, may, must};
 use Form::{Address, Base64, Flag, List, Mailbox, Mailboxes, Map, Object, OneOf, Quoted, Text, Without};
@@ -248,7 +248,7 @@ pub(crate) const SPARKPOST: Form = Object(&[
     may("return_path", Address),
 ]);
 
-/// Names of form fields, those that take any ending with an asterisk:
+/// Names of form fields. An asterisk stands for any ending:
 /// <https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages/post-v3--domain-name--messages-mime>.
 pub(crate) const MAILGUN: [&str; 5] = ["to", "message", "o:tag", "o:testmode", "v:*"];
 

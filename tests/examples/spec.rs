@@ -1,4 +1,4 @@
-//! What a value in a request may be, as a provider's specification says. Strict about names: what it does not list, nobody may send.
+//! Checks requests against a provider's specification. A field that the specification does not list is an error.
 
 use std::collections::BTreeSet;
 
@@ -9,29 +9,29 @@ use serde_json::Value;
 /// The form of a value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Form {
-    /// A text of so many characters, at least and at most.
+    /// A text with this minimum and maximum number of characters.
     Text(usize, usize),
-    /// Any text but the empty one, without these characters.
+    /// A text that is not empty and has none of these characters.
     Without(&'static [char]),
-    /// A text that has these characters only within quotes around the whole.
+    /// A text that is in quotes if it has one of these characters.
     Quoted(&'static [char]),
     /// One of these texts.
     OneOf(&'static [&'static str]),
-    /// An address of RFC 5321, and nothing else.
+    /// An address (RFC 5321) without a name.
     Address,
     /// An address, or `Name <address>`.
     Mailbox,
-    /// So many of these in one text, with commas between.
+    /// At most this many mailboxes in one text, separated by commas.
     Mailboxes(usize),
-    /// Content in base64, and some.
+    /// Content in base64 that is not empty.
     Base64,
-    /// Yes or no.
+    /// A boolean.
     Flag,
-    /// So many values of a form, at least and at most.
+    /// An array of this form with this minimum and maximum length.
     List(usize, usize, &'static Form),
-    /// Values of a form under names of the sender's own choice.
+    /// An object with any names, whose values have this form.
     Map(&'static Form),
-    /// Fields of these names.
+    /// An object with these fields and no others.
     Object(&'static [Field]),
 }
 
@@ -43,23 +43,23 @@ pub(crate) struct Field {
     required: bool,
 }
 
-/// A field that must be there.
+/// A required field.
 pub(crate) const fn must(name: &'static str, form: Form) -> Field {
     Field { name, form, required: true }
 }
 
-/// A field that may be there.
+/// An optional field.
 pub(crate) const fn may(name: &'static str, form: Form) -> Field {
     Field { name, form, required: false }
 }
 
 /// Any text.
 pub(crate) const TEXT: Form = Form::Text(0, usize::MAX);
-/// Any text but the empty one.
+/// Any text that is not empty.
 pub(crate) const SOME_TEXT: Form = Form::Text(1, usize::MAX);
 
 impl Form {
-    /// All that is wrong with a value, each with where it is; nothing where the value is valid.
+    /// Returns each error in a value, with its path.
     pub(crate) fn faults(&self, value: &Value) -> Vec<String> {
         let mut faults = Vec::new();
         self.check("request", value, &mut faults);
@@ -123,8 +123,9 @@ fn check_object(at: &str, fields: &[Field], value: &Value, faults: &mut Vec<Stri
         return;
     };
     let known: BTreeSet<_> = fields.iter().map(|field| field.name).collect();
-    faults
-        .extend(object.keys().filter(|name| !known.contains(name.as_str())).map(|name| format!("{at}.{name}: what?")));
+    faults.extend(
+        object.keys().filter(|name| !known.contains(name.as_str())).map(|name| format!("{at}.{name} is unknown")),
+    );
     for field in fields {
         let at = format!("{at}.{}", field.name);
         match object.get(field.name) {
@@ -142,7 +143,7 @@ fn is_address(text: &str) -> bool {
 }
 
 #[test]
-fn a_form_finds_what_is_wrong() {
+fn a_form_finds_each_error() {
     use serde_json::json;
     const FORM: Form = Form::Object(&[
         must("to", Form::List(1, 2, &Form::Mailbox)),
@@ -154,7 +155,7 @@ fn a_form_finds_what_is_wrong() {
     assert_eq!(FORM.faults(&fine), [""; 0]);
     for (value, fault) in [
         (json!({"kind": "a"}), "request.to is missing"),
-        (json!({"to": ["a@x.example"], "knd": "a"}), "request.knd: what?"),
+        (json!({"to": ["a@x.example"], "knd": "a"}), "request.knd is unknown"),
         (json!({"to": []}), "request.to is not"),
         (json!({"to": ["a@x.example", "b@x.example", "c@x.example"]}), "request.to is not"),
         (json!({"to": ["a@x.example", "nobody"]}), "request.to[1] is not"),

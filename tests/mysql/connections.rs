@@ -1,4 +1,4 @@
-//! Calls whose connection ends, that meet a deadlock, or that nobody waits for.
+//! Calls whose connection ends, calls in a deadlock, and dropped calls.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::database::{Database, MySql};
 use crate::support::fixture::{SECOND, ada, row};
 use crate::{failed, outbox, pool, run, scalar};
 
-/// It fails as unavailable, and the next call connects anew. Invariant 3.
+/// The call fails as unavailable, and the next one uses a new connection. Invariant 3.
 pub(crate) async fn a_call_whose_connection_is_killed_writes_nothing(server: MySql) {
     let (prefix, root, outbox) = outbox(&server).await;
     let (name, one) = server.user(&root, &[("INSERT, SELECT, UPDATE, DELETE", "*")]).await;

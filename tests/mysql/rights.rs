@@ -11,7 +11,7 @@ use crate::{failed, outbox, pool};
 
 pub(crate) async fn an_error_names_the_missing_right_and_few_rights_are_enough(server: MySql) {
     let (prefix, root, outbox) = outbox(&server).await;
-    // Without the right to create triggers, a migration fails and leaves no table that takes mail.
+    // Without the right to create triggers, a migration fails, and the tables that it leaves accept no mail.
     let (_, poor) = server.user(&root, &[("CREATE, ALTER, DROP, INSERT, SELECT, UPDATE", "*")]).await;
     let store = MySqlStore::with_table_prefix(pool(poor, 2).await, &unique_prefix()).unwrap();
     let error = store.migrate().await.unwrap_err();

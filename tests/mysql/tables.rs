@@ -7,7 +7,7 @@ use crate::support::database::{Database, MySql, unique_prefix};
 use crate::support::fixture::ada;
 use crate::{pool, run, scalar};
 
-/// At each step the outbox either takes no mail, or the relay finds it. Invariant 4.
+/// After each statement the outbox either refuses mail, or a relay finds it. Invariant 4.
 pub(crate) async fn an_interrupted_migration_continues_and_loses_no_mail(server: MySql) {
     let pool = pool(server.options(), 3).await;
     let statements = MySqlStore::schema("postrider_").unwrap();

@@ -37,7 +37,7 @@ pub(crate) async fn a_key_taken_after_the_snapshot_is_found(server: MySql) {
     let count = AssertSqlSafe(format!("SELECT COUNT(*) FROM {prefix}deliveries"));
     let begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT";
     let mut tx = pool.begin_with(begin).await.unwrap();
-    // MariaDB has a stricter snapshot as well (see below), which may be the default; MySQL has not.
+    // In MariaDB a stricter snapshot may be the default (see below). MySQL has no such setting.
     let _ = sqlx::raw_sql("SET innodb_snapshot_isolation = OFF").execute(&mut *tx).await;
     let first = outbox.enqueue(keyed()).await.unwrap();
     assert_eq!(
@@ -50,8 +50,8 @@ pub(crate) async fn a_key_taken_after_the_snapshot_is_found(server: MySql) {
     assert_eq!(outbox.stats().await.unwrap().pending, 1);
 }
 
-/// With a strict snapshot, as newer MariaDB versions have by default, a transaction cannot learn who took the key after it began. It fails
-/// with a conflict, and finds the key when it is run again. MySQL has no such setting, and finds the key at once.
+/// With a strict snapshot, as newer MariaDB versions have by default, a transaction cannot read who has a key that was taken after it
+/// began. It fails with a conflict, and finds the key when it is run again. MySQL has no such setting, and finds the key at once.
 pub(crate) async fn a_key_that_a_strict_snapshot_hides_is_a_conflict(server: MySql) {
     let (_, pool, outbox) = outbox(&server).await;
     let keyed = || NewDelivery::new(ada()).key("order-1");

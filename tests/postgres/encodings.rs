@@ -37,7 +37,7 @@ pub(crate) async fn a_text_that_is_not_utf_8_becomes_a_dead_letter(server: Postg
         assert_eq!(outbox.get(dead.id).await.unwrap().unwrap().state, State::Dead);
     }
     assert_eq!(outbox.get(good).await.unwrap().unwrap().state, State::Sent);
-    // Each call meets the encoding by itself.
+    // Each call uses a new store, so that each one has to handle the encoding.
     let fresh = || PgStore::new(pool.clone());
     let id = outbox.list(&Filter::new().state(State::Dead)).await.unwrap()[1].id;
     fresh().get(id).await.unwrap();

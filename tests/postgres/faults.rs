@@ -1,4 +1,4 @@
-//! Transactions that conflict, servers that are slow or full, and calls that nobody waits for.
+//! Transactions that conflict, servers that are slow or full, and dropped calls.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::database::{Postgres, unique_name};
 use crate::support::fixture::{SECOND, ada, keyed_row, retry, sent};
 use crate::{outbox, run};
 
-/// A transaction of the store that the server aborts for another one begins anew. In the caller's transaction, the conflict is an error.
+/// If the server aborts a transaction of the store for another one, the store repeats it. In the caller's transaction, it is an error.
 pub(crate) async fn a_call_that_meets_a_conflict_is_made_again(server: Postgres) {
     let (schema, pool, outbox) = outbox(&server).await;
     let store = outbox.store();
@@ -60,7 +60,7 @@ pub(crate) async fn a_call_that_meets_a_conflict_is_made_again(server: Postgres)
     assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}");
 }
 
-/// So nothing is leased to a relay that no longer waits for the claim. Invariant 2.
+/// A relay that no longer waits for a claim therefore gets no lease. Invariant 2.
 pub(crate) async fn the_server_ends_a_call_that_takes_too_long(server: Postgres) {
     let (schema, pool, outbox) = outbox(&server).await;
     let ids = outbox.enqueue_all([ada(), ada()]).await.unwrap();

@@ -14,7 +14,7 @@ use crate::support::database::{Database, Postgres, Server};
 use crate::support::fixture::{SECOND, ada};
 use crate::support::wait::{until, until_sent};
 
-/// The other process has a pool of its own, and its poll would come too late. Invariant 4.
+/// A second pool stands for the other process. Its polls would be too late. Invariant 4.
 pub(crate) async fn a_commit_wakes_a_relay_in_another_process(server: Postgres) {
     let (_, pool, outbox) = outbox(&server).await;
     let shutdown = CancellationToken::new();
@@ -29,7 +29,7 @@ pub(crate) async fn a_commit_wakes_a_relay_in_another_process(server: Postgres) 
         tx.commit().await.unwrap();
         until_sent(outbox.store(), id).await;
     }
-    // Of many commits at once few notify, and the relay finds all.
+    // Only some of many concurrent commits notify. The relay still finds all.
     let commits = (0..8).map(|_| {
         let outbox = outbox.clone();
         tokio::spawn(async move {

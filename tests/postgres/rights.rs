@@ -9,7 +9,8 @@ use crate::support::database::{Database, Postgres, unique_name};
 use crate::support::fixture::ada;
 use crate::{outbox, run};
 
-/// The triggers run with their owner's rights. A user who may enqueue cannot attach them to another table, and so write into the queue.
+/// The triggers run with their owner's rights. A user who may only enqueue must not attach them to another table, which would allow writes
+/// to the queue.
 pub(crate) async fn a_stranger_cannot_use_the_insert_trigger(server: Postgres) {
     let (schema, pool, _outbox) = outbox(&server).await;
     let role = unique_name();

@@ -88,8 +88,8 @@ async fn a_recipient_that_is_not_an_address_becomes_a_dead_letter() {
 
 #[tokio::test]
 async fn a_message_that_the_transport_cannot_express_is_not_enqueued() {
-    struct Picky;
-    impl Transport for Picky {
+    struct Unsupporting;
+    impl Transport for Unsupporting {
         type Message = Email;
         fn name(&self) -> &str {
             "picky"
@@ -101,7 +101,7 @@ async fn a_message_that_the_transport_cannot_express_is_not_enqueued() {
             Err(Unsupported::new("mail at all").into())
         }
     }
-    let outbox = Outbox::new(MemoryStore::new(), Picky);
+    let outbox = Outbox::new(MemoryStore::new(), Unsupporting);
     let error = outbox.enqueue(ada()).await.unwrap_err();
     assert!(matches!(error, EnqueueError::Unsupported(_)), "{error:?}");
     assert_eq!(outbox.store().stats().await.unwrap().pending, 0);

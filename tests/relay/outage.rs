@@ -38,8 +38,8 @@ async fn an_outage_is_reported_once_and_the_relay_resumes() {
     assert_eq!((events.count("store unavailable"), events.count("store recovered")), (2, 2));
 }
 
-/// Invariants 2, 3. A claim that waits for the database may claim what this relay is sending. The mail is sent once, and its attempts do
-/// not overlap: the one that the claim records as lost ends when the next begins.
+/// A claim that waits for the database may return a delivery that this relay is sending. The mail is sent once, and its attempts do not
+/// overlap: the attempt that the claim records as lost ends when the next one begins. Invariants 2, 3.
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_claims_its_own_delivery_goes_on_with_one_call() {
     const LEASE: Duration = Duration::from_secs(10);
@@ -127,7 +127,7 @@ async fn a_drain_without_a_database_is_an_error() {
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert_eq!(
         outbox.enqueue(ada()).await.unwrap_err().to_string(),
-        "the outbox did not take the message: connection refused"
+        "the message could not be enqueued: connection refused"
     );
 }
 
@@ -153,7 +153,7 @@ async fn a_late_answer_does_not_end_an_outage() {
     assert_eq!(events.count("store unavailable"), 1);
 }
 
-/// Each kind of call meets conflicts. The relay makes it again and reports no outage.
+/// Each kind of call has conflicts. The relay repeats it and reports no outage.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_meets_a_conflict_is_made_again() {
     for at_once in 1..=4 {
@@ -171,12 +171,12 @@ async fn a_call_that_meets_a_conflict_is_made_again() {
         outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();
         store.conflict(at_once);
         assert_eq!(outbox.relay().observer(events.clone()).drain().await.unwrap().sent, 3, "{at_once}");
-        assert!(store.failures() >= 4 * at_once, "the conflicts were not met");
+        assert!(store.failures() >= 4 * at_once, "no call had a conflict");
         assert_eq!((transport.calls().len(), events.count("store unavailable")), (6, 0), "{at_once}");
     }
 }
 
-/// A drain fails with them; a running relay reports an outage and resumes after it.
+/// A drain fails. A running relay reports an outage, and resumes after it.
 #[tokio::test(start_paused = true)]
 async fn endless_conflicts_are_an_outage() {
     let store = UnreliableStore::default();
@@ -197,8 +197,8 @@ async fn endless_conflicts_are_an_outage() {
 
 #[tokio::test]
 async fn an_observer_that_panics_harms_nothing_and_gets_every_event() {
-    struct Nervous(Arc<AtomicUsize>);
-    impl postrider::Observer for Nervous {
+    struct Panicking(Arc<AtomicUsize>);
+    impl postrider::Observer for Panicking {
         fn on_event(&self, _: &postrider::Event<'_>) {
             self.0.fetch_add(1, Ordering::SeqCst);
             panic!("an observer panics");
@@ -207,7 +207,7 @@ async fn an_observer_that_panics_harms_nothing_and_gets_every_event() {
     let calls = Arc::new(AtomicUsize::new(0));
     let outbox = Outbox::new(MemoryStore::new(), ScriptedTransport::<Email>::new());
     outbox.enqueue_all((0..3).map(|_| ada())).await.unwrap();
-    let summary = outbox.relay().observer(Nervous(Arc::clone(&calls))).drain().await.unwrap();
+    let summary = outbox.relay().observer(Panicking(Arc::clone(&calls))).drain().await.unwrap();
     assert_eq!(summary.sent, 3);
     assert_eq!(calls.load(Ordering::SeqCst), 7, "one claim, three attempts, three results");
 }

@@ -9,7 +9,7 @@ use postrider::store::{
 };
 use postrider::{DeliveryId, MemoryStore, Store, StoreError, StoreErrorKind};
 
-/// The store in memory, which fails, hangs or is slow when a test says so.
+/// The store in memory, with failures, hangs and delays that a test sets.
 #[derive(Clone, Default)]
 pub(crate) struct UnreliableStore {
     store: MemoryStore,
@@ -35,7 +35,7 @@ impl UnreliableStore {
         Self { store: MemoryStore::with_test_clock(TestClock::following_tokio()), ..Self::default() }
     }
 
-    /// The store behind, which always works.
+    /// The inner store, which always works.
     pub(crate) fn inner(&self) -> MemoryStore {
         self.store.clone()
     }

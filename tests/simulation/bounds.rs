@@ -1,4 +1,4 @@
-//! What the oracle derives from a plan alone: whom a condition concerns, when a mail is healthy, and how long it may wait after that.
+//! What the oracle derives from the plan alone: the mails that a condition affects, when a mail is healthy, and how long it may then wait.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Written cases: faults that once existed, and promises in numbers.
+//! Fixed scenarios: earlier defects, and numeric limits.
 
 mod bad_mails;
 mod leases;

@@ -1,7 +1,7 @@
 //! Simulation: relays in small worlds that are drawn from a seed, on paused time.
 //!
 //! The next hop has outages, quotas, refused senders and poison mails, and its replies name their cause rightly or wrongly. The store fails,
-//! is slow, or executes calls that nobody waits for. Relays are stopped, killed and started. An oracle that knows the true conditions checks
+//! is slow, or executes dropped calls. Relays are stopped, killed and started. An oracle that knows the true conditions checks
 //! each mail at the end (`oracle.rs` lists the checks).
 //!
 //! `cargo test --features testkit --test simulation` runs 1,000 seeds. `POSTRIDER_SEED=7` replays one seed and prints its log,

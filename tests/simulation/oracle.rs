@@ -180,8 +180,8 @@ impl<'a> MailCheck<'a> {
         })
     }
 
-    /// Whether no relay can know the cause: a condition that comes and goes, and met at most two mails since the relay started, looks like
-    /// those mails' own.
+    /// Whether no relay can know the cause. If a condition comes and goes and has affected at most two mails since the relay started, it
+    /// looks like the mails' own.
     fn is_unknowable(&self) -> bool {
         let state = self.ended.world.state();
         let of_others = |call: &&Call| match call.answer {
@@ -210,7 +210,7 @@ impl<'a> MailCheck<'a> {
     }
 }
 
-/// Calls for one mail at the same time: none may be unless leases run out, and none ever in one incarnation of a relay.
+/// Finds concurrent calls for one mail. They are allowed only if leases can expire, and never within one incarnation of a relay.
 fn overlapping_calls(ended: &RunResult) -> Vec<String> {
     let plan = &ended.world.plan;
     let honoured = plan.incidents.is_empty() && plan.faults.is_empty();
@@ -223,7 +223,7 @@ fn overlapping_calls(ended: &RunResult) -> Vec<String> {
 fn waits_within((base, cap): (Duration, Duration), time: Duration) -> u64 {
     let (mut spent, mut wait, mut count) = (Duration::ZERO, base, 0);
     while spent <= time {
-        // Jitter takes off up to a fifth, but never less than the base is left.
+        // Jitter shortens a wait by up to a fifth, but never below the base.
         spent += wait.mul_f64(0.8).max(base);
         wait = (wait * 2).min(cap.max(base));
         count += 1;

@@ -25,12 +25,12 @@ pub(crate) use sqlite::Sqlite;
 
 /// The connection of a database's pool.
 pub(crate) type ConnectionOf<D> = <<D as Database>::Sqlx as sqlx::Database>::Connection;
-/// What a connection is opened with.
+/// The options that open a connection.
 pub(crate) type OptionsOf<D> = <ConnectionOf<D> as sqlx::Connection>::Options;
 
 /// A place for one outbox's tables, which no other test uses, and the database's dialect.
 ///
-/// In SQL, `{t}` stands for what the tables' names begin with.
+/// In SQL, `{t}` stands for the prefix of the tables' names.
 pub(crate) trait Database: Clone + Send + Sync + 'static {
     type Sqlx: sqlx::Database;
     type Store: AdminStore + Store<Connection = ConnectionOf<Self>>;
@@ -41,16 +41,16 @@ pub(crate) trait Database: Clone + Send + Sync + 'static {
     const BEGIN: &'static str;
     /// The first and the last value of a column for times, as literals.
     const TIMES: [&'static str; 2];
-    /// More than a thousand years ago, as a literal that the insert trigger takes for `send_at`.
+    /// More than a thousand years ago, as a literal that the insert trigger accepts as `send_at`.
     const LONG_AGO: &'static str;
     /// The last value of a column for counts.
     const LAST_COUNT: i64;
-    /// A statement that fails in a transaction and does nothing outside of one.
+    /// A statement that fails in a transaction, and has no effect outside of one.
     const FAILS_IN_TRANSACTION: &'static str;
 
     /// A place for another outbox in the same kind of database.
     fn another(&self) -> Self;
-    /// What the tables' names begin with.
+    /// The prefix of the tables' names.
     fn tables(&self) -> &str;
     fn options(&self) -> OptionsOf<Self>;
     fn store(&self, pool: Pool<Self::Sqlx>) -> Self::Store;
@@ -79,7 +79,7 @@ pub(crate) trait Database: Clone + Send + Sync + 'static {
         vec![store]
     }
 
-    /// Takes the tables' checks away.
+    /// SQL that drops the tables' checks.
     fn drop_checks(&self) -> Vec<&'static str>;
 
     /// Runs SQL that the tables' checks would refuse, after [`drop_checks`](Self::drop_checks).
@@ -93,7 +93,7 @@ pub(crate) trait Database: Clone + Send + Sync + 'static {
     /// SQL that deletes the mail of a delivery and leaves its row in the queue.
     fn delete_mail_only(&self, pool: &Pool<Self::Sqlx>, id: DeliveryId) -> impl Future<Output = Vec<String>> + Send;
 
-    /// A pool of its own of so many connections.
+    /// A new pool with this number of connections.
     fn pool(&self, connections: u32) -> impl Future<Output = Pool<Self::Sqlx>> + Send {
         self.connect(PoolOptions::new().max_connections(connections))
     }
@@ -111,7 +111,7 @@ pub(crate) trait Server: Database {
     /// How many thousand mails the relays of one pool share.
     const THOUSANDS: u64;
 
-    /// A login whose connections can be told from others': its name and options.
+    /// The name and the options of a login whose connections can be told from all others.
     fn login(&self, pool: &Pool<Self::Sqlx>) -> impl Future<Output = (String, OptionsOf<Self>)> + Send;
     /// Ends the connections of a login, and returns how many there were.
     fn kill(&self, pool: &Pool<Self::Sqlx>, login: &str) -> impl Future<Output = usize> + Send;
@@ -138,7 +138,7 @@ impl<D: Database> Harness<D> {
         self.outbox.store()
     }
 
-    /// Another pool of so many connections, as another process has one, with an outbox over the same tables.
+    /// An outbox over the same tables with its own pool of this number of connections, as in another process.
     pub(crate) async fn other_outbox(&self, connections: u32) -> Outbox<D::Store, ScriptedTransport<Email>> {
         let pool = self.database.pool(connections).await;
         Outbox::new(self.database.store(pool), ScriptedTransport::new())

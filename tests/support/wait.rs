@@ -1,4 +1,4 @@
-//! Waiting for a condition, for as long as no machine should need.
+//! Waiting for a condition, with a limit far beyond what any machine needs.
 
 use std::future::Future;
 use std::time::Duration;

@@ -151,7 +151,7 @@ fn relay_action(explanation: &Explanation) -> &'static str {
             "gives up on the recipient, or makes the mail a dead letter if the reply refuses the whole mail"
         }
         (Scope::Message, Class::Permanent) => {
-            "tries once more; the mail becomes a dead letter only if it is refused again while other mail of its sender is accepted"
+            "tries again later, with backoff; the mail becomes a dead letter only if it is refused again while other mail of its sender is accepted"
         }
     }
 }

@@ -18,16 +18,16 @@ fn policy() -> RetryPolicy {
     RetryPolicy::default().attempts(3).backoff(SECOND, SECOND * 100).jitter(0.0).max_age(SECOND * 1000)
 }
 
-fn at<'a>(lease: &'a Lease, policy: &'a RetryPolicy) -> Circumstances<'a> {
-    Circumstances { lease, policy, now: lease.claimed_at, random: 0.0 }
+fn at<'a>(lease: &'a Lease, policy: &'a RetryPolicy) -> DecisionInput<'a> {
+    DecisionInput { lease, policy, now: lease.claimed_at, random: 0.0 }
 }
 
-/// Decides with what the transport says taken as it is: a pause of seven seconds, where it is not the message's condition.
-fn decide(result: &Result<Receipt, Failure>, at: Circumstances<'_>) -> Decision {
-    super::decide(result, as_said(result), at)
+/// Decides without evidence: the reported scope is taken as it is, and a pause lasts seven seconds.
+fn decide(result: &Result<Receipt, Failure>, at: DecisionInput<'_>) -> Decision {
+    super::decide(result, as_reported(result), at)
 }
 
-fn as_said(result: &Result<Receipt, Failure>) -> Judged {
+fn as_reported(result: &Result<Receipt, Failure>) -> Judged {
     match result {
         Err(failure) if failure.scope() != Scope::Message => Judged {
             scope: failure.scope(),
@@ -62,7 +62,7 @@ fn no(recipient: &str, class: Class) -> Refusal {
 }
 
 #[test]
-fn accepted_is_sent_and_records_nothing_that_does_not_differ() {
+fn an_acceptance_by_all_records_no_single_recipient() {
     let (lease, policy) = (lease(&["a", "b"]), policy());
     let decision = decide(&Ok(Receipt::new()), at(&lease, &policy));
     assert_eq!((decision.outcome, &decision.next), (Outcome::Sent, &Next::Sent));
@@ -70,7 +70,7 @@ fn accepted_is_sent_and_records_nothing_that_does_not_differ() {
 }
 
 #[test]
-fn a_permanent_fault_of_the_message_is_a_dead_letter_at_once() {
+fn a_permanent_failure_of_the_message_is_a_dead_letter() {
     let (lease, policy) = (lease(&["a"]), policy());
     let decision = decide(&Err(Failure::permanent(Scope::Message, "too large")), at(&lease, &policy));
     assert_eq!(reason(&decision.next), "permanent: too large");
@@ -78,7 +78,7 @@ fn a_permanent_fault_of_the_message_is_a_dead_letter_at_once() {
 }
 
 #[test]
-fn a_transient_fault_of_the_message_is_retried_until_the_budget_is_spent() {
+fn a_transient_failure_of_the_message_is_retried_until_the_budget_is_spent() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     let mut waits = Vec::new();
     loop {
@@ -95,7 +95,7 @@ fn a_transient_fault_of_the_message_is_retried_until_the_budget_is_spent() {
 }
 
 #[test]
-fn what_the_next_hop_asks_to_wait_is_waited() {
+fn the_requested_wait_is_a_lower_bound() {
     let (lease, policy) = (lease(&["a"]), policy());
     let failure = Failure::transient(Scope::Message, "greylisted").with_retry_after(SECOND * 300);
     assert_eq!(after(&decide(&Err(failure), at(&lease, &policy))), SECOND * 300);
@@ -111,7 +111,7 @@ fn no_wait_is_longer_than_a_day() {
 }
 
 #[test]
-fn the_transports_fault_costs_nothing_and_kills_nothing() {
+fn a_failure_of_the_transport_charges_nothing_and_ends_nothing() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     lease.charged_attempts = 2;
     for failure in [
@@ -121,12 +121,12 @@ fn the_transports_fault_costs_nothing_and_kills_nothing() {
         let decision = decide(&Err(failure.with_scope(Scope::Transport)), at(&lease, &policy));
         assert_eq!((decision.charged, after(&decision)), (false, SECOND * 7));
     }
-    let asked = Failure::transient(Scope::Transport, "429").with_retry_after(SECOND * 60);
-    assert_eq!(after(&decide(&Err(asked), at(&lease, &policy))), SECOND * 60);
+    let limited = Failure::transient(Scope::Transport, "429").with_retry_after(SECOND * 60);
+    assert_eq!(after(&decide(&Err(limited), at(&lease, &policy))), SECOND * 60);
 }
 
 #[test]
-fn doubt_follows_the_deliverys_wish_whoever_is_to_blame() {
+fn when_in_doubt_applies_to_every_scope() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     for scope in [Scope::Message, Scope::Transport] {
         let doubt = || Err(Failure::maybe_accepted("no reply").with_scope(scope));
@@ -144,16 +144,16 @@ fn doubt_follows_the_deliverys_wish_whoever_is_to_blame() {
 }
 
 #[test]
-fn recipients_are_settled_one_by_one() {
+fn each_recipient_has_its_own_result() {
     let (lease, policy) = (lease(&["a", "b", "c"]), policy());
     let receipt = Receipt::new().with_refused(vec![no("b", Class::Permanent), no("c", Class::Transient)]);
     let decision = decide(&Ok(receipt), at(&lease, &policy));
-    assert_eq!(after(&decision), Duration::ZERO, "progress is not failure");
+    assert_eq!(after(&decision), Duration::ZERO, "a partial acceptance is no failure");
     assert_eq!(states(&decision), [("b", RecipientState::Refused), ("a", RecipientState::Sent)]);
 }
 
 #[test]
-fn who_took_it_makes_the_delivery_sent_even_when_the_rest_never_does() {
+fn a_delivery_with_an_accepted_recipient_ends_as_sent() {
     let (mut lease, policy) = (lease(&["c"]), policy());
     (lease.any_accepted, lease.charged_attempts) = (true, 2);
     let refused = Failure::transient(Scope::Message, "busy").with_refused(vec![no("c", Class::Transient)]);
@@ -165,7 +165,7 @@ fn who_took_it_makes_the_delivery_sent_even_when_the_rest_never_does() {
 }
 
 #[test]
-fn progress_goes_on_at_once_with_a_fresh_budget_until_its_time_is_up() {
+fn after_a_partial_acceptance_the_rest_is_due_at_once_with_a_fresh_budget() {
     let (mut lease, policy) = (lease(&["a", "b"]), policy());
     lease.charged_attempts = 2;
     let receipt = || Ok(Receipt::new().with_refused(vec![no("b", Class::Transient)]));
@@ -180,7 +180,7 @@ fn progress_goes_on_at_once_with_a_fresh_budget_until_its_time_is_up() {
 }
 
 #[test]
-fn a_recipient_that_is_refused_in_words_that_no_rule_knows_is_tried_again() {
+fn an_unknown_refusal_of_a_recipient_is_retried() {
     let (lease, policy) = (lease(&["a", "b"]), policy());
     let receipt = || Ok(Receipt::new().with_refused(vec![no("b", Class::Permanent).unsure()]));
     let first = super::decide(&receipt(), Judged { believed: false, ..Judged::own() }, at(&lease, &policy));
@@ -190,7 +190,7 @@ fn a_recipient_that_is_refused_in_words_that_no_rule_knows_is_tried_again() {
 }
 
 #[test]
-fn a_refusal_that_is_not_believed_is_tried_again_charged_or_not() {
+fn a_refusal_that_is_not_final_is_retried_with_or_without_a_charge() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     lease.attempts = 3;
     let refused = || Err(Failure::permanent(Scope::Message, "what").unsure());
@@ -205,13 +205,13 @@ fn a_refusal_that_is_not_believed_is_tried_again_charged_or_not() {
     }
     let believed = super::decide(&refused(), Judged::own(), at(&lease, &policy));
     assert_eq!(reason(&believed.next), "permanent: what");
-    // What the transport takes for its own, and is the message's by evidence, ends by its budget.
+    // If only evidence shows that the message is at fault, the failure is retried.
     let own = super::decide(&Err(Failure::permanent(Scope::Transport, "535")), Judged::own(), at(&lease, &policy));
     assert_eq!((own.charged, after(&own)), (true, SECOND));
 }
 
 #[test]
-fn what_many_recipients_come_to_takes_linear_time() {
+fn a_decision_about_many_recipients_takes_linear_time() {
     let many: Vec<String> = (0..100_000).map(|n| format!("r{n}")).collect();
     let recipients: Vec<&str> = many.iter().map(String::as_str).collect();
     let (mut lease, policy) = (lease(&recipients), policy());
@@ -225,7 +225,7 @@ fn what_many_recipients_come_to_takes_linear_time() {
 }
 
 #[test]
-fn nobody_took_it() {
+fn a_refusal_of_every_recipient_is_a_failure() {
     let (lease, policy) = (lease(&["a", "b"]), policy());
     let all = |class_of_b| vec![no("a", Class::Permanent), no("b", class_of_b)];
     let dead = decide(
@@ -239,17 +239,17 @@ fn nobody_took_it() {
         at(&lease, &policy),
     );
     assert_eq!((after(&again), states(&again)), (SECOND, vec![("a", RecipientState::Refused)]));
-    // A receipt that accepted nobody is a failure, whatever the transport called it.
-    let lying = honest(Ok(Receipt::new().with_refused(all(Class::Permanent))), &lease.recipients);
-    assert!(matches!(decide(&lying, at(&lease, &policy)).next, Next::Dead { .. }));
-    // One was refused for now, and the failure as a whole is for good: the one is retried.
+    // A receipt that refuses every recipient becomes a failure.
+    let converted = reject_empty_receipt(Ok(Receipt::new().with_refused(all(Class::Permanent))), &lease.recipients);
+    assert!(matches!(decide(&converted, at(&lease, &policy)).next, Next::Dead { .. }));
+    // One recipient has a transient refusal, and the failure is permanent: only this recipient is retried.
     let one = Failure::permanent(Scope::Message, "none").with_refused(vec![no("b", Class::Transient)]);
     let some = decide(&Err(one), at(&lease, &policy));
     assert_eq!((after(&some), states(&some)), (SECOND, vec![("a", RecipientState::Refused)]));
 }
 
 #[test]
-fn time_runs_out() {
+fn the_age_limit_ends_a_delivery() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     lease.expires_at = Some(lease.claimed_at + SECOND);
     let late = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
@@ -269,7 +269,7 @@ fn time_runs_out() {
 }
 
 #[test]
-fn a_lost_attempt_holds_what_wants_to_be_held_and_ends_what_is_spent() {
+fn a_lost_attempt_is_held_retried_or_ends_the_delivery() {
     let (mut lease, policy) = (lease(&["a"]), policy());
     (lease.lost, lease.attempts, lease.charged_attempts) = (true, 1, 1);
     assert_eq!(decide_before_sending(at(&lease, &policy)), None);
@@ -280,20 +280,20 @@ fn a_lost_attempt_holds_what_wants_to_be_held_and_ends_what_is_spent() {
     let late = decide_before_sending(at(&lease, &policy)).unwrap();
     assert_eq!(reason(&late.next), "expired: the last attempt was lost with its relay");
     lease.any_accepted = true;
-    let others_have_it = decide_before_sending(at(&lease, &policy)).unwrap();
-    assert_eq!((others_have_it.next, others_have_it.recipients[0].state), (Next::Sent, RecipientState::InDoubt));
+    let partly_accepted = decide_before_sending(at(&lease, &policy)).unwrap();
+    assert_eq!((partly_accepted.next, partly_accepted.recipients[0].state), (Next::Sent, RecipientState::InDoubt));
     lease.any_accepted = false;
     lease.when_in_doubt = WhenInDoubt::Hold;
     assert!(reason(&decide_before_sending(at(&lease, &policy)).unwrap().next).starts_with("in doubt: "));
 }
 
 #[test]
-fn who_was_never_mailed_is_on_record_when_others_have_it() {
+fn open_recipients_are_recorded_if_others_have_the_mail() {
     let (mut lease, policy) = (lease(&["b", "c"]), policy());
     (lease.any_accepted, lease.charged_attempts) = (true, 2);
-    let charged_attempts = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
-    assert_eq!(charged_attempts.next, Next::Sent);
-    assert_eq!(states(&charged_attempts), [("b", RecipientState::Dead), ("c", RecipientState::Dead)]);
+    let spent = decide(&Err(Failure::transient(Scope::Message, "busy")), at(&lease, &policy));
+    assert_eq!(spent.next, Next::Sent);
+    assert_eq!(states(&spent), [("b", RecipientState::Dead), ("c", RecipientState::Dead)]);
     let doubt = decide(&Err(Failure::maybe_accepted("no reply")), at(&lease, &policy));
     assert_eq!(states(&doubt), [("b", RecipientState::InDoubt), ("c", RecipientState::InDoubt)]);
     let mixed = Failure::transient(Scope::Message, "busy").with_refused(vec![no("c", Class::Permanent)]);
@@ -305,8 +305,8 @@ fn who_was_never_mailed_is_on_record_when_others_have_it() {
 }
 
 #[test]
-fn the_transports_fault_puts_nothing_off_beyond_its_time() {
+fn a_pause_delays_no_delivery_beyond_its_age_limit() {
     let (lease, policy) = (lease(&["a"]), policy());
-    let asked = Failure::transient(Scope::Transport, "429").with_retry_after(Duration::MAX);
-    assert_eq!(after(&decide(&Err(asked), at(&lease, &policy))), SECOND * 1000);
+    let limited = Failure::transient(Scope::Transport, "429").with_retry_after(Duration::MAX);
+    assert_eq!(after(&decide(&Err(limited), at(&lease, &policy))), SECOND * 1000);
 }

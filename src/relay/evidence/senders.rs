@@ -1,7 +1,7 @@
-//! The senders that failed, and their domains.
+//! The pauses of senders and of their domains.
 //!
-//! A sender is an address. If two addresses of a domain are refused, and none of it is accepted in between, the whole domain is paused in
-//! place of its addresses, under its name with an `@` before it.
+//! A sender is an address. If two addresses of a domain are refused and no mail of the domain is accepted in between, the whole domain is
+//! paused. Its key is its name with an `@` before it.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,21 +12,21 @@ use postrider_transport::{Admit, Backoff, BreakerState, CallTime, DeliveryId};
 use super::streak::{Mail, Streak};
 use super::{Admission, Call};
 
-/// At most this many are kept. A forgotten one costs one more call.
-const MOST: usize = 1024;
+/// The largest number of senders and domains to remember. A forgotten one costs one more call.
+const MAX_SENDERS: usize = 1024;
 
-/// At most this many messages of a paused sender are tried in one pass before the end of the pause. The first may have failed for a
-/// condition of its own, and is the first in each pass.
-const EARLY: u32 = 3;
+/// The largest number of probes in one pass before the end of a sender's pause. More than one is needed: the first message, which is the
+/// same in each pass, may fail for its own condition.
+const MAX_EARLY_PROBES: u32 = 3;
 
-/// At most this many failed messages of a sender are kept.
-const MOST_FAILED: usize = 64;
+/// The largest number of failed messages of a sender to remember.
+const MAX_FAILED: usize = 64;
 
-/// A domain is refused when this many of its addresses are.
-const OF_A_DOMAIN: usize = 2;
+/// A domain counts as refused when this many of its addresses are refused.
+const MIN_REFUSED_ADDRESSES: usize = 2;
 
 /// The wait of a sender's other messages during a probe.
-const WHILE_PROBING: Duration = Duration::from_secs(1);
+const PROBING_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Senders {
@@ -42,16 +42,16 @@ struct Sender {
     blamed: Streak,
     /// For a domain: hashes of the addresses that were refused since the last acceptance.
     addresses: Vec<u64>,
-    /// When the first of those failed.
-    since: Instant,
-    /// When it last had a result.
-    heard: Instant,
+    /// When the first message in `blamed` failed.
+    first_blamed: Instant,
+    /// The time of the last result.
+    last_result: Instant,
     /// The messages that failed since the last acceptance, in the order of their last failures.
     failed: Vec<DeliveryId>,
     /// The lowest [turn](Self::turn) among the messages that wait for the end of the pause.
     next: Option<usize>,
-    /// Until then a message leaves the probe to one with a lower turn, whatever its priority. Twice as long as the pause.
-    for_others: Instant,
+    /// Until this time, messages with the lowest turn have the first right to the probe, even with a lower priority. It is twice the pause.
+    reserved_until: Instant,
     /// The number of messages tried before the end of the pause.
     early: u32,
 }
@@ -61,9 +61,9 @@ impl Senders {
         Self { backoff, known: HashMap::new() }
     }
 
-    /// `early` is for a pass, which tries instead of waiting.
+    /// Returns whether a message may be sent. `early` allows probes before a pause ends, for a pass, which does not wait.
     pub(super) fn admit(&mut self, sender: &str, id: DeliveryId, early: bool, now: Instant) -> Admission {
-        // The usual case.
+        // A fast path: usually no sender has failed.
         if self.known.is_empty() {
             return Admission::Pass;
         }
@@ -74,13 +74,13 @@ impl Senders {
             return Admission::Pass;
         };
         let turn = known.turn(id);
-        if known.next.is_some_and(|next| next < turn) && known.pause.would_admit(now) && now < known.for_others {
-            return Admission::Wait(known.for_others.saturating_duration_since(now));
+        if known.next.is_some_and(|next| next < turn) && known.pause.would_admit(now) && now < known.reserved_until {
+            return Admission::Wait(known.reserved_until.saturating_duration_since(now));
         }
         let wait = match known.pause.admit(now) {
             Admit::All => return Admission::Pass,
             Admit::Probe(number) => return Admission::SenderProbe { of_domain, number },
-            Admit::NotBefore(_) if early && turn == 0 && known.early < EARLY => {
+            Admit::NotBefore(_) if early && turn == 0 && known.early < MAX_EARLY_PROBES => {
                 known.early += 1;
                 match known.pause.admit_early() {
                     Admit::Probe(number) => return Admission::SenderProbe { of_domain, number },
@@ -88,13 +88,13 @@ impl Senders {
                 }
             }
             Admit::NotBefore(until) => until.saturating_duration_since(now),
-            Admit::Probing => WHILE_PROBING,
+            Admit::Probing => PROBING_WAIT,
         };
         known.next = Some(known.next.map_or(turn, |next| next.min(turn)));
         Admission::Wait(wait)
     }
 
-    pub(super) fn give_back(&mut self, sender: &str, of_domain: bool, number: u64) {
+    pub(super) fn release_probe(&mut self, sender: &str, of_domain: bool, number: u64) {
         if let Some(known) = self.known.get_mut(if of_domain { domain(sender) } else { sender }) {
             known.pause.release_probe(number);
         }
@@ -109,13 +109,13 @@ impl Senders {
         paused
     }
 
-    /// Records a failure that may be the sender's condition. Returns the number of different messages that failed so since the sender's last
-    /// acceptance.
+    /// Records a failure that may be the sender's condition. Returns the number of different messages that failed with this pattern since
+    /// the sender's last acceptance.
     pub(super) fn blame(&mut self, sender: &str, pattern: &str, call: Call<'_>) -> usize {
         let known = self.entry(sender, call.time);
         let count = known.blamed.add(pattern, Mail::new(call.id, call.recipients));
         if count == 1 {
-            known.since = call.time.ended;
+            known.first_blamed = call.time.ended;
         }
         count
     }
@@ -130,11 +130,11 @@ impl Senders {
             let Some(known) = self.known.get_mut(key) else {
                 continue;
             };
-            // A message with a lower turn still waits, or has gone.
+            // A message with a lower turn may still wait.
             let turn = known.turn(id);
             known.next = known.next.filter(|next| *next < turn);
             known.failed.retain(|failed| *failed != id);
-            if known.failed.len() == MOST_FAILED {
+            if known.failed.len() == MAX_FAILED {
                 known.failed.remove(0);
             }
             known.failed.push(id);
@@ -151,7 +151,7 @@ impl Senders {
             let Some(known) = self.known.get_mut(key) else {
                 continue;
             };
-            known.heard = time.ended;
+            known.last_result = time.ended;
             known.accepted = known.accepted.max(Some(time.began));
             known.blamed.clear();
             known.failed.clear();
@@ -169,17 +169,18 @@ impl Senders {
     pub(super) fn accepted_since(&self, call: Call<'_>) -> bool {
         let known = call.sender.and_then(|sender| self.known.get(sender));
         let accepted = known.and_then(|known| known.accepted);
-        let before = call.before.map(|before| before.ended);
+        let before = call.previous.map(|before| before.ended);
         matches!((accepted, before), (Some(accepted), Some(ended)) if ended.is_none_or(|ended| accepted > ended))
     }
 
-    /// Whether `accepted` is after the first failure of the call's sender.
+    /// Whether `accepted` is later than the first failure in `blamed` of the call's sender.
     pub(super) fn others_accepted_since_blame(&self, call: Call<'_>, accepted: Option<Instant>) -> bool {
         let known = call.sender.and_then(|sender| self.known.get(sender));
-        matches!((known, accepted), (Some(known), Some(accepted)) if accepted > known.since)
+        matches!((known, accepted), (Some(known), Some(accepted)) if accepted > known.first_blamed)
     }
 
-    /// Pauses a sender, and its domain if that is refused. Returns the pauses that begin, and what is left of the longer one.
+    /// Pauses a sender, and also its domain if enough addresses are refused. Returns the pauses that begin, and the rest of the longer
+    /// pause.
     pub(super) fn pause(
         &mut self,
         sender: &str,
@@ -196,10 +197,10 @@ impl Senders {
         if !domain.is_empty() {
             let known = self.entry(domain, call.time);
             let address = hash(sender);
-            if known.addresses.len() < OF_A_DOMAIN && !known.addresses.contains(&address) {
+            if known.addresses.len() < MIN_REFUSED_ADDRESSES && !known.addresses.contains(&address) {
                 known.addresses.push(address);
             }
-            if known.addresses.len() >= OF_A_DOMAIN {
+            if known.addresses.len() >= MIN_REFUSED_ADDRESSES {
                 begun.extend(known.fail(reason, asked, random, call).map(|pause| (domain.to_owned(), pause)));
                 remaining = remaining.max(known.pause.remaining(call.time.ended).unwrap_or_default());
             }
@@ -208,7 +209,7 @@ impl Senders {
     }
 
     fn entry(&mut self, sender: &str, time: CallTime) -> &mut Sender {
-        if self.known.len() >= MOST && !self.known.contains_key(sender) {
+        if self.known.len() >= MAX_SENDERS && !self.known.contains_key(sender) {
             self.forget_one();
         }
         let backoff = self.backoff;
@@ -217,20 +218,20 @@ impl Senders {
             accepted: None,
             blamed: Streak::default(),
             addresses: Vec::new(),
-            since: time.ended,
-            heard: time.ended,
+            first_blamed: time.ended,
+            last_result: time.ended,
             failed: Vec::new(),
             next: None,
             early: 0,
-            for_others: time.ended,
+            reserved_until: time.ended,
         });
-        known.heard = time.ended;
+        known.last_result = time.ended;
         known
     }
 
     /// Forgets the sender with the oldest result, preferably one that is not paused.
     fn forget_one(&mut self) {
-        let oldest = self.known.iter().min_by_key(|(_, known)| (known.pause.is_paused(), known.heard));
+        let oldest = self.known.iter().min_by_key(|(_, known)| (known.pause.is_paused(), known.last_result));
         if let Some(sender) = oldest.map(|(sender, _)| sender.clone()) {
             self.known.remove(&sender);
         }
@@ -238,19 +239,19 @@ impl Senders {
 }
 
 impl Sender {
-    /// The message's place in the order of probes: messages that have not failed come first, then the oldest failure.
+    /// The message's place in the order of probes. Messages that have not failed come first, then those with the oldest failures.
     fn turn(&self, id: DeliveryId) -> usize {
         self.failed.iter().position(|failed| *failed == id).map_or(0, |place| place + 1)
     }
 
     fn fail(&mut self, reason: &str, asked: Option<Duration>, random: f64, call: Call<'_>) -> Option<Duration> {
         let pause = self.pause.record_failure(reason.to_owned(), asked, random, call.time)?;
-        self.for_others = call.time.ended + pause * 2;
+        self.reserved_until = call.time.ended + pause * 2;
         Some(pause)
     }
 }
 
-/// The domain with its `@`, or an empty text. No address begins with `@`.
+/// The domain with its `@`, or an empty text if there is no `@`. It is never the key of a sender, because no address begins with `@`.
 fn domain(sender: &str) -> &str {
     sender.rfind('@').map_or("", |at| &sender[at..])
 }

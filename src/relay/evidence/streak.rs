@@ -1,17 +1,17 @@
-//! Different messages that are refused alike.
+//! Counts the different messages that got the same refusal.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use postrider_transport::{DeliveryId, Recipient};
 
-/// So many are remembered: enough to know that they are several.
-const MOST: usize = 16;
+/// The largest number of messages to remember for a pattern. It exceeds every limit in `evidence.rs`.
+const MAX_MAILS: usize = 16;
 
-/// So many patterns are remembered.
-const MOST_PATTERNS: usize = 256;
+/// The largest number of patterns to remember.
+const MAX_PATTERNS: usize = 256;
 
-/// A message, for comparison.
+/// The data by which messages are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mail {
     id: DeliveryId,
@@ -25,13 +25,13 @@ impl Mail {
         Self { id, recipients: hasher.finish() }
     }
 
-    /// Neither the same message nor one for the same recipients: a condition of these would be the same.
+    /// Whether these are different messages with different recipients. Messages for the same recipients may fail for the same reason.
     pub(super) fn differs(self, other: Self) -> bool {
         self.id != other.id && self.recipients != other.recipients
     }
 }
 
-/// Failures in a row that say the same.
+/// The different messages in a row that failed with the same pattern.
 #[derive(Debug, Default)]
 pub(super) struct Streak {
     pattern: String,
@@ -39,19 +39,19 @@ pub(super) struct Streak {
 }
 
 impl Streak {
-    /// Adds a failure and counts how many different messages failed so. One that says something else begins anew.
+    /// Adds a failure, and returns the number of different messages. A failure with another pattern starts a new streak.
     pub(super) fn add(&mut self, pattern: &str, mail: Mail) -> usize {
         if self.pattern != pattern {
             self.mails.clear();
             pattern.clone_into(&mut self.pattern);
         }
-        if self.mails.len() < MOST && self.mails.iter().all(|other| other.differs(mail)) {
+        if self.mails.len() < MAX_MAILS && self.mails.iter().all(|other| other.differs(mail)) {
             self.mails.push(mail);
         }
         self.mails.len()
     }
 
-    /// Whether a message is among those that count.
+    /// Whether a message is in the streak.
     pub(super) fn contains(&self, id: DeliveryId) -> bool {
         self.mails.iter().any(|mail| mail.id == id)
     }
@@ -61,28 +61,28 @@ impl Streak {
     }
 }
 
-/// Which words different messages were refused in, over the life of the relay.
+/// The messages that failed with each pattern since the relay started.
 #[derive(Debug, Default)]
-pub(super) struct Words {
+pub(super) struct PatternHistory {
     patterns: HashMap<String, (u64, Streak)>,
     turn: u64,
 }
 
-/// Who has heard some words.
+/// How often a pattern was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Heard {
-    /// This message has heard them before.
+pub(super) struct PatternCount {
+    /// Whether this message failed with the pattern before.
     pub(super) before: bool,
-    /// So many different messages have, with this one.
-    pub(super) by: usize,
+    /// The number of different messages that failed with it, including this one.
+    pub(super) messages: usize,
 }
 
-impl Words {
-    /// Takes note that a message was refused in some words.
-    pub(super) fn add(&mut self, pattern: &str, mail: Mail) -> Heard {
+impl PatternHistory {
+    /// Records that a message failed with a pattern.
+    pub(super) fn add(&mut self, pattern: &str, mail: Mail) -> PatternCount {
         self.turn += 1;
-        if self.patterns.len() >= MOST_PATTERNS && !self.patterns.contains_key(pattern) {
-            // What was heard longest ago goes.
+        if self.patterns.len() >= MAX_PATTERNS && !self.patterns.contains_key(pattern) {
+            // Forget the pattern that was not seen for the longest time.
             let oldest = self.patterns.iter().min_by_key(|(_, (turn, _))| *turn).map(|(pattern, _)| pattern.clone());
             if let Some(oldest) = oldest {
                 self.patterns.remove(&oldest);
@@ -91,6 +91,6 @@ impl Words {
         let (turn, mails) = self.patterns.entry(pattern.to_owned()).or_default();
         *turn = self.turn;
         let before = mails.contains(mail.id);
-        Heard { before, by: mails.add(pattern, mail) }
+        PatternCount { before, messages: mails.add(pattern, mail) }
     }
 }

@@ -8,17 +8,17 @@ struct World {
     now: Instant,
 }
 
-/// A message, and what its last attempt came to.
+/// A message and its last attempt.
 #[derive(Clone)]
 struct Mail {
     id: DeliveryId,
     sender: &'static str,
     recipients: Vec<Recipient>,
-    before: Option<Before>,
+    previous: Option<PreviousAttempt>,
 }
 
 fn mail(sender: &'static str, to: &str) -> Mail {
-    Mail { id: DeliveryId::new(), sender, recipients: vec![Recipient::new(to)], before: None }
+    Mail { id: DeliveryId::new(), sender, recipients: vec![Recipient::new(to)], previous: None }
 }
 
 impl World {
@@ -33,7 +33,7 @@ impl World {
         self.now += time;
     }
 
-    /// One call that takes a millisecond; the message remembers what came of it.
+    /// Judges a call that takes a millisecond, and records it as the last attempt of the message.
     fn call(&mut self, mail: &mut Mail, result: Result<Receipt, Failure>) -> Verdict {
         let began = self.now;
         self.wait(Duration::from_millis(1));
@@ -42,12 +42,12 @@ impl World {
             sender: Some(mail.sender),
             recipients: &mail.recipients,
             time: CallTime { began, ended: self.now },
-            before: mail.before,
+            previous: mail.previous,
             probe: Probing::No,
         };
         let verdict = self.evidence.judge(&result, call, 0.0);
         let scope = result.as_ref().err().map(Failure::scope);
-        mail.before = Some(Before { ended: Some(self.now), scope });
+        mail.previous = Some(PreviousAttempt { ended: Some(self.now), scope });
         self.wait(Duration::from_millis(1));
         verdict
     }
@@ -70,7 +70,7 @@ fn sender() -> Result<Receipt, Failure> {
 }
 
 #[test]
-fn what_is_sure_is_as_it_is_said_and_never_counts_towards_a_row() {
+fn a_sure_failure_of_the_message_is_not_weighed() {
     let mut world = World::new();
     for n in 0..20 {
         let refused = Err(Failure::permanent(Scope::Message, "550 5.1.1 unknown"));
@@ -82,7 +82,7 @@ fn what_is_sure_is_as_it_is_said_and_never_counts_towards_a_row() {
 }
 
 #[test]
-fn an_unknown_refusal_is_believed_the_second_time_while_others_of_the_sender_go_through() {
+fn an_unknown_refusal_is_final_the_second_time_if_other_mail_of_the_sender_is_accepted() {
     let mut world = World::new();
     let mut poison = mail("a@example.com", "p@example.org");
     let first = world.call(&mut poison, unknown());
@@ -109,7 +109,7 @@ fn an_acceptance_that_began_before_the_refusal_proves_nothing() {
         sender: Some(other.sender),
         recipients: &other.recipients,
         time: CallTime { began, ended: world.now },
-        before: None,
+        previous: None,
         probe: Probing::No,
     };
     world.evidence.judge(&Ok(Receipt::new()), call, 0.0);
@@ -117,14 +117,14 @@ fn an_acceptance_that_began_before_the_refusal_proves_nothing() {
 }
 
 #[test]
-fn several_different_messages_refused_alike_in_a_row_pause_the_transport() {
+fn a_streak_of_the_same_refusal_pauses_the_transport() {
     let mut world = World::new();
     let mut mails: Vec<_> = (0..10).map(|n| mail("a@example.com", &format!("r{n}@example.org"))).collect();
     let verdicts: Vec<_> = mails.iter_mut().map(|mail| world.call(mail, unknown()).scope).collect();
-    let (first, rest) = verdicts.split_at(IN_A_ROW - 1);
+    let (first, rest) = verdicts.split_at(STREAK - 1);
     assert!(first.iter().all(|scope| *scope == Scope::Message) && rest.iter().all(|scope| *scope == Scope::Transport));
     assert!(world.evidence.reason().unwrap().contains("in a row were refused: 550 frobnicated"));
-    // Nobody dies of it, however often it is repeated, until others go through; and then it is no message's own either.
+    // No repetition makes the refusal final while nothing is accepted.
     for _ in 0..50 {
         world.wait(SECOND * 100);
         for mail in &mut mails {
@@ -135,15 +135,15 @@ fn several_different_messages_refused_alike_in_a_row_pause_the_transport() {
     world.wait(SECOND * 100);
     let resumed = world.accept("a@example.com");
     assert_eq!(resumed.changes, [Change::TransportResumed]);
-    // A quota that is filled up now and then: others went through since, and many hear the same words.
-    for mail in &mut mails[..IN_A_ROW - 1] {
+    // Other mail was accepted since, but many messages get the same reply, as from a quota that comes and goes.
+    for mail in &mut mails[..STREAK - 1] {
         let verdict = world.call(mail, unknown());
-        assert!(!verdict.believed, "a reply that many hear killed a message: {verdict:?}");
+        assert!(!verdict.believed, "a common reply was final: {verdict:?}");
     }
 }
 
 #[test]
-fn the_same_message_or_the_same_recipient_is_no_row() {
+fn the_same_message_or_recipient_counts_once_in_a_streak() {
     let mut world = World::new();
     let mut poison = mail("a@example.com", "p@example.org");
     for _ in 0..20 {
@@ -154,9 +154,9 @@ fn the_same_message_or_the_same_recipient_is_no_row() {
 }
 
 #[test]
-fn rows_in_changing_words_count_as_well() {
+fn a_longer_streak_of_different_refusals_pauses_the_transport() {
     let mut world = World::new();
-    let last = (0..IN_A_ROW_UNLIKE).map(|n| {
+    let last = (0..MIXED_STREAK).map(|n| {
         let words = ["one", "two", "three", "four"][n % 4].repeat(n + 1);
         let refused = Err(Failure::permanent(Scope::Message, format!("550 {words}")).unsure());
         world.call(&mut mail("a@example.com", &format!("r{n}@example.org")), refused).scope
@@ -165,7 +165,7 @@ fn rows_in_changing_words_count_as_well() {
 }
 
 #[test]
-fn what_the_transport_is_blamed_for_is_the_messages_own_if_others_go_through() {
+fn a_failure_of_the_transport_is_the_messages_own_if_other_mail_is_accepted() {
     let mut world = World::new();
     let mut poison = mail("a@example.com", "p@example.org");
     let first = world.call(&mut poison, transport());
@@ -176,11 +176,11 @@ fn what_the_transport_is_blamed_for_is_the_messages_own_if_others_go_through() {
     assert_eq!(world.accept("a@example.com").changes, [Change::TransportResumed]);
     let second = world.call(&mut poison, transport());
     assert_eq!((second.scope, second.charge, second.believed), (Scope::Message, true, false));
-    assert_eq!((second.changes.len(), world.evidence.reason()), (0, None), "it stops others again");
+    assert_eq!((second.changes.len(), world.evidence.reason()), (0, None), "it paused other mail again");
 }
 
 #[test]
-fn a_message_that_fails_while_nothing_goes_through_is_not_charged() {
+fn a_failure_without_any_acceptance_is_not_charged() {
     let mut world = World::new();
     let mut one = mail("a@example.com", "p@example.org");
     for _ in 0..100 {
@@ -192,7 +192,7 @@ fn a_message_that_fails_while_nothing_goes_through_is_not_charged() {
 }
 
 #[test]
-fn a_refused_sender_waits_and_others_go_on() {
+fn a_refused_sender_is_paused_and_others_are_not() {
     let mut world = World::new();
     let mut bad = mail("bad@example.com", "x@example.org");
     let verdict = world.call(&mut bad, sender());
@@ -206,7 +206,7 @@ fn a_refused_sender_waits_and_others_go_on() {
     world.wait(SECOND);
     let Admission::SenderProbe { of_domain, number } = admit(&mut world, "bad@example.com") else { panic!("no probe") };
     assert_eq!(admit(&mut world, "bad@example.com"), Admission::Wait(SECOND));
-    world.evidence.give_back_sender("bad@example.com", of_domain, number);
+    world.evidence.release_sender_probe("bad@example.com", of_domain, number);
     assert!(matches!(admit(&mut world, "bad@example.com"), Admission::SenderProbe { .. }));
     let verdict = world.call(&mut bad, sender());
     assert_eq!(verdict.wait, Some(SECOND * 2));
@@ -218,7 +218,7 @@ fn a_refused_sender_waits_and_others_go_on() {
 }
 
 #[test]
-fn two_refused_addresses_pause_their_domain_until_one_of_it_is_taken() {
+fn two_refused_addresses_pause_their_domain_until_one_is_accepted() {
     let mut world = World::new();
     let admit =
         |world: &mut World, sender| world.evidence.admit_sender(Some(sender), DeliveryId::new(), false, world.now);
@@ -230,7 +230,7 @@ fn two_refused_addresses_pause_their_domain_until_one_of_it_is_taken() {
     assert_eq!(admit(&mut world, "a@other.example.com"), Admission::Pass);
     world.wait(SECOND);
     assert!(matches!(admit(&mut world, "c@example.com"), Admission::SenderProbe { of_domain: true, .. }));
-    assert_eq!(admit(&mut world, "a@example.com"), Admission::Wait(SECOND), "one finds out for the domain");
+    assert_eq!(admit(&mut world, "a@example.com"), Admission::Wait(SECOND), "one probe for the domain");
     let resumed = world.call(&mut mail("c@example.com", "x@example.org"), Ok(Receipt::new()));
     assert_eq!(resumed.changes, [Change::SenderResumed { sender: "@example.com".to_owned() }]);
     assert_eq!(admit(&mut world, "d@example.com"), Admission::Pass);
@@ -241,7 +241,7 @@ fn two_refused_addresses_pause_their_domain_until_one_of_it_is_taken() {
 }
 
 #[test]
-fn what_the_sender_is_blamed_for_is_the_messages_own_if_others_of_it_go_through() {
+fn a_failure_of_the_sender_is_the_messages_own_if_other_mail_of_the_sender_is_accepted() {
     let mut world = World::new();
     let mut poison = mail("a@example.com", "x@example.org");
     world.call(&mut poison, sender());
@@ -260,7 +260,7 @@ fn what_the_sender_is_blamed_for_is_the_messages_own_if_others_of_it_go_through(
 }
 
 #[test]
-fn a_sender_that_is_refused_in_unknown_words_is_told_from_its_messages() {
+fn an_unknown_refusal_of_a_sender_is_not_blamed_on_its_messages() {
     for say in [unknown, transport] {
         let mut world = World::new();
         let mut mails: Vec<_> = (0..20).map(|n| mail("bad@example.com", &format!("r{n}@example.org"))).collect();
@@ -288,7 +288,7 @@ fn doubt_is_always_charged_and_pauses_the_transport() {
 }
 
 #[test]
-fn recipients_are_not_given_up_in_unknown_words_while_others_of_the_same_message_are_accepted() {
+fn an_unknown_refusal_of_a_recipient_is_not_final_if_others_are_accepted() {
     let mut world = World::new();
     let mut two = mail("a@example.com", "x@example.org");
     let partly = || {
@@ -303,7 +303,7 @@ fn recipients_are_not_given_up_in_unknown_words_while_others_of_the_same_message
 }
 
 #[test]
-fn what_a_restart_has_forgotten_is_not_believed() {
+fn after_a_restart_an_unknown_refusal_is_not_final() {
     let mut world = World::new();
     let mut poison = mail("a@example.com", "p@example.org");
     world.call(&mut poison, unknown());
@@ -314,7 +314,7 @@ fn what_a_restart_has_forgotten_is_not_believed() {
 }
 
 #[test]
-fn refusals_in_ever_new_words_are_nobodys_own() {
+fn refusals_that_always_differ_are_not_the_messages_own() {
     let mut world = World::new();
     let mut victim = mail("a@example.com", "p@example.org");
     for words in ["one", "two", "three", "four"] {
@@ -326,7 +326,7 @@ fn refusals_in_ever_new_words_are_nobodys_own() {
 }
 
 #[test]
-fn a_message_that_has_failed_lets_others_of_its_sender_find_out() {
+fn a_failed_message_leaves_the_probe_to_others_of_its_sender() {
     let mut world = World::new();
     let mut urgent = mail("a@example.com", "p@example.org");
     let other = DeliveryId::new();
@@ -335,16 +335,16 @@ fn a_message_that_has_failed_lets_others_of_its_sender_find_out() {
         world.call(&mut urgent, sender());
         let Admission::Wait(pause) = admit(&mut world, other) else { panic!("no pause") };
         world.wait(pause);
-        assert!(matches!(admit(&mut world, urgent.id), Admission::Wait(_)), "it goes first each time");
+        assert!(matches!(admit(&mut world, urgent.id), Admission::Wait(_)), "it is probed first each time");
         let Admission::SenderProbe { of_domain, number } = admit(&mut world, other) else { panic!("no probe") };
-        world.evidence.give_back_sender("a@example.com", of_domain, number);
+        world.evidence.release_sender_probe("a@example.com", of_domain, number);
         world.wait(pause + SECOND);
-        assert!(matches!(admit(&mut world, urgent.id), Admission::SenderProbe { .. }), "it waits for ever");
+        assert!(matches!(admit(&mut world, urgent.id), Admission::SenderProbe { .. }), "it is never probed");
     }
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
+fn the_memory_of_evidence_is_bounded() {
     let mut world = World::new();
     let names: Vec<String> = (0..5_000).map(|n| format!("s{n}@example.com")).collect();
     for name in &names {

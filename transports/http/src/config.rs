@@ -165,7 +165,7 @@ pub enum HttpConfigError {
     },
     /// The transport's URL has more credentials before the `@` than this provider uses.
     Surplus,
-    /// The transport's URL has an unknown setting, or one setting twice.
+    /// The transport's URL has an unknown setting.
     UnknownSetting {
         /// The known settings.
         known: Vec<String>,
@@ -196,7 +196,7 @@ impl fmt::Display for HttpConfigError {
                 f.write_str("the URL has a setting after the ?, but this provider has none")
             }
             Self::UnknownSetting { known } => {
-                write!(f, "the URL has an unknown setting, or one twice; known are {}", known.join(", "))
+                write!(f, "the URL has an unknown setting; known are {}", known.join(", "))
             }
             Self::RootCertificates(reason) => {
                 write!(f, "the root certificates of this machine cannot be used: {reason}")

@@ -19,7 +19,8 @@ pub struct Explanation {
     pub class: Class,
     /// Whose condition the failure is.
     pub scope: Scope,
-    /// Whether a rule gave the class and the scope. If not, a relay retries once more before it believes a permanent refusal.
+    /// Whether a rule gave the class and the scope. If not, a relay retries a permanent refusal until evidence shows that
+    /// the message is at fault.
     pub sure: bool,
     /// Whether the message may have been accepted.
     pub in_doubt: bool,

@@ -1,4 +1,4 @@
-//! Uses both: the outbox in PostgreSQL, and an SQLite database that has nothing to do with it.
+//! Uses an outbox in PostgreSQL, and an unrelated SQLite database through rusqlite.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! Enqueues by another driver, with parameters of the columns' own types, and reads them back. Takes the URL of a PostgreSQL server.
+//! Enqueues with another driver. The parameters have the columns' own types, and are read back. Takes the URL of a PostgreSQL server.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn enqueue(client: &Client) -> Result<(), Box<dyn Error>> {
-    // Every column, each by its own type.
+    // Every column, with its own type.
     let insert = format!(
         "INSERT INTO {SCHEMA}.deliveries (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING"
@@ -67,9 +67,9 @@ async fn enqueue(client: &Client) -> Result<(), Box<dyn Error>> {
     let cast =
         format!("INSERT INTO {SCHEMA}.deliveries (format, body, recipients) VALUES ('email/1', $1, $2::text::json)");
     same("a cast", client.execute(&cast, &[&MAIL, &r#"["ada@example.com"]"#]).await?, 1)?;
-    // What is wrong is named, with its column.
+    // The error has the rule and the column.
     let error = client.execute(&cast, &[&MAIL, &r#"["nobody"]"#]).await.expect_err("nobody has no address");
-    let error = error.as_db_error().ok_or("the server did not say why")?;
+    let error = error.as_db_error().ok_or("the error is not from the server")?;
     same("the kind of error", error.code(), &SqlState::CHECK_VIOLATION)?;
     same("the column", error.column(), Some("recipients"))?;
 
@@ -80,6 +80,6 @@ async fn enqueue(client: &Client) -> Result<(), Box<dyn Error>> {
     same("the id of a key", again, id)
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should: T) -> Result<(), Box<dyn Error>> {
-    if is == should { Ok(()) } else { Err(format!("{what}: {is:?}, and not {should:?}").into()) }
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, actual: T, expected: T) -> Result<(), Box<dyn Error>> {
+    if actual == expected { Ok(()) } else { Err(format!("{what}: {actual:?} instead of {expected:?}").into()) }
 }

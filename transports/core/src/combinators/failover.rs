@@ -25,8 +25,8 @@ use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 ///
 /// A paused transport is skipped. After its pause, one message probes it (see [`Breaker`](crate::Breaker)). When all transports are
 /// paused, none is called: the failure is transient, has [`Scope::Transport`](crate::Scope::Transport), and asks the relay to wait
-/// for the first probe. The relay continues while one transport works. A message that this one does not support still pauses the
-/// relay, for the time of the relay's own backoff.
+/// for the first probe. The relay continues while one transport works. If that transport does not support a message, the failure
+/// still pauses the relay, for the time of the relay's own backoff.
 ///
 /// If a transport refuses some recipients individually and then fails, the next one gets the other recipients. The result includes the
 /// refusals.
@@ -34,7 +34,7 @@ use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 /// [`Receipt::via`] and [`Failure::via`] name the transport. A failure of several transports is an [`AllFailed`](crate::AllFailed). A
 /// transport whose name is taken is called `NAME#2`, and so on.
 ///
-/// Each call runs [`check`](Transport::check) of the transports again, at the cost that it has there.
+/// Each call runs [`check`](Transport::check) of the transports again. Its cost depends on the transport.
 ///
 /// # Batches
 /// The largest batch is that of the transport with the largest one. For a transport with a smaller limit, the batch is split, and

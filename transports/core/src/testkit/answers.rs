@@ -1,4 +1,4 @@
-//! Tests of the expected of each answer.
+//! Tests of the classification of each answer.
 
 use std::time::Duration;
 

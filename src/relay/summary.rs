@@ -4,16 +4,16 @@ use std::fmt;
 
 use postrider_transport::mask_addresses;
 
-/// What a relay did in one run. Only committed results are counted.
+/// The counts of one run of a relay. Only committed results are counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunSummary {
     /// Deliveries that the next hop accepted.
     pub sent: u64,
-    /// Charged attempts after which a delivery waits for another one.
+    /// Charged attempts whose delivery will be retried.
     pub retried: u64,
-    /// Deliveries that were released without a charge: the transport or their sender was paused, or nothing proved that the failure was
-    /// their own.
+    /// Deliveries that became pending again without a charge: the transport or the sender was paused, the failure was not proven to be the
+    /// message's own, or the relay stopped before the message was sent.
     pub released: u64,
     /// Dead letters.
     pub dead: u64,
@@ -21,19 +21,19 @@ pub struct RunSummary {
     pub in_doubt: u64,
     /// Deliveries that another relay took over while this one was sending them.
     pub lease_lost: u64,
-    /// The paused transport, if it was paused at the end.
+    /// The transport, if it was paused at the end. `None` otherwise.
     pub paused: Option<PausedTransport>,
     /// The senders that were paused at the end.
     pub paused_senders: Vec<PausedSender>,
 }
 
-/// A sender whose mail the next hop refuses at present.
+/// A sender whose mail the next hop refuses now.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PausedSender {
-    /// The From address.
+    /// The From address, or a whole domain with an `@` before it, such as `@example.com`.
     pub sender: String,
-    /// The next hop's reply.
+    /// The failure that paused it, with masked addresses.
     pub reason: String,
 }
 
@@ -47,12 +47,12 @@ impl fmt::Debug for PausedSender {
     }
 }
 
-/// A transport that cannot send for any message at present.
+/// A transport that cannot send any message now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PausedTransport {
-    /// Its name.
+    /// The name of the transport.
     pub transport: String,
-    /// Why.
+    /// The failure that paused it, with masked addresses.
     pub reason: String,
 }

@@ -1,4 +1,4 @@
-//! Chance, for jitter.
+//! Random numbers for the jitter of waits.
 
 #[cfg(feature = "testkit")]
 use std::sync::{Mutex, PoisonError};
@@ -6,20 +6,20 @@ use std::sync::{Mutex, PoisonError};
 #[cfg(feature = "testkit")]
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-/// Where chance comes from: the operating system, or a test's seed.
+/// A source of random numbers: the operating system's, or a generator that a test has seeded.
 #[derive(Debug, Default)]
-pub(super) struct Chance {
+pub(super) struct Jitter {
     #[cfg(feature = "testkit")]
     seeded: Option<Mutex<StdRng>>,
 }
 
-impl Chance {
+impl Jitter {
     #[cfg(feature = "testkit")]
     pub(super) fn seeded(seed: u64) -> Self {
         Self { seeded: Some(Mutex::new(StdRng::seed_from_u64(seed))) }
     }
 
-    /// From -1 to 1.
+    /// Returns a number from -1 to 1.
     pub(super) fn draw(&self) -> f64 {
         #[cfg(feature = "testkit")]
         if let Some(seeded) = &self.seeded {

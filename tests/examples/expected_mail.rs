@@ -1,4 +1,4 @@
-//! Whether all of an example's mail is in what was sent.
+//! Checks that a request has all parts of an example's mail.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,17 +7,17 @@ use serde_json::Value;
 
 use crate::{FROM, TO};
 
-/// What is to be there.
-pub(crate) struct Whole {
+/// The expected parts of the mail.
+pub(crate) struct ExpectedMail {
     from: usize,
     to: usize,
     inline: bool,
     metadata: bool,
 }
 
-impl Whole {
-    /// The address of the sender is named so often, and the recipient's, Reply-To included.
-    pub(crate) fn of(from: usize, to: usize) -> Self {
+impl ExpectedMail {
+    /// `from` and `to` are how often the addresses of the sender and of the recipient occur, including Reply-To.
+    pub(crate) fn new(from: usize, to: usize) -> Self {
         Self { from, to, inline: true, metadata: true }
     }
 
