@@ -1,74 +1,15 @@
 //! The methods for operators: list, count, resend, cancel, prune.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use postrider_transport::DeliveryId;
 
 use crate::Outbox;
 use crate::delivery::{Delivery, DeliverySummary};
-use crate::state::State;
+use crate::filter::Filter;
+use crate::prune::Prune;
+use crate::state::{Outcome, ParseError, State};
 use crate::store::{AdminStore, HEARTBEAT_TTL, StoreError};
-
-/// Selects the deliveries of a list.
-///
-/// ```
-/// use postrider::{Filter, State};
-///
-/// let dead_letters = Filter::new().state(State::Dead).limit(50);
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Filter {
-    /// Selects only deliveries in this state. `None` selects all states.
-    pub state: Option<State>,
-    /// Selects only deliveries with this template id. `None` selects all.
-    pub template_id: Option<String>,
-    /// Selects only deliveries after this id. `None` starts with the oldest.
-    pub after: Option<DeliveryId>,
-    /// The largest number of deliveries to return.
-    pub limit: u32,
-}
-
-impl Filter {
-    /// Selects the 100 oldest deliveries.
-    pub fn new() -> Self {
-        Self { state: None, template_id: None, after: None, limit: 100 }
-    }
-
-    /// Selects only deliveries in this state.
-    #[must_use]
-    pub fn state(mut self, state: State) -> Self {
-        self.state = Some(state);
-        self
-    }
-
-    /// Selects only deliveries with this template id.
-    #[must_use]
-    pub fn template_id(mut self, id: impl Into<String>) -> Self {
-        self.template_id = Some(id.into());
-        self
-    }
-
-    /// Selects only deliveries after this id. Pass the last id of a page to get the next page.
-    #[must_use]
-    pub fn after(mut self, id: DeliveryId) -> Self {
-        self.after = Some(id);
-        self
-    }
-
-    /// Sets the largest number of deliveries to return.
-    #[must_use]
-    pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = limit;
-        self
-    }
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// Counts by state, and the running relays.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +47,100 @@ impl Stats {
     }
 }
 
+/// Something that happened in an hour, how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HourlyCount {
+    /// The beginning of the hour, in UTC.
+    pub hour: SystemTime,
+    /// What happened.
+    pub event: CountedEvent,
+    /// The transport of the attempt. `None` if none was called.
+    pub transport: Option<String>,
+    /// How often.
+    pub count: u64,
+}
+
+impl HourlyCount {
+    /// For authors of stores.
+    pub fn new(hour: SystemTime, event: CountedEvent, transport: Option<String>, count: u64) -> Self {
+        Self { hour, event, transport, count }
+    }
+}
+
+/// What is counted for each hour: the outcome of an attempt, or an end other than sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum CountedEvent {
+    /// An attempt was accepted, for some recipients at least.
+    Sent,
+    /// An attempt failed, and a later one may succeed.
+    Transient,
+    /// An attempt was refused for good.
+    Permanent,
+    /// An attempt may have been accepted.
+    InDoubt,
+    /// A delivery became a dead letter.
+    Dead,
+    /// A delivery is held, because it may have been accepted.
+    Held,
+    /// A delivery was cancelled.
+    Cancelled,
+}
+
+impl CountedEvent {
+    /// The event of an attempt. `None` for a lost one, which has no transport.
+    pub fn of_attempt(outcome: Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Sent => Some(Self::Sent),
+            Outcome::Transient => Some(Self::Transient),
+            Outcome::Permanent => Some(Self::Permanent),
+            Outcome::InDoubt => Some(Self::InDoubt),
+            Outcome::Lost => None,
+        }
+    }
+
+    /// The event of a delivery that ends in a state. `None` for a sent delivery, which its attempt counts, and for a live one.
+    pub fn of_end(state: State) -> Option<Self> {
+        match state {
+            State::Dead => Some(Self::Dead),
+            State::InDoubt => Some(Self::Held),
+            State::Cancelled => Some(Self::Cancelled),
+            State::Pending | State::Leased | State::Sent => None,
+        }
+    }
+
+    /// The event as the databases store it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::InDoubt => "in_doubt",
+            Self::Dead => "dead",
+            Self::Held => "held",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// `Display` and [`FromStr`](std::str::FromStr) use [`as_str`](CountedEvent::as_str).
+impl std::fmt::Display for CountedEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for CountedEvent {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all =
+            [Self::Sent, Self::Transient, Self::Permanent, Self::InDoubt, Self::Dead, Self::Held, Self::Cancelled];
+        all.into_iter().find(|event| event.as_str() == text).ok_or_else(|| ParseError(text.to_owned()))
+    }
+}
+
 /// The last report of a relay.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -138,49 +173,10 @@ pub enum UpdateOutcome {
     Updated,
     /// The delivery's state does not allow it, and nothing was changed.
     Unchanged(State),
+    /// The message is deleted, so the delivery cannot be sent again. Nothing was changed.
+    MessageDeleted,
     /// There is no such delivery.
     NotFound,
-}
-
-/// Selects what [`prune`](Outbox::prune) deletes. Without a state, it deletes nothing.
-///
-/// ```
-/// use std::time::Duration;
-/// use postrider::{Prune, State};
-///
-/// let month = Duration::from_secs(30 * 24 * 3600);
-/// let prune = Prune::older_than(month).state(State::Sent).state(State::Cancelled);
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Prune {
-    /// The age since enqueueing, by the database's clock, from which on deliveries are deleted.
-    pub older_than: Duration,
-    /// The states whose deliveries are deleted. `Pending` and `Leased` are ignored.
-    pub states: Vec<State>,
-    /// Whether to keep the deliveries and delete only their attempts, except the last one.
-    pub history_only: bool,
-}
-
-impl Prune {
-    /// Selects deliveries that were enqueued longer ago than this. Add the states with [`state`](Self::state).
-    pub fn older_than(age: Duration) -> Self {
-        Self { older_than: age, states: Vec::new(), history_only: false }
-    }
-
-    /// Adds a state. `Pending` and `Leased` are ignored.
-    #[must_use]
-    pub fn state(mut self, state: State) -> Self {
-        self.states.push(state);
-        self
-    }
-
-    /// Keeps the deliveries, and deletes only their attempts, except the last one.
-    #[must_use]
-    pub fn history_only(mut self) -> Self {
-        self.history_only = true;
-        self
-    }
 }
 
 /// Methods for operators. They need no transport.
@@ -201,12 +197,20 @@ impl<S: AdminStore, T> Outbox<S, T> {
         self.store().get(id).await
     }
 
-    /// Returns a page of deliveries, oldest first.
+    /// Returns a page of deliveries, in the order of their ids, which is that of enqueueing.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         self.store().list(filter).await
+    }
+
+    /// Counts the deliveries that a filter finds, up to [`Filter::limit`]. A count of that size means "as many or more".
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.store().count(filter).await
     }
 
     /// Sends a dead, held, sent or cancelled delivery again, with a fresh budget and no expiry.
@@ -238,10 +242,18 @@ impl<S: AdminStore, T> Outbox<S, T> {
         Ok(stats)
     }
 
-    /// Deletes old, finished deliveries, and returns the number of affected deliveries. Their idempotency keys can be used again.
+    /// Returns what happened in each hour from `since` on, oldest first. It stays when the deliveries are deleted.
     ///
     /// # Errors
     /// If the database fails.
+    pub async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {
+        self.store().hourly(since).await
+    }
+
+    /// Deletes a part of what is finished and old, step by step, and returns how many deliveries lost something.
+    ///
+    /// # Errors
+    /// If the database fails. What was deleted until then stays deleted.
     pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
         self.store().prune(prune).await
     }

@@ -78,7 +78,7 @@ async fn a_relay_waits_for_a_writer_that_locks_the_database() {
 #[tokio::test]
 async fn a_text_that_is_not_utf_8_becomes_a_dead_letter() {
     let (pool, outbox) = outbox().await;
-    let odd = "CAST(x'7b22ff227d' AS TEXT)";
+    let odd = "CAST(x'7b2261223a22ff227d' AS TEXT)";
     for values in [[odd, "'{}'", "NULL"], ["'email/1'", odd, "NULL"], ["'email/1'", "'{}'", odd]] {
         let values = values.join(", ");
         let add = format!(
@@ -107,8 +107,7 @@ async fn a_mail_that_is_damaged_after_one_recipient_accepted_it_ends_as_sent() {
     let outbox = Outbox::new(SqliteStore::new(pool.clone()), transport.clone());
     let id = outbox.enqueue(email(&["ada@example.com", "bob@example.com"])).await.unwrap();
     assert_eq!(outbox.relay().drain().await.unwrap().retried, 1);
-    let damage =
-        "UPDATE postrider_deliveries SET body = CAST(x'7b22ff227d' AS TEXT); UPDATE postrider_queue SET due_at = 0";
+    let damage = "UPDATE postrider_deliveries SET body = CAST(x'7b2261223a22ff227d' AS TEXT); UPDATE postrider_queue SET due_at = 0";
     sqlx::raw_sql(damage).execute(&pool).await.unwrap();
     outbox.relay().drain().await.unwrap();
     assert_eq!(transport.calls().len(), 1, "a damaged mail was sent");

@@ -134,7 +134,7 @@ pub(crate) async fn sqlite_store(connections: u32) -> (SqliteStore, TempDir) {
 pub(crate) async fn fill_by_sql(store: &PgStore, count: usize, due: &'static str) {
     let body = postrider::Message::encode(&super::mail(0)).expect("a mail").body;
     let text = format!(
-        "INSERT INTO postrider.deliveries (format, body, recipients, send_at)
+        "INSERT INTO postrider.outbox (format, body, recipients, send_at)
          SELECT 'email/1', $1, '[\"customer-0@example.org\"]', {due} FROM generate_series(1, {count})"
     );
     sqlx::query(sqlx::AssertSqlSafe(text)).bind(body).execute(store.pool()).await.expect("the mails are enqueued");

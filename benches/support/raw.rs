@@ -16,8 +16,8 @@ const CLAIM: &str = r#"
             WHERE (priority, due_at) >= (5, '-infinity'::timestamptz) AND (priority, due_at) <= (5, now()) AND lease_until <= now()
             ORDER BY priority, due_at LIMIT 1024 FOR UPDATE SKIP LOCKED))
         RETURNING q.delivery_id, q.token)
-    SELECT c.delivery_id, c.token, d.format, d.body, d.recipients::text
-    FROM claimed c JOIN postrider.deliveries d ON d.id = c.delivery_id"#;
+    SELECT c.delivery_id, c.token, b.format, b.body, d.recipients::text, b.text
+    FROM claimed c JOIN postrider.deliveries d ON d.id = c.delivery_id JOIN postrider.bodies b ON b.delivery_id = c.delivery_id"#;
 
 const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (

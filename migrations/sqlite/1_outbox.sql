@@ -17,21 +17,43 @@ CREATE TABLE postrider_deliveries (
                          AND length(replace(id, '-', '')) = 32 AND length(CAST(id AS BLOB)) = 36),
     created_at    INTEGER NOT NULL DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)),
     format        TEXT    NOT NULL CHECK (length(format) <= 64), -- 'email/1'
-    body          TEXT    NOT NULL CHECK (length(CAST(body AS BLOB)) <= 67108864), -- the message, in that format: at most 64 MiB
+    body          TEXT             CHECK (length(CAST(body AS BLOB)) <= 67108864), -- the message, in that format; NULL: deleted
+    text          TEXT,                                     -- the plain text and the HTML, if they are not in the body
+    html          TEXT,
+    contents      TEXT,                                     -- a JSON array of the hashes in postrider_contents; NULL: none
     recipients    TEXT    NOT NULL CHECK (json_array_length(recipients) BETWEEN 1 AND 10000), -- a JSON array of addresses
+    subject       TEXT,
+    tags          TEXT,                                     -- a JSON array of texts; NULL: none
     template_id   TEXT             CHECK (length(template_id) <= 255),
     key           TEXT    UNIQUE CHECK (length(key) BETWEEN 1 AND 255), -- the caller's idempotency key
     priority      INTEGER NOT NULL DEFAULT 5 CHECK (priority BETWEEN 0 AND 9),
     when_in_doubt TEXT    NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
     send_at       INTEGER,                                  -- not sent before this time; NULL: at once
-    expires_at    INTEGER                                   -- not sent after this time; NULL: the relay's policy decides
+    expires_at    INTEGER,                                  -- not sent after this time; NULL: the relay's policy decides
+    forgotten_at  INTEGER                                   -- deleted then, and kept for its key alone; NULL: not deleted
 ) STRICT;
+
+-- Finds a delivery by its first recipient.
+CREATE INDEX postrider_deliveries_recipient ON postrider_deliveries (lower(json_extract(recipients, '$[0]')));
+
+-- Large attachments, each once, whichever messages carry it.
+CREATE TABLE postrider_contents (
+    hash          TEXT    NOT NULL PRIMARY KEY,             -- SHA-256, in lower-case hexadecimal digits
+    content       BLOB    NOT NULL
+) STRICT;
+
+-- Which messages carry which contents.
+CREATE TABLE postrider_body_contents (
+    hash          TEXT    NOT NULL,
+    delivery_id   TEXT    NOT NULL,
+    PRIMARY KEY (hash, delivery_id)
+) STRICT, WITHOUT ROWID;
 
 -- The pending and leased deliveries. A delivery that is neither here nor in postrider_ended was sent by its last attempt.
 CREATE TABLE postrider_queue (
     delivery_id      TEXT    NOT NULL PRIMARY KEY,
     priority         INTEGER NOT NULL,
-    size             INTEGER NOT NULL DEFAULT 0,            -- size of the mail's body in octets, for the byte limit of claims
+    size             INTEGER NOT NULL DEFAULT 0,            -- size of the message in octets, for the byte limit of claims
     due_at           INTEGER NOT NULL,                      -- when it can next be claimed; if leased, the end of the lease
     leased_at        INTEGER,                               -- set while a relay holds it
     leased_by        INTEGER,                               -- the id of the claim
@@ -44,19 +66,40 @@ CREATE TABLE postrider_queue (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
+    SELECT RAISE(ABORT, 'body: not a JSON object')
+    WHERE new.format = 'email/1' AND CASE WHEN json_valid(new.body) THEN json_type(new.body) END IS NOT 'object';
+    SELECT RAISE(ABORT, 'contents: not all of them are stored')
+    WHERE EXISTS (SELECT value FROM json_each(new.contents) EXCEPT SELECT hash FROM postrider_contents);
     SELECT RAISE(ABORT, 'recipients: not all are addresses of at most 700 characters') FROM json_each(new.recipients)
     WHERE type <> 'text' OR length(value) > 700 OR (new.format = 'email/1' AND value NOT LIKE '_%@_%') LIMIT 1;
     INSERT INTO postrider_queue (delivery_id, priority, size, due_at, cycle_started_at, expires_at)
-    VALUES (new.id, new.priority, length(CAST(new.body AS BLOB)), coalesce(new.send_at, new.created_at),
-            max(coalesce(new.send_at, new.created_at), new.created_at), new.expires_at);
+    VALUES (new.id, new.priority,
+            coalesce(length(CAST(new.body AS BLOB)), 0) + coalesce(length(CAST(new.text AS BLOB)), 0)
+            + coalesce(length(CAST(new.html AS BLOB)), 0)
+            + (SELECT coalesce(sum(length(content)), 0) FROM json_each(new.contents) JOIN postrider_contents ON hash = value),
+            coalesce(new.send_at, new.created_at), max(coalesce(new.send_at, new.created_at), new.created_at), new.expires_at);
+    INSERT INTO postrider_body_contents (hash, delivery_id) SELECT DISTINCT value, new.id FROM json_each(new.contents);
+    INSERT INTO postrider_recipients (delivery_id, address)
+    SELECT new.id, value FROM json_each(new.recipients) WHERE key > 0
+    ON CONFLICT DO NOTHING;
+    -- The library writes the columns itself. For other programs they come from the mail.
+    UPDATE postrider_deliveries
+    SET subject = nullif(json_extract(new.body, '$.subject'), ''),
+        tags = CASE WHEN json_array_length(new.body, '$.tags') > 0 THEN json_extract(new.body, '$.tags') END
+    WHERE id = new.id AND new.format = 'email/1' AND new.subject IS NULL AND new.tags IS NULL
+      AND (json_type(new.body, '$.subject') = 'text' OR json_array_length(new.body, '$.tags') > 0);
 END;
 
 -- Deleting a delivery deletes all its other rows.
 CREATE TRIGGER postrider_delete AFTER DELETE ON postrider_deliveries BEGIN
+    UPDATE postrider_totals SET count = count - 1
+    WHERE state = coalesce((SELECT state FROM postrider_ended WHERE delivery_id = old.id), 'sent')
+      AND old.forgotten_at IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue WHERE delivery_id = old.id);
     DELETE FROM postrider_queue WHERE delivery_id = old.id;
     DELETE FROM postrider_ended WHERE delivery_id = old.id;
     DELETE FROM postrider_attempts WHERE delivery_id = old.id;
     DELETE FROM postrider_recipients WHERE delivery_id = old.id;
+    DELETE FROM postrider_body_contents WHERE delivery_id = old.id AND hash IN (SELECT value FROM json_each(old.contents));
 END;
 
 CREATE INDEX postrider_queue_due ON postrider_queue (priority, due_at);
@@ -94,14 +137,63 @@ CREATE TABLE postrider_attempts (
     PRIMARY KEY (delivery_id, number)
 ) STRICT, WITHOUT ROWID;
 
--- Recipients whose outcome differs from the delivery's.
+CREATE INDEX postrider_attempts_provider_id ON postrider_attempts (provider_id) WHERE provider_id IS NOT NULL;
+
+-- The recipients after the first of deliveries that have several, and every recipient whose outcome differs from the delivery's.
 CREATE TABLE postrider_recipients (
     delivery_id TEXT NOT NULL,
     address     TEXT NOT NULL,
-    outcome     TEXT NOT NULL CHECK (outcome IN ('sent', 'refused', 'in_doubt', 'dead')),
+    outcome     TEXT CHECK (outcome IN ('sent', 'refused', 'in_doubt', 'dead')), -- NULL: as the delivery's
     reply       TEXT,
     PRIMARY KEY (delivery_id, address)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX postrider_recipients_address ON postrider_recipients (lower(address));
+
+-- How many deliveries are in each state of postrider_ended or sent, since to count them would read them all.
+CREATE TABLE postrider_totals (
+    state TEXT    NOT NULL PRIMARY KEY,
+    count INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- How often something happened in each hour: the outcomes of attempts, and the ends of deliveries other than sent.
+CREATE TABLE postrider_hourly (
+    hour      INTEGER NOT NULL,                             -- its beginning
+    event     TEXT    NOT NULL,
+    transport TEXT    NOT NULL,                             -- '': none was called
+    count     INTEGER NOT NULL,
+    PRIMARY KEY (hour, event, transport)
+) STRICT, WITHOUT ROWID;
+
+-- One readable row for each delivery, the newest first, for people with sqlite3. docs/sql.md names the columns that stay.
+CREATE VIEW postrider_mail AS
+    SELECT d.id,
+           CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
+                ELSE coalesce(e.state, 'sent') END AS state,
+           json_extract(d.recipients, '$[0]') AS recipient, json_array_length(d.recipients) AS recipients, d.subject,
+           datetime(d.created_at / 1000, 'unixepoch') AS enqueued_at,
+           CASE WHEN q.leased_at IS NULL THEN datetime(q.due_at / 1000, 'unixepoch') END AS next_attempt_at,
+           CASE WHEN q.leased_at IS NOT NULL THEN datetime(q.due_at / 1000, 'unixepoch') END AS leased_until,
+           CASE WHEN q.delivery_id IS NULL THEN datetime(coalesce(e.ended_at, last.finished_at) / 1000, 'unixepoch') END AS finished_at,
+           coalesce(q.attempts, e.attempts, last.number, 0) AS attempts, coalesce(e.reason, last.error) AS last_error, last.reply AS last_reply,
+           last.transport, last.provider_id, d.template_id, d.tags, d.key, d.priority,
+           datetime(d.expires_at / 1000, 'unixepoch') AS expires_at
+    FROM postrider_deliveries d
+    LEFT JOIN postrider_queue q ON q.delivery_id = d.id
+    LEFT JOIN postrider_ended e ON e.delivery_id = d.id
+    LEFT JOIN postrider_attempts last ON last.delivery_id = d.id
+        AND last.number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = d.id)
+    WHERE d.forgotten_at IS NULL
+    ORDER BY d.id DESC;
+
+-- How many deliveries are in each state, and since when the oldest waits.
+CREATE VIEW postrider_overview AS
+    SELECT 'pending' AS state, count(*) AS deliveries, datetime(min(due_at) / 1000, 'unixepoch') AS oldest
+    FROM postrider_queue WHERE leased_at IS NULL
+    UNION ALL
+    SELECT 'leased', count(*), datetime(min(leased_at) / 1000, 'unixepoch') FROM postrider_queue WHERE leased_at IS NOT NULL
+    UNION ALL
+    SELECT state, count, NULL FROM postrider_totals;
 
 -- The reports of running relays.
 CREATE TABLE postrider_relays (

@@ -35,7 +35,7 @@ pub struct Claim {
     pub id: ClaimId,
     /// The largest number of deliveries.
     pub limit: usize,
-    /// The limit for the stored messages ([`Encoded::body`]) together, in octets. A claim returns one delivery even if it is larger.
+    /// The limit for the stored messages ([`Encoded::size`]) together, in octets. A claim returns one delivery even if it is larger.
     /// Deliveries that do not fit stay due.
     pub max_bytes: u64,
     /// The duration of the lease.

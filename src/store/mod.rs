@@ -5,6 +5,9 @@
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod claim_cursor;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod contents;
+mod counters;
 mod error;
 mod lease;
 mod memory;
@@ -47,8 +50,10 @@ pub use settlement::{Next, RecipientOutcome, Settled, Settlement};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
-use crate::admin::{Filter, Prune, Stats, UpdateOutcome};
+use crate::admin::{HourlyCount, Stats, UpdateOutcome};
 use crate::delivery::{Delivery, DeliverySummary};
+use crate::filter::Filter;
+use crate::prune::{Prune, PruneStep};
 
 /// Notifies every waiting relay of this process, and the next one that waits. One relay alone is not enough: its transport may be paused.
 pub(crate) fn notify(notifier: &tokio::sync::Notify) {
@@ -158,6 +163,9 @@ pub trait AdminStore: Store {
     /// A page of deliveries in the order of their ids, which is the order of enqueueing.
     fn list(&self, filter: &Filter) -> impl Future<Output = Result<Vec<DeliverySummary>, StoreError>> + Send;
 
+    /// Counts the deliveries that a filter finds, up to its limit.
+    fn count(&self, filter: &Filter) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// Makes a dead, held, sent or cancelled delivery pending again, with a fresh budget and no expiry.
     fn resend(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
 
@@ -167,6 +175,38 @@ pub trait AdminStore: Store {
     /// The number of deliveries in each state, and the running relays.
     fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;
 
-    /// Deletes finished deliveries, or only their history, and returns how many deliveries were affected.
-    fn prune(&self, prune: &Prune) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// What happened in each hour from the one of `since` on: the outcomes of attempts and the ends of deliveries, counted in the
+    /// transactions that write them. Ordered by hour, event and transport. Lost attempts are not counted.
+    fn hourly(&self, since: SystemTime) -> impl Future<Output = Result<Vec<HourlyCount>, StoreError>> + Send;
+
+    /// Does one step of a deletion: looks at up to `limit` deliveries after the given one, in the order of their ids, and deletes what the
+    /// request says, in one transaction. Keys that were kept long enough are freed.
+    fn prune_step(
+        &self,
+        prune: &Prune,
+        after: Option<DeliveryId>,
+        limit: u32,
+    ) -> impl Future<Output = Result<PruneStep, StoreError>> + Send;
+
+    /// Deletes up to `limit` contents that no message carries any more, and returns how many. A content that a transaction in progress is
+    /// about to use stays.
+    fn sweep_contents(&self, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Deletes step by step, so that no transaction grows long, and returns how many deliveries lost something.
+    fn prune(&self, prune: &Prune) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        async {
+            const STEP: u32 = 1_000;
+            let (mut affected, mut after) = (0, None);
+            loop {
+                let step = self.prune_step(prune, after, STEP).await?;
+                affected += step.affected;
+                match step.last {
+                    Some(last) => after = Some(last),
+                    None => break,
+                }
+            }
+            while affected > 0 && self.sweep_contents(STEP).await? == u64::from(STEP) {}
+            Ok(affected)
+        }
+    }
 }

@@ -15,7 +15,7 @@ pub(crate) async fn another_program_enqueues_with_one_statement<D: Database>(dat
     let (id, long_ago) = (DeliveryId::new(), D::LONG_AGO);
     let mail = r#"{"from": "Shop <shop@example.com>", "to": ["ada@example.com"], "subject": "Hi", "text": "Hello"}"#;
     let insert = format!(
-        r#"INSERT INTO {{t}}deliveries (id, format, body, recipients, template_id, send_at)
+        r#"INSERT INTO {{new}} (id, format, body, recipients, template_id, send_at)
            VALUES ({}, 'email/1', '{mail}', '["ada@example.com"]', 'welcome', {long_ago})"#,
         D::id(id)
     );
@@ -26,7 +26,7 @@ pub(crate) async fn another_program_enqueues_with_one_statement<D: Database>(dat
     assert!(delivery.attempts[0].started_at >= delivery.created_at, "two clocks differ");
     for recipients in ["[]", "{}", r#"{"a": 1}"#, "7", "[", "x", r#""ada@example.com""#] {
         let insert = format!(
-            "INSERT INTO {{t}}deliveries (id, format, body, recipients) VALUES ({}, 'email/1', '{{}}', '{recipients}')",
+            "INSERT INTO {{new}} (id, format, body, recipients) VALUES ({}, 'email/1', '{{}}', '{recipients}')",
             D::id(DeliveryId::new())
         );
         assert!(harness.try_run(&insert).await.is_err(), "a delivery for {recipients} was accepted");

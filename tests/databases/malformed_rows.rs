@@ -179,8 +179,8 @@ pub(crate) async fn a_delivery_due_long_ago_is_counted_and_sent<D: Database>(dat
     let harness = Harness::new(database).await;
     let id = harness.outbox.enqueue(ada()).await.unwrap();
     let copy = format!(
-        "INSERT INTO {{t}}deliveries (format, body, recipients, send_at)
-         SELECT format, body, recipients, {} FROM {{t}}deliveries",
+        "INSERT INTO {{new}} (format, body, text, recipients, send_at)
+         SELECT format, body, text, recipients, {} FROM {{new}}",
         D::LONG_AGO
     );
     harness.run(&copy).await;

@@ -35,7 +35,7 @@ pub(crate) async fn the_insert_trigger_names_the_rule_that_a_row_breaks(server: 
     ];
     let insert = async |values: [&str; 9]| {
         let (columns, values) = (columns.join(", "), values.join(", "));
-        let add = format!("INSERT INTO \"{schema}\".deliveries ({columns}) VALUES ({values})");
+        let add = format!("INSERT INTO \"{schema}\".outbox ({columns}) VALUES ({values})");
         sqlx::raw_sql(AssertSqlSafe(add)).execute(&pool).await
     };
     for (place, value) in &bad {
@@ -52,7 +52,7 @@ pub(crate) async fn the_insert_trigger_names_the_rule_that_a_row_breaks(server: 
     // Every driver knows the columns' types.
     let types: Vec<(String, String)> = sqlx::query_as(
         "SELECT column_name::text, coalesce(domain_name, udt_name)::text FROM information_schema.columns
-         WHERE table_schema = $1 AND table_name = 'deliveries'",
+         WHERE table_schema = $1 AND table_name = 'outbox'",
     )
     .bind(&schema)
     .fetch_all(&pool)

@@ -14,9 +14,13 @@ use crate::{outbox, run};
 /// SQL that enqueues `count` deliveries at a priority, each due at another time.
 fn rows(count: u32, priority: u8, due: &str) -> String {
     format!(
-        "INSERT INTO \"{{s}}\".deliveries (format, body, recipients, priority, send_at)
-             SELECT 'email/1', '{{}}', '[\"ada@example.com\"]', {priority}, now() + interval '{due}' + n * interval '1 millisecond'
-             FROM generate_series(1, {count}) n"
+        "WITH new AS (
+             INSERT INTO \"{{s}}\".deliveries (id, recipients, priority, send_at)
+             SELECT \"{{s}}\".new_id(), '[\"ada@example.com\"]', {priority}, now() + interval '{due}' + n * interval '1 millisecond'
+             FROM generate_series(1, {count}) n RETURNING id, priority, send_at),
+         messages AS (INSERT INTO \"{{s}}\".bodies (delivery_id, format, body) SELECT id, 'email/1', '{{}}' FROM new)
+         INSERT INTO \"{{s}}\".queue (delivery_id, priority, size, due_at, cycle_started_at)
+         SELECT id, priority, 2, send_at, send_at FROM new"
     )
 }
 
@@ -121,11 +125,8 @@ pub(crate) async fn a_long_transaction_does_not_make_claims_walk_over_sent_deliv
     let (schema, pool, _outbox) = outbox(&server).await;
     run(&pool, &format!("ALTER TABLE \"{schema}\".queue SET (autovacuum_enabled = false)")).await;
     // In one transaction, so that all are due at the same moment.
-    let rows = format!(
-        "INSERT INTO \"{schema}\".deliveries (format, body, recipients)
-             SELECT 'email/1', '{{}}', '[\"ada@example.com\"]' FROM generate_series(1, 20000)"
-    );
-    run(&pool, &rows).await;
+    let rows = rows(20_000, 5, "0").replace("n * interval '1 millisecond'", "interval '0'");
+    run(&pool, &rows.replace("{s}", &schema)).await;
     let mut open = pool.begin().await.unwrap();
     sqlx::query("SELECT txid_current()").execute(&mut *open).await.unwrap();
     let (one, store) = planning("auto", &pool, &schema).await;
@@ -204,7 +205,7 @@ pub(crate) async fn a_long_mail_is_compressed_with_lz4_if_the_server_has_it(serv
     outbox.enqueue(long.build().unwrap()).await.unwrap();
     let known = "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'";
     let has_lz4: bool = sqlx::query_scalar(known).fetch_one(&pool).await.unwrap();
-    let text = format!("SELECT pg_column_compression(body) FROM \"{schema}\".deliveries");
+    let text = format!("SELECT pg_column_compression(text) FROM \"{schema}\".bodies");
     let used: String = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&pool).await.unwrap();
     assert_eq!(used, if has_lz4 { "lz4" } else { "pglz" });
 }

@@ -32,11 +32,10 @@ pub(crate) async fn a_stranger_cannot_use_the_insert_trigger(server: Postgres) {
             .unwrap();
     assert_eq!(named, 1, "a recipient named twice is mailed twice");
 
-    let forged = "CREATE TEMP TABLE mine (id uuid, priority smallint, send_at timestamptz, created_at timestamptz, expires_at timestamptz)";
+    let forged = "CREATE TEMP VIEW mine AS SELECT NULL::uuid AS id, 'x'::text AS body";
     stranger.execute(forged).await.unwrap();
     let trigger = format!(
-        "CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS added FOR EACH STATEMENT
-         EXECUTE FUNCTION \"{schema}\".take_in()"
+        "CREATE TRIGGER mine INSTEAD OF INSERT ON mine FOR EACH ROW EXECUTE FUNCTION \"{schema}\".enqueue_delivery()"
     );
     let refused = stranger.execute(AssertSqlSafe(trigger)).await.unwrap_err();
     assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("42501"), "{refused}");
@@ -80,8 +79,8 @@ pub(crate) async fn the_right_to_delete_a_mail_is_enough_to_forget_it(server: Po
     run(&pool, &format!("CREATE SCHEMA AUTHORIZATION \"{name}\"")).await;
     let attach = format!(
         "CREATE TABLE \"{name}\".mine (id uuid);
-         CREATE TRIGGER take_out AFTER DELETE ON \"{name}\".mine
-             REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION \"{schema}\".take_out()"
+         CREATE TRIGGER forget AFTER DELETE ON \"{name}\".mine
+             REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION \"{schema}\".forget_delivery()"
     );
     let refused = sqlx::raw_sql(AssertSqlSafe(attach)).execute(&own).await.unwrap_err();
     assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("42501"), "{refused}");

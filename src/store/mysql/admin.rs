@@ -254,7 +254,7 @@ impl AdminStore for MySqlStore {
         let mut session = self.session().await?;
         let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *session).await?;
         session.finish(Ok(()))?;
-        row.map(|row| Ok(Encoded { format: row.text("format")?.into(), body: row.text("body")?.into() })).transpose()
+        row.map(|row| Ok(Encoded::new(row.text("format")?, row.text("body")?))).transpose()
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {

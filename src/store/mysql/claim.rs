@@ -239,7 +239,7 @@ fn build_lease(
         cycle_started_at: row.time("cycle_started_at")?,
         expires_at: row.time_or_null("expires_at")?,
         lost,
-        ..Lease::new(key, from_micros(now), Encoded { format, body }, Vec::new())
+        ..Lease::new(key, from_micros(now), Encoded::new(format, body), Vec::new())
     };
     let mut lease =
         add_delivery_columns(lease, message.text("recipients"), read_enum(message, "when_in_doubt"), problems);

@@ -10,11 +10,13 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Decode, Postgres, Row};
 use uuid::Uuid;
 
+use super::contents::read_contents;
 use super::rows::{Moment, read_outcomes};
 use super::sql::{DEFAULT_FORMAT, DEFAULT_IN_DOUBT, DEFAULT_PRIORITY, Sql};
 use super::statement_variants::refresh_queue_size;
 use crate::clock::{from_micros, micros, to_micros};
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
+use crate::store::contents::{CONTENT_MISSING, MESSAGE_DELETED, add_contents};
 use crate::store::recipients::remove_completed;
 use crate::store::row::{Problems, add_delivery_columns, corrupt, read_last_attempt};
 use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreError};
@@ -28,14 +30,14 @@ use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreE
 /// claim. Without the limit it assumes that a tenth of the due rows are needed, and reads the rows in the order of the index.
 ///
 /// Common values are returned as null, since every column costs time for every row. Null means the default priority, format and choice in
-/// doubt. A null date of the mail is the due time. In a first claim, null also means no attempts, and a first cycle that began at the date
+/// doubt, and no contents. A null date of the mail is the due time. In a first claim, null also means no attempts, and a first cycle that began at the date
 /// of the mail.
 ///
 /// The claim takes rows as long as their mails fit into `$7` octets, and at least one row. The other rows that it found stay unchanged, and
 /// are locked until the transaction ends.
 ///
-/// Numbers stop below the largest value. Beyond it the server would refuse the whole claim because of one row. A row whose mail is gone has
-/// no body.
+/// Numbers stop below the largest value. Beyond it the server would refuse the whole claim because of one row. A row whose delivery is gone
+/// has no recipients.
 pub(super) const CLAIM: &str = r#"
     WITH claimed AS (
         UPDATE "{s}".queue q
@@ -64,9 +66,11 @@ pub(super) const CLAIM: &str = r#"
     SELECT c.delivery_id, c.token, nullif(c.priority, {priority}), c.due_at, c.leased_at, c.expires_at,
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN ARRAY[c.attempts, c.cycle, c.spent, c.partial::int, (c.abandoned_at IS NOT NULL)::int] END,
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN c.cycle_started_at END,
-           nullif(greatest(d.created_at, d.send_at), c.due_at), nullif(d.format, '{format}'), d.body, d.recipients, d.template_id,
-           nullif(d.when_in_doubt, '{when_in_doubt}')
-    FROM claimed c LEFT JOIN "{s}".deliveries d ON d.id = c.delivery_id"#;
+           nullif(greatest(d.created_at, d.send_at), c.due_at), nullif(b.format, '{format}'), b.body, b.text, b.html, nullif(b.contents, 0),
+           d.recipients, d.template_id, nullif(d.when_in_doubt, '{when_in_doubt}')
+    FROM claimed c
+    LEFT JOIN "{s}".deliveries d ON d.id = c.delivery_id
+    LEFT JOIN "{s}".bodies b ON b.delivery_id = c.delivery_id"#;
 
 /// Selects the attempt with the highest number of each delivery.
 pub(super) const LAST_ATTEMPTS: &str = r#"
@@ -100,9 +104,12 @@ mod column {
     pub(super) const DATED_AT: usize = 8;
     pub(super) const FORMAT: usize = 9;
     pub(super) const BODY: usize = 10;
-    pub(super) const RECIPIENTS: usize = 11;
-    pub(super) const TEMPLATE_ID: usize = 12;
-    pub(super) const WHEN_IN_DOUBT: usize = 13;
+    pub(super) const TEXT: usize = 11;
+    pub(super) const HTML: usize = 12;
+    pub(super) const CONTENTS: usize = 13;
+    pub(super) const RECIPIENTS: usize = 14;
+    pub(super) const TEMPLATE_ID: usize = 15;
+    pub(super) const WHEN_IN_DOUBT: usize = 16;
 }
 
 pub(super) async fn claim(
@@ -132,8 +139,22 @@ pub(super) async fn claim(
     for row in rows.iter_mut().filter(|row| row.partial) {
         remove_completed(&mut row.lease, outcomes.get(&row.position.1).map_or(&[][..], Vec::as_slice));
     }
+    attach_contents(connection, sql, &mut rows).await?;
     let mut last = last_attempts(connection, sql, retried).await?;
     Ok(rows.into_iter().map(|row| row.lease.with_last(last.remove(&row.position.1))).collect())
+}
+
+/// Adds the contents that are stored apart. A lease whose contents are not all there is malformed.
+async fn attach_contents(connection: &mut PgConnection, sql: &Sql, rows: &mut [ClaimedRow]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = rows.iter().filter(|row| row.has_contents).map(|row| row.position.1).collect();
+    let (carried, contents) = read_contents(connection, sql, &ids).await?;
+    for row in rows.iter_mut().filter(|row| row.has_contents) {
+        let hashes = carried.get(&row.position.1).map_or(&[][..], Vec::as_slice);
+        if hashes.is_empty() || !add_contents(&mut row.lease.message, hashes, &contents) {
+            row.lease.malformed.get_or_insert_with(|| CONTENT_MISSING.to_owned());
+        }
+    }
+    Ok(())
 }
 
 /// Reads the last attempt of each delivery that has one.
@@ -162,10 +183,12 @@ struct ClaimedRow {
     position: QueuePosition,
     /// Whether some recipients have recorded outcomes. The lease still has all recipients.
     partial: bool,
+    /// Whether contents of the message are stored apart. The lease does not have them yet.
+    has_contents: bool,
     lease: Lease,
 }
 
-/// Claims due deliveries from the cursor on. It deletes rows without a mail, and repeats the claim if there were no others.
+/// Claims due deliveries from the cursor on. It deletes rows without a delivery, and repeats the claim if there were no others.
 async fn claim_rows(
     connection: &mut PgConnection,
     sql: &Sql,
@@ -186,7 +209,7 @@ async fn claim_rows(
     }
 }
 
-/// Returns the claimed rows, and the ids of rows without a mail. It reads each row while the server produces the next.
+/// Returns the claimed rows, and the ids of rows without a delivery. It reads each row while the server produces the next.
 async fn claim_rows_once(
     connection: &mut PgConnection,
     sql: &Sql,
@@ -207,8 +230,9 @@ async fn claim_rows_once(
         .fetch(connection);
     let (mut claimed, mut orphans) = (Vec::new(), Vec::new());
     while let Some(row) = rows.try_next().await? {
-        match read_value(&row, column::BODY)? {
-            Some(body) => claimed.push(read_claimed_row(&row, body)?),
+        let delivery: Option<&[u8]> = read_value(&row, column::RECIPIENTS)?;
+        match delivery {
+            Some(_) => claimed.push(read_claimed_row(&row)?),
             None => orphans.push(read_value(&row, column::ID)?),
         }
     }
@@ -216,15 +240,20 @@ async fn claim_rows_once(
 }
 
 /// Reads a claimed row. Without an id and a token this is an error. Any other malformed column makes the lease malformed.
-fn read_claimed_row(row: &PgRow, body: &[u8]) -> Result<ClaimedRow, StoreError> {
+fn read_claimed_row(row: &PgRow) -> Result<ClaimedRow, StoreError> {
     let mut problems = Problems::default();
     let id: Uuid = read_value(row, column::ID)?;
     let key = LeaseKey { id: id.into(), token: read_value(row, column::TOKEN)? };
     if key.token == i64::MAX {
         problems.unwrap_or(Err(corrupt("the token has its largest value")), ());
     }
-    let format = problems.unwrap_or(read_text(row, column::FORMAT), None).unwrap_or(DEFAULT_FORMAT).to_owned();
-    let body = problems.unwrap_or(utf8(body), "").to_owned();
+    let format = problems.unwrap_or(read_text(row, column::FORMAT), None).unwrap_or(DEFAULT_FORMAT);
+    let body = problems.unwrap_or(read_text(row, column::BODY), None);
+    let body = problems.unwrap_or(body.ok_or_else(|| corrupt(MESSAGE_DELETED)), "");
+    let mut message = Encoded::new(format, body);
+    message.text = problems.unwrap_or(read_text(row, column::TEXT), None).map(str::to_owned);
+    message.html = problems.unwrap_or(read_text(row, column::HTML), None).map(str::to_owned);
+    let contents: Option<i16> = read_value(row, column::CONTENTS)?;
     let due_at = read_time(row, column::DUE_AT)?;
     let dated_at = read_time_or_null(row, column::DATED_AT)?.unwrap_or(due_at);
     let progress: Option<Vec<i32>> = read_value(row, column::PROGRESS)?;
@@ -241,7 +270,7 @@ fn read_claimed_row(row: &PgRow, body: &[u8]) -> Result<ClaimedRow, StoreError> 
         cycle_started_at: read_time_or_null(row, column::CYCLE_STARTED_AT)?.unwrap_or(dated_at),
         expires_at: read_time_or_null(row, column::EXPIRES_AT)?,
         lost: lost != 0,
-        ..Lease::new(key, read_time(row, column::CLAIMED_AT)?, Encoded { format, body }, Vec::new())
+        ..Lease::new(key, read_time(row, column::CLAIMED_AT)?, message, Vec::new())
     };
     let priority: Option<i16> = read_value(row, column::PRIORITY)?;
     let recipients = read_text(row, column::RECIPIENTS).map(Option::unwrap_or_default);
@@ -253,6 +282,7 @@ fn read_claimed_row(row: &PgRow, body: &[u8]) -> Result<ClaimedRow, StoreError> 
         priority: priority.map_or(DEFAULT_PRIORITY.level().into(), i64::from),
         position: (to_micros(due_at), id),
         partial: partial != 0,
+        has_contents: contents.is_some(),
         lease: add_delivery_columns(lease, recipients, when_in_doubt, problems),
     })
 }

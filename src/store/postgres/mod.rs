@@ -3,11 +3,14 @@
 mod admin;
 mod call;
 mod claim;
+mod contents;
 mod enqueue;
 mod listener;
 mod migrate;
 mod notifier;
+mod prune;
 mod rows;
+mod search;
 mod settle;
 mod sql;
 mod statement_variants;
@@ -234,9 +237,8 @@ impl Store for PgStore {
             return Ok(Vec::new());
         }
         let ids = retry_conflicts(|| async {
-            // One statement inserts all rows. With keys, a second one looks up the existing deliveries.
-            let keyed = rows.iter().any(|row| row.key.is_some());
-            let mut call = if keyed { self.begin_transaction().await? } else { self.begin_call().await? };
+            let alone = enqueue::is_one_statement(&rows);
+            let mut call = if alone { self.begin_call().await? } else { self.begin_transaction().await? };
             let ids = enqueue::insert(&mut call, &self.sql, &rows, self.test_now()).await;
             call.finish(ids).await
         });

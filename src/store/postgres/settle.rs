@@ -32,7 +32,14 @@ pub(super) const SETTLE_SENT: &str = r#"
         INSERT INTO "{s}".attempts
             (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
         SELECT id, coalesce(number, 1), coalesce(cycle, 1), token, started, finished, 'sent', reply, provider_id, coalesce(transport, $10)
-        FROM gone)
+        FROM gone),
+    total AS (
+        INSERT INTO "{s}".totals AS t (state, slot, count) SELECT 'sent', {slot}, count(*) FROM gone HAVING count(*) > 0
+        ON CONFLICT (state, slot) DO UPDATE SET count = t.count + excluded.count),
+    hourly AS (
+        INSERT INTO "{s}".hourly AS h (hour, event, transport, slot, count)
+        SELECT {hour of finished}, 'sent', coalesce(transport, $10, ''), {slot}, count(*) FROM gone GROUP BY 1, 3
+        ON CONFLICT (hour, event, transport, slot) DO UPDATE SET count = h.count + excluded.count)
     SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(place), '{}') END FROM gone"#;
 
 /// Settles all other deliveries. For the sub-selects see [`SETTLE_SENT`].
@@ -48,7 +55,7 @@ pub(super) const SETTLE: &str = r#"
     gone AS (
         DELETE FROM "{s}".queue q USING u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next <> 'pending'
-        RETURNING q.delivery_id, q.token, q.attempts, q.cycle, u.next, u.reason, u.called),
+        RETURNING q.delivery_id, q.token, q.attempts, q.cycle, u.next, u.reason, u.called, u.transport),
     back AS (
         UPDATE "{s}".queue q
         SET token = -1 - q.token, leased_at = NULL, abandoned_at = NULL, lease_until = '-infinity', due_at = {now} + u.after * interval '1 microsecond',
@@ -73,7 +80,18 @@ pub(super) const SETTLE: &str = r#"
         SELECT delivery_id, next, reason, {now}, token, attempts, cycle FROM gone WHERE next <> 'sent' OR NOT called
         ON CONFLICT (delivery_id) DO UPDATE
         SET state = excluded.state, reason = excluded.reason, ended_at = excluded.ended_at, token = excluded.token,
-            attempts = excluded.attempts, cycle = excluded.cycle)
+            attempts = excluded.attempts, cycle = excluded.cycle),
+    total AS (
+        INSERT INTO "{s}".totals AS t (state, slot, count) SELECT next, {slot}, count(*) FROM gone GROUP BY next
+        ON CONFLICT (state, slot) DO UPDATE SET count = t.count + excluded.count),
+    hourly AS (
+        INSERT INTO "{s}".hourly AS h (hour, event, transport, slot, count)
+        SELECT {hour of finished}, outcome, coalesce(transport, ''), {slot}, count(*)
+        FROM u JOIN done ON done.delivery_id = u.id AND done.token = u.token WHERE u.called AND outcome <> 'lost' GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT {hour of now}, CASE next WHEN 'in_doubt' THEN 'held' ELSE next END, coalesce(transport, ''), {slot}, count(*)
+        FROM gone WHERE next <> 'sent' GROUP BY 2, 3
+        ON CONFLICT (hour, event, transport, slot) DO UPDATE SET count = h.count + excluded.count)
     SELECT delivery_id, token FROM done"#;
 
 pub(super) const RECORD_RECIPIENTS: &str = r#"

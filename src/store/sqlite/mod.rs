@@ -3,8 +3,11 @@
 mod admin;
 mod claim;
 mod enqueue;
+mod message;
 mod migrate;
+mod prune;
 mod rows;
+mod search;
 mod settle;
 
 use std::fmt;

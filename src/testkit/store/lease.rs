@@ -49,7 +49,7 @@ pub async fn a_claim_respects_its_byte_limit<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     // The last character takes three octets.
     let sized = |octets: usize, priority: u8| NewRow {
-        message: Encoded { format: "test/1".to_owned(), body: format!("{}…", "x".repeat(octets - 3)) },
+        message: Encoded::new("test/1", format!("{}…", "x".repeat(octets - 3))),
         priority: Priority::new(priority).expect("a priority"),
         ..row()
     };

@@ -80,6 +80,7 @@ macro_rules! store_tests {
             a_commit_enqueues_and_a_rollback_does_not
             a_message_is_stored_unchanged
             each_row_of_a_batch_keeps_its_own_options
+            deliveries_share_contents
             a_duplicate_recipient_counts_once
             a_key_enqueues_one_delivery
             a_rollback_frees_the_key
@@ -111,7 +112,12 @@ macro_rules! store_tests {
             a_resend_skips_recipients_who_have_the_mail
             only_a_pending_delivery_can_be_cancelled
             lists_are_paged_and_filtered
+            deliveries_are_found
+            counters_follow_what_happens
             pruning_deletes_old_finished_deliveries
+            pruning_goes_step_by_step
+            a_key_outlives_its_delivery
+            a_content_goes_with_its_last_message
             relays_are_listed_while_they_report
             a_wake_ends_the_wait
             migrating_twice_changes_nothing
@@ -142,7 +148,7 @@ fn row() -> NewRow {
 }
 
 fn row_for(recipients: &[&str]) -> NewRow {
-    let message = Encoded { format: "test/1".to_owned(), body: r#"{"text":"hello"}"#.to_owned() };
+    let message = Encoded::new("test/1", r#"{"text":"hello"}"#);
     NewRow::new(DeliveryId::new(), message, recipients.iter().map(|r| Recipient::new(*r)).collect())
 }
 

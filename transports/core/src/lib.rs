@@ -88,6 +88,7 @@ mod boxed;
 mod breaker;
 mod classify;
 mod combinators;
+mod content;
 mod delivery_id;
 mod email;
 mod failure;
@@ -118,9 +119,10 @@ pub use transport::Transport;
 
 // The message.
 pub use address::{Address, AddressError};
+pub use content::{Content, ContentHash, ParseContentHashError};
 pub use email::{Attachment, Email, EmailBuilder, EmailError, Header, ListUnsubscribe, ReversePath};
 pub use mailbox::{IntoMailbox, Mailbox};
-pub use message::{CodecError, Encoded, Message};
+pub use message::{CodecError, Encoded, Message, Summary};
 #[cfg(feature = "dkim")]
 pub use mime::{Dkim, DkimError};
 #[cfg(feature = "mime")]

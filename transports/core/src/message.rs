@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::{Class, Classify, Recipient, Scope};
+use crate::{Class, Classify, Content, Recipient, Scope};
 
 /// A message that an outbox can store and a transport can carry: [`Email`](crate::Email), or a type of your own.
 ///
@@ -42,6 +42,13 @@ pub trait Message: Clone + Send + Sync + 'static {
         None
     }
 
+    /// What lists show of the message and searches find it by. It is stored beside the message, and kept longer.
+    ///
+    /// Default: nothing.
+    fn summary(&self) -> Summary {
+        Summary::default()
+    }
+
     /// The id of the template that the message was made from, such as `welcome`. Default: `None`.
     ///
     /// It is stored, listed and logged, so it must not be secret.
@@ -51,24 +58,80 @@ pub trait Message: Clone + Send + Sync + 'static {
 }
 
 /// A message in its stored form.
+///
+/// It has all that [`Message::decode`] needs. What a list shows and a search finds is in the [`Summary`].
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Encoded {
     /// Name and version of the format: `email/1`.
     pub format: String,
-    /// The message in that format. A store may refuse a body with NUL (U+0000), which PostgreSQL cannot store.
+    /// The message in that format, without the parts below. A store may refuse a body with NUL (U+0000), which PostgreSQL cannot store.
     pub body: String,
+    /// The plain text, in a column of its own, where nothing is escaped. `None` if there is none, or if it is in the body: a store may
+    /// refuse a text with NUL.
+    pub text: Option<String>,
+    /// The HTML, as the text.
+    pub html: Option<String>,
+    /// Contents that a store keeps once for all messages, each once. The body names them by their hashes.
+    pub contents: Vec<Content>,
 }
 
 impl Encoded {
     /// Creates a stored form from a format, such as `email/1`, and a body in that format.
     pub fn new(format: impl Into<String>, body: impl Into<String>) -> Self {
-        Self { format: format.into(), body: body.into() }
+        Self { format: format.into(), body: body.into(), text: None, html: None, contents: Vec::new() }
+    }
+
+    /// The size in octets: body, text, HTML and contents.
+    pub fn size(&self) -> usize {
+        let texts = [&self.text, &self.html].into_iter().flatten().map(String::len);
+        self.body.len()
+            + texts.sum::<usize>()
+            + self.contents.iter().map(|content| content.bytes().len()).sum::<usize>()
     }
 }
 
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Encoded({}, {} bytes)", self.format, self.body.len())
+        write!(f, "Encoded({}, {} bytes)", self.format, self.size())
+    }
+}
+
+/// What lists show of a message and searches find it by. It is kept when the message itself is deleted.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The subject. `None` if there is none.
+    pub subject: Option<String>,
+    /// The tags.
+    pub tags: Vec<String>,
+}
+
+impl Summary {
+    /// An empty summary.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the subject.
+    #[must_use]
+    pub fn with_subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
+    }
+
+    /// Sets the tags.
+    #[must_use]
+    pub fn with_tags(mut self, tags: Vec<String>) -> Self {
+        self.tags = tags;
+        self
+    }
+}
+
+/// The subject may name a person, so it is not shown.
+impl fmt::Debug for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Summary").field("tags", &self.tags).finish_non_exhaustive()
     }
 }
 

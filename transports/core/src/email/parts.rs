@@ -1,9 +1,8 @@
 //! Attachments, custom headers, unsubscribing and the envelope sender.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::Address;
+use crate::{Address, Content};
 
 use super::EmailError;
 use super::media_type::MediaType;
@@ -13,7 +12,7 @@ use super::media_type::MediaType;
 pub struct Attachment {
     file_name: String,
     content_type: String,
-    content: Arc<[u8]>,
+    content: Content,
     content_id: Option<String>,
 }
 
@@ -28,7 +27,7 @@ impl Attachment {
     pub fn new(
         file_name: impl Into<String>,
         content_type: impl Into<String>,
-        content: impl Into<Arc<[u8]>>,
+        content: impl Into<Content>,
     ) -> Result<Self, EmailError> {
         let (file_name, content_type) = (file_name.into(), content_type.into());
         if file_name.is_empty() || file_name.chars().any(char::is_control) {
@@ -48,7 +47,7 @@ impl Attachment {
         content_id: impl Into<String>,
         file_name: impl Into<String>,
         content_type: impl Into<String>,
-        content: impl Into<Arc<[u8]>>,
+        content: impl Into<Content>,
     ) -> Result<Self, EmailError> {
         let content_id = content_id.into();
         let plain = |b: u8| b.is_ascii_graphic() && b != b'<' && b != b'>';
@@ -61,7 +60,7 @@ impl Attachment {
     /// Removes the content.
     #[cfg(feature = "mime")]
     pub(crate) fn emptied(self) -> Self {
-        Self { content: Arc::new([]), ..self }
+        Self { content: Content::new([]), ..self }
     }
 
     /// The file name.
@@ -76,6 +75,10 @@ impl Attachment {
 
     /// The content.
     pub fn content(&self) -> &[u8] {
+        self.content.bytes()
+    }
+
+    pub(super) fn shared_content(&self) -> &Content {
         &self.content
     }
 
@@ -88,7 +91,7 @@ impl Attachment {
 impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = if self.content_id.is_some() { "inline" } else { "attached" };
-        write!(f, "Attachment({place}, {}, {} bytes)", self.content_type, self.content.len())
+        write!(f, "Attachment({place}, {}, {} bytes)", self.content_type, self.content().len())
     }
 }
 

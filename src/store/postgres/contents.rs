@@ -1,0 +1,75 @@
+//! Large attachments, each stored once.
+
+use std::collections::HashMap;
+
+use postrider_transport::{Content, ContentHash};
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::sql::Sql;
+use crate::store::contents::{distinct_contents, read_content};
+use crate::store::row::corrupt;
+use crate::store::{NewRow, StoreError};
+
+/// Selects the contents that exist, and locks them against deletion. The lock is shared: transactions that enqueue do not wait for each
+/// other.
+pub(super) const LOCK_CONTENTS: &str =
+    r#"SELECT hash FROM "{s}".contents WHERE hash = ANY($1) ORDER BY hash FOR KEY SHARE"#;
+
+/// Two transactions may insert one content. The second waits for the first, in the order of the hashes, so that they cannot deadlock.
+pub(super) const INSERT_CONTENTS: &str = r#"
+    INSERT INTO "{s}".contents (hash, content) SELECT * FROM unnest($1::bytea[], $2::bytea[]) u (hash, content) ORDER BY hash
+    ON CONFLICT DO NOTHING"#;
+
+/// Selects the hashes of the contents of each delivery.
+pub(super) const CARRIED: &str = r#"SELECT delivery_id, hash FROM "{s}".body_contents WHERE delivery_id = ANY($1)"#;
+
+/// Stores the contents of the rows that are not stored yet, and locks the others against deletion until the transaction ends.
+pub(super) async fn store_contents(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    rows: &[NewRow],
+) -> Result<(), StoreError> {
+    let mut missing = distinct_contents(rows);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let hashes: Vec<&[u8]> = missing.keys().map(|hash| &hash.as_bytes()[..]).collect();
+    let stored: Vec<Vec<u8>> = sql.scalar(&sql.lock_contents).bind(hashes).fetch_all(&mut *connection).await?;
+    for hash in stored {
+        missing.remove(&read_hash(&hash)?);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let (hashes, contents): (Vec<_>, Vec<_>) =
+        missing.iter().map(|(hash, content)| (&hash.as_bytes()[..], content.bytes())).unzip();
+    sql.query(&sql.insert_contents).bind(hashes).bind(contents).execute(connection).await?;
+    Ok(())
+}
+
+/// The hashes of the contents of each delivery, and the contents.
+pub(super) async fn read_contents(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    ids: &[Uuid],
+) -> Result<(HashMap<Uuid, Vec<ContentHash>>, HashMap<ContentHash, Content>), StoreError> {
+    if ids.is_empty() {
+        return Ok(Default::default());
+    }
+    let mut carried: HashMap<Uuid, Vec<ContentHash>> = HashMap::new();
+    for row in sql.query(&sql.carried).bind(ids).fetch_all(&mut *connection).await? {
+        let hash = read_hash(row.try_get("hash")?)?;
+        carried.entry(row.try_get("delivery_id")?).or_default().push(hash);
+    }
+    let hashes: Vec<&[u8]> = carried.values().flatten().map(|hash| &hash.as_bytes()[..]).collect();
+    let rows = sql.query(&sql.contents).bind(hashes).fetch_all(connection).await?;
+    let contents = rows.iter().map(|row| Ok(read_content(row.try_get("content")?)));
+    Ok((carried, contents.collect::<Result<_, StoreError>>()?))
+}
+
+fn read_hash(octets: &[u8]) -> Result<ContentHash, StoreError> {
+    let octets = octets.try_into().map_err(|_| corrupt("a hash has another length than 32 octets"))?;
+    Ok(ContentHash::from_bytes(octets))
+}

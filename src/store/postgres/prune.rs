@@ -1,0 +1,177 @@
+//! Deletes what is finished and old.
+
+use std::time::SystemTime;
+
+use postrider_transport::DeliveryId;
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::rows::Moment;
+use super::sql::Sql;
+use crate::clock::{micros, millis, to_millis};
+use crate::prune::{Prune, PruneStep, PrunedPart};
+use crate::store::StoreError;
+
+/// Looks at the next deliveries of one table, in the order of their ids, and returns how many these were, the last of them, and those that
+/// have ended long enough ago. `{walk}` selects them; younger ids end the walk, with a day's patience for clocks that differ.
+const FIND: &str = r#"
+    WITH walk AS ({walk})
+    SELECT (SELECT count(*) FROM walk) AS count, (SELECT id FROM walk ORDER BY id DESC LIMIT 1) AS last, ARRAY (
+        SELECT d.id FROM walk JOIN "{s}".deliveries d ON d.id = walk.id
+        LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
+        LEFT JOIN LATERAL (SELECT finished_at FROM "{s}".attempts a WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true
+        WHERE d.forgotten_at IS NULL AND NOT EXISTS (SELECT FROM "{s}".queue q WHERE q.delivery_id = d.id)
+          AND coalesce(e.state, 'sent') = ANY ($5)
+          AND coalesce(e.ended_at, last.finished_at, d.created_at) < {now} - $6 * interval '1 microsecond') AS found"#;
+
+/// The deliveries that may have ended long enough ago: those that were enqueued before.
+const WALK_DELIVERIES: &str = r#"
+    SELECT id FROM "{s}".deliveries
+    WHERE id > $2 AND id < $3 AND created_at < {now} - $6 * interval '1 microsecond' ORDER BY id LIMIT $4"#;
+
+const WALK_MESSAGES: &str = r#"
+    SELECT delivery_id AS id FROM "{s}".bodies WHERE delivery_id > $2 AND delivery_id < $3 ORDER BY delivery_id LIMIT $4"#;
+
+/// The deliveries with several attempts.
+const WALK_HISTORY: &str = r#"
+    SELECT delivery_id AS id FROM "{s}".attempts a
+    WHERE delivery_id > $2 AND delivery_id < $3
+      AND number = (SELECT min(number) FROM "{s}".attempts f WHERE f.delivery_id = a.delivery_id)
+      AND EXISTS (SELECT FROM "{s}".attempts l WHERE l.delivery_id = a.delivery_id AND l.number > a.number)
+    ORDER BY delivery_id LIMIT $4"#;
+
+/// Locks deliveries that are still finished. A resend may have come between the search and the lock.
+const LOCK: &str = r#"
+    SELECT id FROM "{s}".deliveries d WHERE id = ANY ($1) ORDER BY id FOR UPDATE SKIP LOCKED"#;
+const STILL_ENDED: &str = r#"
+    SELECT id FROM unnest($1::uuid[]) u (id) WHERE NOT EXISTS (SELECT FROM "{s}".queue q WHERE q.delivery_id = u.id)"#;
+
+const DELETE_MESSAGES: &str = r#"
+    WITH carried AS (DELETE FROM "{s}".body_contents WHERE delivery_id = ANY ($1))
+    DELETE FROM "{s}".bodies WHERE delivery_id = ANY ($1)"#;
+
+/// The last attempt stays: a resend continues its number.
+const DELETE_HISTORY: &str = r#"
+    DELETE FROM "{s}".attempts a WHERE delivery_id = ANY ($1)
+    AND number < (SELECT max(number) FROM "{s}".attempts l WHERE l.delivery_id = a.delivery_id)"#;
+
+/// Leaves the rows whose keys are to stay taken, without anything else.
+const KEEP_KEYS: &str = r#"
+    WITH kept AS (
+        UPDATE "{s}".deliveries d
+        SET forgotten_at = {now}, recipients = '[]', subject = NULL, template_id = NULL, tags = NULL
+        WHERE id = ANY ($2) AND key IS NOT NULL AND created_at >= {now} - $3 * interval '1 microsecond' RETURNING id),
+    total AS (
+        INSERT INTO "{s}".totals AS t (state, slot, count)
+        SELECT coalesce(e.state, 'sent'), {admin slot}, -count(*) FROM kept LEFT JOIN "{s}".ended e ON e.delivery_id = kept.id GROUP BY 1
+        ON CONFLICT (state, slot) DO UPDATE SET count = t.count + excluded.count),
+    ended AS (DELETE FROM "{s}".ended WHERE delivery_id IN (SELECT id FROM kept)),
+    attempts AS (DELETE FROM "{s}".attempts WHERE delivery_id IN (SELECT id FROM kept)),
+    recipients AS (DELETE FROM "{s}".recipients WHERE delivery_id IN (SELECT id FROM kept)),
+    carried AS (DELETE FROM "{s}".body_contents WHERE delivery_id IN (SELECT id FROM kept)),
+    bodies AS (DELETE FROM "{s}".bodies WHERE delivery_id IN (SELECT id FROM kept))
+    SELECT id FROM kept"#;
+
+/// A trigger deletes the rows of the other tables.
+const DELETE_DELIVERIES: &str = r#"DELETE FROM "{s}".deliveries WHERE id = ANY ($1)"#;
+
+/// Frees keys that were kept long enough.
+const FREE_KEYS: &str = r#"
+    DELETE FROM "{s}".deliveries WHERE id IN (
+        SELECT id FROM "{s}".deliveries
+        WHERE forgotten_at IS NOT NULL AND ($2::bigint IS NULL OR created_at < {now} - $2 * interval '1 microsecond')
+        LIMIT 10000 FOR UPDATE SKIP LOCKED)"#;
+
+/// A content that an enqueueing transaction is about to use is locked by it. The foreign key refuses to delete one that is used.
+const SWEEP_CONTENTS: &str = r#"
+    DELETE FROM "{s}".contents WHERE hash IN (
+        SELECT hash FROM "{s}".contents c
+        WHERE NOT EXISTS (SELECT FROM "{s}".body_contents b WHERE b.hash = c.hash) LIMIT $1 FOR UPDATE SKIP LOCKED)"#;
+
+pub(super) async fn step(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    prune: &Prune,
+    after: Option<DeliveryId>,
+    limit: u32,
+    now: Option<Moment>,
+) -> Result<PruneStep, StoreError> {
+    let states = prune.ended_states();
+    if states.is_empty() {
+        return Ok(PruneStep::new(0, None));
+    }
+    let walk = match prune.part {
+        PrunedPart::Messages => WALK_MESSAGES,
+        PrunedPart::History => WALK_HISTORY,
+        PrunedPart::Deliveries => WALK_DELIVERIES,
+    };
+    let found = sql
+        .query(&sql.fill(&FIND.replace("{walk}", walk)).into())
+        .bind(now)
+        .bind(after.map_or(Uuid::nil(), |id| id.as_uuid()))
+        .bind(last_id(prune, now))
+        .bind(i64::from(limit))
+        .bind(states)
+        .bind(micros(prune.older_than))
+        .fetch_one(&mut *connection)
+        .await?;
+    let (count, last): (i64, Option<Uuid>) = (found.try_get("count")?, found.try_get("last")?);
+    let ids = lock(connection, sql, found.try_get("found")?).await?;
+    let affected = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+    if !ids.is_empty() {
+        delete(connection, sql, prune, ids, now).await?;
+    }
+    let more = count == i64::from(limit);
+    if !more && prune.part == PrunedPart::Deliveries {
+        let free = sql.fill(FREE_KEYS).into();
+        sql.query(&free).bind(now).bind(prune.keep_keys.map(micros)).execute(connection).await?;
+    }
+    Ok(PruneStep::new(affected, last.filter(|_| more).map(DeliveryId::from)))
+}
+
+/// An id behind which all deliveries are too young, with a day for clocks that differ. Ids do not follow a test clock.
+fn last_id(prune: &Prune, now: Option<Moment>) -> Uuid {
+    const DAY: i64 = 24 * 3_600_000;
+    if now.is_some() {
+        return Uuid::max();
+    }
+    let now = to_millis(SystemTime::now());
+    let millis = now.saturating_sub(millis(prune.older_than)).saturating_add(DAY);
+    Uuid::from_u64_pair(u64::try_from(millis).unwrap_or(0).min((1 << 48) - 1) << 16, 0)
+}
+
+async fn lock(connection: &mut PgConnection, sql: &Sql, ids: Vec<Uuid>) -> Result<Vec<Uuid>, StoreError> {
+    if ids.is_empty() {
+        return Ok(ids);
+    }
+    let locked: Vec<Uuid> = sql.scalar(&sql.fill(LOCK).into()).bind(ids).fetch_all(&mut *connection).await?;
+    Ok(sql.scalar(&sql.fill(STILL_ENDED).into()).bind(locked).fetch_all(connection).await?)
+}
+
+async fn delete(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    prune: &Prune,
+    mut ids: Vec<Uuid>,
+    now: Option<Moment>,
+) -> Result<(), StoreError> {
+    let text = match prune.part {
+        PrunedPart::Messages => DELETE_MESSAGES,
+        PrunedPart::History => DELETE_HISTORY,
+        PrunedPart::Deliveries => DELETE_DELIVERIES,
+    };
+    if let (PrunedPart::Deliveries, Some(age)) = (prune.part, prune.keep_keys) {
+        let keep = sql.fill(KEEP_KEYS).into();
+        let kept: Vec<Uuid> =
+            sql.scalar(&keep).bind(now).bind(&ids).bind(micros(age)).fetch_all(&mut *connection).await?;
+        ids.retain(|id| !kept.contains(id));
+    }
+    sql.query(&sql.fill(text).into()).bind(ids).execute(connection).await?;
+    Ok(())
+}
+
+pub(super) async fn sweep_contents(connection: &mut PgConnection, sql: &Sql, limit: u32) -> Result<u64, StoreError> {
+    let swept = sql.query(&sql.fill(SWEEP_CONTENTS).into()).bind(i64::from(limit)).execute(connection).await?;
+    Ok(swept.rows_affected())
+}
