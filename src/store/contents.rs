@@ -13,8 +13,9 @@ pub(super) const MESSAGE_DELETED: &str = "the message is deleted";
 pub(super) const CONTENT_MISSING: &str = "a content of the message is missing or damaged";
 
 /// The contents of new rows, each once, in the order of their hashes.
-pub(super) fn distinct_contents(rows: &[NewRow]) -> BTreeMap<ContentHash, &Content> {
-    rows.iter().flat_map(|row| &row.message.contents).map(|content| (content.hash(), content)).collect()
+pub(super) fn distinct_contents<'a>(rows: impl IntoIterator<Item = &'a NewRow>) -> BTreeMap<ContentHash, &'a Content> {
+    let contents = rows.into_iter().flat_map(|row| &row.message.contents);
+    contents.map(|content| (content.hash(), content)).collect()
 }
 
 /// The contents of one message as a store keeps them: each hash once.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod connections;
+mod contents;
+mod plain_sql;
 mod reads;
 mod rights;
 mod sessions;
@@ -28,6 +30,18 @@ macro_rules! mysql_tests {
                 a_call_whose_connection_is_killed_writes_nothing
                 an_operators_call_is_repeated_after_a_deadlock
                 dropped_calls_hold_no_rows
+            }
+            contents {
+                a_content_is_stored_once
+                a_content_is_locked_while_it_is_enqueued
+                transactions_with_new_contents_do_not_deadlock
+                a_content_that_was_deleted_meanwhile_is_stored_again
+                a_message_without_its_parts_is_malformed
+            }
+            plain_sql {
+                an_insert_gets_subject_tags_and_recipients
+                an_insert_that_breaks_a_rule_is_refused_with_the_name_of_the_column
+                indexes_find_recipients_and_provider_ids
             }
             reads {
                 a_claim_skips_deliveries_that_are_not_due

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::store::{Claim, Lease, Next, RecipientOutcome, RelayId, RelayReport, Settled, Settlement, When};
-use postrider::transport::Recipient;
+use postrider::transport::{Content, Recipient, Summary};
 use postrider::{AdminStore, Attempt, Filter, MySqlStore, Outcome, Prune, RecipientState, State, Store, UpdateOutcome};
 use sqlx::AssertSqlSafe;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
@@ -91,13 +91,19 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     store.migrate().await.unwrap_or_else(|error| panic!("{label}: {error}"));
     let mut ours = keyed_row(WORDS);
     ours.message.body = WORDS.to_owned();
+    ours.message.text = Some(WORDS.to_owned());
+    ours.message.html = Some(WORDS.to_owned());
+    ours.message.contents = vec![Content::new(WORDS.as_bytes())];
+    ours.summary = Summary::new().with_subject(WORDS).with_tags(vec![WORDS.to_owned()]);
     ours.template_id = Some(WORDS.to_owned());
     ours.recipients = ["ada@example.com", "ädä@example.com"].map(Recipient::new).into();
     let id = store.insert(vec![ours.clone()]).await.unwrap()[0];
     assert_eq!(store.insert(vec![ours.clone()]).await.unwrap(), [id], "{label}: the key was not found again");
     // Another program leaves the id and the times to the database.
-    let theirs = "(format, `body`, recipients) VALUES ('email/1', '{}', '[\"bob@example.com\"]')";
-    run(pool, &format!("INSERT INTO {prefix}deliveries {theirs}")).await;
+    let theirs = "(format, `body`, recipients) VALUES ('email/1', ?, '[\"bob@example.com\"]')";
+    let insert = sqlx::query(AssertSqlSafe(format!("INSERT INTO {prefix}deliveries {theirs}")));
+    let body = format!(r#"{{"subject": "{WORDS}", "tags": ["{WORDS}"]}}"#);
+    insert.bind(body).execute(pool).await.unwrap_or_else(|error| panic!("{label}: {error}"));
 
     // A claim is taken back, and a row of the queue has no mail.
     let lost = Claim::new(10, SECOND * 60);
@@ -117,7 +123,7 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     };
     let leases = claim(2).await;
     let lease = leases.iter().find(|lease| lease.key.id == id).unwrap();
-    assert_eq!((&lease.message.body, lease.recipients.len()), (&ours.message.body, 2), "{label}");
+    assert_eq!((&lease.message, lease.recipients.len()), (&ours.message, 2), "{label}");
     let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
     assert_eq!(store.renew(&keys, SECOND * 60).await.unwrap(), [Settled::Applied; 2], "{label}");
     // One recipient has the mail, the other is tried again; the other program's mail is sent.
@@ -141,7 +147,11 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     let lower = WORDS.to_lowercase();
     assert_eq!(store.list(&listed(State::Dead).template_id(lower)).await.unwrap().len(), 0, "{label}");
     assert_eq!(store.list(&listed(State::Sent)).await.unwrap()[0].id, other.key.id, "{label}");
-    assert_eq!(store.message(id).await.unwrap().unwrap().body, WORDS, "{label}");
+    assert_eq!(store.message(id).await.unwrap().unwrap(), ours.message, "{label}");
+    for id in [id, other.key.id] {
+        let shown = store.get(id).await.unwrap().unwrap();
+        assert_eq!((shown.subject.as_deref(), &*shown.tags), (Some(WORDS), &[WORDS.to_owned()][..]), "{label}");
+    }
 
     assert_eq!(store.resend(id).await.unwrap(), UpdateOutcome::Updated, "{label}");
     assert_eq!(store.cancel(id).await.unwrap(), UpdateOutcome::Updated, "{label}");

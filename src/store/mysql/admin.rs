@@ -7,22 +7,25 @@ use sqlx::Connection;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
 use super::MySqlStore;
+use super::claim::read_message;
+use super::contents::read_contents;
 use super::rows::{ids_json, json_array, outcome_item, read_id, read_outcomes};
 use super::sql::{BEGIN, BEGIN_SNAPSHOT};
 use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::micros;
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::state::State;
+use crate::store::contents::CONTENT_MISSING;
 use crate::store::recipients::outcomes_kept_on_resend;
 use crate::store::row::{
-    Columns, count_states, read_attempt, read_delivery, read_enum, read_recipients, read_summary, to_u64,
+    Columns, corrupt, count_states, read_attempt, read_delivery, read_enum, read_recipients, read_summary, to_u64,
 };
 use crate::store::session::retry_conflicts;
 use crate::store::{AdminStore, RecipientOutcome, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
 const WITH_STATE: &str = "
-    SELECT d.id, d.created_at, d.template_id, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority, d.when_in_doubt, d.recipients,
+    SELECT d.id, d.created_at, d.subject, d.template_id, d.tags, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority, d.when_in_doubt, d.recipients,
            q.due_at, q.expires_at, e.reason, COALESCE(q.cycle, e.cycle) AS cycle,
            CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE COALESCE(e.state, 'sent') END AS state
@@ -113,7 +116,9 @@ impl MySqlStore {
         let outcomes = self.read_outcomes_of(&mut tx, id).await?;
         // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
         let kept = outcomes_kept_on_resend(state, &read_recipients(&row).unwrap_or_default(), &outcomes);
-        self.execute_for(&mut tx, "DELETE FROM {p}recipients WHERE delivery_id = ?", id).await?;
+        let clear_outcomes =
+            "UPDATE {p}recipients SET outcome = NULL, reply = NULL WHERE delivery_id = ? AND outcome IS NOT NULL";
+        self.execute_for(&mut tx, clear_outcomes, id).await?;
         if !kept.is_empty() {
             let kept = json_array(kept.iter().map(|outcome| outcome_item(id, outcome)));
             self.sql.query(&self.sql.record_recipients).bind(kept).execute(&mut *tx).await?;
@@ -122,7 +127,9 @@ impl MySqlStore {
         // attempt.
         let text = self.sql.fill(
             "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
-             SELECT d.id, d.priority, OCTET_LENGTH(d.body), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
+             SELECT d.id, d.priority,
+                    LEAST(COALESCE(OCTET_LENGTH(d.`body`), 0) + COALESCE(OCTET_LENGTH(d.`text`), 0) + COALESCE(OCTET_LENGTH(d.html), 0)
+                          + d.contents_size, 2147483647), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
                     GREATEST(COALESCE(e.attempts, 0), COALESCE(a.number, 0)),
                     LEAST(GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)), 2147483646) + 1, {now}, ?
              FROM {p}deliveries d
@@ -250,16 +257,31 @@ impl AdminStore for MySqlStore {
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
-        let text = self.sql.fill("SELECT format, `body` FROM {p}deliveries WHERE id = ?");
+        let text = self.sql.fill("SELECT format, `body`, `text`, html, contents_size FROM {p}deliveries WHERE id = ?");
         let mut session = self.session().await?;
-        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *session).await?;
+        // One snapshot, so that nobody deletes the contents in between.
+        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
+        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *tx).await?;
+        let carries = row.as_ref().is_some_and(|row| row.number("contents_size").is_ok_and(|size| size > 0));
+        let carriers: Vec<DeliveryId> = carries.then_some(id).into_iter().collect();
+        let contents = read_contents(&mut tx, &self.sql, &carriers).await?;
+        tx.rollback().await?;
         session.finish(Ok(()))?;
-        row.map(|row| Ok(Encoded::new(row.text("format")?, row.text("body")?))).transpose()
+        // `None` if the delivery does not exist, or its message was deleted.
+        let Some(row) = row.filter(|row| row.bytes("body").is_ok_and(|body| body.is_some())) else {
+            return Ok(None);
+        };
+        match contents.add_to(id, read_message(&row)?, carries) {
+            (message, true) => Ok(Some(message)),
+            (_, false) => Err(corrupt(CONTENT_MISSING)),
+        }
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let text = self.sql.fill(&format!(
-            "SELECT s.*, (SELECT COUNT(*) FROM {{p}}attempts a WHERE a.delivery_id = s.id) AS attempts,
+            "SELECT s.*, IF(JSON_VALID(s.recipients), JSON_UNQUOTE(JSON_EXTRACT(s.recipients, '$[0]')), NULL) AS recipient,
+                 IF(JSON_VALID(s.recipients), JSON_LENGTH(s.recipients), NULL) AS recipient_count,
+                 (SELECT COUNT(*) FROM {{p}}attempts a WHERE a.delivery_id = s.id) AS attempts,
                  (SELECT a.error FROM {{p}}attempts a WHERE a.delivery_id = s.id ORDER BY a.number DESC LIMIT 1) AS last_error
              FROM ({WITH_STATE} WHERE {} AND (? IS NULL OR d.id > ?) AND (? IS NULL OR d.template_id = ?)
                    ORDER BY d.id LIMIT ?) s

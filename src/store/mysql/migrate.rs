@@ -58,10 +58,7 @@ pub(super) async fn migrate(pool: &MySqlPool, sql: &Sql) -> Result<(), StoreErro
 
 async fn migrate_locked(connection: &mut MySqlConnection, sql: &Sql) -> Result<(), StoreError> {
     // `CREATE ... IF NOT EXISTS` needs a right that a service may lack, so check first whether the table exists.
-    let exists = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
-    let exists: i64 =
-        sqlx::query_scalar(exists).bind(format!("{}migrations", sql.prefix())).fetch_one(&mut *connection).await?;
-    if exists == 0 {
+    if !exists(connection, sql, "migrations").await? {
         run(connection, &ledger(sql.prefix())).await?;
     }
     let applied = sql.fill("SELECT COALESCE(MAX(version), 0) FROM {p}migrations");
@@ -74,16 +71,22 @@ async fn migrate_locked(connection: &mut MySqlConnection, sql: &Sql) -> Result<(
         );
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
+    // The first version ends with the renaming of this table. If that is done, only the entry in the ledger is missing.
+    let renamed = applied == 0 && exists(connection, sql, "deliveries").await?;
     for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {
+        let statements = if index == 0 && renamed { "" } else { statements };
         for statement in version(sql.prefix(), index, statements).split(";\n") {
             run(connection, statement).await?;
         }
     }
-    if applied == 0 {
-        // An interrupted migration may have left this table, if it was interrupted after the rename.
-        run(connection, &sql.fill("DROP TABLE IF EXISTS {p}deliveries_unready")).await?;
-    }
     Ok(())
+}
+
+/// Whether a table of the outbox exists.
+async fn exists(connection: &mut MySqlConnection, sql: &Sql, table: &str) -> Result<bool, StoreError> {
+    let count = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
+    let count: i64 = sqlx::query_scalar(count).bind(format!("{}{table}", sql.prefix())).fetch_one(connection).await?;
+    Ok(count > 0)
 }
 
 async fn run(connection: &mut MySqlConnection, statement: &str) -> Result<(), StoreError> {

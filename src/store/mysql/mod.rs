@@ -2,6 +2,7 @@
 
 mod admin;
 mod claim;
+mod contents;
 mod enqueue;
 mod migrate;
 mod rows;
@@ -64,11 +65,16 @@ use crate::store::{
 /// A call that is dropped closes its connection, and the server rolls back. In the caller's transaction the caller must do that: the driver
 /// cannot use a connection again after a statement on it was dropped ([`close_on_drop`](sqlx::pool::PoolConnection::close_on_drop)).
 ///
-/// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys also `SELECT` and `UPDATE`. A
-/// relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the outbox. Migrating needs `CREATE`, `ALTER`, `DROP`, `INSERT`,
-/// `SELECT` and `TRIGGER`. If the server writes a binary log, migrating also needs either `SUPER` or the server's setting
-/// `log_bin_trust_function_creators = 1`. The trigger runs with the rights of the user who migrated, so do not drop that user. The format
-/// of the binary log may be `ROW` or `MIXED`, not `STATEMENT`.
+/// A message with its texts must fit into the server's `max_allowed_packet` (64 MiB in MySQL, 16 MiB in MariaDB by default), and so must
+/// each large attachment, which travels by itself. Over TLS, sqlx 0.9.0 waits 40 ms for each statement above 16 KiB
+/// ([issue 4335](https://github.com/transact-rs/sqlx/issues/4335)), so that a relay sends at most some 2,300 mails a second.
+///
+/// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys also `SELECT` and `UPDATE`. With
+/// attachments of 4 KiB and more it also needs `SELECT` and `INSERT` on `postrider_contents`, and also `UPDATE` on
+/// `postrider_body_contents`. A relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the outbox. Migrating needs
+/// `CREATE`, `ALTER`, `DROP`, `REFERENCES`, `INSERT`, `SELECT` and `TRIGGER`. If the server writes a binary log, migrating also needs
+/// either `SUPER` or the server's setting `log_bin_trust_function_creators = 1`. The trigger runs with the rights of the user who migrated,
+/// so do not drop that user. The format of the binary log may be `ROW` or `MIXED`, not `STATEMENT`.
 ///
 /// MySQL's `caching_sha2_password` sends the password through TLS, so turn on one of sqlx's `tls-*` features. Without TLS it needs sqlx's
 /// feature `mysql-rsa`, which this crate leaves off. That feature encrypts the password with any key that the other side sends, so that an

@@ -1,0 +1,155 @@
+//! Large attachments, each stored once.
+
+use std::time::Duration;
+
+use postrider::store::{Claim, NewRow};
+use postrider::transport::Content;
+use postrider::{AdminStore, State, Store};
+use sqlx::AssertSqlSafe;
+use sqlx::mysql::{MySqlConnection, MySqlPool};
+
+use crate::support::database::MySql;
+use crate::support::fixture::{SECOND, ada, row};
+use crate::{outbox, run, scalar};
+
+fn carrying(contents: &[&Content]) -> NewRow {
+    let mut new = row();
+    new.message.contents = contents.iter().map(|content| (*content).clone()).collect();
+    new
+}
+
+async fn count(pool: &MySqlPool, table: String) -> i64 {
+    scalar(pool, format!("SELECT COUNT(*) FROM {table}")).await
+}
+
+/// The error number of a statement, 0 for success.
+async fn number(connection: &mut MySqlConnection, sql: String) -> u16 {
+    match sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await {
+        Ok(_) => 0,
+        Err(error) => error.as_database_error().unwrap().downcast_ref::<sqlx::mysql::MySqlDatabaseError>().number(),
+    }
+}
+
+/// Of one call and of several calls; a deleted delivery leaves the content to the others.
+pub(crate) async fn a_content_is_stored_once(server: MySql) {
+    let (prefix, pool, outbox) = outbox(&server).await;
+    let (logo, letter) = (Content::new(vec![7; 50_000]), Content::new(*b"letter"));
+    let store = outbox.store();
+    let ids = store.insert(vec![carrying(&[&logo]), carrying(&[&logo, &letter])]).await.unwrap();
+    store.insert(vec![carrying(&[&logo])]).await.unwrap();
+    assert_eq!(count(&pool, format!("{prefix}contents")).await, 2);
+    assert_eq!(count(&pool, format!("{prefix}body_contents")).await, 4);
+    let largest = scalar(&pool, format!("SELECT CAST(MAX(size) AS SIGNED) FROM {prefix}queue")).await;
+    assert_eq!(largest, 50_000 + 6 + i64::try_from(row().message.body.len()).unwrap());
+    let delete = format!("DELETE FROM {prefix}deliveries WHERE id = UNHEX(REPLACE('{}', '-', ''))", ids[1]);
+    run(&pool, &delete).await;
+    assert_eq!(count(&pool, format!("{prefix}body_contents")).await, 2);
+    let leases = store.claim(Claim::new(10, SECOND * 60)).await.unwrap();
+    assert!(leases.len() == 2 && leases.iter().all(|lease| lease.message.contents == [logo.clone()]));
+}
+
+/// Two transactions share a content without a wait. Its deletion waits for both, and is then refused. Invariant 1.
+pub(crate) async fn a_content_is_locked_while_it_is_enqueued(server: MySql) {
+    let (prefix, pool, outbox) = outbox(&server).await;
+    let logo = Content::new(vec![7; 50_000]);
+    let store = outbox.store();
+    store.insert(vec![carrying(&[&logo])]).await.unwrap();
+    run(&pool, &format!("DELETE FROM {prefix}deliveries")).await;
+    let (mut one, mut other) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
+    let both = async {
+        store.insert_in(&mut one, vec![carrying(&[&logo])]).await.unwrap();
+        store.insert_in(&mut other, vec![carrying(&[&logo])]).await.unwrap();
+    };
+    tokio::time::timeout(SECOND * 20, both).await.expect("one transaction waits for the other");
+    let deleting = tokio::spawn({
+        let (pool, sql) = (pool.clone(), format!("DELETE FROM {prefix}contents"));
+        async move { number(&mut pool.acquire().await.unwrap(), sql).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!deleting.is_finished(), "the deletion does not wait");
+    one.commit().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!deleting.is_finished(), "the deletion does not wait for the second transaction");
+    other.rollback().await.unwrap();
+    // ER_ROW_IS_REFERENCED_2
+    assert_eq!(deleting.await.unwrap(), 1451);
+    let lease = store.claim(Claim::new(10, SECOND * 60)).await.unwrap().remove(0);
+    assert_eq!((lease.malformed, lease.message.contents), (None, vec![logo]));
+}
+
+/// At the default isolation level, with other and with the same new contents.
+pub(crate) async fn transactions_with_new_contents_do_not_deadlock(server: MySql) {
+    let (prefix, pool, outbox) = outbox(&server).await;
+    let store = outbox.store();
+    // Few and large, so that no page of the index splits. A split turns the locks of its rows into locks of the gaps between them.
+    let content = |n: u8| Content::new(vec![n; 20_000]);
+    let (mut one, mut other) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
+    // Both look before one inserts, since the first statement fixes what a transaction sees.
+    for tx in [&mut one, &mut other] {
+        store.insert_in(tx, vec![row()]).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("SELECT * FROM {prefix}contents"))).fetch_all(&mut **tx).await.unwrap();
+    }
+    for n in 0..5 {
+        store.insert_in(&mut one, vec![carrying(&[&content(2 * n)])]).await.unwrap();
+        store.insert_in(&mut other, vec![carrying(&[&content(2 * n + 1)])]).await.unwrap();
+    }
+    let both = content(100);
+    store.insert_in(&mut one, vec![carrying(&[&both])]).await.unwrap();
+    let waiting = tokio::spawn({
+        let (store, both) = (store.clone(), both.clone());
+        async move {
+            // With a content beside it that nobody else has, so that a batch is partly new.
+            store.insert_in(&mut other, vec![carrying(&[&both, &Content::new(*b"own")])]).await.unwrap();
+            other.commit().await.unwrap();
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "two transactions inserted the same content");
+    one.commit().await.unwrap();
+    waiting.await.unwrap();
+    assert_eq!(count(&pool, format!("{prefix}contents")).await, 12);
+    let leases = store.claim(Claim::new(100, SECOND * 60)).await.unwrap();
+    assert!(leases.len() == 14 && leases.iter().all(|lease| lease.malformed.is_none()));
+}
+
+/// A transaction sees a content that was deleted since.
+pub(crate) async fn a_content_that_was_deleted_meanwhile_is_stored_again(server: MySql) {
+    let (prefix, pool, outbox) = outbox(&server).await;
+    let (logo, kept) = (Content::new(vec![7; 50_000]), Content::new(*b"kept"));
+    let store = outbox.store();
+    store.insert(vec![carrying(&[&logo, &kept])]).await.unwrap();
+    run(&pool, &format!("DELETE FROM {prefix}deliveries")).await;
+    let begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT";
+    let mut tx = pool.begin_with(begin).await.unwrap();
+    run(&pool, &format!("DELETE FROM {prefix}contents WHERE OCTET_LENGTH(content) > 100")).await;
+    store.insert_in(&mut tx, vec![carrying(&[&logo, &kept])]).await.unwrap();
+    tx.commit().await.unwrap();
+    let lease = store.claim(Claim::new(10, SECOND * 60)).await.unwrap().remove(0);
+    assert_eq!((lease.malformed, lease.message.contents.len()), (None, 2));
+}
+
+/// Each has a reason, and no other delivery is affected. Invariants 4, 5.
+pub(crate) async fn a_message_without_its_parts_is_malformed(server: MySql) {
+    let (prefix, pool, outbox) = outbox(&server).await;
+    let content = Content::new(vec![7; 5_000]);
+    let store = outbox.store();
+    let ids = store.insert(vec![row(), carrying(&[&content]), carrying(&[&content]), row()]).await.unwrap();
+    let id = |n: usize| format!("UNHEX(REPLACE('{}', '-', ''))", ids[n]);
+    let delete = "SET `body` = NULL, `text` = NULL, html = NULL WHERE id =";
+    run(&pool, &format!("UPDATE {prefix}deliveries {delete} {}", id(0))).await;
+    run(&pool, &format!("DELETE FROM {prefix}body_contents WHERE delivery_id = {}", id(1))).await;
+    run(&pool, &format!("UPDATE {prefix}contents SET content = 'damaged'")).await;
+    let leases = store.claim(Claim::new(10, SECOND * 60)).await.unwrap();
+    let problem = |n: usize| leases.iter().find(|lease| lease.key.id == ids[n]).unwrap().malformed.clone();
+    assert!(problem(0).unwrap().contains("the message is deleted"), "{:?}", problem(0));
+    for n in [1, 2] {
+        assert!(problem(n).unwrap().contains("a content of the message is missing"), "{:?}", problem(n));
+    }
+    assert_eq!(problem(3), None);
+    assert_eq!(store.message(ids[0]).await.unwrap(), None);
+    assert!(store.message(ids[1]).await.is_err());
+    assert_eq!(store.get(ids[0]).await.unwrap().unwrap().state, State::Leased);
+    // A mail of the library whose text is gone too.
+    let mail = outbox.enqueue(ada()).await.unwrap();
+    assert_eq!(store.message(mail).await.unwrap().unwrap().text.as_deref(), Some("Hello there"));
+}
