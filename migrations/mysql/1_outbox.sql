@@ -83,6 +83,25 @@ CREATE TABLE IF NOT EXISTS postrider_body_contents (
     CONSTRAINT postrider_content_exists FOREIGN KEY (hash) REFERENCES postrider_contents (hash)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
+-- How many deliveries are in each state of postrider_ended or sent, since to count them would read them all. The sum over the slots counts:
+-- each connection adds to one of 32 rows, so that relays seldom wait for each other.
+CREATE TABLE IF NOT EXISTS postrider_totals (
+    state VARCHAR(16) NOT NULL,
+    slot  TINYINT     NOT NULL,
+    count BIGINT      NOT NULL,
+    PRIMARY KEY (state, slot)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- How often something happened in each hour: the outcomes of attempts, and the ends of deliveries other than sent.
+CREATE TABLE IF NOT EXISTS postrider_hourly (
+    hour      BIGINT       NOT NULL,                        -- its beginning
+    event     VARCHAR(16)  NOT NULL,
+    transport VARCHAR(255) NOT NULL,                        -- '': none was called
+    slot      TINYINT      NOT NULL,
+    count     BIGINT       NOT NULL,
+    PRIMARY KEY (hour, event, transport, slot)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
 -- The reports of running relays.
 CREATE TABLE IF NOT EXISTS postrider_relays (
     id        VARCHAR(36) NOT NULL PRIMARY KEY,
@@ -158,6 +177,16 @@ CREATE TRIGGER postrider_enqueue_recipients AFTER INSERT ON postrider_deliveries
     ON DUPLICATE KEY UPDATE reply = NULL;
 
 -- Deleting a delivery deletes all its other rows. (Foreign keys would do the same, but lock a row for each mail that is enqueued.)
+--
+-- The first of these triggers reads what the next ones delete. A deletion counts in other slots than those of relays: it locks a counter
+-- before it locks the rest of its deliveries, and a relay does it the other way round.
+CREATE TRIGGER postrider_forget_total AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
+    INSERT INTO postrider_totals (state, slot, count)
+    SELECT COALESCE((SELECT e.state FROM postrider_ended e WHERE e.delivery_id = OLD.id), 'sent'), CONNECTION_ID() % 16 + 16, -1
+    FROM DUAL
+    WHERE OLD.forgotten_at IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue q WHERE q.delivery_id = OLD.id)
+    ON DUPLICATE KEY UPDATE count = postrider_totals.count - 1;
+
 CREATE TRIGGER postrider_forget_queue AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
     DELETE FROM postrider_queue WHERE delivery_id = OLD.id;
 
@@ -174,3 +203,36 @@ CREATE TRIGGER postrider_forget_body_contents AFTER DELETE ON postrider_deliveri
     DELETE FROM postrider_body_contents WHERE delivery_id = OLD.id;
 
 RENAME TABLE postrider_deliveries_unready TO postrider_deliveries;
+
+-- One readable row for each delivery, the newest first, for people with the server's client. Times are in UTC. docs/sql.md names the columns
+-- that stay.
+CREATE VIEW postrider_mail AS
+    SELECT INSERT(INSERT(INSERT(INSERT(LOWER(HEX(d.id)), 21, 0, '-'), 17, 0, '-'), 13, 0, '-'), 9, 0, '-') AS id,
+           CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
+                ELSE COALESCE(e.state, 'sent') END AS state,
+           JSON_UNQUOTE(JSON_EXTRACT(d.recipients, '$[0]')) AS recipient, JSON_LENGTH(d.recipients) AS recipients, d.subject,
+           TIMESTAMP '1970-01-01 00:00:00' + INTERVAL d.created_at DIV 1000000 SECOND AS enqueued_at,
+           CASE WHEN q.leased_at = 0 THEN TIMESTAMP '1970-01-01 00:00:00' + INTERVAL q.due_at DIV 1000000 SECOND END AS next_attempt_at,
+           CASE WHEN q.leased_at <> 0 THEN TIMESTAMP '1970-01-01 00:00:00' + INTERVAL q.due_at DIV 1000000 SECOND END AS leased_until,
+           CASE WHEN q.delivery_id IS NULL
+                THEN TIMESTAMP '1970-01-01 00:00:00' + INTERVAL COALESCE(e.ended_at, last.finished_at) DIV 1000000 SECOND END AS finished_at,
+           COALESCE(q.attempts, e.attempts, last.number, 0) AS attempts, COALESCE(e.reason, last.error) AS last_error, last.reply AS last_reply,
+           last.transport, last.provider_id, d.template_id, d.tags, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority,
+           TIMESTAMP '1970-01-01 00:00:00' + INTERVAL d.expires_at DIV 1000000 SECOND AS expires_at
+    FROM postrider_deliveries d
+    LEFT JOIN postrider_queue q ON q.delivery_id = d.id
+    LEFT JOIN postrider_ended e ON e.delivery_id = d.id
+    LEFT JOIN postrider_attempts last ON last.delivery_id = d.id
+        AND last.number = (SELECT MAX(a.number) FROM postrider_attempts a WHERE a.delivery_id = d.id)
+    WHERE d.forgotten_at IS NULL
+    ORDER BY d.id DESC;
+
+-- How many deliveries are in each state, and since when the oldest waits.
+CREATE VIEW postrider_overview AS
+    SELECT 'pending' AS state, COUNT(*) AS deliveries, TIMESTAMP '1970-01-01 00:00:00' + INTERVAL MIN(due_at) DIV 1000000 SECOND AS oldest
+    FROM postrider_queue WHERE leased_at = 0
+    UNION ALL
+    SELECT 'leased', COUNT(*), TIMESTAMP '1970-01-01 00:00:00' + INTERVAL MIN(leased_at) DIV 1000000 SECOND
+    FROM postrider_queue WHERE leased_at <> 0
+    UNION ALL
+    SELECT state, CAST(SUM(count) AS SIGNED), NULL FROM postrider_totals GROUP BY state;

@@ -250,25 +250,6 @@ pub(super) fn read_delivery(
     }
 }
 
-/// Counts the deliveries in each state, from the number of all, queued and leased ones and the rows that count the ended ones. Deliveries
-/// in none of these groups were sent.
-pub(super) fn count_states<R: Columns>(
-    everything: i64,
-    queued: i64,
-    leased: i64,
-    ended: &[R],
-) -> Result<Stats, StoreError> {
-    let mut stats = Stats { pending: to_u64(queued - leased), leased: to_u64(leased), ..Stats::default() };
-    let mut rest = everything - queued;
-    for row in ended {
-        let deliveries = row.number("deliveries")?;
-        rest -= deliveries;
-        *stats.count_mut(read_enum(row, "state").unwrap_or(State::Dead)) += to_u64(deliveries);
-    }
-    stats.sent += to_u64(rest);
-    Ok(stats)
-}
-
 /// The counts of the queue, and those of the other states from rows with `state` and `deliveries`.
 pub(super) fn read_counts<R: Columns>(queued: i64, leased: i64, ended: &[R]) -> Result<Stats, StoreError> {
     let mut stats = Stats { pending: to_u64(queued - leased), leased: to_u64(leased), ..Stats::default() };

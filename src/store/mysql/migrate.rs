@@ -74,12 +74,18 @@ async fn migrate_locked(connection: &mut MySqlConnection, sql: &Sql) -> Result<(
     // The first version ends with the renaming of this table. If that is done, only the entry in the ledger is missing.
     let renamed = applied == 0 && exists(connection, sql, "deliveries").await?;
     for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {
-        let statements = if index == 0 && renamed { "" } else { statements };
+        let statements = if index == 0 && renamed { after_rename(statements) } else { statements };
         for statement in version(sql.prefix(), index, statements).split(";\n") {
             run(connection, statement).await?;
         }
     }
     Ok(())
+}
+
+/// The statements behind the one that gives a table its final name.
+fn after_rename(statements: &str) -> &str {
+    let rest = statements.split_once("\nRENAME TABLE").map_or("", |(_, rest)| rest);
+    rest.split_once(";\n").map_or("", |(_, rest)| rest)
 }
 
 /// Whether a table of the outbox exists.
@@ -95,7 +101,7 @@ async fn run(connection: &mut MySqlConnection, statement: &str) -> Result<(), St
     }
     match sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(connection).await {
         Ok(_) => Ok(()),
-        // The table or trigger exists: an interrupted migration created it.
+        // The table, view or trigger exists: an interrupted migration created it.
         Err(error) if matches!(mysql_number(&error), Some(1050 | 1359)) => Ok(()),
         Err(error) => Err(error.into()),
     }

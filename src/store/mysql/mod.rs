@@ -3,9 +3,12 @@
 mod admin;
 mod claim;
 mod contents;
+mod counters;
 mod enqueue;
 mod migrate;
+mod prune;
 mod rows;
+mod search;
 mod settle;
 mod sql;
 
@@ -72,7 +75,7 @@ use crate::store::{
 /// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys also `SELECT` and `UPDATE`. With
 /// attachments of 4 KiB and more it also needs `SELECT` and `INSERT` on `postrider_contents`, and also `UPDATE` on
 /// `postrider_body_contents`. A relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the outbox. Migrating needs
-/// `CREATE`, `ALTER`, `DROP`, `REFERENCES`, `INSERT`, `SELECT` and `TRIGGER`. If the server writes a binary log, migrating also needs
+/// `CREATE`, `CREATE VIEW`, `ALTER`, `DROP`, `REFERENCES`, `INSERT`, `SELECT` and `TRIGGER`. If the server writes a binary log, migrating also needs
 /// either `SUPER` or the server's setting `log_bin_trust_function_creators = 1`. The trigger runs with the rights of the user who migrated,
 /// so do not drop that user. The format of the binary log may be `ROW` or `MIXED`, not `STATEMENT`.
 ///

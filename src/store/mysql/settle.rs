@@ -10,12 +10,14 @@ use std::time::Duration;
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
 
+use super::counters::add_counts;
 use super::rows::{
     EndItem, attempt_item, ids_json, json_array, keys_json, outcome_item, read_id, reschedule_item, sent_item,
 };
 use super::sql::{BEGIN, Sql};
 use crate::clock::micros;
 use crate::state::State;
+use crate::store::counters::Counts;
 use crate::store::row::Columns;
 use crate::store::{ClaimId, LeaseKey, Next, Settled, Settlement, StoreError};
 
@@ -149,8 +151,12 @@ pub(super) async fn settle(
             sql.query(text).bind(items).execute(&mut *tx).await?;
         }
     }
+    let results = first.into_iter().map(|first| if first { Settled::Applied } else { Settled::LeaseLost });
+    let results: Vec<Settled> = results.collect();
+    let counts = Counts::of(settlements, &results, now.div_euclid(1_000));
+    add_counts(&mut tx, sql, counts).await?;
     tx.commit().await?;
-    Ok(first.into_iter().map(|first| if first { Settled::Applied } else { Settled::LeaseLost }).collect())
+    Ok(results)
 }
 
 /// Deletes the rows that are leased with the given tokens.
@@ -192,6 +198,8 @@ async fn settle_sent(
     let first = settlements.iter().zip(&results).filter(|(_, result)| **result == Settled::Applied);
     let sent = first.filter_map(|(s, _)| Some(sent_item(s.key, s.attempt.as_ref()?)));
     sql.query(&sql.record_sent).bind(json_array(sent)).execute(&mut *tx).await?;
+    // The time matters for ends other than sent alone.
+    add_counts(&mut tx, sql, Counts::of(settlements, &results, 0)).await?;
     tx.commit().await?;
     Ok(Some(results))
 }

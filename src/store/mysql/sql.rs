@@ -9,7 +9,7 @@ use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, MySql, Type};
 
-use super::{claim, contents, enqueue, rows, settle};
+use super::{claim, contents, counters, enqueue, rows, settle};
 use crate::store::claim_cursor::ClaimCursor;
 
 /// The current time: the bound value, or else the server's clock. It is in UTC, since in the time zone of a session an hour may occur
@@ -28,6 +28,12 @@ const NAME_TYPE: &str = "VARCHAR(16) CHARACTER SET ascii PATH";
 /// comment from version 8.0.1 on. MariaDB ignores comments with numbers from 50700 to 99999 (its manual, "Comment Syntax").
 const OF_Q: &str = "/*!80001 OF q */";
 const OF_D: &str = "/*!80001 OF d */";
+const OF_C: &str = "/*!80001 OF c */";
+
+/// The row of a counter that this connection adds to. Operators have rows of their own: they lock deliveries first and the counter last, a
+/// deletion in plain SQL does it the other way round, and so it could wait for a relay that waits for it.
+const SLOT: &str = "CONNECTION_ID() % 16";
+const ADMIN_SLOT: &str = "CONNECTION_ID() % 16 + 16";
 
 /// Begins a transaction that writes. The isolation level applies to this transaction only. At the default REPEATABLE READ, a claim would
 /// also lock the gaps between rows, and so block inserts.
@@ -66,6 +72,8 @@ pub(super) struct Sql {
     pub(super) record_sent: Arc<str>,
     pub(super) record_ended: Arc<str>,
     pub(super) record_recipients: Arc<str>,
+    pub(super) add_totals: Arc<str>,
+    pub(super) add_hourly: Arc<str>,
     pub(super) recorded: Arc<str>,
     pub(super) now: Arc<str>,
     pub(super) report: Arc<str>,
@@ -110,6 +118,8 @@ impl Sql {
             record_sent: fill(settle::RECORD_SENT),
             record_ended: fill(settle::RECORD_ENDED),
             record_recipients: fill(settle::RECORD_RECIPIENTS),
+            add_totals: fill(&counters::ADD_TOTALS.replace("{slot}", SLOT)),
+            add_hourly: fill(&counters::ADD_HOURLY.replace("{slot}", SLOT)),
             recorded: fill(rows::RECORDED),
             now: fill("SELECT CAST({now} AS SIGNED)"),
             report: fill("REPLACE INTO {p}relays (id, seen_at, in_flight, paused) VALUES (?, {now}, ?, ?)"),
@@ -152,7 +162,7 @@ impl Sql {
 
 fn fill(prefix: &str, text: &str) -> Arc<str> {
     let text = text.replace("{keys}", KEYS).replace("{id}", ID).replace("{word}", NAME_TYPE).replace("{now}", NOW);
-    let text = text.replace("{of_d}", OF_D).replace("{of_q}", OF_Q);
+    let text = text.replace("{of_d}", OF_D).replace("{of_q}", OF_Q).replace("{of_c}", OF_C).replace("{slot}", ADMIN_SLOT);
     Arc::from(text.replace("{p}", prefix).as_str())
 }
 
