@@ -164,8 +164,7 @@ impl MySqlStore {
              ON DUPLICATE KEY UPDATE state = 'cancelled', reason = NULL, ended_at = ?, token = q.token, attempts = q.attempts,
                  cycle = q.cycle",
         );
-        let now: i64 =
-            self.sql.scalar(&self.sql.now).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
+        let now: i64 = self.sql.scalar(&self.sql.now).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
         self.sql.query(&text).bind(now).bind(id.as_uuid()).bind(now).execute(&mut *tx).await?;
         self.execute_for(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
         let cancelled = (now.div_euclid(1_000).div_euclid(HOUR) * HOUR, CountedEvent::Cancelled, None);
@@ -174,7 +173,6 @@ impl MySqlStore {
         tx.commit().await?;
         session.finish(Ok(UpdateOutcome::Updated))
     }
-
 }
 
 impl AdminStore for MySqlStore {
@@ -250,7 +248,8 @@ impl AdminStore for MySqlStore {
              FROM {p}queue",
         );
         let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
-        let text = self.sql.fill("SELECT state, CAST(SUM(count) AS SIGNED) AS deliveries FROM {p}totals GROUP BY state");
+        let text =
+            self.sql.fill("SELECT state, CAST(SUM(count) AS SIGNED) AS deliveries FROM {p}totals GROUP BY state");
         let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
         let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
         // Subtracted here, since the server fails if the result is out of range, and other programs may write any number as a time.

@@ -26,11 +26,7 @@ pub(super) const ADD_HOURLY: &str = "
     ON DUPLICATE KEY UPDATE count = {p}hourly.count + t.n";
 
 /// Adds what settlements count, in the slots of relays.
-pub(super) async fn add_counts(
-    connection: &mut MySqlConnection,
-    sql: &Sql,
-    counts: Counts,
-) -> Result<(), StoreError> {
+pub(super) async fn add_counts(connection: &mut MySqlConnection, sql: &Sql, counts: Counts) -> Result<(), StoreError> {
     add(connection, sql, [&sql.add_totals, &sql.add_hourly], counts).await
 }
 

@@ -222,11 +222,7 @@ const STILL_UNUSED: &str = "
 
 const DELETE_CONTENTS: &str = "DELETE c FROM {hashes}";
 
-pub(super) async fn sweep_contents(
-    connection: &mut MySqlConnection,
-    sql: &Sql,
-    limit: u32,
-) -> Result<u64, StoreError> {
+pub(super) async fn sweep_contents(connection: &mut MySqlConnection, sql: &Sql, limit: u32) -> Result<u64, StoreError> {
     let fill = |text: &str| sql.fill(&text.replace("{hashes}", HASHES));
     let mut tx = connection.begin_with(BEGIN).await?;
     let mut rows = sql.query(&fill(UNUSED_CONTENTS)).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
