@@ -88,7 +88,7 @@ CREATE TABLE IF NOT EXISTS postrider_body_contents (
 CREATE TABLE IF NOT EXISTS postrider_totals (
     state VARCHAR(16) NOT NULL,
     slot  TINYINT     NOT NULL,
-    count BIGINT      NOT NULL,
+    `count` BIGINT    NOT NULL,
     PRIMARY KEY (state, slot)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
@@ -98,7 +98,7 @@ CREATE TABLE IF NOT EXISTS postrider_hourly (
     event     VARCHAR(16)  NOT NULL,
     transport VARCHAR(255) NOT NULL,                        -- '': none was called
     slot      TINYINT      NOT NULL,
-    count     BIGINT       NOT NULL,
+    `count`   BIGINT       NOT NULL,
     PRIMARY KEY (hour, event, transport, slot)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
@@ -181,11 +181,11 @@ CREATE TRIGGER postrider_enqueue_recipients AFTER INSERT ON postrider_deliveries
 -- The first of these triggers reads what the next ones delete. A deletion counts in other slots than those of relays: it locks a counter
 -- before it locks the rest of its deliveries, and a relay does it the other way round.
 CREATE TRIGGER postrider_forget_total AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
-    INSERT INTO postrider_totals (state, slot, count)
+    INSERT INTO postrider_totals (state, slot, `count`)
     SELECT COALESCE((SELECT e.state FROM postrider_ended e WHERE e.delivery_id = OLD.id), 'sent'), CONNECTION_ID() % 16 + 16, -1
     FROM DUAL
     WHERE OLD.forgotten_at IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue q WHERE q.delivery_id = OLD.id)
-    ON DUPLICATE KEY UPDATE count = postrider_totals.count - 1;
+    ON DUPLICATE KEY UPDATE `count` = postrider_totals.`count` - 1;
 
 CREATE TRIGGER postrider_forget_queue AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
     DELETE FROM postrider_queue WHERE delivery_id = OLD.id;
@@ -235,4 +235,4 @@ CREATE VIEW postrider_overview AS
     SELECT 'leased', COUNT(*), TIMESTAMP '1970-01-01 00:00:00' + INTERVAL MIN(leased_at) DIV 1000000 SECOND
     FROM postrider_queue WHERE leased_at <> 0
     UNION ALL
-    SELECT state, CAST(SUM(count) AS SIGNED), NULL FROM postrider_totals GROUP BY state;
+    SELECT state, CAST(SUM(`count`) AS SIGNED), NULL FROM postrider_totals GROUP BY state;

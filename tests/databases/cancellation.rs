@@ -70,7 +70,7 @@ pub(crate) async fn a_dropped_call_leaves_no_transaction_open<D: Database>(datab
         drop_at_each_wait!("stats", store.stats());
         drop_at_each_wait!("cancel", store.cancel(ids_of_new[0]));
         drop_at_each_wait!("resend", store.resend(ids_of_new[0]));
-        drop_at_each_wait!("prune", store.prune(&Prune::older_than(Duration::ZERO).state(State::Sent)));
+        drop_at_each_wait!("prune", store.prune(&Prune::deliveries(Duration::ZERO).state(State::Sent)));
         drop_at_each_wait!("next_due", store.next_due());
         drop_at_each_wait!("now", store.now());
         let relay = RelayReport::new(RelayId::new(), 0, None);

@@ -153,3 +153,22 @@ pub(crate) async fn a_message_without_its_parts_is_malformed(server: MySql) {
     let mail = outbox.enqueue(ada()).await.unwrap();
     assert_eq!(store.message(mail).await.unwrap().unwrap().text.as_deref(), Some("Hello there"));
 }
+
+/// A content that a transaction in progress carries stays, and nobody waits for it. Of the others, those that no message carries go.
+pub(crate) async fn a_sweep_passes_over_contents_in_use(server: MySql) {
+    let (prefix, pool, outbox) = outbox(&server).await;
+    let [used, enqueued, unused, new] = [1, 2, 3, 4].map(|n| Content::new(vec![n; 20_000]));
+    let store = outbox.store();
+    store.insert(vec![carrying(&[&enqueued, &unused])]).await.unwrap();
+    run(&pool, &format!("DELETE FROM {prefix}deliveries")).await;
+    store.insert(vec![carrying(&[&used])]).await.unwrap();
+    let mut tx = pool.begin().await.unwrap();
+    store.insert_in(&mut tx, vec![carrying(&[&enqueued, &new])]).await.unwrap();
+    let swept = tokio::time::timeout(SECOND * 20, store.sweep_contents(10)).await.expect("the sweep waits").unwrap();
+    assert_eq!(swept, 1);
+    tx.commit().await.unwrap();
+    assert_eq!(store.sweep_contents(10).await.unwrap(), 0);
+    assert_eq!(count(&pool, format!("{prefix}contents")).await, 3);
+    let leases = store.claim(Claim::new(10, SECOND * 60)).await.unwrap();
+    assert!(leases.len() == 2 && leases.iter().all(|lease| lease.malformed.is_none()));
+}

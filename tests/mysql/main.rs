@@ -4,9 +4,11 @@
 
 mod connections;
 mod contents;
+mod counters;
 mod plain_sql;
 mod reads;
 mod rights;
+mod search;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
@@ -37,6 +39,12 @@ macro_rules! mysql_tests {
                 transactions_with_new_contents_do_not_deadlock
                 a_content_that_was_deleted_meanwhile_is_stored_again
                 a_message_without_its_parts_is_malformed
+                a_sweep_passes_over_contents_in_use
+            }
+            counters {
+                a_deletion_in_plain_sql_is_counted
+                settlements_on_many_connections_are_counted_once
+                the_views_show_what_the_tool_shows
             }
             plain_sql {
                 an_insert_gets_subject_tags_and_recipients
@@ -47,6 +55,7 @@ macro_rules! mysql_tests {
                 a_claim_skips_deliveries_that_are_not_due
                 pruning_reads_the_history_once
             }
+            search { a_search_reads_no_more_than_a_page }
             rights { an_error_names_the_missing_right_and_few_rights_are_enough }
             sessions {
                 every_statement_works_in_every_default_character_set

@@ -61,7 +61,7 @@ pub(crate) async fn pruning_reads_the_history_once(server: MySql) {
         );
         run(&pool, &fill).await;
         run(&pool, "FLUSH STATUS").await;
-        let prune = Prune::older_than(SECOND).state(state.parse().unwrap()).history_only();
+        let prune = Prune::history(SECOND).state(state.parse().unwrap());
         assert_eq!(store.prune(&prune).await.unwrap(), deliveries);
         reads.push(rows_read(&pool).await);
         assert_eq!(store.prune(&prune).await.unwrap(), 0);
@@ -70,7 +70,7 @@ pub(crate) async fn pruning_reads_the_history_once(server: MySql) {
 }
 
 /// The rows that the only connection of a pool has read.
-async fn rows_read(pool: &MySqlPool) -> i64 {
+pub(crate) async fn rows_read(pool: &MySqlPool) -> i64 {
     let status = "SHOW SESSION STATUS LIKE 'Handler_read%'";
     let counts: Vec<(String, String)> = sqlx::query_as(status).fetch_all(pool).await.unwrap();
     counts.iter().map(|(_, count)| count.parse::<i64>().unwrap()).sum()

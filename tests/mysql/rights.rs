@@ -50,7 +50,7 @@ pub(crate) async fn an_error_names_the_missing_right_and_few_rights_are_enough(s
     let leases = relay.claim(Claim::new(10, SECOND * 60)).await.unwrap();
     let dead = |lease| failed(lease, "no", Next::Dead { reason: "no".to_owned() });
     assert_eq!(relay.settle(&leases.iter().map(dead).collect::<Vec<_>>()).await.unwrap(), [Settled::Applied; 5]);
-    let prune = Prune::older_than(Duration::ZERO).state(State::Dead);
+    let prune = Prune::deliveries(Duration::ZERO).state(State::Dead);
     assert_eq!(relay.prune(&prune).await.unwrap(), 5);
     assert_eq!(outbox.stats().await.unwrap().dead, 0);
 }

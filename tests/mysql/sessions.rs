@@ -1,10 +1,13 @@
 //! Databases and sessions with unusual settings.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use postrider::store::{Claim, Lease, Next, RecipientOutcome, RelayId, RelayReport, Settled, Settlement, When};
+use postrider::store::{Claim, Lease, NewRow, Next, RecipientOutcome, RelayId, RelayReport, Settled, Settlement, When};
 use postrider::transport::{Content, Recipient, Summary};
-use postrider::{AdminStore, Attempt, Filter, MySqlStore, Outcome, Prune, RecipientState, State, Store, UpdateOutcome};
+use postrider::{
+    AdminStore, Attempt, CountedEvent, DeliveryId, Filter, MySqlStore, Outcome, Prune, RecipientState, State, Store,
+    UpdateOutcome,
+};
 use sqlx::AssertSqlSafe;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 
@@ -147,6 +150,15 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     let lower = WORDS.to_lowercase();
     assert_eq!(store.list(&listed(State::Dead).template_id(lower)).await.unwrap().len(), 0, "{label}");
     assert_eq!(store.list(&listed(State::Sent)).await.unwrap()[0].id, other.key.id, "{label}");
+    let all = Filter::new().recipient("ÄDÄ@example.com").subject_prefix(WORDS).tag(WORDS).key(WORDS).error(WORDS);
+    for (filter, count) in [
+        (all.clone().finished_before(SystemTime::now() + SECOND * 60), 1),
+        (all.created_before(SystemTime::now() - SECOND * 60), 0),
+        (Filter::new().recipient("@example.com").tag(WORDS).created_from(SystemTime::now() - SECOND * 60), 2),
+        (Filter::new().provider_id(WORDS).transport(WORDS), 0),
+    ] {
+        assert_eq!(store.count(&filter).await.unwrap(), count, "{label}: {filter:?}");
+    }
     assert_eq!(store.message(id).await.unwrap().unwrap(), ours.message, "{label}");
     for id in [id, other.key.id] {
         let shown = store.get(id).await.unwrap().unwrap();
@@ -159,9 +171,23 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.pending, stats.sent, stats.cancelled), (0, 1, 1), "{label}");
     assert_eq!(stats.relays[0].paused.as_deref(), Some(WORDS), "{label}");
-    let prune = Prune::older_than(Duration::ZERO).state(State::Cancelled);
-    assert_eq!(store.prune(&prune.clone().history_only()).await.unwrap(), 1, "{label}");
-    assert_eq!(store.prune(&prune.state(State::Sent)).await.unwrap(), 2, "{label}");
+    let hourly = store.hourly(SystemTime::now()).await.unwrap();
+    assert_eq!(hourly.iter().filter(|count| count.event == CountedEvent::Cancelled).count(), 1, "{label}: {hourly:?}");
+    let views = format!(
+        "SELECT (SELECT COUNT(*) FROM {prefix}mail WHERE id = '{id}' AND state = 'cancelled' AND `key` = ?
+                     AND ABS(TIMESTAMPDIFF(SECOND, finished_at, UTC_TIMESTAMP())) < 60)
+              + (SELECT COUNT(*) FROM {prefix}overview WHERE state = 'cancelled' AND deliveries = 1)"
+    );
+    let seen: i64 = sqlx::query_scalar(AssertSqlSafe(views)).bind(WORDS).fetch_one(pool).await.unwrap();
+    assert_eq!(seen, 2, "{label}");
+    let ended = |prune: Prune| prune.state(State::Cancelled);
+    assert_eq!(store.prune(&ended(Prune::history(Duration::ZERO))).await.unwrap(), 1, "{label}");
+    assert_eq!(store.prune(&ended(Prune::messages(Duration::ZERO))).await.unwrap(), 1, "{label}");
+    let deliveries = ended(Prune::deliveries(Duration::ZERO)).state(State::Sent);
+    assert_eq!(store.prune(&deliveries.clone().keep_keys(SECOND * 60)).await.unwrap(), 2, "{label}");
+    assert_eq!(store.insert(vec![ours.clone()]).await.unwrap(), [id], "{label}: the key is free");
+    assert_eq!(store.prune(&deliveries).await.unwrap(), 0, "{label}");
+    assert_ne!(store.insert(vec![NewRow { id: DeliveryId::new(), ..ours }]).await.unwrap(), [id], "{label}");
 }
 
 /// Sessions far from UTC, in modes that change the meaning of quotes and bars. Invariant 8.

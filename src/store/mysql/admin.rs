@@ -249,7 +249,7 @@ impl AdminStore for MySqlStore {
         );
         let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
         let text =
-            self.sql.fill("SELECT state, CAST(SUM(count) AS SIGNED) AS deliveries FROM {p}totals GROUP BY state");
+            self.sql.fill("SELECT state, CAST(SUM(`count`) AS SIGNED) AS deliveries FROM {p}totals GROUP BY state");
         let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
         let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
         // Subtracted here, since the server fails if the result is out of range, and other programs may write any number as a time.
@@ -263,7 +263,7 @@ impl AdminStore for MySqlStore {
 
     async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {
         let text = self.sql.fill(
-            "SELECT hour, event, transport, CAST(SUM(count) AS SIGNED) AS count FROM {p}hourly
+            "SELECT hour, event, transport, CAST(SUM(`count`) AS SIGNED) AS `count` FROM {p}hourly
              WHERE hour > ? GROUP BY hour, event, transport",
         );
         let mut session = self.session().await?;

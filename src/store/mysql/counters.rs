@@ -14,16 +14,16 @@ use crate::store::counters::Counts;
 const MAX_TRANSPORT: usize = 255;
 
 pub(super) const ADD_TOTALS: &str = "
-    INSERT INTO {p}totals (state, slot, count)
+    INSERT INTO {p}totals (state, slot, `count`)
     SELECT t.state, {slot}, t.n FROM JSON_TABLE(?, '$[*]' COLUMNS (state {word} '$[0]', n BIGINT PATH '$[1]')) t
-    ON DUPLICATE KEY UPDATE count = {p}totals.count + t.n";
+    ON DUPLICATE KEY UPDATE `count` = {p}totals.`count` + t.n";
 
 pub(super) const ADD_HOURLY: &str = "
-    INSERT INTO {p}hourly (hour, event, transport, slot, count)
+    INSERT INTO {p}hourly (hour, event, transport, slot, `count`)
     SELECT t.hour, t.event, t.transport, {slot}, t.n
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
         hour BIGINT PATH '$[0]', event {word} '$[1]', transport VARCHAR(255) CHARACTER SET utf8mb4 PATH '$[2]', n BIGINT PATH '$[3]')) t
-    ON DUPLICATE KEY UPDATE count = {p}hourly.count + t.n";
+    ON DUPLICATE KEY UPDATE `count` = {p}hourly.`count` + t.n";
 
 /// Adds what settlements count, in the slots of relays.
 pub(super) async fn add_counts(connection: &mut MySqlConnection, sql: &Sql, counts: Counts) -> Result<(), StoreError> {
