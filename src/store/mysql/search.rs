@@ -58,10 +58,11 @@ const JOIN_LAST_ATTEMPT: &str = "LEFT JOIN {p}attempts last ON last.delivery_id 
 /// A bound address, or a part of one, as the columns `reversed` have it. Its collation is theirs, whichever the session has.
 const REVERSED: &str = "LEFT(REVERSE(LOWER(CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin)), 700)";
 
-/// MariaDB's `JSON_CONTAINS` does not know that an escape stands for a character.
-const HAS_TAG: &str = " AND EXISTS (
-    SELECT 1 FROM JSON_TABLE(IF(JSON_VALID(d.tags), d.tags, '[]'), '$[*]' COLUMNS (tag LONGTEXT CHARACTER SET utf8mb4 PATH '$')) t
-    WHERE t.tag = CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin)";
+/// MariaDB's `JSON_CONTAINS` does not know that an escape stands for a character. With `EXISTS`, MySQL 9.7 reads the tags of one delivery
+/// and takes them for those of all.
+const HAS_TAG: &str = " AND (
+    SELECT COUNT(*) FROM JSON_TABLE(IF(JSON_VALID(d.tags), d.tags, '[]'), '$[*]' COLUMNS (tag LONGTEXT CHARACTER SET utf8mb4 PATH '$')) t
+    WHERE t.tag = CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin) > 0";
 
 fn fill(prefix: &str, text: &str) -> String {
     text.replace("{p}", prefix)
