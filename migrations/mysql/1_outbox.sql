@@ -182,7 +182,7 @@ CREATE TRIGGER postrider_enqueue_recipients AFTER INSERT ON postrider_deliveries
 -- before it locks the rest of its deliveries, and a relay does it the other way round.
 CREATE TRIGGER postrider_forget_total AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
     INSERT INTO postrider_totals (state, slot, `count`)
-    SELECT COALESCE((SELECT e.state FROM postrider_ended e WHERE e.delivery_id = OLD.id), 'sent'), CONNECTION_ID() % 16 + 16, -1
+    SELECT COALESCE((SELECT e.state FROM postrider_ended e WHERE e.delivery_id = OLD.id), 'sent'), MOD(CONNECTION_ID(), 16) + 16, -1
     FROM DUAL
     WHERE OLD.forgotten_at IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue q WHERE q.delivery_id = OLD.id)
     ON DUPLICATE KEY UPDATE `count` = postrider_totals.`count` - 1;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use postrider::store::{Claim, NewRow, Next, Settled};
+use postrider::store::{Claim, Next, Settled};
 use postrider::{AdminStore, CountedEvent, DeliveryId, Priority, Store, UpdateOutcome};
 use sqlx::{AssertSqlSafe, Row};
 
@@ -41,8 +41,12 @@ pub(crate) async fn settlements_on_many_connections_are_counted_once(server: MyS
     let (_, _, outbox) = outbox(&server).await;
     let store = outbox.store();
     store.insert((0..80).map(|_| row()).collect()).await.unwrap();
-    let waiting =
-        store.insert((0..20).map(|_| NewRow { priority: Priority::new(1).unwrap(), ..row() }).collect()).await;
+    let low = || {
+        let mut row = row();
+        row.priority = Priority::new(1).unwrap();
+        row
+    };
+    let waiting = store.insert((0..20).map(|_| low()).collect()).await.unwrap();
     let leases = store.claim(Claim::new(80, SECOND * 60)).await.unwrap();
     assert_eq!(leases.len(), 80);
     let long = "x".repeat(300);
@@ -54,7 +58,7 @@ pub(crate) async fn settlements_on_many_connections_are_counted_once(server: MyS
         let (store, settlements) = (store.clone(), batch.iter().map(settle).collect::<Vec<_>>());
         tasks.spawn(async move { assert_eq!(store.settle(&settlements).await.unwrap(), [Settled::Applied; 10]) });
     }
-    for id in waiting.unwrap() {
+    for id in waiting {
         let store = store.clone();
         tasks.spawn(async move { assert_eq!(store.cancel(id).await.unwrap(), UpdateOutcome::Updated) });
     }

@@ -4,7 +4,7 @@ use postrider::{AdminStore, DeliveryId, Filter, MySqlStore, State};
 use uuid::Uuid;
 
 use crate::reads::rows_read;
-use crate::support::database::{MySql, unique_prefix};
+use crate::support::database::{Database, MySql, unique_prefix};
 use crate::{pool, run};
 
 /// From an index that is in the order of the page, whatever the number of deliveries that meet the conditions, in both orders.
@@ -14,7 +14,7 @@ pub(crate) async fn a_search_reads_no_more_than_a_page(server: MySql) {
     let pool = pool(server.options(), 1).await;
     let store = MySqlStore::with_table_prefix(pool.clone(), &prefix).unwrap();
     store.migrate().await.unwrap();
-    // Every thousandth is dead, and the last ten are pending.
+    // Every five hundredth is dead, and the last ten are pending.
     let fill = format!(
         "INSERT INTO {prefix}deliveries (id, created_at, format, body, recipients, `key`)
          WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100)
@@ -24,7 +24,7 @@ pub(crate) async fn a_search_reads_no_more_than_a_page(server: MySql) {
          INSERT INTO {prefix}attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome, provider_id)
          SELECT id, seq, 1, seq, 1000, 1000, 'transient', CONCAT('id-', `key`) FROM {prefix}deliveries, (SELECT 1 AS seq UNION SELECT 2) two;
          INSERT INTO {prefix}ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
-         SELECT id, 'dead', NULL, 1000, 2, 2, 1 FROM {prefix}deliveries WHERE `key` LIKE 'key %000';
+         SELECT id, 'dead', NULL, 1000, 2, 2, 1 FROM {prefix}deliveries WHERE `key` LIKE 'key %000' OR `key` LIKE 'key %500';
          ANALYZE TABLE {prefix}deliveries, {prefix}attempts, {prefix}ended, {prefix}queue, {prefix}recipients"
     );
     run(&pool, &fill).await;

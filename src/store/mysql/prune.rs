@@ -19,25 +19,26 @@ use crate::store::counters::Counts;
 use crate::store::row::{Columns, mysql_number, read_enum};
 
 /// Selects the next deliveries of one table, in the order of their ids, and what to do with each. The walk is a join from the left, since it
-/// goes on behind rows whose deliveries are gone.
+/// goes on behind rows whose deliveries are gone. All texts name their indexes: on a table that was filled a moment ago, MySQL still plans
+/// for an empty one, and would read all of it for each row.
 const FIND: &str = "
     SELECT w.id, {action} AS action
-    FROM ({walk}) w LEFT JOIN {p}deliveries d ON d.id = w.id
-    LEFT JOIN {p}queue q ON q.delivery_id = d.id
-    LEFT JOIN {p}ended e ON e.delivery_id = d.id
+    FROM ({walk}) w LEFT JOIN {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = w.id
+    LEFT JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = d.id
+    LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id
     ORDER BY w.id";
 
 /// The deliveries that may have ended long enough ago: those that were enqueued before. The ones that are kept for their keys are among them.
 const WALK_DELIVERIES: &str = "
-    SELECT id FROM {p}deliveries WHERE id > ? AND id < ? AND created_at < {ended_before} ORDER BY id LIMIT {limit}";
+    SELECT id FROM {p}deliveries FORCE INDEX (PRIMARY) WHERE id > ? AND id < ? AND created_at < {ended_before} ORDER BY id LIMIT {limit}";
 
 const WALK_MESSAGES: &str = "
-    SELECT id FROM {p}deliveries
+    SELECT id FROM {p}deliveries FORCE INDEX (PRIMARY)
     WHERE id > ? AND id < ? AND created_at < {ended_before} AND `body` IS NOT NULL ORDER BY id LIMIT {limit}";
 
 /// The deliveries with several attempts.
 const WALK_HISTORY: &str = "
-    SELECT a.delivery_id AS id FROM {p}attempts a WHERE a.delivery_id > ? AND a.delivery_id < ?
+    SELECT a.delivery_id AS id FROM {p}attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id > ? AND a.delivery_id < ?
     GROUP BY a.delivery_id HAVING MIN(a.number) < MAX(a.number) ORDER BY a.delivery_id LIMIT {limit}";
 
 /// What to do with a delivery: one of the numbers below.
@@ -46,7 +47,8 @@ const ACTION: &str = "
          WHEN d.forgotten_at IS NOT NULL THEN IF({forgets} AND NOT ({key_stays}), 3, 0)
          WHEN q.delivery_id IS NULL AND COALESCE(e.state, 'sent') IN ({states})
               AND COALESCE(e.ended_at,
-                           (SELECT l.finished_at FROM {p}attempts l WHERE l.delivery_id = d.id ORDER BY l.number DESC LIMIT 1),
+                           (SELECT l.finished_at FROM {p}attempts l FORCE INDEX (PRIMARY) WHERE l.delivery_id = d.id
+                            ORDER BY l.number DESC LIMIT 1),
                            d.created_at) < {ended_before}
          THEN IF({key_stays}, 2, 1) ELSE 0 END";
 const DELETE: i64 = 1;
@@ -60,10 +62,10 @@ const LOCK: &str = "
 /// Asks again under the locks: a resend may have come between the search and the lock.
 const CHECK: &str = "
     SELECT d.id, {action} AS action, COALESCE(e.state, 'sent') AS state,
-           COALESCE((SELECT MAX(a.number) FROM {p}attempts a WHERE a.delivery_id = d.id), 0) AS last_number
+           COALESCE((SELECT MAX(a.number) FROM {p}attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id = d.id), 0) AS last_number
     FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)
-    LEFT JOIN {p}queue q ON q.delivery_id = d.id
-    LEFT JOIN {p}ended e ON e.delivery_id = d.id";
+    LEFT JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = d.id
+    LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id";
 
 const DELETE_MESSAGES: [&str; 2] = [
     "DELETE b FROM {keys} {p}body_contents b FORCE INDEX (PRIMARY) ON b.delivery_id = UNHEX(k.id)",
@@ -206,7 +208,7 @@ async fn delete(
 /// Selects contents that no message carries, without locks.
 const UNUSED_CONTENTS: &str = "
     SELECT c.hash FROM {p}contents c
-    WHERE NOT EXISTS (SELECT 1 FROM {p}body_contents b WHERE b.hash = c.hash) ORDER BY c.hash LIMIT ?";
+    WHERE NOT EXISTS (SELECT 1 FROM {p}body_contents b FORCE INDEX (body_contents_hash) WHERE b.hash = c.hash) ORDER BY c.hash LIMIT ?";
 
 /// A list of hashes, joined like ids.
 const HASHES: &str = "
@@ -218,7 +220,7 @@ const LOCK_CONTENTS: &str = "SELECT c.hash FROM {hashes} FOR UPDATE {of_c} SKIP 
 
 /// Asks again under the locks: a transaction that carries one may have ended in between. Later ones wait for the locks.
 const STILL_UNUSED: &str = "
-    SELECT c.hash FROM {hashes} LEFT JOIN {p}body_contents b ON b.hash = c.hash WHERE b.hash IS NULL";
+    SELECT c.hash FROM {hashes} LEFT JOIN {p}body_contents b FORCE INDEX (body_contents_hash) ON b.hash = c.hash WHERE b.hash IS NULL";
 
 const DELETE_CONTENTS: &str = "DELETE c FROM {hashes}";
 

@@ -32,8 +32,8 @@ const OF_C: &str = "/*!80001 OF c */";
 
 /// The row of a counter that this connection adds to. Operators have rows of their own: they lock deliveries first and the counter last, a
 /// deletion in plain SQL does it the other way round, and so it could wait for a relay that waits for it.
-const SLOT: &str = "CONNECTION_ID() % 16";
-const ADMIN_SLOT: &str = "CONNECTION_ID() % 16 + 16";
+const SLOT: &str = "MOD(CONNECTION_ID(), 16)";
+const ADMIN_SLOT: &str = "MOD(CONNECTION_ID(), 16) + 16";
 
 /// Begins a transaction that writes. The isolation level applies to this transaction only. At the default REPEATABLE READ, a claim would
 /// also lock the gaps between rows, and so block inserts.
