@@ -147,7 +147,7 @@ async fn pruning_reads_the_history_once() {
         });
         let pool = pool.connect_with(options.as_ref().clone()).await.unwrap();
         let store = SqliteStore::new(pool);
-        let prune = Prune::older_than(SECOND).state(state.parse().unwrap()).history_only();
+        let prune = Prune::history(SECOND).state(state.parse().unwrap());
         assert_eq!(store.prune(&prune).await.unwrap(), deliveries);
         steps.push(steps_taken.load(Ordering::Relaxed));
         assert_eq!(store.prune(&prune).await.unwrap(), 0);
@@ -159,7 +159,7 @@ async fn pruning_reads_the_history_once() {
 async fn a_prune_that_finds_nothing_waits_for_no_writer() {
     let (pool, _) = outbox().await;
     let writer = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let prune = Prune::older_than(SECOND).state(State::Sent);
+    let prune = Prune::deliveries(SECOND).state(State::Sent);
     assert_eq!(impatient_store(&pool).await.prune(&prune).await.unwrap(), 0);
     drop(writer);
 }

@@ -33,6 +33,9 @@ CREATE TABLE postrider_deliveries (
     forgotten_at  INTEGER                                   -- deleted then, and kept for its key alone; NULL: not deleted
 ) STRICT;
 
+-- The deliveries that are kept for their keys alone.
+CREATE INDEX postrider_deliveries_forgotten ON postrider_deliveries (created_at) WHERE forgotten_at IS NOT NULL;
+
 -- Finds a delivery by its first recipient.
 CREATE INDEX postrider_deliveries_recipient ON postrider_deliveries (lower(json_extract(recipients, '$[0]')));
 

@@ -56,11 +56,23 @@ pub(super) async fn step(
         .bind(i64::from(limit))
         .fetch_all(&mut *session)
         .await;
-    let walked: Vec<String> = session.finish(walked.map_err(StoreError::from))?;
+    let walked: Vec<String> = match walked {
+        Ok(walked) => walked,
+        Err(error) => return session.finish(Err(error.into())),
+    };
     let more = walked.len() == usize::try_from(limit).unwrap_or(usize::MAX);
-    let last =
-        walked.last().filter(|_| more).map(|id| id.parse().map_err(|_| corrupt("an id is not a UUID"))).transpose()?;
+    let last = walked.last().filter(|_| more).map(|id| id.parse().map_err(|_| corrupt("an id is not a UUID")));
     let walked = ids_as_json(walked);
+    let query = sqlx::query_scalar(ENDED).bind(&walked).bind(before).bind(&states);
+    let found: Result<Vec<String>, _> = query.fetch_all(&mut *session).await;
+    let kept = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM postrider_deliveries WHERE forgotten_at IS NOT NULL)");
+    let kept: Result<bool, _> = kept.fetch_one(&mut *session).await;
+    let (found, kept) = session.finish(found.and_then(|found| Ok((found, kept?))).map_err(StoreError::from))?;
+    let last = last.transpose()?;
+    let free = !more && prune.part == PrunedPart::Deliveries && kept;
+    if found.is_empty() && !free {
+        return Ok(PruneStep::new(0, last));
+    }
     let affected = retry_conflicts(|| async {
         let mut session = Session::acquire_drop_safe(pool).await?;
         let affected = async {
@@ -69,7 +81,7 @@ pub(super) async fn step(
             let ids: Vec<String> = query.fetch_all(&mut *tx).await?;
             let affected = u64::try_from(ids.len()).unwrap_or(u64::MAX);
             delete(&mut tx, prune, ids_as_json(ids), now).await?;
-            if !more && prune.part == PrunedPart::Deliveries {
+            if free {
                 free_keys(&mut tx, prune, now).await?;
             }
             tx.commit().await?;
