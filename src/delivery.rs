@@ -149,7 +149,8 @@ pub struct Attempt {
     pub number: u32,
     /// The cycle it belongs to.
     pub cycle: u32,
-    /// When the transport was called; for a lost attempt, when the delivery was claimed.
+    /// When the transport was called; for a lost attempt, when the delivery was claimed. If the relay had to claim the delivery again
+    /// during the call, the attempt before is lost, and this one starts with that claim.
     pub started_at: SystemTime,
     /// When the call ended; for a lost attempt, when the next claim recorded it.
     pub finished_at: SystemTime,
