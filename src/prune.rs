@@ -28,8 +28,8 @@ pub struct Prune {
     pub older_than: Duration,
     /// Only deliveries in these states.
     pub states: Vec<State>,
-    /// How long an idempotency key stays taken, counted from the time of enqueueing. A deleted delivery leaves its key until then. `None`:
-    /// the key is free when the delivery is deleted.
+    /// How long an idempotency key stays taken, counted from the time of enqueueing. A deleted delivery leaves its key, and a later deletion
+    /// of deliveries frees it. `None`: the key is free when the delivery is deleted.
     pub keep_keys: Option<Duration>,
 }
 

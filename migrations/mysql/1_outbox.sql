@@ -125,7 +125,7 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     created_at    BIGINT      NOT NULL DEFAULT (TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))),
     send_at       BIGINT,                                   -- not sent before this time; NULL: at once
     expires_at    BIGINT,                                   -- not sent after this time; NULL: the relay's policy decides
-    forgotten_at  BIGINT,                                   -- deleted then, and kept for its key alone; NULL: not deleted
+    key_until     BIGINT,                                   -- deleted, and its key stays taken until then; NULL: not deleted
     priority      TINYINT     NOT NULL DEFAULT 5,           -- 0 to 9
     when_in_doubt VARCHAR(16) NOT NULL DEFAULT 'resend',    -- or 'hold'
     recipients    LONGTEXT    NOT NULL,                     -- a JSON array of 1 to 10,000 addresses of at most 700 characters
@@ -185,7 +185,7 @@ CREATE TRIGGER postrider_forget_total AFTER DELETE ON postrider_deliveries_unrea
     INSERT INTO postrider_totals (state, slot, `count`)
     SELECT COALESCE((SELECT e.state FROM postrider_ended e WHERE e.delivery_id = OLD.id), 'sent'), MOD(CONNECTION_ID(), 16) + 16, -1
     FROM DUAL
-    WHERE OLD.forgotten_at IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue q WHERE q.delivery_id = OLD.id)
+    WHERE OLD.key_until IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue q WHERE q.delivery_id = OLD.id)
     ON DUPLICATE KEY UPDATE `count` = postrider_totals.`count` - 1;
 
 CREATE TRIGGER postrider_forget_queue AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
@@ -225,7 +225,7 @@ CREATE VIEW postrider_mail AS
     LEFT JOIN postrider_ended e ON e.delivery_id = d.id
     LEFT JOIN postrider_attempts last ON last.delivery_id = d.id
         AND last.number = (SELECT MAX(a.number) FROM postrider_attempts a WHERE a.delivery_id = d.id)
-    WHERE d.forgotten_at IS NULL
+    WHERE d.key_until IS NULL
     ORDER BY d.id DESC;
 
 -- How many deliveries are in each state, and since when the oldest waits.

@@ -23,7 +23,7 @@ CREATE TABLE "postrider".deliveries (
     created_at    timestamptz NOT NULL DEFAULT now(),
     send_at       timestamptz,                              -- not before; NULL: at once
     expires_at    timestamptz,                              -- not after; NULL: as long as the relay's policy says
-    forgotten_at  timestamptz,                              -- deleted then, and kept for its key alone; NULL: not deleted
+    key_until     timestamptz,                              -- deleted, and its key stays taken until then; NULL: not deleted
     priority      smallint    NOT NULL DEFAULT 5,           -- 0 to 9
     when_in_doubt text        NOT NULL DEFAULT 'resend',    -- or 'hold'
     recipients    json        NOT NULL,                     -- an array of 1 to 10,000 addresses of at most 700 characters
@@ -36,7 +36,7 @@ CREATE TABLE "postrider".deliveries (
 CREATE UNIQUE INDEX deliveries_key ON "postrider".deliveries (key) WHERE key IS NOT NULL;
 
 -- The deliveries that are kept for their keys alone.
-CREATE INDEX deliveries_forgotten ON "postrider".deliveries (created_at) WHERE forgotten_at IS NOT NULL;
+CREATE INDEX deliveries_key_until ON "postrider".deliveries (key_until) WHERE key_until IS NOT NULL;
 
 -- Finds a delivery by its first recipient, and, by the start of the reversed address, by the domain.
 CREATE INDEX deliveries_recipient ON "postrider".deliveries (reverse(lower(recipients ->> 0)) COLLATE "C", id);
@@ -191,7 +191,7 @@ CREATE VIEW "postrider".mail AS
     LEFT JOIN "postrider".ended e ON e.delivery_id = d.id
     LEFT JOIN LATERAL (
         SELECT * FROM "postrider".attempts a WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true
-    WHERE d.forgotten_at IS NULL
+    WHERE d.key_until IS NULL
     ORDER BY d.id DESC;
 
 -- How many deliveries are in each state, and since when the oldest waits.
@@ -410,7 +410,7 @@ BEGIN
     INSERT INTO "postrider".totals AS t (state, slot, count)
     SELECT coalesce(e.state, 'sent'), pg_backend_pid() % 16 + 16, -count(*)
     FROM gone LEFT JOIN "postrider".ended e ON e.delivery_id = gone.id
-    WHERE gone.forgotten_at IS NULL AND NOT EXISTS (SELECT FROM "postrider".queue q WHERE q.delivery_id = gone.id) GROUP BY 1
+    WHERE gone.key_until IS NULL AND NOT EXISTS (SELECT FROM "postrider".queue q WHERE q.delivery_id = gone.id) GROUP BY 1
     ON CONFLICT (state, slot) DO UPDATE SET count = t.count + excluded.count;
     DELETE FROM "postrider".queue WHERE delivery_id IN (SELECT id FROM gone);
     DELETE FROM "postrider".ended WHERE delivery_id IN (SELECT id FROM gone);

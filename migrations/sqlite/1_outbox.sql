@@ -30,11 +30,11 @@ CREATE TABLE postrider_deliveries (
     when_in_doubt TEXT    NOT NULL DEFAULT 'resend' CHECK (when_in_doubt IN ('resend', 'hold')),
     send_at       INTEGER,                                  -- not sent before this time; NULL: at once
     expires_at    INTEGER,                                  -- not sent after this time; NULL: the relay's policy decides
-    forgotten_at  INTEGER                                   -- deleted then, and kept for its key alone; NULL: not deleted
+    key_until     INTEGER                                   -- deleted, and its key stays taken until then; NULL: not deleted
 ) STRICT;
 
 -- The deliveries that are kept for their keys alone.
-CREATE INDEX postrider_deliveries_forgotten ON postrider_deliveries (created_at) WHERE forgotten_at IS NOT NULL;
+CREATE INDEX postrider_deliveries_key_until ON postrider_deliveries (key_until) WHERE key_until IS NOT NULL;
 
 -- Finds a delivery by its first recipient.
 CREATE INDEX postrider_deliveries_recipient ON postrider_deliveries (lower(json_extract(recipients, '$[0]')));
@@ -97,7 +97,7 @@ END;
 CREATE TRIGGER postrider_delete AFTER DELETE ON postrider_deliveries BEGIN
     UPDATE postrider_totals SET count = count - 1
     WHERE state = coalesce((SELECT state FROM postrider_ended WHERE delivery_id = old.id), 'sent')
-      AND old.forgotten_at IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue WHERE delivery_id = old.id);
+      AND old.key_until IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue WHERE delivery_id = old.id);
     DELETE FROM postrider_queue WHERE delivery_id = old.id;
     DELETE FROM postrider_ended WHERE delivery_id = old.id;
     DELETE FROM postrider_attempts WHERE delivery_id = old.id;
@@ -186,7 +186,7 @@ CREATE VIEW postrider_mail AS
     LEFT JOIN postrider_ended e ON e.delivery_id = d.id
     LEFT JOIN postrider_attempts last ON last.delivery_id = d.id
         AND last.number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = d.id)
-    WHERE d.forgotten_at IS NULL
+    WHERE d.key_until IS NULL
     ORDER BY d.id DESC;
 
 -- How many deliveries are in each state, and since when the oldest waits.

@@ -210,7 +210,6 @@ impl AdminStore for MemoryStore {
     ) -> Result<PruneStep, StoreError> {
         let now = self.clock.now_millis();
         let before = now.saturating_sub(millis(prune.older_than));
-        let keys_from = prune.keep_keys.map(|age| now.saturating_sub(millis(age)));
         let mut rows = self.lock();
         let is_old =
             |row: &Row| prune.states.contains(&row.state) && row.finished.is_some_and(|finished| finished < before);
@@ -227,11 +226,11 @@ impl AdminStore for MemoryStore {
                 (PrunedPart::Messages, Some(row)) => row.message = None,
                 // The last attempt stays, as in the other stores: a resend continues its number.
                 (PrunedPart::History, Some(row)) => drop(row.attempts.drain(..row.attempts.len() - 1)),
-                _ => rows.delete(*id),
+                _ => rows.delete(*id, prune.keep_keys.map(millis)),
             }
         }
         if prune.part == PrunedPart::Deliveries {
-            rows.free_keys(keys_from);
+            rows.free_keys(now);
         }
         Ok(PruneStep::new(u64::try_from(found.len()).unwrap_or(u64::MAX), None))
     }

@@ -25,7 +25,7 @@ pub(super) struct Rows {
     keys: HashMap<String, Option<DeliveryId>>,
     /// The last report of each relay, with its time.
     pub(super) hourly: Hourly,
-    /// The keys of deleted deliveries that are still taken, and when those were enqueued.
+    /// The keys of deleted deliveries that are still taken, and until when.
     kept_keys: Vec<(i64, String)>,
     pub(super) relays: HashMap<RelayId, (i64, RelayReport)>,
 }
@@ -303,19 +303,19 @@ impl Rows {
         }
     }
 
-    /// Deletes a delivery. Its key stays taken until [`free_keys`](Self::free_keys).
-    pub(super) fn delete(&mut self, id: DeliveryId) {
+    /// Deletes a delivery. Its key stays taken for this time after the enqueueing.
+    pub(super) fn delete(&mut self, id: DeliveryId, keep_key: Option<i64>) {
         let Some(row) = self.deliveries.remove(&id) else { return };
         if let Some(key) = row.key {
-            self.kept_keys.push((row.created, key));
+            self.kept_keys.push((keep_key.map_or(i64::MIN, |age| row.created.saturating_add(age)), key));
         }
     }
 
-    /// Frees the keys of deleted deliveries that were enqueued before `keys_from`, or all of them.
-    pub(super) fn free_keys(&mut self, keys_from: Option<i64>) {
+    /// Frees the keys of deleted deliveries that were kept long enough.
+    pub(super) fn free_keys(&mut self, now: i64) {
         let keys = &mut self.keys;
-        self.kept_keys.retain(|(created, key)| {
-            let kept = keys_from.is_some_and(|from| *created >= from);
+        self.kept_keys.retain(|(until, key)| {
+            let kept = *until >= now;
             if !kept {
                 keys.remove(key);
             }

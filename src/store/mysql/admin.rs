@@ -45,7 +45,7 @@ impl MySqlStore {
         connection: &mut MySqlConnection,
         id: DeliveryId,
     ) -> Result<Option<MySqlRow>, StoreError> {
-        let text = self.sql.fill(&format!("{WITH_STATE} WHERE d.id = ? AND d.forgotten_at IS NULL"));
+        let text = self.sql.fill(&format!("{WITH_STATE} WHERE d.id = ? AND d.key_until IS NULL"));
         Ok(self.sql.query(&text).bind(id.as_uuid()).fetch_optional(connection).await?)
     }
 

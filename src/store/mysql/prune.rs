@@ -44,7 +44,7 @@ const WALK_HISTORY: &str = "
 /// What to do with a delivery: one of the numbers below.
 const ACTION: &str = "
     CASE WHEN d.id IS NULL THEN 0
-         WHEN d.forgotten_at IS NOT NULL THEN IF({forgets} AND NOT ({key_stays}), 3, 0)
+         WHEN d.key_until IS NOT NULL THEN IF({forgets} AND d.key_until < {now}, 3, 0)
          WHEN q.delivery_id IS NULL AND COALESCE(e.state, 'sent') IN ({states})
               AND COALESCE(e.ended_at,
                            (SELECT l.finished_at FROM {p}attempts l FORCE INDEX (PRIMARY) WHERE l.delivery_id = d.id
@@ -84,7 +84,7 @@ const DELETE_DELIVERIES: [&str; 1] =
 /// Leaves rows whose keys are to stay taken. The table refuses an empty list of recipients.
 const FORGET: &str = "
     UPDATE {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)
-    SET d.forgotten_at = k.n, d.recipients = '[\"\"]', d.`body` = NULL, d.`text` = NULL, d.html = NULL, d.contents_size = 0,
+    SET d.key_until = d.created_at + k.n, d.recipients = '[\"\"]', d.`body` = NULL, d.`text` = NULL, d.html = NULL, d.contents_size = 0,
         d.subject = NULL, d.template_id = NULL, d.tags = NULL";
 
 pub(super) async fn step(
@@ -126,7 +126,7 @@ pub(super) async fn step(
         ids.sort_unstable();
         let check = sql.query(&fill(CHECK)).persistent(false);
         let rows = check.bind(ids_json(ids)).fetch_all(&mut *tx).await?;
-        affected = delete(&mut tx, sql, prune.part, &rows, now).await?;
+        affected = delete(&mut tx, sql, prune, &rows).await?;
     }
     tx.commit().await?;
     Ok(PruneStep::new(affected, last))
@@ -143,7 +143,7 @@ fn fill(sql: &Sql, prune: &Prune, now: i64, text: &str) -> std::sync::Arc<str> {
     };
     let states: Vec<String> = prune.ended_states().iter().map(|state| format!("'{state}'")).collect();
     let text = text.replace("{action}", ACTION).replace("{key_stays}", &key_stays);
-    let text = text.replace("{forgets}", if deletes_deliveries { "TRUE" } else { "FALSE" });
+    let text = text.replace("{forgets}", if deletes_deliveries { "TRUE" } else { "FALSE" }).replace("{now}", &now.to_string());
     let ended_before = now.saturating_sub(micros(prune.older_than)).to_string();
     sql.fill(&text.replace("{states}", &states.join(", ")).replace("{ended_before}", &ended_before))
 }
@@ -163,10 +163,10 @@ fn last_id(prune: &Prune, test_now: Option<i64>) -> Uuid {
 async fn delete(
     connection: &mut MySqlConnection,
     sql: &Sql,
-    part: PrunedPart,
+    prune: &Prune,
     rows: &[MySqlRow],
-    now: i64,
 ) -> Result<u64, StoreError> {
+    let age = prune.keep_keys.map_or(0, micros);
     let (mut deleted, mut freed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     let mut ended: BTreeMap<&'static str, i64> = BTreeMap::new();
     for row in rows {
@@ -175,14 +175,14 @@ async fn delete(
             DELETE => deleted.push((id, row.number("last_number")?)),
             FREE_KEY => freed.push((id, 0)),
             KEEP_KEY => {
-                kept.push((id, now));
+                kept.push((id, age));
                 *ended.entry(read_enum::<State>(row, "state")?.as_str()).or_default() -= 1;
             }
             _ => {}
         }
     }
     let affected = deleted.len() + kept.len();
-    let statements: &[&str] = match part {
+    let statements: &[&str] = match prune.part {
         PrunedPart::Messages => &DELETE_MESSAGES,
         PrunedPart::History => &DELETE_HISTORY,
         PrunedPart::Deliveries => &DELETE_DELIVERIES,

@@ -179,7 +179,7 @@ impl Search<'_> {
         if filter.transport.is_some() || filter.error.is_some() || self.wants_end() {
             self.push(" ").push(JOIN_LAST_ATTEMPT);
         }
-        self.push(" WHERE d.forgotten_at IS NULL");
+        self.push(" WHERE d.key_until IS NULL");
         self.push_state();
         self.push_recipient(recipients);
         self.push_message();

@@ -65,7 +65,7 @@ impl PgStore {
 
     /// Finds the row of one delivery with its state.
     async fn find_with_state(&self, connection: &mut PgConnection, id: Uuid) -> Result<Option<PgRow>, StoreError> {
-        let text = self.fill(&format!("{WITH_STATE} WHERE d.id = $1 AND d.forgotten_at IS NULL"));
+        let text = self.fill(&format!("{WITH_STATE} WHERE d.id = $1 AND d.key_until IS NULL"));
         Ok(self.sql.query(&text).bind(id).fetch_optional(connection).await?)
     }
 

@@ -21,7 +21,7 @@ const FIND: &str = r#"
         SELECT d.id FROM walk JOIN "{s}".deliveries d ON d.id = walk.id
         LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
         LEFT JOIN LATERAL (SELECT finished_at FROM "{s}".attempts a WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true
-        WHERE d.forgotten_at IS NULL AND NOT EXISTS (SELECT FROM "{s}".queue q WHERE q.delivery_id = d.id)
+        WHERE d.key_until IS NULL AND NOT EXISTS (SELECT FROM "{s}".queue q WHERE q.delivery_id = d.id)
           AND coalesce(e.state, 'sent') = ANY ($5)
           AND coalesce(e.ended_at, last.finished_at, d.created_at) < {now} - $6 * interval '1 microsecond') AS found"#;
 
@@ -60,7 +60,7 @@ const DELETE_HISTORY: &str = r#"
 const KEEP_KEYS: &str = r#"
     WITH kept AS (
         UPDATE "{s}".deliveries d
-        SET forgotten_at = {now}, recipients = '[]', subject = NULL, template_id = NULL, tags = NULL
+        SET key_until = created_at + $3 * interval '1 microsecond', recipients = '[]', subject = NULL, template_id = NULL, tags = NULL
         WHERE id = ANY ($2) AND key IS NOT NULL AND created_at >= {now} - $3 * interval '1 microsecond' RETURNING id),
     total AS (
         INSERT INTO "{s}".totals AS t (state, slot, count)
@@ -80,7 +80,7 @@ const DELETE_DELIVERIES: &str = r#"DELETE FROM "{s}".deliveries WHERE id = ANY (
 const FREE_KEYS: &str = r#"
     DELETE FROM "{s}".deliveries WHERE id IN (
         SELECT id FROM "{s}".deliveries
-        WHERE forgotten_at IS NOT NULL AND ($2::bigint IS NULL OR created_at < {now} - $2 * interval '1 microsecond')
+        WHERE key_until < {now}
         LIMIT 10000 FOR UPDATE SKIP LOCKED)"#;
 
 /// A content that an enqueueing transaction is about to use is locked by it. The foreign key refuses to delete one that is used.
@@ -125,7 +125,7 @@ pub(super) async fn step(
     let more = count == i64::from(limit);
     if !more && prune.part == PrunedPart::Deliveries {
         let free = sql.fill(FREE_KEYS).into();
-        sql.query(&free).bind(now).bind(prune.keep_keys.map(micros)).execute(connection).await?;
+        sql.query(&free).bind(now).execute(connection).await?;
     }
     Ok(PruneStep::new(affected, last.filter(|_| more).map(DeliveryId::from)))
 }

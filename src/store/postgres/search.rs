@@ -115,7 +115,7 @@ impl Search<'_> {
                     WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true"#,
             );
         }
-        self.push(" WHERE d.forgotten_at IS NULL");
+        self.push(" WHERE d.key_until IS NULL");
         self.push_state();
         if let (Some(wanted), Some(column)) = (&filter.recipient, recipient) {
             self.push_recipient(wanted, column);

@@ -42,7 +42,7 @@ fn elapsed(then: i64, now: i64) -> Duration {
 
 /// Finds the row of one delivery with its state.
 async fn find_with_state(connection: &mut SqliteConnection, id: &str) -> Result<Option<SqliteRow>, StoreError> {
-    let sql = format!("{WITH_STATE} WHERE d.id = ?1 AND d.forgotten_at IS NULL");
+    let sql = format!("{WITH_STATE} WHERE d.id = ?1 AND d.key_until IS NULL");
     Ok(sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(connection).await?)
 }
 

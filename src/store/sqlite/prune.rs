@@ -30,7 +30,7 @@ fn walk(part: PrunedPart) -> &'static str {
 const ENDED: &str = "
     SELECT d.id FROM json_each(?1) w CROSS JOIN postrider_deliveries d ON d.id = w.value
     LEFT JOIN postrider_ended e ON e.delivery_id = d.id
-    WHERE d.forgotten_at IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue q WHERE q.delivery_id = d.id)
+    WHERE d.key_until IS NULL AND NOT EXISTS (SELECT 1 FROM postrider_queue q WHERE q.delivery_id = d.id)
       AND coalesce(e.state, 'sent') IN (SELECT value FROM json_each(?3))
       AND coalesce(e.ended_at,
                    (SELECT finished_at FROM postrider_attempts a WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1),
@@ -65,7 +65,7 @@ pub(super) async fn step(
     let walked = ids_as_json(walked);
     let query = sqlx::query_scalar(ENDED).bind(&walked).bind(before).bind(&states);
     let found: Result<Vec<String>, _> = query.fetch_all(&mut *session).await;
-    let kept = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM postrider_deliveries WHERE forgotten_at IS NOT NULL)");
+    let kept = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM postrider_deliveries WHERE key_until < ?1)").bind(now);
     let kept: Result<bool, _> = kept.fetch_one(&mut *session).await;
     let (found, kept) = session.finish(found.and_then(|found| Ok((found, kept?))).map_err(StoreError::from))?;
     let last = last.transpose()?;
@@ -82,7 +82,7 @@ pub(super) async fn step(
             let affected = u64::try_from(ids.len()).unwrap_or(u64::MAX);
             delete(&mut tx, prune, ids_as_json(ids), now).await?;
             if free {
-                free_keys(&mut tx, prune, now).await?;
+                free_keys(&mut tx, now).await?;
             }
             tx.commit().await?;
             Ok(affected)
@@ -98,7 +98,7 @@ async fn delete(connection: &mut SqliteConnection, prune: &Prune, ids: String, n
     if prune.part == PrunedPart::Deliveries
         && let Some(age) = prune.keep_keys
     {
-        return delete_and_keep_keys(connection, &ids, now.saturating_sub(millis(age)), now).await;
+        return delete_and_keep_keys(connection, &ids, millis(age), now).await;
     }
     let statements = match prune.part {
         PrunedPart::Messages => vec![
@@ -123,14 +123,14 @@ async fn delete(connection: &mut SqliteConnection, prune: &Prune, ids: String, n
 async fn delete_and_keep_keys(
     connection: &mut SqliteConnection,
     ids: &str,
-    keys_from: i64,
+    age: i64,
     now: i64,
 ) -> Result<(), StoreError> {
     let young = "id IN (SELECT value FROM json_each(?1)) AND key IS NOT NULL AND created_at >= ?2";
     let kept: Vec<String> =
         sqlx::query_scalar(AssertSqlSafe(format!("SELECT id FROM postrider_deliveries WHERE {young}")))
             .bind(ids)
-            .bind(keys_from)
+            .bind(now.saturating_sub(age))
             .fetch_all(&mut *connection)
             .await?;
     let kept = ids_as_json(kept);
@@ -148,16 +148,16 @@ async fn delete_and_keep_keys(
     }
     sqlx::query(
         "UPDATE postrider_deliveries
-         SET forgotten_at = ?2, recipients = '[\"\"]', body = NULL, text = NULL, html = NULL, contents = NULL, subject = NULL,
+         SET key_until = created_at + ?2, recipients = '[\"\"]', body = NULL, text = NULL, html = NULL, contents = NULL, subject = NULL,
              template_id = NULL, tags = NULL
          WHERE id IN (SELECT value FROM json_each(?1))",
     )
     .bind(&kept)
-    .bind(now)
+    .bind(age)
     .execute(&mut *connection)
     .await?;
     sqlx::query(
-        "DELETE FROM postrider_deliveries WHERE id IN (SELECT value FROM json_each(?1)) AND forgotten_at IS NULL",
+        "DELETE FROM postrider_deliveries WHERE id IN (SELECT value FROM json_each(?1)) AND key_until IS NULL",
     )
     .bind(ids)
     .execute(connection)
@@ -166,12 +166,8 @@ async fn delete_and_keep_keys(
 }
 
 /// Frees keys that were kept long enough.
-async fn free_keys(connection: &mut SqliteConnection, prune: &Prune, now: i64) -> Result<(), StoreError> {
-    let keys_from = prune.keep_keys.map_or(i64::MAX, |age| now.saturating_sub(millis(age)));
-    sqlx::query("DELETE FROM postrider_deliveries WHERE forgotten_at IS NOT NULL AND created_at < ?1")
-        .bind(keys_from)
-        .execute(connection)
-        .await?;
+async fn free_keys(connection: &mut SqliteConnection, now: i64) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM postrider_deliveries WHERE key_until < ?1").bind(now).execute(connection).await?;
     Ok(())
 }
 

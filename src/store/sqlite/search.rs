@@ -110,7 +110,7 @@ impl Search<'_> {
         if filter.transport.is_some() || filter.error.is_some() || self.wants_end() {
             self.push(" ").push(LAST_ATTEMPT);
         }
-        self.push(" WHERE d.forgotten_at IS NULL");
+        self.push(" WHERE d.key_until IS NULL");
         self.push_state();
         if let (Some(wanted), Some(column)) = (&filter.recipient, recipient) {
             if wanted.starts_with('@') {

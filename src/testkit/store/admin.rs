@@ -394,6 +394,8 @@ pub async fn a_key_outlives_its_delivery<F: StoreUnderTest>(fixture: &F) {
     assert!(store.list(&Filter::new()).await.expect("listing works").is_empty());
     assert_eq!(store.stats().await.expect("counting works").sent, 0);
     assert_eq!(store.prune(&prune).await.expect("pruning works"), 0);
+    let others = Prune::deliveries(SECOND * 10).state(State::Dead).state(State::Sent);
+    assert_eq!(store.prune(&others).await.expect("pruning works"), 0);
     assert_eq!(insert_one(&store, keyed()).await, first, "the key is still taken");
     assert!(claim(&store, 1).await.is_empty());
     clock.advance(SECOND * 1_000);
