@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::DeliveryId;
+use postrider_transport::{DeliveryId, Recipient};
 
 use crate::Outbox;
 use crate::delivery::{Delivery, DeliverySummary};
@@ -163,7 +163,7 @@ impl RelayStatus {
     }
 }
 
-/// The result of [`resend`](Outbox::resend) or [`cancel`](Outbox::cancel).
+/// The result of [`resend`](Outbox::resend), [`cancel`](Outbox::cancel) or [`erase`](crate::store::AdminStore::erase).
 ///
 /// The enum is exhaustive, so that a `match` covers each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +177,16 @@ pub enum UpdateOutcome {
     MessageDeleted,
     /// There is no such delivery.
     NotFound,
+}
+
+/// What [`erase`](Outbox::erase) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Erased {
+    /// The deliveries from which the recipient was removed.
+    pub deliveries: u64,
+    /// The deliveries to the recipient that are not finished. They were left as they are: cancel them, or erase again when they are sent.
+    pub unfinished: u64,
 }
 
 /// Methods for operators. They need no transport.
@@ -256,5 +266,39 @@ impl<S: AdminStore, T> Outbox<S, T> {
     /// If the database fails. What was deleted until then stays deleted.
     pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
         self.store().prune(prune).await
+    }
+
+    /// Removes a person's address from the outbox, whatever the case of its ASCII letters.
+    ///
+    /// In every finished delivery to this recipient, a placeholder such as `erased-1@erased.invalid` takes the place of the address. The
+    /// message is deleted, also for its other recipients, and so are the subject, the texts of all errors and replies, and an idempotency
+    /// key that contains the address, which is then free. State, times, attempts, template, tags, and the next hop's ids stay. Attachments
+    /// that no other message carries are deleted.
+    ///
+    /// Deliveries are found by their recipients alone. An address that stands only in a message to somebody else is not found. Each delivery
+    /// is changed in a transaction of its own, so a call that fails or is dropped has erased some, and another call goes on.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn erase(&self, recipient: &Recipient) -> Result<Erased, StoreError> {
+        const PAGE: u32 = 500;
+        let mut erased = Erased::default();
+        let mut filter = Filter::new().recipient(recipient.as_str()).limit(PAGE);
+        loop {
+            let page = self.store().list(&filter).await?;
+            for found in &page {
+                match self.store().erase(found.id, recipient).await? {
+                    UpdateOutcome::Updated => erased.deliveries += 1,
+                    UpdateOutcome::Unchanged(state) if !state.is_finished() => erased.unfinished += 1,
+                    UpdateOutcome::Unchanged(_) | UpdateOutcome::MessageDeleted | UpdateOutcome::NotFound => {}
+                }
+            }
+            match page.last() {
+                Some(last) => filter = filter.after(last.id),
+                None => break,
+            }
+        }
+        while erased.deliveries > 0 && self.store().sweep_contents(PAGE).await? == u64::from(PAGE) {}
+        Ok(erased)
     }
 }

@@ -33,7 +33,7 @@ pub use relay::{PausedSender, PausedTransport, Relay, RunSummary};
 pub use retry::RetryPolicy;
 
 // To operate.
-pub use admin::{CountedEvent, HourlyCount, RelayStatus, Stats, UpdateOutcome};
+pub use admin::{CountedEvent, Erased, HourlyCount, RelayStatus, Stats, UpdateOutcome};
 pub use delivery::{Attempt, Delivery, DeliverySummary, RecipientStatus};
 pub use filter::Filter;
 pub use prune::{Prune, PruneStep, PrunedPart};

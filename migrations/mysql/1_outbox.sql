@@ -110,6 +110,13 @@ CREATE TABLE IF NOT EXISTS postrider_relays (
     paused    LONGTEXT
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
+-- Which relay does a task that one relay does at a time, and until when.
+CREATE TABLE IF NOT EXISTS postrider_leaders (
+    task  VARCHAR(64) NOT NULL PRIMARY KEY,
+    relay VARCHAR(36) NOT NULL,
+    until BIGINT      NOT NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
 -- One row for each delivery. It is written once; later only its message may be deleted. An insert into this table enqueues a mail; the
 -- triggers below do the rest. docs/sql.md defines what other programs may rely on.
 --

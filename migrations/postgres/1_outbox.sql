@@ -175,6 +175,13 @@ CREATE TABLE "postrider".relays (
     paused    text
 );
 
+-- Which relay does a task that one relay does at a time, and until when.
+CREATE TABLE "postrider".leaders (
+    task  text        NOT NULL PRIMARY KEY,
+    relay text        NOT NULL,
+    until timestamptz NOT NULL
+);
+
 -- One readable row for each delivery, the newest first, for people with psql. docs/sql.md names the columns that stay.
 CREATE VIEW "postrider".mail AS
     SELECT d.id,

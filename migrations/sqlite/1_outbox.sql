@@ -205,3 +205,10 @@ CREATE TABLE postrider_relays (
     in_flight INTEGER NOT NULL,
     paused    TEXT
 ) STRICT, WITHOUT ROWID;
+
+-- Which relay does a task that one relay does at a time, and until when.
+CREATE TABLE postrider_leaders (
+    task  TEXT    NOT NULL PRIMARY KEY,
+    relay TEXT    NOT NULL,
+    until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -33,7 +33,7 @@ mod sticky;
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded};
+use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 pub use crate::clock::TestClock;
 pub use error::{StoreError, StoreErrorKind};
@@ -191,6 +191,20 @@ pub trait AdminStore: Store {
     /// Deletes up to `limit` contents that no message carries any more, and returns how many. A content that a transaction in progress is
     /// about to use stays.
     fn sweep_contents(&self, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Removes a recipient from a finished delivery, whatever the case of its ASCII letters: in its place stands `erased-1@erased.invalid`,
+    /// with the recipient's place in the list. The message, the subject, the texts of errors and replies, and a key that contains the
+    /// recipient are deleted. Returns [`UpdateOutcome::Unchanged`] for a delivery that is not finished or has no such recipient.
+    fn erase(
+        &self,
+        id: DeliveryId,
+        recipient: &Recipient,
+    ) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
+
+    /// Makes a relay the leader of a task for `term` from now, if it is the leader already or nobody is. Returns whether it is. A term of
+    /// zero ends the relay's own.
+    fn lead(&self, task: &str, relay: RelayId, term: Duration)
+    -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Deletes step by step, so that no transaction grows long, and returns how many deliveries lost something.
     fn prune(&self, prune: &Prune) -> impl Future<Output = Result<u64, StoreError>> + Send {

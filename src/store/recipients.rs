@@ -87,3 +87,39 @@ pub(super) fn outcomes_kept_on_resend(
         })
         .collect()
 }
+/// What stands in the place of a text that was erased.
+pub(super) const ERASED: &str = "erased";
+
+/// The recipients of a delivery from which one is removed.
+pub(super) struct Erasure {
+    /// All of them, as they are to be.
+    pub(super) recipients: Vec<Recipient>,
+    /// Those that are removed, each with what stands in its place.
+    pub(super) replaced: Vec<(Recipient, Recipient)>,
+}
+
+impl Erasure {
+    /// Returns `None` if it is not among them.
+    pub(super) fn new(mut recipients: Vec<Recipient>, erased: &Recipient) -> Option<Self> {
+        let mut replaced = Vec::new();
+        for (index, recipient) in recipients.iter_mut().enumerate() {
+            if recipient.as_str().eq_ignore_ascii_case(erased.as_str()) {
+                let placeholder = Recipient::new(format!("erased-{}@erased.invalid", index + 1));
+                replaced.push((std::mem::replace(recipient, placeholder.clone()), placeholder));
+            }
+        }
+        (!replaced.is_empty()).then_some(Self { recipients, replaced })
+    }
+
+    /// The recipients as the databases store them.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn recipients_json(&self) -> String {
+        let texts: Vec<&str> = self.recipients.iter().map(Recipient::as_str).collect();
+        serde_json::Value::from(texts).to_string()
+    }
+}
+
+/// Whether an idempotency key contains the recipient.
+pub(super) fn key_contains(key: Option<&str>, recipient: &Recipient) -> bool {
+    key.is_some_and(|key| key.to_ascii_lowercase().contains(&recipient.as_str().to_ascii_lowercase()))
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded};
+use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 use super::MemoryStore;
 use super::rows::Row;
@@ -14,7 +14,7 @@ use crate::prune::{Prune, PruneStep, PrunedPart};
 use crate::state::State;
 use crate::store::counters::HOUR;
 use crate::store::recipients::{outcomes_kept_on_resend, recipient_statuses};
-use crate::store::{AdminStore, StoreError};
+use crate::store::{AdminStore, RelayId, StoreError};
 
 fn elapsed(now: i64, then: i64) -> Duration {
     Duration::from_millis(u64::try_from(now.saturating_sub(then)).unwrap_or(0))
@@ -238,5 +238,20 @@ impl AdminStore for MemoryStore {
     /// The messages share their contents in memory anyway.
     async fn sweep_contents(&self, _limit: u32) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
+        Ok(self.lock().erase(id, recipient))
+    }
+
+    async fn lead(&self, task: &str, relay: RelayId, term: Duration) -> Result<bool, StoreError> {
+        let now = self.clock.now_millis();
+        let mut rows = self.lock();
+        let leader = rows.leaders.entry(task.to_owned()).or_insert((relay, now));
+        let leads = leader.0 == relay || leader.1 <= now;
+        if leads {
+            *leader = (relay, now.saturating_add(millis(term)));
+        }
+        Ok(leads)
     }
 }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use postrider_transport::{DeliveryId, Encoded, Recipient, Summary};
 
-use crate::admin::CountedEvent;
+use crate::admin::{CountedEvent, UpdateOutcome};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::Attempt;
 use crate::state::{Outcome, Priority, State, WhenInDoubt};
 use crate::store::counters::{Counts, HOUR, Hourly};
 use crate::store::new_row::stored_subject;
-use crate::store::recipients::{deduplicate, remove_completed};
+use crate::store::recipients::{ERASED, Erasure, deduplicate, key_contains, remove_completed};
 use crate::store::{
     Claim, ClaimId, LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, RelayId, RelayReport, Settled,
     Settlement, StoreError, StoreErrorKind, When,
@@ -28,6 +28,8 @@ pub(super) struct Rows {
     /// The keys of deleted deliveries that are still taken, and until when.
     kept_keys: Vec<(i64, String)>,
     pub(super) relays: HashMap<RelayId, (i64, RelayReport)>,
+    /// The leader of each task, and until when.
+    pub(super) leaders: HashMap<String, (RelayId, i64)>,
 }
 
 pub(super) struct Row {
@@ -309,6 +311,35 @@ impl Rows {
         if let Some(key) = row.key {
             self.kept_keys.push((keep_key.map_or(i64::MIN, |age| row.created.saturating_add(age)), key));
         }
+    }
+
+    /// Removes a recipient from a finished delivery.
+    pub(super) fn erase(&mut self, id: DeliveryId, recipient: &Recipient) -> UpdateOutcome {
+        let Some(row) = self.deliveries.get_mut(&id) else { return UpdateOutcome::NotFound };
+        let erasure = Erasure::new(row.recipients.clone(), recipient);
+        let Some(erasure) = erasure.filter(|_| row.state != State::Pending) else {
+            return UpdateOutcome::Unchanged(row.shown_state());
+        };
+        for outcome in &mut row.recorded {
+            outcome.reply = None;
+            if let Some((_, new)) = erasure.replaced.iter().find(|(old, _)| *old == outcome.recipient) {
+                outcome.recipient = new.clone();
+            }
+        }
+        row.recipients = erasure.recipients;
+        row.message = None;
+        row.summary.subject = None;
+        row.reason = row.reason.take().map(|_| ERASED.to_owned());
+        for attempt in &mut row.attempts {
+            (attempt.reply, attempt.note) = (None, None);
+            attempt.error = attempt.error.take().map(|_| ERASED.to_owned());
+        }
+        if key_contains(row.key.as_deref(), recipient)
+            && let Some(key) = row.key.take()
+        {
+            self.keys.remove(&key);
+        }
+        UpdateOutcome::Updated
     }
 
     /// Frees the keys of deleted deliveries that were kept long enough.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded};
+use postrider_transport::{DeliveryId, Encoded, Recipient};
 use sqlx::Connection;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
@@ -13,7 +13,7 @@ use super::rows::{json_array, outcome_item, read_id, read_outcomes};
 use super::sql::{BEGIN, BEGIN_SNAPSHOT};
 use super::{MySqlStore, prune, search};
 use crate::admin::{CountedEvent, HourlyCount, RelayStatus, Stats, UpdateOutcome};
-use crate::clock::to_micros;
+use crate::clock::{micros, to_micros};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
 use crate::prune::{Prune, PruneStep};
@@ -26,7 +26,7 @@ use crate::store::row::{
     to_u64,
 };
 use crate::store::session::retry_conflicts;
-use crate::store::{AdminStore, RecipientOutcome, StoreError};
+use crate::store::{AdminStore, RecipientOutcome, RelayId, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
 const WITH_STATE: &str = "
@@ -40,7 +40,7 @@ const WITH_STATE: &str = "
 
 impl MySqlStore {
     /// Finds the row of one delivery with its state.
-    async fn find_with_state(
+    pub(super) async fn find_with_state(
         &self,
         connection: &mut MySqlConnection,
         id: DeliveryId,
@@ -50,7 +50,7 @@ impl MySqlStore {
     }
 
     /// Runs a statement with the id of one delivery as its only parameter.
-    async fn execute_for(
+    pub(super) async fn execute_for(
         &self,
         connection: &mut MySqlConnection,
         text: &str,
@@ -61,7 +61,7 @@ impl MySqlStore {
     }
 
     /// Locks the delivery, so that no relay changes its state before the transaction ends.
-    async fn lock(&self, connection: &mut MySqlConnection, id: DeliveryId) -> Result<(), StoreError> {
+    pub(super) async fn lock(&self, connection: &mut MySqlConnection, id: DeliveryId) -> Result<(), StoreError> {
         // The row in `deliveries` comes first, since it exists even if the queue has none.
         self.execute_for(connection, "SELECT 1 FROM {p}deliveries WHERE id = ? FOR UPDATE", id).await?;
         self.execute_for(connection, "SELECT 1 FROM {p}queue WHERE delivery_id = ? FOR UPDATE", id).await
@@ -286,6 +286,27 @@ impl AdminStore for MySqlStore {
             let mut session = self.session().await?;
             let swept = prune::sweep_contents(&mut session, &self.sql, limit).await;
             session.finish(swept)
+        })
+        .await
+    }
+
+    async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
+        retry_conflicts(|| self.try_erase(id, recipient)).await
+    }
+
+    async fn lead(&self, task: &str, relay: RelayId, term: Duration) -> Result<bool, StoreError> {
+        let insert = self.sql.fill("INSERT IGNORE INTO {p}leaders (task, relay, until) VALUES (?, ?, 0)");
+        let update = self.sql.fill(
+            "UPDATE {p}leaders SET until = {now} + ?, relay = ?
+             WHERE task = ? AND (relay = ? OR until <= {now})",
+        );
+        retry_conflicts(|| async {
+            let mut session = self.session().await?;
+            let (now, id) = (self.clock.test_micros(), relay.to_string());
+            self.sql.query(&insert).bind(task.to_owned()).bind(id.clone()).execute(&mut *session).await?;
+            let update = self.sql.query(&update).bind(now).bind(micros(term)).bind(id.clone()).bind(task.to_owned());
+            let done = update.bind(id).bind(now).execute(&mut *session).await;
+            session.finish(done.map_err(StoreError::from)).map(|done| done.rows_affected() == 1)
         })
         .await
     }

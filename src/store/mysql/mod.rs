@@ -5,6 +5,7 @@ mod claim;
 mod contents;
 mod counters;
 mod enqueue;
+mod erase;
 mod migrate;
 mod prune;
 mod rows;

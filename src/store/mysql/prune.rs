@@ -143,7 +143,8 @@ fn fill(sql: &Sql, prune: &Prune, now: i64, text: &str) -> std::sync::Arc<str> {
     };
     let states: Vec<String> = prune.ended_states().iter().map(|state| format!("'{state}'")).collect();
     let text = text.replace("{action}", ACTION).replace("{key_stays}", &key_stays);
-    let text = text.replace("{forgets}", if deletes_deliveries { "TRUE" } else { "FALSE" }).replace("{now}", &now.to_string());
+    let text =
+        text.replace("{forgets}", if deletes_deliveries { "TRUE" } else { "FALSE" }).replace("{now}", &now.to_string());
     let ended_before = now.saturating_sub(micros(prune.older_than)).to_string();
     sql.fill(&text.replace("{states}", &states.join(", ")).replace("{ended_before}", &ended_before))
 }

@@ -1,9 +1,9 @@
 //! The operator methods.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded};
+use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use super::rows::{Moment, read_id, read_outcomes};
 use super::sql::Sql;
 use super::{prune, search};
 use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
+use crate::clock::micros;
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
 use crate::prune::{Prune, PruneStep};
@@ -26,7 +27,7 @@ use crate::store::row::{
     read_summary, to_u64,
 };
 use crate::store::session::retry_conflicts;
-use crate::store::{AdminStore, RecipientOutcome, StoreError};
+use crate::store::{AdminStore, RecipientOutcome, RelayId, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
 const WITH_STATE: &str = r#"
@@ -59,18 +60,22 @@ async fn read_outcomes_of(
 }
 
 impl PgStore {
-    fn fill(&self, text: &str) -> Arc<str> {
+    pub(super) fn fill(&self, text: &str) -> Arc<str> {
         Arc::from(self.sql.fill(text).as_str())
     }
 
     /// Finds the row of one delivery with its state.
-    async fn find_with_state(&self, connection: &mut PgConnection, id: Uuid) -> Result<Option<PgRow>, StoreError> {
+    pub(super) async fn find_with_state(
+        &self,
+        connection: &mut PgConnection,
+        id: Uuid,
+    ) -> Result<Option<PgRow>, StoreError> {
         let text = self.fill(&format!("{WITH_STATE} WHERE d.id = $1 AND d.key_until IS NULL"));
         Ok(self.sql.query(&text).bind(id).fetch_optional(connection).await?)
     }
 
     /// Locks the delivery, so that no relay changes its state before the transaction ends.
-    async fn lock(&self, connection: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
+    pub(super) async fn lock(&self, connection: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
         // The row in `deliveries` comes first, since it exists even if the queue has none.
         for text in [
             r#"SELECT 1 FROM "{s}".deliveries WHERE id = $1 FOR NO KEY UPDATE"#,
@@ -346,6 +351,30 @@ impl AdminStore for PgStore {
             let mut call = self.begin_transaction().await?;
             let swept = prune::sweep_contents(&mut call, &self.sql, limit).await;
             call.finish(swept).await
+        })
+        .await
+    }
+
+    async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
+        let changed = self.retry_read(|| async {
+            let mut call = self.begin_transaction().await?;
+            let changed = self.erase_in(&mut call, id, recipient).await;
+            commit_if_updated(call, changed).await
+        });
+        changed.await
+    }
+
+    async fn lead(&self, task: &str, relay: RelayId, term: Duration) -> Result<bool, StoreError> {
+        let text = self.fill(
+            r#"INSERT INTO "{s}".leaders AS l (task, relay, until) VALUES ($2, $3, {now} + $4 * interval '1 microsecond')
+               ON CONFLICT (task) DO UPDATE SET relay = excluded.relay, until = excluded.until
+               WHERE l.relay = excluded.relay OR l.until <= {now}"#,
+        );
+        retry_conflicts(|| async {
+            let mut call = self.begin_call().await?;
+            let query = self.sql.query(&text).bind(self.test_now()).bind(task).bind(relay.to_string());
+            let done = query.bind(micros(term)).execute(&mut *call).await;
+            call.finish(done.map_err(StoreError::from)).await.map(|done| done.rows_affected() == 1)
         })
         .await
     }

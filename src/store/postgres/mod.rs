@@ -5,6 +5,7 @@ mod call;
 mod claim;
 mod contents;
 mod enqueue;
+mod erase;
 mod listener;
 mod migrate;
 mod notifier;

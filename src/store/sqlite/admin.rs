@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded};
+use postrider_transport::{DeliveryId, Encoded, Recipient};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Sqlite, Transaction};
 
@@ -11,7 +11,7 @@ use super::rows::{read_id, read_outcomes};
 use super::settle::add_counts;
 use super::{SqliteStore, prune, search};
 use crate::admin::{CountedEvent, HourlyCount, RelayStatus, Stats, UpdateOutcome};
-use crate::clock::to_millis;
+use crate::clock::{millis, to_millis};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
 use crate::prune::{Prune, PruneStep};
@@ -23,7 +23,7 @@ use crate::store::row::{
     to_u64,
 };
 use crate::store::session::{Session, retry_conflicts};
-use crate::store::{AdminStore, StoreError};
+use crate::store::{AdminStore, RelayId, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent.
 const WITH_STATE: &str = "
@@ -41,7 +41,10 @@ fn elapsed(then: i64, now: i64) -> Duration {
 }
 
 /// Finds the row of one delivery with its state.
-async fn find_with_state(connection: &mut SqliteConnection, id: &str) -> Result<Option<SqliteRow>, StoreError> {
+pub(super) async fn find_with_state(
+    connection: &mut SqliteConnection,
+    id: &str,
+) -> Result<Option<SqliteRow>, StoreError> {
     let sql = format!("{WITH_STATE} WHERE d.id = ?1 AND d.key_until IS NULL");
     Ok(sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(connection).await?)
 }
@@ -163,6 +166,33 @@ impl AdminStore for SqliteStore {
 
     async fn sweep_contents(&self, limit: u32) -> Result<u64, StoreError> {
         prune::sweep_contents(&self.pool, limit).await
+    }
+
+    async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
+        let text = id.to_string();
+        let changed = retry_conflicts(|| async {
+            let mut session = Session::acquire_drop_safe(&self.pool).await?;
+            let changed = async {
+                let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
+                let changed = super::erase::erase(&mut tx, &text, recipient).await?;
+                commit_if_updated(tx, changed).await
+            };
+            let changed = changed.await;
+            session.finish(changed)
+        });
+        changed.await
+    }
+
+    async fn lead(&self, task: &str, relay: RelayId, term: Duration) -> Result<bool, StoreError> {
+        let now = self.clock.now_millis();
+        let until = now.saturating_add(millis(term));
+        let query = || {
+            let text = "INSERT INTO postrider_leaders (task, relay, until) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (task) DO UPDATE SET relay = excluded.relay, until = excluded.until
+                 WHERE relay = excluded.relay OR until <= ?4";
+            sqlx::query(text).bind(task.to_owned()).bind(relay.to_string()).bind(until).bind(now)
+        };
+        Ok(self.run(query).await?.rows_affected() == 1)
     }
 }
 

@@ -3,6 +3,7 @@
 mod admin;
 mod claim;
 mod enqueue;
+mod erase;
 mod message;
 mod migrate;
 mod prune;

@@ -156,12 +156,10 @@ async fn delete_and_keep_keys(
     .bind(age)
     .execute(&mut *connection)
     .await?;
-    sqlx::query(
-        "DELETE FROM postrider_deliveries WHERE id IN (SELECT value FROM json_each(?1)) AND key_until IS NULL",
-    )
-    .bind(ids)
-    .execute(connection)
-    .await?;
+    sqlx::query("DELETE FROM postrider_deliveries WHERE id IN (SELECT value FROM json_each(?1)) AND key_until IS NULL")
+        .bind(ids)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

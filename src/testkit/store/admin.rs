@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider_transport::{Content, DeliveryId, Summary};
+use postrider_transport::{DeliveryId, Summary};
 
 use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, recipient_outcome, recipient_states, retry,
@@ -297,139 +297,6 @@ pub async fn counters_follow_what_happens<F: StoreUnderTest>(fixture: &F) {
     ];
     assert_eq!(hourly(start + SECOND * 3_000).await, [first, vec![second.clone()]].concat());
     assert_eq!(hourly(start + SECOND * 3_600).await, [second]);
-}
-
-/// Each part of a finished delivery is deleted by its own age, which counts from the end. Young, pending and leased deliveries stay whole.
-pub async fn pruning_deletes_old_finished_deliveries<F: StoreUnderTest>(fixture: &F) {
-    let clock = TestClock::new();
-    let store = fixture.fresh(clock.clone()).await;
-    // Enqueued long before it ends.
-    let finished = insert_one(&store, NewRow { due: Some(When::After(SECOND * 1_000)), ..row() }).await;
-    clock.advance(SECOND * 1_000);
-    let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, retry(&lease, SECOND)).await, Settled::Applied);
-    clock.advance(SECOND);
-    let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
-    let waiting = insert_one(&store, NewRow { due: Some(When::After(LEASE * 1_000)), ..row() }).await;
-
-    let all =
-        |prune: Prune| [State::Sent, State::Pending, State::Leased, State::Dead].into_iter().fold(prune, Prune::state);
-    let (messages, history) = (all(Prune::messages(SECOND * 50)), all(Prune::history(SECOND * 50)));
-    let deliveries = all(Prune::deliveries(SECOND * 50));
-    for young in [&messages, &history, &deliveries] {
-        assert_eq!(store.prune(young).await.expect("pruning works"), 0, "it ended a moment ago: {young:?}");
-    }
-    clock.advance(SECOND * 100);
-    let young = insert_one(&store, row()).await;
-    let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
-
-    assert_eq!(store.prune(&history).await.expect("pruning works"), 1);
-    assert_eq!(store.prune(&history).await.expect("pruning works"), 0);
-    let left: Vec<_> = get(&store, finished).await.attempts.iter().map(|attempt| attempt.number).collect();
-    assert_eq!(left, [2]);
-
-    assert_eq!(store.prune(&messages).await.expect("pruning works"), 1);
-    assert_eq!(store.prune(&messages).await.expect("pruning works"), 0);
-    assert_eq!(store.message(finished).await.expect("reading works"), None);
-    let shown = get(&store, finished).await;
-    assert_eq!((shown.state, shown.attempts.len(), shown.recipients.len()), (State::Sent, 1, 1), "the rest stays");
-    assert_eq!(store.resend(finished).await.expect("resending works"), UpdateOutcome::MessageDeleted);
-    assert_eq!(get(&store, finished).await.state, State::Sent);
-
-    assert_eq!(store.prune(&deliveries).await.expect("pruning works"), 1);
-    assert!(store.get(finished).await.expect("getting works").is_none());
-    for (id, state) in [(waiting, State::Pending), (young, State::Sent)] {
-        assert_eq!(get(&store, id).await.state, state);
-        assert!(store.message(id).await.expect("reading works").is_some());
-    }
-    let none = store.prune(&Prune::deliveries(Duration::ZERO)).await.expect("pruning works");
-    assert_eq!(none, 0, "no state was selected");
-}
-
-/// A walk goes over all deliveries, step by step, whatever is deleted on its way.
-pub async fn pruning_goes_step_by_step<F: StoreUnderTest>(fixture: &F) {
-    let clock = TestClock::new();
-    let store = fixture.fresh(clock.clone()).await;
-    store.insert((0..25).map(|_| row()).collect()).await.expect("inserting works");
-    let leases = claim(&store, 20).await;
-    let settlements: Vec<_> =
-        leases.iter().enumerate().map(|(n, lease)| if n % 2 == 0 { sent(lease) } else { dead(lease) }).collect();
-    store.settle(&settlements).await.expect("settling works");
-    clock.advance(SECOND * 100);
-    for prune in [Prune::messages(SECOND), Prune::deliveries(SECOND)].map(|prune| prune.state(State::Dead)) {
-        let (mut affected, mut after, mut steps) = (0, None, 0);
-        loop {
-            let step = store.prune_step(&prune, after, 4).await.expect("pruning works");
-            affected += step.affected;
-            steps += 1;
-            assert!(steps < 20, "the walk does not end");
-            match step.last {
-                Some(last) => after = Some(last),
-                None => break,
-            }
-        }
-        assert_eq!(affected, 10, "{prune:?}");
-    }
-    let stats = store.stats().await.expect("counting works");
-    assert_eq!((stats.pending, stats.sent, stats.dead), (5, 10, 0));
-}
-
-/// A deleted delivery leaves its key as long as it is to stay taken.
-pub async fn a_key_outlives_its_delivery<F: StoreUnderTest>(fixture: &F) {
-    let clock = TestClock::new();
-    let store = fixture.fresh(clock.clone()).await;
-    let keyed = || NewRow { key: Some("order 1".to_owned()), ..row() };
-    let first = insert_one(&store, keyed()).await;
-    let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
-    clock.advance(SECOND * 100);
-    let prune = Prune::deliveries(SECOND * 10).state(State::Sent).keep_keys(SECOND * 1_000);
-    assert_eq!(store.prune(&prune).await.expect("pruning works"), 1);
-    assert!(store.get(first).await.expect("getting works").is_none());
-    assert_eq!(store.resend(first).await.expect("resending works"), UpdateOutcome::NotFound);
-    assert_eq!(store.cancel(first).await.expect("cancelling works"), UpdateOutcome::NotFound);
-    assert_eq!(store.message(first).await.expect("reading works"), None);
-    assert!(store.list(&Filter::new()).await.expect("listing works").is_empty());
-    assert_eq!(store.stats().await.expect("counting works").sent, 0);
-    assert_eq!(store.prune(&prune).await.expect("pruning works"), 0);
-    let others = Prune::deliveries(SECOND * 10).state(State::Dead).state(State::Sent);
-    assert_eq!(store.prune(&others).await.expect("pruning works"), 0);
-    assert_eq!(insert_one(&store, keyed()).await, first, "the key is still taken");
-    assert!(claim(&store, 1).await.is_empty());
-    clock.advance(SECOND * 1_000);
-    assert_eq!(store.prune(&prune).await.expect("pruning works"), 0);
-    let second = insert_one(&store, keyed()).await;
-    assert_ne!(second, first, "the key is free");
-    assert_eq!(claim_one(&store).await.key.id, second);
-}
-
-/// A content is deleted with the last message that carries it.
-pub async fn a_content_goes_with_its_last_message<F: StoreUnderTest>(fixture: &F) {
-    let clock = TestClock::new();
-    let store = fixture.fresh(clock.clone()).await;
-    let with_logo = || {
-        let mut new = row();
-        new.message.contents = vec![Content::new(vec![7; 50_000])];
-        new
-    };
-    insert_one(&store, with_logo()).await;
-    let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
-    let waiting = insert_one(&store, with_logo()).await;
-    clock.advance(SECOND * 100);
-    let messages = Prune::messages(SECOND).state(State::Sent);
-    assert_eq!(store.prune(&messages).await.expect("pruning works"), 1);
-    assert_eq!(store.sweep_contents(10).await.expect("sweeping works"), 0, "another message carries it");
-    let lease = claim_one(&store).await;
-    assert_eq!((lease.key.id, &lease.message), (waiting, &with_logo().message));
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
-    clock.advance(SECOND * 100);
-    assert_eq!(store.prune(&messages).await.expect("pruning works"), 1);
-    assert_eq!(store.sweep_contents(10).await.expect("sweeping works"), 0, "pruning has swept it");
-    insert_one(&store, with_logo()).await;
-    assert_eq!(claim_one(&store).await.message, with_logo().message);
 }
 
 /// A relay is listed until it stops.

@@ -28,6 +28,7 @@
 //! ```
 
 mod admin;
+mod deletion;
 mod enqueue;
 mod lease;
 mod model;
@@ -44,6 +45,7 @@ use crate::store::{Claim, Lease, NewRow, Next, RecipientOutcome, Settled, Settle
 use crate::{AdminStore, Delivery};
 
 pub use admin::*;
+pub use deletion::*;
 pub use enqueue::*;
 pub use lease::*;
 pub use model::*;
@@ -118,6 +120,9 @@ macro_rules! store_tests {
             pruning_goes_step_by_step
             a_key_outlives_its_delivery
             a_content_goes_with_its_last_message
+            a_recipient_is_erased
+            an_erased_message_leaves_no_content
+            one_relay_leads_at_a_time
             relays_are_listed_while_they_report
             a_wake_ends_the_wait
             migrating_twice_changes_nothing
