@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider::{DeliveryId, State};
+use postrider::transport::Recipient;
+use postrider::{Address, DeliveryId, PrunedPart, State};
 
 pub(crate) fn delivery_id(text: &str) -> Result<DeliveryId, &'static str> {
     text.parse().map_err(|_| "a delivery id is a UUID, as printed by enqueue and list")
@@ -10,6 +11,36 @@ pub(crate) fn delivery_id(text: &str) -> Result<DeliveryId, &'static str> {
 
 pub(crate) fn state(text: &str) -> Result<State, String> {
     text.parse().map_err(|_| format!("the states are {}", State::ALL.map(State::as_str).join(", ")))
+}
+
+pub(crate) fn finished_state(text: &str) -> Result<State, String> {
+    match text.parse() {
+        Ok(state) if State::is_finished(state) => Ok(state),
+        _ => Err("it must be sent, dead, in_doubt or cancelled".to_owned()),
+    }
+}
+
+pub(crate) fn pruned_part(text: &str) -> Result<PrunedPart, &'static str> {
+    match text {
+        "messages" => Ok(PrunedPart::Messages),
+        "history" => Ok(PrunedPart::History),
+        "deliveries" => Ok(PrunedPart::Deliveries),
+        _ => Err("it must be messages, history or deliveries"),
+    }
+}
+
+pub(crate) fn address(text: &str) -> Result<Recipient, String> {
+    let address: Address = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(Recipient::from(&address))
+}
+
+/// A time: so long ago, or with a zone.
+pub(crate) fn time_ago(text: &str) -> Result<SystemTime, String> {
+    match (rfc3339(text), duration(text)) {
+        (Ok(time), _) => Ok(time),
+        (_, Ok(age)) => SystemTime::now().checked_sub(age).ok_or_else(|| "it is too long ago".to_owned()),
+        (Err(form), Err(_)) => Err(format!("{form}, or a duration such as 90m or 2d: so long ago")),
+    }
 }
 
 /// Up to a hundred years.
