@@ -33,7 +33,11 @@ async fn enqueue_large(outbox: &Outbox<postrider::MemoryStore, ScriptedTransport
     let large = |part: usize| match part % 3 {
         0 => mail().text(text.clone()).build().unwrap(),
         1 => mail().html(text.clone()).build().unwrap(),
-        _ => mail().attach(Attachment::new("a.txt", "text/plain", text.clone().into_bytes()).unwrap()).text("").build().unwrap(),
+        _ => mail()
+            .attach(Attachment::new("a.txt", "text/plain", text.clone().into_bytes()).unwrap())
+            .text("")
+            .build()
+            .unwrap(),
     };
     outbox.enqueue_all((0..8).map(large)).await.unwrap();
 }
