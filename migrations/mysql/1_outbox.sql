@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS postrider_queue (
 -- Deliveries that ended in another way than by the attempt that sent them.
 CREATE TABLE IF NOT EXISTS postrider_ended (
     delivery_id BINARY(16)  NOT NULL PRIMARY KEY,
-    state       VARCHAR(16) NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
+    state       VARCHAR(16) NOT NULL,                       -- 'sent', 'dead', 'in_doubt' or 'cancelled'
     reason      LONGTEXT,
     ended_at    BIGINT      NOT NULL,
     token       BIGINT      NOT NULL,                       -- the last one: a resend continues it
@@ -42,8 +42,8 @@ CREATE TABLE IF NOT EXISTS postrider_attempts (
     token           BIGINT      NOT NULL,
     started_at      BIGINT      NOT NULL,
     finished_at     BIGINT      NOT NULL,
-    outcome         VARCHAR(16) NOT NULL CHECK (outcome IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost')),
-    scope           VARCHAR(16) CHECK (scope IN ('message', 'sender', 'transport')), -- whose condition the failure is
+    outcome         VARCHAR(16) NOT NULL,                    -- 'sent', 'transient', 'permanent', 'in_doubt' or 'lost'
+    scope           VARCHAR(16),                             -- whose condition the failure is: 'message', 'sender' or 'transport'
     sure            BOOLEAN     NOT NULL DEFAULT TRUE,      -- a rule or the transport's author supports outcome and scope
     charged         BOOLEAN     NOT NULL DEFAULT TRUE,      -- counts against the budget
     note            LONGTEXT,                               -- the reason for the relay's decision
@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS postrider_attempts (
 CREATE TABLE IF NOT EXISTS postrider_recipients (
     delivery_id BINARY(16)   NOT NULL,
     address     VARCHAR(700) NOT NULL,
-    outcome     VARCHAR(16)  CHECK (outcome IN ('sent', 'refused', 'in_doubt', 'dead')), -- NULL: as the delivery's
+    outcome     VARCHAR(16),                              -- 'sent', 'refused', 'in_doubt' or 'dead'; NULL: as the delivery's
     reply       LONGTEXT,
     reversed    VARCHAR(700) GENERATED ALWAYS AS (LEFT(REVERSE(LOWER(address)), 700)) VIRTUAL,
     PRIMARY KEY (delivery_id, address),

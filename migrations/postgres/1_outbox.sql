@@ -105,7 +105,7 @@ CREATE INDEX queue_due ON "postrider".queue (priority, due_at, delivery_id);
 -- Deliveries that ended in another way than by the attempt that sent them.
 CREATE TABLE "postrider".ended (
     delivery_id uuid        NOT NULL PRIMARY KEY,
-    state       text        NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
+    state       text        NOT NULL,                       -- 'sent', 'dead', 'in_doubt' or 'cancelled'
     reason      text,
     ended_at    timestamptz NOT NULL,
     token       bigint      NOT NULL,                       -- the last one: a resend continues it
@@ -141,7 +141,7 @@ CREATE INDEX attempts_provider_id ON "postrider".attempts (provider_id) WHERE pr
 CREATE TABLE "postrider".recipients (
     delivery_id uuid NOT NULL,
     address     text NOT NULL,
-    outcome     text CHECK (outcome IN ('sent', 'refused', 'in_doubt', 'dead')), -- NULL: as the delivery's
+    outcome     text,                                       -- 'sent', 'refused', 'in_doubt' or 'dead'; NULL: as the delivery's
     reply       text,
     PRIMARY KEY (delivery_id, address)
 );

@@ -110,7 +110,7 @@ CREATE INDEX postrider_queue_due ON postrider_queue (priority, due_at);
 -- Deliveries that ended in another way than by the attempt that sent them.
 CREATE TABLE postrider_ended (
     delivery_id TEXT    NOT NULL PRIMARY KEY,
-    state       TEXT    NOT NULL CHECK (state IN ('sent', 'dead', 'in_doubt', 'cancelled')),
+    state       TEXT    NOT NULL, -- 'sent', 'dead', 'in_doubt' or 'cancelled'
     reason      TEXT,
     ended_at    INTEGER NOT NULL,
     token       INTEGER NOT NULL,                           -- the last one: a resend continues it
@@ -128,8 +128,8 @@ CREATE TABLE postrider_attempts (
     token           INTEGER NOT NULL,
     started_at      INTEGER NOT NULL,
     finished_at     INTEGER NOT NULL,
-    outcome         TEXT    NOT NULL CHECK (outcome IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost')),
-    scope           TEXT    CHECK (scope IN ('message', 'sender', 'transport')), -- whose condition the failure is
+    outcome         TEXT    NOT NULL, -- 'sent', 'transient', 'permanent', 'in_doubt' or 'lost'
+    scope           TEXT, -- whose condition the failure is: 'message', 'sender' or 'transport'
     sure            INTEGER NOT NULL DEFAULT 1,             -- a rule or the transport's author supports outcome and scope
     charged         INTEGER NOT NULL DEFAULT 1,             -- counts against the budget
     note            TEXT,                                   -- the reason for the relay's decision
@@ -146,7 +146,7 @@ CREATE INDEX postrider_attempts_provider_id ON postrider_attempts (provider_id) 
 CREATE TABLE postrider_recipients (
     delivery_id TEXT NOT NULL,
     address     TEXT NOT NULL,
-    outcome     TEXT CHECK (outcome IN ('sent', 'refused', 'in_doubt', 'dead')), -- NULL: as the delivery's
+    outcome     TEXT, -- 'sent', 'refused', 'in_doubt' or 'dead'; NULL: as the delivery's
     reply       TEXT,
     PRIMARY KEY (delivery_id, address)
 ) STRICT, WITHOUT ROWID;
