@@ -29,6 +29,8 @@ mod sqlite;
 mod sqlx_error;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sticky;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod versions;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -151,7 +153,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
 /// The operator's methods of a store.
 pub trait AdminStore: Store {
-    /// Creates or upgrades the tables. Safe to call at each start and from several processes at once.
+    /// Creates or upgrades the tables. Safe to call at each start and from several processes at once. If a newer program has upgraded them,
+    /// it changes nothing and fails with [`StoreErrorKind::NewerTables`].
     fn migrate(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// One delivery with its recipients and its history.

@@ -48,9 +48,7 @@ async fn find_with_state(connection: &mut SqliteConnection, id: &str) -> Result<
 
 impl AdminStore for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        let mut session = Session::acquire_drop_safe(&self.pool).await?;
-        let migrated = super::migrate::migrate(&mut session).await;
-        session.finish(migrated)
+        self.migrate_to_newest().await
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
