@@ -55,7 +55,7 @@ pub use sqlite::SqliteStore;
 use crate::admin::{HourlyCount, Stats, UpdateOutcome};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
-use crate::prune::{Prune, PruneStep};
+use crate::prune::{Prune, PruneStep, PrunedPart};
 
 /// Notifies every waiting relay of this process, and the next one that waits. One relay alone is not enough: its transport may be paused.
 pub(crate) fn notify(notifier: &tokio::sync::Notify) {
@@ -208,7 +208,8 @@ pub trait AdminStore: Store {
                     None => break,
                 }
             }
-            while affected > 0 && self.sweep_contents(STEP).await? == u64::from(STEP) {}
+            // Even if nothing was deleted: an earlier call may have been interrupted here, and a rejected key leaves contents behind.
+            while prune.part != PrunedPart::History && self.sweep_contents(STEP).await? == u64::from(STEP) {}
             Ok(affected)
         }
     }

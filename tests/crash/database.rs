@@ -113,6 +113,15 @@ impl Kind {
         }
     }
 
+    /// Begins a transaction that writes.
+    pub(crate) fn begin(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN",
+            Self::MariaDb | Self::MySql => "START TRANSACTION",
+        }
+    }
+
     /// A variable that `scripts/test` sets for this server.
     pub(crate) fn variable(self, name: &str) -> String {
         let server = match self {
@@ -151,6 +160,37 @@ impl Database {
         let sql = AssertSqlSafe(sql);
         self.runtime
             .block_on(async { on_pool!(&self.pool, pool => sqlx::query_as(sql).fetch_all(pool).await.unwrap()) })
+    }
+
+    /// Runs a statement.
+    pub(crate) fn run(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        self.runtime
+            .block_on(async { on_pool!(&self.pool, pool => drop(sqlx::raw_sql(sql).execute(pool).await.unwrap())) });
+    }
+
+    /// Reads rows of ids, keys and addresses.
+    pub(crate) fn rows(&self, sql: &str) -> Vec<(String, Option<String>, String)> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        self.runtime
+            .block_on(async { on_pool!(&self.pool, pool => sqlx::query_as(sql).fetch_all(pool).await.unwrap()) })
+    }
+
+    /// Counts the rows of a table of the outbox that meet a condition. In the condition, `{t}` stands for the tables' prefix.
+    pub(crate) fn count(&self, table: &str, condition: &str) -> i64 {
+        let tables = self.kind.dialect().tables;
+        let condition = condition.replace("{t}", tables);
+        let sql = AssertSqlSafe(format!("SELECT COUNT(*) FROM {tables}{table} t WHERE {condition}"));
+        self.runtime
+            .block_on(async { on_pool!(&self.pool, pool => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()) })
+    }
+
+    /// Counts the rows with messages.
+    pub(crate) fn count_bodies(&self) -> i64 {
+        match self.kind {
+            Kind::Postgres => self.count("bodies", "true"),
+            Kind::Sqlite | Kind::MariaDb | Kind::MySql => self.count("deliveries", "body IS NOT NULL"),
+        }
     }
 
     /// The ids of all deliveries.
