@@ -1,6 +1,7 @@
 //! A new database for each test, and queries on the outbox's tables.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use sqlx::AssertSqlSafe;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
@@ -138,11 +139,22 @@ impl Kind {
 impl Database {
     /// A new database with an empty outbox.
     pub(crate) fn new(kind: Kind) -> Self {
+        Self::of_release(kind, None)
+    }
+
+    /// A new database with an empty outbox of another release, or of this one.
+    pub(crate) fn of_release(kind: Kind, binary: Option<&Path>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let tool = match kind {
-            Kind::Sqlite => Tool::new(),
-            Kind::Postgres | Kind::MariaDb | Kind::MySql => Tool::on_database(&runtime.block_on(create(kind))),
+        let mut tool = match kind {
+            Kind::Sqlite => Tool::without_tables(),
+            Kind::Postgres | Kind::MariaDb | Kind::MySql => {
+                Tool::with_env(vec![("DATABASE_URL", runtime.block_on(create(kind)))])
+            }
         };
+        if let Some(binary) = binary {
+            tool.use_binary(binary);
+        }
+        tool.ok(&["migrate"]);
         let pool = runtime.block_on(address(kind, &tool).connect(1));
         Self { kind, tool, runtime, pool }
     }
