@@ -116,7 +116,7 @@ fn kill_enqueueing(harness: &Harness, random: &mut StdRng) {
     let args = ["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", "100"];
     let attach = ["--attach", &files[0], "--attach", &files[1]];
     let mut process = harness.database.tool.start(&[&args[..], &attach].concat());
-    std::thread::sleep(Duration::from_millis(random.random_range(0..100)));
+    std::thread::sleep(Duration::from_millis(random.random_range(0..400)));
     if process.try_wait().is_none() {
         process.signal("KILL");
         wait_until("the process is dead", || process.try_wait().is_some());
