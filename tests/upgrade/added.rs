@@ -1,12 +1,16 @@
 //! A version after those of this program. It adds what a later release may add: columns, an index, a table.
 
 use std::future::Future;
+use std::time::Duration;
 
 use sqlx::Pool;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{Email, Outbox, StoreError, StoreErrorKind};
+use postrider::{
+    AdminStore, Email, Filter, NewDelivery, Outbox, Prune, State, StoreError, StoreErrorKind, UpdateOutcome,
+};
 
+use crate::stored::email;
 use crate::support::database::{Database, Harness, Sqlite};
 use crate::support::fixture::ada;
 
@@ -172,6 +176,42 @@ pub(crate) async fn a_database_of_a_newer_release_is_refused<D: Upgrade>(databas
     harness.outbox.enqueue(ada()).await.unwrap();
     assert_eq!(harness.outbox.relay().drain().await.unwrap().sent, 1);
     assert_eq!(harness.outbox.stats().await.unwrap().sent, 1);
+}
+
+/// A driver keeps what it knows of a prepared statement: its columns, for instance.
+pub(crate) async fn statements_prepared_before_an_upgrade_work_after_it<D: Upgrade>(database: D) {
+    // A driver that has lost track may never answer.
+    let all = tokio::time::timeout(Duration::from_secs(60), use_statements_around_an_upgrade(database));
+    all.await.expect("every statement gets an answer");
+}
+
+async fn use_statements_around_an_upgrade<D: Upgrade>(database: D) {
+    let harness = Harness::new(database).await;
+    let outbox = harness.other_outbox(1).await;
+    for round in 0..3 {
+        if round == 1 {
+            D::migrate_with_added(harness.store()).await.unwrap();
+        }
+        let ids = outbox.enqueue_all([ada(), email("shared contents"), email("one refused")]).await.unwrap();
+        let keyed = outbox.enqueue(NewDelivery::new(ada()).key(format!("{round}"))).await.unwrap();
+        assert_eq!(outbox.cancel(keyed).await.unwrap(), UpdateOutcome::Updated);
+        assert_eq!(outbox.relay().drain().await.unwrap().sent, 3);
+        assert_eq!(outbox.resend(ids[0]).await.unwrap(), UpdateOutcome::Updated);
+        assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
+        assert_eq!(outbox.get(ids[0]).await.unwrap().unwrap().attempts.len(), 2);
+        assert_eq!(outbox.store().message(ids[1]).await.unwrap().unwrap().contents.len(), 2);
+        let filter = Filter::new().recipient("ada@example.com").state(State::Sent);
+        assert_eq!(outbox.list(&filter).await.unwrap().len(), 3);
+        assert_eq!(outbox.count(&filter).await.unwrap(), 3);
+        assert_eq!(outbox.stats().await.unwrap().sent, 3);
+        assert!(!outbox.hourly(std::time::UNIX_EPOCH).await.unwrap().is_empty());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        for part in [Prune::history, Prune::messages, Prune::deliveries] {
+            let prune =
+                part(Duration::ZERO).state(State::Sent).state(State::Cancelled).keep_keys(Duration::from_secs(3_600));
+            assert!(outbox.prune(&prune).await.unwrap() > 0);
+        }
+    }
 }
 
 /// For programs with migrations of their own: the statements up to a version, and those from it on, are all of them.

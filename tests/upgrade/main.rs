@@ -20,6 +20,7 @@ macro_rules! upgrade_tests {
         crate::support::stamp! { $attributes $database;
             added {
                 a_database_of_a_newer_release_is_refused
+                statements_prepared_before_an_upgrade_work_after_it
                 the_statements_from_a_version_on_upgrade_it
             }
             version_1 { what_version_1_stored_is_kept_and_sent }

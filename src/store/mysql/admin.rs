@@ -98,7 +98,10 @@ impl MySqlStore {
             tx.rollback().await?;
             return session.finish(Ok(None));
         };
-        let text = self.sql.fill("SELECT * FROM {p}attempts WHERE delivery_id = ? ORDER BY number");
+        let text = self.sql.fill(
+            "SELECT number, cycle, started_at, finished_at, outcome, scope, sure, charged, note, error, reply, provider_id, transport
+             FROM {p}attempts WHERE delivery_id = ? ORDER BY number",
+        );
         let attempts = self.sql.query(&text).bind(id.as_uuid()).fetch_all(&mut *tx).await?;
         let attempts = attempts.iter().map(read_attempt).collect();
         let outcomes = self.read_outcomes_of(&mut tx, id).await?;
