@@ -36,9 +36,12 @@ pub(crate) async fn what_version_1_stored_is_kept_and_sent<D: Upgrade>(database:
         let pool = database.pool(4).await;
         D::execute(&mut *pool.acquire().await.unwrap(), version_1(&database)).await.unwrap();
         let (drop, create): (Vec<_>, Vec<_>) = database.enqueue_triggers(&pool).await.into_iter().unzip();
+        // On one connection: another one of SQLite may still know the triggers.
+        let mut connection = pool.acquire().await.unwrap();
         for sql in drop.into_iter().chain([database.rename_tables(&inserts)]).chain(create) {
-            D::execute(&mut *pool.acquire().await.unwrap(), sql).await.unwrap();
+            D::execute(&mut *connection, sql).await.unwrap();
         }
+        connection.close().await.unwrap();
         let outbox = Outbox::new(database.store(pool), ScriptedTransport::<Email>::new());
         outbox.migrate().await.unwrap();
         if later {
