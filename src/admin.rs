@@ -191,10 +191,23 @@ pub struct Erased {
 
 /// Methods for operators. They need no transport.
 impl<S: AdminStore, T> Outbox<S, T> {
-    /// Creates or upgrades the outbox's tables. Call it first, at each start. Several processes may call it at once.
+    /// Creates or upgrades the outbox's tables. Call it first, at each start. Several processes may call it at once, beside programs that
+    /// enqueue and relays that send (`docs/upgrading.md`).
     ///
     /// # Errors
-    /// If the database fails, or the user has too few rights.
+    /// If the database fails, or the user has too few rights. If a newer release has upgraded the tables: nothing is changed, and the error
+    /// has the kind [`NewerTables`](crate::StoreErrorKind::NewerTables). The program can go on, and does so during a rolling upgrade:
+    ///
+    /// ```no_run
+    /// # async fn demo<S: postrider::AdminStore>(outbox: postrider::Outbox<S>) -> Result<(), postrider::StoreError> {
+    /// use postrider::StoreErrorKind;
+    ///
+    /// match outbox.migrate().await {
+    ///     Err(error) if error.kind() == StoreErrorKind::NewerTables => eprintln!("{error}"),
+    ///     migrated => migrated?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.store().migrate().await
     }

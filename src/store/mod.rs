@@ -29,6 +29,8 @@ mod sqlite;
 mod sqlx_error;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sticky;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod versions;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
@@ -53,7 +55,7 @@ pub use sqlite::SqliteStore;
 use crate::admin::{HourlyCount, Stats, UpdateOutcome};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
-use crate::prune::{Prune, PruneStep};
+use crate::prune::{Prune, PruneStep, PrunedPart};
 
 /// Notifies every waiting relay of this process, and the next one that waits. One relay alone is not enough: its transport may be paused.
 pub(crate) fn notify(notifier: &tokio::sync::Notify) {
@@ -151,7 +153,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
 /// The operator's methods of a store.
 pub trait AdminStore: Store {
-    /// Creates or upgrades the tables. Safe to call at each start and from several processes at once.
+    /// Creates or upgrades the tables. Safe to call at each start and from several processes at once. If a newer program has upgraded them,
+    /// it changes nothing and fails with [`StoreErrorKind::NewerTables`].
     fn migrate(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// One delivery with its recipients and its history.
@@ -219,7 +222,8 @@ pub trait AdminStore: Store {
                     None => break,
                 }
             }
-            while affected > 0 && self.sweep_contents(STEP).await? == u64::from(STEP) {}
+            // Even if nothing was deleted: an earlier call may have been interrupted here, and a rejected key leaves contents behind.
+            while prune.part != PrunedPart::History && self.sweep_contents(STEP).await? == u64::from(STEP) {}
             Ok(affected)
         }
     }

@@ -48,7 +48,8 @@ pub(crate) fn test(run: &Run, database: Database) {
     assert_eq!(report.lost, known, "the lost attempts are not those that the dead relays held");
 }
 
-fn kill(mut relay: Running) {
+/// Kills a relay that still runs.
+pub(crate) fn kill(mut relay: Running) {
     assert!(relay.try_wait().is_none(), "the relay ended before the kill: {}", relay.stderr());
     relay.signal("KILL");
     wait_until("the relay is dead", || relay.try_wait().is_some());

@@ -92,10 +92,10 @@ pub(crate) fn check_logs(relays: &[Output]) -> Vec<usize> {
 }
 
 /// A crashed server. Drop restarts it.
-struct Down(Kind);
+pub(crate) struct Down(Kind);
 
 impl Down {
-    fn crash(kind: Kind) -> Self {
+    pub(crate) fn crash(kind: Kind) -> Self {
         control(kind, "crash");
         Self(kind)
     }

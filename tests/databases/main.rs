@@ -6,6 +6,7 @@
 #![cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code, reason = "some tests need a server"))]
 
 mod cancellation;
+mod deletions;
 mod insert;
 mod keys;
 mod malformed_rows;
@@ -56,6 +57,7 @@ macro_rules! database_tests {
             }
         }
         crate::support::stamp! { multi_thread $attributes $database;
+            deletions { deletions_at_once_count_each_delivery_once }
             relays { four_relays_send_each_mail_once_while_others_enqueue }
         }
     };

@@ -61,6 +61,9 @@ pub(crate) enum Command {
         /// Print the SQL statements instead, for your own migrations
         #[arg(long)]
         print: bool,
+        /// Print only what upgrades the tables from this version
+        #[arg(long, value_name = "VERSION", requires = "print", default_value_t = 0)]
+        from: u32,
     },
     /// Put a mail into the outbox and print the id of the delivery
     Enqueue(Box<EnqueueArgs>),

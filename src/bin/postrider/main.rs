@@ -61,9 +61,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, signals: &Signals) -> Result<(), CliError> {
-    if let Command::Migrate { print: true } = cli.command {
+    if let Command::Migrate { print: true, from } = cli.command {
         let mut out = Output::stdout();
-        out.text(&database::schema(&cli.outbox)?)?;
+        out.text(&database::schema(&cli.outbox, from)?)?;
         return out.flush();
     }
     #[cfg(feature = "smtp")]

@@ -90,6 +90,67 @@ impl MySqlStore {
             .collect()
     }
 
+    async fn try_get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        // One snapshot, so that state and history are of the same moment.
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
+        let Some(row) = self.find_with_state(&mut tx, id).await? else {
+            tx.rollback().await?;
+            return session.finish(Ok(None));
+        };
+        let text = self.sql.fill(
+            "SELECT number, cycle, started_at, finished_at, outcome, scope, sure, charged, note, error, reply, provider_id, transport
+             FROM {p}attempts WHERE delivery_id = ? ORDER BY number",
+        );
+        let attempts = self.sql.query(&text).bind(id.as_uuid()).fetch_all(&mut *tx).await?;
+        let attempts = attempts.iter().map(read_attempt).collect();
+        let outcomes = self.read_outcomes_of(&mut tx, id).await?;
+        tx.rollback().await?;
+        session.finish(Ok(Some(read_delivery(&row, id, attempts, &outcomes))))
+    }
+
+    async fn try_message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
+        let text = self.sql.fill("SELECT format, `body`, `text`, html, contents_size FROM {p}deliveries WHERE id = ?");
+        let mut session = self.session().await?;
+        // One snapshot, so that nobody deletes the contents in between.
+        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
+        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *tx).await?;
+        let carries = row.as_ref().is_some_and(|row| row.number("contents_size").is_ok_and(|size| size > 0));
+        let carriers: Vec<DeliveryId> = carries.then_some(id).into_iter().collect();
+        let contents = read_contents(&mut tx, &self.sql, &carriers).await?;
+        tx.rollback().await?;
+        session.finish(Ok(()))?;
+        // `None` if the delivery does not exist, or its message was deleted.
+        let Some(row) = row.filter(|row| row.bytes("body").is_ok_and(|body| body.is_some())) else {
+            return Ok(None);
+        };
+        match contents.add_to(id, read_message(&row)?, carries) {
+            (message, true) => Ok(Some(message)),
+            (_, false) => Err(corrupt(CONTENT_MISSING)),
+        }
+    }
+
+    async fn try_stats(&self) -> Result<Stats, StoreError> {
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
+        let text = self.sql.fill(
+            "SELECT COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased, MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now
+             FROM {p}queue",
+        );
+        let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
+        let text =
+            self.sql.fill("SELECT state, CAST(SUM(`count`) AS SIGNED) AS deliveries FROM {p}totals GROUP BY state");
+        let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
+        let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
+        // Subtracted here, since the server fails if the result is out of range, and other programs may write any number as a time.
+        let now = row.number("now")?;
+        let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due <= now);
+        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(to_u64(now.saturating_sub(due))));
+        stats.relays = self.read_relays(&mut tx).await?;
+        tx.rollback().await?;
+        session.finish(Ok(stats))
+    }
+
     async fn try_resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
@@ -177,44 +238,15 @@ impl MySqlStore {
 
 impl AdminStore for MySqlStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        super::migrate::migrate(&self.pool, &self.sql).await
+        self.migrate_to_newest().await
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        // One snapshot, so that state and history are of the same moment.
-        let mut session = self.session().await?;
-        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
-        let Some(row) = self.find_with_state(&mut tx, id).await? else {
-            tx.rollback().await?;
-            return session.finish(Ok(None));
-        };
-        let text = self.sql.fill("SELECT * FROM {p}attempts WHERE delivery_id = ? ORDER BY number");
-        let attempts = self.sql.query(&text).bind(id.as_uuid()).fetch_all(&mut *tx).await?;
-        let attempts = attempts.iter().map(read_attempt).collect();
-        let outcomes = self.read_outcomes_of(&mut tx, id).await?;
-        tx.rollback().await?;
-        session.finish(Ok(Some(read_delivery(&row, id, attempts, &outcomes))))
+        retry_conflicts(|| self.try_get(id)).await
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
-        let text = self.sql.fill("SELECT format, `body`, `text`, html, contents_size FROM {p}deliveries WHERE id = ?");
-        let mut session = self.session().await?;
-        // One snapshot, so that nobody deletes the contents in between.
-        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
-        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *tx).await?;
-        let carries = row.as_ref().is_some_and(|row| row.number("contents_size").is_ok_and(|size| size > 0));
-        let carriers: Vec<DeliveryId> = carries.then_some(id).into_iter().collect();
-        let contents = read_contents(&mut tx, &self.sql, &carriers).await?;
-        tx.rollback().await?;
-        session.finish(Ok(()))?;
-        // `None` if the delivery does not exist, or its message was deleted.
-        let Some(row) = row.filter(|row| row.bytes("body").is_ok_and(|body| body.is_some())) else {
-            return Ok(None);
-        };
-        match contents.add_to(id, read_message(&row)?, carries) {
-            (message, true) => Ok(Some(message)),
-            (_, false) => Err(corrupt(CONTENT_MISSING)),
-        }
+        retry_conflicts(|| self.try_message(id)).await
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
@@ -241,24 +273,7 @@ impl AdminStore for MySqlStore {
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        let mut session = self.session().await?;
-        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
-        let text = self.sql.fill(
-            "SELECT COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased, MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now
-             FROM {p}queue",
-        );
-        let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
-        let text =
-            self.sql.fill("SELECT state, CAST(SUM(`count`) AS SIGNED) AS deliveries FROM {p}totals GROUP BY state");
-        let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
-        let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
-        // Subtracted here, since the server fails if the result is out of range, and other programs may write any number as a time.
-        let now = row.number("now")?;
-        let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due <= now);
-        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(to_u64(now.saturating_sub(due))));
-        stats.relays = self.read_relays(&mut tx).await?;
-        tx.rollback().await?;
-        session.finish(Ok(stats))
+        retry_conflicts(|| self.try_stats()).await
     }
 
     async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {

@@ -144,7 +144,16 @@ impl MySqlStore {
     /// # Errors
     /// As [`with_table_prefix`](Self::with_table_prefix).
     pub fn schema(prefix: &str) -> Result<String, StoreError> {
-        Ok(migrate::schema(check_table_prefix(prefix)?))
+        Self::schema_from(prefix, 0)
+    }
+
+    /// The statements that upgrade tables of a version to the newest, for programs that run their own migrations. There are none if the
+    /// version is the newest. Version 0 has no tables.
+    ///
+    /// # Errors
+    /// As [`with_table_prefix`](Self::with_table_prefix), and if the version is newer than this program.
+    pub fn schema_from(prefix: &str, version: u32) -> Result<String, StoreError> {
+        migrate::schema_from(check_table_prefix(prefix)?, version)
     }
 }
 

@@ -248,9 +248,7 @@ fn read_relay(row: &PgRow) -> RelayStatus {
 
 impl AdminStore for PgStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        let mut call = self.begin_transaction().await?;
-        let migrated = super::migrate::migrate(&mut call, &self.sql).await;
-        call.finish(migrated).await
+        self.migrate_to_newest().await
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {

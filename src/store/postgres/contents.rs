@@ -35,18 +35,23 @@ pub(super) async fn store_contents(
     if missing.is_empty() {
         return Ok(());
     }
-    let hashes: Vec<&[u8]> = missing.keys().map(|hash| &hash.as_bytes()[..]).collect();
-    let stored: Vec<Vec<u8>> = sql.scalar(&sql.lock_contents).bind(hashes).fetch_all(&mut *connection).await?;
-    for hash in stored {
-        missing.remove(&read_hash(&hash)?);
+    loop {
+        let hashes: Vec<&[u8]> = missing.keys().map(|hash| &hash.as_bytes()[..]).collect();
+        let stored: Vec<Vec<u8>> = sql.scalar(&sql.lock_contents).bind(hashes).fetch_all(&mut *connection).await?;
+        for hash in stored {
+            missing.remove(&read_hash(&hash)?);
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (hashes, contents): (Vec<_>, Vec<_>) =
+            missing.iter().map(|(hash, content)| (&hash.as_bytes()[..], content.bytes())).unzip();
+        let inserted = sql.query(&sql.insert_contents).bind(hashes).bind(contents).execute(&mut *connection).await?;
+        if inserted.rows_affected() == u64::try_from(missing.len()).unwrap_or(u64::MAX) {
+            return Ok(());
+        }
+        // Another transaction stored one in between. It is locked in the next round, so that nobody deletes it before it is used.
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let (hashes, contents): (Vec<_>, Vec<_>) =
-        missing.iter().map(|(hash, content)| (&hash.as_bytes()[..], content.bytes())).unzip();
-    sql.query(&sql.insert_contents).bind(hashes).bind(contents).execute(connection).await?;
-    Ok(())
 }
 
 /// The hashes of the contents of each delivery, and the contents.

@@ -123,7 +123,16 @@ impl PgStore {
     /// # Errors
     /// As [`in_schema`](Self::in_schema).
     pub fn schema(name: &str) -> Result<String, StoreError> {
-        Ok(migrate::schema(check_schema_name(name)?))
+        Self::schema_from(name, 0)
+    }
+
+    /// The statements that upgrade tables of a version to the newest, for programs that run their own migrations. There are none if the
+    /// version is the newest. Version 0 has no tables.
+    ///
+    /// # Errors
+    /// As [`in_schema`](Self::in_schema), and if the version is newer than this program.
+    pub fn schema_from(name: &str, version: u32) -> Result<String, StoreError> {
+        migrate::schema_from(check_schema_name(name)?, version)
     }
 
     /// Turns off `LISTEN`. The relay then polls, and still receives notifications from its own process.

@@ -17,13 +17,16 @@ use crate::store::StoreError;
 /// have ended long enough ago. `{walk}` selects them; younger ids end the walk, with a day's patience for clocks that differ.
 const FIND: &str = r#"
     WITH walk AS ({walk})
-    SELECT (SELECT count(*) FROM walk) AS count, (SELECT id FROM walk ORDER BY id DESC LIMIT 1) AS last, ARRAY (
-        SELECT d.id FROM walk JOIN "{s}".deliveries d ON d.id = walk.id
-        LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
-        LEFT JOIN LATERAL (SELECT finished_at FROM "{s}".attempts a WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true
-        WHERE d.key_until IS NULL AND NOT EXISTS (SELECT FROM "{s}".queue q WHERE q.delivery_id = d.id)
-          AND coalesce(e.state, 'sent') = ANY ($5)
-          AND coalesce(e.ended_at, last.finished_at, d.created_at) < {now} - $6 * interval '1 microsecond') AS found"#;
+    SELECT (SELECT count(*) FROM walk) AS count, (SELECT id FROM walk ORDER BY id DESC LIMIT 1) AS last, ARRAY ({ended}) AS found"#;
+
+/// Those of the deliveries in `walk` that are in one of the states `$5` and ended longer ago than `$6`.
+const ENDED: &str = r#"
+    SELECT d.id FROM walk JOIN "{s}".deliveries d ON d.id = walk.id
+    LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
+    LEFT JOIN LATERAL (SELECT finished_at FROM "{s}".attempts a WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true
+    WHERE d.key_until IS NULL AND NOT EXISTS (SELECT FROM "{s}".queue q WHERE q.delivery_id = d.id)
+      AND coalesce(e.state, 'sent') = ANY ($5)
+      AND coalesce(e.ended_at, last.finished_at, d.created_at) < {now} - $6 * interval '1 microsecond'"#;
 
 /// The deliveries that may have ended long enough ago: those that were enqueued before.
 const WALK_DELIVERIES: &str = r#"
@@ -41,11 +44,14 @@ const WALK_HISTORY: &str = r#"
       AND EXISTS (SELECT FROM "{s}".attempts l WHERE l.delivery_id = a.delivery_id AND l.number > a.number)
     ORDER BY delivery_id LIMIT $4"#;
 
-/// Locks deliveries that are still finished. A resend may have come between the search and the lock.
+/// Locks deliveries.
 const LOCK: &str = r#"
     SELECT id FROM "{s}".deliveries d WHERE id = ANY ($1) ORDER BY id FOR UPDATE SKIP LOCKED"#;
+
+/// Asks again under the locks. A resend may have come between the search and the lock, or another deletion that kept the key: a delivery that
+/// is forgotten twice is counted twice. `$2` to `$4` are those of the search.
 const STILL_ENDED: &str = r#"
-    SELECT id FROM unnest($1::uuid[]) u (id) WHERE NOT EXISTS (SELECT FROM "{s}".queue q WHERE q.delivery_id = u.id)"#;
+    WITH walk AS (SELECT id FROM unnest($7::uuid[]) u (id) WHERE id > $2 AND id < $3 LIMIT $4) {ended}"#;
 
 const DELETE_MESSAGES: &str = r#"
     WITH carried AS (DELETE FROM "{s}".body_contents WHERE delivery_id = ANY ($1))
@@ -83,11 +89,15 @@ const FREE_KEYS: &str = r#"
         WHERE key_until < {now}
         LIMIT 10000 FOR UPDATE SKIP LOCKED)"#;
 
-/// A content that an enqueueing transaction is about to use is locked by it. The foreign key refuses to delete one that is used.
-const SWEEP_CONTENTS: &str = r#"
-    DELETE FROM "{s}".contents WHERE hash IN (
-        SELECT hash FROM "{s}".contents c
-        WHERE NOT EXISTS (SELECT FROM "{s}".body_contents b WHERE b.hash = c.hash) LIMIT $1 FOR UPDATE SKIP LOCKED)"#;
+/// Locks contents that no message carries. One that an enqueueing transaction is about to use is locked by it, and left out.
+const LOCK_UNUSED_CONTENTS: &str = r#"
+    SELECT hash FROM "{s}".contents c
+    WHERE NOT EXISTS (SELECT FROM "{s}".body_contents b WHERE b.hash = c.hash) LIMIT $1 FOR UPDATE SKIP LOCKED"#;
+
+/// Asks again under the locks: a transaction that uses one may have ended in between, and the foreign key would refuse the whole deletion.
+const DELETE_CONTENTS: &str = r#"
+    DELETE FROM "{s}".contents c
+    WHERE hash = ANY ($1) AND NOT EXISTS (SELECT FROM "{s}".body_contents b WHERE b.hash = c.hash)"#;
 
 pub(super) async fn step(
     connection: &mut PgConnection,
@@ -106,18 +116,20 @@ pub(super) async fn step(
         PrunedPart::History => WALK_HISTORY,
         PrunedPart::Deliveries => WALK_DELIVERIES,
     };
-    let found = sql
-        .query(&sql.fill(&FIND.replace("{walk}", walk)).into())
-        .bind(now)
-        .bind(after.map_or(Uuid::nil(), |id| id.as_uuid()))
-        .bind(last_id(prune, now))
-        .bind(i64::from(limit))
-        .bind(states)
-        .bind(micros(prune.older_than))
-        .fetch_one(&mut *connection)
-        .await?;
+    let conditions = |text: &str| {
+        let text = sql.fill(&text.replace("{walk}", walk).replace("{ended}", ENDED));
+        let query = sql.query(&text.into()).bind(now).bind(after.map_or(Uuid::nil(), |id| id.as_uuid()));
+        let query = query.bind(last_id(prune, now)).bind(i64::from(limit));
+        query.bind(states.clone()).bind(micros(prune.older_than))
+    };
+    let found = conditions(FIND).fetch_one(&mut *connection).await?;
     let (count, last): (i64, Option<Uuid>) = (found.try_get("count")?, found.try_get("last")?);
-    let ids = lock(connection, sql, found.try_get("found")?).await?;
+    let mut ids: Vec<Uuid> = found.try_get("found")?;
+    if !ids.is_empty() {
+        let locked: Vec<Uuid> = sql.scalar(&sql.fill(LOCK).into()).bind(ids).fetch_all(&mut *connection).await?;
+        let still_ended = conditions(STILL_ENDED).bind(locked).fetch_all(&mut *connection).await?;
+        ids = still_ended.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+    }
     let affected = u64::try_from(ids.len()).unwrap_or(u64::MAX);
     if !ids.is_empty() {
         delete(connection, sql, prune, ids, now).await?;
@@ -139,14 +151,6 @@ fn last_id(prune: &Prune, now: Option<Moment>) -> Uuid {
     let now = to_millis(SystemTime::now());
     let millis = now.saturating_sub(millis(prune.older_than)).saturating_add(DAY);
     Uuid::from_u64_pair(u64::try_from(millis).unwrap_or(0).min((1 << 48) - 1) << 16, 0)
-}
-
-async fn lock(connection: &mut PgConnection, sql: &Sql, ids: Vec<Uuid>) -> Result<Vec<Uuid>, StoreError> {
-    if ids.is_empty() {
-        return Ok(ids);
-    }
-    let locked: Vec<Uuid> = sql.scalar(&sql.fill(LOCK).into()).bind(ids).fetch_all(&mut *connection).await?;
-    Ok(sql.scalar(&sql.fill(STILL_ENDED).into()).bind(locked).fetch_all(connection).await?)
 }
 
 async fn delete(
@@ -172,6 +176,11 @@ async fn delete(
 }
 
 pub(super) async fn sweep_contents(connection: &mut PgConnection, sql: &Sql, limit: u32) -> Result<u64, StoreError> {
-    let swept = sql.query(&sql.fill(SWEEP_CONTENTS).into()).bind(i64::from(limit)).execute(connection).await?;
+    let lock = sql.fill(LOCK_UNUSED_CONTENTS).into();
+    let locked: Vec<Vec<u8>> = sql.scalar(&lock).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
+    if locked.is_empty() {
+        return Ok(0);
+    }
+    let swept = sql.query(&sql.fill(DELETE_CONTENTS).into()).bind(locked).execute(connection).await?;
     Ok(swept.rows_affected())
 }

@@ -49,11 +49,14 @@ pub(super) async fn find_with_state(
     Ok(sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(connection).await?)
 }
 
+/// With names, because the driver panics over `*` if a later version adds a column while the statement is prepared (sqlx 0.9.0).
+const ATTEMPTS: &str = "
+    SELECT number, cycle, started_at, finished_at, outcome, scope, sure, charged, note, error, reply, provider_id, transport
+    FROM postrider_attempts WHERE delivery_id = ?1 ORDER BY number";
+
 impl AdminStore for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        let mut session = Session::acquire_drop_safe(&self.pool).await?;
-        let migrated = super::migrate::migrate(&mut session).await;
-        session.finish(migrated)
+        self.migrate_to_newest().await
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
@@ -65,10 +68,7 @@ impl AdminStore for SqliteStore {
             let Some(row) = find_with_state(&mut tx, &text).await? else {
                 return Ok(None);
             };
-            let attempts = sqlx::query("SELECT * FROM postrider_attempts WHERE delivery_id = ?1 ORDER BY number")
-                .bind(&text)
-                .fetch_all(&mut *tx)
-                .await?;
+            let attempts = sqlx::query(ATTEMPTS).bind(&text).fetch_all(&mut *tx).await?;
             let attempts = attempts.iter().map(read_attempt).collect();
             let outcomes = read_outcomes(&mut tx, &text).await?;
             Ok(Some(read_delivery(&row, id, attempts, &outcomes)))

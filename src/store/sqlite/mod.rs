@@ -108,7 +108,16 @@ impl SqliteStore {
     /// The statements that create the outbox's tables, for programs that run their own migrations. They need not call
     /// [`migrate`](crate::Outbox::migrate).
     pub fn schema() -> String {
-        migrate::schema()
+        migrate::schema_from(0).unwrap_or_default()
+    }
+
+    /// The statements that upgrade tables of a version to the newest, for programs that run their own migrations. There are none if the
+    /// version is the newest. Version 0 has no tables.
+    ///
+    /// # Errors
+    /// If the version is newer than this program.
+    pub fn schema_from(version: u32) -> Result<String, StoreError> {
+        migrate::schema_from(version)
     }
 }
 

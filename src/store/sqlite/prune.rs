@@ -170,16 +170,17 @@ async fn free_keys(connection: &mut SqliteConnection, now: i64) -> Result<(), St
 }
 
 pub(super) async fn sweep_contents(pool: &SqlitePool, limit: u32) -> Result<u64, StoreError> {
+    const UNUSED: &str = "SELECT hash FROM postrider_contents c
+        WHERE NOT EXISTS (SELECT 1 FROM postrider_body_contents b WHERE b.hash = c.hash) LIMIT ?1";
     retry_conflicts(|| async {
         let mut session = Session::acquire_drop_safe(pool).await?;
-        let swept = sqlx::query(
-            "DELETE FROM postrider_contents WHERE hash IN (
-                 SELECT hash FROM postrider_contents c
-                 WHERE NOT EXISTS (SELECT 1 FROM postrider_body_contents b WHERE b.hash = c.hash) LIMIT ?1)",
-        )
-        .bind(i64::from(limit))
-        .execute(&mut *session)
-        .await;
+        // A deletion locks the database even if it deletes nothing.
+        let unused = sqlx::query(UNUSED).bind(1).fetch_optional(&mut *session).await;
+        if matches!(unused, Ok(None)) {
+            return session.finish(Ok(0));
+        }
+        let delete = AssertSqlSafe(format!("DELETE FROM postrider_contents WHERE hash IN ({UNUSED})"));
+        let swept = sqlx::query(delete).bind(i64::from(limit)).execute(&mut *session).await;
         session.finish(swept.map(|swept| swept.rows_affected()).map_err(StoreError::from))
     })
     .await
