@@ -214,7 +214,7 @@ CREATE VIEW postrider_mail_lookup AS
     SELECT INSERT(INSERT(INSERT(INSERT(LOWER(HEX(d.id)), 21, 0, '-'), 17, 0, '-'), 13, 0, '-'), 9, 0, '-') AS id,
            CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE COALESCE(e.state, 'sent') END AS state,
-           COALESCE(q.attempts, e.attempts, last.number, 0) AS attempts,
+           COALESCE(last.number, q.attempts, e.attempts, 0) AS attempts,
            JSON_UNQUOTE(JSON_EXTRACT(d.recipients, '$[0]')) AS recipient, JSON_LENGTH(d.recipients) AS recipients, d.subject,
            COALESCE(e.reason, last.error) AS last_error,
            CASE WHEN q.leased_at = 0 THEN TIMESTAMP '1970-01-01 00:00:00' + INTERVAL q.due_at DIV 1000000 SECOND END AS next_attempt_at,

@@ -181,7 +181,7 @@ CREATE VIEW "postrider".mail AS
     SELECT d.id,
            CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE coalesce(e.state, 'sent') END AS state,
-           coalesce(q.attempts, e.attempts, last.number, 0) AS attempts,
+           coalesce(last.number, q.attempts, e.attempts, 0) AS attempts,
            d.recipients ->> 0 AS recipient, json_array_length(d.recipients) AS recipients, d.subject,
            coalesce(e.reason, last.error) AS last_error,
            CASE WHEN q.leased_at IS NULL THEN date_trunc('second', q.due_at) END AS next_attempt_at,

@@ -27,6 +27,8 @@ async function mysql(url) {
 
 async function sqlite(path) {
     const database = new (require('node-sqlite3-wasm').Database)(path);
+    // WebAssembly has no shared memory, which a database in WAL mode needs unless one program has it alone.
+    database.exec('PRAGMA locking_mode = EXCLUSIVE');
     return {
         types: { uuid: String, json: JSON.stringify, time: Number },
         query: async (sql, params) => database.all(sql, params ?? []),
