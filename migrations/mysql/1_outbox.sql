@@ -209,7 +209,8 @@ CREATE TRIGGER postrider_forget_body_contents AFTER DELETE ON postrider_deliveri
 RENAME TABLE postrider_deliveries_unready TO postrider_deliveries;
 
 -- One readable row for each delivery, with the id and the key as the table has them: an index finds a row by these. A view with a subquery
--- in its list would be made as a whole for each query.
+-- in its list would be made as a whole for each query. FORCE INDEX: as long as a table is empty or its statistics say so, MySQL would choose a
+-- hash join, which reads and sorts every delivery.
 CREATE VIEW postrider_mail_lookup AS
     SELECT INSERT(INSERT(INSERT(INSERT(LOWER(HEX(d.id)), 21, 0, '-'), 17, 0, '-'), 13, 0, '-'), 9, 0, '-') AS id,
            CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
@@ -228,10 +229,10 @@ CREATE VIEW postrider_mail_lookup AS
            d.priority, TIMESTAMP '1970-01-01 00:00:00' + INTERVAL d.expires_at DIV 1000000 SECOND AS expires_at,
            d.id AS delivery_id, d.`key` AS delivery_key
     FROM postrider_deliveries d
-    LEFT JOIN postrider_queue q ON q.delivery_id = d.id
-    LEFT JOIN postrider_ended e ON e.delivery_id = d.id
-    LEFT JOIN postrider_attempts last ON last.delivery_id = d.id
-        AND last.number = (SELECT MAX(a.number) FROM postrider_attempts a WHERE a.delivery_id = d.id)
+    LEFT JOIN postrider_queue q FORCE INDEX (PRIMARY) ON q.delivery_id = d.id
+    LEFT JOIN postrider_ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id
+    LEFT JOIN postrider_attempts last FORCE INDEX (PRIMARY) ON last.delivery_id = d.id
+        AND last.number = (SELECT MAX(a.number) FROM postrider_attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id = d.id)
     WHERE d.forgotten_at IS NULL;
 
 -- The same without these columns, the newest first, for people with the server's client. Times are in UTC. docs/sql.md describes the columns.

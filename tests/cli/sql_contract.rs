@@ -5,6 +5,7 @@ mod inserts;
 mod manual;
 mod odd_rows;
 mod page;
+mod views;
 
 use crate::smtp_server::{Mail, SmtpServer};
 use crate::tool::Tool;
