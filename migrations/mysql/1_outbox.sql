@@ -161,6 +161,9 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     CONSTRAINT postrider_key_empty CHECK (LENGTH(`key`) > 0),
     CONSTRAINT postrider_priority_range CHECK (priority BETWEEN 0 AND 9),
     CONSTRAINT postrider_when_in_doubt_word CHECK (when_in_doubt IN ('resend', 'hold')),
+    -- Up to the year 9999: the time that a program gives in another unit is no time of a mail.
+    CONSTRAINT postrider_created_at_range CHECK (created_at < 253402300800000000),
+    CONSTRAINT postrider_send_at_range CHECK (send_at < 253402300800000000),
     CONSTRAINT postrider_body_no_json CHECK (subject IS NOT NULL OR format <> 'email/1' OR JSON_VALID(`body`)),
     CONSTRAINT postrider_body_size
         CHECK (COALESCE(OCTET_LENGTH(`body`), 0) + COALESCE(OCTET_LENGTH(`text`), 0) + COALESCE(OCTET_LENGTH(html), 0) <= 67108864),
@@ -212,30 +215,41 @@ CREATE TRIGGER postrider_forget_body_contents AFTER DELETE ON postrider_deliveri
 
 RENAME TABLE postrider_deliveries_unready TO postrider_deliveries;
 
--- One readable row for each delivery, the newest first, for people with the server's client. Times are in UTC. docs/sql.md names the columns
--- that stay.
-CREATE VIEW postrider_mail AS
+-- One readable row for each delivery, with the id and the key as the table has them: an index finds a row by these. A view with a subquery
+-- in its list would be made as a whole for each query. FORCE INDEX: as long as a table is empty or its statistics say so, MySQL would choose a
+-- hash join, which reads and sorts every delivery.
+CREATE VIEW postrider_mail_lookup AS
     SELECT INSERT(INSERT(INSERT(INSERT(LOWER(HEX(d.id)), 21, 0, '-'), 17, 0, '-'), 13, 0, '-'), 9, 0, '-') AS id,
            CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE COALESCE(e.state, 'sent') END AS state,
+           COALESCE(last.number, q.attempts, e.attempts, 0) AS attempts,
            JSON_UNQUOTE(JSON_EXTRACT(d.recipients, '$[0]')) AS recipient, JSON_LENGTH(d.recipients) AS recipients, d.subject,
-           TIMESTAMP '1970-01-01 00:00:00' + INTERVAL d.created_at DIV 1000000 SECOND AS enqueued_at,
+           COALESCE(e.reason, last.error) AS last_error,
            CASE WHEN q.leased_at = 0 THEN TIMESTAMP '1970-01-01 00:00:00' + INTERVAL q.due_at DIV 1000000 SECOND END AS next_attempt_at,
+           -- A relay's claims begin with the last 24 bits of its id.
+           CASE WHEN q.leased_at <> 0 THEN LPAD(LOWER(HEX(q.leased_by >> 39)), 6, '0') END AS leased_by,
            CASE WHEN q.leased_at <> 0 THEN TIMESTAMP '1970-01-01 00:00:00' + INTERVAL q.due_at DIV 1000000 SECOND END AS leased_until,
+           TIMESTAMP '1970-01-01 00:00:00' + INTERVAL d.created_at DIV 1000000 SECOND AS enqueued_at,
            CASE WHEN q.delivery_id IS NULL
                 THEN TIMESTAMP '1970-01-01 00:00:00' + INTERVAL COALESCE(e.ended_at, last.finished_at) DIV 1000000 SECOND END AS finished_at,
-           COALESCE(q.attempts, e.attempts, last.number, 0) AS attempts, COALESCE(e.reason, last.error) AS last_error, last.reply AS last_reply,
-           last.transport, last.provider_id, d.template_id, d.tags, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority,
-           TIMESTAMP '1970-01-01 00:00:00' + INTERVAL d.expires_at DIV 1000000 SECOND AS expires_at
+           last.transport, last.provider_id, last.reply AS last_reply, d.template_id, d.tags, CONVERT(d.`key` USING utf8mb4) AS `key`,
+           d.priority, TIMESTAMP '1970-01-01 00:00:00' + INTERVAL d.expires_at DIV 1000000 SECOND AS expires_at,
+           d.id AS delivery_id, d.`key` AS delivery_key
     FROM postrider_deliveries d
-    LEFT JOIN postrider_queue q ON q.delivery_id = d.id
-    LEFT JOIN postrider_ended e ON e.delivery_id = d.id
-    LEFT JOIN postrider_attempts last ON last.delivery_id = d.id
-        AND last.number = (SELECT MAX(a.number) FROM postrider_attempts a WHERE a.delivery_id = d.id)
-    WHERE d.key_until IS NULL
-    ORDER BY d.id DESC;
+    LEFT JOIN postrider_queue q FORCE INDEX (PRIMARY) ON q.delivery_id = d.id
+    LEFT JOIN postrider_ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id
+    LEFT JOIN postrider_attempts last FORCE INDEX (PRIMARY) ON last.delivery_id = d.id
+        AND last.number = (SELECT MAX(a.number) FROM postrider_attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id = d.id)
+    WHERE d.key_until IS NULL;
 
--- How many deliveries are in each state, and since when the oldest waits.
+-- The same without these columns, the newest first, for people with the server's client. Times are in UTC. docs/sql.md describes the columns.
+CREATE VIEW postrider_mail AS
+    SELECT id, state, attempts, recipient, recipients, subject, last_error, next_attempt_at, leased_by, leased_until, enqueued_at, finished_at,
+           transport, provider_id, last_reply, template_id, tags, `key`, priority, expires_at
+    FROM postrider_mail_lookup
+    ORDER BY delivery_id DESC;
+
+-- How many deliveries are in each state, and since when the oldest is due or leased.
 CREATE VIEW postrider_overview AS
     SELECT 'pending' AS state, COUNT(*) AS deliveries, TIMESTAMP '1970-01-01 00:00:00' + INTERVAL MIN(due_at) DIV 1000000 SECOND AS oldest
     FROM postrider_queue WHERE leased_at = 0
@@ -243,4 +257,10 @@ CREATE VIEW postrider_overview AS
     SELECT 'leased', COUNT(*), TIMESTAMP '1970-01-01 00:00:00' + INTERVAL MIN(leased_at) DIV 1000000 SECOND
     FROM postrider_queue WHERE leased_at <> 0
     UNION ALL
-    SELECT state, CAST(SUM(`count`) AS SIGNED), NULL FROM postrider_totals GROUP BY state;
+    SELECT 'sent', CAST(COALESCE(SUM(`count`), 0) AS SIGNED), NULL FROM postrider_totals WHERE state = 'sent'
+    UNION ALL
+    SELECT 'dead', CAST(COALESCE(SUM(`count`), 0) AS SIGNED), NULL FROM postrider_totals WHERE state = 'dead'
+    UNION ALL
+    SELECT 'in_doubt', CAST(COALESCE(SUM(`count`), 0) AS SIGNED), NULL FROM postrider_totals WHERE state = 'in_doubt'
+    UNION ALL
+    SELECT 'cancelled', CAST(COALESCE(SUM(`count`), 0) AS SIGNED), NULL FROM postrider_totals WHERE state = 'cancelled';

@@ -69,12 +69,20 @@ CREATE TABLE postrider_queue (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
+    SELECT RAISE(ABORT, 'body: none') WHERE new.body IS NULL;
+    SELECT RAISE(ABORT, 'body: more than 64 MiB with text and HTML')
+    WHERE length(CAST(new.body AS BLOB)) + coalesce(length(CAST(new.text AS BLOB)), 0) + coalesce(length(CAST(new.html AS BLOB)), 0) > 67108864;
+    -- The time that a program gives in another unit is no time of a mail.
+    SELECT RAISE(ABORT, 'created_at or send_at: later than the year 9999')
+    WHERE max(new.created_at, coalesce(new.send_at, 0)) >= 253402300800000;
     SELECT RAISE(ABORT, 'body: not a JSON object')
     WHERE new.format = 'email/1' AND CASE WHEN json_valid(new.body) THEN json_type(new.body) END IS NOT 'object';
     SELECT RAISE(ABORT, 'contents: not all of them are stored')
     WHERE EXISTS (SELECT value FROM json_each(new.contents) EXCEPT SELECT hash FROM postrider_contents);
+    -- GLOB reads half of a surrogate pair as U+FFFD. A text with one is not UTF-8, and many programs could not read the row.
     SELECT RAISE(ABORT, 'recipients: not all are addresses of at most 700 characters') FROM json_each(new.recipients)
-    WHERE type <> 'text' OR length(value) > 700 OR (new.format = 'email/1' AND value NOT LIKE '_%@_%') LIMIT 1;
+    WHERE type <> 'text' OR length(value) > 700 OR (new.format = 'email/1' AND value NOT LIKE '_%@_%')
+        OR instr(value, char(0)) > 0 OR value GLOB '*' || char(65533) || '*' LIMIT 1;
     INSERT INTO postrider_queue (delivery_id, priority, size, due_at, cycle_started_at, expires_at)
     VALUES (new.id, new.priority,
             coalesce(length(CAST(new.body AS BLOB)), 0) + coalesce(length(CAST(new.text AS BLOB)), 0)
@@ -87,7 +95,9 @@ CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
     ON CONFLICT DO NOTHING;
     -- The library writes the columns itself. For other programs they come from the mail.
     UPDATE postrider_deliveries
-    SET subject = nullif(json_extract(new.body, '$.subject'), ''),
+    SET subject = CASE WHEN json_type(new.body, '$.subject') = 'text'
+                            AND json_extract(new.body, '$.subject') NOT GLOB '*' || char(65533) || '*'
+                       THEN nullif(json_extract(new.body, '$.subject'), '') END,
         tags = CASE WHEN json_array_length(new.body, '$.tags') > 0 THEN json_extract(new.body, '$.tags') END
     WHERE id = new.id AND new.format = 'email/1' AND new.subject IS NULL AND new.tags IS NULL
       AND (json_type(new.body, '$.subject') = 'text' OR json_array_length(new.body, '$.tags') > 0);
@@ -168,18 +178,21 @@ CREATE TABLE postrider_hourly (
     PRIMARY KEY (hour, event, transport)
 ) STRICT, WITHOUT ROWID;
 
--- One readable row for each delivery, the newest first, for people with sqlite3. docs/sql.md names the columns that stay.
+-- One readable row for each delivery, the newest first, for people with sqlite3. Times are in UTC. docs/sql.md describes the columns.
 CREATE VIEW postrider_mail AS
     SELECT d.id,
            CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE coalesce(e.state, 'sent') END AS state,
+           coalesce(last.number, q.attempts, e.attempts, 0) AS attempts,
            json_extract(d.recipients, '$[0]') AS recipient, json_array_length(d.recipients) AS recipients, d.subject,
-           datetime(d.created_at / 1000, 'unixepoch') AS enqueued_at,
+           coalesce(e.reason, last.error) AS last_error,
            CASE WHEN q.leased_at IS NULL THEN datetime(q.due_at / 1000, 'unixepoch') END AS next_attempt_at,
+           -- A relay's claims begin with the last 24 bits of its id.
+           CASE WHEN q.leased_at IS NOT NULL THEN printf('%06x', q.leased_by >> 39) END AS leased_by,
            CASE WHEN q.leased_at IS NOT NULL THEN datetime(q.due_at / 1000, 'unixepoch') END AS leased_until,
+           datetime(d.created_at / 1000, 'unixepoch') AS enqueued_at,
            CASE WHEN q.delivery_id IS NULL THEN datetime(coalesce(e.ended_at, last.finished_at) / 1000, 'unixepoch') END AS finished_at,
-           coalesce(q.attempts, e.attempts, last.number, 0) AS attempts, coalesce(e.reason, last.error) AS last_error, last.reply AS last_reply,
-           last.transport, last.provider_id, d.template_id, d.tags, d.key, d.priority,
+           last.transport, last.provider_id, last.reply AS last_reply, d.template_id, d.tags, d.key, d.priority,
            datetime(d.expires_at / 1000, 'unixepoch') AS expires_at
     FROM postrider_deliveries d
     LEFT JOIN postrider_queue q ON q.delivery_id = d.id
@@ -189,14 +202,15 @@ CREATE VIEW postrider_mail AS
     WHERE d.key_until IS NULL
     ORDER BY d.id DESC;
 
--- How many deliveries are in each state, and since when the oldest waits.
+-- How many deliveries are in each state, and since when the oldest is due or leased.
 CREATE VIEW postrider_overview AS
     SELECT 'pending' AS state, count(*) AS deliveries, datetime(min(due_at) / 1000, 'unixepoch') AS oldest
     FROM postrider_queue WHERE leased_at IS NULL
     UNION ALL
     SELECT 'leased', count(*), datetime(min(leased_at) / 1000, 'unixepoch') FROM postrider_queue WHERE leased_at IS NOT NULL
     UNION ALL
-    SELECT state, count, NULL FROM postrider_totals;
+    SELECT s.column1, coalesce((SELECT t.count FROM postrider_totals t WHERE t.state = s.column1), 0), NULL
+    FROM (VALUES ('sent'), ('dead'), ('in_doubt'), ('cancelled')) s;
 
 -- The reports of running relays.
 CREATE TABLE postrider_relays (

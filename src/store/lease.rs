@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use postrider_transport::{DeliveryId, Encoded, Recipient, Scope};
 
+use super::RelayId;
 use crate::delivery::Attempt;
 use crate::state::{Outcome, WhenInDoubt};
 
@@ -21,7 +22,14 @@ impl ClaimId {
         Self(rand::random_range(1..=i64::MAX))
     }
 
-    /// The number that a store keeps. It is positive and random, with 63 bits.
+    /// A new id for a claim of this relay: the last 24 bits of the relay's id, and 39 random bits.
+    ///
+    /// An operator sees in the database which relay holds a delivery.
+    pub fn of(relay: RelayId) -> Self {
+        Self(relay.tail() << 39 | rand::random_range(1..1 << 39))
+    }
+
+    /// The number that a store keeps. It is positive, with 63 bits.
     pub fn number(self) -> i64 {
         self.0
     }
@@ -49,6 +57,13 @@ impl Claim {
     /// A claim for up to `limit` deliveries that are due now, of any size.
     pub fn new(limit: usize, lease: Duration) -> Self {
         Self { id: ClaimId::new(), limit, max_bytes: u64::MAX, lease, due_by: None }
+    }
+
+    /// Gives the claim an id that shows the relay ([`ClaimId::of`]).
+    #[must_use]
+    pub fn by(mut self, relay: RelayId) -> Self {
+        self.id = ClaimId::of(relay);
+        self
     }
 
     /// Limits the stored messages to this many octets together. One delivery comes in any case.

@@ -50,6 +50,7 @@ macro_rules! mysql_tests {
                 an_insert_gets_subject_tags_and_recipients
                 an_insert_that_breaks_a_rule_is_refused_with_the_name_of_the_column
                 indexes_find_recipients_and_provider_ids
+                truncating_the_deliveries_alone_leaves_history_and_totals
             }
             reads {
                 a_claim_skips_deliveries_that_are_not_due

@@ -81,6 +81,8 @@ pub(crate) async fn an_insert_that_breaks_a_rule_is_refused_with_the_name_of_the
         ("", "'{}', '[\"a@example.com\", {}]'".to_owned(), "address"),
         ("", "'{}', NULL".to_owned(), "recipients"),
         (", priority", format!("'{{}}', {one}, 10"), "priority"),
+        (", send_at", format!("'{{}}', {one}, 253402300800000000"), "send_at"),
+        (", created_at", format!("'{{}}', {one}, 253402300800000000"), "created_at"),
         (", when_in_doubt", format!("'{{}}', {one}, 'maybe'"), "when_in_doubt"),
         (", template_id", format!("'{{}}', {one}, REPEAT('x', 256)"), "template_id"),
         (", `key`", format!("'{{}}', {one}, ''"), "key"),
@@ -102,6 +104,20 @@ pub(crate) async fn an_insert_that_breaks_a_rule_is_refused_with_the_name_of_the
     }
     assert_eq!(outbox.stats().await.unwrap().pending, 0);
     assert_eq!(scalar(&pool, format!("SELECT COUNT(*) FROM {prefix}recipients")).await, 0);
+}
+
+/// It calls no trigger: docs/sql.md says what stays.
+pub(crate) async fn truncating_the_deliveries_alone_leaves_history_and_totals(server: MySql) {
+    let (prefix, pool, outbox) = outbox(&server).await;
+    outbox.enqueue_all([email(&["ada@example.com"]), email(&["bob@example.com"])]).await.unwrap();
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 2);
+    outbox.enqueue(email(&["cy@example.com"])).await.unwrap();
+    run(&pool, &format!("TRUNCATE TABLE {prefix}deliveries")).await;
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 0);
+    let stats = outbox.stats().await.unwrap();
+    assert_eq!((stats.pending, stats.leased, stats.sent), (0, 0, 2));
+    assert_eq!(scalar(&pool, format!("SELECT COUNT(*) FROM {prefix}attempts")).await, 2);
+    assert_eq!(scalar(&pool, format!("SELECT COUNT(*) FROM {prefix}mail")).await, 0);
 }
 
 /// By an address, by a domain, by the provider's id: whatever the number of deliveries.

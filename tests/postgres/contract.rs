@@ -17,7 +17,10 @@ pub(crate) async fn the_insert_trigger_names_the_rule_that_a_row_breaks(server: 
     let bad = [
         (0, "repeat('x', 65)".to_owned()),
         (1, "repeat('x', 67108865)".to_owned()),
+        (1, "'[]'".to_owned()),
+        (1, r#"'{"subject": "\ud800"}'"#.to_owned()),
         (2, "'[]'".to_owned()),
+        (2, r#"'["a\ud800@example.com"]'"#.to_owned()),
         (2, "'{}'".to_owned()),
         (2, "'[7]'".to_owned()),
         (2, "'[\"nobody\"]'".to_owned()),
@@ -31,6 +34,7 @@ pub(crate) async fn the_insert_trigger_names_the_rule_that_a_row_breaks(server: 
         (5, "10".to_owned()),
         (6, "'odd'".to_owned()),
         (7, "'infinity'".to_owned()),
+        (7, "'10000-01-01'".to_owned()),
         (8, "'infinity'".to_owned()),
     ];
     let insert = async |values: [&str; 9]| {

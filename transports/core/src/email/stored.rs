@@ -115,7 +115,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for StoredMailbox<'a> {
 struct StoredAttachment<'a> {
     file_name: String,
     content_type: String,
-    /// Base64 (RFC 4648 section 4). `None` if the content is kept by its hash.
+    /// Base64 (RFC 4648 section 4), with or without line ends. `None` if the content is kept by its hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<Cow<'a, str>>,
     /// The hash of a content that is kept apart. `None` if the content is here.
@@ -123,6 +123,17 @@ struct StoredAttachment<'a> {
     sha256: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content_id: Option<String>,
+}
+
+/// Decodes Base64. Line ends may be in it (RFC 2045 section 6.8): PostgreSQL's `encode` and MySQL's `TO_BASE64` put one after each 76
+/// characters.
+fn decode_base64(content: &str) -> Option<Vec<u8>> {
+    if content.contains(['\r', '\n']) {
+        let mut one_line = content.as_bytes().to_vec();
+        one_line.retain(|octet| !matches!(octet, b'\r' | b'\n'));
+        return STANDARD.decode(one_line).ok();
+    }
+    STANDARD.decode(content).ok()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -290,7 +301,7 @@ fn build(stored: Stored<'_>, contents: &[Content]) -> Result<Email, EmailError> 
 fn decode_attachment(stored: StoredAttachment<'_>, contents: &[Content]) -> Result<Attachment, EmailError> {
     let content = match (stored.content, stored.sha256) {
         (Some(content), None) => {
-            let bytes = STANDARD.decode(content.as_ref()).map_err(|_| EmailError::AttachmentContent)?;
+            let bytes = decode_base64(&content).ok_or(EmailError::AttachmentContent)?;
             Content::new(bytes)
         }
         (None, Some(hash)) => {

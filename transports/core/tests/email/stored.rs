@@ -60,6 +60,22 @@ fn a_text_in_the_object_and_beside_it_is_refused() {
     assert!(both(r#","html":"a""#, None, Some("b")).unwrap_err().to_string().contains("HTML twice"));
 }
 
+/// PostgreSQL's `encode` and MySQL's `TO_BASE64` wrap lines.
+#[test]
+fn an_attachment_in_base64_may_have_line_ends() {
+    let stored = |content: &str| {
+        let attachment = format!(r#"{{"file_name":"a","content_type":"text/plain","content":"{content}"}}"#);
+        let body = r#"{"from":"shop@example.com","to":["ada@example.com"],"text":"a","attachments":["#;
+        Email::decode(&Encoded::new("email/1", format!("{body}{attachment}]}}")))
+    };
+    for content in ["aGkg", "aG\\nkg\\n", "\\r\\naGkg\\r\\n"] {
+        assert_eq!(stored(content).unwrap().attachments()[0].content(), b"hi ", "{content}");
+    }
+    for content in ["aG kg", "aGk", "aGkg=", "aG\\tkg", "a-_g"] {
+        assert!(stored(content).is_err(), "{content}");
+    }
+}
+
 /// A large attachment is stored by its hash, and once however often the mail carries it.
 #[test]
 fn large_attachments_are_kept_by_their_hash() {
