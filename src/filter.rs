@@ -44,11 +44,11 @@ pub struct Filter {
     /// The earliest time of enqueueing. A database looks for ids from a day before it on, because an id has the time of the program that
     /// made it.
     pub created_from: Option<SystemTime>,
-    /// The time of enqueueing is before this one.
+    /// The time of enqueueing is before this one. A database looks for ids up to a day after it.
     pub created_before: Option<SystemTime>,
     /// The earliest time of the end. A delivery that is not finished has none.
     pub finished_from: Option<SystemTime>,
-    /// The time of the end is before this one.
+    /// The time of the end is before this one. A database looks for ids up to a day after it, because a delivery is enqueued before it ends.
     pub finished_before: Option<SystemTime>,
     /// Whether the newest delivery comes first.
     pub newest_first: bool,

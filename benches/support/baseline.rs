@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use postrider::{Email, Message};
+use postrider::Email;
 use sqlx::{MySqlPool, PgPool, QueryBuilder, SqlitePool};
+
+use super::stored;
 
 /// The statements of one database.
 struct Dialect {
@@ -39,7 +41,7 @@ macro_rules! baseline {
                     insert.build().execute(&mut *tx).await.expect("deliveries");
                     let mut insert = QueryBuilder::new("INSERT INTO payloads ");
                     insert.push_values(mails, |mut row, (id, mail)| {
-                        row.push_bind(id).push_bind(mail.encode().expect("a mail").body);
+                        row.push_bind(id).push_bind(stored(mail));
                     });
                     insert.build().execute(&mut *tx).await.expect("payloads");
                     let mut insert = QueryBuilder::new("INSERT INTO recipients ");

@@ -132,12 +132,20 @@ pub(crate) async fn sqlite_store(connections: u32) -> (SqliteStore, TempDir) {
 
 /// Enqueues mails with one SQL statement.
 pub(crate) async fn fill_by_sql(store: &PgStore, count: usize, due: &'static str) {
-    let body = postrider::Message::encode(&super::mail(0)).expect("a mail").body;
+    let mail = postrider::Message::encode(&super::mail(0)).expect("a mail");
     let text = format!(
-        "INSERT INTO postrider.outbox (format, body, recipients, send_at)
-         SELECT 'email/1', $1, '[\"customer-0@example.org\"]', {due} FROM generate_series(1, {count})"
+        "INSERT INTO postrider.outbox (format, body, text, recipients, send_at)
+         SELECT 'email/1', $1, $2, '[\"customer-0@example.org\"]', {due} FROM generate_series(1, {count})"
     );
-    sqlx::query(sqlx::AssertSqlSafe(text)).bind(body).execute(store.pool()).await.expect("the mails are enqueued");
+    let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(mail.body).bind(mail.text);
+    query.execute(store.pool()).await.expect("the mails are enqueued");
+}
+
+/// Analyzes the tables, and moves what is in the WAL into the file.
+pub(crate) async fn settle_sqlite_down(pool: &SqlitePool) {
+    for text in ["ANALYZE", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+        sqlx::raw_sql(text).execute(pool).await.expect("the statement works");
+    }
 }
 
 /// Does what autovacuum does after a while.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// The measurements of each contestant, by round. Contestants are in the order of their first run.
 #[derive(Debug, Default)]
@@ -52,6 +53,32 @@ impl Figures {
             .map(|(name, figures)| (name.clone(), serde_json::json!(figures)))
             .collect::<serde_json::Map<_, _>>()
             .into()
+    }
+}
+
+/// The times of many calls.
+#[derive(Debug, Default)]
+pub(crate) struct Times(Vec<Duration>);
+
+impl Times {
+    pub(crate) fn add(&mut self, time: Duration) {
+        self.0.push(time);
+    }
+
+    pub(crate) fn join(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The time in milliseconds that this part of 100 calls does not exceed; 100: the longest.
+    pub(crate) fn percentile(&self, percent: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
 }
 

@@ -6,12 +6,13 @@ pub(crate) mod baseline;
 pub(crate) mod databases;
 pub(crate) mod figures;
 pub(crate) mod noop;
+pub(crate) mod past;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 
 use std::path::PathBuf;
 
-use postrider::Email;
+use postrider::{Email, Message as _};
 
 /// The concurrency of a relay: four of its largest claims, so that claiming, sending and settling overlap.
 pub(crate) const CONCURRENCY: usize = 4096;
@@ -83,6 +84,12 @@ pub(crate) fn mail_of(number: usize, octets: usize) -> Email {
         .template_id("order")
         .build()
         .expect("the mail is valid")
+}
+
+/// The octets of a mail as an outbox stores it: the body, and the text and the HTML that stand beside it.
+pub(crate) fn stored(mail: &Email) -> String {
+    let encoded = mail.encode().expect("a mail");
+    [Some(encoded.body), encoded.text, encoded.html].into_iter().flatten().collect()
 }
 
 /// The processor time of this process.

@@ -55,6 +55,7 @@ macro_rules! postgres_tests {
                 a_long_transaction_does_not_make_claims_walk_over_sent_deliveries
                 plans_made_over_an_empty_queue_do_not_stay
                 renewing_and_settling_read_rows_by_key
+                a_search_passes_over_a_backlog
                 a_long_mail_is_compressed_with_lz4_if_the_server_has_it
             }
             pooler { an_outbox_works_behind_a_pooler_in_transaction_mode }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use postrider::store::{Claim, Lease, LeaseKey, Settled};
-use postrider::{DeliveryId, Email, Message, PgStore, Store};
+use postrider::{AdminStore, DeliveryId, Email, Filter, Message, PgStore, State, Store};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgPool, PgPoolOptions, PgRow};
 
@@ -208,4 +208,28 @@ pub(crate) async fn a_long_mail_is_compressed_with_lz4_if_the_server_has_it(serv
     let text = format!("SELECT pg_column_compression(text) FROM \"{schema}\".bodies");
     let used: String = sqlx::query_scalar(AssertSqlSafe(text)).fetch_one(&pool).await.unwrap();
     assert_eq!(used, if has_lz4 { "lz4" } else { "pglz" });
+}
+
+/// The newest deliveries wait for their first attempt. What was attempted before them is found without a look at each.
+pub(crate) async fn a_search_passes_over_a_backlog(server: Postgres) {
+    let (schema, pool, _outbox) = outbox(&server).await;
+    let attempts =
+        "INSERT INTO \"{s}\".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome, transport)
+        SELECT delivery_id, 1, 1, 1, now(), now(), 'sent', 'smtp' FROM \"{s}\".queue; DELETE FROM \"{s}\".queue";
+    for statement in [&rows(5_000, 5, "-1 hour"), attempts, &rows(5_000, 5, "-1 hour"), "ANALYZE"] {
+        run(&pool, &statement.replace("{s}", &schema)).await;
+    }
+    let (one, store) = planning("auto", &pool, &schema).await;
+    let all = || Filter::new().newest_first().limit(5);
+    for filter in [
+        all().state(State::Sent),
+        all().transport("smtp"),
+        all().finished_from(SystemTime::UNIX_EPOCH),
+        all().finished_before(SystemTime::now() + SECOND * 60),
+    ] {
+        let (before, _) = read_so_far(&one, &schema).await;
+        assert_eq!(store.list(&filter).await.unwrap().len(), 5, "{filter:?}");
+        let rows = read_so_far(&one, &schema).await.0 - before;
+        assert!(rows < 100, "{filter:?}: {rows} rows of the queue read");
+    }
 }

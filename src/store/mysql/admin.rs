@@ -251,7 +251,7 @@ impl AdminStore for MySqlStore {
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let mut session = self.session().await?;
-        let mut list = search::list(self.sql.prefix(), filter);
+        let mut list = search::list(self.sql.prefix(), filter, self.clock.test_micros().is_none());
         let rows = list.build().persistent(false).fetch_all(&mut *session).await;
         let rows = session.finish(rows.map_err(StoreError::from))?;
         rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
@@ -259,7 +259,7 @@ impl AdminStore for MySqlStore {
 
     async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         let mut session = self.session().await?;
-        let mut count = search::count(self.sql.prefix(), filter);
+        let mut count = search::count(self.sql.prefix(), filter, self.clock.test_micros().is_none());
         let count = count.build_query_scalar::<i64>().persistent(false).fetch_one(&mut *session).await;
         session.finish(count.map_err(StoreError::from)).map(to_u64)
     }

@@ -18,7 +18,7 @@ use crate::state::State;
 const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
 
 /// The statement for a page of summaries.
-pub(super) fn list(prefix: &str, filter: &Filter) -> QueryBuilder<MySql> {
+pub(super) fn list(prefix: &str, filter: &Filter, ids_tell_time: bool) -> QueryBuilder<MySql> {
     let mut sql = QueryBuilder::new(
         "SELECT d.id, d.created_at, d.subject, d.template_id, q.due_at, e.reason,
              IF(JSON_VALID(d.recipients), JSON_UNQUOTE(JSON_EXTRACT(d.recipients, '$[0]')), NULL) AS recipient,
@@ -32,7 +32,7 @@ pub(super) fn list(prefix: &str, filter: &Filter) -> QueryBuilder<MySql> {
          IF(q.delivery_id IS NULL, COALESCE(e.ended_at, last.finished_at), NULL) AS finished_at
          FROM (",
     ));
-    Search { sql: &mut sql, prefix, filter }.push_ids();
+    Search { sql: &mut sql, prefix, filter, ids_tell_time }.push_ids();
     let order = order(filter);
     sql.push(fill(
         prefix,
@@ -44,9 +44,9 @@ pub(super) fn list(prefix: &str, filter: &Filter) -> QueryBuilder<MySql> {
 }
 
 /// The statement that counts up to the filter's limit.
-pub(super) fn count(prefix: &str, filter: &Filter) -> QueryBuilder<MySql> {
+pub(super) fn count(prefix: &str, filter: &Filter, ids_tell_time: bool) -> QueryBuilder<MySql> {
     let mut sql = QueryBuilder::new("SELECT COUNT(*) FROM (");
-    Search { sql: &mut sql, prefix, filter }.push_ids();
+    Search { sql: &mut sql, prefix, filter, ids_tell_time }.push_ids();
     sql.push(") found");
     sql
 }
@@ -64,6 +64,14 @@ const REVERSED: &str = "LEFT(REVERSE(LOWER(CONVERT(? USING utf8mb4) COLLATE utf8
 const HAS_TAG: &str = " AND (
     SELECT COUNT(*) FROM JSON_TABLE(IF(JSON_VALID(d.tags), d.tags, '[]'), '$[*]' COLUMNS (tag LONGTEXT CHARACTER SET utf8mb4 PATH '$')) t
     WHERE t.tag = CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin) > 0";
+
+/// Passes over a backlog of new deliveries at once: none that is newer than the newest attempt was tried.
+const NEWEST_ATTEMPT: &str = "(SELECT MAX(n.delivery_id) FROM {p}attempts n FORCE INDEX (PRIMARY))";
+const NEWEST_END: &str = "(SELECT MAX(n.delivery_id) FROM {p}ended n FORCE INDEX (PRIMARY))";
+
+/// The error of the last attempt. It is read only if there is no reason.
+const LAST_ERROR: &str = "(SELECT l.error FROM {p}attempts l FORCE INDEX (PRIMARY)
+    WHERE l.delivery_id = d.id ORDER BY l.number DESC LIMIT 1)";
 
 fn fill(prefix: &str, text: &str) -> String {
     text.replace("{p}", prefix)
@@ -85,6 +93,8 @@ struct Search<'a> {
     sql: &'a mut QueryBuilder<MySql>,
     prefix: &'a str,
     filter: &'a Filter,
+    /// Whether ids have the time of enqueueing. They do not follow a test clock.
+    ids_tell_time: bool,
 }
 
 impl Search<'_> {
@@ -164,10 +174,15 @@ impl Search<'_> {
             (Some(("i", found)), Some(provider_id)) => _ = self.bind(found, provider_id),
             (Some((_, table)), _) => _ = self.push(table),
         }
+        let joins_others = recipients == Recipients::Others && !begins_at("r");
+        if joins_others && table.is_some() {
+            // Most deliveries have no row there, and need not be read.
+            self.push(&format!(" STRAIGHT_JOIN {{p}}recipients r FORCE INDEX (PRIMARY) ON r.delivery_id = {id}"));
+        }
         if table.is_some() {
             self.push(&format!(" STRAIGHT_JOIN {{p}}deliveries d FORCE INDEX (PRIMARY) ON d.id = {id}"));
         }
-        if recipients == Recipients::Others && !begins_at("r") {
+        if joins_others && table.is_none() {
             self.push(" JOIN {p}recipients r FORCE INDEX (PRIMARY) ON r.delivery_id = d.id");
         }
         if (state.is_some() || self.wants_end()) && !begins_at("q") {
@@ -176,11 +191,21 @@ impl Search<'_> {
         if (state.is_some() || self.wants_end() || filter.error.is_some()) && !begins_at("e") {
             self.push(" ").push(JOIN_ENDED);
         }
-        if filter.transport.is_some() || filter.error.is_some() || self.wants_end() {
+        if filter.transport.is_some() || self.wants_end() {
             self.push(" ").push(JOIN_LAST_ATTEMPT);
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
+        // The tables of the other states do not have the rest of the deliveries.
+        if matches!(filter.state, None | Some(State::Sent)) {
+            if filter.state.is_some() || filter.transport.is_some() {
+                self.push(&format!(" AND {id} <= {NEWEST_ATTEMPT}"));
+            } else if filter.error.is_some() || self.wants_end() {
+                self.push(&format!(
+                    " AND {id} <= GREATEST(COALESCE({NEWEST_ATTEMPT}, ''), COALESCE({NEWEST_END}, ''))"
+                ));
+            }
+        }
         self.push_recipient(recipients);
         self.push_message();
         self.push_attempts(begins_at("i"));
@@ -247,7 +272,7 @@ impl Search<'_> {
             self.bind(" OR LOCATE(CONCAT(?, '/'), last.transport) = 1)", transport);
         }
         if let Some(error) = &filter.error {
-            self.bind(" AND LOCATE(?, COALESCE(e.reason, last.error)) > 0", error);
+            self.bind(&format!(" AND LOCATE(?, COALESCE(e.reason, {LAST_ERROR})) > 0"), error);
         }
     }
 
@@ -263,6 +288,11 @@ impl Search<'_> {
         }
         if let Some(before) = filter.created_before {
             self.bind_time(" AND d.created_at < ", before);
+        }
+        // A delivery ended after it was enqueued.
+        let latest = [filter.created_before, filter.finished_before].into_iter().flatten().min();
+        if let Some(latest) = latest.and_then(|latest| latest.checked_add(CLOCK_SKEW)).filter(|_| self.ids_tell_time) {
+            self.bind_id(&format!(" AND {id} < "), first_id(Some(latest)));
         }
         if self.wants_end() {
             self.push(" AND q.delivery_id IS NULL");

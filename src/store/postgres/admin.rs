@@ -273,7 +273,7 @@ impl AdminStore for PgStore {
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let rows = self.retry_read(|| async {
             let mut call = self.begin_call().await?;
-            let mut list = search::list(self.sql.schema(), filter);
+            let mut list = search::list(self.sql.schema(), filter, self.test_now().is_none());
             let rows = list.build().persistent(false).fetch_all(&mut *call).await;
             call.finish(rows.map_err(StoreError::from)).await
         });
@@ -284,7 +284,7 @@ impl AdminStore for PgStore {
     async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         let count = self.retry_read(|| async {
             let mut call = self.begin_call().await?;
-            let mut count = search::count(self.sql.schema(), filter);
+            let mut count = search::count(self.sql.schema(), filter, self.test_now().is_none());
             let count = count.build_query_scalar::<i64>().persistent(false).fetch_one(&mut *call).await;
             call.finish(count.map_err(StoreError::from)).await
         });

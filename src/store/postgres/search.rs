@@ -17,9 +17,9 @@ use crate::state::State;
 const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
 
 /// The statement for a page of summaries.
-pub(super) fn list(schema: &str, filter: &Filter) -> QueryBuilder<Postgres> {
+pub(super) fn list(schema: &str, filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Postgres> {
     let mut sql = QueryBuilder::new("WITH page AS (");
-    Search { sql: &mut sql, schema, filter }.push_ids();
+    Search { sql: &mut sql, schema, filter, ids_tell_time }.push_ids();
     let order = order(filter);
     sql.push(format!(
         r#") SELECT d.id, d.created_at, d.subject, d.template_id, d.recipients ->> 0 AS recipient,
@@ -40,9 +40,9 @@ pub(super) fn list(schema: &str, filter: &Filter) -> QueryBuilder<Postgres> {
 }
 
 /// The statement that counts up to the filter's limit.
-pub(super) fn count(schema: &str, filter: &Filter) -> QueryBuilder<Postgres> {
+pub(super) fn count(schema: &str, filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Postgres> {
     let mut sql = QueryBuilder::new("SELECT count(*) FROM (");
-    Search { sql: &mut sql, schema, filter }.push_ids();
+    Search { sql: &mut sql, schema, filter, ids_tell_time }.push_ids();
     sql.push(") found");
     sql
 }
@@ -55,6 +55,8 @@ struct Search<'a> {
     sql: &'a mut QueryBuilder<Postgres>,
     schema: &'a str,
     filter: &'a Filter,
+    /// Whether ids have the time of enqueueing. They do not follow a test clock.
+    ids_tell_time: bool,
 }
 
 impl Search<'_> {
@@ -109,19 +111,27 @@ impl Search<'_> {
         if !distinct.is_empty() {
             self.push(r#" JOIN "{s}".recipients r ON r.delivery_id = d.id"#);
         }
-        if filter.transport.is_some() || filter.error.is_some() || self.wants_end() {
+        if filter.transport.is_some() || self.wants_end() {
             self.push(
-                r#" LEFT JOIN LATERAL (SELECT transport, error, finished_at FROM "{s}".attempts a
+                r#" LEFT JOIN LATERAL (SELECT transport, finished_at FROM "{s}".attempts a
                     WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true"#,
             );
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
+        // The tables of the other states do not have the rest of the deliveries.
+        if matches!(filter.state, None | Some(State::Sent)) {
+            if filter.state.is_some() || filter.transport.is_some() {
+                self.push(ATTEMPTED);
+            } else if filter.error.is_some() || self.wants_end() {
+                self.push(ATTEMPTED_OR_ENDED);
+            }
+        }
         if let (Some(wanted), Some(column)) = (&filter.recipient, recipient) {
             self.push_recipient(wanted, column);
         }
         self.push_message();
-        self.push_attempts();
+        self.push_attempts(id);
         self.push_times();
         if let Some(after) = filter.after {
             self.push(if filter.newest_first { " AND d.id < " } else { " AND d.id > " });
@@ -136,7 +146,7 @@ impl Search<'_> {
             None => {}
             Some(State::Pending) => _ = self.push(" AND q.leased_at IS NULL"),
             Some(State::Leased) => _ = self.push(" AND q.leased_at IS NOT NULL"),
-            Some(State::Sent) => _ = self.push(" AND coalesce(e.state, 'sent') = 'sent'").push(NOT_QUEUED),
+            Some(State::Sent) => _ = self.push(NOT_ENDED).push(NOT_QUEUED),
             Some(state) => _ = self.push(" AND e.state = ").bind(state.as_str()),
         }
     }
@@ -167,7 +177,7 @@ impl Search<'_> {
         }
     }
 
-    fn push_attempts(&mut self) {
+    fn push_attempts(&mut self, id: &str) {
         let filter = self.filter;
         if let Some(id) = &filter.provider_id {
             self.push(r#" AND d.id IN (SELECT delivery_id FROM "{s}".attempts WHERE provider_id = "#)
@@ -179,7 +189,7 @@ impl Search<'_> {
             self.push(" OR starts_with(last.transport, ").bind(transport).push(" || '/'))");
         }
         if let Some(error) = &filter.error {
-            self.push(" AND strpos(coalesce(e.reason, last.error), ").bind(error).push(") > 0");
+            self.push(&LAST_ERROR.replace("{id}", id)).bind(error).push(") > 0");
         }
     }
 
@@ -196,6 +206,12 @@ impl Search<'_> {
         if let Some(before) = filter.created_before {
             self.push(" AND d.created_at < ").bind_time(before);
         }
+        // A delivery ended after it was enqueued.
+        let latest = [filter.created_before, filter.finished_before].into_iter().flatten().min();
+        if let Some(latest) = latest.and_then(|latest| latest.checked_add(CLOCK_SKEW)).filter(|_| self.ids_tell_time) {
+            self.push(" AND d.id < ");
+            self.sql.push_bind(first_id(Some(latest)));
+        }
         if self.wants_end() {
             self.push(NOT_QUEUED);
         }
@@ -207,6 +223,21 @@ impl Search<'_> {
         }
     }
 }
+
+/// Not a comparison of `coalesce(e.state, 'sent')`: the server would expect that one in 200 deliveries was sent, and sort all of them.
+const NOT_ENDED: &str =
+    r#" AND NOT EXISTS (SELECT FROM "{s}".ended x WHERE x.delivery_id = d.id AND x.state <> 'sent')"#;
+
+/// Passes over a backlog of new deliveries at once: none that is newer than the newest attempt was tried.
+const ATTEMPTED: &str = r#" AND d.id <= (SELECT delivery_id FROM "{s}".attempts ORDER BY delivery_id DESC LIMIT 1)"#;
+
+const ATTEMPTED_OR_ENDED: &str = r#" AND d.id <= greatest(
+    (SELECT delivery_id FROM "{s}".attempts ORDER BY delivery_id DESC LIMIT 1),
+    (SELECT delivery_id FROM "{s}".ended ORDER BY delivery_id DESC LIMIT 1))"#;
+
+/// The attempt is read only if there is no reason. `{id}` is a column of the first table, so that the condition is checked before the joins.
+const LAST_ERROR: &str = r#" AND strpos(coalesce(e.reason, (
+    SELECT a.error FROM "{s}".attempts a WHERE a.delivery_id = {id} ORDER BY number DESC LIMIT 1)), "#;
 
 const NOT_QUEUED: &str = r#" AND NOT EXISTS (SELECT FROM "{s}".queue w WHERE w.delivery_id = d.id)"#;
 

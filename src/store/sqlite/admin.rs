@@ -95,14 +95,22 @@ impl AdminStore for SqliteStore {
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let mut session = Session::acquire_drop_safe(&self.pool).await?;
-        let rows = search::list(filter).build().persistent(false).fetch_all(&mut *session).await;
+        let rows = search::list(filter, self.clock.test_micros().is_none())
+            .build()
+            .persistent(false)
+            .fetch_all(&mut *session)
+            .await;
         let rows = session.finish(rows.map_err(StoreError::from))?;
         rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
     }
 
     async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         let mut session = Session::acquire_drop_safe(&self.pool).await?;
-        let count = search::count(filter).build_query_scalar::<i64>().persistent(false).fetch_one(&mut *session).await;
+        let count = search::count(filter, self.clock.test_micros().is_none())
+            .build_query_scalar::<i64>()
+            .persistent(false)
+            .fetch_one(&mut *session)
+            .await;
         session.finish(count.map_err(StoreError::from)).map(to_u64)
     }
 

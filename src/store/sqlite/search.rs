@@ -13,9 +13,9 @@ use crate::state::State;
 const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
 
 /// The statement for a page of summaries.
-pub(super) fn list(filter: &Filter) -> QueryBuilder<Sqlite> {
+pub(super) fn list(filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Sqlite> {
     let mut sql = QueryBuilder::new("WITH page AS MATERIALIZED (");
-    Search { sql: &mut sql, filter }.push_ids();
+    Search { sql: &mut sql, filter, ids_tell_time }.push_ids();
     let order = order(filter);
     sql.push(format!(
         ") SELECT d.id, d.created_at, d.subject, d.template_id, q.due_at, e.reason,
@@ -35,9 +35,9 @@ pub(super) fn list(filter: &Filter) -> QueryBuilder<Sqlite> {
 }
 
 /// The statement that counts up to the filter's limit.
-pub(super) fn count(filter: &Filter) -> QueryBuilder<Sqlite> {
+pub(super) fn count(filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Sqlite> {
     let mut sql = QueryBuilder::new("SELECT count(*) FROM (");
-    Search { sql: &mut sql, filter }.push_ids();
+    Search { sql: &mut sql, filter, ids_tell_time }.push_ids();
     sql.push(") found");
     sql
 }
@@ -52,6 +52,8 @@ fn order(filter: &Filter) -> &'static str {
 struct Search<'a> {
     sql: &'a mut QueryBuilder<Sqlite>,
     filter: &'a Filter,
+    /// Whether ids have the time of enqueueing. They do not follow a test clock.
+    ids_tell_time: bool,
 }
 
 impl Search<'_> {
@@ -107,11 +109,19 @@ impl Search<'_> {
         if in_recipients {
             self.push(" JOIN postrider_recipients r ON r.delivery_id = d.id");
         }
-        if filter.transport.is_some() || filter.error.is_some() || self.wants_end() {
+        if filter.transport.is_some() || self.wants_end() {
             self.push(" ").push(LAST_ATTEMPT);
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
+        // The tables of the other states do not have the rest of the deliveries.
+        if matches!(filter.state, None | Some(State::Sent)) {
+            if filter.state.is_some() || filter.transport.is_some() {
+                self.push(ATTEMPTED);
+            } else if filter.error.is_some() || self.wants_end() {
+                self.push(ATTEMPTED_OR_ENDED);
+            }
+        }
         if let (Some(wanted), Some(column)) = (&filter.recipient, recipient) {
             if wanted.starts_with('@') {
                 self.push(&format!(" AND substr({column}, -length("))
@@ -172,7 +182,7 @@ impl Search<'_> {
             self.push(") + 1) = ").bind(transport).push(" || '/')");
         }
         if let Some(error) = &filter.error {
-            self.push(" AND instr(coalesce(e.reason, last.error), ").bind(error).push(") > 0");
+            self.push(LAST_ERROR).bind(error).push(") > 0");
         }
     }
 
@@ -183,12 +193,16 @@ impl Search<'_> {
     fn push_times(&mut self) {
         let filter = self.filter;
         if let Some(from) = filter.created_from {
-            let first = from.checked_sub(CLOCK_SKEW).map_or(0, to_millis).clamp(0, (1 << 48) - 1);
             self.push(" AND d.created_at >= ").bind_time(from);
-            self.push(" AND d.id >= ").bind(&format!("{:08x}-{:04x}", first >> 16, first & 0xffff));
+            self.push(" AND d.id >= ").bind(&first_id(from.checked_sub(CLOCK_SKEW).map_or(0, to_millis)));
         }
         if let Some(before) = filter.created_before {
             self.push(" AND d.created_at < ").bind_time(before);
+        }
+        // A delivery ended after it was enqueued.
+        let latest = [filter.created_before, filter.finished_before].into_iter().flatten().min();
+        if let Some(latest) = latest.and_then(|latest| latest.checked_add(CLOCK_SKEW)).filter(|_| self.ids_tell_time) {
+            self.push(" AND d.id < ").bind(&first_id(to_millis(latest)));
         }
         if self.wants_end() {
             self.push(NOT_QUEUED);
@@ -202,4 +216,20 @@ impl Search<'_> {
     }
 }
 
+/// Passes over a backlog of new deliveries at once: none that is newer than the newest attempt was tried.
+const ATTEMPTED: &str = " AND d.id <= (SELECT max(delivery_id) FROM postrider_attempts)";
+
+const ATTEMPTED_OR_ENDED: &str = " AND d.id <= max(
+    coalesce((SELECT max(delivery_id) FROM postrider_attempts), ''), coalesce((SELECT max(delivery_id) FROM postrider_ended), ''))";
+
+/// The attempt is read only if there is no reason.
+const LAST_ERROR: &str = " AND instr(coalesce(e.reason, (
+    SELECT error FROM postrider_attempts WHERE delivery_id = d.id ORDER BY number DESC LIMIT 1)), ";
+
 const NOT_QUEUED: &str = " AND NOT EXISTS (SELECT 1 FROM postrider_queue w WHERE w.delivery_id = d.id)";
+
+/// The beginning of the ids that are made at a time, in milliseconds since 1970.
+fn first_id(millis: i64) -> String {
+    let millis = millis.clamp(0, (1 << 48) - 1);
+    format!("{:08x}-{:04x}", millis >> 16, millis & 0xffff)
+}
