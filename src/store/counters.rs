@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use crate::admin::CountedEvent;
 use crate::clock::to_millis;
 use crate::state::State;
-use crate::store::{Next, Settled, Settlement};
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use crate::store::Settled;
+use crate::store::{Next, Settlement};
 
 /// An hour in milliseconds.
 pub(super) const HOUR: i64 = 3_600_000;
@@ -23,6 +25,7 @@ pub(super) struct Counts {
 
 impl Counts {
     /// Counts the settlements that were applied at `now`, in milliseconds.
+    #[cfg(any(feature = "mysql", feature = "sqlite"))]
     pub(super) fn of(settlements: &[Settlement], results: &[Settled], now: i64) -> Self {
         let mut counts = Self::default();
         let applied = settlements.iter().zip(results).filter(|(_, result)| **result == Settled::Applied);

@@ -95,7 +95,7 @@ impl AdminStore for SqliteStore {
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let mut session = Session::acquire_drop_safe(&self.pool).await?;
-        let rows = search::list(filter, self.clock.test_micros().is_none())
+        let rows = search::list(filter, !self.clock.is_test())
             .build()
             .persistent(false)
             .fetch_all(&mut *session)
@@ -106,7 +106,7 @@ impl AdminStore for SqliteStore {
 
     async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         let mut session = Session::acquire_drop_safe(&self.pool).await?;
-        let count = search::count(filter, self.clock.test_micros().is_none())
+        let count = search::count(filter, !self.clock.is_test())
             .build_query_scalar::<i64>()
             .persistent(false)
             .fetch_one(&mut *session)

@@ -30,7 +30,7 @@ async fn enqueue(client: &Client) -> Result<(), Box<dyn Error>> {
     // Every column, with its own type.
     let insert = format!(
         "INSERT INTO {SCHEMA}.outbox (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING"
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
     );
     let insert = client.prepare(&insert).await?;
     let (recipients, tomorrow) =
