@@ -49,8 +49,11 @@ async fn main() {
     }
 }
 
+/// The filter of each run of a question.
+type FilterOfRun = Box<dyn Fn(usize) -> Filter>;
+
 /// The filters, each with different values in each run. `count` is the number of deliveries.
-fn filters(count: usize) -> Vec<(&'static str, Box<dyn Fn(usize) -> Filter>)> {
+fn filters(count: usize) -> Vec<(&'static str, FilterOfRun)> {
     // Numbers of finished deliveries from all over the past, so that their pages are not all in the cache.
     let spread = move |run: usize| run * 7_368_787 % (count * 9 / 10);
     let user = move |run: usize| spread(run) % (count / 4);
