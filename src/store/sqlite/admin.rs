@@ -95,11 +95,7 @@ impl AdminStore for SqliteStore {
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let mut session = Session::acquire_drop_safe(&self.pool).await?;
-        let rows = search::list(filter, !self.clock.is_test())
-            .build()
-            .persistent(false)
-            .fetch_all(&mut *session)
-            .await;
+        let rows = search::list(filter, !self.clock.is_test()).build().persistent(false).fetch_all(&mut *session).await;
         let rows = session.finish(rows.map_err(StoreError::from))?;
         rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
     }
