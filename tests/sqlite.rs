@@ -230,7 +230,7 @@ async fn tables_of_a_newer_version_and_unusable_urls_are_refused() {
     let (pool, outbox) = outbox().await;
     sqlx::query("INSERT INTO postrider_migrations (version) VALUES (99)").execute(&pool).await.unwrap();
     let newer = outbox.migrate().await.unwrap_err();
-    assert_eq!(newer.kind(), StoreErrorKind::Rejected);
+    assert_eq!(newer.kind(), StoreErrorKind::NewerTables);
     assert!(newer.to_string().contains("version 99"), "{newer}");
     assert!(SqliteStore::open("postgres://localhost/x").await.is_err());
     assert!(SqliteStore::open("sqlite:///no/such/directory/outbox.db").await.is_err());

@@ -174,9 +174,9 @@ impl Database {
             .block_on(async { on_pool!(&self.pool, pool => sqlx::query_as(sql).fetch_all(pool).await.unwrap()) })
     }
 
-    /// Runs a statement.
+    /// Runs a statement. In it, `{t}` stands for the tables' prefix.
     pub(crate) fn run(&self, sql: &str) {
-        let sql = AssertSqlSafe(sql.to_owned());
+        let sql = AssertSqlSafe(sql.replace("{t}", self.kind.dialect().tables));
         self.runtime
             .block_on(async { on_pool!(&self.pool, pool => drop(sqlx::raw_sql(sql).execute(pool).await.unwrap())) });
     }

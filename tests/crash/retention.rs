@@ -205,6 +205,10 @@ fn check_end(database: &Database, orders: &HashMap<String, Order>) {
     }
     counts(keys.len().try_into().unwrap());
     with_store!(database, store => store.prune(&prune).await.unwrap());
+    counts(keys.len().try_into().unwrap());
+    // Their time is over.
+    database.run("UPDATE {t}deliveries SET key_until = created_at");
+    with_store!(database, store => store.prune(&prune).await.unwrap());
     counts(0);
     let ids: HashSet<_> = keys.values().copied().collect();
     let key = keys.keys().next().unwrap();
