@@ -1,4 +1,4 @@
-//! The methods for operators: list, count, resend, cancel, prune.
+//! The methods for operators, and the types that they return.
 
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +29,7 @@ pub struct Stats {
     pub cancelled: u64,
     /// How long the oldest due delivery without a valid lease has waited. `None` if nothing is due. If it keeps growing, no relay sends.
     pub oldest_due: Option<Duration>,
-    /// The running relays, by their reports of the last ten minutes. A relay that ended with a paused transport is listed for ten minutes.
+    /// The relays that reported in the last ten minutes. A relay that stops deletes its report, unless its transport is paused.
     pub relays: Vec<RelayStatus>,
 }
 
@@ -47,7 +47,7 @@ impl Stats {
     }
 }
 
-/// Something that happened in an hour, how often.
+/// How often an event happened in one hour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HourlyCount {
@@ -62,7 +62,7 @@ pub struct HourlyCount {
 }
 
 impl HourlyCount {
-    /// For authors of stores.
+    /// Creates a count, for authors of stores.
     pub fn new(hour: SystemTime, event: CountedEvent, transport: Option<String>, count: u64) -> Self {
         Self { hour, event, transport, count }
     }
@@ -265,7 +265,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
         Ok(stats)
     }
 
-    /// Returns what happened in each hour from `since` on, oldest first. It stays when the deliveries are deleted.
+    /// Returns what happened in each hour from `since` on, oldest first. The counts stay when the deliveries are deleted.
     ///
     /// # Errors
     /// If the database fails.
@@ -273,7 +273,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
         self.store().hourly(since).await
     }
 
-    /// Deletes a part of what is finished and old, step by step, and returns how many deliveries lost something.
+    /// Deletes old data of finished deliveries, step by step. Returns the number of deliveries that lost data.
     ///
     /// # Errors
     /// If the database fails. What was deleted until then stays deleted.
@@ -288,8 +288,9 @@ impl<S: AdminStore, T> Outbox<S, T> {
     /// key that contains the address, which is then free. State, times, attempts, template, tags, and the next hop's ids stay. Attachments
     /// that no other message carries are deleted.
     ///
-    /// Deliveries are found by their recipients alone. An address that stands only in a message to somebody else is not found. Each delivery
-    /// is changed in a transaction of its own, so a call that fails or is dropped has erased some, and another call goes on.
+    /// Deliveries are found by their recipients alone. An address that stands only in a message to somebody else is not found. Each
+    /// delivery is changed in a transaction of its own. A call that fails or is dropped may have changed some of them: call it again to
+    /// erase the rest.
     ///
     /// # Errors
     /// If the database fails.

@@ -150,7 +150,7 @@ pub struct Attempt {
     /// The cycle it belongs to.
     pub cycle: u32,
     /// When the transport was called; for a lost attempt, when the delivery was claimed. If the relay had to claim the delivery again
-    /// during the call, the attempt before is lost, and this one starts with that claim.
+    /// during the call, it records the attempt before as lost, and this one starts with the new claim.
     pub started_at: SystemTime,
     /// When the call ended; for a lost attempt, when the next claim recorded it.
     pub finished_at: SystemTime,
@@ -197,7 +197,7 @@ impl Attempt {
         }
     }
 
-    /// Whether the attempt was sent and has no other data to store.
+    /// Whether the attempt is a plain success: sent, sure, charged, and without scope, error and note.
     pub(crate) fn is_plainly_sent(&self) -> bool {
         let nothing_to_say = self.scope.is_none() && self.error.is_none() && self.note.is_none();
         self.outcome == Outcome::Sent && self.sure && self.charged && nothing_to_say

@@ -9,8 +9,9 @@ use crate::state::State;
 
 /// Which deliveries to list or to count. A delivery must meet every condition that is set.
 ///
-/// Recipient, key, provider id and state are looked up in indexes. The other conditions are checked on each delivery from the newest or the
-/// oldest on until the page is full, so on a large outbox combine them with one of those, or with a time.
+/// A recipient, a key, a provider id, and every state but `Sent` are found by an index or in a small table. The other conditions are
+/// checked on each delivery, from the newest or the oldest on, until the page is full. On a large outbox, combine them with one of those or
+/// with a time. SQLite has no index for a domain.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -41,14 +42,14 @@ pub struct Filter {
     pub transport: Option<String>,
     /// A part of [`last_error`](crate::DeliverySummary::last_error).
     pub error: Option<String>,
-    /// The earliest time of enqueueing. A database looks for ids from a day before it on, because an id has the time of the program that
-    /// made it.
+    /// The earliest time of enqueueing. A database does not find a delivery whose id is more than a day older than that: ids have the time of
+    /// the program that enqueued.
     pub created_from: Option<SystemTime>,
-    /// The time of enqueueing is before this one. A database looks for ids up to a day after it.
+    /// The time before which the delivery was enqueued. A database does not find a delivery whose id is more than a day newer than that.
     pub created_before: Option<SystemTime>,
     /// The earliest time of the end. A delivery that is not finished has none.
     pub finished_from: Option<SystemTime>,
-    /// The time of the end is before this one. A database looks for ids up to a day after it, because a delivery is enqueued before it ends.
+    /// The time before which the delivery ended. A database does not find a delivery whose id is more than a day newer than that.
     pub finished_before: Option<SystemTime>,
     /// Whether the newest delivery comes first.
     pub newest_first: bool,
@@ -106,7 +107,7 @@ conditions! {
 }
 
 impl Filter {
-    /// The 100 oldest deliveries.
+    /// A filter for the 100 oldest deliveries.
     pub fn new() -> Self {
         Self {
             state: None,
@@ -128,7 +129,7 @@ impl Filter {
         }
     }
 
-    /// The newest delivery comes first.
+    /// Lists the newest delivery first.
     #[must_use]
     pub fn newest_first(mut self) -> Self {
         self.newest_first = true;

@@ -6,7 +6,7 @@ use postrider_transport::DeliveryId;
 
 use crate::state::State;
 
-/// What to delete of finished deliveries. Without a state, nothing.
+/// Which data of finished deliveries to delete. Without a state, nothing is deleted.
 ///
 /// The age counts from the end of a delivery, by the database's clock, so a mail that was scheduled long ahead is kept as long as any other.
 /// Pending and leased deliveries are never touched.
@@ -28,12 +28,12 @@ pub struct Prune {
     pub older_than: Duration,
     /// Only deliveries in these states.
     pub states: Vec<State>,
-    /// How long an idempotency key stays taken, counted from the time of enqueueing. A deleted delivery leaves its key, and a later deletion
-    /// of deliveries frees it. `None`: the key is free when the delivery is deleted.
+    /// How long an idempotency key stays taken, counted from the time of enqueueing. A deleted delivery leaves its key behind, and a later
+    /// deletion of deliveries frees the key. `None`: the key is free when the delivery is deleted.
     pub keep_keys: Option<Duration>,
 }
 
-/// A part of finished deliveries. Exhaustive: a store must delete each.
+/// The data that a [`Prune`] deletes. The enum is exhaustive, since a store must be able to delete each part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrunedPart {
     /// The messages. Recipients, subject and history stay, and the delivery cannot be sent again.
@@ -49,17 +49,17 @@ impl Prune {
         Self { part, older_than, states: Vec::new(), keep_keys: None }
     }
 
-    /// The messages of deliveries that ended longer ago than this. Add the states with [`state`](Self::state).
+    /// Deletes the messages of deliveries that ended longer ago than this. Add the states with [`state`](Self::state).
     pub fn messages(older_than: Duration) -> Self {
         Self::new(PrunedPart::Messages, older_than)
     }
 
-    /// The attempts of deliveries that ended longer ago than this, except the last of each.
+    /// Deletes the attempts of deliveries that ended longer ago than this, except the last of each.
     pub fn history(older_than: Duration) -> Self {
         Self::new(PrunedPart::History, older_than)
     }
 
-    /// The deliveries that ended longer ago than this.
+    /// Deletes the deliveries that ended longer ago than this.
     pub fn deliveries(older_than: Duration) -> Self {
         Self::new(PrunedPart::Deliveries, older_than)
     }
@@ -93,14 +93,14 @@ impl Prune {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PruneStep {
-    /// How many deliveries lost something.
+    /// The number of deliveries that lost data.
     pub affected: u64,
     /// The last delivery that the step looked at. `None` if there are no more.
     pub last: Option<DeliveryId>,
 }
 
 impl PruneStep {
-    /// For authors of stores.
+    /// Creates a result, for authors of stores.
     pub fn new(affected: u64, last: Option<DeliveryId>) -> Self {
         Self { affected, last }
     }

@@ -18,11 +18,11 @@ CREATE TABLE IF NOT EXISTS postrider_queue (
     spent            INT        NOT NULL DEFAULT 0,         -- attempts charged to the budget of this cycle
     cycle_started_at BIGINT     NOT NULL,
     expires_at       BIGINT,
-    partial          BOOLEAN    NOT NULL DEFAULT FALSE,     -- postrider_recipients has rows of this delivery
+    partial          BOOLEAN    NOT NULL DEFAULT FALSE,     -- postrider_recipients has outcomes of this delivery
     KEY queue_due (priority, due_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Deliveries that ended in another way than by the attempt that sent them.
+-- How a delivery ended. A delivery that its last attempt sent has no row here.
 CREATE TABLE IF NOT EXISTS postrider_ended (
     delivery_id BINARY(16)  NOT NULL PRIMARY KEY,
     state       VARCHAR(16) NOT NULL,                       -- 'sent', 'dead', 'in_doubt' or 'cancelled'
@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS postrider_ended (
     KEY ended_state (state, delivery_id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- The attempts: all calls of a transport.
+-- One row for each attempt: a call of the transport, one that was lost with its relay, or one that ended before the call because the
+-- message could not be read.
 CREATE TABLE IF NOT EXISTS postrider_attempts (
     delivery_id     BINARY(16)  NOT NULL,
     number          INT         NOT NULL,                   -- from 1 on, over the life of the delivery
@@ -55,9 +56,9 @@ CREATE TABLE IF NOT EXISTS postrider_attempts (
     KEY attempts_provider_id (provider_id(100))
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- The recipients after the first of deliveries that have several, and every recipient whose outcome differs from the delivery's.
+-- One row for each recipient after the first, and for each recipient whose outcome differs from the delivery's.
 --
--- An address is found by its end, which is its domain: it is indexed in reverse, in lower case.
+-- The index has the reversed address in lower case, so that it finds the addresses of a domain by a prefix.
 CREATE TABLE IF NOT EXISTS postrider_recipients (
     delivery_id BINARY(16)   NOT NULL,
     address     VARCHAR(700) NOT NULL,
@@ -83,8 +84,8 @@ CREATE TABLE IF NOT EXISTS postrider_body_contents (
     CONSTRAINT postrider_content_exists FOREIGN KEY (hash) REFERENCES postrider_contents (hash)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- How many deliveries are in each state of postrider_ended or sent, since to count them would read them all. The sum over the slots counts:
--- each connection adds to one of 32 rows, so that relays seldom wait for each other.
+-- The number of deliveries in each final state, since counting the deliveries would read all of them. It is the sum over 32 slots. Each
+-- connection of a relay adds to one of the first 16, so that relays seldom wait for each other. Operators and deletions use the others.
 CREATE TABLE IF NOT EXISTS postrider_totals (
     state VARCHAR(16) NOT NULL,
     slot  TINYINT     NOT NULL,
@@ -92,7 +93,7 @@ CREATE TABLE IF NOT EXISTS postrider_totals (
     PRIMARY KEY (state, slot)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- How often something happened in each hour: the outcomes of attempts, and the ends of deliveries other than sent.
+-- How often each event happened in each hour: the outcomes of attempts, and the ends of deliveries other than sent.
 CREATE TABLE IF NOT EXISTS postrider_hourly (
     hour      BIGINT       NOT NULL,                        -- its beginning
     event     VARCHAR(16)  NOT NULL,
@@ -110,18 +111,18 @@ CREATE TABLE IF NOT EXISTS postrider_relays (
     paused    LONGTEXT
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Which relay does a task that one relay does at a time, and until when.
+-- The leader of each task that one relay does at a time, and the end of its term.
 CREATE TABLE IF NOT EXISTS postrider_leaders (
     task  VARCHAR(64) NOT NULL PRIMARY KEY,
     relay VARCHAR(36) NOT NULL,
     until BIGINT      NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- One row for each delivery. It is written once; later only its message may be deleted. An insert into this table enqueues a mail; the
--- triggers below do the rest. docs/sql.md defines what other programs may rely on.
+-- One row for each delivery. Only a deletion or an erasure updates it. An insert into this table enqueues a mail; the triggers below do the
+-- rest. docs/sql.md defines what other programs may rely on.
 --
 -- The default id is a UUID of version 7: the milliseconds since 1970 and then a digest of unique values. The table gets its final name
--- after its triggers exist: a row that is inserted without them is in no queue, and no relay finds it.
+-- after its triggers exist: a row that is inserted before that would not get into the queue, and no relay would find it.
 --
 -- The key is stored as octets, because utf8mb4_bin treats "a" and "a " as equal. The names of the constraints begin with a column, since
 -- the server's error shows them.
@@ -142,9 +143,9 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     `body`        LONGTEXT,                                 -- the message, in that format; NULL: deleted
     `text`        LONGTEXT,                                 -- the plain text and the HTML, if they are not in the body
     html          LONGTEXT,
-    -- Octets of the rows of postrider_contents that belong to it. The default of a row without a body is a value that the table refuses.
+    -- Octets of the rows of postrider_contents that belong to it. Without a body the default is -1, which the table refuses.
     contents_size BIGINT      NOT NULL DEFAULT (IF(`body` IS NULL, -1, 0)),
-    -- The subject, and the tags as a JSON array of texts; NULL: none. The defaults are those of the body.
+    -- The subject, and the tags as a JSON array of texts; NULL: none. By default they come from the body.
     subject       VARCHAR(1000) DEFAULT (IF(format = 'email/1' AND JSON_VALID(`body`),
         IF(JSON_TYPE(JSON_EXTRACT(`body`, '$.subject')) = 'STRING',
            NULLIF(LEFT(JSON_UNQUOTE(JSON_EXTRACT(`body`, '$.subject')), 1000), ''), NULL), NULL)),
@@ -161,7 +162,7 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     CONSTRAINT postrider_key_empty CHECK (LENGTH(`key`) > 0),
     CONSTRAINT postrider_priority_range CHECK (priority BETWEEN 0 AND 9),
     CONSTRAINT postrider_when_in_doubt_word CHECK (when_in_doubt IN ('resend', 'hold')),
-    -- Up to the year 9999: the time that a program gives in another unit is no time of a mail.
+    -- Up to the year 9999: a later time comes from a program that counts in another unit.
     CONSTRAINT postrider_created_at_range CHECK (created_at < 253402300800000000),
     CONSTRAINT postrider_send_at_range CHECK (send_at < 253402300800000000),
     CONSTRAINT postrider_body_no_json CHECK (subject IS NOT NULL OR format <> 'email/1' OR JSON_VALID(`body`)),
@@ -178,7 +179,7 @@ CREATE TRIGGER postrider_enqueue_delivery AFTER INSERT ON postrider_deliveries_u
                   + NEW.contents_size, 2147483647),
             COALESCE(NEW.send_at, NEW.created_at), GREATEST(COALESCE(NEW.send_at, NEW.created_at), NEW.created_at), NEW.expires_at);
 
--- Because of the condition on the length, the server does not read the list of a single recipient. That saves a fifth of an insert.
+-- The condition on the length spares the server from reading a list of one recipient, which is a fifth of the time of an insert.
 CREATE TRIGGER postrider_enqueue_recipients AFTER INSERT ON postrider_deliveries_unready FOR EACH ROW
     INSERT INTO postrider_recipients (delivery_id, address)
     SELECT NEW.id, r.address
@@ -189,8 +190,8 @@ CREATE TRIGGER postrider_enqueue_recipients AFTER INSERT ON postrider_deliveries
 
 -- Deleting a delivery deletes all its other rows. (Foreign keys would do the same, but lock a row for each mail that is enqueued.)
 --
--- The first of these triggers reads what the next ones delete. A deletion counts in other slots than those of relays: it locks a counter
--- before it locks the rest of its deliveries, and a relay does it the other way round.
+-- The first of these triggers reads what the next ones delete. A deletion adds to slots that no relay uses: a deletion locks a counter
+-- first and then the rest of its deliveries, a relay locks them in the opposite order, and the two could deadlock.
 CREATE TRIGGER postrider_forget_total AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
     INSERT INTO postrider_totals (state, slot, `count`)
     SELECT COALESCE((SELECT e.state FROM postrider_ended e WHERE e.delivery_id = OLD.id), 'sent'), MOD(CONNECTION_ID(), 16) + 16, -1
@@ -215,9 +216,9 @@ CREATE TRIGGER postrider_forget_body_contents AFTER DELETE ON postrider_deliveri
 
 RENAME TABLE postrider_deliveries_unready TO postrider_deliveries;
 
--- One readable row for each delivery, with the id and the key as the table has them: an index finds a row by these. A view with a subquery
--- in its list would be made as a whole for each query. FORCE INDEX: as long as a table is empty or its statistics say so, MySQL would choose a
--- hash join, which reads and sorts every delivery.
+-- One readable row for each delivery, with the id and the key as the table has them: an index finds a row by these. The server would build
+-- the whole view for each query if its list had a subquery. FORCE INDEX: as long as a table is empty or its statistics say so, MySQL would
+-- choose a hash join, which reads and sorts every delivery.
 CREATE VIEW postrider_mail_lookup AS
     SELECT INSERT(INSERT(INSERT(INSERT(LOWER(HEX(d.id)), 21, 0, '-'), 17, 0, '-'), 13, 0, '-'), 9, 0, '-') AS id,
            CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
@@ -226,7 +227,7 @@ CREATE VIEW postrider_mail_lookup AS
            JSON_UNQUOTE(JSON_EXTRACT(d.recipients, '$[0]')) AS recipient, JSON_LENGTH(d.recipients) AS recipients, d.subject,
            COALESCE(e.reason, last.error) AS last_error,
            CASE WHEN q.leased_at = 0 THEN TIMESTAMP '1970-01-01 00:00:00' + INTERVAL q.due_at DIV 1000000 SECOND END AS next_attempt_at,
-           -- A relay's claims begin with the last 24 bits of its id.
+           -- The upper 24 bits of a claim's id are the last 24 bits of its relay's id.
            CASE WHEN q.leased_at <> 0 THEN LPAD(LOWER(HEX(q.leased_by >> 39)), 6, '0') END AS leased_by,
            CASE WHEN q.leased_at <> 0 THEN TIMESTAMP '1970-01-01 00:00:00' + INTERVAL q.due_at DIV 1000000 SECOND END AS leased_until,
            TIMESTAMP '1970-01-01 00:00:00' + INTERVAL d.created_at DIV 1000000 SECOND AS enqueued_at,
@@ -242,14 +243,15 @@ CREATE VIEW postrider_mail_lookup AS
         AND last.number = (SELECT MAX(a.number) FROM postrider_attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id = d.id)
     WHERE d.key_until IS NULL;
 
--- The same without these columns, the newest first, for people with the server's client. Times are in UTC. docs/sql.md describes the columns.
+-- One readable row for each delivery, the newest first, for people with the server's client: the view above without the last two columns.
+-- Times are in UTC. docs/sql.md describes the columns.
 CREATE VIEW postrider_mail AS
     SELECT id, state, attempts, recipient, recipients, subject, last_error, next_attempt_at, leased_by, leased_until, enqueued_at, finished_at,
            transport, provider_id, last_reply, template_id, tags, `key`, priority, expires_at
     FROM postrider_mail_lookup
     ORDER BY delivery_id DESC;
 
--- How many deliveries are in each state, and since when the oldest is due or leased.
+-- The number of deliveries in each state, with the earliest due time of the pending ones and the earliest claim of the leased ones.
 CREATE VIEW postrider_overview AS
     SELECT 'pending' AS state, COUNT(*) AS deliveries, TIMESTAMP '1970-01-01 00:00:00' + INTERVAL MIN(due_at) DIV 1000000 SECOND AS oldest
     FROM postrider_queue WHERE leased_at = 0

@@ -9,12 +9,12 @@ CREATE FUNCTION "postrider".new_id() RETURNS uuid LANGUAGE sql VOLATILE AS $$
         || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid
 $$;
 
--- The values in the attempts. They are domains because the server caches the constraints of a domain, but reads those of a table for each
--- statement.
+-- The values of two columns of "attempts". They are domains because the server caches the constraints of a domain, but reads those of a
+-- table for each statement.
 CREATE DOMAIN "postrider".outcome AS text CHECK (VALUE IN ('sent', 'transient', 'permanent', 'in_doubt', 'lost'));
 CREATE DOMAIN "postrider".scope AS text CHECK (VALUE IN ('message', 'sender', 'transport'));
 
--- One row for each delivery: what is known of it beside the message. It is written once, and stays when the message is deleted.
+-- One row for each delivery: everything but the message. Only a deletion or an erasure updates it. It stays when the message is deleted.
 --
 -- The rules for these columns are checked where other programs insert, in "enqueue_delivery" below. (Constraints would cost a tenth of
 -- what it costs to enqueue a mail.)
@@ -41,7 +41,7 @@ CREATE INDEX deliveries_key_until ON "postrider".deliveries (key_until) WHERE ke
 -- Finds a delivery by its first recipient, and, by the start of the reversed address, by the domain.
 CREATE INDEX deliveries_recipient ON "postrider".deliveries (reverse(lower(recipients ->> 0)) COLLATE "C", id);
 
--- The messages. They lie apart, so that they can be deleted without the history.
+-- The messages. They have a table of their own, so that they can be deleted without the history.
 CREATE TABLE "postrider".bodies (
     delivery_id   uuid        NOT NULL PRIMARY KEY,
     contents      smallint    NOT NULL DEFAULT 0,           -- how many rows of "body_contents" belong to it
@@ -66,8 +66,8 @@ CREATE TABLE "postrider".body_contents (
 
 CREATE INDEX body_contents_hash ON "postrider".body_contents (hash);
 
--- What is longer than about 2 KiB is compressed. lz4 takes a tenth of the time of the server's own way; it is there since version
--- 14, where the server was built with it. Attachments are mostly compressed already.
+-- The server compresses values above about 2 KiB. lz4 takes a tenth of the time of pglz, the default. It exists since version 14, if the
+-- server was built with it. Attachments are stored as they are, since most are compressed already.
 ALTER TABLE "postrider".contents ALTER COLUMN content SET STORAGE EXTERNAL;
 DO $$ BEGIN
     EXECUTE 'ALTER TABLE "postrider".bodies ALTER COLUMN body SET COMPRESSION lz4, ALTER COLUMN text SET COMPRESSION lz4,
@@ -79,12 +79,12 @@ END $$;
 -- The pending and leased deliveries. A delivery that is neither here nor in "ended" was sent by its last attempt.
 --
 -- A claim changes no indexed column, so its update is heap-only (HOT), and half-empty pages leave room for it. The order of the columns
--- avoids padding. The columns that a claim sets already have their space in the row, except one.
+-- avoids padding. Of the columns that a claim sets, all but "leased_at" and "abandoned_at" already have their space in the row.
 CREATE TABLE "postrider".queue (
     delivery_id      uuid        NOT NULL PRIMARY KEY,
     priority         smallint    NOT NULL,
-    partial          boolean     NOT NULL DEFAULT false,    -- "recipients" has rows of this delivery
-    size             integer     NOT NULL DEFAULT 0,        -- size of the mail's body in octets, for the byte limit of claims
+    partial          boolean     NOT NULL DEFAULT false,    -- "recipients" has outcomes of this delivery
+    size             integer     NOT NULL DEFAULT 0,        -- size of the stored message in octets, for the byte limit of claims
     due_at           timestamptz NOT NULL,
     lease_until      timestamptz NOT NULL DEFAULT '-infinity', -- the end of the lease
     leased_at        timestamptz,                           -- set while a relay holds it
@@ -99,10 +99,10 @@ CREATE TABLE "postrider".queue (
     expires_at       timestamptz
 ) WITH (fillfactor = 50);
 
--- With the id, because all deliveries of one transaction may have the same due time.
+-- The index ends with the id, because all deliveries of one transaction may have the same due time.
 CREATE INDEX queue_due ON "postrider".queue (priority, due_at, delivery_id);
 
--- Deliveries that ended in another way than by the attempt that sent them.
+-- How a delivery ended. A delivery that its last attempt sent has no row here.
 CREATE TABLE "postrider".ended (
     delivery_id uuid        NOT NULL PRIMARY KEY,
     state       text        NOT NULL,                       -- 'sent', 'dead', 'in_doubt' or 'cancelled'
@@ -115,7 +115,8 @@ CREATE TABLE "postrider".ended (
 
 CREATE INDEX ended_state ON "postrider".ended (state, delivery_id);
 
--- The attempts: all calls of a transport.
+-- One row for each attempt: a call of the transport, one that was lost with its relay, or one that ended before the call because the
+-- message could not be read.
 CREATE TABLE "postrider".attempts (
     delivery_id     uuid        NOT NULL,
     number          integer     NOT NULL,                   -- from 1 on, over the life of the delivery
@@ -137,7 +138,7 @@ CREATE TABLE "postrider".attempts (
 
 CREATE INDEX attempts_provider_id ON "postrider".attempts (provider_id) WHERE provider_id IS NOT NULL;
 
--- The recipients after the first of deliveries that have several, and every recipient whose outcome differs from the delivery's.
+-- One row for each recipient after the first, and for each recipient whose outcome differs from the delivery's.
 CREATE TABLE "postrider".recipients (
     delivery_id uuid NOT NULL,
     address     text NOT NULL,
@@ -148,8 +149,8 @@ CREATE TABLE "postrider".recipients (
 
 CREATE INDEX recipients_address ON "postrider".recipients (reverse(lower(address)) COLLATE "C", delivery_id);
 
--- How many deliveries are in each state of "ended" or sent, since to count them would read them all. The sum over the slots counts: each
--- connection adds to one of 32 rows, so that relays do not wait for each other.
+-- The number of deliveries in each final state, since counting the deliveries would read all of them. It is the sum over 32 slots. Each
+-- connection of a relay adds to one of the first 16, so that relays seldom wait for each other. Operators and deletions use the others.
 CREATE TABLE "postrider".totals (
     state text     NOT NULL,
     slot  smallint NOT NULL,
@@ -157,7 +158,7 @@ CREATE TABLE "postrider".totals (
     PRIMARY KEY (state, slot)
 ) WITH (fillfactor = 50);
 
--- How often something happened in each hour: the outcomes of attempts, and the ends of deliveries other than sent.
+-- How often each event happened in each hour: the outcomes of attempts, and the ends of deliveries other than sent.
 CREATE TABLE "postrider".hourly (
     hour      timestamptz NOT NULL,
     event     text        NOT NULL,
@@ -175,15 +176,15 @@ CREATE TABLE "postrider".relays (
     paused    text
 );
 
--- Which relay does a task that one relay does at a time, and until when.
+-- The leader of each task that one relay does at a time, and the end of its term.
 CREATE TABLE "postrider".leaders (
     task  text        NOT NULL PRIMARY KEY,
     relay text        NOT NULL,
     until timestamptz NOT NULL
 );
 
--- One readable row for each delivery, the newest first, for people with psql. docs/sql.md describes the columns. Only what is the same for
--- each row is read from an index: a query for the newest rows, an id or a key reads no others.
+-- One readable row for each delivery, the newest first, for people with psql. docs/sql.md describes the columns. A query for the newest
+-- rows, for an id or for a key reads only the rows that it returns.
 CREATE VIEW "postrider".mail AS
     SELECT d.id,
            CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
@@ -192,7 +193,7 @@ CREATE VIEW "postrider".mail AS
            d.recipients ->> 0 AS recipient, json_array_length(d.recipients) AS recipients, d.subject,
            coalesce(e.reason, last.error) AS last_error,
            CASE WHEN q.leased_at IS NULL THEN date_trunc('second', q.due_at) END AS next_attempt_at,
-           -- A relay's claims begin with the last 24 bits of its id.
+           -- The upper 24 bits of a claim's id are the last 24 bits of its relay's id.
            CASE WHEN q.leased_at IS NOT NULL THEN lpad(to_hex(q.leased_by >> 39), 6, '0') END AS leased_by,
            CASE WHEN q.leased_at IS NOT NULL THEN date_trunc('second', q.lease_until) END AS leased_until,
            date_trunc('second', d.created_at) AS enqueued_at,
@@ -207,7 +208,7 @@ CREATE VIEW "postrider".mail AS
     WHERE d.key_until IS NULL
     ORDER BY d.id DESC;
 
--- How many deliveries are in each state, and since when the oldest is due or leased.
+-- The number of deliveries in each state, with the earliest due time of the pending ones and the earliest claim of the leased ones.
 CREATE VIEW "postrider".overview AS
     SELECT 'pending' AS state, count(*) AS deliveries, date_trunc('second', min(due_at)) AS oldest FROM "postrider".queue WHERE leased_at IS NULL
     UNION ALL
@@ -216,7 +217,7 @@ CREATE VIEW "postrider".overview AS
     SELECT s.state, coalesce((SELECT sum(t.count)::bigint FROM "postrider".totals t WHERE t.state = s.state), 0), NULL
     FROM (VALUES ('sent'), ('dead'), ('in_doubt'), ('cancelled')) s (state);
 
--- When relays were last notified, in fiftieths of a second. A sequence, because it can be read and moved without a lock and
+-- When relays were last notified, in fiftieths of a second. It is a sequence, because a sequence can be read and set without a lock and
 -- outside the transaction.
 CREATE SEQUENCE "postrider".last_notified MINVALUE 0 START 0;
 
@@ -261,11 +262,11 @@ END $$;
 
 REVOKE ALL ON FUNCTION "postrider".insert_delivery FROM PUBLIC;
 
--- Enqueues any number of deliveries, from an array for each column. An array that is null stands for the default in every row: each
--- array costs time for each row. "other_ids" and "other_addresses" are the recipients after the first of each delivery, "carrier_ids" and
--- "carried" the hashes of its contents, which must exist.
+-- Enqueues any number of deliveries, from an array for each column. A null array means the default value in every row, which saves time.
+-- "other_ids" and "other_addresses" are the recipients after the first of each delivery, "carrier_ids" and "carried" the hashes of its
+-- contents, which must exist.
 --
--- It passes over a delivery whose key is taken, and returns the ids of the others, or null if it enqueued all.
+-- It skips a delivery whose key is taken, and returns the ids of the others, or null if it enqueued all.
 CREATE FUNCTION "postrider".insert_deliveries(
     moment timestamptz, ids uuid[], formats text[], bodies text[], texts text[], htmls text[], sizes integer[], content_counts smallint[],
     recipients text[], subjects text[], templates text[], tag_lists text[], keys text[], priorities smallint[], doubts text[],
@@ -276,7 +277,7 @@ DECLARE
     enqueued timestamptz := coalesce(moment, now());
     added    uuid[];
 BEGIN
-    -- With keys, in their order, so that no two transactions wait for each other.
+    -- In the order of the keys, so that two transactions cannot deadlock.
     WITH new AS (
         INSERT INTO "postrider".deliveries AS d
             (id, created_at, send_at, expires_at, priority, when_in_doubt, recipients, subject, template_id, tags, key)
@@ -320,16 +321,15 @@ END $$;
 
 REVOKE ALL ON FUNCTION "postrider".insert_deliveries FROM PUBLIC;
 
--- Where other programs insert: each row becomes a delivery. docs/sql.md says what they may rely on.
+-- The view into which other programs insert: each row becomes a delivery. docs/sql.md says what they may rely on.
 CREATE VIEW "postrider".outbox AS
     SELECT d.id, d.created_at, b.format, b.body, b.text, b.html, d.recipients, d.template_id, d.key, d.priority, d.when_in_doubt, d.send_at, d.expires_at
     FROM "postrider".deliveries d JOIN "postrider".bodies b ON b.delivery_id = d.id;
 
 -- Refuses a row that breaks a rule, and names the rule. Otherwise it writes the delivery, its message and its place in the queue, and
--- notifies relays, at most fifty times a second: notifications pass through one lock of the whole server at commit. A relay that is
--- notified looks again some times in the half second after, and so finds what was committed without a notification of its own.
+-- notifies relays.
 --
--- A row whose key is taken is passed over. It acts with its owner's rights, so that a program needs none but to insert into the view.
+-- It skips a row whose key is taken. It runs with its owner's rights, so that a program needs only the right to insert into the view.
 CREATE FUNCTION "postrider".enqueue_delivery() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     octets  bigint := octet_length(NEW.body)::bigint + coalesce(octet_length(NEW.text), 0) + coalesce(octet_length(NEW.html), 0);
@@ -354,7 +354,7 @@ BEGIN
                      WHERE moment = '-infinity' OR moment >= '10000-01-01')
             THEN 'created_at, send_at or expires_at: out of range'
     END;
-    -- Nearly every row has one short address. Others are looked at more closely.
+    -- Nearly every row has one short address, and needs no further check.
     several := NEW.recipients IS NULL OR octet_length(NEW.recipients::text) > 700 OR NEW.recipients::text !~ '^\["[^"\\]+@[^"\\]+"\]$';
     IF broken IS NULL AND several THEN
         BEGIN
@@ -373,7 +373,8 @@ BEGIN
             broken := 'recipients: a text that is none: ' || SQLERRM;
         END;
     END IF;
-    -- A block that catches errors takes a tenth of the insert's time. Without an escape, PostgreSQL's own error says what is no JSON.
+    -- A block that catches errors takes a tenth of the insert's time. A body without an escape needs none: PostgreSQL's own error says what
+    -- is not JSON.
     IF broken IS NULL AND NEW.format = 'email/1' AND strpos(NEW.body, '\u') = 0 THEN
         email := NEW.body::json;
         tags := email -> 'tags';
@@ -384,7 +385,7 @@ BEGIN
             tags := email -> 'tags';
             subject := email ->> 'subject';
         EXCEPTION
-            -- JSON can name characters that a text cannot have in this database. Such a mail is sent, and not found by its subject.
+            -- JSON can name characters that this database cannot store. Such a mail is sent, but is not found by its subject.
             WHEN untranslatable_character THEN NULL;
             WHEN invalid_text_representation THEN broken := 'body: no JSON: ' || SQLERRM;
         END;
@@ -425,9 +426,8 @@ REVOKE ALL ON FUNCTION "postrider".enqueue_delivery FROM PUBLIC;
 CREATE TRIGGER enqueue_delivery INSTEAD OF INSERT ON "postrider".outbox
     FOR EACH ROW EXECUTE FUNCTION "postrider".enqueue_delivery();
 
--- A delivery that is deleted takes all that is known of it along. (Foreign keys would do that too, and cost a lock for each row
--- that is enqueued.) It acts with its owner's rights, so that whoever may delete a delivery needs no other, and nobody else may
--- attach it to a table.
+-- Deleting a delivery deletes all its other rows. (Foreign keys would do the same, but lock a row for each mail that is enqueued.) The
+-- function runs with its owner's rights, so that the right to delete a delivery is enough. Nobody else may attach it to a table.
 CREATE FUNCTION "postrider".forget_delivery() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO "postrider".totals AS t (state, slot, count)
@@ -449,7 +449,7 @@ REVOKE ALL ON FUNCTION "postrider".forget_delivery FROM PUBLIC;
 CREATE TRIGGER forget_delivery AFTER DELETE ON "postrider".deliveries
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION "postrider".forget_delivery();
 
--- To empty the table is to empty the outbox.
+-- Truncating the table empties the outbox. Only the counts of each hour stay.
 CREATE FUNCTION "postrider".forget_all() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     TRUNCATE "postrider".queue, "postrider".ended, "postrider".attempts, "postrider".recipients, "postrider".bodies,
@@ -483,7 +483,7 @@ REVOKE ALL ON FUNCTION "postrider".address FROM PUBLIC;
 -- returns the id of the first delivery with this key. "recipients" replaces the recipients of the mail's headers. An invalid mail is an
 -- error at once, instead of a dead letter later.
 --
--- It runs with the rights of its owner, so that a program with the right to call it needs no rights on the tables:
+-- It runs with the rights of its owner, so that a program with the right to call it needs no rights on the tables.
 CREATE FUNCTION "postrider".enqueue(
     body          jsonb,
     key           text        DEFAULT NULL,
@@ -534,7 +534,7 @@ BEGIN
     IF wanted IS NULL OR wanted = '{}' OR array_position(wanted, NULL) IS NOT NULL THEN
         RAISE EXCEPTION 'the mail names no recipient, or one without an address' USING ERRCODE = 'check_violation', COLUMN = 'recipients';
     END IF;
-    -- Each once, and with the domain as the mail has it.
+    -- Each address once, with its domain in lower case.
     SELECT array_agg(address ORDER BY place) INTO wanted
     FROM (SELECT coalesce(substring(given FROM '^(.*@)') || lower(substring(given FROM '[^@]*$')), given) AS address, min(place) AS place
           FROM unnest(wanted) WITH ORDINALITY each (given, place) GROUP BY 1) known;
@@ -544,7 +544,7 @@ BEGIN
                 enqueue.when_in_doubt, enqueue.send_at, enqueue.expires_at)
         RETURNING id INTO delivery;
         EXIT WHEN FOUND;
-        -- The key is taken; unless that delivery has just been deleted.
+        -- The key is taken. If its delivery was deleted a moment ago, insert again.
         SELECT id INTO delivery FROM "postrider".deliveries WHERE key = enqueue.key;
         EXIT WHEN FOUND;
     END LOOP;

@@ -3,9 +3,9 @@
 -- Times are milliseconds since 1970-01-01 00:00:00 UTC. Data that is written once is separate from data that changes: a claim or a
 -- settlement updates the narrow row of the queue and never rewrites a mail.
 
--- One row for each delivery, written once. An insert into this table enqueues a mail; the trigger below does the rest. docs/sql.md defines
--- what other programs may rely on. The default id is a UUID of version 7: the milliseconds since 1970 and then random digits, so that ids
--- sort by age.
+-- One row for each delivery. Only a deletion or an erasure updates it. An insert into this table enqueues a mail; the trigger below does
+-- the rest. docs/sql.md defines what other programs may rely on. The default id is a UUID of version 7: the milliseconds since 1970 and
+-- then random digits, so that ids sort by age.
 CREATE TABLE postrider_deliveries (
     id            TEXT    NOT NULL PRIMARY KEY              -- UUID, version 7, in lower case
                   DEFAULT (lower(
@@ -72,7 +72,7 @@ CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
     SELECT RAISE(ABORT, 'body: none') WHERE new.body IS NULL;
     SELECT RAISE(ABORT, 'body: more than 64 MiB with text and HTML')
     WHERE length(CAST(new.body AS BLOB)) + coalesce(length(CAST(new.text AS BLOB)), 0) + coalesce(length(CAST(new.html AS BLOB)), 0) > 67108864;
-    -- The time that a program gives in another unit is no time of a mail.
+    -- A later time comes from a program that counts in another unit.
     SELECT RAISE(ABORT, 'created_at or send_at: later than the year 9999')
     WHERE max(new.created_at, coalesce(new.send_at, 0)) >= 253402300800000;
     SELECT RAISE(ABORT, 'body: not a JSON object')
@@ -93,7 +93,7 @@ CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
     INSERT INTO postrider_recipients (delivery_id, address)
     SELECT new.id, value FROM json_each(new.recipients) WHERE key > 0
     ON CONFLICT DO NOTHING;
-    -- The library writes the columns itself. For other programs they come from the mail.
+    -- The library gives subject and tags. For other programs they come from the body.
     UPDATE postrider_deliveries
     SET subject = CASE WHEN json_type(new.body, '$.subject') = 'text'
                             AND json_extract(new.body, '$.subject') NOT GLOB '*' || char(65533) || '*'
@@ -117,7 +117,7 @@ END;
 
 CREATE INDEX postrider_queue_due ON postrider_queue (priority, due_at);
 
--- Deliveries that ended in another way than by the attempt that sent them.
+-- How a delivery ended. A delivery that its last attempt sent has no row here.
 CREATE TABLE postrider_ended (
     delivery_id TEXT    NOT NULL PRIMARY KEY,
     state       TEXT    NOT NULL, -- 'sent', 'dead', 'in_doubt' or 'cancelled'
@@ -130,7 +130,8 @@ CREATE TABLE postrider_ended (
 
 CREATE INDEX postrider_ended_state ON postrider_ended (state);
 
--- The attempts: all calls of a transport.
+-- One row for each attempt: a call of the transport, one that was lost with its relay, or one that ended before the call because the
+-- message could not be read.
 CREATE TABLE postrider_attempts (
     delivery_id     TEXT    NOT NULL,
     number          INTEGER NOT NULL,                       -- from 1 on, over the life of the delivery
@@ -152,7 +153,7 @@ CREATE TABLE postrider_attempts (
 
 CREATE INDEX postrider_attempts_provider_id ON postrider_attempts (provider_id) WHERE provider_id IS NOT NULL;
 
--- The recipients after the first of deliveries that have several, and every recipient whose outcome differs from the delivery's.
+-- One row for each recipient after the first, and for each recipient whose outcome differs from the delivery's.
 CREATE TABLE postrider_recipients (
     delivery_id TEXT NOT NULL,
     address     TEXT NOT NULL,
@@ -163,13 +164,13 @@ CREATE TABLE postrider_recipients (
 
 CREATE INDEX postrider_recipients_address ON postrider_recipients (lower(address));
 
--- How many deliveries are in each state of postrider_ended or sent, since to count them would read them all.
+-- The number of deliveries in each final state, since counting the deliveries would read all of them.
 CREATE TABLE postrider_totals (
     state TEXT    NOT NULL PRIMARY KEY,
     count INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- How often something happened in each hour: the outcomes of attempts, and the ends of deliveries other than sent.
+-- How often each event happened in each hour: the outcomes of attempts, and the ends of deliveries other than sent.
 CREATE TABLE postrider_hourly (
     hour      INTEGER NOT NULL,                             -- its beginning
     event     TEXT    NOT NULL,
@@ -187,7 +188,7 @@ CREATE VIEW postrider_mail AS
            json_extract(d.recipients, '$[0]') AS recipient, json_array_length(d.recipients) AS recipients, d.subject,
            coalesce(e.reason, last.error) AS last_error,
            CASE WHEN q.leased_at IS NULL THEN datetime(q.due_at / 1000, 'unixepoch') END AS next_attempt_at,
-           -- A relay's claims begin with the last 24 bits of its id.
+           -- The upper 24 bits of a claim's id are the last 24 bits of its relay's id.
            CASE WHEN q.leased_at IS NOT NULL THEN printf('%06x', q.leased_by >> 39) END AS leased_by,
            CASE WHEN q.leased_at IS NOT NULL THEN datetime(q.due_at / 1000, 'unixepoch') END AS leased_until,
            datetime(d.created_at / 1000, 'unixepoch') AS enqueued_at,
@@ -202,7 +203,7 @@ CREATE VIEW postrider_mail AS
     WHERE d.key_until IS NULL
     ORDER BY d.id DESC;
 
--- How many deliveries are in each state, and since when the oldest is due or leased.
+-- The number of deliveries in each state, with the earliest due time of the pending ones and the earliest claim of the leased ones.
 CREATE VIEW postrider_overview AS
     SELECT 'pending' AS state, count(*) AS deliveries, datetime(min(due_at) / 1000, 'unixepoch') AS oldest
     FROM postrider_queue WHERE leased_at IS NULL
@@ -220,7 +221,7 @@ CREATE TABLE postrider_relays (
     paused    TEXT
 ) STRICT, WITHOUT ROWID;
 
--- Which relay does a task that one relay does at a time, and until when.
+-- The leader of each task that one relay does at a time, and the end of its term.
 CREATE TABLE postrider_leaders (
     task  TEXT    NOT NULL PRIMARY KEY,
     relay TEXT    NOT NULL,

@@ -1,4 +1,4 @@
-//! Deletes what is finished and old, in small steps beside the sending. One relay at a time does it.
+//! Deletes old data of finished deliveries, in small steps while the relay sends. One relay at a time does it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use crate::observe::Event;
 use crate::prune::Prune;
 use crate::store::{AdminStore, StoreError};
 
-/// The name of the task of which a relay is the leader.
+/// The name of the task, for the election of its leader.
 const TASK: &str = "retention";
 
 /// How long a relay is the leader. It extends the term after a third of it.
@@ -23,12 +23,13 @@ const TERM: Duration = Duration::from_secs(60);
 /// The number of deliveries that one transaction looks at.
 const STEP: u32 = 500;
 
-/// The wait between two steps, as a multiple of the duration of the last one, so that most of the database's time is for the sending.
+/// The wait between two steps, as a multiple of the duration of the last one, so that most of the database's time is left for sending.
 const WAIT_FACTOR: u32 = 4;
 const MIN_WAIT: Duration = Duration::from_millis(10);
 
-/// The wait after all deletions, and before the next try after a failure or of a relay that is not the leader.
+/// The wait after a complete round of deletions.
 const REST: Duration = Duration::from_secs(600);
+/// The wait after a failure, and of a relay that is not the leader.
 const RETRY: Duration = Duration::from_secs(30);
 
 /// The task of a relay with a retention.
@@ -45,7 +46,7 @@ async fn run<S: AdminStore, T: Transport>(shared: Arc<Shared<S, T>>, prunes: Vec
         let wait = match retention.step().await {
             Ok(wait) => wait,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "retention failed; it goes on later");
+                tracing::warn!(error = &error as &dyn std::error::Error, "retention failed; it will retry");
                 retention.shared.emit(&Event::RetentionFailed { error: &error });
                 RETRY
             }
@@ -70,11 +71,11 @@ struct Retention<S, T> {
     prunes: Vec<Prune>,
     /// When the term was last extended. `None` if another relay leads.
     leads_since: Option<Instant>,
-    /// The index of the deletion that is under way. Behind the last one, contents are swept.
+    /// The index of the current deletion. After the last one, unused contents are deleted.
     current: usize,
-    /// The last delivery that it looked at.
+    /// The last delivery that the current deletion looked at. `None` at its beginning.
     after: Option<DeliveryId>,
-    /// How many deliveries lost something by it.
+    /// The number of deliveries that lost data in the current deletion.
     deleted: u64,
 }
 
@@ -98,7 +99,7 @@ impl<S: AdminStore, T: Transport> Retention<S, T> {
                 self.after = step.last;
                 if step.last.is_none() {
                     if self.deleted > 0 {
-                        tracing::info!(part = ?prune.part, deliveries = self.deleted, "deleted what is old");
+                        tracing::info!(part = ?prune.part, deliveries = self.deleted, "deleted old data");
                         shared.emit(&Event::Pruned { part: prune.part, deliveries: self.deleted });
                     }
                     (self.current, self.deleted) = (self.current + 1, 0);

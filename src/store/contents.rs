@@ -1,4 +1,4 @@
-//! Contents that a store keeps once.
+//! Contents: large attachments, which a store keeps once for all messages.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,10 +6,10 @@ use postrider_transport::{Content, ContentHash, Encoded};
 
 use crate::store::NewRow;
 
-/// What is wrong with a queued delivery whose message is gone.
+/// The error of a queued delivery whose message is deleted.
 pub(super) const MESSAGE_DELETED: &str = "the message is deleted";
 
-/// What is wrong with a message of which a content is gone or damaged.
+/// The error of a message that lacks a content.
 pub(super) const CONTENT_MISSING: &str = "a content of the message is missing or damaged";
 
 /// The contents of new rows, each once, in the order of their hashes.
@@ -34,7 +34,8 @@ pub(super) fn add_contents(
     message.contents.len() == hashes.len()
 }
 
-/// Reads a content from the database. It counts under the hash of its octets, so a damaged one is not found.
+/// Reads a content from the database. The hash is computed from its octets, so that a damaged content does not have the hash that the
+/// message names.
 pub(super) fn read_content(bytes: &[u8]) -> (ContentHash, Content) {
     let content = Content::new(bytes);
     (content.hash(), content)

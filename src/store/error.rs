@@ -52,7 +52,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// An error of a kind. The text must not contain secrets.
+    /// Creates an error. The text must not contain secrets.
     pub fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
         Self {
             kind,

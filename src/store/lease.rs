@@ -10,7 +10,7 @@ use crate::state::{Outcome, WhenInDoubt};
 
 /// The id of one claim.
 ///
-/// The store keeps it with each delivery that the claim leases. A claim whose answer is lost can then be taken back
+/// The store keeps it with each delivery that the claim leases. A claim whose answer is lost can then be released
 /// ([`Store::release_claims`](super::Store::release_claims)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimId(i64);
@@ -48,8 +48,8 @@ pub struct Claim {
     pub max_bytes: u64,
     /// The duration of the lease.
     pub lease: Duration,
-    /// Takes only deliveries that were due by this time. `None` means now. A pass passes the time of its start, so that it does not claim
-    /// a delivery twice.
+    /// Takes only deliveries that were due by this time. `None` means now. A pass (`drain` or `tick`) sets the time of its start, so that
+    /// it does not claim a delivery twice.
     pub due_by: Option<SystemTime>,
 }
 

@@ -63,7 +63,7 @@ pub(crate) fn notify(notifier: &tokio::sync::Notify) {
     notifier.notify_one();
 }
 
-/// Warns about queue rows without a mail. They remain for instance after a `TRUNCATE`.
+/// Warns about queue rows without a delivery. A `TRUNCATE` can leave such rows, for example.
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) fn warn_of_orphans(count: usize) {
     tracing::warn!(count, "removed queue rows whose mails were deleted");
@@ -87,7 +87,7 @@ pub(crate) fn warn_of_orphans(count: usize) {
 /// # Cancel safety
 /// Each call is one transaction, or joins the caller's. If it is dropped before it returns, all of it is committed or nothing is. A claim
 /// that is dropped after its commit leaves its deliveries leased until the lease expires, or until they are
-/// [taken back](Self::release_claims).
+/// [released](Self::release_claims).
 pub trait Store: Clone + Send + Sync + 'static {
     /// The connection that an open transaction of the caller's derefs to.
     type Connection: ?Sized + Send;
@@ -178,7 +178,7 @@ pub trait AdminStore: Store {
     /// The number of deliveries in each state, and the running relays.
     fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;
 
-    /// What happened in each hour from the one of `since` on: the outcomes of attempts and the ends of deliveries, counted in the
+    /// The counts of each hour, from the hour of `since` on: the outcomes of attempts and the ends of deliveries, counted in the
     /// transactions that write them. Ordered by hour, event and transport. Lost attempts are not counted.
     fn hourly(&self, since: SystemTime) -> impl Future<Output = Result<Vec<HourlyCount>, StoreError>> + Send;
 
@@ -195,9 +195,9 @@ pub trait AdminStore: Store {
     /// about to use stays.
     fn sweep_contents(&self, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Removes a recipient from a finished delivery, whatever the case of its ASCII letters: in its place stands `erased-1@erased.invalid`,
-    /// with the recipient's place in the list. The message, the subject, the texts of errors and replies, and a key that contains the
-    /// recipient are deleted. Returns [`UpdateOutcome::Unchanged`] for a delivery that is not finished or has no such recipient.
+    /// Removes a recipient from a finished delivery, whatever the case of its ASCII letters: the address becomes `erased-1@erased.invalid`,
+    /// where 1 is the recipient's position in the list. The message, the subject, the texts of errors and replies, and a key that contains
+    /// the recipient are deleted. Returns [`UpdateOutcome::Unchanged`] for a delivery that is not finished or has no such recipient.
     fn erase(
         &self,
         id: DeliveryId,
@@ -209,7 +209,7 @@ pub trait AdminStore: Store {
     fn lead(&self, task: &str, relay: RelayId, term: Duration)
     -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Deletes step by step, so that no transaction grows long, and returns how many deliveries lost something.
+    /// Deletes step by step, so that no transaction is long. Returns the number of deliveries that lost data.
     fn prune(&self, prune: &Prune) -> impl Future<Output = Result<u64, StoreError>> + Send {
         async {
             const STEP: u32 = 1_000;
@@ -222,7 +222,8 @@ pub trait AdminStore: Store {
                     None => break,
                 }
             }
-            // Even if nothing was deleted: an earlier call may have been interrupted here, and a rejected key leaves contents behind.
+            // Even if nothing was deleted: an earlier call may have been interrupted here, and an insert whose key exists leaves contents
+            // behind.
             while prune.part != PrunedPart::History && self.sweep_contents(STEP).await? == u64::from(STEP) {}
             Ok(affected)
         }

@@ -50,7 +50,7 @@ pub struct NewRow {
     pub message: Encoded,
     /// All recipients.
     pub recipients: Vec<Recipient>,
-    /// What lists show of the message and searches find it by.
+    /// The subject and the tags, for lists and searches.
     pub summary: Summary,
     /// The id of the template of the message. `None` without a template.
     pub template_id: Option<String>,
@@ -110,12 +110,12 @@ impl NewRow {
         None
     }
 
-    /// Refuses a row that no store takes, for a database that does not check it.
+    /// Refuses a row that exceeds a limit or has no recipient. PostgreSQL's functions do not check it.
     #[cfg(feature = "postgres")]
     pub(crate) fn check(&self) -> Result<(), crate::StoreError> {
         let longer_key = self.key.as_deref().is_some_and(|key| !(1..=Self::MAX_KEY).contains(&key.chars().count()));
         let excess = if self.recipients.is_empty() { Some("no recipient") } else { self.excess() };
-        match excess.or(longer_key.then_some("a key that has not 1 to 255 characters")) {
+        match excess.or(longer_key.then_some("a key that is empty or has more than 255 characters")) {
             None => Ok(()),
             Some(what) => {
                 let text = format!("a delivery breaks a rule: {what}");

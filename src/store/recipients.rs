@@ -1,4 +1,4 @@
-//! The states of recipients, derived from the delivery's state and the recorded outcomes.
+//! The states of recipients, derived from the delivery's state and the recorded outcomes; and the erasure of a recipient.
 
 use std::collections::{HashMap, HashSet};
 
@@ -87,19 +87,20 @@ pub(super) fn outcomes_kept_on_resend(
         })
         .collect()
 }
-/// What stands in the place of a text that was erased.
+
+/// The text that replaces an erased one.
 pub(super) const ERASED: &str = "erased";
 
 /// The recipients of a delivery from which one is removed.
 pub(super) struct Erasure {
-    /// All of them, as they are to be.
+    /// All recipients after the erasure.
     pub(super) recipients: Vec<Recipient>,
-    /// Those that are removed, each with what stands in its place.
+    /// The erased recipients, each with its placeholder. There are several if the address is listed in several spellings.
     pub(super) replaced: Vec<(Recipient, Recipient)>,
 }
 
 impl Erasure {
-    /// Returns `None` if it is not among them.
+    /// Replaces a recipient by a placeholder. `None` if the delivery does not have this recipient.
     pub(super) fn new(mut recipients: Vec<Recipient>, erased: &Recipient) -> Option<Self> {
         let mut replaced = Vec::new();
         for (index, recipient) in recipients.iter_mut().enumerate() {

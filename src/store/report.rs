@@ -46,7 +46,7 @@ pub struct RelayReport {
 }
 
 impl RelayReport {
-    /// A report.
+    /// Creates a report.
     pub fn new(id: RelayId, in_flight: usize, paused: Option<String>) -> Self {
         Self { id, in_flight, paused }
     }

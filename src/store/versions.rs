@@ -1,4 +1,4 @@
-//! The versions of the tables. The same numbers in every database.
+//! The versions of the tables, with the same numbers in every database.
 //!
 //! A version adds to the tables that the one before left, and never changes once it is released: `migrations/README.md`.
 
@@ -9,8 +9,8 @@ use crate::store::{StoreError, StoreErrorKind};
 /// How long to wait for another process that migrates, and for the transactions that hold a lock which a version needs.
 pub(super) const WAIT_LIMIT: Duration = Duration::from_secs(300);
 
-/// The largest time that one statement of a version waits for a lock. All who need the table wait behind it, so it gives up soon, lets them
-/// pass, and tries again.
+/// The largest time that one statement of a version waits for a lock. Other statements on the table wait behind it, so it gives up soon,
+/// lets them proceed, and retries.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -39,7 +39,7 @@ impl<'a> Versions<'a> {
         self.released.len() + self.added.len()
     }
 
-    /// The number and the statements of each version after the one that the ledger has.
+    /// The number and the statements of each version after the given one.
     ///
     /// # Errors
     /// If a newer program migrated.

@@ -235,7 +235,7 @@ impl AdminStore for MemoryStore {
         Ok(PruneStep::new(u64::try_from(found.len()).unwrap_or(u64::MAX), None))
     }
 
-    /// The messages share their contents in memory anyway.
+    /// Does nothing: messages share their contents in memory, and the last one frees them.
     async fn sweep_contents(&self, _limit: u32) -> Result<u64, StoreError> {
         Ok(0)
     }

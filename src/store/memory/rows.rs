@@ -23,10 +23,11 @@ pub(super) struct Rows {
     queue: [BTreeSet<(i64, DeliveryId)>; 10],
     /// The idempotency keys. A key without an id belongs to an open transaction.
     keys: HashMap<String, Option<DeliveryId>>,
-    /// The last report of each relay, with its time.
+    /// The counts of each hour.
     pub(super) hourly: Hourly,
     /// The keys of deleted deliveries that are still taken, and until when.
     kept_keys: Vec<(i64, String)>,
+    /// The last report of each relay, with its time.
     pub(super) relays: HashMap<RelayId, (i64, RelayReport)>,
     /// The leader of each task, and until when.
     pub(super) leaders: HashMap<String, (RelayId, i64)>,

@@ -1,4 +1,4 @@
-//! The operator methods.
+//! The methods for operators.
 
 use std::time::{Duration, SystemTime};
 

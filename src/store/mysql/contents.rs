@@ -24,8 +24,9 @@ pub(super) const EXISTING_CONTENTS: &str = "
 
 pub(super) const INSERT_CONTENTS: &str = "INSERT INTO {p}contents (hash, content) VALUES";
 
-/// The foreign key takes a shared lock on each content until the transaction ends. Transactions that enqueue do not wait for each other,
-/// and a deletion waits for them. A caller may repeat a row with a key, so a row may exist.
+/// Inserts which messages carry which contents. The foreign key takes a shared lock on each content until the transaction ends.
+/// Transactions that enqueue do not wait for each other, and a deletion waits for them. A caller may repeat a row with a key, so a row may
+/// exist.
 pub(super) const INSERT_CARRIED: &str = "
     INSERT INTO {p}body_contents (delivery_id, hash)
     SELECT UNHEX(k.id), UNHEX(k.hash)
@@ -163,6 +164,6 @@ pub(super) async fn read_contents(
 }
 
 fn read_hash(octets: &[u8]) -> Result<ContentHash, StoreError> {
-    let octets = octets.try_into().map_err(|_| corrupt("a hash has another length than 32 octets"))?;
+    let octets = octets.try_into().map_err(|_| corrupt("a hash does not have 32 octets"))?;
     Ok(ContentHash::from_bytes(octets))
 }

@@ -46,7 +46,7 @@ async fn add(
     counts: Counts,
 ) -> Result<(), StoreError> {
     let Counts { ended, hourly } = counts;
-    // In their order, so that two transactions with the same slot cannot deadlock.
+    // In a fixed order, so that two transactions with the same slot cannot deadlock.
     let totals = json_array(ended.into_iter().map(|(state, count)| json!([state, count])));
     let hourly = json_array(hourly.into_iter().map(|((hour, event, transport), count)| {
         let transport: String = transport.unwrap_or_default().chars().take(MAX_TRANSPORT).collect();

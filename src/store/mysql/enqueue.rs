@@ -101,7 +101,8 @@ fn octets_of_contents(message: &Encoded) -> usize {
     message.contents.iter().map(|content| content.bytes().len()).sum()
 }
 
-/// Without a subject and tags, their columns are null here. (Their defaults, which other programs get, read the body.)
+/// Inserts deliveries. It writes a null for a missing subject or tags. (The defaults of these columns, which read the body, are for other
+/// programs.)
 pub(super) const INSERT: &str = "
     INSERT INTO {p}deliveries
         (id, created_at, format, `body`, `text`, html, contents_size, recipients, subject, tags, template_id, `key`, priority, when_in_doubt,
@@ -148,7 +149,8 @@ async fn insert_batch(
     Ok(())
 }
 
-/// It locks the rows. A plain read in the caller's transaction might use a snapshot from before the key was inserted.
+/// Finds the deliveries with these keys, and locks them: a plain read in the caller's transaction might use a snapshot from before the key
+/// was inserted.
 pub(super) const IDS_OF_KEYS: &str =
     "SELECT id, `key` FROM {p}deliveries FORCE INDEX (deliveries_key) WHERE `key` IN ({keys_in}) FOR UPDATE";
 

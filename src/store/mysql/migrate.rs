@@ -1,7 +1,7 @@
-//! Creates and upgrades the tables. The ledger is our own, since the one of sqlx belongs to the caller's migrations.
+//! Creates and upgrades the tables. Applied versions are in a table of our own, since the one of sqlx belongs to the caller's migrations.
 //!
-//! The server commits after each of these statements, so no transaction contains them all. Each statement can be repeated, and the row of
-//! the ledger is written last. The next migration repeats an interrupted one.
+//! The server commits after each of these statements, so no transaction contains them all. Each statement can be repeated, and the version
+//! is recorded last. The next migration repeats an interrupted one.
 
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Connection};
@@ -15,8 +15,8 @@ use crate::store::{StoreError, StoreErrorKind};
 /// The statements of each version for the prefix `postrider_`.
 const VERSIONS: Versions<'static> = Versions::new(&[include_str!("../../../migrations/mysql/1_outbox.sql")]);
 
-/// What the statements of a version meet that an interrupted migration has applied already: a table or view, a column, an index, a trigger,
-/// a foreign key or a check that exists; a column, index or constraint that was dropped (MySQL error reference: `ER_TABLE_EXISTS_ERROR`,
+/// The errors of a statement that an interrupted migration has already applied: a table or view, a column, an index, a trigger, a foreign
+/// key or a check exists; a column, index or constraint to drop does not exist (MySQL error reference: `ER_TABLE_EXISTS_ERROR`,
 /// `ER_DUP_FIELDNAME`, `ER_DUP_KEYNAME`, `ER_TRG_ALREADY_EXISTS`, `ER_FK_DUP_NAME`, `ER_CHECK_CONSTRAINT_DUP_NAME`,
 /// `ER_CANT_DROP_FIELD_OR_KEY`).
 const ALREADY_APPLIED: [u16; 7] = [1050, 1060, 1061, 1359, 1826, 3822, 1091];
@@ -25,11 +25,11 @@ const ALREADY_APPLIED: [u16; 7] = [1050, 1060, 1061, 1359, 1826, 3822, 1091];
 pub(super) fn schema_from(prefix: &str, applied: u32) -> Result<String, StoreError> {
     let versions = VERSIONS.after(applied.into())?.map(|(number, statements)| version(prefix, number, statements));
     let versions = versions.collect::<String>();
-    Ok(if applied > 0 { versions } else { format!("{};\n\n{versions}", ledger(prefix)) })
+    Ok(if applied > 0 { versions } else { format!("{};\n\n{versions}", migrations_table(prefix)) })
 }
 
 /// The table of applied versions.
-fn ledger(prefix: &str) -> String {
+fn migrations_table(prefix: &str) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {prefix}migrations (
     version    BIGINT   NOT NULL PRIMARY KEY,
@@ -38,7 +38,7 @@ fn ledger(prefix: &str) -> String {
     )
 }
 
-/// The statements of one version, with its entry in the ledger at the end.
+/// The statements of one version, and the statement that records it.
 fn version(prefix: &str, number: usize, statements: &str) -> String {
     let statements = statements.replace("postrider_", prefix);
     format!("{statements}\nINSERT INTO {prefix}migrations (version) VALUES ({number});\n")
@@ -78,7 +78,7 @@ impl MySqlStore {
 async fn migrate_locked(connection: &mut MySqlConnection, sql: &Sql, versions: Versions<'_>) -> Result<(), StoreError> {
     // `CREATE ... IF NOT EXISTS` needs a right that a service may lack, so check first whether the table exists.
     if !exists(connection, sql, "migrations").await? {
-        run(connection, &ledger(sql.prefix())).await?;
+        run(connection, &migrations_table(sql.prefix())).await?;
     }
     let applied = sql.fill("SELECT COALESCE(MAX(version), 0) FROM {p}migrations");
     let applied: i64 = sql.scalar(&applied).fetch_one(&mut *connection).await?;
@@ -100,7 +100,7 @@ async fn migrate_locked(connection: &mut MySqlConnection, sql: &Sql, versions: V
     Ok(())
 }
 
-/// The statements behind the one that gives a table its final name.
+/// The statements after the one that gives the table of deliveries its final name.
 fn after_rename(statements: &str) -> &str {
     let rest = statements.split_once("\nRENAME TABLE").map_or("", |(_, rest)| rest);
     rest.split_once(";\n").map_or("", |(_, rest)| rest)

@@ -1,4 +1,4 @@
-//! Deletes what is finished and old.
+//! Deletes old data of finished deliveries.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -18,9 +18,9 @@ use crate::store::StoreError;
 use crate::store::counters::Counts;
 use crate::store::row::{Columns, mysql_number, read_enum};
 
-/// Selects the next deliveries of one table, in the order of their ids, and what to do with each. The walk is a join from the left, since it
-/// goes on behind rows whose deliveries are gone. All texts name their indexes: on a table that was filled a moment ago, MySQL still plans
-/// for an empty one, and would read all of it for each row.
+/// Selects the next deliveries of one table, in the order of their ids, and what to do with each. The joins are left joins, so that the
+/// search goes on after a row whose delivery is gone. All statements name their indexes: on a table that was filled a moment ago, MySQL
+/// still plans for an empty table, and would read all of it for each row.
 const FIND: &str = "
     SELECT w.id, {action} AS action
     FROM ({walk}) w LEFT JOIN {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = w.id
@@ -28,7 +28,8 @@ const FIND: &str = "
     LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id
     ORDER BY w.id";
 
-/// The deliveries that may have ended long enough ago: those that were enqueued before. The ones that are kept for their keys are among them.
+/// Selects the deliveries that may have ended long enough ago, because they were enqueued long enough ago. The ones that are kept for their
+/// keys are among them.
 const WALK_DELIVERIES: &str = "
     SELECT id FROM {p}deliveries FORCE INDEX (PRIMARY) WHERE id > ? AND id < ? AND created_at < {ended_before} ORDER BY id LIMIT {limit}";
 
@@ -36,7 +37,7 @@ const WALK_MESSAGES: &str = "
     SELECT id FROM {p}deliveries FORCE INDEX (PRIMARY)
     WHERE id > ? AND id < ? AND created_at < {ended_before} AND `body` IS NOT NULL ORDER BY id LIMIT {limit}";
 
-/// The deliveries with several attempts.
+/// Selects the deliveries with several attempts.
 const WALK_HISTORY: &str = "
     SELECT a.delivery_id AS id FROM {p}attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id > ? AND a.delivery_id < ?
     GROUP BY a.delivery_id HAVING MIN(a.number) < MAX(a.number) ORDER BY a.delivery_id LIMIT {limit}";
@@ -55,11 +56,11 @@ const DELETE: i64 = 1;
 const KEEP_KEY: i64 = 2;
 const FREE_KEY: i64 = 3;
 
-/// Locks deliveries. One that an operator is just sending again is left out.
+/// Locks deliveries. It skips one that an operator is resending.
 const LOCK: &str = "
     SELECT d.id FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id) FOR UPDATE {of_d} SKIP LOCKED";
 
-/// Asks again under the locks: a resend may have come between the search and the lock.
+/// Checks again under the locks, since an operator may have resent a delivery between the search and the lock.
 const CHECK: &str = "
     SELECT d.id, {action} AS action, COALESCE(e.state, 'sent') AS state,
            COALESCE((SELECT MAX(a.number) FROM {p}attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id = d.id), 0) AS last_number
@@ -81,7 +82,7 @@ const DELETE_HISTORY: [&str; 1] =
 const DELETE_DELIVERIES: [&str; 1] =
     ["DELETE d FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)"];
 
-/// Leaves rows whose keys are to stay taken. The table refuses an empty list of recipients.
+/// Deletes all but the keys of deliveries whose keys stay taken. The table refuses an empty list of recipients.
 const FORGET: &str = "
     UPDATE {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)
     SET d.key_until = d.created_at + k.n, d.recipients = '[\"\"]', d.`body` = NULL, d.`text` = NULL, d.html = NULL, d.contents_size = 0,
@@ -149,7 +150,8 @@ fn fill(sql: &Sql, prune: &Prune, now: i64, text: &str) -> std::sync::Arc<str> {
     sql.fill(&text.replace("{states}", &states.join(", ")).replace("{ended_before}", &ended_before))
 }
 
-/// An id behind which all deliveries are too young, with a day for clocks that differ. Ids do not follow a test clock.
+/// The end of the search: all deliveries with larger ids are too young. It leaves a day for clocks that differ. With a test clock, which
+/// ids do not follow, there is no end.
 fn last_id(prune: &Prune, test_now: Option<i64>) -> Uuid {
     const DAY: i64 = 24 * 3_600_000;
     if test_now.is_some() {
@@ -160,7 +162,7 @@ fn last_id(prune: &Prune, test_now: Option<i64>) -> Uuid {
     Uuid::from_u64_pair(u64::try_from(millis).unwrap_or(0).min((1 << 48) - 1) << 16, 0)
 }
 
-/// Deletes what the rows of [`CHECK`] say, and returns how many deliveries lost something.
+/// Deletes what the rows of [`CHECK`] say, and returns the number of deliveries that lost data.
 async fn delete(
     connection: &mut MySqlConnection,
     sql: &Sql,
@@ -216,10 +218,10 @@ const HASHES: &str = "
     JSON_TABLE(?, '$[*]' COLUMNS (hash CHAR(64) CHARACTER SET ascii PATH '$')) k
     STRAIGHT_JOIN {p}contents c FORCE INDEX (PRIMARY) ON c.hash = UNHEX(k.hash)";
 
-/// Locks contents. One that an enqueueing transaction carries is locked by its foreign key, and left out.
+/// Locks contents. It skips one that an enqueueing transaction uses and has locked by its foreign key.
 const LOCK_CONTENTS: &str = "SELECT c.hash FROM {hashes} FOR UPDATE {of_c} SKIP LOCKED";
 
-/// Asks again under the locks: a transaction that carries one may have ended in between. Later ones wait for the locks.
+/// Checks again under the locks, since a transaction that uses one may have committed in between. Later transactions wait for the locks.
 const STILL_UNUSED: &str = "
     SELECT c.hash FROM {hashes} LEFT JOIN {p}body_contents b FORCE INDEX (body_contents_hash) ON b.hash = c.hash WHERE b.hash IS NULL";
 

@@ -116,7 +116,7 @@ pub(super) fn reschedule_item(settlement: &Settlement, due_at: i64) -> Value {
     ])
 }
 
-/// Selects the recorded outcomes. The outcome of another recipient is the delivery's.
+/// Selects the recorded outcomes. A recipient without one has the outcome of the delivery.
 pub(super) const RECORDED: &str = "
     SELECT r.delivery_id, r.address, r.outcome, r.reply
     FROM {keys} {p}recipients r FORCE INDEX (PRIMARY) ON r.delivery_id = UNHEX(k.id)

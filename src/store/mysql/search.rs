@@ -1,8 +1,8 @@
 //! Lists and counts deliveries by a filter.
 //!
-//! Each filter has a statement of its own text, so that the server plans for the conditions that are there. The statement begins at the
-//! index of the condition that finds the fewest deliveries, and names it: on a table that was filled a moment ago, MySQL still plans for an
-//! empty one. Only for a domain the server chooses, since it may have few deliveries or most of them.
+//! Each filter has its own statement, with its own conditions alone, so that the server plans for these. The statement begins at the index
+//! of the condition that finds the fewest deliveries, and names this index: on a table that was filled a moment ago, MySQL still plans for
+//! an empty table. For a domain, which may have few deliveries or most of them, the server chooses.
 
 use std::time::{Duration, SystemTime};
 
@@ -56,7 +56,7 @@ const JOIN_ENDED: &str = "LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delive
 const JOIN_LAST_ATTEMPT: &str = "LEFT JOIN {p}attempts last FORCE INDEX (PRIMARY) ON last.delivery_id = d.id
     AND last.number = (SELECT MAX(a.number) FROM {p}attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id = d.id)";
 
-/// A bound address, or a part of one, as the columns `reversed` have it. Its collation is theirs, whichever the session has.
+/// A bound address, or a part of one, in the form of the columns `reversed`, and with their collation instead of the session's.
 const REVERSED: &str = "LEFT(REVERSE(LOWER(CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin)), 700)";
 
 /// MariaDB's `JSON_CONTAINS` does not know that an escape stands for a character. With `EXISTS`, MySQL 9.7 reads the tags of one delivery
@@ -65,7 +65,7 @@ const HAS_TAG: &str = " AND (
     SELECT COUNT(*) FROM JSON_TABLE(IF(JSON_VALID(d.tags), d.tags, '[]'), '$[*]' COLUMNS (tag LONGTEXT CHARACTER SET utf8mb4 PATH '$')) t
     WHERE t.tag = CONVERT(? USING utf8mb4) COLLATE utf8mb4_bin) > 0";
 
-/// Passes over a backlog of new deliveries at once: none that is newer than the newest attempt was tried.
+/// Skips a backlog of new deliveries: none with a larger id than the largest one in the history was tried.
 const NEWEST_ATTEMPT: &str = "(SELECT MAX(n.delivery_id) FROM {p}attempts n FORCE INDEX (PRIMARY))";
 const NEWEST_END: &str = "(SELECT MAX(n.delivery_id) FROM {p}ended n FORCE INDEX (PRIMARY))";
 
@@ -196,7 +196,7 @@ impl Search<'_> {
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
-        // The tables of the other states do not have the rest of the deliveries.
+        // Only here the search may begin at the table of all deliveries. For the other states it begins at a small table.
         if matches!(filter.state, None | Some(State::Sent)) {
             if filter.state.is_some() || filter.transport.is_some() {
                 self.push(&format!(" AND {id} <= {NEWEST_ATTEMPT}"));
@@ -215,7 +215,8 @@ impl Search<'_> {
             self.bind_id(&format!(" AND {id} {sign} "), after.as_uuid());
         }
         if recipients == Recipients::Others {
-            // Several addresses at one domain, or one address in several spellings. (For DISTINCT the server would make a table.)
+            // Several addresses at one domain, or one address in several spellings. (For DISTINCT the server would build a temporary
+            // table.)
             self.push(&format!(" GROUP BY {id}"));
         }
         let (limit, order) = (filter.limit, order(filter));
@@ -306,7 +307,7 @@ impl Search<'_> {
     }
 }
 
-/// The smallest id that can be made at a time.
+/// The smallest id of a delivery that is enqueued at this time.
 fn first_id(time: Option<SystemTime>) -> Uuid {
     let millis = u64::try_from(time.map_or(0, to_millis)).unwrap_or(0).min((1 << 48) - 1);
     Uuid::from_u64_pair(millis << 16, 0)

@@ -177,7 +177,8 @@ pub(super) const RECORD_SENT: &str = "
         outcome = 'sent', scope = NULL, sure = TRUE, charged = TRUE, error = NULL, note = NULL, reply = a.reply,
         provider_id = a.provider_id, transport = a.transport";
 
-/// Writes a batch of plainly sent deliveries. Returns `None`, with nothing written, if another settlement is among them or a lease is lost.
+/// Writes a batch of plainly sent deliveries. Returns `None`, with nothing written, if one of them is not plainly sent, or if a lease is
+/// lost.
 async fn settle_sent(
     connection: &mut MySqlConnection,
     sql: &Sql,
@@ -198,7 +199,7 @@ async fn settle_sent(
     let first = settlements.iter().zip(&results).filter(|(_, result)| **result == Settled::Applied);
     let sent = first.filter_map(|(s, _)| Some(sent_item(s.key, s.attempt.as_ref()?)));
     sql.query(&sql.record_sent).bind(json_array(sent)).execute(&mut *tx).await?;
-    // The time matters for ends other than sent alone.
+    // The time is used only for ends other than sent.
     add_counts(&mut tx, sql, Counts::of(settlements, &results, 0)).await?;
     tx.commit().await?;
     Ok(Some(results))

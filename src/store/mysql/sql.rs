@@ -30,8 +30,8 @@ const OF_Q: &str = "/*!80001 OF q */";
 const OF_D: &str = "/*!80001 OF d */";
 const OF_C: &str = "/*!80001 OF c */";
 
-/// The row of a counter that this connection adds to. Operators have rows of their own: they lock deliveries first and the counter last, a
-/// deletion in plain SQL does it the other way round, and so it could wait for a relay that waits for it.
+/// The row of a counter that this connection adds to. Operators and deletions use other rows than relays: a deletion in plain SQL locks a
+/// counter before the rest of its deliveries, a relay locks it last, and the two could deadlock.
 const SLOT: &str = "MOD(CONNECTION_ID(), 16)";
 const ADMIN_SLOT: &str = "MOD(CONNECTION_ID(), 16) + 16";
 

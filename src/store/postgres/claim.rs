@@ -22,22 +22,22 @@ use crate::store::row::{Problems, add_delivery_columns, corrupt, read_last_attem
 use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreError};
 
 /// Claims due deliveries. The statement looks up each priority in the index, the most urgent first, so that it never scans rows that are
-/// scheduled for later. Leased rows keep their position in the index. The scan passes over them until their lease ends. `$5` and `$6` hold
-/// the due time and the id to begin at, for each priority.
+/// scheduled for later. Leased rows keep their position in the index. The scan skips them until their lease ends. `$5` and `$6` hold the
+/// due time and the id to begin at, for each priority.
 ///
 /// The limit is in a sub-select to hide it from the planner. If the queue was last analysed while it was empty, or while all of it was
 /// scheduled for later, the planner expects almost no due rows. If it knew the limit, it would read and sort the whole backlog for each
 /// claim. Without the limit it assumes that a tenth of the due rows are needed, and reads the rows in the order of the index.
 ///
-/// Common values are returned as null, since every column costs time for every row. Null means the default priority, format and choice in
-/// doubt, and no contents. A null date of the mail is the due time. In a first claim, null also means no attempts, and a first cycle that began at the date
-/// of the mail.
+/// The statement returns the most common value of a column as null, to save time. For the priority, the format and `when_in_doubt`, null
+/// means the default. For the number of contents it means 0, and for the date of the mail, the due time. In the first claim of a delivery,
+/// the counts are null, and so is the start of the cycle, which is then the date of the mail.
 ///
 /// The claim takes rows as long as their mails fit into `$7` octets, and at least one row. The other rows that it found stay unchanged, and
 /// are locked until the transaction ends.
 ///
-/// Numbers stop below the largest value. Beyond it the server would refuse the whole claim because of one row. A row whose delivery is gone
-/// has no recipients.
+/// A counter stops just below the largest value of its column: an overflow in one row would fail the whole claim. A row whose delivery is
+/// gone has no recipients.
 pub(super) const CLAIM: &str = r#"
     WITH claimed AS (
         UPDATE "{s}".queue q
@@ -239,7 +239,7 @@ async fn claim_rows_once(
     Ok((claimed, orphans))
 }
 
-/// Reads a claimed row. Without an id and a token this is an error. Any other malformed column makes the lease malformed.
+/// Reads a claimed row. A value of the wrong type is an error. A malformed text or count makes the lease malformed.
 fn read_claimed_row(row: &PgRow) -> Result<ClaimedRow, StoreError> {
     let mut problems = Problems::default();
     let id: Uuid = read_value(row, column::ID)?;

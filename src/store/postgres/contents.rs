@@ -17,7 +17,8 @@ use crate::store::{NewRow, StoreError};
 pub(super) const LOCK_CONTENTS: &str =
     r#"SELECT hash FROM "{s}".contents WHERE hash = ANY($1) ORDER BY hash FOR KEY SHARE"#;
 
-/// Two transactions may insert one content. The second waits for the first, in the order of the hashes, so that they cannot deadlock.
+/// Inserts contents in the order of their hashes, so that two transactions with the same ones cannot deadlock. The second waits for the
+/// first.
 pub(super) const INSERT_CONTENTS: &str = r#"
     INSERT INTO "{s}".contents (hash, content) SELECT * FROM unnest($1::bytea[], $2::bytea[]) u (hash, content) ORDER BY hash
     ON CONFLICT DO NOTHING"#;
@@ -75,6 +76,6 @@ pub(super) async fn read_contents(
 }
 
 fn read_hash(octets: &[u8]) -> Result<ContentHash, StoreError> {
-    let octets = octets.try_into().map_err(|_| corrupt("a hash has another length than 32 octets"))?;
+    let octets = octets.try_into().map_err(|_| corrupt("a hash does not have 32 octets"))?;
     Ok(ContentHash::from_bytes(octets))
 }

@@ -1,7 +1,7 @@
-//! Creates and upgrades the tables. The ledger is our own, since the one of sqlx belongs to the caller's migrations.
+//! Creates and upgrades the tables. Applied versions are in a table of our own, since the one of sqlx belongs to the caller's migrations.
 //!
-//! Each version is a transaction, which takes the ledger's advisory lock first. One process migrates at a time, and the others then find
-//! the tables up to date.
+//! Each version is a transaction, which takes an advisory lock first. One process migrates at a time, and the others then find the tables
+//! up to date.
 
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
@@ -26,7 +26,11 @@ fn rename_schema(statements: &str, schema: &str) -> String {
 pub(super) fn schema_from(schema: &str, applied: u32) -> Result<String, StoreError> {
     let versions = VERSIONS.after(applied.into())?.map(|(number, statements)| version(schema, number, statements));
     let versions = versions.collect::<String>();
-    Ok(if applied > 0 { versions } else { format!("{};\n{};\n\n{versions}", namespace(schema), ledger(schema)) })
+    Ok(if applied > 0 {
+        versions
+    } else {
+        format!("{};\n{};\n\n{versions}", namespace(schema), migrations_table(schema))
+    })
 }
 
 fn namespace(schema: &str) -> String {
@@ -34,13 +38,13 @@ fn namespace(schema: &str) -> String {
 }
 
 /// The table of applied versions.
-fn ledger(schema: &str) -> String {
+fn migrations_table(schema: &str) -> String {
     format!(
         "CREATE TABLE \"{schema}\".migrations (version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
     )
 }
 
-/// The statements of one version, with its entry in the ledger.
+/// The statements of one version, and the statement that records it.
 fn version(schema: &str, number: usize, statements: &str) -> String {
     let statements = rename_schema(statements, schema);
     format!("{statements}\nINSERT INTO \"{schema}\".migrations (version) VALUES ({number});\n")
@@ -89,12 +93,13 @@ async fn apply_next(connection: &mut PgConnection, sql: &Sql, versions: Versions
     if !exists {
         run(connection, namespace(schema)).await?;
     }
-    let ledger = format!("\"{schema}\".migrations");
-    let exists: bool = scalar(connection, sql, format!("SELECT to_regclass('{ledger}') IS NOT NULL")).await?;
+    let migrations_table = format!("\"{schema}\".migrations");
+    let exists: bool = scalar(connection, sql, format!("SELECT to_regclass('{migrations_table}') IS NOT NULL")).await?;
     if !exists {
-        run(connection, self::ledger(schema)).await?;
+        run(connection, self::migrations_table(schema)).await?;
     }
-    let applied: i64 = scalar(connection, sql, format!("SELECT coalesce(max(version), 0) FROM {ledger}")).await?;
+    let applied: i64 =
+        scalar(connection, sql, format!("SELECT coalesce(max(version), 0) FROM {migrations_table}")).await?;
     let Some((number, statements)) = versions.after(applied)?.next() else { return Ok(false) };
     if number > 1 {
         run(connection, format!("SET LOCAL lock_timeout = {}", LOCK_TIMEOUT.as_millis())).await?;

@@ -1,4 +1,4 @@
-//! Deletes what is finished and old.
+//! Deletes old data of finished deliveries.
 
 use std::time::SystemTime;
 
@@ -13,13 +13,13 @@ use crate::clock::{micros, millis, to_millis};
 use crate::prune::{Prune, PruneStep, PrunedPart};
 use crate::store::StoreError;
 
-/// Looks at the next deliveries of one table, in the order of their ids, and returns how many these were, the last of them, and those that
-/// have ended long enough ago. `{walk}` selects them; younger ids end the walk, with a day's patience for clocks that differ.
+/// Looks at the next deliveries of one table, in the order of their ids: `{walk}` selects them, up to the id `$3`. Returns their number,
+/// the last of them, and those that ended long enough ago.
 const FIND: &str = r#"
     WITH walk AS ({walk})
     SELECT (SELECT count(*) FROM walk) AS count, (SELECT id FROM walk ORDER BY id DESC LIMIT 1) AS last, ARRAY ({ended}) AS found"#;
 
-/// Those of the deliveries in `walk` that are in one of the states `$5` and ended longer ago than `$6`.
+/// Selects the deliveries in `walk` that are in one of the states `$5` and ended longer ago than `$6`.
 const ENDED: &str = r#"
     SELECT d.id FROM walk JOIN "{s}".deliveries d ON d.id = walk.id
     LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
@@ -28,7 +28,7 @@ const ENDED: &str = r#"
       AND coalesce(e.state, 'sent') = ANY ($5)
       AND coalesce(e.ended_at, last.finished_at, d.created_at) < {now} - $6 * interval '1 microsecond'"#;
 
-/// The deliveries that may have ended long enough ago: those that were enqueued before.
+/// Selects the deliveries that may have ended long enough ago, because they were enqueued long enough ago.
 const WALK_DELIVERIES: &str = r#"
     SELECT id FROM "{s}".deliveries
     WHERE id > $2 AND id < $3 AND created_at < {now} - $6 * interval '1 microsecond' ORDER BY id LIMIT $4"#;
@@ -36,7 +36,7 @@ const WALK_DELIVERIES: &str = r#"
 const WALK_MESSAGES: &str = r#"
     SELECT delivery_id AS id FROM "{s}".bodies WHERE delivery_id > $2 AND delivery_id < $3 ORDER BY delivery_id LIMIT $4"#;
 
-/// The deliveries with several attempts.
+/// Selects the deliveries with several attempts.
 const WALK_HISTORY: &str = r#"
     SELECT delivery_id AS id FROM "{s}".attempts a
     WHERE delivery_id > $2 AND delivery_id < $3
@@ -44,12 +44,13 @@ const WALK_HISTORY: &str = r#"
       AND EXISTS (SELECT FROM "{s}".attempts l WHERE l.delivery_id = a.delivery_id AND l.number > a.number)
     ORDER BY delivery_id LIMIT $4"#;
 
-/// Locks deliveries.
+/// Locks deliveries. It skips one that is locked, for example by a resend.
 const LOCK: &str = r#"
     SELECT id FROM "{s}".deliveries d WHERE id = ANY ($1) ORDER BY id FOR UPDATE SKIP LOCKED"#;
 
-/// Asks again under the locks. A resend may have come between the search and the lock, or another deletion that kept the key: a delivery that
-/// is forgotten twice is counted twice. `$2` to `$4` are those of the search.
+/// Checks again under the locks. Between the search and the lock, a resend may have changed a delivery, or another deletion may have left
+/// only its key; its total would then be reduced twice. The conditions on `$2` to `$4` always hold. They are there because the parameters
+/// are those of the search.
 const STILL_ENDED: &str = r#"
     WITH walk AS (SELECT id FROM unnest($7::uuid[]) u (id) WHERE id > $2 AND id < $3 LIMIT $4) {ended}"#;
 
@@ -62,7 +63,7 @@ const DELETE_HISTORY: &str = r#"
     DELETE FROM "{s}".attempts a WHERE delivery_id = ANY ($1)
     AND number < (SELECT max(number) FROM "{s}".attempts l WHERE l.delivery_id = a.delivery_id)"#;
 
-/// Leaves the rows whose keys are to stay taken, without anything else.
+/// Deletes all but the keys of deliveries whose keys stay taken. Returns the ids of these.
 const KEEP_KEYS: &str = r#"
     WITH kept AS (
         UPDATE "{s}".deliveries d
@@ -89,12 +90,13 @@ const FREE_KEYS: &str = r#"
         WHERE key_until < {now}
         LIMIT 10000 FOR UPDATE SKIP LOCKED)"#;
 
-/// Locks contents that no message carries. One that an enqueueing transaction is about to use is locked by it, and left out.
+/// Locks contents that no message carries. It skips one that an enqueueing transaction has locked to use it.
 const LOCK_UNUSED_CONTENTS: &str = r#"
     SELECT hash FROM "{s}".contents c
     WHERE NOT EXISTS (SELECT FROM "{s}".body_contents b WHERE b.hash = c.hash) LIMIT $1 FOR UPDATE SKIP LOCKED"#;
 
-/// Asks again under the locks: a transaction that uses one may have ended in between, and the foreign key would refuse the whole deletion.
+/// Checks again under the locks: a transaction that uses one may have committed in between, and the foreign key would refuse the whole
+/// deletion.
 const DELETE_CONTENTS: &str = r#"
     DELETE FROM "{s}".contents c
     WHERE hash = ANY ($1) AND NOT EXISTS (SELECT FROM "{s}".body_contents b WHERE b.hash = c.hash)"#;
@@ -142,7 +144,8 @@ pub(super) async fn step(
     Ok(PruneStep::new(affected, last.filter(|_| more).map(DeliveryId::from)))
 }
 
-/// An id behind which all deliveries are too young, with a day for clocks that differ. Ids do not follow a test clock.
+/// The end of the search: all deliveries with larger ids are too young. It leaves a day for clocks that differ. With a test clock, which
+/// ids do not follow, there is no end.
 fn last_id(prune: &Prune, now: Option<Moment>) -> Uuid {
     const DAY: i64 = 24 * 3_600_000;
     if now.is_some() {

@@ -1,6 +1,6 @@
 //! Lists and counts deliveries by a filter.
 //!
-//! Each filter has a statement of its own text, so that the server plans for the conditions that are there.
+//! Each filter has its own statement, with its own conditions alone, so that the server plans for these.
 
 use std::time::{Duration, SystemTime};
 
@@ -119,7 +119,7 @@ impl Search<'_> {
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
-        // The tables of the other states do not have the rest of the deliveries.
+        // Only here the search may begin at the table of all deliveries. For the other states it begins at a small table.
         if matches!(filter.state, None | Some(State::Sent)) {
             if filter.state.is_some() || filter.transport.is_some() {
                 self.push(ATTEMPTED);
@@ -224,24 +224,26 @@ impl Search<'_> {
     }
 }
 
-/// Not a comparison of `coalesce(e.state, 'sent')`: the server would expect that one in 200 deliveries was sent, and sort all of them.
+/// Leaves out deliveries with another end than sent. A comparison of `coalesce(e.state, 'sent')` would be slower: the server would expect
+/// that one in 200 deliveries was sent, and sort all of them.
 const NOT_ENDED: &str =
     r#" AND NOT EXISTS (SELECT FROM "{s}".ended x WHERE x.delivery_id = d.id AND x.state <> 'sent')"#;
 
-/// Passes over a backlog of new deliveries at once: none that is newer than the newest attempt was tried.
+/// Skips a backlog of new deliveries: none with a larger id than the largest one in the history was tried.
 const ATTEMPTED: &str = r#" AND d.id <= (SELECT delivery_id FROM "{s}".attempts ORDER BY delivery_id DESC LIMIT 1)"#;
 
 const ATTEMPTED_OR_ENDED: &str = r#" AND d.id <= greatest(
     (SELECT delivery_id FROM "{s}".attempts ORDER BY delivery_id DESC LIMIT 1),
     (SELECT delivery_id FROM "{s}".ended ORDER BY delivery_id DESC LIMIT 1))"#;
 
-/// The attempt is read only if there is no reason. `{id}` is a column of the first table, so that the condition is checked before the joins.
+/// A condition on the last error. The attempt is read only if there is no reason. `{id}` is a column of the first table, so that the
+/// condition is checked before the joins.
 const LAST_ERROR: &str = r#" AND strpos(coalesce(e.reason, (
     SELECT a.error FROM "{s}".attempts a WHERE a.delivery_id = {id} ORDER BY number DESC LIMIT 1)), "#;
 
 const NOT_QUEUED: &str = r#" AND NOT EXISTS (SELECT FROM "{s}".queue w WHERE w.delivery_id = d.id)"#;
 
-/// The smallest id that can be made at a time.
+/// The smallest id of a delivery that is enqueued at this time.
 fn first_id(time: Option<SystemTime>) -> Uuid {
     let millis = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default().as_millis();
     let millis = u64::try_from(millis).unwrap_or(u64::MAX).min((1 << 48) - 1);

@@ -150,12 +150,12 @@ fn column<T>(settlements: &[Indexed<'_>], of: impl Fn(&Settlement) -> T) -> Vec<
     settlements.iter().map(|(_, settlement)| of(settlement)).collect()
 }
 
-/// Collects a column of their attempts. `None` for a settlement without one.
+/// Collects a column of the settlements' attempts. `None` for a settlement without one.
 fn attempt_column<'a, T>(settlements: &[Indexed<'a>], of: impl Fn(&'a Attempt) -> T) -> Vec<Option<T>> {
     settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref().map(&of)).collect()
 }
 
-/// Collects a text column of their attempts. `None` if no attempt has the text: the server then fills the column with nulls.
+/// Collects a text column of the settlements' attempts. `None` if no attempt has the text: the server then fills the column with nulls.
 fn text_column<'a>(
     settlements: &[Indexed<'a>],
     of: impl Fn(&'a Attempt) -> Option<&'a str>,
@@ -164,13 +164,13 @@ fn text_column<'a>(
     texts.iter().any(Option::is_some).then_some(texts)
 }
 
-/// Collects a number column of their attempts. `None` if each number is 1, as for first attempts.
+/// Collects a number column of the settlements' attempts. `None` if each number is 1, as for first attempts.
 fn number_column(settlements: &[Indexed<'_>], of: impl Fn(&Attempt) -> u32) -> Option<Vec<Option<i32>>> {
     let numbers = attempt_column(settlements, |attempt| to_i32(of(attempt)));
     numbers.iter().any(|number| *number != Some(1)).then_some(numbers)
 }
 
-/// The transport that all of them have in common.
+/// The transport of all settlements. `None` if they differ, or have none.
 fn common_transport<'a>(settlements: &[Indexed<'a>]) -> Option<&'a str> {
     let mut transports = settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref()?.transport.as_deref());
     let first = transports.next()?;

@@ -17,8 +17,8 @@ use crate::state::{Priority, WhenInDoubt};
 /// The current time: `$1`, or else the database's clock.
 pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
 
-/// The row of a counter that this connection adds to. Operators have rows of their own: they lock deliveries first and the counter last, a
-/// relay may do it the other way round, and so the two could wait for each other.
+/// The row of a counter that this connection adds to. Operators and deletions use other rows than relays: they lock deliveries first and
+/// the counter last, a relay may lock them in the opposite order, and the two could deadlock.
 const SLOT: &str = "pg_backend_pid() % 16";
 const ADMIN_SLOT: &str = "pg_backend_pid() % 16 + 16";
 

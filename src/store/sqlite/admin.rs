@@ -1,4 +1,4 @@
-//! The operator methods.
+//! The methods for operators.
 
 use std::time::{Duration, SystemTime};
 
@@ -49,7 +49,8 @@ pub(super) async fn find_with_state(
     Ok(sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(connection).await?)
 }
 
-/// With names, because the driver panics over `*` if a later version adds a column while the statement is prepared (sqlx 0.9.0).
+/// Selects the history of a delivery. It names the columns, because the driver panics over `*` if a later version adds a column while the
+/// statement is prepared (sqlx 0.9.0).
 const ATTEMPTS: &str = "
     SELECT number, cycle, started_at, finished_at, outcome, scope, sure, charged, note, error, reply, provider_id, transport
     FROM postrider_attempts WHERE delivery_id = ?1 ORDER BY number";
@@ -291,7 +292,7 @@ async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats,
     Ok(stats)
 }
 
-/// Deletes the recorded outcomes that do not hold beyond a resend.
+/// Deletes the recorded outcomes that do not survive a resend.
 async fn delete_outcomes_on_resend(
     connection: &mut SqliteConnection,
     state: State,

@@ -44,7 +44,7 @@ const LAST_ATTEMPTS: &str = "
     CROSS JOIN postrider_attempts a ON a.delivery_id = k.value
         AND a.number = (SELECT max(number) FROM postrider_attempts l WHERE l.delivery_id = k.value)";
 
-/// Numbers stop below the largest value. Beyond it the table would refuse the whole claim because of one row.
+/// Leases rows. A counter stops just below its largest value: an overflow in one row would fail the whole claim.
 const LEASE: &str = "
     UPDATE postrider_queue
     SET token = min(token, 9223372036854775806) + 1, leased_at = ?2, leased_by = ?4, due_at = ?3,
@@ -119,7 +119,8 @@ struct Found {
     octets_left: i64,
 }
 
-/// Finds the due deliveries of one priority, and returns whether all of them fit. It deletes rows without a delivery, and then looks again.
+/// Finds the due deliveries of one priority, and returns whether all of them fit. It deletes rows without a delivery, and then repeats the
+/// query.
 async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut Found) -> Result<bool, StoreError> {
     loop {
         let remaining = i64::try_from(found.limit - found.leases.len()).unwrap_or(i64::MAX);
@@ -146,7 +147,7 @@ async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut 
         let others = rows.len() > orphans.len();
         delete_orphans(connection, orphans).await?;
         if others {
-            // The deliveries found so far are not leased yet, and another look would find them again.
+            // The deliveries found so far are not leased yet, and another query would find them again.
             return Ok(false);
         }
     }

@@ -1,4 +1,4 @@
-//! Creates and upgrades the tables. The ledger is our own, since the one of sqlx belongs to the caller's migrations.
+//! Creates and upgrades the tables. Applied versions are in a table of our own, since the one of sqlx belongs to the caller's migrations.
 //!
 //! One transaction applies all versions. It is the only writer, and other processes that migrate then find the tables up to date.
 
@@ -14,7 +14,7 @@ use crate::store::{StoreError, StoreErrorKind};
 const VERSIONS: Versions<'static> = Versions::new(&[include_str!("../../../migrations/sqlite/1_outbox.sql")]);
 
 /// The table of applied versions.
-const LEDGER: &str = "CREATE TABLE IF NOT EXISTS postrider_migrations (
+const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS postrider_migrations (
     version    INTEGER NOT NULL PRIMARY KEY,
     applied_at TEXT    NOT NULL DEFAULT (datetime('now'))
 ) STRICT;
@@ -22,7 +22,7 @@ const LEDGER: &str = "CREATE TABLE IF NOT EXISTS postrider_migrations (
 
 const APPLIED: &str = "SELECT coalesce(max(version), 0) FROM postrider_migrations";
 
-/// The statements of one version, with its entry in the ledger.
+/// The statements of one version, and the statement that records it.
 fn version(number: usize, statements: &str) -> String {
     format!("{statements}\nINSERT INTO postrider_migrations (version) VALUES ({number});\n")
 }
@@ -31,7 +31,7 @@ fn version(number: usize, statements: &str) -> String {
 pub(super) fn schema_from(applied: u32) -> Result<String, StoreError> {
     let versions = VERSIONS.after(applied.into())?.map(|(number, statements)| version(number, statements));
     let versions = versions.collect::<String>();
-    Ok(if applied > 0 { versions } else { format!("{LEDGER}\n{versions}") })
+    Ok(if applied > 0 { versions } else { format!("{MIGRATIONS_TABLE}\n{versions}") })
 }
 
 impl SqliteStore {
@@ -60,13 +60,13 @@ impl SqliteStore {
 }
 
 async fn migrate(connection: &mut SqliteConnection, versions: Versions<'_>) -> Result<(), StoreError> {
-    // Refused before anything is changed.
+    // Newer tables are refused before anything is changed.
     let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'postrider_migrations')";
     if sqlx::query_scalar(exists).fetch_one(&mut *connection).await? {
         let applied: i64 = sqlx::query_scalar(APPLIED).fetch_one(&mut *connection).await?;
         drop(versions.after(applied)?);
     }
-    // In another encoding a text has a different number of octets. The checks of ids and the offsets in bodies depend on it.
+    // In another encoding a text has a different number of octets. The checks of ids and of the size of a message depend on it.
     let encoding: String = sqlx::query_scalar("PRAGMA encoding").fetch_one(&mut *connection).await?;
     if encoding != "UTF-8" {
         let text = format!("the database's encoding is {encoding}: the outbox needs UTF-8 (PRAGMA encoding)");
@@ -75,7 +75,7 @@ async fn migrate(connection: &mut SqliteConnection, versions: Versions<'_>) -> R
     // SQLite requires that this runs outside a transaction. The file remembers the mode.
     sqlx::query("PRAGMA journal_mode = WAL").execute(&mut *connection).await?;
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::raw_sql(LEDGER).execute(&mut *tx).await?;
+    sqlx::raw_sql(MIGRATIONS_TABLE).execute(&mut *tx).await?;
     let applied: i64 = sqlx::query_scalar(APPLIED).fetch_one(&mut *tx).await?;
     for (number, statements) in versions.after(applied)? {
         sqlx::raw_sql(AssertSqlSafe(version(number, statements))).execute(&mut *tx).await?;

@@ -56,8 +56,8 @@ use crate::store::{
 /// SQLite has one writer at a time. A transaction that begins with a read and writes later may fail at once (`SQLITE_BUSY_SNAPSHOT`), so
 /// begin a writing transaction with `BEGIN IMMEDIATE`. The pool's `PRAGMA synchronous` sets how durable a commit is.
 ///
-/// Polling finds the commits of other processes. A database in memory needs a pool of one connection that is never closed by idle time or
-/// age.
+/// A relay finds the commits of other processes by polling. A database in memory needs a pool of one connection that is never closed by
+/// idle time or age.
 #[derive(Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,

@@ -1,4 +1,4 @@
-//! Deletes what is finished and old.
+//! Deletes old data of finished deliveries.
 
 use postrider_transport::DeliveryId;
 use sqlx::sqlite::SqliteConnection;
@@ -48,7 +48,7 @@ pub(super) async fn step(
         return Ok(PruneStep::new(0, None));
     }
     let before = now.saturating_sub(millis(prune.older_than));
-    // Found without a lock, then checked under the lock: an operator may have resent a delivery in between.
+    // The deliveries are found without a lock, and then checked under the lock: an operator may have resent one in between.
     let mut session = Session::acquire_drop_safe(pool).await?;
     let walked = sqlx::query_scalar(walk(prune.part))
         .bind(after.map_or_else(String::new, |id| id.to_string()))
@@ -65,11 +65,12 @@ pub(super) async fn step(
     let walked = ids_as_json(walked);
     let query = sqlx::query_scalar(ENDED).bind(&walked).bind(before).bind(&states);
     let found: Result<Vec<String>, _> = query.fetch_all(&mut *session).await;
-    let kept = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM postrider_deliveries WHERE key_until < ?1)").bind(now);
-    let kept: Result<bool, _> = kept.fetch_one(&mut *session).await;
-    let (found, kept) = session.finish(found.and_then(|found| Ok((found, kept?))).map_err(StoreError::from))?;
+    let expired =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM postrider_deliveries WHERE key_until < ?1)").bind(now);
+    let expired: Result<bool, _> = expired.fetch_one(&mut *session).await;
+    let (found, expired) = session.finish(found.and_then(|found| Ok((found, expired?))).map_err(StoreError::from))?;
     let last = last.transpose()?;
-    let free = !more && prune.part == PrunedPart::Deliveries && kept;
+    let free = !more && prune.part == PrunedPart::Deliveries && expired;
     if found.is_empty() && !free {
         return Ok(PruneStep::new(0, last));
     }

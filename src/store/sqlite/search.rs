@@ -114,7 +114,7 @@ impl Search<'_> {
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
-        // The tables of the other states do not have the rest of the deliveries.
+        // Only here the search may begin at the table of all deliveries. For the other states it begins at a small table.
         if matches!(filter.state, None | Some(State::Sent)) {
             if filter.state.is_some() || filter.transport.is_some() {
                 self.push(ATTEMPTED);
@@ -216,19 +216,19 @@ impl Search<'_> {
     }
 }
 
-/// Passes over a backlog of new deliveries at once: none that is newer than the newest attempt was tried.
+/// Skips a backlog of new deliveries: none with a larger id than the largest one in the history was tried.
 const ATTEMPTED: &str = " AND d.id <= (SELECT max(delivery_id) FROM postrider_attempts)";
 
 const ATTEMPTED_OR_ENDED: &str = " AND d.id <= max(
     coalesce((SELECT max(delivery_id) FROM postrider_attempts), ''), coalesce((SELECT max(delivery_id) FROM postrider_ended), ''))";
 
-/// The attempt is read only if there is no reason.
+/// A condition on the last error. The attempt is read only if there is no reason.
 const LAST_ERROR: &str = " AND instr(coalesce(e.reason, (
     SELECT error FROM postrider_attempts WHERE delivery_id = d.id ORDER BY number DESC LIMIT 1)), ";
 
 const NOT_QUEUED: &str = " AND NOT EXISTS (SELECT 1 FROM postrider_queue w WHERE w.delivery_id = d.id)";
 
-/// The beginning of the ids that are made at a time, in milliseconds since 1970.
+/// The beginning of the ids of deliveries that are enqueued at this time, in milliseconds since 1970.
 fn first_id(millis: i64) -> String {
     let millis = millis.clamp(0, (1 << 48) - 1);
     format!("{:08x}-{:04x}", millis >> 16, millis & 0xffff)

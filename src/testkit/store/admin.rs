@@ -229,7 +229,7 @@ pub async fn deliveries_are_found<F: StoreUnderTest>(fixture: &F) {
     assert_eq!((ends(waiting).await, ends(cancelled).await), (None, Some(SECOND * 30)));
 }
 
-/// Counters follow settlements, cancellations, resends and deletions. What happened in an hour stays.
+/// Counters follow settlements, cancellations, resends and deletions. The counts of each hour stay.
 pub async fn counters_follow_what_happens<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;

@@ -1,4 +1,4 @@
-//! Deletion: by age, of contents, and of a recipient; and which relay may do it.
+//! Tests of deletion: by age, of contents, and of a recipient; and of the election of a leader.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub async fn pruning_deletes_old_finished_deliveries<F: StoreUnderTest>(fixture:
     assert_eq!(none, 0, "no state was selected");
 }
 
-/// A walk goes over all deliveries, step by step, whatever is deleted on its way.
+/// The steps of a deletion reach all deliveries, whatever is deleted between them.
 pub async fn pruning_goes_step_by_step<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -89,7 +89,7 @@ pub async fn pruning_goes_step_by_step<F: StoreUnderTest>(fixture: &F) {
     assert_eq!((stats.pending, stats.sent, stats.dead), (5, 10, 0));
 }
 
-/// A deleted delivery leaves its key as long as it is to stay taken.
+/// The key of a deleted delivery stays taken as long as `keep_keys` says.
 pub async fn a_key_outlives_its_delivery<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -160,7 +160,7 @@ fn row_with_everything() -> NewRow {
     new
 }
 
-/// An erased recipient is found nowhere, and what concerns nobody stays.
+/// An erased recipient is found nowhere, and data that identifies nobody stays.
 pub async fn a_recipient_is_erased<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -221,7 +221,7 @@ pub async fn a_recipient_is_erased<F: StoreUnderTest>(fixture: &F) {
     assert_eq!((again.deliveries, again.unfinished), (0, 2));
 }
 
-/// The erased recipient's attachments go, unless another message carries them.
+/// The attachments of an erased message are deleted, unless another message carries them.
 pub async fn an_erased_message_leaves_no_content<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let outbox = outbox(&store);
@@ -251,7 +251,7 @@ pub async fn one_relay_leads_at_a_time<F: StoreUnderTest>(fixture: &F) {
     assert!(lead("retention", one, SECOND * 10).await, "the leader extends its term");
     clock.advance(SECOND * 9);
     assert!(!lead("retention", other, SECOND * 10).await);
-    assert!(!lead("retention", other, Duration::ZERO).await, "who does not lead cannot end the term");
+    assert!(!lead("retention", other, Duration::ZERO).await, "a relay that does not lead cannot end the term");
     clock.advance(SECOND * 2);
     assert!(lead("retention", other, SECOND * 10).await, "the term is over");
     assert!(!lead("retention", one, SECOND * 10).await);

@@ -127,7 +127,7 @@ pub async fn each_row_of_a_batch_keeps_its_own_options<F: StoreUnderTest>(fixtur
     }
 }
 
-/// Deliveries share a content: of one call and of several, and after a rollback. A delivery whose key is taken adds none.
+/// Deliveries share contents: within a call, between calls, and after a rollback. A delivery whose key is taken adds none.
 pub async fn deliveries_share_contents<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let (logo, letter) = (Content::new(vec![7; 50_000]), Content::new(*b"letter"));
