@@ -63,6 +63,7 @@ macro_rules! postgres_tests {
                 a_stranger_cannot_use_the_insert_trigger
                 the_owner_of_a_schema_needs_no_right_to_create_one
                 the_right_to_delete_a_mail_is_enough_to_forget_it
+                a_program_that_enqueues_needs_few_rights
             }
             transactions {
                 a_failed_transaction_that_is_committed_leaves_no_mail

@@ -82,7 +82,9 @@ pub(super) const LAST_ATTEMPTS: &str = r#"
 pub(super) const DELETE_ORPHANS: &str = r#"
     WITH queue AS (DELETE FROM "{s}".queue WHERE delivery_id = ANY ($1)),
          ended AS (DELETE FROM "{s}".ended WHERE delivery_id = ANY ($1)),
-         attempts AS (DELETE FROM "{s}".attempts WHERE delivery_id = ANY ($1))
+         attempts AS (DELETE FROM "{s}".attempts WHERE delivery_id = ANY ($1)),
+         bodies AS (DELETE FROM "{s}".bodies WHERE delivery_id = ANY ($1)),
+         carried AS (DELETE FROM "{s}".body_contents WHERE delivery_id = ANY ($1))
     DELETE FROM "{s}".recipients WHERE delivery_id = ANY ($1)"#;
 
 /// Releases the deliveries of a claim, which are due again at once. A lost attempt that the claim recorded for an earlier holder stays.

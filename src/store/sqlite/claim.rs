@@ -157,7 +157,7 @@ async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut 
 async fn delete_orphans(connection: &mut SqliteConnection, ids: Vec<String>) -> Result<(), StoreError> {
     crate::store::warn_of_orphans(ids.len());
     let ids = ids_as_json(ids);
-    for table in ["queue", "ended", "attempts", "recipients"] {
+    for table in ["queue", "ended", "attempts", "recipients", "body_contents"] {
         let text = format!("DELETE FROM postrider_{table} WHERE delivery_id IN (SELECT value FROM json_each(?1))");
         sqlx::query(AssertSqlSafe(text)).bind(&ids).execute(&mut *connection).await?;
     }
