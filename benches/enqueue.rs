@@ -1,4 +1,4 @@
-//! The rate at which an application enqueues mail, beside a bare INSERT of the same octets.
+//! The rate at which an application enqueues mail, compared with a bare INSERT of the same bytes.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -41,18 +41,18 @@ async fn main() {
         if options.wants("mariadb") {
             for connections in CONNECTIONS {
                 let store = databases::mysql_store(connections).await;
-                databases::settle_mysql_down(store.pool()).await;
+                databases::quiesce_mysql(store.pool()).await;
                 let run = in_transactions(&store, store.pool(), connections, count / 2).await;
                 single.add(&format!("mariadb outbox ×{connections}"), run);
                 let pool = databases::mysql(connections).await;
-                databases::settle_mysql_down(&pool).await;
+                databases::quiesce_mysql(&pool).await;
                 single.add(
                     &format!("mariadb bare INSERT ×{connections}"),
                     bare::mysql(pool, connections, count / 2).await,
                 );
             }
             let store = databases::mysql_store(4).await;
-            databases::settle_mysql_down(store.pool()).await;
+            databases::quiesce_mysql(store.pool()).await;
             bulk.add("mariadb outbox", in_bulk(&store, 2 * count).await);
             bulk.add("mariadb bare INSERT", mysql_bare_in_bulk(2 * count).await);
         }
@@ -86,11 +86,11 @@ struct Single {
 }
 
 impl Single {
-    fn add(&mut self, contestant: &str, run: Run) {
-        self.rates.add(contestant, run.rate);
+    fn add(&mut self, case: &str, run: Run) {
+        self.rates.add(case, run.rate);
         for (tables, times) in [(&mut self.calls, run.calls), (&mut self.transactions, run.transactions)] {
-            tables[0].add(contestant, times.percentile(50.0));
-            tables[1].add(contestant, times.percentile(99.0));
+            tables[0].add(case, times.percentile(50.0));
+            tables[1].add(case, times.percentile(99.0));
         }
     }
 
@@ -111,7 +111,7 @@ impl Single {
 
 /// One mail in each transaction, by several connections.
 struct Run {
-    /// Mails a second.
+    /// Mails per second.
     rate: f64,
     calls: Times,
     transactions: Times,
@@ -195,7 +195,7 @@ where
     .await
 }
 
-/// The floor: the same octets into one table with a primary key.
+/// The bare `INSERT`: the same bytes into one table with a primary key.
 mod bare {
     use super::*;
 
@@ -235,7 +235,7 @@ mod bare {
 async fn mysql_bare_in_bulk(count: usize) -> f64 {
     let pool = databases::mysql(1).await;
     sqlx::query(bare::TABLE[1]).execute(&pool).await.expect("a table");
-    databases::settle_mysql_down(&pool).await;
+    databases::quiesce_mysql(&pool).await;
     let start = Instant::now();
     for first in (0..count).step_by(1000) {
         let mut tx = pool.begin().await.expect("a transaction");

@@ -1,4 +1,4 @@
-//! How long an operator waits for a list, a count, the statistics and one delivery, on an outbox with a past.
+//! How long an operator waits for a list, a count, the statistics and one delivery, with millions of deliveries.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use postrider::{AdminStore, Filter, Outbox, State, Store, StoreError};
+use support::dataset::Dataset;
 use support::figures::{Figures, Times, write_json};
-use support::past::Past;
 use support::{Options, databases};
 
-/// Each question is asked this often, or as often as this time allows, but at least once.
+/// The number of runs of each query: up to `RUNS` within `TIME`, and at least one.
 const RUNS: usize = 200;
 const TIME: Duration = Duration::from_secs(3);
 
@@ -22,39 +22,39 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn main() {
     let options = Options::read();
     let mut tables = BTreeMap::new();
-    let past = |full: usize| {
+    let dataset = |full: usize| {
         let count = options.count.unwrap_or(if options.full { full } else { 100_000 });
-        Past { count, live: count / 25, newest: Duration::from_secs(60) }
+        Dataset { count, unfinished: count / 25, newest: Duration::from_secs(60) }
     };
     if options.wants("postgres") {
-        let (store, past) = (databases::pg_store(4).await, past(5_000_000));
-        past.fill_postgres(&store).await;
-        tables.extend(ask_all("postgres", store, past.count).await);
+        let (store, dataset) = (databases::pg_store(4).await, dataset(5_000_000));
+        dataset.fill_postgres(&store).await;
+        tables.extend(measure_all("postgres", store, dataset.count).await);
     }
     if options.wants("mariadb") {
-        let (store, past) = (databases::mysql_store(4).await, past(5_000_000));
+        let (store, dataset) = (databases::mysql_store(4).await, dataset(5_000_000));
         // A server with millions of mails has more than the default of 128 MiB.
         let more = "SET GLOBAL innodb_buffer_pool_size = 2147483648";
         sqlx::raw_sql(more).execute(store.pool()).await.expect("the server has the memory");
-        past.fill_mysql(&store).await;
-        tables.extend(ask_all("mariadb", store, past.count).await);
+        dataset.fill_mysql(&store).await;
+        tables.extend(measure_all("mariadb", store, dataset.count).await);
     }
     if options.wants("sqlite") {
-        let ((store, _directory), past) = (databases::sqlite_store(4).await, past(1_000_000));
-        past.fill_sqlite(&store).await;
-        tables.extend(ask_all("sqlite", store, past.count).await);
+        let ((store, _directory), dataset) = (databases::sqlite_store(4).await, dataset(1_000_000));
+        dataset.fill_sqlite(&store).await;
+        tables.extend(measure_all("sqlite", store, dataset.count).await);
     }
     if let Some(path) = &options.json {
         write_json(path, &tables);
     }
 }
 
-/// The filter of each run of a question.
+/// Returns the filter for a run of a query.
 type FilterOfRun = Box<dyn Fn(usize) -> Filter>;
 
 /// The filters, each with different values in each run. `count` is the number of deliveries.
 fn filters(count: usize) -> Vec<(&'static str, FilterOfRun)> {
-    // Numbers of finished deliveries from all over the past, so that their pages are not all in the cache.
+    // Numbers of finished deliveries from the whole data set, so that their pages are not all in the cache.
     let spread = move |run: usize| run * 7_368_787 % (count * 9 / 10);
     let user = move |run: usize| spread(run) % (count / 4);
     let ago = |hours: u32| SystemTime::now() - hours * HOUR;
@@ -132,7 +132,7 @@ fn filters(count: usize) -> Vec<(&'static str, FilterOfRun)> {
     ]
 }
 
-/// The address of a user, as in [`support::past`].
+/// The address of a user, as in [`support::dataset`].
 fn address(user: usize) -> String {
     match user % 10 {
         0..4 => format!("user-{user}@mail-one.example"),
@@ -141,82 +141,84 @@ fn address(user: usize) -> String {
     }
 }
 
-/// A user whom a mail with two recipients is for.
+/// The user who is the first recipient of a mail with two.
 fn copied(number: usize, count: usize) -> usize {
     (number / 10 * 10 + 5) * 7919 % (count / 4)
 }
 
 /// The figures of one database.
-struct Answers {
+struct Results {
     name: &'static str,
     median: Figures,
     p99: Figures,
 }
 
-impl Answers {
-    /// Asks a question again and again, and prints a row of the table. An answer has a number of rows.
-    async fn ask(&mut self, question: &str, ask: impl AsyncFn(usize) -> Result<u64, StoreError>) {
+impl Results {
+    /// Runs a query repeatedly, and prints a row of the table. `run_query` returns the number of rows found.
+    async fn measure(&mut self, query: &str, run_query: impl AsyncFn(usize) -> Result<u64, StoreError>) {
         let (start, mut times, mut found) = (Instant::now(), Times::default(), 0);
         while times.len() < RUNS && (times.len() == 0 || start.elapsed() < TIME) {
             let run = Instant::now();
-            match ask(times.len()).await {
+            match run_query(times.len()).await {
                 Ok(rows) => found = rows,
                 Err(error) => {
-                    println!("| {question} | {error} after {:.0} ms | | | |", run.elapsed().as_secs_f64() * 1e3);
+                    println!("| {query} | {error} after {:.0} ms | | | |", run.elapsed().as_secs_f64() * 1e3);
                     return;
                 }
             }
             times.add(run.elapsed());
         }
         let (median, p99) = (times.percentile(50.0), times.percentile(99.0));
-        println!("| {question} | {median:.1} | {p99:.1} | {} | {found} |", times.len());
-        self.median.add(question, median);
-        self.p99.add(question, p99);
+        println!("| {query} | {median:.1} | {p99:.1} | {} | {found} |", times.len());
+        self.median.add(query, median);
+        self.p99.add(query, p99);
     }
 }
 
-async fn ask_all<S: Store + AdminStore>(name: &'static str, store: S, count: usize) -> BTreeMap<String, Figures> {
+async fn measure_all<S: Store + AdminStore>(name: &'static str, store: S, count: usize) -> BTreeMap<String, Figures> {
     let outbox = Outbox::enqueue_only(store);
     let outbox = &outbox;
-    let mut answers = Answers { name, median: Figures::default(), p99: Figures::default() };
-    println!("\nAn operator's questions to {name} with {count} deliveries, pages of 100\n");
-    println!("| question | median ms | 99th percentile ms | runs | rows of the last |\n|---|--:|--:|--:|--:|");
-    for (question, filter) in filters(count) {
-        answers.ask(question, async |run| Ok(outbox.list(&filter(run)).await?.len() as u64)).await;
+    let mut results = Results { name, median: Figures::default(), p99: Figures::default() };
+    println!("\nAn operator's queries on {name} with {count} deliveries, pages of 100\n");
+    println!("| query | median ms | 99th percentile ms | runs | rows of the last |\n|---|--:|--:|--:|--:|");
+    for (query, filter) in filters(count) {
+        results.measure(query, async |run| Ok(outbox.list(&filter(run)).await?.len() as u64)).await;
     }
-    // The second page, and one from the middle.
+    // The second pages of three lists.
     let first = outbox.list(&Filter::new().newest_first()).await.expect("a page");
     let after = first.last().expect("a delivery").id;
-    answers
-        .ask("next page of the newest", async |_| {
+    results
+        .measure("next page of the newest", async |_| {
             Ok(outbox.list(&Filter::new().newest_first().after(after)).await?.len() as u64)
         })
         .await;
     let dead = Filter::new().state(State::Dead).newest_first();
     let page = outbox.list(&dead).await.expect("a page");
     let dead = dead.after(page.last().expect("a dead delivery").id);
-    answers.ask("next page of the dead", async |_| Ok(outbox.list(&dead).await?.len() as u64)).await;
+    results.measure("next page of the dead", async |_| Ok(outbox.list(&dead).await?.len() as u64)).await;
     let hot = Filter::new().recipient("alerts@ops.example").newest_first();
     let page = outbox.list(&hot).await.expect("a page");
     let hot = hot.after(page.last().expect("a delivery").id);
-    answers.ask("next page of a recipient with 1 in 100", async |_| Ok(outbox.list(&hot).await?.len() as u64)).await;
-    for (question, filter) in [
+    results
+        .measure("next page of a recipient with 1 in 100", async |_| Ok(outbox.list(&hot).await?.len() as u64))
+        .await;
+    for (query, filter) in [
         ("count of the dead, up to 10,000", Filter::new().state(State::Dead)),
         ("count of a recipient with 1 in 100, up to 10,000", Filter::new().recipient("alerts@ops.example")),
         ("count of a domain with 4 in 10, up to 10,000", Filter::new().recipient("@mail-one.example")),
         ("count of all, up to 10,000", Filter::new()),
     ] {
         let filter = filter.limit(10_000);
-        answers.ask(question, async |_| outbox.count(&filter).await).await;
+        results.measure(query, async |_| outbox.count(&filter).await).await;
     }
-    answers.ask("stats", async |_| outbox.stats().await.map(|stats| stats.sent)).await;
-    for (question, hours) in [("hourly, of a day", 24), ("hourly, of 30 days", 30 * 24)] {
+    results.measure("stats", async |_| outbox.stats().await.map(|stats| stats.sent)).await;
+    for (query, hours) in [("hourly, of a day", 24), ("hourly, of 30 days", 30 * 24)] {
         let since = SystemTime::now() - hours * HOUR;
-        answers.ask(question, async |_| Ok(outbox.hourly(since).await?.len() as u64)).await;
+        results.measure(query, async |_| Ok(outbox.hourly(since).await?.len() as u64)).await;
     }
     let ids: Vec<_> = first.iter().chain(&page).map(|delivery| delivery.id).collect();
     let ids = &ids;
-    answers.ask("get one delivery", async |run| Ok(outbox.get(ids[run % ids.len()]).await?.map_or(0, |_| 1))).await;
-    let title = |part: &str| format!("{}, {part}", answers.name);
-    BTreeMap::from([(title("median"), answers.median), (title("p99"), answers.p99)])
+    results.measure("get one delivery", async |run| Ok(outbox.get(ids[run % ids.len()]).await?.map_or(0, |_| 1))).await;
+    let title = |part: &str| format!("{}, {part}", results.name);
+    BTreeMap::from([(title("median"), results.median), (title("p99"), results.p99)])
 }

@@ -1,4 +1,4 @@
-//! Deletion of old messages and deliveries beside a relay at work: its rate, the relay's, and how long an enqueue takes meanwhile.
+//! Deletion of old messages and deliveries while a relay works: the rates of both, and how long an enqueue takes meanwhile.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use postrider::{AdminStore, Outbox, Prune, State, Store};
+use support::dataset::Dataset;
 use support::figures::{Figures, Times, write_json};
 use support::noop::Noop;
-use support::past::Past;
 use support::{CONCURRENCY, Options, databases, mail};
 use tokio_util::sync::CancellationToken;
 
@@ -30,23 +30,23 @@ async fn main() {
     let options = Options::read();
     let mut results = Results::default();
     let count = options.count.unwrap_or(if options.full { 1_000_000 } else { 100_000 });
-    let past = Past { count, live: 0, newest: 40 * DAY };
+    let dataset = Dataset { count, unfinished: 0, newest: 40 * DAY };
     for _ in 0..options.rounds {
         if options.wants("postgres") {
             let store = databases::pg_store(20).await;
-            past.fill_postgres(&store).await;
+            dataset.fill_postgres(&store).await;
             results.measure("postgres", store, count).await;
         }
         if options.wants("mariadb") {
             let store = databases::mysql_store(20).await;
-            past.fill_mysql(&store).await;
+            dataset.fill_mysql(&store).await;
             results.measure("mariadb", store, count).await;
         }
         if options.wants("sqlite") {
             let (store, _directory) = databases::sqlite_store(8).await;
-            let past = Past { count: count / 5, ..past };
-            past.fill_sqlite(&store).await;
-            results.measure("sqlite", store, past.count).await;
+            let dataset = Dataset { count: count / 5, ..dataset };
+            dataset.fill_sqlite(&store).await;
+            results.measure("sqlite", store, dataset.count).await;
         }
     }
     results.deleted.print(&format!("Deleted, of {count} (SQLite: a fifth)"), "deliveries/s", "");
@@ -64,22 +64,22 @@ async fn main() {
 
 #[derive(Default)]
 struct Results {
-    /// Deliveries a second that lost something.
+    /// The deliveries per second that the deletion changed or deleted.
     deleted: Figures,
-    /// Mails a second of the relay.
+    /// The mails per second that the relay sent.
     relay: Figures,
-    /// The median, the 99th percentile and the longest, in milliseconds.
+    /// The median, the 99th percentile and the longest time of an enqueue, in milliseconds.
     enqueue: [Figures; 3],
 }
 
 impl Results {
     async fn measure<S: Store + AdminStore>(&mut self, name: &str, store: S, count: usize) {
-        let alone = beside(&store, async || tokio::time::sleep(ALONE).await).await;
+        let alone = measure_during(&store, async || tokio::time::sleep(ALONE).await).await;
         self.add(name, "nothing deleted", &alone);
         let states = [State::Sent, State::Dead, State::InDoubt, State::Cancelled];
         for (part, prune) in [("messages", Prune::messages(30 * DAY)), ("deliveries", Prune::deliveries(30 * DAY))] {
             let prune = states.into_iter().fold(prune, Prune::state);
-            let work = beside(&store, async || {
+            let work = measure_during(&store, async || {
                 let deleted = store.prune(&prune).await.expect("the deletion succeeds");
                 assert_eq!(deleted, count as u64, "not everything was deleted");
             });
@@ -98,7 +98,7 @@ impl Results {
     }
 }
 
-/// What happened beside some work.
+/// What the relay and the enqueues did while some work ran.
 struct Work {
     took: Duration,
     sent: u64,
@@ -106,14 +106,14 @@ struct Work {
 }
 
 /// Runs a relay with a backlog, and enqueues single mails, until the work is done.
-async fn beside<S: Store>(store: &S, work: impl AsyncFnOnce()) -> Work {
+async fn measure_during<S: Store>(store: &S, work: impl AsyncFnOnce()) -> Work {
     let noop = Noop::default();
     let outbox = Outbox::new(store.clone(), noop.clone());
     let stop = CancellationToken::new();
     let relay = tokio::spawn(outbox.relay().concurrency(CONCURRENCY / 4).run(stop.clone().cancelled_owned()));
     let feeder = tokio::spawn(feed(outbox.handle(), noop.clone(), stop.clone()));
     let caller = tokio::spawn(enqueue_singly(outbox.handle(), stop.clone()));
-    // The relay has its first backlog by then.
+    // Time for the first backlog.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (before, start) = (noop.calls(), Instant::now());
     work().await;

@@ -1,4 +1,4 @@
-//! Octets on disk for each mail: after it is sent, after its message is deleted, and after the tables are rewritten.
+//! Bytes on disk for each mail: after it is sent, after its message is deleted, and after the tables are rewritten.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -36,7 +36,7 @@ struct Parts {
 #[tokio::main]
 async fn main() {
     let options = Options::read();
-    // The files do not differ from round to round.
+    // One round is enough: the files are the same in each.
     let (mut sent, mut pruned, mut rewritten) = (Figures::default(), Figures::default(), Figures::default());
     for (size, parts) in SIZES {
         let full = if options.full { 100_000 } else { 10_000 };
@@ -78,12 +78,12 @@ async fn main() {
         }
     }
     let tables = [
-        ("sent", "Octets for each mail that was sent", sent),
+        ("sent", "Bytes for each mail that was sent", sent),
         ("pruned", "… after its message is deleted", pruned),
         ("rewritten", "… after the tables are rewritten", rewritten),
     ];
     for (_, title, figures) in &tables {
-        figures.print(title, "octets", "");
+        figures.print(title, "bytes", "");
     }
     if let Some(path) = &options.json {
         write_json(path, &BTreeMap::from(tables.map(|(name, _, figures)| (name.to_owned(), figures))));
@@ -108,7 +108,7 @@ async fn send<S: Store>(store: &S, count: usize, parts: Parts, logo: usize) {
 
 /// Deletes the messages of all mails.
 async fn prune<S: AdminStore>(store: &S, count: usize) {
-    // They must have ended before now.
+    // A deletion affects only mails that ended before now.
     tokio::time::sleep(Duration::from_millis(10)).await;
     let messages = Prune::messages(Duration::ZERO).state(State::Sent);
     assert_eq!(store.prune(&messages).await.expect("the deletion succeeds"), count as u64, "a message was not deleted");
@@ -136,7 +136,7 @@ fn mail(random: &mut StdRng, number: usize, parts: Parts, logo: Option<&[u8]>) -
     builder.build().expect("the mail is valid")
 }
 
-/// Paragraphs in the way of mail, with a style for each.
+/// HTML as in real mail: paragraphs, with a style for each.
 fn html(random: &mut StdRng, octets: usize, logo: bool) -> String {
     let mut html = "<html><body>".to_owned();
     if logo {
@@ -173,7 +173,7 @@ fn octets(random: &mut StdRng, length: usize) -> Vec<u8> {
     octets
 }
 
-/// The octets of the tables and indexes, after what autovacuum does, or after the tables are rewritten.
+/// The bytes of the tables and indexes, after what autovacuum does, or after the tables are rewritten.
 async fn on_postgres(store: &PgStore, rewrite: bool) -> u64 {
     let vacuum = if rewrite { "VACUUM FULL" } else { "VACUUM ANALYZE" };
     sqlx::query(vacuum).execute(store.pool()).await.expect("VACUUM works");
@@ -183,9 +183,9 @@ async fn on_postgres(store: &PgStore, rewrite: bool) -> u64 {
     octets.unsigned_abs()
 }
 
-/// The octets of the tables' files.
+/// The bytes of the tables' files.
 async fn on_mariadb(store: &MySqlStore, rewrite: bool) -> u64 {
-    databases::settle_mysql_down(store.pool()).await;
+    databases::quiesce_mysql(store.pool()).await;
     if rewrite {
         let text = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'";
         let tables: Vec<String> = sqlx::query_scalar(text).fetch_all(store.pool()).await.expect("a list");
@@ -198,12 +198,12 @@ async fn on_mariadb(store: &MySqlStore, rewrite: bool) -> u64 {
     octets.unsigned_abs()
 }
 
-/// The octets of the database's file, with an empty WAL.
+/// The bytes of the database's file, with an empty WAL.
 async fn on_sqlite(store: &SqliteStore, rewrite: bool) -> u64 {
     if rewrite {
         sqlx::raw_sql("VACUUM").execute(store.pool()).await.expect("VACUUM works");
     }
-    databases::settle_sqlite_down(store.pool()).await;
+    databases::quiesce_sqlite(store.pool()).await;
     let text = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
     let octets: i64 = sqlx::query_scalar(text).fetch_one(store.pool()).await.expect("a size");
     octets.unsigned_abs()

@@ -60,7 +60,7 @@ macro_rules! baseline {
                 tx.commit().await.expect("a commit");
             }
 
-            /// Deliveries a second, by this many workers, until the outbox is empty or `limit` has passed.
+            /// Drains with this many workers until the outbox is empty or `limit` has passed. Returns the deliveries per second.
             pub(crate) async fn drain(pool: &$pool, workers: usize, limit: Duration) -> f64 {
                 let start = Instant::now();
                 let all = (0..workers).map(|_| tokio::spawn(worker(pool.clone(), start, limit)));

@@ -83,9 +83,9 @@ pub(crate) async fn mysql_store(connections: u32) -> MySqlStore {
     store
 }
 
-/// Does what the server does after a while: purges deleted rows and writes changed pages, those of earlier benchmarks included, and analyzes
-/// the tables.
-pub(crate) async fn settle_mysql_down(pool: &MySqlPool) {
+/// Does at once what the server does after a while: purges deleted rows, writes changed pages, also those of earlier benchmarks, and
+/// analyzes the tables.
+pub(crate) async fn quiesce_mysql(pool: &MySqlPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     let run = async |connection: &mut MySqlConnection, text: String| {
         sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(connection).await.expect("the statement works");
@@ -142,14 +142,14 @@ pub(crate) async fn fill_by_sql(store: &PgStore, count: usize, due: &'static str
 }
 
 /// Analyzes the tables, and moves what is in the WAL into the file.
-pub(crate) async fn settle_sqlite_down(pool: &SqlitePool) {
+pub(crate) async fn quiesce_sqlite(pool: &SqlitePool) {
     for text in ["ANALYZE", "PRAGMA wal_checkpoint(TRUNCATE)"] {
         sqlx::raw_sql(text).execute(pool).await.expect("the statement works");
     }
 }
 
-/// Does what autovacuum does after a while.
-pub(crate) async fn settle_down(store: &PgStore) {
+/// Does at once what autovacuum does after a while.
+pub(crate) async fn quiesce_postgres(store: &PgStore) {
     for text in ["VACUUM ANALYZE", "CHECKPOINT"] {
         sqlx::query(text).execute(store.pool()).await.expect("the statement works");
     }

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// The measurements of each contestant, by round. Contestants are in the order of their first run.
+/// The measurements of each case, by round. Cases are in the order of their first run.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     rows: Vec<(String, Vec<f64>)>,
 }
 
 impl Figures {
-    pub(crate) fn add(&mut self, contestant: &str, figure: f64) {
-        match self.rows.iter_mut().find(|(name, _)| name == contestant) {
+    pub(crate) fn add(&mut self, case: &str, figure: f64) {
+        match self.rows.iter_mut().find(|(name, _)| name == case) {
             Some((_, figures)) => figures.push(figure),
-            None => self.rows.push((contestant.to_owned(), vec![figure])),
+            None => self.rows.push((case.to_owned(), vec![figure])),
         }
     }
 
@@ -22,7 +22,7 @@ impl Figures {
         self.rows.is_empty()
     }
 
-    /// Prints the medians, and their ratio to that of `base`, or of the first contestant if `base` did not run.
+    /// Prints the medians, and their ratio to that of `base`, or of the first case if `base` did not run.
     pub(crate) fn print(&self, title: &str, unit: &str, base: &str) {
         let Some((first, _)) = self.rows.first() else { return };
         let base = if self.median_of(base).is_some() { base } else { first };
@@ -32,7 +32,7 @@ impl Figures {
     /// Prints the medians, and their ratio to that of each of `bases`.
     pub(crate) fn print_beside(&self, title: &str, unit: &str, bases: &[&str]) {
         let beside: String = bases.iter().map(|base| format!(" ÷ {base} |")).collect();
-        println!("\n{title}\n\n| contestant | median {unit} | smallest–largest |{beside}");
+        println!("\n{title}\n\n| case | median {unit} | smallest–largest |{beside}");
         println!("|---|--:|--:|{}", "--:|".repeat(bases.len()));
         for (name, figures) in &self.rows {
             let (low, middle, high) = spread(figures);
@@ -43,8 +43,8 @@ impl Figures {
         }
     }
 
-    pub(crate) fn median_of(&self, contestant: &str) -> Option<f64> {
-        self.rows.iter().find(|(name, _)| name == contestant).map(|(_, figures)| spread(figures).1)
+    pub(crate) fn median_of(&self, case: &str) -> Option<f64> {
+        self.rows.iter().find(|(name, _)| name == case).map(|(_, figures)| spread(figures).1)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -73,7 +73,7 @@ impl Times {
         self.0.len()
     }
 
-    /// The time in milliseconds that this part of 100 calls does not exceed; 100: the longest.
+    /// A percentile of the times, in milliseconds: 50 is the median, and 100 the longest.
     pub(crate) fn percentile(&self, percent: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();

@@ -27,7 +27,7 @@ const SETTLE: &str = r#"
     INSERT INTO postrider.attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
     SELECT id, 1, 1, token, to_timestamp(at / 1000000.0), to_timestamp(at / 1000000.0), 'sent' FROM gone"#;
 
-/// Deliveries a second.
+/// Drains the outbox, and returns the deliveries per second.
 pub(crate) async fn drain(pool: &PgPool) -> f64 {
     let start = Instant::now();
     let loops = (0..2).map(|_| tokio::spawn(work(pool.clone())));

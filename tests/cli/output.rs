@@ -126,7 +126,7 @@ fn the_printed_statements_create_the_tables() {
     assert_eq!(tool.stats()["pending"], 1);
 }
 
-/// Everything but `migrate` works.
+/// If a newer release has upgraded the tables, `migrate` fails, and all other commands work.
 #[test]
 fn a_newer_database_is_refused_by_migrate_alone() {
     let tool = Tool::new();

@@ -1,4 +1,4 @@
-//! The options of `list`, and the commands `prune` and `erase`.
+//! The options of `list`, the commands `prune` and `erase`, and the retention of `work`.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn ids(listed: &[Value]) -> Vec<&str> {
     listed.iter().map(|line| line["id"].as_str().unwrap()).collect()
 }
 
-/// Also runs on each server.
+/// The body of the SQLite test above and of the tests on each server in `databases.rs`.
 pub(crate) fn deliveries_are_found_pruned_and_erased(tool: Tool) {
     let server = SmtpServer::with_script(|step| match step {
         Step::Recipient("nobody@example.net") => Answer::Refuse("550 5.1.1 no such user here"),
@@ -97,7 +97,7 @@ pub(crate) fn deliveries_are_found_pruned_and_erased(tool: Tool) {
     assert_eq!(tool.json(&["stats", "--json", "--since", "2h"])["hourly"].as_array().unwrap().is_empty(), false);
 }
 
-/// Also runs on each server.
+/// The body of the SQLite test above and of the tests on each server in `databases.rs`.
 pub(crate) fn a_relay_deletes_what_is_old(tool: Tool) {
     let server = SmtpServer::start();
     tool.ok(&["migrate"]);
@@ -115,7 +115,7 @@ pub(crate) fn a_relay_deletes_what_is_old(tool: Tool) {
 }
 
 #[test]
-fn retention_and_pruning_refuse_what_makes_no_sense() {
+fn invalid_options_of_retention_prune_erase_and_list_are_refused() {
     let tool = Tool::new();
     for (args, complaint) in [
         (&["prune", "messages", "--older-than", "1d"][..], "--state"),

@@ -3,8 +3,8 @@
 mod clients;
 mod inserts;
 mod manual;
-mod odd_rows;
 mod page;
+mod unusual_rows;
 mod views;
 
 use crate::smtp_server::{Mail, SmtpServer};

@@ -44,7 +44,7 @@ pub(crate) fn test(run: &Run, database: Database) {
         "a relay held more leases than its concurrency"
     );
     assert_eq!(report.missing, 0, "mail is lost");
-    assert!(report.duplicates <= known.len(), "more mails came twice than were in flight");
+    assert!(report.duplicates <= known.len(), "more mails arrived twice than were in flight");
     assert_eq!(report.lost, known, "the lost attempts are not those that the dead relays held");
 }
 

@@ -6,13 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod application;
-mod cleaners;
 mod concurrent_relays;
 mod database;
 mod harness;
 mod kill;
 mod killed_connections;
 mod long_transaction;
+mod maintenance;
 mod outage;
 mod retention;
 mod shop;
@@ -66,7 +66,8 @@ mod mysql {
     faults!(MySql [#[ignore = "needs MySQL: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction retention two_releases);
 }
 
-/// Some tests crash the server that others use, and a relay that waits too long for a processor loses its leases.
+/// Makes the tests run one after the other. Some crash the server that others use, and a relay that waits too long for a processor loses
+/// its leases.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

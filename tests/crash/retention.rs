@@ -1,4 +1,5 @@
-//! Deletions beside mails that share attachments, while relays, enqueueing processes, connections and the server die. Invariants 1, 4, 7.
+//! Deletions and resends of mails that share attachments, while relays and enqueueing processes are killed, connections end and the server
+//! crashes. Invariants 1, 4, 7.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -9,10 +10,10 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::Run;
-use crate::cleaners::{Cleaners, KEY_AGE, prune_all};
 use crate::database::{Database, Kind, on_store};
 use crate::harness::Harness;
 use crate::kill::kill;
+use crate::maintenance::{KEY_AGE, Maintenance, prune_all};
 use crate::outage::Down;
 use crate::shop::{self, CONTENTS, LATER, Order, REFUSED, Shop, content, file_name};
 use crate::smtp_server::{Answer, Mail, SmtpServer, Step};
@@ -46,7 +47,7 @@ pub(crate) fn test(run: &Run, database: Database) {
     }
 
     let shop = Shop::open(database, SHOPS, &mut random);
-    let cleaners = Cleaners::start(database, &mut random);
+    let maintenance = Maintenance::start(database, &mut random);
     let mut relays: Vec<_> = (0..RELAYS).map(|_| harness.relay("2s")).collect();
     for round in 0..rounds {
         wait_for_mails(&harness, &mut random);
@@ -64,7 +65,7 @@ pub(crate) fn test(run: &Run, database: Database) {
     wait_for_mails(&harness, &mut random);
     let orders = shop.close(database);
     finish_deliveries(database);
-    let work = cleaners.stop();
+    let work = maintenance.stop();
     relays.iter().for_each(|relay| relay.signal("TERM"));
     relays.into_iter().map(Running::wait).for_each(|relay| assert_eq!(relay.code, 0, "{}", relay.stderr));
 
@@ -72,20 +73,23 @@ pub(crate) fn test(run: &Run, database: Database) {
     let resent: usize = work.resent.values().sum();
     let mails: usize = arrived.values().sum();
     run.print(format_args!(
-        "{} orders, {} further mails of {mails} by a process, {resent} sent again; pruned {}, swept {}, without an answer {}",
+        "{mails} mails arrived, of {} orders and {} other deliveries; {resent} resent, {} pruned, {} contents swept, {} calls without an answer",
         orders.len(),
         arrived.keys().filter(|id| !orders.contains_key(*id)).count(),
         work.pruned,
         work.swept,
         work.unanswered,
     ));
-    assert!(work.pruned > 0 && work.swept > 0 && resent > 0, "too little was deleted or sent again to show anything");
+    assert!(
+        work.pruned > 0 && work.swept > 0 && resent > 0,
+        "too little was deleted or resent for this test to show anything"
+    );
     for (id, order) in &orders {
         let count = arrived.get(id).copied().unwrap_or_default();
         let resent = work.resent.get(&id.parse::<DeliveryId>().unwrap()).copied().unwrap_or_default();
         match order.recipient.as_str() {
             REFUSED | LATER => assert_eq!(count, 0, "a mail that was refused or cancelled arrived"),
-            _ => assert!(count > resent, "{id} arrived {count} times, and was sent again {resent} times"),
+            _ => assert!(count > resent, "{id} arrived {count} times, and was resent {resent} times"),
         }
     }
     check_dead_letters(database, &orders);
@@ -157,7 +161,7 @@ fn check_attachments(mails: &[Mail]) -> HashMap<String, usize> {
     arrived
 }
 
-/// No other mail than the refused ones became a dead letter. The count by hours stays when deliveries are deleted.
+/// Checks that only refused mails became dead letters. The hourly counts include deleted deliveries.
 fn check_dead_letters(database: &Database, orders: &HashMap<String, Order>) {
     let refused = orders.values().filter(|order| order.recipient == REFUSED).count();
     let hourly = with_store!(database, store => store.hourly(std::time::UNIX_EPOCH).await.unwrap());
@@ -167,7 +171,7 @@ fn check_dead_letters(database: &Database, orders: &HashMap<String, Order>) {
     assert_eq!(count(postrider::CountedEvent::Held), 0);
 }
 
-/// The counters agree with the rows, after further mails that nothing deletes.
+/// Sends further mails, which nothing deletes, and checks that the counters agree with the rows.
 fn check_counters(harness: &Harness) {
     let database = &harness.database;
     let args = ["enqueue", "--from", "a@example.com", "--text", "x", "--count", "7", "--attach", &file_name(0)];
@@ -184,7 +188,7 @@ fn check_counters(harness: &Harness) {
     assert!(stats.sent >= 7 && stats.dead >= 7);
 }
 
-/// After a last deletion, only the keys are left, and after they are freed, nothing.
+/// Checks that a last deletion leaves only the taken keys, and that a deletion that frees them leaves nothing.
 fn check_end(database: &Database, orders: &HashMap<String, Order>) {
     let prune = prune_all(Prune::deliveries, Duration::ZERO);
     with_store!(database, store => store.prune(&prune.clone().keep_keys(KEY_AGE)).await.unwrap());
@@ -201,7 +205,7 @@ fn check_end(database: &Database, orders: &HashMap<String, Order>) {
     assert!(!keys.is_empty(), "no key was used");
     counts(keys.len().try_into().unwrap());
     for (key, id) in &keys {
-        assert_eq!(shop::enqueue_with_key(database, key), **id, "the key was free");
+        assert_eq!(shop::enqueue_with_key(database, key), **id, "the key was not taken");
     }
     counts(keys.len().try_into().unwrap());
     with_store!(database, store => store.prune(&prune).await.unwrap());

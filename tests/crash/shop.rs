@@ -1,4 +1,4 @@
-//! An application whose mails share large attachments, in transactions that commit, roll back or lose their connection.
+//! An application for the retention test: its mails share large attachments, in transactions that commit, roll back or lose their connection.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -15,12 +15,12 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use crate::database::{Database, Kind, Pool, on_store};
 
-/// The recipient of mails that the next hop refuses for good.
+/// The recipient of mails that the next hop refuses permanently.
 pub(crate) const REFUSED: &str = "nobody@example.com";
 /// The recipient of mails that are scheduled and cancelled.
 pub(crate) const LATER: &str = "later@example.com";
 
-/// How many contents mails share: so many that each is often in no mail, and deleted.
+/// The number of shared attachments. It is so large that each is often in no mail, and is then deleted.
 pub(crate) const CONTENTS: usize = 12;
 
 /// The octets of a shared attachment, all values among them.
@@ -77,7 +77,7 @@ impl Shop {
 
 async fn sell(kind: Kind, pool: &Pool, stop: &AtomicBool, mut random: StdRng) {
     while !stop.load(Ordering::SeqCst) {
-        // After an error the transaction may be committed or not. The table of orders knows.
+        // After an error, the transaction may be committed or not. The rows of `orders` show it.
         let _ = sell_one(kind, pool, &mut random).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(0..15))).await;
     }
@@ -106,7 +106,7 @@ async fn sell_one(kind: Kind, pool: &Pool, random: &mut StdRng) -> Result<(), Bo
         }
         match random.random_range(0..10) {
             0 | 1 => tx.rollback().await?,
-            // The connection breaks. The server finds out by itself.
+            // The connection breaks, and the server notices that by itself.
             2 => {
                 drop(tx);
                 connection.detach().close_hard().await?;

@@ -50,6 +50,6 @@ pub(crate) fn test(run: &Run, database: Database) {
     assert_eq!(report.missing, 0, "mail is lost");
     assert!(
         report.duplicates <= report.lost.len() && report.lost.len() <= killed,
-        "more came twice than was in flight"
+        "more mails arrived twice than were in flight"
     );
 }

@@ -1,4 +1,4 @@
-//! Retention beside itself.
+//! Concurrent deletions.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(crate) async fn deletions_at_once_count_each_delivery_once<D: Database>(data
         for deletion in deletions {
             deleted += deletion.await.unwrap();
         }
-        assert_eq!(deleted, 100, "a delivery was deleted by two");
+        assert_eq!(deleted, 100, "a deletion was counted twice or not at all");
         assert_eq!(harness.outbox.stats().await.unwrap().sent, 0);
     }
     assert_eq!(harness.number("SELECT COUNT(*) FROM {t}deliveries").await, i64::try_from(all).unwrap());

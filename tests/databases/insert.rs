@@ -9,7 +9,7 @@ use postrider::{AdminStore, DeliveryId, State, Store, StoreErrorKind};
 use crate::support::database::{Database, Harness};
 use crate::support::fixture::{SECOND, row, row_for};
 
-/// The insert trigger refuses recipients that are not a list of addresses.
+/// A plain insert enqueues a mail. The insert trigger refuses recipients that are not a list of addresses.
 pub(crate) async fn another_program_enqueues_with_one_statement<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let (id, long_ago) = (DeliveryId::new(), D::LONG_AGO);
@@ -33,8 +33,8 @@ pub(crate) async fn another_program_enqueues_with_one_statement<D: Database>(dat
     }
 }
 
-/// More rows than one statement takes, some too large to travel together, with and without keys.
-pub(crate) async fn many_rows_are_inserted_in_portions_and_in_order<D: Database>(database: D) {
+/// More rows than one statement takes, some too large for one statement together, with and without keys.
+pub(crate) async fn many_rows_are_inserted_in_batches_and_in_order<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let store = harness.store();
     let rows: Vec<NewRow> = (0..300)

@@ -17,7 +17,7 @@ async fn stored_ids<D: Database>(harness: &Harness<D>, mails: usize) -> Vec<post
     harness.outbox.enqueue_all((0..mails).map(|_| ada())).await.unwrap()
 }
 
-/// The claim returns it with the others, as malformed, and the dead letter has the reason. Invariants 4, 5.
+/// A claim returns the malformed row with the others, and marks it. The dead letter has the reason. Invariants 4, 5.
 pub(crate) async fn a_malformed_mail_becomes_a_dead_letter<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let malformed = stored_ids(&harness, 2).await;
@@ -81,7 +81,7 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
     let stats = outbox.stats().await.unwrap();
     assert_eq!((stats.pending, stats.leased), (0, 0));
 
-    // Leased rows whose lease has run out.
+    // Leased rows whose lease has expired.
     let leased = stored_ids(harness, 4).await;
     assert_eq!(store.claim(Claim::new(10, Duration::ZERO)).await.unwrap().len(), 4);
     let last_values = ["attempts", "spent", "cycle"].map(|column| (column, last_count));
@@ -151,7 +151,7 @@ async fn attempts_of_another_program<D: Database>(harness: &Harness<D>) {
     assert_eq!(harness.outbox.get(ids[0]).await.unwrap().unwrap().attempts[0].outcome, Outcome::Sent);
 }
 
-/// Due deliveries are still claimed. Invariant 4.
+/// Rows of the queue without a mail do not stop due deliveries. Invariant 4.
 pub(crate) async fn queue_rows_without_a_mail_are_removed<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let delete = async |id| {

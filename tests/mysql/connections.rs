@@ -42,7 +42,7 @@ pub(crate) async fn a_call_whose_connection_is_killed_writes_nothing(server: MyS
     assert_eq!(store.settle(&[dead]).await.unwrap(), [Settled::Applied], "the store did not reconnect");
 }
 
-/// The server rolls back the call for another transaction.
+/// In a deadlock with another transaction, the server rolls back the call of the operator, and the store repeats it.
 pub(crate) async fn an_operators_call_is_repeated_after_a_deadlock(server: MySql) {
     let (prefix, root, outbox) = outbox(&server).await;
     let one = pool(server.options(), 1).await;

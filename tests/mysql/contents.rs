@@ -30,7 +30,7 @@ async fn number(connection: &mut MySqlConnection, sql: String) -> u16 {
     }
 }
 
-/// Of one call and of several calls; a deleted delivery leaves the content to the others.
+/// Mails of one call and of several calls share one stored content. If one of the deliveries is deleted, the others keep it.
 pub(crate) async fn a_content_is_stored_once(server: MySql) {
     let (prefix, pool, outbox) = outbox(&server).await;
     let (logo, letter) = (Content::new(vec![7; 50_000]), Content::new(*b"letter"));
@@ -77,14 +77,14 @@ pub(crate) async fn a_content_is_locked_while_it_is_enqueued(server: MySql) {
     assert_eq!((lease.malformed, lease.message.contents), (None, vec![logo]));
 }
 
-/// At the default isolation level, with other and with the same new contents.
+/// Two transactions at the default isolation level store new contents: first different ones, then the same one.
 pub(crate) async fn transactions_with_new_contents_do_not_deadlock(server: MySql) {
     let (prefix, pool, outbox) = outbox(&server).await;
     let store = outbox.store();
-    // Few and large, so that no page of the index splits. A split turns the locks of its rows into locks of the gaps between them.
+    // The contents are few and large, so that no page of the index splits. A split turns row locks into gap locks.
     let content = |n: u8| Content::new(vec![n; 20_000]);
     let (mut one, mut other) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
-    // Both look before one inserts, since the first statement fixes what a transaction sees.
+    // Both transactions read before one inserts, since the first read fixes the snapshot.
     for tx in [&mut one, &mut other] {
         store.insert_in(tx, vec![row()]).await.unwrap();
         sqlx::query(AssertSqlSafe(format!("SELECT * FROM {prefix}contents"))).fetch_all(&mut **tx).await.unwrap();
@@ -98,7 +98,7 @@ pub(crate) async fn transactions_with_new_contents_do_not_deadlock(server: MySql
     let waiting = tokio::spawn({
         let (store, both) = (store.clone(), both.clone());
         async move {
-            // With a content beside it that nobody else has, so that a batch is partly new.
+            // A second content, which no other mail has, makes the batch partly new.
             store.insert_in(&mut other, vec![carrying(&[&both, &Content::new(*b"own")])]).await.unwrap();
             other.commit().await.unwrap();
         }
@@ -112,7 +112,7 @@ pub(crate) async fn transactions_with_new_contents_do_not_deadlock(server: MySql
     assert!(leases.len() == 14 && leases.iter().all(|lease| lease.malformed.is_none()));
 }
 
-/// A transaction sees a content that was deleted since.
+/// A content is deleted after a transaction's snapshot, which still shows it.
 pub(crate) async fn a_content_that_was_deleted_meanwhile_is_stored_again(server: MySql) {
     let (prefix, pool, outbox) = outbox(&server).await;
     let (logo, kept) = (Content::new(vec![7; 50_000]), Content::new(*b"kept"));
@@ -128,7 +128,7 @@ pub(crate) async fn a_content_that_was_deleted_meanwhile_is_stored_again(server:
     assert_eq!((lease.malformed, lease.message.contents.len()), (None, 2));
 }
 
-/// Each has a reason, and no other delivery is affected. Invariants 4, 5.
+/// A claim returns each incomplete message as malformed, with a reason, and affects no other delivery. Invariants 4, 5.
 pub(crate) async fn a_message_without_its_parts_is_malformed(server: MySql) {
     let (prefix, pool, outbox) = outbox(&server).await;
     let content = Content::new(vec![7; 5_000]);
@@ -149,12 +149,12 @@ pub(crate) async fn a_message_without_its_parts_is_malformed(server: MySql) {
     assert_eq!(store.message(ids[0]).await.unwrap(), None);
     assert!(store.message(ids[1]).await.is_err());
     assert_eq!(store.get(ids[0]).await.unwrap().unwrap().state, State::Leased);
-    // A mail of the library whose text is gone too.
+    // A mail that the library enqueued is complete.
     let mail = outbox.enqueue(ada()).await.unwrap();
     assert_eq!(store.message(mail).await.unwrap().unwrap().text.as_deref(), Some("Hello there"));
 }
 
-/// A content that a transaction in progress carries stays, and nobody waits for it. Of the others, those that no message carries go.
+/// A sweep skips contents that an open transaction uses, without waiting, and deletes the others that no message uses.
 pub(crate) async fn a_sweep_passes_over_contents_in_use(server: MySql) {
     let (prefix, pool, outbox) = outbox(&server).await;
     let [used, enqueued, unused, new] = [1, 2, 3, 4].map(|n| Content::new(vec![n; 20_000]));

@@ -10,7 +10,7 @@ use crate::support::database::MySql;
 use crate::support::fixture::{SECOND, keyed_row, row, sent};
 use crate::{failed, outbox, run, scalar};
 
-/// Of sent and ended deliveries, once each. Those that are still queued were never counted.
+/// A plain `DELETE` subtracts each sent or ended delivery from the totals once. Queued deliveries are not in the totals.
 pub(crate) async fn a_deletion_in_plain_sql_is_counted(server: MySql) {
     let (prefix, pool, outbox) = outbox(&server).await;
     let store = outbox.store();
@@ -36,7 +36,7 @@ pub(crate) async fn a_deletion_in_plain_sql_is_counted(server: MySql) {
     assert_eq!(scalar(&pool, format!("SELECT COUNT(*) FROM {prefix}ended")).await, 0);
 }
 
-/// Also with names that are longer than the counter's, and while operators count as well.
+/// Relays settle while operators cancel, some with a transport's name that is longer than the counter's column.
 pub(crate) async fn settlements_on_many_connections_are_counted_once(server: MySql) {
     let (_, _, outbox) = outbox(&server).await;
     let store = outbox.store();

@@ -8,7 +8,7 @@ use crate::support::database::MySql;
 use crate::support::fixture::email;
 use crate::{outbox, run, scalar};
 
-/// From the mail, as far as it has them.
+/// The trigger reads the subject and the tags from the mail, if it has any, and adds the recipients.
 pub(crate) async fn an_insert_gets_subject_tags_and_recipients(server: MySql) {
     let (prefix, pool, outbox) = outbox(&server).await;
     let insert = async |format: &str, body: &str, recipients: &str| {
@@ -56,7 +56,7 @@ pub(crate) async fn an_insert_gets_subject_tags_and_recipients(server: MySql) {
     assert_eq!(scalar(&pool, rows.clone()).await, 2);
     outbox.enqueue(email(&["ada@example.com", "dee@example.com"])).await.unwrap();
     assert_eq!(scalar(&pool, rows).await, 3);
-    // A recipient without an outcome has the delivery's.
+    // A recipient without an outcome has that of the delivery.
     let listed = outbox.list(&Filter::new()).await.unwrap();
     assert_eq!(listed.iter().map(|summary| summary.recipients).sum::<u32>(), 4 + 2);
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1, "a mail without a text becomes a dead letter");
@@ -106,7 +106,7 @@ pub(crate) async fn an_insert_that_breaks_a_rule_is_refused_with_the_name_of_the
     assert_eq!(scalar(&pool, format!("SELECT COUNT(*) FROM {prefix}recipients")).await, 0);
 }
 
-/// It calls no trigger: docs/sql.md says what stays.
+/// `TRUNCATE` calls no trigger. docs/sql.md says which rows stay.
 pub(crate) async fn truncating_the_deliveries_alone_leaves_history_and_totals(server: MySql) {
     let (prefix, pool, outbox) = outbox(&server).await;
     outbox.enqueue_all([email(&["ada@example.com"]), email(&["bob@example.com"])]).await.unwrap();
@@ -120,7 +120,7 @@ pub(crate) async fn truncating_the_deliveries_alone_leaves_history_and_totals(se
     assert_eq!(scalar(&pool, format!("SELECT COUNT(*) FROM {prefix}mail")).await, 0);
 }
 
-/// By an address, by a domain, by the provider's id: whatever the number of deliveries.
+/// A search by an address, a domain or the provider's id uses an index, however many deliveries there are.
 pub(crate) async fn indexes_find_recipients_and_provider_ids(server: MySql) {
     let (prefix, pool, _) = outbox(&server).await;
     let fill = format!(

@@ -1,4 +1,4 @@
-//! What a search reads.
+//! How many rows a search reads.
 
 use std::time::SystemTime;
 
@@ -9,7 +9,7 @@ use crate::reads::rows_read;
 use crate::support::database::{Database, MySql, unique_prefix};
 use crate::{pool, run};
 
-/// From an index that is in the order of the page, whatever the number of deliveries that meet the conditions, in both orders.
+/// In both orders, a search reads rows in the order of the page and stops, however many deliveries meet the conditions.
 pub(crate) async fn a_search_reads_no_more_than_a_page(server: MySql) {
     let prefix = unique_prefix();
     // One connection, whose counters show what was read.

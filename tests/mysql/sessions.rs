@@ -15,7 +15,7 @@ use crate::support::database::{Database, MySql, unique_prefix};
 use crate::support::fixture::{SECOND, keyed_row, row};
 use crate::{failed, outbox, pool, run};
 
-/// Default character sets of a database. In those with two and four octets for a character, no text equals its ASCII form.
+/// Default character sets of a database. In UTF-16, UCS-2 and UTF-32, even ASCII characters have other bytes than in ASCII.
 const DEFAULTS: [&str; 8] = [
     "utf16 COLLATE utf16_bin",
     "ucs2",
@@ -108,7 +108,7 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     let body = format!(r#"{{"subject": "{WORDS}", "tags": ["{WORDS}"]}}"#);
     insert.bind(body).execute(pool).await.unwrap_or_else(|error| panic!("{label}: {error}"));
 
-    // A claim is taken back, and a row of the queue has no mail.
+    // A claim is released, and a row of the queue has no mail.
     let lost = Claim::new(10, SECOND * 60);
     assert_eq!(store.claim(lost).await.unwrap().len(), 2, "{label}");
     assert_eq!(store.release_claims(&[lost.id]).await.unwrap(), 2, "{label}");
@@ -129,7 +129,7 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     assert_eq!((&lease.message, lease.recipients.len()), (&ours.message, 2), "{label}");
     let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
     assert_eq!(store.renew(&keys, SECOND * 60).await.unwrap(), [Settled::Applied; 2], "{label}");
-    // One recipient has the mail, the other is tried again; the other program's mail is sent.
+    // One recipient has the mail, and the other is retried; the other program's mail is sent.
     let one = RecipientOutcome::new(lease.recipients[0].clone(), RecipientState::Sent, Some(WORDS.to_owned()));
     let back =
         settlement(lease, Outcome::Transient, Next::Pending { after: Duration::ZERO }).with_recipients(vec![one]);

@@ -1,4 +1,4 @@
-//! Making the tables.
+//! Creating the tables.
 
 use postrider::testkit::ScriptedTransport;
 use postrider::{AdminStore, Email, EnqueueError, MySqlStore, Outbox, StoreErrorKind};

@@ -11,8 +11,8 @@ use crate::support::database::Postgres;
 use crate::support::fixture::{SECOND, keyed_row};
 use crate::support::wait::until;
 
-/// Two transactions store a content, and the one that came first does not use it. The other waits for a key before it uses the content, and
-/// a sweep in between leaves it alone. Invariant 1.
+/// The first of two transactions stores a content and does not use it. The second one also stores it, and waits for a key before it uses it.
+/// A sweep during this wait does not delete the content. Invariant 1.
 pub(crate) async fn a_content_of_another_transaction_is_not_swept_before_it_is_used(server: Postgres) {
     let (schema, pool, outbox) = outbox(&server).await;
     let store = outbox.store();

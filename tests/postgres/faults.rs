@@ -11,7 +11,8 @@ use crate::support::database::{Postgres, unique_name};
 use crate::support::fixture::{SECOND, ada, keyed_row, retry, sent};
 use crate::{outbox, run};
 
-/// If the server aborts a transaction of the store for another one, the store repeats it. In the caller's transaction, it is an error.
+/// If the server aborts a transaction of the store because of a conflict, the store repeats it. In the caller's transaction, a conflict is an
+/// error.
 pub(crate) async fn a_call_that_meets_a_conflict_is_made_again(server: Postgres) {
     let (schema, pool, outbox) = outbox(&server).await;
     let store = outbox.store();
@@ -60,7 +61,7 @@ pub(crate) async fn a_call_that_meets_a_conflict_is_made_again(server: Postgres)
     assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}");
 }
 
-/// A relay that no longer waits for a claim therefore gets no lease. Invariant 2.
+/// The server ends a call at the limit after which the relay no longer waits for it, so such a claim takes no lease. Invariant 2.
 pub(crate) async fn the_server_ends_a_call_that_takes_too_long(server: Postgres) {
     let (schema, pool, outbox) = outbox(&server).await;
     let ids = outbox.enqueue_all([ada(), ada()]).await.unwrap();

@@ -133,8 +133,8 @@ pub(crate) async fn a_long_transaction_does_not_make_claims_walk_over_sent_deliv
     let read = send_away(&store, &one, &schema, 24).await;
     // Another relay has no cursor, and starts from the beginning.
     let other = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
-    let newcomer = send_away(&other, &one, &schema, 2).await;
-    assert!(2 * read < newcomer, "a claim visited {read} pages, and {newcomer} from the beginning");
+    let without_cursor = send_away(&other, &one, &schema, 2).await;
+    assert!(2 * read < without_cursor, "a claim visited {read} pages, and {without_cursor} from the beginning");
     open.rollback().await.unwrap();
 }
 
@@ -167,7 +167,11 @@ pub(crate) async fn plans_made_over_an_empty_queue_do_not_stay(server: Postgres)
             let before = read_so_far(&one, &schema).await;
             run_each_statement(&store).await;
             let (rows, _) = read_so_far(&one, &schema).await;
-            assert!(rows - before.0 < 3_000, "beside {scheduled} it read {} rows", rows - before.0);
+            assert!(
+                rows - before.0 < 3_000,
+                "with {scheduled} scheduled deliveries, the statements read {} rows",
+                rows - before.0
+            );
         }
     }
 }
@@ -210,7 +214,7 @@ pub(crate) async fn a_long_mail_is_compressed_with_lz4_if_the_server_has_it(serv
     assert_eq!(used, if has_lz4 { "lz4" } else { "pglz" });
 }
 
-/// The newest deliveries wait for their first attempt. What was attempted before them is found without a look at each.
+/// The newest deliveries have no attempt yet. A search for older, attempted ones does not read each of them.
 pub(crate) async fn a_search_passes_over_a_backlog(server: Postgres) {
     let (schema, pool, _outbox) = outbox(&server).await;
     let attempts = "INSERT INTO \"{s}\".attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)

@@ -1,4 +1,4 @@
-//! Retention: a relay deletes what is old beside the sending.
+//! Retention: a relay deletes old messages and deliveries while it sends.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::unreliable_store::UnreliableStore;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Messages for an hour, and deliveries for a day.
+/// Deletes messages an hour, and deliveries a day, after they ended.
 fn deletions() -> [Prune; 2] {
     [Prune::messages(HOUR).state(State::Sent), Prune::deliveries(24 * HOUR).state(State::Sent)]
 }
 
-/// A relay with a retention, on the runtime's time.
+/// A relay with retention, on the runtime's clock.
 struct Running {
     events: EventLog,
     stop: CancellationToken,
@@ -54,7 +54,7 @@ async fn a_relay_deletes_what_is_old() {
     let relay = Running::start(&outbox);
     let id = outbox.enqueue(ada()).await.unwrap();
     tokio::time::sleep(HOUR / 2).await;
-    assert!(outbox.store().message(id).await.unwrap().is_some(), "it is not old yet");
+    assert!(outbox.store().message(id).await.unwrap().is_some(), "the message was deleted before its age");
     tokio::time::sleep(HOUR).await;
     assert_eq!(outbox.store().message(id).await.unwrap(), None);
     assert_eq!(outbox.resend(id).await.unwrap(), UpdateOutcome::MessageDeleted);
@@ -77,15 +77,15 @@ async fn one_relay_deletes_and_another_takes_over() {
         tokio::time::sleep(HOUR * 2).await;
     }
     let leaders: Vec<usize> = relays.iter().map(|relay| relay.pruned().len()).filter(|count| *count > 0).collect();
-    assert_eq!(leaders, [5], "one relay did all");
+    assert_eq!(leaders, [5], "more than one relay deleted, or none did");
     let mut relays = Vec::from(relays);
     let leader = relays.remove(relays.iter().position(|relay| !relay.pruned().is_empty()).unwrap());
-    // It dies without a word.
+    // The leader is killed: it does not give up its lead.
     leader.worker.abort();
     outbox.enqueue(ada()).await.unwrap();
     tokio::time::sleep(HOUR * 2).await;
     let leader = relays.iter().position(|relay| !relay.pruned().is_empty()).expect("another took over");
-    // It stops in an orderly way.
+    // The next leader shuts down gracefully.
     relays.remove(leader).stop().await;
     outbox.enqueue(ada()).await.unwrap();
     tokio::time::sleep(HOUR * 2).await;

@@ -1,4 +1,4 @@
-//! A version after those of this program. It adds what a later release may add: columns, an index, a table.
+//! A made-up version of the tables after the newest one. It adds what a later release may add: columns, an index, a table.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,20 +15,20 @@ use crate::support::database::{Database, Harness, Sqlite};
 use crate::support::fixture::ada;
 
 pub(crate) trait Upgrade: Database {
-    /// The statements of the version.
+    /// The statements of the made-up version.
     const ADDED: &'static str;
     /// The directory of the database's dumps.
     const DUMP: &'static str;
 
-    /// Migrates as the release with the added version does.
+    /// Migrates as a release with the made-up version would.
     fn migrate_with_added(store: &Self::Store) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// The statements that upgrade a version to the newest of this program.
     fn schema_from(&self, version: u32) -> Result<String, StoreError>;
-    /// What to run in a database that is dumped and not used any more.
+    /// Statements that prepare a database for its dump. The database is not used afterwards.
     const BEFORE_DUMP: &'static [&'static str] = &[];
 
-    /// The rows of all tables as inserts, by the server's own tool, for the default names of the tables. `None` if another server makes
-    /// this dump.
+    /// Dumps the rows of all tables with the server's own tool, as inserts into tables with the default names. `None` if another server
+    /// makes this dump.
     fn dump(&self) -> Option<String>;
     /// SQL that drops the triggers which enqueue, and SQL that creates them again.
     fn enqueue_triggers(&self, pool: &Pool<Self::Sqlx>) -> impl Future<Output = Vec<(String, String)>> + Send;
@@ -147,12 +147,12 @@ CREATE TABLE IF NOT EXISTS postrider_suppressed (address VARCHAR(700) NOT NULL P
     }
 }
 
-/// The version of the tables by the ledger.
+/// The version of the tables, from the table `migrations`.
 pub(crate) async fn version<D: Database>(harness: &Harness<D>) -> i64 {
     harness.number("SELECT MAX(version) FROM {t}migrations").await
 }
 
-/// `migrate` changes nothing then. Everything else works as before.
+/// If the tables are newer than the program, `migrate` fails and changes nothing. Everything else works.
 pub(crate) async fn a_database_of_a_newer_release_is_refused<D: Upgrade>(database: D) {
     let harness = Harness::new(database).await;
     let released = version(&harness).await;
@@ -178,9 +178,9 @@ pub(crate) async fn a_database_of_a_newer_release_is_refused<D: Upgrade>(databas
     assert_eq!(harness.outbox.stats().await.unwrap().sent, 1);
 }
 
-/// A driver keeps what it knows of a prepared statement: its columns, for instance.
+/// A driver caches what it knows of a prepared statement, such as its columns. An upgrade must not break such a statement.
 pub(crate) async fn statements_prepared_before_an_upgrade_work_after_it<D: Upgrade>(database: D) {
-    // A driver that has lost track may never answer.
+    // A driver whose cache is wrong may never answer.
     let all = tokio::time::timeout(Duration::from_secs(60), use_statements_around_an_upgrade(database));
     all.await.expect("every statement gets an answer");
 }
@@ -214,7 +214,8 @@ async fn use_statements_around_an_upgrade<D: Upgrade>(database: D) {
     }
 }
 
-/// For programs with migrations of their own: the statements up to a version, and those from it on, are all of them.
+/// For programs with migrations of their own. The statements of version 1 and then those from version 1 on create the same tables as
+/// `migrate`.
 pub(crate) async fn the_statements_from_a_version_on_upgrade_it<D: Upgrade>(database: D) {
     let (by_hand, pool) = (database.another(), database.pool(1).await);
     let migrated = Outbox::new(database.store(pool.clone()), ScriptedTransport::<Email>::new());
@@ -235,7 +236,7 @@ pub(crate) async fn the_statements_from_a_version_on_upgrade_it<D: Upgrade>(data
     }
     let outbox = Outbox::new(by_hand.store(pool.clone()), ScriptedTransport::<Email>::new());
     outbox.migrate().await.unwrap();
-    assert!(by_hand.describe_tables(&pool).await == tables, "other tables than by migrate");
+    assert!(by_hand.describe_tables(&pool).await == tables, "the tables differ from those of migrate");
     outbox.enqueue(ada()).await.unwrap();
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
 }

@@ -1,4 +1,4 @@
-//! MySQL and MariaDB commit after each statement of a version.
+//! Interrupted upgrades on MySQL and MariaDB, which commit each statement of a version by itself.
 
 use postrider::StoreErrorKind;
 
@@ -6,7 +6,7 @@ use crate::added::{Upgrade, version};
 use crate::support::database::{Database, Harness, MySql};
 use crate::support::fixture::ada;
 
-/// After each statement: the old release goes on, and the next migration finishes the version.
+/// An upgrade is interrupted after each statement in turn. The old release still works, and the next migration finishes the version.
 pub(crate) async fn an_upgrade_that_was_interrupted_continues(server: MySql) {
     let statements: Vec<_> = MySql::ADDED.split(";\n").filter(|statement| !statement.is_empty()).collect();
     let mut tables = Vec::new();

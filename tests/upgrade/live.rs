@@ -17,11 +17,11 @@ use crate::support::database::Harness;
 use crate::support::fixture::ada;
 use crate::support::wait::until;
 
-/// No mail is lost or sent twice, nobody sees an error, and the relays go on with the newer tables. Invariants 2, 4.
+/// No mail is lost or sent twice, no call fails, and the relays continue on the newer tables. Invariants 2, 4.
 pub(crate) async fn relays_work_while_two_processes_upgrade<D: Upgrade>(database: D) {
     let harness = Harness::new(database).await;
     let released = version(&harness).await;
-    // Each third call fails, so that every kind of statement runs.
+    // Every third call fails, so that every kind of statement runs.
     let count = AtomicUsize::new(0);
     let transport = ScriptedTransport::<Email>::new().with_handler(move |_| {
         let fails = count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
@@ -54,7 +54,7 @@ pub(crate) async fn relays_work_while_two_processes_upgrade<D: Upgrade>(database
     let before = calls().await;
     assert_eq!(version(&harness).await, released + 1);
     assert_eq!(harness.outbox.migrate().await.unwrap_err().kind(), StoreErrorKind::NewerTables);
-    until("the relays go on", || async { calls().await >= before + 50 }).await;
+    until("the relays continue", || async { calls().await >= before + 50 }).await;
     stop.store(true, Ordering::SeqCst);
     let mails = writer.await.unwrap();
     reader.await.unwrap();
@@ -71,7 +71,7 @@ pub(crate) async fn relays_work_while_two_processes_upgrade<D: Upgrade>(database
     assert_eq!(sent, all);
     let mut attempts: HashMap<DeliveryId, u32> = HashMap::new();
     transport.calls().iter().for_each(|call| *attempts.entry(call.id).or_default() += 1);
-    assert_eq!(attempts.len(), mails.len(), "a mail is lost, or one came that was not enqueued");
+    assert_eq!(attempts.len(), mails.len(), "a mail is lost, or one arrived that was not enqueued");
     for id in mails {
         let delivery = harness.outbox.get(id).await.unwrap().unwrap();
         assert_eq!(delivery.attempts.len(), attempts[&id] as usize, "a call left no attempt");
@@ -79,9 +79,10 @@ pub(crate) async fn relays_work_while_two_processes_upgrade<D: Upgrade>(database
     assert_eq!(harness.number("SELECT COUNT(*) FROM {t}deliveries WHERE tenant IS NOT NULL").await, 0);
 }
 
-/// A transaction of the application uses the tables for longer than the upgrade waits for a lock. The others do not wait behind it.
+/// A transaction of the application uses the tables for longer than the upgrade waits for a lock. Other calls do not wait behind the
+/// upgrade.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(crate) async fn others_go_on_while_an_upgrade_waits<D: Upgrade>(database: D) {
+pub(crate) async fn other_calls_continue_while_an_upgrade_waits<D: Upgrade>(database: D) {
     let harness = Harness::new(database).await;
     let released = version(&harness).await;
     let mut tx = harness.begin().await;
@@ -95,7 +96,7 @@ pub(crate) async fn others_go_on_while_an_upgrade_waits<D: Upgrade>(database: D)
         harness.outbox.enqueue(ada()).await.unwrap();
         assert_eq!(harness.outbox.relay().drain().await.unwrap().sent, 1);
     };
-    tokio::time::timeout(Duration::from_secs(60), others).await.expect("nobody waits for the application");
+    tokio::time::timeout(Duration::from_secs(60), others).await.expect("no call waits for the application");
     assert_eq!(version(&harness).await, released);
     tx.commit().await.unwrap();
     upgrade.await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Upgrades of the tables: from what an older release stored, and beside relays that work.
+//! Upgrades of the tables: with what an older release stored, and while relays work.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code, reason = "some tests need a server"))]
@@ -43,7 +43,7 @@ macro_rules! server_tests {
     ($attributes:tt $database:expr) => {
         upgrade_tests!($attributes $database);
         crate::support::stamp! { multi_thread $attributes $database;
-            live { others_go_on_while_an_upgrade_waits }
+            live { other_calls_continue_while_an_upgrade_waits }
         }
     };
 }

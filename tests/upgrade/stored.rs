@@ -12,7 +12,7 @@ use postrider::{
 
 use crate::support::database::{Database, Harness};
 
-/// A stored delivery, by its subject.
+/// A stored delivery. Its subject identifies it.
 pub(crate) struct Stored {
     pub(crate) subject: &'static str,
     pub(crate) state: State,
@@ -20,7 +20,7 @@ pub(crate) struct Stored {
     pub(crate) outcomes: &'static [Outcome],
     pub(crate) recipients: &'static [(&'static str, RecipientState)],
     pub(crate) key: Option<&'static str>,
-    /// The recipients of the mail that is sent from this state. Nobody, if it is finished or scheduled.
+    /// The recipients to whom a relay sends the mail from this state. Empty if the delivery is finished or scheduled.
     pub(crate) sent_to: &'static [&'static str],
 }
 
@@ -37,11 +37,12 @@ const fn stored(
     Stored { subject, state, cycle: 1, outcomes, recipients: ada, key: None, sent_to: &[] }
 }
 
-const fn live(subject: &'static str, state: State, outcomes: &'static [Outcome]) -> Stored {
+/// A delivery to Ada that is pending or leased, and that a relay sends.
+const fn unfinished(subject: &'static str, state: State, outcomes: &'static [Outcome]) -> Stored {
     Stored { sent_to: &[ADA], ..stored(subject, state, outcomes, &[(ADA, RecipientState::Pending)]) }
 }
 
-/// All of them, except one that is deleted and keeps its key.
+/// All stored deliveries, except a deleted one whose key stays taken.
 pub(crate) const STORED: [Stored; 17] = [
     stored("deleted message", State::Sent, &[Outcome::Sent], &[(ADA, RecipientState::Sent)]),
     stored("deleted history", State::Dead, &[Outcome::Permanent], &[(ADA, RecipientState::Dead)]),
@@ -70,23 +71,23 @@ pub(crate) const STORED: [Stored; 17] = [
             &[(ADA, RecipientState::Sent), (BOB, RecipientState::Pending), (EVE, RecipientState::Sent)],
         )
     },
-    live("retried", State::Pending, &[Outcome::Transient]),
-    Stored { cycle: 2, ..live("sent again", State::Pending, &[Outcome::Sent]) },
-    live("leased", State::Leased, &[]),
-    Stored { key: Some("Schlüssel"), ..live("Grüße 🎉 \"'\\", State::Pending, &[]) },
-    live("shared contents", State::Pending, &[]),
-    live("shared contents too", State::Pending, &[]),
+    unfinished("retried", State::Pending, &[Outcome::Transient]),
+    Stored { cycle: 2, ..unfinished("sent again", State::Pending, &[Outcome::Sent]) },
+    unfinished("leased", State::Leased, &[]),
+    Stored { key: Some("Schlüssel"), ..unfinished("Grüße 🎉 \"'\\", State::Pending, &[]) },
+    unfinished("shared contents", State::Pending, &[]),
+    unfinished("shared contents too", State::Pending, &[]),
 ];
 
 /// The key of the deleted delivery.
 pub(crate) const KEPT_KEY: &str = "kept";
 
-/// 2100-01-01.
+/// The time 2100-01-01T00:00:00Z.
 pub(crate) fn far_future() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800)
 }
 
-/// The octets of the attachments: large ones are stored once.
+/// The contents of the two attachments, which are large enough to be stored once.
 pub(crate) fn contents() -> [Vec<u8>; 2] {
     [7, 11].map(|factor| (0..4_200_u32).map(|place| (place * factor % 256) as u8).collect())
 }
@@ -123,7 +124,7 @@ fn delivery(subject: &str) -> NewDelivery<Email> {
     }
 }
 
-/// Stores all of them, as a relay and an operator do.
+/// Stores all deliveries of [`STORED`] and the deleted one, by the calls of a relay and an operator.
 pub(crate) async fn store_all<D: Database>(harness: &Harness<D>) {
     let outbox = &harness.outbox;
     let refused = || Failure::permanent(Scope::Message, "refused").with_reply("550 5.1.1 <ada@example.com>: unknown");
@@ -148,7 +149,7 @@ pub(crate) async fn store_all<D: Database>(harness: &Harness<D>) {
     one(outbox, "sent with key", vec![Ok(accepted())]).await;
     one(outbox, "scheduled", vec![]).await;
 
-    // Those that stay live come at the end, so that nothing sends them. One pass makes one attempt for two of them, in their order.
+    // Unfinished deliveries come at the end, so that no later pass sends them. One pass makes one attempt for two of them, in their order.
     let again = one(outbox, "sent again", vec![Ok(accepted())]).await;
     let refusal = Refusal::new(BOB, Class::Transient, "451 4.3.0 Later");
     drop(outbox.transport().clone().then(Ok(accepted().with_refused(vec![refusal]))).then(Err(busy())));
@@ -166,7 +167,7 @@ pub(crate) async fn store_all<D: Database>(harness: &Harness<D>) {
     }
 }
 
-/// Almost no wait between two attempts.
+/// A retry policy with almost no wait between two attempts.
 fn eager() -> RetryPolicy {
     RetryPolicy::default().backoff(Duration::from_millis(1), Duration::from_millis(1))
 }

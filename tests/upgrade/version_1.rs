@@ -17,7 +17,8 @@ use crate::support::fixture::ada;
 
 type TestOutbox<D> = Outbox<<D as Database>::Store, ScriptedTransport<Email>>;
 
-/// Every delivery is what it was, live ones are sent, and keys stay taken. Then the same with the tables of a later release.
+/// Loads the dump and checks that every delivery is unchanged, unfinished ones are sent, and keys stay taken. Repeats that with the tables
+/// of a later release.
 pub(crate) async fn what_version_1_stored_is_kept_and_sent<D: Upgrade>(database: D) {
     let file = dump_file::<D>();
     if std::env::var_os("POSTRIDER_DUMP").is_some() {
@@ -36,7 +37,7 @@ pub(crate) async fn what_version_1_stored_is_kept_and_sent<D: Upgrade>(database:
         let pool = database.pool(4).await;
         D::execute(&mut *pool.acquire().await.unwrap(), version_1(&database)).await.unwrap();
         let (drop, create): (Vec<_>, Vec<_>) = database.enqueue_triggers(&pool).await.into_iter().unzip();
-        // On one connection: another one of SQLite may still know the triggers.
+        // On one connection, because another connection to SQLite may still use the dropped triggers.
         let mut connection = pool.acquire().await.unwrap();
         for sql in drop.into_iter().chain([database.rename_tables(&inserts)]).chain(create) {
             D::execute(&mut *connection, sql).await.unwrap();
@@ -105,7 +106,7 @@ async fn check_stored<D: Upgrade>(outbox: &TestOutbox<D>) -> BTreeMap<&'static s
     ids
 }
 
-/// A key stays taken, with its delivery or without.
+/// Checks that each key stays taken, also the one whose delivery is deleted.
 async fn check_keys<D: Upgrade>(outbox: &TestOutbox<D>, ids: &BTreeMap<&'static str, DeliveryId>) {
     for Stored { subject, key, .. } in STORED {
         if let Some(key) = key {
@@ -116,17 +117,17 @@ async fn check_keys<D: Upgrade>(outbox: &TestOutbox<D>, ids: &BTreeMap<&'static 
     assert!(outbox.get(kept).await.unwrap().is_none());
 }
 
-/// Sends what is live, with the right recipients and octets. An attempt that a relay left is recorded as lost.
+/// Sends the unfinished deliveries, and checks their recipients and contents. The attempt of the leased delivery is recorded as lost.
 async fn check_sent<D: Upgrade>(outbox: &TestOutbox<D>, ids: &BTreeMap<&'static str, DeliveryId>) {
-    // The mails grow older than any policy's limit.
+    // The dump may be years old, so the age limit must be longer.
     let policy = RetryPolicy::default().max_age(Duration::from_secs(100 * 366 * 24 * 3_600));
-    let live: Vec<_> = STORED.iter().filter(|stored| !stored.sent_to.is_empty()).collect();
+    let unfinished: Vec<_> = STORED.iter().filter(|stored| !stored.sent_to.is_empty()).collect();
     let sent = outbox.relay().retry(policy).drain().await.unwrap().sent;
-    assert_eq!(sent, live.len() as u64);
+    assert_eq!(sent, unfinished.len() as u64);
     for call in outbox.transport().calls() {
         let subject = call.message.subject().to_owned();
         let stored =
-            live.iter().find(|stored| stored.subject == subject).unwrap_or_else(|| panic!("{subject} was sent"));
+            unfinished.iter().find(|stored| stored.subject == subject).unwrap_or_else(|| panic!("{subject} was sent"));
         assert_eq!(call.id, ids[stored.subject]);
         assert_eq!(call.recipients.iter().map(|to| to.as_str()).collect::<Vec<_>>(), stored.sent_to, "{subject}");
         let lost = u32::from(stored.state == State::Leased);

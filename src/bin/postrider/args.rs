@@ -217,18 +217,18 @@ pub(crate) struct WorkArgs {
 
 /// The options for retention.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "How long to keep what is sent or cancelled (without these, for ever)")]
+#[command(next_help_heading = "Retention of sent and cancelled deliveries (default: keep everything)")]
 pub(crate) struct KeepArgs {
-    /// The messages: their texts and attachments
+    /// Delete messages, with texts and attachments, this long after the delivery ended
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration, conflicts_with = "drain")]
     pub(crate) keep_messages: Option<Duration>,
-    /// The attempts before the last one
+    /// Delete all attempts but the last, this long after the delivery ended
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration, conflicts_with = "drain")]
     pub(crate) keep_history: Option<Duration>,
-    /// The deliveries, with all that belongs to them
+    /// Delete whole deliveries this long after they ended
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration, conflicts_with = "drain")]
     pub(crate) keep_deliveries: Option<Duration>,
-    /// The idempotency keys of deleted deliveries, counted from the enqueueing
+    /// How long the idempotency keys of deleted deliveries stay taken, counted from when the mail was enqueued
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration, requires = "keep_deliveries")]
     pub(crate) keep_keys: Option<Duration>,
 }
@@ -244,7 +244,7 @@ pub(crate) struct PruneArgs {
     /// Only of deliveries in this state: sent, dead, in_doubt, cancelled; can be repeated
     #[arg(long = "state", required = true, value_name = "STATE", value_parser = parsers::finished_state, action = ArgAction::Append)]
     pub(crate) states: Vec<State>,
-    /// How long the idempotency keys of deleted deliveries stay taken, counted from the enqueueing
+    /// How long the idempotency keys of deleted deliveries stay taken, counted from when the mail was enqueued
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration)]
     pub(crate) keep_keys: Option<Duration>,
 }
@@ -320,16 +320,16 @@ pub(crate) struct ListArgs {
     /// Only deliveries whose last error contains this
     #[arg(long, value_name = "TEXT")]
     pub(crate) error: Option<String>,
-    /// Only deliveries that were enqueued since: 2d, or 2030-12-31T18:00:00Z
+    /// Only deliveries enqueued at or after this time: 2d (two days ago), or 2030-12-31T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
     pub(crate) since: Option<SystemTime>,
-    /// Only deliveries that were enqueued before
+    /// Only deliveries enqueued before this time
     #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
     pub(crate) until: Option<SystemTime>,
-    /// Only deliveries that ended since
+    /// Only deliveries that ended at or after this time
     #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
     pub(crate) finished_since: Option<SystemTime>,
-    /// Only deliveries that ended before
+    /// Only deliveries that ended before this time
     #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
     pub(crate) finished_until: Option<SystemTime>,
     /// List the newest first

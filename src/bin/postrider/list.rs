@@ -9,7 +9,7 @@ use crate::output::{Output, printable, rfc3339, seconds};
 
 const PAGE_SIZE: u32 = 500;
 
-/// The columns of recipient and subject are cut to this many characters. JSON has all of them.
+/// The columns of recipient and subject are cut to this many characters. JSON has the whole texts.
 const WIDTH: usize = 32;
 
 pub(crate) async fn list<S: AdminStore>(args: &ListArgs, store: &S, out: &mut Output) -> Result<(), CliError> {
@@ -94,9 +94,18 @@ fn summary_line(summary: &DeliverySummary) -> String {
 }
 
 #[allow(clippy::too_many_arguments, reason = "one for each column")]
-fn row(id: &str, state: &str, tries: &str, created: &str, time: &str, to: &str, subject: &str, error: &str) -> String {
+fn row(
+    id: &str,
+    state: &str,
+    attempts: &str,
+    created: &str,
+    time: &str,
+    to: &str,
+    subject: &str,
+    error: &str,
+) -> String {
     let line =
-        format!("{id:36}  {state:9}  {tries:>8}  {created:20}  {time:20}  {to:WIDTH$}  {subject:WIDTH$}  {error}");
+        format!("{id:36}  {state:9}  {attempts:>8}  {created:20}  {time:20}  {to:WIDTH$}  {subject:WIDTH$}  {error}");
     line.trim_end().to_owned()
 }
 

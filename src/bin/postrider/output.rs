@@ -70,7 +70,7 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(printable_time(time)).to_string()
 }
 
-/// As [`rfc3339`], in seconds.
+/// Formats a time as [`rfc3339`] does, in whole seconds.
 pub(crate) fn seconds(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(printable_time(time)).to_string()
 }

@@ -26,7 +26,7 @@ pub(crate) async fn erase<S: AdminStore>(recipient: &Recipient, store: &S, out: 
     match erased.unfinished {
         0 => Ok(()),
         count => Err(CliError::runtime(format!(
-            "{count} deliveries to this address are not finished, and were left as they are: cancel them, or erase again when they are sent"
+            "{count} deliveries to this address are not finished, and were left as they are: cancel them, or erase again when they are finished"
         ))),
     }
 }

@@ -89,7 +89,7 @@ fn hourly_json(count: &HourlyCount) -> Value {
     })
 }
 
-/// Rounded to milliseconds.
+/// A duration in seconds, rounded to milliseconds.
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
 }

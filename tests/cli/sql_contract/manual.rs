@@ -38,8 +38,8 @@ macro_rules! clients {
 
             #[test]
             #[ignore = $reason]
-            fn the_view_shows_what_becomes_of_a_mail() {
-                super::the_view_shows_what_becomes_of_a_mail(Database::$variant);
+            fn the_view_shows_pending_leased_and_dead_mail() {
+                super::the_view_shows_pending_leased_and_dead_mail(Database::$variant);
             }
         })*
     };
@@ -299,8 +299,8 @@ fn the_rights_are_enough(session: &Session, rights: &[String], allowed: &[String
     }
 }
 
-/// A mail that waits, one that a relay holds and one that is given up, as an operator sees them.
-fn the_view_shows_what_becomes_of_a_mail(database: Database) {
+/// The row of a pending, a leased and a dead delivery.
+fn the_view_shows_pending_leased_and_dead_mail(database: Database) {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 

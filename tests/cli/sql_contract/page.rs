@@ -1,8 +1,8 @@
-//! What docs/sql.md says.
+//! Reads the statements and the columns that docs/sql.md documents.
 
 const PAGE: &str = include_str!("../../../docs/sql.md");
 
-/// A part of the page: behind a heading, up to the next heading that is as large or larger.
+/// The part of the page below a heading, up to the next heading of the same or a higher level.
 fn part<'a>(page: &'a str, level: &str, heading: &str) -> &'a str {
     let start = format!("\n{level} {heading}\n");
     let (_, rest) = page.split_once(&start).unwrap_or_else(|| panic!("docs/sql.md has no heading {heading}"));
@@ -23,7 +23,7 @@ pub(super) fn statements(database: &str, heading: &str) -> Vec<String> {
 /// The headings under a database that have statements.
 const HEADINGS: [&str; 6] = ["Enqueue", "Many", "From a driver", "Rights", "Read", "Delete"];
 
-/// Every statement is under a heading that the tests run.
+/// Every statement is under a heading whose statements the tests run.
 #[test]
 fn every_statement_is_run() {
     let count = |text: &str| text.matches("```sql\n").count();

@@ -1,9 +1,9 @@
-//! What the statements of docs/sql.md that read the views cost.
+//! How many rows the statements on the views in docs/sql.md read.
 
 use super::clients::{Client, Database, Session};
 use super::page::statements;
 
-/// The newest rows, an id or a key are found by an index, however many deliveries there are.
+/// A query for the newest rows, an id or a key uses an index, however many deliveries there are.
 fn views_read_little(database: Database) {
     let session = Session::new(database, Client::Python);
     let customers: Vec<_> = (0..1_000).map(|n| format!("('customer{n}@example.com')")).collect();

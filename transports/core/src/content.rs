@@ -1,4 +1,4 @@
-//! Contents that a store keeps once, whichever messages carry them.
+//! Binary data that several messages share. A store keeps it once.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,30 +6,30 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-/// A content that may be part of many messages, such as an attached file or a logo. A store keeps it once, by its [hash](Self::hash).
+/// Binary data that several messages can share, such as an attached file or a logo. A store keeps it once, by its [hash](Self::hash).
 ///
-/// A clone is cheap, and shares the octets and the hash.
+/// A clone is cheap: it shares the bytes and the hash.
 #[derive(Clone)]
 pub struct Content(Arc<Inner>);
 
 struct Inner {
     bytes: Box<[u8]>,
-    /// Computed when it is first asked for.
+    /// Computed at the first call of `hash`.
     hash: OnceLock<ContentHash>,
 }
 
 impl Content {
-    /// Creates a content from its octets.
+    /// Creates a `Content` from its bytes.
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
         Self(Arc::new(Inner { bytes: bytes.into(), hash: OnceLock::new() }))
     }
 
-    /// The octets.
+    /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0.bytes
     }
 
-    /// The hash of the octets. It is computed once for all clones.
+    /// The hash of the bytes. It is computed at the first call, once for all clones.
     pub fn hash(&self) -> ContentHash {
         *self.0.hash.get_or_init(|| ContentHash::of(self.bytes()))
     }
@@ -79,22 +79,22 @@ impl fmt::Debug for Content {
     }
 }
 
-/// The SHA-256 hash (FIPS 180-4) of a content. `Display` and `FromStr` use 64 lower-case hexadecimal digits.
+/// The SHA-256 hash (FIPS 180-4) of a [`Content`]. `Display` and `FromStr` use 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContentHash([u8; 32]);
 
 impl ContentHash {
-    /// The hash of these octets.
+    /// Computes the hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// A hash from its 32 octets.
+    /// Creates a hash from its 32 bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 octets.
+    /// The 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -112,7 +112,7 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// A text is not the hash of a content: 64 lower-case hexadecimal digits.
+/// A text is not a [`ContentHash`], which is written as 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseContentHashError;
 

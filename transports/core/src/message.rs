@@ -42,9 +42,9 @@ pub trait Message: Clone + Send + Sync + 'static {
         None
     }
 
-    /// What lists show of the message and searches find it by. It is stored beside the message, and kept longer.
+    /// The subject and the tags, for lists and searches. They are stored apart from the message and stay when it is deleted.
     ///
-    /// Default: nothing.
+    /// Default: no subject and no tags.
     fn summary(&self) -> Summary {
         Summary::default()
     }
@@ -59,20 +59,21 @@ pub trait Message: Clone + Send + Sync + 'static {
 
 /// A message in its stored form.
 ///
-/// It has all that [`Message::decode`] needs. What a list shows and a search finds is in the [`Summary`].
+/// [`Message::decode`] needs nothing else. Lists and searches use the [`Summary`] instead.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Encoded {
     /// Name and version of the format: `email/1`.
     pub format: String,
-    /// The message in that format, without the parts below. A store may refuse a body with NUL (U+0000), which PostgreSQL cannot store.
+    /// The message in that format, without the parts in the other fields. A store may refuse a body with NUL (U+0000), which PostgreSQL
+    /// cannot store.
     pub body: String,
-    /// The plain text, in a column of its own, where nothing is escaped. `None` if there is none, or if it is in the body: a store may
-    /// refuse a text with NUL.
+    /// The plain text, which a store keeps unescaped in a column of its own. `None` if the message has none, or has it in the body. A text
+    /// with NUL belongs in the body, since a store may refuse it here.
     pub text: Option<String>,
-    /// The HTML, as the text.
+    /// The HTML. The same rules as for `text` apply.
     pub html: Option<String>,
-    /// Contents that a store keeps once for all messages, each once. The body names them by their hashes.
+    /// Large parts, such as attachments, without duplicates. The body refers to them by hash, and a store keeps each once for all messages.
     pub contents: Vec<Content>,
 }
 
@@ -82,7 +83,7 @@ impl Encoded {
         Self { format: format.into(), body: body.into(), text: None, html: None, contents: Vec::new() }
     }
 
-    /// The size in octets: body, text, HTML and contents.
+    /// The size in bytes: body, text, HTML and contents.
     pub fn size(&self) -> usize {
         let texts = [&self.text, &self.html].into_iter().flatten().map(String::len);
         self.body.len()
@@ -97,7 +98,7 @@ impl fmt::Debug for Encoded {
     }
 }
 
-/// What lists show of a message and searches find it by. It is kept when the message itself is deleted.
+/// The subject and the tags of a message, for lists and searches. They stay when the message is deleted.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {

@@ -20,8 +20,8 @@ use super::{Attachment, Email, EmailError, ListUnsubscribe, ReversePath};
 
 const FORMAT: &str = "email/1";
 
-/// From this size in octets on, a store keeps an attachment once for all mails that carry it. A smaller one is in the body: a row of its
-/// own would cost more than it saves.
+/// The size in bytes from which on a store keeps an attachment once for all mails that carry it. A smaller one stays in the body, since a
+/// row of its own would cost more than it saves.
 const SHARED_SIZE: usize = 4096;
 
 #[derive(Serialize, Deserialize)]
@@ -41,10 +41,10 @@ struct Stored<'a> {
     bcc: Vec<StoredMailbox<'a>>,
     #[serde(default)]
     subject: Cow<'a, str>,
-    /// `None` if it stands beside the object.
+    /// `None` if the mail has no text, or has it beside the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<Cow<'a, str>>,
-    /// As the text.
+    /// `None` if the mail has no HTML, or has it beside the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     html: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
@@ -115,10 +115,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for StoredMailbox<'a> {
 struct StoredAttachment<'a> {
     file_name: String,
     content_type: String,
-    /// Base64 (RFC 4648 section 4), with or without line ends. `None` if the content is kept by its hash.
+    /// The content in Base64 (RFC 4648 section 4), with or without line ends. `None` if `sha256` refers to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<Cow<'a, str>>,
-    /// The hash of a content that is kept apart. `None` if the content is here.
+    /// The hash of the content, which is stored apart. `None` if `content` holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,7 +170,8 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
     fn borrowed(text: &Option<String>) -> Option<Cow<'_, str>> {
         text.as_deref().map(Cow::Borrowed)
     }
-    /// The text in the object and beside it. A text with NUL is in the object, where JSON escapes it: PostgreSQL cannot store it as it is.
+    /// Returns the text for the object and the text beside it, of which at most one is `Some`. A text with NUL goes into the object, where
+    /// JSON escapes it: PostgreSQL cannot store NUL.
     fn place(text: &Option<String>) -> (Option<Cow<'_, str>>, Option<String>) {
         match text {
             Some(text) if memchr(0, text.as_bytes()).is_some() => (Some(Cow::Borrowed(text)), None),

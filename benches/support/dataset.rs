@@ -1,7 +1,7 @@
-//! An outbox with a past, written by SQL into its tables: millions of deliveries in minutes.
+//! A data set of millions of deliveries, which plain SQL writes into the tables in minutes.
 //!
-//! Of `count` deliveries, 1 in 50 is dead, and few are cancelled or in doubt. The newest, `live` of them, are pending or leased. All
-//! others were sent. A recipient has four mails on average, except `alerts@ops.example`, which has 1 in 100. Of the recipients, 4 in 10
+//! Of `count` deliveries, 1 in 50 is dead, and few are cancelled or in doubt. The newest, `unfinished` of them, are pending or leased.
+//! All others were sent. A recipient has four mails on average, except `alerts@ops.example`, which has 1 in 100. Of the recipients, 4 in 10
 //! are at `mail-one.example`, 2 in 10 at `mail-two.example`, and the rest at 20,011 domains. 1 in 10 mails has a second recipient.
 
 use std::time::{Duration, SystemTime};
@@ -12,21 +12,21 @@ use sqlx::{AssertSqlSafe, Executor};
 /// How many deliveries one statement writes.
 const CHUNK: usize = 100_000;
 
-/// The leased ones among the live deliveries.
+/// How many of the unfinished deliveries are leased.
 const LEASED: usize = 50;
 
-/// Which past an outbox gets.
+/// The size and the age of the data set.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Past {
+pub(crate) struct Dataset {
     /// The number of deliveries.
     pub(crate) count: usize,
-    /// How many of them, the newest, are not finished.
-    pub(crate) live: usize,
-    /// The age of the newest. The oldest is 30 days older.
+    /// How many of the newest deliveries are not finished.
+    pub(crate) unfinished: usize,
+    /// The age of the newest delivery. The oldest is 30 days older.
     pub(crate) newest: Duration,
 }
 
-/// What differs between the databases. The rest is the same SQL for all, with `||` for MariaDB too.
+/// The SQL that differs between the databases. All else is the same, and uses `||` on MariaDB too.
 struct Dialect {
     /// Selects `g` from `{first}` to `{last}`.
     numbers: &'static str,
@@ -36,13 +36,13 @@ struct Dialect {
     time: fn(&str) -> String,
     /// The beginning of the hour of the time `finished_at`.
     hour: &'static str,
-    /// The table of the deliveries, and the others by their names after the prefix.
+    /// The prefix of the names of the tables.
     prefix: &'static str,
-    /// The message is in a table of its own, the first recipient's row in `recipients` is not.
+    /// Whether the message is in a table of its own, instead of in the row of the delivery.
     bodies: bool,
     /// The queue's columns for a pending and a leased delivery.
     queue: &'static str,
-    /// An expression with a slot of a counter, if counters have slots.
+    /// An expression for the slot of a counter. `None` if counters have no slots.
     slot: Option<&'static str>,
 }
 
@@ -93,11 +93,11 @@ const ERROR: &str = "CASE WHEN g % 50000 = 7 THEN '552 5.2.2 mailbox full' ELSE 
 /// A seventh of a mail's text.
 const TEXT: &str = "Hello, your order has been packed this morning and leaves our store this afternoon. ";
 
-impl Past {
+impl Dataset {
     pub(crate) async fn fill_postgres(&self, store: &PgStore) {
         let mut connection = store.pool().acquire().await.expect("a connection");
         self.fill(&mut *connection, &POSTGRES, &[], &[]).await;
-        super::databases::settle_down(store).await;
+        super::databases::quiesce_postgres(store).await;
     }
 
     pub(crate) async fn fill_mysql(&self, store: &MySqlStore) {
@@ -113,7 +113,7 @@ impl Past {
             after.push(format!("CREATE TRIGGER {name} AFTER INSERT ON postrider_deliveries FOR EACH ROW {statement}"));
         }
         self.fill(&mut connection, &MARIADB, &before, &after).await;
-        super::databases::settle_mysql_down(store.pool()).await;
+        super::databases::quiesce_mysql(store.pool()).await;
     }
 
     pub(crate) async fn fill_sqlite(&self, store: &SqliteStore) {
@@ -122,7 +122,7 @@ impl Past {
         let text = "SELECT sql FROM sqlite_master WHERE name = 'postrider_enqueue'";
         let trigger: String = sqlx::query_scalar(text).fetch_one(&mut *connection).await.expect("a trigger");
         self.fill(&mut *connection, &SQLITE, &["DROP TRIGGER postrider_enqueue".to_owned()], &[trigger]).await;
-        super::databases::settle_sqlite_down(store.pool()).await;
+        super::databases::quiesce_sqlite(store.pool()).await;
     }
 
     async fn fill<C>(&self, connection: &mut C, dialect: &Dialect, before: &[String], after: &[String])
@@ -160,14 +160,14 @@ impl Past {
         // The whole second, so that all statements of one run agree.
         let base = u128::from((now - self.newest - SPAN).as_secs() / 3600 * 3600 * 1000);
         let (numbers, id) = (dialect.numbers, dialect.id);
-        let (live, leased) = (self.count - self.live, self.count - LEASED.min(self.live));
+        let (unfinished, leased) = (self.count - self.unfinished, self.count - LEASED.min(self.unfinished));
         let numbers = numbers.replace("{first}", &first.to_string()).replace("{last}", &last.to_string());
         format!(
             "(SELECT g, ms, {id} AS id, {} AS at,
                 CASE WHEN g % 100 = 3 THEN 'alerts@ops.example' WHEN u % 10 < 4 THEN 'user-' || u || '@mail-one.example'
                      WHEN u % 10 < 6 THEN 'user-' || u || '@mail-two.example'
                      ELSE 'user-' || u || '@company-' || (u % 20011) || '.example' END AS address,
-                CASE WHEN g >= {leased} THEN 'leased' WHEN g >= {live} THEN 'pending' WHEN g % 50 = 7 THEN 'dead'
+                CASE WHEN g >= {leased} THEN 'leased' WHEN g >= {unfinished} THEN 'pending' WHEN g % 50 = 7 THEN 'dead'
                      WHEN g % 10000 = 1 THEN 'in_doubt' WHEN g % 1000 = 2 THEN 'cancelled' ELSE 'sent' END AS state
               FROM (SELECT g, {base} + g * {step} AS ms, g * 7919 % {} AS u FROM ({numbers}) n) m) r",
             (dialect.time)("ms"),

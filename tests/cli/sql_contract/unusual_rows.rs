@@ -1,5 +1,5 @@
-//! Rows with odd values from another program. Each is refused with an error that names the column, is sent, or becomes a dead letter with a
-//! reason; and none makes the view unreadable. Invariants 4, 5.
+//! Rows with unusual values from another program. Each row has one of three results: an error that names the column, a sent mail, or a dead
+//! letter with a reason. None makes the view unreadable. Invariants 4, 5.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ enum End {
     Dead,
     /// The error names the column.
     Refused,
-    /// Refused, or a dead letter.
+    /// The databases differ: some refuse the row, and on others it becomes a dead letter.
     RefusedOrDead,
 }
 use End::{Dead, Refused, RefusedOrDead, Sent};
@@ -85,7 +85,7 @@ fn cases(database: Database) -> Vec<(&'static str, Value, End)> {
     cases
 }
 
-fn odd_rows_end(database: Database) {
+fn check_unusual_rows(database: Database) {
     let session = Session::new(database, Client::Python);
     let statement = statements(session.heading(), "From a driver").remove(0);
     let cases = cases(database);
@@ -146,24 +146,24 @@ fn odd_rows_end(database: Database) {
 
 #[test]
 #[ignore = "needs PostgreSQL and the drivers: run scripts/test"]
-fn odd_rows_end_on_postgres() {
-    odd_rows_end(Database::Postgres);
+fn unusual_rows_are_refused_sent_or_dead_on_postgres() {
+    check_unusual_rows(Database::Postgres);
 }
 
 #[test]
 #[ignore = "needs MariaDB and the drivers: run scripts/test"]
-fn odd_rows_end_on_mariadb() {
-    odd_rows_end(Database::MariaDb);
+fn unusual_rows_are_refused_sent_or_dead_on_mariadb() {
+    check_unusual_rows(Database::MariaDb);
 }
 
 #[test]
 #[ignore = "needs MySQL and the drivers: run scripts/test"]
-fn odd_rows_end_on_mysql() {
-    odd_rows_end(Database::MySql);
+fn unusual_rows_are_refused_sent_or_dead_on_mysql() {
+    check_unusual_rows(Database::MySql);
 }
 
 #[test]
 #[ignore = "needs the drivers: run scripts/test"]
-fn odd_rows_end_on_sqlite() {
-    odd_rows_end(Database::Sqlite);
+fn unusual_rows_are_refused_sent_or_dead_on_sqlite() {
+    check_unusual_rows(Database::Sqlite);
 }

@@ -1,4 +1,4 @@
-//! Retention at work: deletions and sweeps one after the other, and an operator who sends mails again meanwhile. Some calls are dropped.
+//! Calls of an operator during the faults: deletions and sweeps, one after the other, and resends at the same time. Some calls are dropped.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -17,32 +17,32 @@ use crate::shop::LATER;
 /// How long keys stay taken.
 pub(crate) const KEY_AGE: Duration = Duration::from_secs(3_600);
 
-/// What they did.
+/// The results of the calls.
 #[derive(Default)]
 pub(crate) struct Work {
-    /// Deliveries that lost something.
+    /// How many deliveries a deletion changed or deleted.
     pub(crate) pruned: u64,
-    /// Contents that were deleted.
+    /// How many contents the sweeps deleted.
     pub(crate) swept: u64,
-    /// Calls without an answer: dropped, or ended by a fault.
+    /// How many calls got no answer: they were dropped, or a fault ended them.
     pub(crate) unanswered: usize,
-    /// How often each mail was sent again.
+    /// How often each delivery was resent.
     pub(crate) resent: HashMap<DeliveryId, usize>,
-    /// The mails that were sent again or not: the answer was lost.
+    /// The deliveries whose resend got no answer, so that it may have happened or not.
     pub(crate) maybe_resent: HashSet<DeliveryId>,
 }
 
-pub(crate) struct Cleaners {
+pub(crate) struct Maintenance {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Work>,
 }
 
-/// A deletion of what ended at least `older_than` ago, in every state.
+/// A deletion for every finished state, of deliveries that ended longer than `older_than` ago.
 pub(crate) fn prune_all(deletion: fn(Duration) -> Prune, older_than: Duration) -> Prune {
     [State::Sent, State::Dead, State::InDoubt, State::Cancelled].into_iter().fold(deletion(older_than), Prune::state)
 }
 
-impl Cleaners {
+impl Maintenance {
     pub(crate) fn start(database: &Database, random: &mut StdRng) -> Self {
         let stop: Arc<AtomicBool> = Arc::default();
         let (address, stopped, mut random) = (database.address(), Arc::clone(&stop), StdRng::from_rng(random));
@@ -51,10 +51,10 @@ impl Cleaners {
             runtime.block_on(async {
                 let pool = address.connect(5).await;
                 on_store!(&pool, pool, store => {
-                    let mut one = Cleaner::new(&store, &stopped, &mut random);
-                    let mut two = Cleaner::new(&store, &stopped, &mut random);
-                    let mut sweeper = Cleaner::new(&store, &stopped, &mut random);
-                    let mut operator = Cleaner::new(&store, &stopped, &mut random);
+                    let mut one = Caller::new(&store, &stopped, &mut random);
+                    let mut two = Caller::new(&store, &stopped, &mut random);
+                    let mut sweeper = Caller::new(&store, &stopped, &mut random);
+                    let mut operator = Caller::new(&store, &stopped, &mut random);
                     tokio::join!(one.prune(), two.prune(), sweeper.sweep(), operator.resend());
                     let mut work = operator.work;
                     for other in [one.work, two.work, sweeper.work] {
@@ -75,14 +75,14 @@ impl Cleaners {
     }
 }
 
-struct Cleaner<'a, S> {
+struct Caller<'a, S> {
     store: S,
     stop: &'a AtomicBool,
     random: StdRng,
     work: Work,
 }
 
-impl<'a, S: AdminStore> Cleaner<'a, S> {
+impl<'a, S: AdminStore> Caller<'a, S> {
     fn new(store: &S, stop: &'a AtomicBool, random: &mut StdRng) -> Self {
         Self { store: store.clone(), stop, random: StdRng::from_rng(random), work: Work::default() }
     }
@@ -92,7 +92,7 @@ impl<'a, S: AdminStore> Cleaner<'a, S> {
         !self.stop.load(Ordering::SeqCst)
     }
 
-    /// Waits for a call, or drops it after a short while. `None` without an answer.
+    /// Waits for a call, or drops it after a short while. `None` if there is no answer.
     async fn answer<T>(&mut self, call: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
         let limit = if self.random.random_ratio(1, 8) { self.random.random_range(0..4_000) } else { 60_000_000 };
         let answer = match tokio::time::timeout(Duration::from_micros(limit), call).await {
@@ -101,7 +101,7 @@ impl<'a, S: AdminStore> Cleaner<'a, S> {
             Err(_) => None,
         };
         if let Some(error) = answer {
-            // Of a fault of the server, or of another transaction. No other error has a place here.
+            // Only a fault of the server or a conflict with another transaction is expected.
             let expected = matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Conflict);
             assert!(expected, "{error:?}");
         }
@@ -118,7 +118,7 @@ impl<'a, S: AdminStore> Cleaner<'a, S> {
                 _ => prune_all(Prune::deliveries, age).keep_keys(KEY_AGE),
             };
             let store = self.store.clone();
-            // A step does not sweep, and leaves that to the others.
+            // `prune_step` does not sweep contents. `prune` and `sweep_contents` do.
             let pruned = if self.random.random_ratio(1, 4) {
                 self.answer(store.prune(&prune)).await
             } else {
@@ -145,7 +145,7 @@ impl<'a, S: AdminStore> Cleaner<'a, S> {
             }
             let scheduled = Filter::new().state(State::Pending).recipient(LATER).limit(20);
             for delivery in self.answer(store.list(&scheduled)).await.unwrap_or_default() {
-                // It may have been cancelled without an answer.
+                // An earlier call without an answer may have cancelled it.
                 let _ = self.answer(store.cancel(delivery.id)).await;
             }
             let id = sent[self.random.random_range(0..sent.len())].id;
