@@ -9,24 +9,29 @@ use crate::output::Output;
 
 pub(crate) async fn prune<S: AdminStore>(args: &PruneArgs, store: &S, out: &mut Output) -> Result<(), CliError> {
     let (prune, what) = match args.part {
-        PrunedPart::Messages => (Prune::messages(args.older_than), "the messages"),
-        PrunedPart::History => (Prune::history(args.older_than), "the history"),
-        PrunedPart::Deliveries => (Prune::deliveries(args.older_than), "all"),
+        PrunedPart::Messages => (Prune::messages(args.older_than), "the messages of "),
+        PrunedPart::History => (Prune::history(args.older_than), "the history of "),
+        PrunedPart::Deliveries => (Prune::deliveries(args.older_than), ""),
     };
     let mut prune = args.states.iter().fold(prune, |prune, state| prune.state(*state));
     prune.keep_keys = args.keep_keys;
-    let deliveries = store.prune(&prune).await?;
-    out.line(format_args!("deleted {what} of {deliveries} deliveries"))
+    let pruned = store.prune(&prune).await?;
+    out.line(format_args!("deleted {what}{}", deliveries(pruned)))
+}
+
+fn deliveries(count: u64) -> String {
+    if count == 1 { "1 delivery".to_owned() } else { format!("{count} deliveries") }
 }
 
 pub(crate) async fn erase<S: AdminStore>(recipient: &Recipient, store: &S, out: &mut Output) -> Result<(), CliError> {
     let erased = Outbox::enqueue_only(store.clone()).erase(recipient).await?;
-    out.line(format_args!("erased from {} deliveries", erased.deliveries))?;
+    out.line(format_args!("erased from {}", deliveries(erased.deliveries)))?;
     out.flush()?;
     match erased.unfinished {
         0 => Ok(()),
         count => Err(CliError::runtime(format!(
-            "{count} deliveries to this address are not finished, and were left as they are: cancel them, or erase again when they are finished"
+            "not finished, and left as they are: {}; cancel them, or erase again when they are finished",
+            deliveries(count)
         ))),
     }
 }
