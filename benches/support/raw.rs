@@ -10,7 +10,7 @@ const CLAIM: &str = r#"
         UPDATE postrider.queue q
         SET lease_until = now() + interval '60 seconds', leased_at = now(), abandoned_at = leased_at,
             token = greatest(token + 1, -token), attempts = attempts + (leased_at IS NOT NULL)::int,
-            spent = spent + (leased_at IS NOT NULL)::int
+            charged_attempts = charged_attempts + (leased_at IS NOT NULL)::int
         WHERE ctid = ANY (ARRAY (
             SELECT ctid FROM postrider.queue
             WHERE (priority, due_at) >= (5, '-infinity'::timestamptz) AND (priority, due_at) <= (5, now()) AND lease_until <= now()

@@ -15,10 +15,10 @@ CREATE TABLE IF NOT EXISTS postrider_queue (
     token            BIGINT     NOT NULL DEFAULT 0,         -- grows with each claim
     attempts         INT        NOT NULL DEFAULT 0,         -- number of attempts over the life of the delivery
     cycle            INT        NOT NULL DEFAULT 1,
-    spent            INT        NOT NULL DEFAULT 0,         -- attempts charged to the budget of this cycle
+    charged_attempts            INT        NOT NULL DEFAULT 0,         -- attempts charged to the budget of this cycle
     cycle_started_at BIGINT     NOT NULL,
     expires_at       BIGINT,
-    partial          BOOLEAN    NOT NULL DEFAULT FALSE,     -- postrider_recipients has outcomes of this delivery
+    has_outcomes          BOOLEAN    NOT NULL DEFAULT FALSE,     -- postrider_recipients has outcomes of this delivery
     KEY queue_due (priority, due_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
@@ -161,7 +161,7 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     CONSTRAINT postrider_template_id_length CHECK (CHAR_LENGTH(template_id) <= 255),
     CONSTRAINT postrider_key_empty CHECK (LENGTH(`key`) > 0),
     CONSTRAINT postrider_priority_range CHECK (priority BETWEEN 0 AND 9),
-    CONSTRAINT postrider_when_in_doubt_word CHECK (when_in_doubt IN ('resend', 'hold')),
+    CONSTRAINT postrider_when_in_doubt_value CHECK (when_in_doubt IN ('resend', 'hold')),
     -- Up to the year 9999: a later time comes from a program that counts in another unit.
     CONSTRAINT postrider_created_at_range CHECK (created_at < 253402300800000000),
     CONSTRAINT postrider_send_at_range CHECK (send_at < 253402300800000000),

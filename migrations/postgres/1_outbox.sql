@@ -83,7 +83,7 @@ END $$;
 CREATE TABLE "postrider".queue (
     delivery_id      uuid        NOT NULL PRIMARY KEY,
     priority         smallint    NOT NULL,
-    partial          boolean     NOT NULL DEFAULT false,    -- "recipients" has outcomes of this delivery
+    has_outcomes          boolean     NOT NULL DEFAULT false,    -- "recipients" has outcomes of this delivery
     size             integer     NOT NULL DEFAULT 0,        -- size of the stored message in octets, for the byte limit of claims
     due_at           timestamptz NOT NULL,
     lease_until      timestamptz NOT NULL DEFAULT '-infinity', -- the end of the lease
@@ -94,7 +94,7 @@ CREATE TABLE "postrider".queue (
                                                             -- -1 minus the last token, which no settlement matches
     attempts         integer     NOT NULL DEFAULT 0,        -- number of attempts over the life of the delivery
     cycle            integer     NOT NULL DEFAULT 1,
-    spent            integer     NOT NULL DEFAULT 0,        -- attempts charged to the budget of this cycle
+    charged_attempts            integer     NOT NULL DEFAULT 0,        -- attempts charged to the budget of this cycle
     cycle_started_at timestamptz NOT NULL,
     expires_at       timestamptz
 ) WITH (fillfactor = 50);
@@ -269,7 +269,7 @@ REVOKE ALL ON FUNCTION "postrider".insert_delivery FROM PUBLIC;
 -- It skips a delivery whose key is taken, and returns the ids of the others, or null if it enqueued all.
 CREATE FUNCTION "postrider".insert_deliveries(
     moment timestamptz, ids uuid[], formats text[], bodies text[], texts text[], htmls text[], sizes integer[], content_counts smallint[],
-    recipients text[], subjects text[], templates text[], tag_lists text[], keys text[], priorities smallint[], doubts text[],
+    recipients text[], subjects text[], templates text[], tag_lists text[], keys text[], priorities smallint[], when_in_doubts text[],
     due_after boolean[], due bigint[], expires_after boolean[], expires bigint[],
     other_ids uuid[], other_addresses text[], carrier_ids uuid[], carried bytea[]
 ) RETURNS uuid[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -285,7 +285,7 @@ BEGIN
                CASE WHEN r.after THEN enqueued ELSE 'epoch'::timestamptz END + r.due * interval '1 microsecond',
                CASE WHEN r.ends_after THEN enqueued ELSE 'epoch'::timestamptz END + r.ends * interval '1 microsecond',
                coalesce(r.priority, 5), coalesce(r.doubt, 'resend'), r.recipients::json, r.subject, r.template, r.tags::json, r.key
-        FROM unnest(ids, due_after, due, expires_after, expires, priorities, doubts, insert_deliveries.recipients, subjects, templates,
+        FROM unnest(ids, due_after, due, expires_after, expires, priorities, when_in_doubts, insert_deliveries.recipients, subjects, templates,
                     tag_lists, keys)
             r (id, after, due, ends_after, ends, priority, doubt, recipients, subject, template, tags, key)
         ORDER BY r.key

@@ -63,7 +63,7 @@ CREATE TABLE postrider_queue (
     token            INTEGER NOT NULL DEFAULT 0,            -- grows with each claim
     attempts         INTEGER NOT NULL DEFAULT 0,            -- number of attempts over the life of the delivery
     cycle            INTEGER NOT NULL DEFAULT 1,
-    spent            INTEGER NOT NULL DEFAULT 0,            -- attempts charged to the budget of this cycle
+    charged_attempts            INTEGER NOT NULL DEFAULT 0,            -- attempts charged to the budget of this cycle
     cycle_started_at INTEGER NOT NULL,
     expires_at       INTEGER
 ) STRICT, WITHOUT ROWID;

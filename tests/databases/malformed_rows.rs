@@ -60,7 +60,7 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
     ]
     .map(|(column, value)| (column, value.to_owned()))
     .into();
-    for column in ["attempts", "cycle", "spent"] {
+    for column in ["attempts", "cycle", "charged_attempts"] {
         values.extend([(column, "-1".to_owned()), (column, last_count.to_string())]);
     }
     values.extend([i64::MAX, i64::MAX - 1, i64::MIN + 1].map(|token| ("token", token.to_string())));
@@ -84,7 +84,7 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
     // Leased rows whose lease has expired.
     let leased = stored_ids(harness, 4).await;
     assert_eq!(store.claim(Claim::new(10, Duration::ZERO)).await.unwrap().len(), 4);
-    let last_values = ["attempts", "spent", "cycle"].map(|column| (column, last_count));
+    let last_values = ["attempts", "charged_attempts", "cycle"].map(|column| (column, last_count));
     for ((column, value), id) in last_values.into_iter().chain([("token", i64::MAX)]).zip(&leased) {
         let id = D::id(*id);
         harness.run_unchecked(&format!("UPDATE {{t}}queue SET {column} = {value} WHERE delivery_id = {id}")).await;

@@ -95,7 +95,7 @@ async fn find_due_priorities(
 /// Selects due rows. The index provides the order, so that the server locks no more rows than it returns. The server plans each execution
 /// anew, with the value of the limit.
 pub(super) const SELECT_DUE: &str = "
-    SELECT delivery_id, size, due_at, leased_at, token, attempts, cycle, spent, cycle_started_at, expires_at, partial
+    SELECT delivery_id, size, due_at, leased_at, token, attempts, cycle, charged_attempts, cycle_started_at, expires_at, has_outcomes
     FROM {p}queue FORCE INDEX (queue_due)
     WHERE priority = ? AND due_at >= ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
 
@@ -109,7 +109,7 @@ pub(super) const MESSAGES: &str = "
 pub(super) const LEASE: &str = "
     UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
     SET q.token = LEAST(q.token, 9223372036854775806) + 1, q.attempts = LEAST(q.attempts, 2147483646) + k.n,
-        q.spent = LEAST(q.spent, 2147483646) + k.n, q.leased_at = ?, q.leased_by = ?, q.due_at = ?";
+        q.charged_attempts = LEAST(q.charged_attempts, 2147483646) + k.n, q.leased_at = ?, q.leased_by = ?, q.due_at = ?";
 
 /// Selects the attempt with the highest number of each delivery.
 pub(super) const LAST_ATTEMPTS: &str = "
@@ -147,14 +147,14 @@ async fn claim_rows(
     }
     let mut ids = Vec::with_capacity(rows.len());
     let mut lost = Vec::new();
-    let mut partial = Vec::new();
+    let mut has_outcomes = Vec::new();
     let mut retried = Vec::new();
     for row in &rows {
         let id = read_id(row, "delivery_id")?;
         let is_lost = is_leased(row)?;
         ids.push((id, i64::from(is_lost)));
-        if row.flag("partial")? {
-            partial.push(id);
+        if row.flag("has_outcomes")? {
+            has_outcomes.push(id);
         }
         if is_lost {
             lost.push(lost_item(row, id, now)?);
@@ -171,7 +171,7 @@ async fn claim_rows(
     let carriers: Vec<DeliveryId> = carriers.map(|(id, _)| *id).collect();
     let contents = read_contents(&mut tx, sql, &carriers).await?;
     let mut outcomes: HashMap<DeliveryId, Vec<RecipientOutcome>> = HashMap::new();
-    for (id, outcome) in read_outcomes(&mut tx, sql, &partial).await? {
+    for (id, outcome) in read_outcomes(&mut tx, sql, &has_outcomes).await? {
         outcomes.entry(id).or_default().push(outcome);
     }
     if !lost.is_empty() {
@@ -286,7 +286,7 @@ fn build_lease(
         template_id: message.text_or_null("template_id")?,
         attempts: count(&mut problems, "attempts").saturating_add(u32::from(lost)),
         cycle: count(&mut problems, "cycle"),
-        charged_attempts: count(&mut problems, "spent").saturating_add(u32::from(lost)),
+        charged_attempts: count(&mut problems, "charged_attempts").saturating_add(u32::from(lost)),
         cycle_started_at: row.time("cycle_started_at")?,
         expires_at: row.time_or_null("expires_at")?,
         lost,

@@ -54,12 +54,12 @@ pub(super) const REMOVE: &str = "DELETE q FROM {keys} {p}queue q FORCE INDEX (PR
 
 pub(super) const RESCHEDULE: &str = "
     UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
-               {id}, due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', spent BIGINT PATH '$[3]',
-               partial BIGINT PATH '$[4]')) k
+               {id}, due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', charged_attempts BIGINT PATH '$[3]',
+               has_outcomes BIGINT PATH '$[4]')) k
     STRAIGHT_JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
     SET q.leased_at = 0, q.leased_by = 0, q.due_at = k.due_at, q.attempts = LEAST(q.attempts, 2147483646) + k.called,
-        q.spent = k.spent,
-        q.partial = q.partial OR k.partial";
+        q.charged_attempts = k.charged_attempts,
+        q.has_outcomes = q.has_outcomes OR k.has_outcomes";
 
 pub(super) const RECORD_ATTEMPTS: &str = "
     INSERT INTO {p}attempts

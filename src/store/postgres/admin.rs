@@ -158,7 +158,7 @@ impl PgStore {
         // Token, attempts and cycle continue those of the last cycle: they are in the row of `ended` or, for a sent delivery, in its last
         // attempt. They stop below the largest value.
         let text = self.fill(
-            r#"INSERT INTO "{s}".queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
+            r#"INSERT INTO "{s}".queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, has_outcomes)
                SELECT d.id, d.priority, b.size, {now}, -1 - greatest(e.token, a.token, 0), greatest(e.attempts, a.number, 0),
                       least(greatest(e.cycle, a.cycle, 1), 2147483646) + 1, {now}, $3
                FROM "{s}".deliveries d

@@ -44,7 +44,7 @@ pub(super) const CLAIM: &str = r#"
         SET lease_until = (SELECT {now} + $2 * interval '1 microsecond'), leased_at = (SELECT {now}), leased_by = $8, abandoned_at = leased_at,
             token = CASE WHEN token < 0 THEN -greatest(token, -9223372036854775807) ELSE least(token, 9223372036854775806) + 1 END,
             attempts = least(attempts, 2147483646) + (leased_at IS NOT NULL)::int,
-            spent = least(spent, 2147483646) + (leased_at IS NOT NULL)::int
+            charged_attempts = least(charged_attempts, 2147483646) + (leased_at IS NOT NULL)::int
         WHERE ctid = ANY (ARRAY (
             SELECT ctid FROM (
                 SELECT due.ctid, due.size, sum(due.size) OVER (ROWS UNBOUNDED PRECEDING) AS total
@@ -64,7 +64,7 @@ pub(super) const CLAIM: &str = r#"
         SELECT delivery_id, attempts, cycle, token - 1, abandoned_at, {now}, 'lost' FROM claimed WHERE abandoned_at IS NOT NULL
         ON CONFLICT DO NOTHING)
     SELECT c.delivery_id, c.token, nullif(c.priority, {priority}), c.due_at, c.leased_at, c.expires_at,
-           CASE WHEN c.token > 1 OR c.cycle > 1 THEN ARRAY[c.attempts, c.cycle, c.spent, c.partial::int, (c.abandoned_at IS NOT NULL)::int] END,
+           CASE WHEN c.token > 1 OR c.cycle > 1 THEN ARRAY[c.attempts, c.cycle, c.charged_attempts, c.has_outcomes::int, (c.abandoned_at IS NOT NULL)::int] END,
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN c.cycle_started_at END,
            nullif(greatest(d.created_at, d.send_at), c.due_at), nullif(b.format, '{format}'), b.body, b.text, b.html, nullif(b.contents, 0),
            d.recipients, d.template_id, nullif(d.when_in_doubt, '{when_in_doubt}')
@@ -133,12 +133,12 @@ pub(super) async fn claim(
     // The most urgent first. To sort them, the server would copy every mail.
     rows.sort_by_cached_key(|row| (Reverse(row.priority), row.position));
     let ids = |has: fn(&ClaimedRow) -> bool| rows.iter().filter(|row| has(row)).map(|row| row.position.1).collect();
-    let (partial, retried): (Vec<Uuid>, Vec<Uuid>) = (ids(|row| row.partial), ids(|row| row.lease.attempts > 0));
+    let (has_outcomes, retried): (Vec<Uuid>, Vec<Uuid>) = (ids(|row| row.has_outcomes), ids(|row| row.lease.attempts > 0));
     let mut outcomes: HashMap<Uuid, Vec<RecipientOutcome>> = HashMap::new();
-    for (id, outcome) in read_outcomes(connection, sql, &partial).await? {
+    for (id, outcome) in read_outcomes(connection, sql, &has_outcomes).await? {
         outcomes.entry(id).or_default().push(outcome);
     }
-    for row in rows.iter_mut().filter(|row| row.partial) {
+    for row in rows.iter_mut().filter(|row| row.has_outcomes) {
         remove_completed(&mut row.lease, outcomes.get(&row.position.1).map_or(&[][..], Vec::as_slice));
     }
     attach_contents(connection, sql, &mut rows).await?;
@@ -184,7 +184,7 @@ struct ClaimedRow {
     priority: i64,
     position: QueuePosition,
     /// Whether some recipients have recorded outcomes. The lease still has all recipients.
-    partial: bool,
+    has_outcomes: bool,
     /// Whether contents of the message are stored apart. The lease does not have them yet.
     has_contents: bool,
     lease: Lease,
@@ -259,7 +259,7 @@ fn read_claimed_row(row: &PgRow) -> Result<ClaimedRow, StoreError> {
     let due_at = read_time(row, column::DUE_AT)?;
     let dated_at = read_time_or_null(row, column::DATED_AT)?.unwrap_or(due_at);
     let progress: Option<Vec<i32>> = read_value(row, column::PROGRESS)?;
-    let [attempts, cycle, spent, partial, lost] = match progress.as_deref() {
+    let [attempts, cycle, charged_attempts, has_outcomes, lost] = match progress.as_deref() {
         None => [0, 1, 0, 0, 0],
         Some(progress) => progress.try_into().map_err(|_| corrupt("a count is missing"))?,
     };
@@ -268,7 +268,7 @@ fn read_claimed_row(row: &PgRow) -> Result<ClaimedRow, StoreError> {
         template_id: problems.unwrap_or(read_text(row, column::TEMPLATE_ID), None).map(str::to_owned),
         attempts: problems.unwrap_or(count(attempts), 0),
         cycle: problems.unwrap_or(count(cycle), 1),
-        charged_attempts: problems.unwrap_or(count(spent), 0),
+        charged_attempts: problems.unwrap_or(count(charged_attempts), 0),
         cycle_started_at: read_time_or_null(row, column::CYCLE_STARTED_AT)?.unwrap_or(dated_at),
         expires_at: read_time_or_null(row, column::EXPIRES_AT)?,
         lost: lost != 0,
@@ -283,7 +283,7 @@ fn read_claimed_row(row: &PgRow) -> Result<ClaimedRow, StoreError> {
     Ok(ClaimedRow {
         priority: priority.map_or(DEFAULT_PRIORITY.level().into(), i64::from),
         position: (to_micros(due_at), id),
-        partial: partial != 0,
+        has_outcomes: has_outcomes != 0,
         has_contents: contents.is_some(),
         lease: add_delivery_columns(lease, recipients, when_in_doubt, problems),
     })

@@ -50,8 +50,8 @@ pub(super) const SETTLE: &str = r#"
                              (SELECT $11::timestamptz[]), (SELECT $12::timestamptz[]), (SELECT $13::text[]), (SELECT $14::text[]),
                              (SELECT $15::bool[]), (SELECT $16::bool[]), (SELECT $17::text[]), (SELECT $18::text[]),
                              (SELECT $19::text[]), (SELECT $20::text[]), (SELECT $21::text[]), (SELECT $22::bool[]))
-            u (id, token, next, after, reason, spent, called, number, cycle, started, finished, outcome, scope, sure, charged, note,
-               error, reply, provider_id, transport, partial)),
+            u (id, token, next, after, reason, charged_attempts, called, number, cycle, started, finished, outcome, scope, sure, charged, note,
+               error, reply, provider_id, transport, has_outcomes)),
     gone AS (
         DELETE FROM "{s}".queue q USING u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next <> 'pending'
@@ -59,8 +59,8 @@ pub(super) const SETTLE: &str = r#"
     back AS (
         UPDATE "{s}".queue q
         SET token = -1 - q.token, leased_at = NULL, abandoned_at = NULL, lease_until = '-infinity', due_at = {now} + u.after * interval '1 microsecond',
-            leased_by = 0, attempts = least(q.attempts, 2147483646) + u.called::int, spent = u.spent,
-            partial = q.partial OR u.partial
+            leased_by = 0, attempts = least(q.attempts, 2147483646) + u.called::int, charged_attempts = u.charged_attempts,
+            has_outcomes = q.has_outcomes OR u.has_outcomes
         FROM u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next = 'pending'
         RETURNING q.delivery_id, u.token),

@@ -28,10 +28,10 @@ const FIRST_DUE: &str = "
 /// Selects due rows of one priority as long as their mails fit into the remaining octets (`?4`), and one in any case if `?5` is true. A row
 /// whose delivery is gone has no recipients.
 const DUE: &str = "
-    SELECT q.delivery_id, q.size, q.due, q.leased_at, q.token, q.attempts, q.cycle, q.spent, q.cycle_started_at, q.expires_at,
+    SELECT q.delivery_id, q.size, q.due, q.leased_at, q.token, q.attempts, q.cycle, q.charged_attempts, q.cycle_started_at, q.expires_at,
            max(d.created_at, coalesce(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.text, d.html, d.contents,
            d.recipients, d.template_id, d.when_in_doubt,
-           EXISTS (SELECT 1 FROM postrider_recipients r WHERE r.delivery_id = q.delivery_id AND outcome IS NOT NULL) AS partial
+           EXISTS (SELECT 1 FROM postrider_recipients r WHERE r.delivery_id = q.delivery_id AND outcome IS NOT NULL) AS has_outcomes
     FROM (SELECT *, count(*) OVER () AS due, sum(size) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) AS total
           FROM (SELECT * FROM postrider_queue WHERE priority = ?1 AND due_at <= ?2 ORDER BY due_at, delivery_id LIMIT ?3)) q
     LEFT JOIN postrider_deliveries d ON d.id = q.delivery_id
@@ -48,7 +48,7 @@ const LAST_ATTEMPTS: &str = "
 const LEASE: &str = "
     UPDATE postrider_queue
     SET token = min(token, 9223372036854775806) + 1, leased_at = ?2, leased_by = ?4, due_at = ?3,
-        attempts = min(attempts, 2147483646) + (leased_at IS NOT NULL), spent = min(spent, 2147483646) + (leased_at IS NOT NULL)
+        attempts = min(attempts, 2147483646) + (leased_at IS NOT NULL), charged_attempts = min(charged_attempts, 2147483646) + (leased_at IS NOT NULL)
     WHERE delivery_id IN (SELECT value FROM json_each(?1))";
 
 pub(super) async fn claim(pool: &SqlitePool, claim: Claim, now: i64) -> Result<Vec<Lease>, StoreError> {
@@ -202,14 +202,14 @@ async fn build_lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i6
         template_id,
         attempts: count(&mut problems, "attempts").saturating_add(u32::from(lost)),
         cycle: count(&mut problems, "cycle"),
-        charged_attempts: count(&mut problems, "spent").saturating_add(u32::from(lost)),
+        charged_attempts: count(&mut problems, "charged_attempts").saturating_add(u32::from(lost)),
         cycle_started_at: row.time("cycle_started_at")?,
         expires_at: row.time_or_null("expires_at")?,
         lost,
         ..Lease::new(key, from_millis(now), message, Vec::new())
     };
     let mut lease = add_delivery_columns(lease, row.text("recipients"), read_enum(row, "when_in_doubt"), problems);
-    if row.flag("partial")? {
+    if row.flag("has_outcomes")? {
         remove_completed(&mut lease, &read_outcomes(connection, row.text("delivery_id")?).await?);
     }
     Ok(lease)

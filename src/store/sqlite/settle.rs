@@ -182,7 +182,7 @@ async fn settle_one(
 async fn reschedule(connection: &mut SqliteConnection, settlement: &Settlement, due: i64) -> Result<bool, StoreError> {
     let updated = sqlx::query(
         "UPDATE postrider_queue
-         SET leased_at = NULL, leased_by = NULL, due_at = ?3, attempts = min(attempts, 2147483646) + ?4, spent = ?5
+         SET leased_at = NULL, leased_by = NULL, due_at = ?3, attempts = min(attempts, 2147483646) + ?4, charged_attempts = ?5
          WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL",
     )
     .bind(settlement.key.id.to_string())

@@ -70,7 +70,7 @@ pub async fn a_claim_respects_its_byte_limit<F: StoreUnderTest>(fixture: &F) {
 
 /// Deliveries of a claim without an answer are due again at once. Nothing is charged, since no attempt was made. Other claims keep their
 /// deliveries. Invariant 3.
-pub async fn an_unanswered_claim_can_be_taken_back<F: StoreUnderTest>(fixture: &F) {
+pub async fn an_unanswered_claim_can_be_released<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     store.insert(vec![row(), row(), row()]).await.expect("inserting works");

@@ -90,7 +90,7 @@ macro_rules! store_tests {
             claims_follow_priority_and_then_due_time
             a_claim_respects_its_limit
             a_claim_respects_its_byte_limit
-            an_unanswered_claim_can_be_taken_back
+            an_unanswered_claim_can_be_released
             a_backlog_hides_no_delivery
             a_pass_does_not_claim_a_delivery_twice
             concurrent_claims_never_share_a_delivery

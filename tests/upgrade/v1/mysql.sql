@@ -29,7 +29,7 @@ INSERT INTO `postrider_recipients` (`delivery_id`, `address`, `outcome`, `reply`
 (0x01A22C9FC2ED73C5877E204D95557AE6,'ada@example.com','sent','250 2.0.0 Ok'),
 (0x01A22C9FC2ED73C5877E204D95557AE6,'bob@example.org',NULL,NULL),
 (0x01A22C9FC2ED73C5877E204D95557AE6,'eve@example.net','sent','250 2.0.0 Ok');
-INSERT INTO `postrider_queue` (`delivery_id`, `priority`, `size`, `due_at`, `leased_at`, `leased_by`, `token`, `attempts`, `cycle`, `spent`, `cycle_started_at`, `expires_at`, `partial`) VALUES (0x01A22C9FC2CA75ACAB00E00B48A0D263,5,101,4102444800000000,0,0,0,0,1,0,4102444800000000,NULL,0),
+INSERT INTO `postrider_queue` (`delivery_id`, `priority`, `size`, `due_at`, `leased_at`, `leased_by`, `token`, `attempts`, `cycle`, `charged_attempts`, `cycle_started_at`, `expires_at`, `has_outcomes`) VALUES (0x01A22C9FC2CA75ACAB00E00B48A0D263,5,101,4102444800000000,0,0,0,0,1,0,4102444800000000,NULL,0),
 (0x01A22C9FC2CC719D8790CD89928497DB,5,102,1796044997377060,0,0,1,1,2,0,1796044997377060,NULL,0),
 (0x01A22C9FC2ED73C5877E204D95557AE6,5,142,1796044997365679,0,0,1,1,1,0,1796044997357704,NULL,1),
 (0x01A22C9FC2EE728FAC2A06C67C66A11F,5,99,1796044997371225,0,0,1,1,1,1,1796044997358788,NULL,0),
