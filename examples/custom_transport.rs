@@ -34,7 +34,7 @@ impl Transport for Gateway {
     /// form: an object, with text and HTML beside it.
     fn check(&self, email: &Email) -> Result<(), Failure> {
         let encoded = email.encode()?;
-        match (encoded.size(), encoded.contents.as_slice()) {
+        match (encoded.size(), encoded.blobs.as_slice()) {
             (0..=1_000_000, []) => Ok(()),
             (0..=1_000_000, _) => Err(Unsupported::new("a large attachment").into()),
             _ => Err(Unsupported::new("a mail of more than a megabyte").into()),

@@ -312,7 +312,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
                 None => break,
             }
         }
-        while erased.deliveries > 0 && self.store().sweep_contents(PAGE).await? == u64::from(PAGE) {}
+        while erased.deliveries > 0 && self.store().sweep_blobs(PAGE).await? == u64::from(PAGE) {}
         Ok(erased)
     }
 }

@@ -70,18 +70,18 @@ CREATE TABLE IF NOT EXISTS postrider_recipients (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Large attachments, each once, whichever messages carry it.
-CREATE TABLE IF NOT EXISTS postrider_contents (
+CREATE TABLE IF NOT EXISTS postrider_blobs (
     hash    BINARY(32) NOT NULL PRIMARY KEY,                -- SHA-256
     content LONGBLOB   NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Which messages carry which contents. The foreign key locks a content against its deletion until the enqueueing transaction ends.
-CREATE TABLE IF NOT EXISTS postrider_body_contents (
+-- Which messages carry which blobs. The foreign key locks a blob against its deletion until the enqueueing transaction ends.
+CREATE TABLE IF NOT EXISTS postrider_body_blobs (
     delivery_id BINARY(16) NOT NULL,
     hash        BINARY(32) NOT NULL,
     PRIMARY KEY (delivery_id, hash),
-    KEY body_contents_hash (hash),
-    CONSTRAINT postrider_content_exists FOREIGN KEY (hash) REFERENCES postrider_contents (hash)
+    KEY body_blobs_hash (hash),
+    CONSTRAINT postrider_content_exists FOREIGN KEY (hash) REFERENCES postrider_blobs (hash)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- The number of deliveries in each final state, since counting the deliveries would read all of them. It is the sum over 32 slots. Each
@@ -143,8 +143,8 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     `body`        LONGTEXT,                                 -- the message, in that format; NULL: deleted
     `text`        LONGTEXT,                                 -- the plain text and the HTML, if they are not in the body
     html          LONGTEXT,
-    -- Octets of the rows of postrider_contents that belong to it. Without a body the default is -1, which the table refuses.
-    contents_size BIGINT      NOT NULL DEFAULT (IF(`body` IS NULL, -1, 0)),
+    -- Octets of the rows of postrider_blobs that belong to it. Without a body the default is -1, which the table refuses.
+    blobs_size BIGINT      NOT NULL DEFAULT (IF(`body` IS NULL, -1, 0)),
     -- The subject, and the tags as a JSON array of texts; NULL: none. By default they come from the body.
     subject       VARCHAR(1000) DEFAULT (IF(format = 'email/1' AND JSON_VALID(`body`),
         IF(JSON_TYPE(JSON_EXTRACT(`body`, '$.subject')) = 'STRING',
@@ -168,7 +168,7 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     CONSTRAINT postrider_body_no_json CHECK (subject IS NOT NULL OR format <> 'email/1' OR JSON_VALID(`body`)),
     CONSTRAINT postrider_body_size
         CHECK (COALESCE(OCTET_LENGTH(`body`), 0) + COALESCE(OCTET_LENGTH(`text`), 0) + COALESCE(OCTET_LENGTH(html), 0) <= 67108864),
-    CONSTRAINT postrider_body_missing CHECK (contents_size >= 0)
+    CONSTRAINT postrider_body_missing CHECK (blobs_size >= 0)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Each trigger is one statement, because a client cannot send several in one trigger without a special delimiter.
@@ -176,7 +176,7 @@ CREATE TRIGGER postrider_enqueue_delivery AFTER INSERT ON postrider_deliveries_u
     INSERT INTO postrider_queue (delivery_id, priority, size, due_at, cycle_started_at, expires_at)
     VALUES (NEW.id, NEW.priority,
             LEAST(OCTET_LENGTH(NEW.`body`) + COALESCE(OCTET_LENGTH(NEW.`text`), 0) + COALESCE(OCTET_LENGTH(NEW.html), 0)
-                  + NEW.contents_size, 2147483647),
+                  + NEW.blobs_size, 2147483647),
             COALESCE(NEW.send_at, NEW.created_at), GREATEST(COALESCE(NEW.send_at, NEW.created_at), NEW.created_at), NEW.expires_at);
 
 -- The condition on the length spares the server from reading a list of one recipient, which is a fifth of the time of an insert.
@@ -211,8 +211,8 @@ CREATE TRIGGER postrider_forget_attempts AFTER DELETE ON postrider_deliveries_un
 CREATE TRIGGER postrider_forget_recipients AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
     DELETE FROM postrider_recipients WHERE delivery_id = OLD.id;
 
-CREATE TRIGGER postrider_forget_body_contents AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
-    DELETE FROM postrider_body_contents WHERE delivery_id = OLD.id;
+CREATE TRIGGER postrider_forget_body_blobs AFTER DELETE ON postrider_deliveries_unready FOR EACH ROW
+    DELETE FROM postrider_body_blobs WHERE delivery_id = OLD.id;
 
 RENAME TABLE postrider_deliveries_unready TO postrider_deliveries;
 

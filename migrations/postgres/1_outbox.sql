@@ -44,7 +44,7 @@ CREATE INDEX deliveries_recipient ON "postrider".deliveries (reverse(lower(recip
 -- The messages. They have a table of their own, so that they can be deleted without the history.
 CREATE TABLE "postrider".bodies (
     delivery_id   uuid        NOT NULL PRIMARY KEY,
-    contents      smallint    NOT NULL DEFAULT 0,           -- how many rows of "body_contents" belong to it
+    blobs      smallint    NOT NULL DEFAULT 0,           -- how many rows of "body_blobs" belong to it
     format        text        NOT NULL,                     -- 'email/1'
     body          text        NOT NULL,                     -- the message, in that format
     text          text,                                     -- the plain text and the HTML, if they are not in the body
@@ -52,23 +52,23 @@ CREATE TABLE "postrider".bodies (
 );
 
 -- Large attachments, each once, whichever messages carry it.
-CREATE TABLE "postrider".contents (
+CREATE TABLE "postrider".blobs (
     hash          bytea       NOT NULL PRIMARY KEY,         -- SHA-256
     content       bytea       NOT NULL
 );
 
--- Which messages carry which contents. The foreign key locks a content against its deletion until the enqueueing transaction ends.
-CREATE TABLE "postrider".body_contents (
+-- Which messages carry which blobs. The foreign key locks a blob against its deletion until the enqueueing transaction ends.
+CREATE TABLE "postrider".body_blobs (
     delivery_id   uuid        NOT NULL,
-    hash          bytea       NOT NULL REFERENCES "postrider".contents,
+    hash          bytea       NOT NULL REFERENCES "postrider".blobs,
     PRIMARY KEY (delivery_id, hash)
 );
 
-CREATE INDEX body_contents_hash ON "postrider".body_contents (hash);
+CREATE INDEX body_blobs_hash ON "postrider".body_blobs (hash);
 
 -- The server compresses values above about 2 KiB. lz4 takes a tenth of the time of pglz, the default. It exists since version 14, if the
 -- server was built with it. Attachments are stored as they are, since most are compressed already.
-ALTER TABLE "postrider".contents ALTER COLUMN content SET STORAGE EXTERNAL;
+ALTER TABLE "postrider".blobs ALTER COLUMN content SET STORAGE EXTERNAL;
 DO $$ BEGIN
     EXECUTE 'ALTER TABLE "postrider".bodies ALTER COLUMN body SET COMPRESSION lz4, ALTER COLUMN text SET COMPRESSION lz4,
         ALTER COLUMN html SET COMPRESSION lz4';
@@ -264,7 +264,7 @@ REVOKE ALL ON FUNCTION "postrider".insert_delivery FROM PUBLIC;
 
 -- Enqueues any number of deliveries, from an array for each column. A null array means the default value in every row, which saves time.
 -- "other_ids" and "other_addresses" are the recipients after the first of each delivery, "carrier_ids" and "carried" the hashes of its
--- contents, which must exist.
+-- blobs, which must exist.
 --
 -- It skips a delivery whose key is taken, and returns the ids of the others, or null if it enqueued all.
 CREATE FUNCTION "postrider".insert_deliveries(
@@ -292,9 +292,9 @@ BEGIN
         ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
         RETURNING d.id)
     SELECT CASE WHEN count(*) < cardinality(ids) THEN coalesce(array_agg(new.id), '{}') END INTO added FROM new;
-    INSERT INTO "postrider".bodies (delivery_id, contents, format, body, text, html)
-    SELECT r.id, coalesce(r.contents, 0), coalesce(r.format, 'email/1'), r.body, r.text, r.html
-    FROM unnest(ids, content_counts, formats, insert_deliveries.bodies, texts, htmls) r (id, contents, format, body, text, html)
+    INSERT INTO "postrider".bodies (delivery_id, blobs, format, body, text, html)
+    SELECT r.id, coalesce(r.blobs, 0), coalesce(r.format, 'email/1'), r.body, r.text, r.html
+    FROM unnest(ids, content_counts, formats, insert_deliveries.bodies, texts, htmls) r (id, blobs, format, body, text, html)
     WHERE added IS NULL OR r.id = ANY (added);
     INSERT INTO "postrider".queue (delivery_id, priority, size, due_at, cycle_started_at, expires_at)
     SELECT r.id, coalesce(r.priority, 5), r.size, coalesce(r.send_at, enqueued), greatest(r.send_at, enqueued),
@@ -309,7 +309,7 @@ BEGIN
         ON CONFLICT DO NOTHING;
     END IF;
     IF carrier_ids IS NOT NULL THEN
-        INSERT INTO "postrider".body_contents (delivery_id, hash)
+        INSERT INTO "postrider".body_blobs (delivery_id, hash)
         SELECT r.id, r.hash FROM unnest(carrier_ids, carried) r (id, hash)
         WHERE added IS NULL OR r.id = ANY (added);
     END IF;
@@ -439,7 +439,7 @@ BEGIN
     DELETE FROM "postrider".ended WHERE delivery_id IN (SELECT id FROM gone);
     DELETE FROM "postrider".attempts WHERE delivery_id IN (SELECT id FROM gone);
     DELETE FROM "postrider".recipients WHERE delivery_id IN (SELECT id FROM gone);
-    DELETE FROM "postrider".body_contents WHERE delivery_id IN (SELECT id FROM gone);
+    DELETE FROM "postrider".body_blobs WHERE delivery_id IN (SELECT id FROM gone);
     DELETE FROM "postrider".bodies WHERE delivery_id IN (SELECT id FROM gone);
     RETURN NULL;
 END $$;
@@ -453,7 +453,7 @@ CREATE TRIGGER forget_delivery AFTER DELETE ON "postrider".deliveries
 CREATE FUNCTION "postrider".forget_all() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     TRUNCATE "postrider".queue, "postrider".ended, "postrider".attempts, "postrider".recipients, "postrider".bodies,
-        "postrider".body_contents, "postrider".contents, "postrider".totals;
+        "postrider".body_blobs, "postrider".blobs, "postrider".totals;
     RETURN NULL;
 END $$;
 

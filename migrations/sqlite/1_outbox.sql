@@ -20,7 +20,7 @@ CREATE TABLE postrider_deliveries (
     body          TEXT             CHECK (length(CAST(body AS BLOB)) <= 67108864), -- the message, in that format; NULL: deleted
     text          TEXT,                                     -- the plain text and the HTML, if they are not in the body
     html          TEXT,
-    contents      TEXT,                                     -- a JSON array of the hashes in postrider_contents; NULL: none
+    blobs      TEXT,                                     -- a JSON array of the hashes in postrider_blobs; NULL: none
     recipients    TEXT    NOT NULL CHECK (json_array_length(recipients) BETWEEN 1 AND 10000), -- a JSON array of addresses
     subject       TEXT,
     tags          TEXT,                                     -- a JSON array of texts; NULL: none
@@ -40,13 +40,13 @@ CREATE INDEX postrider_deliveries_key_until ON postrider_deliveries (key_until) 
 CREATE INDEX postrider_deliveries_recipient ON postrider_deliveries (lower(json_extract(recipients, '$[0]')));
 
 -- Large attachments, each once, whichever messages carry it.
-CREATE TABLE postrider_contents (
+CREATE TABLE postrider_blobs (
     hash          TEXT    NOT NULL PRIMARY KEY,             -- SHA-256, in lower-case hexadecimal digits
     content       BLOB    NOT NULL
 ) STRICT;
 
--- Which messages carry which contents.
-CREATE TABLE postrider_body_contents (
+-- Which messages carry which blobs.
+CREATE TABLE postrider_body_blobs (
     hash          TEXT    NOT NULL,
     delivery_id   TEXT    NOT NULL,
     PRIMARY KEY (hash, delivery_id)
@@ -77,8 +77,8 @@ CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
     WHERE max(new.created_at, coalesce(new.send_at, 0)) >= 253402300800000;
     SELECT RAISE(ABORT, 'body: not a JSON object')
     WHERE new.format = 'email/1' AND CASE WHEN json_valid(new.body) THEN json_type(new.body) END IS NOT 'object';
-    SELECT RAISE(ABORT, 'contents: not all of them are stored')
-    WHERE EXISTS (SELECT value FROM json_each(new.contents) EXCEPT SELECT hash FROM postrider_contents);
+    SELECT RAISE(ABORT, 'blobs: not all of them are stored')
+    WHERE EXISTS (SELECT value FROM json_each(new.blobs) EXCEPT SELECT hash FROM postrider_blobs);
     -- GLOB reads half of a surrogate pair as U+FFFD. A text with one is not UTF-8, and many programs could not read the row.
     SELECT RAISE(ABORT, 'recipients: not all are addresses of at most 700 characters') FROM json_each(new.recipients)
     WHERE type <> 'text' OR length(value) > 700 OR (new.format = 'email/1' AND value NOT LIKE '_%@_%')
@@ -87,9 +87,9 @@ CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
     VALUES (new.id, new.priority,
             coalesce(length(CAST(new.body AS BLOB)), 0) + coalesce(length(CAST(new.text AS BLOB)), 0)
             + coalesce(length(CAST(new.html AS BLOB)), 0)
-            + (SELECT coalesce(sum(length(content)), 0) FROM json_each(new.contents) JOIN postrider_contents ON hash = value),
+            + (SELECT coalesce(sum(length(content)), 0) FROM json_each(new.blobs) JOIN postrider_blobs ON hash = value),
             coalesce(new.send_at, new.created_at), max(coalesce(new.send_at, new.created_at), new.created_at), new.expires_at);
-    INSERT INTO postrider_body_contents (hash, delivery_id) SELECT DISTINCT value, new.id FROM json_each(new.contents);
+    INSERT INTO postrider_body_blobs (hash, delivery_id) SELECT DISTINCT value, new.id FROM json_each(new.blobs);
     INSERT INTO postrider_recipients (delivery_id, address)
     SELECT new.id, value FROM json_each(new.recipients) WHERE key > 0
     ON CONFLICT DO NOTHING;
@@ -112,7 +112,7 @@ CREATE TRIGGER postrider_delete AFTER DELETE ON postrider_deliveries BEGIN
     DELETE FROM postrider_ended WHERE delivery_id = old.id;
     DELETE FROM postrider_attempts WHERE delivery_id = old.id;
     DELETE FROM postrider_recipients WHERE delivery_id = old.id;
-    DELETE FROM postrider_body_contents WHERE delivery_id = old.id AND hash IN (SELECT value FROM json_each(old.contents));
+    DELETE FROM postrider_body_blobs WHERE delivery_id = old.id AND hash IN (SELECT value FROM json_each(old.blobs));
 END;
 
 CREATE INDEX postrider_queue_due ON postrider_queue (priority, due_at);

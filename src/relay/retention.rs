@@ -71,7 +71,7 @@ struct Retention<S, T> {
     prunes: Vec<Prune>,
     /// When the term was last extended. `None` if another relay leads.
     leads_since: Option<Instant>,
-    /// The index of the current deletion. After the last one, unused contents are deleted.
+    /// The index of the current deletion. After the last one, unused blobs are deleted.
     current: usize,
     /// The last delivery that the current deletion looked at. `None` at its beginning.
     after: Option<DeliveryId>,
@@ -107,7 +107,7 @@ impl<S: AdminStore, T: Transport> Retention<S, T> {
                 false
             }
             None => {
-                let swept = shared.call_store(|| shared.store.sweep_contents(STEP)).await?;
+                let swept = shared.call_store(|| shared.store.sweep_blobs(STEP)).await?;
                 let is_last = swept < u64::from(STEP);
                 if is_last {
                     self.current = 0;

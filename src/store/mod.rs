@@ -3,10 +3,10 @@
 //! An application passes a store to [`Outbox::new`](crate::Outbox::new). The other types here connect a [`Relay`](crate::Relay) to a
 //! [`Store`].
 
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod blobs;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod claim_cursor;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
-mod contents;
 mod counters;
 mod error;
 mod lease;
@@ -191,9 +191,9 @@ pub trait AdminStore: Store {
         limit: u32,
     ) -> impl Future<Output = Result<PruneStep, StoreError>> + Send;
 
-    /// Deletes up to `limit` contents that no message carries any more, and returns how many. A content that a transaction in progress is
+    /// Deletes up to `limit` blobs that no message carries any more, and returns how many. A blob that a transaction in progress is
     /// about to use stays.
-    fn sweep_contents(&self, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn sweep_blobs(&self, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Removes a recipient from a finished delivery, whatever the case of its ASCII letters: the address becomes `erased-1@erased.invalid`,
     /// where 1 is the recipient's position in the list. The message, the subject, the texts of errors and replies, and a key that contains
@@ -222,9 +222,9 @@ pub trait AdminStore: Store {
                     None => break,
                 }
             }
-            // Even if nothing was deleted: an earlier call may have been interrupted here, and an insert whose key exists leaves contents
+            // Even if nothing was deleted: an earlier call may have been interrupted here, and an insert whose key exists leaves blobs
             // behind.
-            while prune.part != PrunedPart::History && self.sweep_contents(STEP).await? == u64::from(STEP) {}
+            while prune.part != PrunedPart::History && self.sweep_blobs(STEP).await? == u64::from(STEP) {}
             Ok(affected)
         }
     }

@@ -22,7 +22,7 @@ pub(crate) const KEY_AGE: Duration = Duration::from_secs(3_600);
 pub(crate) struct Work {
     /// How many deliveries a deletion changed or deleted.
     pub(crate) pruned: u64,
-    /// How many contents the sweeps deleted.
+    /// How many blobs the sweeps deleted.
     pub(crate) swept: u64,
     /// How many calls got no answer: they were dropped, or a fault ended them.
     pub(crate) unanswered: usize,
@@ -118,7 +118,7 @@ impl<'a, S: AdminStore> Caller<'a, S> {
                 _ => prune_all(Prune::deliveries, age).keep_keys(KEY_AGE),
             };
             let store = self.store.clone();
-            // `prune_step` does not sweep contents. `prune` and `sweep_contents` do.
+            // `prune_step` does not sweep blobs. `prune` and `sweep_blobs` do.
             let pruned = if self.random.random_ratio(1, 4) {
                 self.answer(store.prune(&prune)).await
             } else {
@@ -132,7 +132,7 @@ impl<'a, S: AdminStore> Caller<'a, S> {
         while self.runs().await {
             let limit = self.random.random_range(1..=20);
             let store = self.store.clone();
-            self.work.swept += self.answer(store.sweep_contents(limit)).await.unwrap_or_default();
+            self.work.swept += self.answer(store.sweep_blobs(limit)).await.unwrap_or_default();
         }
     }
 

@@ -15,7 +15,7 @@ use crate::harness::Harness;
 use crate::kill::kill;
 use crate::maintenance::{KEY_AGE, Maintenance, prune_all};
 use crate::outage::Down;
-use crate::shop::{self, CONTENTS, LATER, Order, REFUSED, Shop, content, file_name};
+use crate::shop::{self, BLOBS, LATER, Order, REFUSED, Shop, blob, file_name};
 use crate::smtp_server::{Answer, Mail, SmtpServer, Step};
 use crate::tool::{Running, wait_until};
 
@@ -42,8 +42,8 @@ pub(crate) fn test(run: &Run, database: Database) {
     let mut random = run.random();
     let harness = Harness::with(database, next_hop());
     let database = &harness.database;
-    for number in 0..CONTENTS {
-        database.tool.file(&file_name(number), content(number));
+    for number in 0..BLOBS {
+        database.tool.file(&file_name(number), blob(number));
     }
 
     let shop = Shop::open(database, SHOPS, &mut random);
@@ -73,7 +73,7 @@ pub(crate) fn test(run: &Run, database: Database) {
     let resent: usize = work.resent.values().sum();
     let mails: usize = arrived.values().sum();
     run.print(format_args!(
-        "{mails} mails arrived, of {} orders and {} other deliveries; {resent} resent, {} pruned, {} contents swept, {} calls without an answer",
+        "{mails} mails arrived, of {} orders and {} other deliveries; {resent} resent, {} pruned, {} blobs swept, {} calls without an answer",
         orders.len(),
         arrived.keys().filter(|id| !orders.contains_key(*id)).count(),
         work.pruned,
@@ -116,7 +116,7 @@ fn wait_for_mails(harness: &Harness, random: &mut StdRng) {
 
 /// Kills a process that enqueues mails with the same attachments.
 fn kill_enqueueing(harness: &Harness, random: &mut StdRng) {
-    let files = [file_name(random.random_range(0..CONTENTS)), file_name(random.random_range(0..CONTENTS))];
+    let files = [file_name(random.random_range(0..BLOBS)), file_name(random.random_range(0..BLOBS))];
     let args = ["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", "100"];
     let attach = ["--attach", &files[0], "--attach", &files[1]];
     let mut process = harness.database.tool.start(&[&args[..], &attach].concat());
@@ -146,7 +146,7 @@ fn finish_deliveries(database: &Database) {
 
 /// Checks that each mail has the exact octets of its attachments. Returns how often each delivery arrived.
 fn check_attachments(mails: &[Mail]) -> HashMap<String, usize> {
-    let contents: HashMap<String, Vec<u8>> = (0..CONTENTS).map(|number| (file_name(number), content(number))).collect();
+    let blobs: HashMap<String, Vec<u8>> = (0..BLOBS).map(|number| (file_name(number), blob(number))).collect();
     let mut arrived: HashMap<String, usize> = HashMap::new();
     for mail in mails {
         let id = mail.delivery_id();
@@ -154,7 +154,7 @@ fn check_attachments(mails: &[Mail]) -> HashMap<String, usize> {
         assert!(message.attachment_count() > 0, "{id} has no attachment");
         for attachment in message.attachments() {
             let name = attachment.attachment_name().unwrap();
-            assert!(attachment.contents() == contents[name], "{id}: {name} has other octets");
+            assert!(attachment.contents() == blobs[name], "{id}: {name} has other octets");
         }
         *arrived.entry(id).or_default() += 1;
     }
@@ -195,7 +195,7 @@ fn check_end(database: &Database, orders: &HashMap<String, Order>) {
     let counts = |expected: i64| {
         assert_eq!(database.count("deliveries", "1 = 1"), expected);
         assert_eq!(database.count_bodies(), 0, "a body is kept");
-        for table in ["queue", "ended", "attempts", "recipients", "body_contents", "contents"] {
+        for table in ["queue", "ended", "attempts", "recipients", "body_blobs", "blobs"] {
             assert_eq!(database.count(table, "1 = 1"), 0, "{table}");
         }
         let Stats { pending, leased, sent, dead, in_doubt, cancelled, .. } = stats(database);

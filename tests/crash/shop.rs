@@ -21,11 +21,11 @@ pub(crate) const REFUSED: &str = "nobody@example.com";
 pub(crate) const LATER: &str = "later@example.com";
 
 /// The number of shared attachments. It is so large that each is often in no mail, and is then deleted.
-pub(crate) const CONTENTS: usize = 12;
+pub(crate) const BLOBS: usize = 12;
 
 /// The octets of a shared attachment, all values among them.
-pub(crate) fn content(number: usize) -> Vec<u8> {
-    // From 4 KiB on, the outbox stores a content once.
+pub(crate) fn blob(number: usize) -> Vec<u8> {
+    // From 4 KiB on, the outbox stores a blob once.
     let mut octets = vec![0; 4_096 + 2_500 * number];
     StdRng::seed_from_u64(number as u64).fill_bytes(&mut octets);
     octets
@@ -33,7 +33,7 @@ pub(crate) fn content(number: usize) -> Vec<u8> {
 
 /// The name of the file of a shared attachment.
 pub(crate) fn file_name(number: usize) -> String {
-    format!("content-{number}.bin")
+    format!("blob-{number}.bin")
 }
 
 /// What the application stored beside a mail, in the same transaction.
@@ -121,8 +121,8 @@ async fn sell_one(kind: Kind, pool: &Pool, random: &mut StdRng) -> Result<(), Bo
 fn email(recipient: &str, random: &mut StdRng) -> Result<Email, Box<dyn Error>> {
     let mut email = Email::builder().from("shop@example.com").to(recipient).subject("Your order").text("Thank you");
     for _ in 0..random.random_range(1..=3) {
-        let number = random.random_range(0..CONTENTS);
-        email = email.attach(Attachment::new(file_name(number), "application/octet-stream", content(number))?);
+        let number = random.random_range(0..BLOBS);
+        email = email.attach(Attachment::new(file_name(number), "application/octet-stream", blob(number))?);
     }
     Ok(email.build()?)
 }

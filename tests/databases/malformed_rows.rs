@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::store::Claim;
-use postrider::transport::Content;
+use postrider::transport::Blob;
 use postrider::{AdminStore, Filter, Outcome, RunSummary, State, Store};
 
 use crate::support::database::{Database, Harness};
@@ -173,13 +173,13 @@ pub(crate) async fn queue_rows_without_a_mail_are_removed<D: Database>(database:
     assert_eq!(queued, i64::try_from(leases.len()).unwrap());
     delete(ids[5]).await;
     drain(&harness).await;
-    // A content goes, too, if nothing else carries it.
-    let mut with_content = row();
-    with_content.message.contents = vec![Content::new(vec![7; 50_000])];
-    let id = harness.store().insert(vec![with_content]).await.unwrap()[0];
+    // A blob goes, too, if nothing else carries it.
+    let mut with_blob = row();
+    with_blob.message.blobs = vec![Blob::new(vec![7; 50_000])];
+    let id = harness.store().insert(vec![with_blob]).await.unwrap()[0];
     delete(id).await;
     drain(&harness).await;
-    assert_eq!(harness.store().sweep_contents(10).await.unwrap(), 1, "the content is kept for ever");
+    assert_eq!(harness.store().sweep_blobs(10).await.unwrap(), 1, "the blob is kept for ever");
 }
 
 /// Another program may write any number for a time. Invariant 4.

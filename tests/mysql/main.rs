@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod blobs;
 mod connections;
-mod contents;
 mod counters;
 mod plain_sql;
 mod reads;
@@ -33,13 +33,13 @@ macro_rules! mysql_tests {
                 an_operators_call_is_repeated_after_a_deadlock
                 dropped_calls_hold_no_rows
             }
-            contents {
-                a_content_is_stored_once
-                a_content_is_locked_while_it_is_enqueued
-                transactions_with_new_contents_do_not_deadlock
-                a_content_that_was_deleted_meanwhile_is_stored_again
+            blobs {
+                a_blob_is_stored_once
+                a_blob_is_locked_while_it_is_enqueued
+                transactions_with_new_blobs_do_not_deadlock
+                a_blob_that_was_deleted_meanwhile_is_stored_again
                 a_message_without_its_parts_is_malformed
-                a_sweep_passes_over_contents_in_use
+                a_sweep_passes_over_blobs_in_use
             }
             counters {
                 a_deletion_in_plain_sql_is_counted

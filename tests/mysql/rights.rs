@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::store::{Claim, Next, Settled};
-use postrider::transport::Content;
+use postrider::transport::Blob;
 use postrider::{AdminStore, MySqlStore, Prune, State, Store, StoreErrorKind};
 
 use crate::support::database::{MySql, unique_prefix};
@@ -32,13 +32,13 @@ pub(crate) async fn an_error_names_the_missing_right_and_few_rights_are_enough(s
     // With large attachments, rights on two more tables.
     let carrying = || {
         let mut new = row();
-        new.message.contents = vec![Content::new(*b"logo")];
+        new.message.blobs = vec![Blob::new(*b"logo")];
         vec![new]
     };
     assert_eq!(writer.insert(carrying()).await.unwrap_err().kind(), StoreErrorKind::Rejected);
-    let (deliveries, contents) = (format!("{prefix}deliveries"), format!("{prefix}contents"));
-    let carried = format!("{prefix}body_contents");
-    let rights = [("INSERT", &*deliveries), ("INSERT, SELECT", &contents), ("INSERT, SELECT, UPDATE", &carried)];
+    let (deliveries, blobs) = (format!("{prefix}deliveries"), format!("{prefix}blobs"));
+    let carried = format!("{prefix}body_blobs");
+    let rights = [("INSERT", &*deliveries), ("INSERT, SELECT", &blobs), ("INSERT, SELECT, UPDATE", &carried)];
     let (_, carrier) = server.user(&root, &rights).await;
     let carrier = MySqlStore::with_table_prefix(pool(carrier, 2).await, &prefix).unwrap();
     carrier.insert(carrying()).await.unwrap();

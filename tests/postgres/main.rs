@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod contents;
+mod blobs;
 mod contract;
 mod encodings;
 mod faults;
@@ -26,7 +26,7 @@ type TestOutbox = Outbox<PgStore, ScriptedTransport<Email>>;
 macro_rules! postgres_tests {
     ($attributes:tt $database:expr) => {
         crate::support::stamp! { $attributes $database;
-            contents { a_content_of_another_transaction_is_not_swept_before_it_is_used }
+            blobs { a_blob_of_another_transaction_is_not_swept_before_it_is_used }
             contract {
                 the_insert_trigger_names_the_rule_that_a_row_breaks
                 the_function_names_what_is_wrong_with_a_mail

@@ -2,7 +2,7 @@
 
 use postrider::store::Claim;
 use postrider::testkit::ScriptedTransport;
-use postrider::transport::Content;
+use postrider::transport::Blob;
 use postrider::{AdminStore, Email, Outbox, PgStore, Store, StoreErrorKind};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
@@ -96,7 +96,7 @@ pub(crate) async fn a_program_that_enqueues_needs_few_rights(server: Postgres) {
     let grant = async |right: &str| run(&pool, &format!("GRANT {right} TO \"{name}\"").replace("{s}", &schema)).await;
     grant("USAGE ON SCHEMA \"{s}\"").await;
     let mut large = row();
-    large.message.contents = vec![Content::new(vec![7; 50_000])];
+    large.message.blobs = vec![Blob::new(vec![7; 50_000])];
     assert_eq!(store.insert(vec![row()]).await.unwrap_err().kind(), StoreErrorKind::Rejected);
     for right in ["insert_delivery", "insert_deliveries"] {
         grant(&format!("EXECUTE ON FUNCTION \"{{s}}\".{right}")).await;
@@ -111,7 +111,7 @@ pub(crate) async fn a_program_that_enqueues_needs_few_rights(server: Postgres) {
     let first = store.insert(vec![keyed_row("order 1")]).await.unwrap();
     assert_eq!(store.insert(vec![keyed_row("order 1")]).await.unwrap(), first);
     assert_eq!(store.insert(vec![large.clone()]).await.unwrap_err().kind(), StoreErrorKind::Rejected);
-    grant("SELECT, INSERT, UPDATE ON \"{s}\".contents").await;
+    grant("SELECT, INSERT, UPDATE ON \"{s}\".blobs").await;
     store.insert(vec![large]).await.unwrap();
     assert_eq!(outbox.stats().await.unwrap().pending, 5);
     assert_eq!(store.claim(Claim::new(1, SECOND)).await.unwrap_err().kind(), StoreErrorKind::Rejected);

@@ -198,9 +198,9 @@ impl AdminStore for UnreliableStore {
         }
         self.store.prune_step(prune, after, limit).await
     }
-    async fn sweep_contents(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep_blobs(&self, limit: u32) -> Result<u64, StoreError> {
         self.check().await?;
-        self.store.sweep_contents(limit).await
+        self.store.sweep_blobs(limit).await
     }
     async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
         self.store.erase(id, recipient).await

@@ -192,14 +192,14 @@ async fn use_statements_around_an_upgrade<D: Upgrade>(database: D) {
         if round == 1 {
             D::migrate_with_added(harness.store()).await.unwrap();
         }
-        let ids = outbox.enqueue_all([ada(), email("shared contents"), email("one refused")]).await.unwrap();
+        let ids = outbox.enqueue_all([ada(), email("shared blobs"), email("one refused")]).await.unwrap();
         let keyed = outbox.enqueue(NewDelivery::new(ada()).key(format!("{round}"))).await.unwrap();
         assert_eq!(outbox.cancel(keyed).await.unwrap(), UpdateOutcome::Updated);
         assert_eq!(outbox.relay().drain().await.unwrap().sent, 3);
         assert_eq!(outbox.resend(ids[0]).await.unwrap(), UpdateOutcome::Updated);
         assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
         assert_eq!(outbox.get(ids[0]).await.unwrap().unwrap().attempts.len(), 2);
-        assert_eq!(outbox.store().message(ids[1]).await.unwrap().unwrap().contents.len(), 2);
+        assert_eq!(outbox.store().message(ids[1]).await.unwrap().unwrap().blobs.len(), 2);
         let filter = Filter::new().recipient("ada@example.com").state(State::Sent);
         assert_eq!(outbox.list(&filter).await.unwrap().len(), 3);
         assert_eq!(outbox.count(&filter).await.unwrap(), 3);

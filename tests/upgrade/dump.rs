@@ -4,7 +4,7 @@ use std::process::Command;
 
 /// The tables in an order in which they can be loaded.
 const TABLES: [&str; 9] =
-    ["contents", "deliveries", "body_contents", "recipients", "queue", "ended", "attempts", "totals", "hourly"];
+    ["blobs", "deliveries", "body_blobs", "recipients", "queue", "ended", "attempts", "totals", "hourly"];
 
 /// Runs a tool, and returns the statements of its output.
 fn statements(tool: &str, args: &[&str]) -> String {

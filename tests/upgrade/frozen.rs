@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use postrider::transport::Content;
+use postrider::transport::Blob;
 
 /// The files by their paths below `migrations`.
 fn migrations() -> BTreeMap<String, String> {
@@ -34,7 +34,7 @@ fn released_versions_do_not_change() {
     );
     for (name, text) in files {
         assert_eq!(
-            Content::new(text.as_bytes()).hash().to_string(),
+            Blob::new(text.as_bytes()).hash().to_string(),
             expected[name.as_str()],
             "migrations/{name} has changed. A released version never changes: add a version (migrations/README.md)"
         );

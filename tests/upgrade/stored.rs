@@ -56,7 +56,7 @@ pub(crate) const STORED: [Stored; 17] = [
         &[Outcome::Sent],
         &[(ADA, RecipientState::Sent), (BOB, RecipientState::Refused), (EVE, RecipientState::Sent)],
     ),
-    stored("sent with shared contents", State::Sent, &[Outcome::Sent], &[(ADA, RecipientState::Sent)]),
+    stored("sent with shared blobs", State::Sent, &[Outcome::Sent], &[(ADA, RecipientState::Sent)]),
     Stored {
         key: Some("taken"),
         ..stored("sent with key", State::Sent, &[Outcome::Sent], &[(ADA, RecipientState::Sent)])
@@ -75,8 +75,8 @@ pub(crate) const STORED: [Stored; 17] = [
     Stored { cycle: 2, ..unfinished("sent again", State::Pending, &[Outcome::Sent]) },
     unfinished("leased", State::Leased, &[]),
     Stored { key: Some("Schlüssel"), ..unfinished("Grüße 🎉 \"'\\", State::Pending, &[]) },
-    unfinished("shared contents", State::Pending, &[]),
-    unfinished("shared contents too", State::Pending, &[]),
+    unfinished("shared blobs", State::Pending, &[]),
+    unfinished("shared blobs too", State::Pending, &[]),
 ];
 
 /// The key of the deleted delivery.
@@ -87,8 +87,8 @@ pub(crate) fn far_future() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800)
 }
 
-/// The contents of the two attachments, which are large enough to be stored once.
-pub(crate) fn contents() -> [Vec<u8>; 2] {
+/// The blobs of the two attachments, which are large enough to be stored once.
+pub(crate) fn blobs() -> [Vec<u8>; 2] {
     [7, 11].map(|factor| (0..4_200_u32).map(|place| (place * factor % 256) as u8).collect())
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn email(subject: &str) -> Email {
         email = email.to(BOB).cc(EVE);
     }
     if subject.contains("shared") {
-        for (name, content) in ["logo.bin", "terms.bin"].into_iter().zip(contents()) {
+        for (name, content) in ["logo.bin", "terms.bin"].into_iter().zip(blobs()) {
             email = email.attach(Attachment::new(name, "application/octet-stream", content).unwrap());
         }
     }
@@ -145,7 +145,7 @@ pub(crate) async fn store_all<D: Database>(harness: &Harness<D>) {
     assert_eq!(outbox.cancel(cancelled).await.unwrap(), UpdateOutcome::Updated);
     let refusal = Refusal::new(BOB, Class::Permanent, "550 5.1.1 unknown");
     one(outbox, "one refused", vec![Ok(accepted().with_refused(vec![refusal]))]).await;
-    one(outbox, "sent with shared contents", vec![Ok(accepted())]).await;
+    one(outbox, "sent with shared blobs", vec![Ok(accepted())]).await;
     one(outbox, "sent with key", vec![Ok(accepted())]).await;
     one(outbox, "scheduled", vec![]).await;
 

@@ -11,7 +11,7 @@ use postrider::testkit::ScriptedTransport;
 use postrider::{AdminStore, DeliveryId, Email, Filter, NewDelivery, Outbox, Outcome, RetryPolicy, State};
 
 use crate::added::{Upgrade, version_1};
-use crate::stored::{KEPT_KEY, STORED, Stored, contents, email, far_future, store_all};
+use crate::stored::{KEPT_KEY, STORED, Stored, blobs, email, far_future, store_all};
 use crate::support::database::{Database, Harness};
 use crate::support::fixture::ada;
 
@@ -117,7 +117,7 @@ async fn check_keys<D: Upgrade>(outbox: &TestOutbox<D>, ids: &BTreeMap<&'static 
     assert!(outbox.get(kept).await.unwrap().is_none());
 }
 
-/// Sends the unfinished deliveries, and checks their recipients and contents. The attempt of the leased delivery is recorded as lost.
+/// Sends the unfinished deliveries, and checks their recipients and blobs. The attempt of the leased delivery is recorded as lost.
 async fn check_sent<D: Upgrade>(outbox: &TestOutbox<D>, ids: &BTreeMap<&'static str, DeliveryId>) {
     // The dump may be years old, so the age limit must be longer.
     let policy = RetryPolicy::default().max_age(Duration::from_secs(100 * 366 * 24 * 3_600));
@@ -136,6 +136,6 @@ async fn check_sent<D: Upgrade>(outbox: &TestOutbox<D>, ids: &BTreeMap<&'static 
         assert_eq!((call.message.text(), call.message.html()), (expected.text(), expected.html()));
         let attached: Vec<_> =
             call.message.attachments().iter().map(|attachment| attachment.content().to_vec()).collect();
-        assert_eq!(attached, if subject.contains("shared") { contents().to_vec() } else { Vec::new() }, "{subject}");
+        assert_eq!(attached, if subject.contains("shared") { blobs().to_vec() } else { Vec::new() }, "{subject}");
     }
 }

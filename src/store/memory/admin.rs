@@ -235,8 +235,8 @@ impl AdminStore for MemoryStore {
         Ok(PruneStep::new(u64::try_from(found.len()).unwrap_or(u64::MAX), None))
     }
 
-    /// Does nothing: messages share their contents in memory, and the last one frees them.
-    async fn sweep_contents(&self, _limit: u32) -> Result<u64, StoreError> {
+    /// Does nothing: messages share their blobs in memory, and the last one frees them.
+    async fn sweep_blobs(&self, _limit: u32) -> Result<u64, StoreError> {
         Ok(0)
     }
 

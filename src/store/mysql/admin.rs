@@ -6,8 +6,8 @@ use postrider_transport::{DeliveryId, Encoded, Recipient};
 use sqlx::Connection;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
+use super::blobs::read_blobs;
 use super::claim::read_message;
-use super::contents::read_contents;
 use super::counters::add_admin_counts;
 use super::rows::{json_array, outcome_item, read_id, read_outcomes};
 use super::sql::{BEGIN, BEGIN_SNAPSHOT};
@@ -18,7 +18,7 @@ use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
 use crate::prune::{Prune, PruneStep};
 use crate::state::State;
-use crate::store::contents::CONTENT_MISSING;
+use crate::store::blobs::BLOB_MISSING;
 use crate::store::counters::{Counts, HOUR};
 use crate::store::recipients::outcomes_kept_on_resend;
 use crate::store::row::{
@@ -110,23 +110,23 @@ impl MySqlStore {
     }
 
     async fn try_message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
-        let text = self.sql.fill("SELECT format, `body`, `text`, html, contents_size FROM {p}deliveries WHERE id = ?");
+        let text = self.sql.fill("SELECT format, `body`, `text`, html, blobs_size FROM {p}deliveries WHERE id = ?");
         let mut session = self.session().await?;
-        // One snapshot, so that nobody deletes the contents in between.
+        // One snapshot, so that nobody deletes the blobs in between.
         let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
         let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *tx).await?;
-        let carries = row.as_ref().is_some_and(|row| row.number("contents_size").is_ok_and(|size| size > 0));
+        let carries = row.as_ref().is_some_and(|row| row.number("blobs_size").is_ok_and(|size| size > 0));
         let carriers: Vec<DeliveryId> = carries.then_some(id).into_iter().collect();
-        let contents = read_contents(&mut tx, &self.sql, &carriers).await?;
+        let blobs = read_blobs(&mut tx, &self.sql, &carriers).await?;
         tx.rollback().await?;
         session.finish(Ok(()))?;
         // `None` if the delivery does not exist, or its message was deleted.
         let Some(row) = row.filter(|row| row.bytes("body").is_ok_and(|body| body.is_some())) else {
             return Ok(None);
         };
-        match contents.add_to(id, read_message(&row)?, carries) {
+        match blobs.add_to(id, read_message(&row)?, carries) {
             (message, true) => Ok(Some(message)),
-            (_, false) => Err(corrupt(CONTENT_MISSING)),
+            (_, false) => Err(corrupt(BLOB_MISSING)),
         }
     }
 
@@ -186,7 +186,7 @@ impl MySqlStore {
             "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, has_outcomes)
              SELECT d.id, d.priority,
                     LEAST(COALESCE(OCTET_LENGTH(d.`body`), 0) + COALESCE(OCTET_LENGTH(d.`text`), 0) + COALESCE(OCTET_LENGTH(d.html), 0)
-                          + d.contents_size, 2147483647), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
+                          + d.blobs_size, 2147483647), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
                     GREATEST(COALESCE(e.attempts, 0), COALESCE(a.number, 0)),
                     LEAST(GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)), 2147483646) + 1, {now}, ?
              FROM {p}deliveries d
@@ -296,10 +296,10 @@ impl AdminStore for MySqlStore {
         .await
     }
 
-    async fn sweep_contents(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep_blobs(&self, limit: u32) -> Result<u64, StoreError> {
         retry_conflicts(|| async {
             let mut session = self.session().await?;
-            let swept = prune::sweep_contents(&mut session, &self.sql, limit).await;
+            let swept = prune::sweep_blobs(&mut session, &self.sql, limit).await;
             session.finish(swept)
         })
         .await

@@ -7,14 +7,14 @@ use postrider_transport::{DeliveryId, Encoded};
 use sqlx::Connection;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
-use super::contents::{StoredContents, read_contents};
+use super::blobs::{StoredContents, read_blobs};
 use super::rows::{attempt_item, ids_json, json_array, read_id, read_outcomes};
 use super::sql::{BEGIN, Sql};
 use crate::clock::{from_micros, micros, to_micros};
 use crate::delivery::Attempt;
 use crate::state::Outcome;
+use crate::store::blobs::{BLOB_MISSING, MESSAGE_DELETED};
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
-use crate::store::contents::{CONTENT_MISSING, MESSAGE_DELETED};
 use crate::store::recipients::remove_completed;
 use crate::store::row::{Columns, Problems, add_delivery_columns, corrupt, read_count, read_enum, read_last_attempt};
 use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreError};
@@ -100,7 +100,7 @@ pub(super) const SELECT_DUE: &str = "
     WHERE priority = ? AND due_at >= ? AND due_at <= ? ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
 
 pub(super) const MESSAGES: &str = "
-    SELECT d.id, GREATEST(d.created_at, COALESCE(d.send_at, d.created_at)) AS dated_at, d.format, d.`body`, d.`text`, d.html, d.contents_size,
+    SELECT d.id, GREATEST(d.created_at, COALESCE(d.send_at, d.created_at)) AS dated_at, d.format, d.`body`, d.`text`, d.html, d.blobs_size,
            d.recipients, d.template_id, d.when_in_doubt
     FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
 
@@ -167,9 +167,9 @@ async fn claim_rows(
     let messages = sql.query(&sql.messages).bind(&ids).fetch_all(&mut *tx).await?;
     let messages: HashMap<DeliveryId, MySqlRow> =
         messages.into_iter().map(|row| Ok((read_id(&row, "id")?, row))).collect::<Result<_, StoreError>>()?;
-    let carriers = messages.iter().filter(|(_, row)| row.number("contents_size").is_ok_and(|size| size > 0));
+    let carriers = messages.iter().filter(|(_, row)| row.number("blobs_size").is_ok_and(|size| size > 0));
     let carriers: Vec<DeliveryId> = carriers.map(|(id, _)| *id).collect();
-    let contents = read_contents(&mut tx, sql, &carriers).await?;
+    let blobs = read_blobs(&mut tx, sql, &carriers).await?;
     let mut outcomes: HashMap<DeliveryId, Vec<RecipientOutcome>> = HashMap::new();
     for (id, outcome) in read_outcomes(&mut tx, sql, &has_outcomes).await? {
         outcomes.entry(id).or_default().push(outcome);
@@ -194,7 +194,7 @@ async fn claim_rows(
         match messages.get(&id) {
             Some(message) => {
                 let recorded = outcomes.get(&id).map_or(&[][..], Vec::as_slice);
-                leases.push(build_lease(row, id, message, &contents, recorded, now)?.with_last(last.remove(&id)));
+                leases.push(build_lease(row, id, message, &blobs, recorded, now)?.with_last(last.remove(&id)));
             }
             None => orphans.push((id, 0)),
         }
@@ -264,7 +264,7 @@ fn build_lease(
     row: &MySqlRow,
     id: DeliveryId,
     message: &MySqlRow,
-    contents: &StoredContents,
+    blobs: &StoredContents,
     recorded: &[RecipientOutcome],
     now: i64,
 ) -> Result<Lease, StoreError> {
@@ -276,9 +276,9 @@ fn build_lease(
     }
     let key = LeaseKey { id, token: token.min(i64::MAX - 1) + 1 };
     let stored = problems.unwrap_or(read_message(message), Encoded::new("", ""));
-    let (stored, complete) = contents.add_to(id, stored, message.number("contents_size")? > 0);
+    let (stored, complete) = blobs.add_to(id, stored, message.number("blobs_size")? > 0);
     if !complete {
-        problems.unwrap_or(Err(corrupt(CONTENT_MISSING)), ());
+        problems.unwrap_or(Err(corrupt(BLOB_MISSING)), ());
     }
     let count = |problems: &mut Problems, column| problems.unwrap_or(read_count(row, column), 0);
     let lease = Lease {

@@ -6,7 +6,7 @@ use postrider_transport::{DeliveryId, Encoded};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, Row};
 
-use super::contents::{insert_carried, store_contents};
+use super::blobs::{insert_carried, store_blobs};
 use super::rows::read_id;
 use super::sql::{BEGIN, Sql};
 use crate::store::new_row::{stored_subject, tags_json, time_columns};
@@ -44,7 +44,7 @@ pub(super) async fn insert(
 ) -> Result<Vec<DeliveryId>, StoreError> {
     if let [row] = rows
         && row.key.is_none()
-        && row.message.contents.is_empty()
+        && row.message.blobs.is_empty()
     {
         return insert_in(connection, sql, rows, now).await;
     }
@@ -66,7 +66,7 @@ pub(super) async fn insert_in(
         let text = format!("an address has more than {} characters", NewRow::MAX_RECIPIENT);
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
-    store_contents(connection, sql, rows).await?;
+    store_blobs(connection, sql, rows).await?;
     let (keyed, plain): (Vec<&NewRow>, Vec<&NewRow>) = rows.iter().partition(|row| row.key.is_some());
     let in_row = |row: &&NewRow| octets_in_row(&row.message);
     for (size_index, batch) in batches(&plain, in_row) {
@@ -92,20 +92,20 @@ pub(super) async fn insert_in(
     Ok(ids)
 }
 
-/// The octets of a message without its contents.
+/// The octets of a message without its blobs.
 fn octets_in_row(message: &Encoded) -> usize {
-    message.size() - octets_of_contents(message)
+    message.size() - octets_of_blobs(message)
 }
 
-fn octets_of_contents(message: &Encoded) -> usize {
-    message.contents.iter().map(|content| content.bytes().len()).sum()
+fn octets_of_blobs(message: &Encoded) -> usize {
+    message.blobs.iter().map(|blob| blob.bytes().len()).sum()
 }
 
 /// Inserts deliveries. It writes a null for a missing subject or tags. (The defaults of these columns, which read the body, are for other
 /// programs.)
 pub(super) const INSERT: &str = "
     INSERT INTO {p}deliveries
-        (id, created_at, format, `body`, `text`, html, contents_size, recipients, subject, tags, template_id, `key`, priority, when_in_doubt,
+        (id, created_at, format, `body`, `text`, html, blobs_size, recipients, subject, tags, template_id, `key`, priority, when_in_doubt,
          send_at, expires_at)
     VALUES";
 
@@ -130,7 +130,7 @@ async fn insert_batch(
             .bind(row.message.body.clone())
             .bind(row.message.text.clone())
             .bind(row.message.html.clone())
-            .bind(i64::try_from(octets_of_contents(&row.message)).unwrap_or(i64::MAX))
+            .bind(i64::try_from(octets_of_blobs(&row.message)).unwrap_or(i64::MAX))
             .bind(recipients_json(&row.recipients))
             .bind(stored_subject(&row.summary))
             .bind(tags_json(&row.summary.tags))

@@ -13,12 +13,12 @@ use crate::store::row::{Columns, read_enum, read_recipients};
 
 const ERASE_DELIVERY: &str = "
     UPDATE {p}deliveries
-    SET recipients = ?, subject = NULL, `body` = NULL, `text` = NULL, html = NULL, contents_size = 0, `key` = IF(?, NULL, `key`)
+    SET recipients = ?, subject = NULL, `body` = NULL, `text` = NULL, html = NULL, blobs_size = 0, `key` = IF(?, NULL, `key`)
     WHERE id = ?";
 
 /// The bound parameter is the id. `{erased}` is [`ERASED`].
 const ERASE_TEXTS: [&str; 4] = [
-    "DELETE FROM {p}body_contents WHERE delivery_id = ?",
+    "DELETE FROM {p}body_blobs WHERE delivery_id = ?",
     "UPDATE {p}ended SET reason = '{erased}' WHERE delivery_id = ? AND reason IS NOT NULL",
     "UPDATE {p}recipients SET reply = NULL WHERE delivery_id = ? AND reply IS NOT NULL",
     "UPDATE {p}attempts SET reply = NULL, note = NULL, error = IF(error IS NULL, NULL, '{erased}') WHERE delivery_id = ?",

@@ -1,8 +1,8 @@
 //! A store in a MySQL or MariaDB database.
 
 mod admin;
+mod blobs;
 mod claim;
-mod contents;
 mod counters;
 mod enqueue;
 mod erase;
@@ -74,8 +74,8 @@ use crate::store::{
 /// ([issue 4335](https://github.com/transact-rs/sqlx/issues/4335)), so that a relay sends at most some 2,300 mails a second.
 ///
 /// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys also `SELECT` and `UPDATE`. With
-/// attachments of 4 KiB and more it also needs `SELECT` and `INSERT` on `postrider_contents`, and `SELECT`, `INSERT` and `UPDATE` on
-/// `postrider_body_contents`. A relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the outbox. Migrating needs
+/// attachments of 4 KiB and more it also needs `SELECT` and `INSERT` on `postrider_blobs`, and `SELECT`, `INSERT` and `UPDATE` on
+/// `postrider_body_blobs`. A relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the outbox. Migrating needs
 /// `CREATE`, `CREATE VIEW`, `ALTER`, `DROP`, `REFERENCES`, `INSERT`, `SELECT` and `TRIGGER`. If the server writes a binary log, migrating
 /// also needs either `SUPER` or the server's setting `log_bin_trust_function_creators = 1`. Triggers and views run with the rights of the
 /// user who migrated, so do not drop that user. The format of the binary log may be `ROW` or `MIXED`, not `STATEMENT`.

@@ -69,9 +69,9 @@ const CHECK: &str = "
     LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id";
 
 const DELETE_MESSAGES: [&str; 2] = [
-    "DELETE b FROM {keys} {p}body_contents b FORCE INDEX (PRIMARY) ON b.delivery_id = UNHEX(k.id)",
+    "DELETE b FROM {keys} {p}body_blobs b FORCE INDEX (PRIMARY) ON b.delivery_id = UNHEX(k.id)",
     "UPDATE {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)
-     SET d.`body` = NULL, d.`text` = NULL, d.html = NULL, d.contents_size = 0",
+     SET d.`body` = NULL, d.`text` = NULL, d.html = NULL, d.blobs_size = 0",
 ];
 
 /// The last attempt stays: a resend continues its number.
@@ -85,7 +85,7 @@ const DELETE_DELIVERIES: [&str; 1] =
 /// Deletes all but the keys of deliveries whose keys stay taken. The table refuses an empty list of recipients.
 const FORGET: &str = "
     UPDATE {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)
-    SET d.key_until = d.created_at + k.n, d.recipients = '[\"\"]', d.`body` = NULL, d.`text` = NULL, d.html = NULL, d.contents_size = 0,
+    SET d.key_until = d.created_at + k.n, d.recipients = '[\"\"]', d.`body` = NULL, d.`text` = NULL, d.html = NULL, d.blobs_size = 0,
         d.subject = NULL, d.template_id = NULL, d.tags = NULL";
 
 pub(super) async fn step(
@@ -208,30 +208,30 @@ async fn delete(
     Ok(u64::try_from(affected).unwrap_or(u64::MAX))
 }
 
-/// Selects contents that no message carries, without locks.
-const UNUSED_CONTENTS: &str = "
-    SELECT c.hash FROM {p}contents c
-    WHERE NOT EXISTS (SELECT 1 FROM {p}body_contents b FORCE INDEX (body_contents_hash) WHERE b.hash = c.hash) ORDER BY c.hash LIMIT ?";
+/// Selects blobs that no message carries, without locks.
+const UNUSED_BLOBS: &str = "
+    SELECT c.hash FROM {p}blobs c
+    WHERE NOT EXISTS (SELECT 1 FROM {p}body_blobs b FORCE INDEX (body_blobs_hash) WHERE b.hash = c.hash) ORDER BY c.hash LIMIT ?";
 
 /// A list of hashes, joined like ids.
 const HASHES: &str = "
     JSON_TABLE(?, '$[*]' COLUMNS (hash CHAR(64) CHARACTER SET ascii PATH '$')) k
-    STRAIGHT_JOIN {p}contents c FORCE INDEX (PRIMARY) ON c.hash = UNHEX(k.hash)";
+    STRAIGHT_JOIN {p}blobs c FORCE INDEX (PRIMARY) ON c.hash = UNHEX(k.hash)";
 
-/// Locks contents. It skips one that an enqueueing transaction uses and has locked by its foreign key.
-const LOCK_CONTENTS: &str = "SELECT c.hash FROM {hashes} FOR UPDATE {of_c} SKIP LOCKED";
+/// Locks blobs. It skips one that an enqueueing transaction uses and has locked by its foreign key.
+const LOCK_BLOBS: &str = "SELECT c.hash FROM {hashes} FOR UPDATE {of_c} SKIP LOCKED";
 
 /// Checks again under the locks, since a transaction that uses one may have committed in between. Later transactions wait for the locks.
 const STILL_UNUSED: &str = "
-    SELECT c.hash FROM {hashes} LEFT JOIN {p}body_contents b FORCE INDEX (body_contents_hash) ON b.hash = c.hash WHERE b.hash IS NULL";
+    SELECT c.hash FROM {hashes} LEFT JOIN {p}body_blobs b FORCE INDEX (body_blobs_hash) ON b.hash = c.hash WHERE b.hash IS NULL";
 
-const DELETE_CONTENTS: &str = "DELETE c FROM {hashes}";
+const DELETE_BLOBS: &str = "DELETE c FROM {hashes}";
 
-pub(super) async fn sweep_contents(connection: &mut MySqlConnection, sql: &Sql, limit: u32) -> Result<u64, StoreError> {
+pub(super) async fn sweep_blobs(connection: &mut MySqlConnection, sql: &Sql, limit: u32) -> Result<u64, StoreError> {
     let fill = |text: &str| sql.fill(&text.replace("{hashes}", HASHES));
     let mut tx = connection.begin_with(BEGIN).await?;
-    let mut rows = sql.query(&fill(UNUSED_CONTENTS)).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
-    for text in [LOCK_CONTENTS, STILL_UNUSED] {
+    let mut rows = sql.query(&fill(UNUSED_BLOBS)).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+    for text in [LOCK_BLOBS, STILL_UNUSED] {
         if !rows.is_empty() {
             rows = sql.query(&fill(text)).bind(hashes_json(&rows)?).fetch_all(&mut *tx).await?;
         }
@@ -241,9 +241,9 @@ pub(super) async fn sweep_contents(connection: &mut MySqlConnection, sql: &Sql, 
         return Ok(0);
     }
     let hashes = hashes_json(&rows)?;
-    let swept = match sql.query(&fill(DELETE_CONTENTS)).bind(hashes).execute(&mut *tx).await {
+    let swept = match sql.query(&fill(DELETE_BLOBS)).bind(hashes).execute(&mut *tx).await {
         Ok(done) => done.rows_affected(),
-        // The foreign key refuses to delete a content that is carried.
+        // The foreign key refuses to delete a blob that is carried.
         Err(error) if matches!(mysql_number(&error), Some(1451 | 1217)) => 0,
         Err(error) => return Err(error.into()),
     };

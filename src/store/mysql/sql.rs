@@ -9,7 +9,7 @@ use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::{Query, QueryScalar};
 use sqlx::{AssertSqlSafe, Decode, MySql, Type};
 
-use super::{claim, contents, counters, enqueue, rows, settle};
+use super::{blobs, claim, counters, enqueue, rows, settle};
 use crate::store::claim_cursor::ClaimCursor;
 
 /// The current time: the bound value, or else the server's clock. It is in UTC, since in the time zone of a session an hour may occur
@@ -49,11 +49,11 @@ pub(super) struct Sql {
     pub(super) insert: [Arc<str>; 3],
     pub(super) insert_keyed: [Arc<str>; 3],
     pub(super) ids_of_keys: [Arc<str>; 3],
-    pub(super) existing_contents: Arc<str>,
-    pub(super) insert_contents: [Arc<str>; 3],
+    pub(super) existing_blobs: Arc<str>,
+    pub(super) insert_blobs: [Arc<str>; 3],
     pub(super) insert_carried: Arc<str>,
     pub(super) carried: Arc<str>,
-    pub(super) contents: Arc<str>,
+    pub(super) blobs: Arc<str>,
     first_due: Arc<str>,
     pub(super) select_due: Arc<str>,
     pub(super) messages: Arc<str>,
@@ -91,11 +91,11 @@ impl Sql {
             insert: insert.map(|text| fill(&text)),
             ids_of_keys: enqueue::BATCH_SIZES
                 .map(|keys| fill(&enqueue::IDS_OF_KEYS.replace("{keys_in}", &["?"].repeat(keys).join(", ")))),
-            existing_contents: fill(contents::EXISTING_CONTENTS),
-            insert_contents: repeat_rows(contents::INSERT_CONTENTS, "(?, ?)").map(|text| fill(&text)),
-            insert_carried: fill(contents::INSERT_CARRIED),
-            carried: fill(contents::CARRIED),
-            contents: fill(contents::CONTENTS),
+            existing_blobs: fill(blobs::EXISTING_BLOBS),
+            insert_blobs: repeat_rows(blobs::INSERT_BLOBS, "(?, ?)").map(|text| fill(&text)),
+            insert_carried: fill(blobs::INSERT_CARRIED),
+            carried: fill(blobs::CARRIED),
+            blobs: fill(blobs::BLOBS),
             first_due: fill(&claim::first_due()),
             select_due: fill(claim::SELECT_DUE),
             messages: fill(claim::MESSAGES),
@@ -103,7 +103,7 @@ impl Sql {
             last_attempts: fill(claim::LAST_ATTEMPTS),
             leased_by: fill(settle::LEASED_BY),
             release_claims: fill(settle::RELEASE_CLAIMS),
-            delete_orphans: ["queue", "ended", "attempts", "recipients", "body_contents"].map(|table| {
+            delete_orphans: ["queue", "ended", "attempts", "recipients", "body_blobs"].map(|table| {
                 let text = format!(
                     "DELETE t FROM {{keys}} {{p}}{table} t FORCE INDEX (PRIMARY) ON t.delivery_id = UNHEX(k.id)"
                 );

@@ -9,8 +9,8 @@ use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::PgStore;
+use super::blobs::read_blobs;
 use super::call::Call;
-use super::contents::read_contents;
 use super::rows::{Moment, read_id, read_outcomes};
 use super::sql::Sql;
 use super::{prune, search};
@@ -20,7 +20,7 @@ use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
 use crate::prune::{Prune, PruneStep};
 use crate::state::State;
-use crate::store::contents::{CONTENT_MISSING, add_contents};
+use crate::store::blobs::{BLOB_MISSING, add_blobs};
 use crate::store::recipients::outcomes_kept_on_resend;
 use crate::store::row::{
     Columns, Problems, corrupt, read_attempt, read_counts, read_delivery, read_enum, read_hourly, read_recipients,
@@ -117,11 +117,11 @@ impl PgStore {
         let mut message = Encoded::new(row.text("format")?, row.text("body")?);
         message.text = row.text_or_null("text")?;
         message.html = row.text_or_null("html")?;
-        let (carried, contents) = read_contents(call, &self.sql, &[uuid]).await?;
+        let (carried, blobs) = read_blobs(call, &self.sql, &[uuid]).await?;
         if let Some(hashes) = carried.get(&uuid)
-            && !add_contents(&mut message, hashes, &contents)
+            && !add_blobs(&mut message, hashes, &blobs)
         {
-            return Err(corrupt(CONTENT_MISSING));
+            return Err(corrupt(BLOB_MISSING));
         }
         Ok(Some(message))
     }
@@ -165,7 +165,7 @@ impl PgStore {
                CROSS JOIN LATERAL (
                    SELECT coalesce(sum(octet_length(body) + coalesce(octet_length(text), 0) + coalesce(octet_length(html), 0)), 0)
                         + (SELECT coalesce(sum(octet_length(content)), 0)
-                           FROM "{s}".body_contents JOIN "{s}".contents USING (hash) WHERE delivery_id = d.id) AS size
+                           FROM "{s}".body_blobs JOIN "{s}".blobs USING (hash) WHERE delivery_id = d.id) AS size
                    FROM "{s}".bodies WHERE delivery_id = d.id) b
                LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
                LEFT JOIN LATERAL (SELECT token, number, cycle FROM "{s}".attempts
@@ -344,10 +344,10 @@ impl AdminStore for PgStore {
         .await
     }
 
-    async fn sweep_contents(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn sweep_blobs(&self, limit: u32) -> Result<u64, StoreError> {
         retry_conflicts(|| async {
             let mut call = self.begin_transaction().await?;
-            let swept = prune::sweep_contents(&mut call, &self.sql, limit).await;
+            let swept = prune::sweep_blobs(&mut call, &self.sql, limit).await;
             call.finish(swept).await
         })
         .await

@@ -10,13 +10,13 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Decode, Postgres, Row};
 use uuid::Uuid;
 
-use super::contents::read_contents;
+use super::blobs::read_blobs;
 use super::rows::{Moment, read_outcomes};
 use super::sql::{DEFAULT_FORMAT, DEFAULT_IN_DOUBT, DEFAULT_PRIORITY, Sql};
 use super::statement_variants::refresh_queue_size;
 use crate::clock::{from_micros, micros, to_micros};
+use crate::store::blobs::{BLOB_MISSING, MESSAGE_DELETED, add_blobs};
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
-use crate::store::contents::{CONTENT_MISSING, MESSAGE_DELETED, add_contents};
 use crate::store::recipients::remove_completed;
 use crate::store::row::{Problems, add_delivery_columns, corrupt, read_last_attempt};
 use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreError};
@@ -30,7 +30,7 @@ use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreE
 /// claim. Without the limit it assumes that a tenth of the due rows are needed, and reads the rows in the order of the index.
 ///
 /// The statement returns the most common value of a column as null, to save time. For the priority, the format and `when_in_doubt`, null
-/// means the default. For the number of contents it means 0, and for the date of the mail, the due time. In the first claim of a delivery,
+/// means the default. For the number of blobs it means 0, and for the date of the mail, the due time. In the first claim of a delivery,
 /// the counts are null, and so is the start of the cycle, which is then the date of the mail.
 ///
 /// The claim takes rows as long as their mails fit into `$7` octets, and at least one row. The other rows that it found stay unchanged, and
@@ -66,7 +66,7 @@ pub(super) const CLAIM: &str = r#"
     SELECT c.delivery_id, c.token, nullif(c.priority, {priority}), c.due_at, c.leased_at, c.expires_at,
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN ARRAY[c.attempts, c.cycle, c.charged_attempts, c.has_outcomes::int, (c.abandoned_at IS NOT NULL)::int] END,
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN c.cycle_started_at END,
-           nullif(greatest(d.created_at, d.send_at), c.due_at), nullif(b.format, '{format}'), b.body, b.text, b.html, nullif(b.contents, 0),
+           nullif(greatest(d.created_at, d.send_at), c.due_at), nullif(b.format, '{format}'), b.body, b.text, b.html, nullif(b.blobs, 0),
            d.recipients, d.template_id, nullif(d.when_in_doubt, '{when_in_doubt}')
     FROM claimed c
     LEFT JOIN "{s}".deliveries d ON d.id = c.delivery_id
@@ -84,7 +84,7 @@ pub(super) const DELETE_ORPHANS: &str = r#"
          ended AS (DELETE FROM "{s}".ended WHERE delivery_id = ANY ($1)),
          attempts AS (DELETE FROM "{s}".attempts WHERE delivery_id = ANY ($1)),
          bodies AS (DELETE FROM "{s}".bodies WHERE delivery_id = ANY ($1)),
-         carried AS (DELETE FROM "{s}".body_contents WHERE delivery_id = ANY ($1))
+         carried AS (DELETE FROM "{s}".body_blobs WHERE delivery_id = ANY ($1))
     DELETE FROM "{s}".recipients WHERE delivery_id = ANY ($1)"#;
 
 /// Releases the deliveries of a claim, which are due again at once. A lost attempt that the claim recorded for an earlier holder stays.
@@ -108,7 +108,7 @@ mod column {
     pub(super) const BODY: usize = 10;
     pub(super) const TEXT: usize = 11;
     pub(super) const HTML: usize = 12;
-    pub(super) const CONTENTS: usize = 13;
+    pub(super) const BLOBS: usize = 13;
     pub(super) const RECIPIENTS: usize = 14;
     pub(super) const TEMPLATE_ID: usize = 15;
     pub(super) const WHEN_IN_DOUBT: usize = 16;
@@ -133,7 +133,8 @@ pub(super) async fn claim(
     // The most urgent first. To sort them, the server would copy every mail.
     rows.sort_by_cached_key(|row| (Reverse(row.priority), row.position));
     let ids = |has: fn(&ClaimedRow) -> bool| rows.iter().filter(|row| has(row)).map(|row| row.position.1).collect();
-    let (has_outcomes, retried): (Vec<Uuid>, Vec<Uuid>) = (ids(|row| row.has_outcomes), ids(|row| row.lease.attempts > 0));
+    let (has_outcomes, retried): (Vec<Uuid>, Vec<Uuid>) =
+        (ids(|row| row.has_outcomes), ids(|row| row.lease.attempts > 0));
     let mut outcomes: HashMap<Uuid, Vec<RecipientOutcome>> = HashMap::new();
     for (id, outcome) in read_outcomes(connection, sql, &has_outcomes).await? {
         outcomes.entry(id).or_default().push(outcome);
@@ -141,19 +142,19 @@ pub(super) async fn claim(
     for row in rows.iter_mut().filter(|row| row.has_outcomes) {
         remove_completed(&mut row.lease, outcomes.get(&row.position.1).map_or(&[][..], Vec::as_slice));
     }
-    attach_contents(connection, sql, &mut rows).await?;
+    attach_blobs(connection, sql, &mut rows).await?;
     let mut last = last_attempts(connection, sql, retried).await?;
     Ok(rows.into_iter().map(|row| row.lease.with_last(last.remove(&row.position.1))).collect())
 }
 
-/// Adds the contents that are stored apart. A lease whose contents are not all there is malformed.
-async fn attach_contents(connection: &mut PgConnection, sql: &Sql, rows: &mut [ClaimedRow]) -> Result<(), StoreError> {
-    let ids: Vec<Uuid> = rows.iter().filter(|row| row.has_contents).map(|row| row.position.1).collect();
-    let (carried, contents) = read_contents(connection, sql, &ids).await?;
-    for row in rows.iter_mut().filter(|row| row.has_contents) {
+/// Adds the blobs that are stored apart. A lease whose blobs are not all there is malformed.
+async fn attach_blobs(connection: &mut PgConnection, sql: &Sql, rows: &mut [ClaimedRow]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = rows.iter().filter(|row| row.has_blobs).map(|row| row.position.1).collect();
+    let (carried, blobs) = read_blobs(connection, sql, &ids).await?;
+    for row in rows.iter_mut().filter(|row| row.has_blobs) {
         let hashes = carried.get(&row.position.1).map_or(&[][..], Vec::as_slice);
-        if hashes.is_empty() || !add_contents(&mut row.lease.message, hashes, &contents) {
-            row.lease.malformed.get_or_insert_with(|| CONTENT_MISSING.to_owned());
+        if hashes.is_empty() || !add_blobs(&mut row.lease.message, hashes, &blobs) {
+            row.lease.malformed.get_or_insert_with(|| BLOB_MISSING.to_owned());
         }
     }
     Ok(())
@@ -185,8 +186,8 @@ struct ClaimedRow {
     position: QueuePosition,
     /// Whether some recipients have recorded outcomes. The lease still has all recipients.
     has_outcomes: bool,
-    /// Whether contents of the message are stored apart. The lease does not have them yet.
-    has_contents: bool,
+    /// Whether blobs of the message are stored apart. The lease does not have them yet.
+    has_blobs: bool,
     lease: Lease,
 }
 
@@ -255,7 +256,7 @@ fn read_claimed_row(row: &PgRow) -> Result<ClaimedRow, StoreError> {
     let mut message = Encoded::new(format, body);
     message.text = problems.unwrap_or(read_text(row, column::TEXT), None).map(str::to_owned);
     message.html = problems.unwrap_or(read_text(row, column::HTML), None).map(str::to_owned);
-    let contents: Option<i16> = read_value(row, column::CONTENTS)?;
+    let blobs: Option<i16> = read_value(row, column::BLOBS)?;
     let due_at = read_time(row, column::DUE_AT)?;
     let dated_at = read_time_or_null(row, column::DATED_AT)?.unwrap_or(due_at);
     let progress: Option<Vec<i32>> = read_value(row, column::PROGRESS)?;
@@ -284,7 +285,7 @@ fn read_claimed_row(row: &PgRow) -> Result<ClaimedRow, StoreError> {
         priority: priority.map_or(DEFAULT_PRIORITY.level().into(), i64::from),
         position: (to_micros(due_at), id),
         has_outcomes: has_outcomes != 0,
-        has_contents: contents.is_some(),
+        has_blobs: blobs.is_some(),
         lease: add_delivery_columns(lease, recipients, when_in_doubt, problems),
     })
 }

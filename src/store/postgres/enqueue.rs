@@ -8,11 +8,11 @@ use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
-use super::contents::store_contents;
+use super::blobs::store_blobs;
 use super::rows::Moment;
 use super::sql::{DEFAULT_FORMAT, DEFAULT_IN_DOUBT, DEFAULT_PRIORITY, Sql};
 use crate::state::Priority;
-use crate::store::contents::distinct_hashes;
+use crate::store::blobs::distinct_hashes;
 use crate::store::new_row::{stored_subject, tags_json, time_columns};
 use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, StoreError};
@@ -27,7 +27,7 @@ pub(super) const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHE
 
 /// Whether one statement inserts the rows. Otherwise the caller begins a transaction.
 pub(super) fn is_one_statement(rows: &[NewRow]) -> bool {
-    rows.iter().all(|row| row.key.is_none() && row.message.contents.is_empty())
+    rows.iter().all(|row| row.key.is_none() && row.message.blobs.is_empty())
 }
 
 pub(super) async fn insert(
@@ -47,7 +47,7 @@ pub(super) async fn insert(
         insert_one(connection, sql, row, now).await?;
         return Ok(vec![row.id]);
     }
-    store_contents(connection, sql, rows).await?;
+    store_blobs(connection, sql, rows).await?;
     let inserted: Option<Vec<Uuid>> = insert_many(sql, rows, now).fetch_one(&mut *connection).await?.try_get(0)?;
     let Some(inserted) = inserted else {
         return Ok(rows.iter().map(|row| row.id).collect());

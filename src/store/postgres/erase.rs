@@ -15,7 +15,7 @@ const ERASE_DELIVERY: &str = r#"
 
 /// The bound parameters are the id and [`ERASED`].
 const ERASE_TEXTS: &str = r#"
-    WITH carried AS (DELETE FROM "{s}".body_contents WHERE delivery_id = $1),
+    WITH carried AS (DELETE FROM "{s}".body_blobs WHERE delivery_id = $1),
          bodies AS (DELETE FROM "{s}".bodies WHERE delivery_id = $1),
          ended AS (UPDATE "{s}".ended SET reason = $2 WHERE delivery_id = $1 AND reason IS NOT NULL),
          recipients AS (UPDATE "{s}".recipients SET reply = NULL WHERE delivery_id = $1 AND reply IS NOT NULL)

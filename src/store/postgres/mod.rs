@@ -1,9 +1,9 @@
 //! A store in a PostgreSQL database.
 
 mod admin;
+mod blobs;
 mod call;
 mod claim;
-mod contents;
 mod enqueue;
 mod erase;
 mod listener;
@@ -71,7 +71,7 @@ use crate::store::{
 ///
 /// A program that enqueues needs `USAGE` on the schema, and `EXECUTE` on its functions `insert_delivery` and `insert_deliveries`. With
 /// idempotency keys it also needs `SELECT` on the table `deliveries`, and with attachments of 4 KiB and more, `SELECT`, `INSERT` and
-/// `UPDATE` on the table `contents`. For programs that enqueue in plain SQL, see `docs/sql.md`. A relay needs `USAGE` on the schema, and
+/// `UPDATE` on the table `blobs`. For programs that enqueue in plain SQL, see `docs/sql.md`. A relay needs `USAGE` on the schema, and
 /// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all its tables. Functions, triggers and views run with the rights of the user who migrated,
 /// so do not drop that user.
 ///

@@ -55,7 +55,7 @@ const STILL_ENDED: &str = r#"
     WITH walk AS (SELECT id FROM unnest($7::uuid[]) u (id) WHERE id > $2 AND id < $3 LIMIT $4) {ended}"#;
 
 const DELETE_MESSAGES: &str = r#"
-    WITH carried AS (DELETE FROM "{s}".body_contents WHERE delivery_id = ANY ($1))
+    WITH carried AS (DELETE FROM "{s}".body_blobs WHERE delivery_id = ANY ($1))
     DELETE FROM "{s}".bodies WHERE delivery_id = ANY ($1)"#;
 
 /// The last attempt stays: a resend continues its number.
@@ -76,7 +76,7 @@ const KEEP_KEYS: &str = r#"
     ended AS (DELETE FROM "{s}".ended WHERE delivery_id IN (SELECT id FROM kept)),
     attempts AS (DELETE FROM "{s}".attempts WHERE delivery_id IN (SELECT id FROM kept)),
     recipients AS (DELETE FROM "{s}".recipients WHERE delivery_id IN (SELECT id FROM kept)),
-    carried AS (DELETE FROM "{s}".body_contents WHERE delivery_id IN (SELECT id FROM kept)),
+    carried AS (DELETE FROM "{s}".body_blobs WHERE delivery_id IN (SELECT id FROM kept)),
     bodies AS (DELETE FROM "{s}".bodies WHERE delivery_id IN (SELECT id FROM kept))
     SELECT id FROM kept"#;
 
@@ -90,16 +90,16 @@ const FREE_KEYS: &str = r#"
         WHERE key_until < {now}
         LIMIT 10000 FOR UPDATE SKIP LOCKED)"#;
 
-/// Locks contents that no message carries. It skips one that an enqueueing transaction has locked to use it.
-const LOCK_UNUSED_CONTENTS: &str = r#"
-    SELECT hash FROM "{s}".contents c
-    WHERE NOT EXISTS (SELECT FROM "{s}".body_contents b WHERE b.hash = c.hash) LIMIT $1 FOR UPDATE SKIP LOCKED"#;
+/// Locks blobs that no message carries. It skips one that an enqueueing transaction has locked to use it.
+const LOCK_UNUSED_BLOBS: &str = r#"
+    SELECT hash FROM "{s}".blobs c
+    WHERE NOT EXISTS (SELECT FROM "{s}".body_blobs b WHERE b.hash = c.hash) LIMIT $1 FOR UPDATE SKIP LOCKED"#;
 
 /// Checks again under the locks: a transaction that uses one may have committed in between, and the foreign key would refuse the whole
 /// deletion.
-const DELETE_CONTENTS: &str = r#"
-    DELETE FROM "{s}".contents c
-    WHERE hash = ANY ($1) AND NOT EXISTS (SELECT FROM "{s}".body_contents b WHERE b.hash = c.hash)"#;
+const DELETE_BLOBS: &str = r#"
+    DELETE FROM "{s}".blobs c
+    WHERE hash = ANY ($1) AND NOT EXISTS (SELECT FROM "{s}".body_blobs b WHERE b.hash = c.hash)"#;
 
 pub(super) async fn step(
     connection: &mut PgConnection,
@@ -178,12 +178,12 @@ async fn delete(
     Ok(())
 }
 
-pub(super) async fn sweep_contents(connection: &mut PgConnection, sql: &Sql, limit: u32) -> Result<u64, StoreError> {
-    let lock = sql.fill(LOCK_UNUSED_CONTENTS).into();
+pub(super) async fn sweep_blobs(connection: &mut PgConnection, sql: &Sql, limit: u32) -> Result<u64, StoreError> {
+    let lock = sql.fill(LOCK_UNUSED_BLOBS).into();
     let locked: Vec<Vec<u8>> = sql.scalar(&lock).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
     if locked.is_empty() {
         return Ok(0);
     }
-    let swept = sql.query(&sql.fill(DELETE_CONTENTS).into()).bind(locked).execute(connection).await?;
+    let swept = sql.query(&sql.fill(DELETE_BLOBS).into()).bind(locked).execute(connection).await?;
     Ok(swept.rows_affected())
 }

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Decode, Postgres, Type};
 
 use super::call::BeginStatements;
 use super::statement_variants::{QueueSize, StatementVariants};
-use super::{claim, contents, enqueue, settle};
+use super::{blobs, claim, enqueue, settle};
 use crate::state::{Priority, WhenInDoubt};
 
 /// The current time: `$1`, or else the database's clock.
@@ -41,8 +41,8 @@ pub(super) struct Sql {
     pub(super) queue: QueueSize,
     pub(super) insert_one: Arc<str>,
     pub(super) insert_many: Arc<str>,
-    pub(super) lock_contents: Arc<str>,
-    pub(super) insert_contents: Arc<str>,
+    pub(super) lock_blobs: Arc<str>,
+    pub(super) insert_blobs: Arc<str>,
     pub(super) ids_of_keys: Arc<str>,
     pub(super) claim: StatementVariants,
     pub(super) last_attempts: Arc<str>,
@@ -53,7 +53,7 @@ pub(super) struct Sql {
     pub(super) record_recipients: Arc<str>,
     pub(super) recorded: Arc<str>,
     pub(super) carried: Arc<str>,
-    pub(super) contents: Arc<str>,
+    pub(super) blobs: Arc<str>,
     pub(super) renew: StatementVariants,
     pub(super) next_due: StatementVariants,
     pub(super) queue_size: Arc<str>,
@@ -79,8 +79,8 @@ impl Sql {
             queue: QueueSize::default(),
             insert_one: fill(enqueue::INSERT_ONE),
             insert_many: fill(enqueue::INSERT_MANY),
-            lock_contents: fill(contents::LOCK_CONTENTS),
-            insert_contents: fill(contents::INSERT_CONTENTS),
+            lock_blobs: fill(blobs::LOCK_BLOBS),
+            insert_blobs: fill(blobs::INSERT_BLOBS),
             ids_of_keys: fill(enqueue::IDS_OF_KEYS),
             claim: StatementVariants::new(&fill(claim::CLAIM)),
             last_attempts: fill(claim::LAST_ATTEMPTS),
@@ -90,8 +90,8 @@ impl Sql {
             release_claims: fill(claim::RELEASE_CLAIMS),
             record_recipients: fill(settle::RECORD_RECIPIENTS),
             recorded: fill(RECORDED),
-            carried: fill(contents::CARRIED),
-            contents: fill(r#"SELECT hash, content FROM "{s}".contents WHERE hash = ANY($1)"#),
+            carried: fill(blobs::CARRIED),
+            blobs: fill(r#"SELECT hash, content FROM "{s}".blobs WHERE hash = ANY($1)"#),
             renew: StatementVariants::new(&fill(settle::RENEW)),
             next_due: StatementVariants::new(&fill(NEXT_DUE)),
             queue_size: fill(r#"SELECT pg_relation_size(to_regclass('"{s}".queue'))"#),

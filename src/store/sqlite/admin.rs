@@ -83,7 +83,7 @@ impl AdminStore for SqliteStore {
         let message = async {
             let mut tx = session.begin().await?;
             let query = sqlx::query(
-                "SELECT format, body, text, html, contents FROM postrider_deliveries WHERE id = ?1 AND body IS NOT NULL",
+                "SELECT format, body, text, html, blobs FROM postrider_deliveries WHERE id = ?1 AND body IS NOT NULL",
             );
             match query.bind(id.to_string()).fetch_optional(&mut *tx).await? {
                 Some(row) => read_message(&mut tx, &row).await?.map(Some),
@@ -169,8 +169,8 @@ impl AdminStore for SqliteStore {
         prune::step(&self.pool, prune, after, limit, self.clock.now_millis()).await
     }
 
-    async fn sweep_contents(&self, limit: u32) -> Result<u64, StoreError> {
-        prune::sweep_contents(&self.pool, limit).await
+    async fn sweep_blobs(&self, limit: u32) -> Result<u64, StoreError> {
+        prune::sweep_blobs(&self.pool, limit).await
     }
 
     async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
@@ -233,7 +233,7 @@ async fn resend(connection: &mut SqliteConnection, id: &str, now: i64) -> Result
          SELECT d.id, d.priority,
                 coalesce(length(CAST(d.body AS BLOB)), 0) + coalesce(length(CAST(d.text AS BLOB)), 0)
                 + coalesce(length(CAST(d.html AS BLOB)), 0)
-                + (SELECT coalesce(sum(length(content)), 0) FROM json_each(d.contents) JOIN postrider_contents ON hash = value),
+                + (SELECT coalesce(sum(length(content)), 0) FROM json_each(d.blobs) JOIN postrider_blobs ON hash = value),
                 ?2,
                 max(coalesce(e.token, 0), coalesce(a.token, 0)),
                 max(coalesce(e.attempts, 0), coalesce(a.number, 0)),

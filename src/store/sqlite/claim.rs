@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, SqlitePool};
 use super::message::read_message;
 use super::rows::{ids_as_json, read_id, read_outcomes};
 use crate::clock::{from_millis, millis, to_millis};
-use crate::store::contents::MESSAGE_DELETED;
+use crate::store::blobs::MESSAGE_DELETED;
 use crate::store::recipients::remove_completed;
 use crate::store::row::{Columns, Problems, add_delivery_columns, corrupt, read_count, read_enum, read_last_attempt};
 use crate::store::session::Session;
@@ -29,7 +29,7 @@ const FIRST_DUE: &str = "
 /// whose delivery is gone has no recipients.
 const DUE: &str = "
     SELECT q.delivery_id, q.size, q.due, q.leased_at, q.token, q.attempts, q.cycle, q.charged_attempts, q.cycle_started_at, q.expires_at,
-           max(d.created_at, coalesce(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.text, d.html, d.contents,
+           max(d.created_at, coalesce(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.text, d.html, d.blobs,
            d.recipients, d.template_id, d.when_in_doubt,
            EXISTS (SELECT 1 FROM postrider_recipients r WHERE r.delivery_id = q.delivery_id AND outcome IS NOT NULL) AS has_outcomes
     FROM (SELECT *, count(*) OVER () AS due, sum(size) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) AS total
@@ -157,7 +157,7 @@ async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut 
 async fn delete_orphans(connection: &mut SqliteConnection, ids: Vec<String>) -> Result<(), StoreError> {
     crate::store::warn_of_orphans(ids.len());
     let ids = ids_as_json(ids);
-    for table in ["queue", "ended", "attempts", "recipients", "body_contents"] {
+    for table in ["queue", "ended", "attempts", "recipients", "body_blobs"] {
         let text = format!("DELETE FROM postrider_{table} WHERE delivery_id IN (SELECT value FROM json_each(?1))");
         sqlx::query(AssertSqlSafe(text)).bind(&ids).execute(&mut *connection).await?;
     }

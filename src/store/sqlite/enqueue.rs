@@ -1,11 +1,11 @@
 //! Inserts deliveries. Each row is one statement, so that even outside a transaction it is inserted whole or not at all.
 
-use postrider_transport::{ContentHash, DeliveryId, Encoded};
+use postrider_transport::{BlobHash, DeliveryId, Encoded};
 use sqlx::sqlite::SqliteConnection;
 
-use super::message::store_contents;
+use super::message::store_blobs;
 use crate::clock::{millis, to_millis};
-use crate::store::contents::distinct_hashes;
+use crate::store::blobs::distinct_hashes;
 use crate::store::new_row::{stored_subject, tags_json};
 use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, StoreError, When};
@@ -15,7 +15,7 @@ pub(super) async fn insert(
     rows: &[NewRow],
     now: i64,
 ) -> Result<Vec<DeliveryId>, StoreError> {
-    store_contents(connection, rows).await?;
+    store_blobs(connection, rows).await?;
     let mut ids = Vec::with_capacity(rows.len());
     for row in rows {
         ids.push(insert_one(connection, row, now).await?);
@@ -23,10 +23,10 @@ pub(super) async fn insert(
     Ok(ids)
 }
 
-/// The hashes of the contents as a JSON array. `None` if there are none.
+/// The hashes of the blobs as a JSON array. `None` if there are none.
 fn hashes_json(message: &Encoded) -> Option<String> {
     let hashes = distinct_hashes(message);
-    (!hashes.is_empty()).then(|| serde_json::Value::from_iter(hashes.iter().map(ContentHash::to_string)).to_string())
+    (!hashes.is_empty()).then(|| serde_json::Value::from_iter(hashes.iter().map(BlobHash::to_string)).to_string())
 }
 
 async fn insert_one(connection: &mut SqliteConnection, row: &NewRow, now: i64) -> Result<DeliveryId, StoreError> {
@@ -37,7 +37,7 @@ async fn insert_one(connection: &mut SqliteConnection, row: &NewRow, now: i64) -
     let inserted = sqlx::query(
         "INSERT INTO postrider_deliveries
              (id, created_at, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at,
-              text, html, contents, subject, tags)
+              text, html, blobs, subject, tags)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
          ON CONFLICT (key) DO NOTHING",
     )

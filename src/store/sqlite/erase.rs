@@ -14,12 +14,12 @@ use crate::store::row::{Columns, read_enum, read_recipients};
 /// The bound parameters are the id, the recipients, and whether to delete the key.
 const ERASE_DELIVERY: &str = "
     UPDATE postrider_deliveries
-    SET recipients = ?2, subject = NULL, body = NULL, text = NULL, html = NULL, contents = NULL, key = CASE WHEN ?3 THEN NULL ELSE key END
+    SET recipients = ?2, subject = NULL, body = NULL, text = NULL, html = NULL, blobs = NULL, key = CASE WHEN ?3 THEN NULL ELSE key END
     WHERE id = ?1";
 
 /// The bound parameter is the id. `{erased}` is [`ERASED`].
 const ERASE_TEXTS: [&str; 4] = [
-    "DELETE FROM postrider_body_contents WHERE delivery_id = ?1",
+    "DELETE FROM postrider_body_blobs WHERE delivery_id = ?1",
     "UPDATE postrider_ended SET reason = '{erased}' WHERE delivery_id = ?1 AND reason IS NOT NULL",
     "UPDATE postrider_recipients SET reply = NULL WHERE delivery_id = ?1 AND reply IS NOT NULL",
     "UPDATE postrider_attempts SET reply = NULL, note = NULL, error = CASE WHEN error IS NOT NULL THEN '{erased}' END WHERE delivery_id = ?1",

@@ -103,8 +103,8 @@ async fn delete(connection: &mut SqliteConnection, prune: &Prune, ids: String, n
     }
     let statements = match prune.part {
         PrunedPart::Messages => vec![
-            format!("DELETE FROM postrider_body_contents WHERE delivery_id {CHOSEN}"),
-            format!("UPDATE postrider_deliveries SET body = NULL, text = NULL, html = NULL, contents = NULL WHERE id {CHOSEN}"),
+            format!("DELETE FROM postrider_body_blobs WHERE delivery_id {CHOSEN}"),
+            format!("UPDATE postrider_deliveries SET body = NULL, text = NULL, html = NULL, blobs = NULL WHERE id {CHOSEN}"),
         ],
         // The last attempt stays: a resend continues its number.
         PrunedPart::History => vec![format!(
@@ -143,13 +143,13 @@ async fn delete_and_keep_keys(
     .bind(&kept)
     .execute(&mut *connection)
     .await?;
-    for table in ["ended", "attempts", "recipients", "body_contents"] {
+    for table in ["ended", "attempts", "recipients", "body_blobs"] {
         let text = format!("DELETE FROM postrider_{table} WHERE delivery_id IN (SELECT value FROM json_each(?1))");
         sqlx::query(AssertSqlSafe(text)).bind(&kept).execute(&mut *connection).await?;
     }
     sqlx::query(
         "UPDATE postrider_deliveries
-         SET key_until = created_at + ?2, recipients = '[\"\"]', body = NULL, text = NULL, html = NULL, contents = NULL, subject = NULL,
+         SET key_until = created_at + ?2, recipients = '[\"\"]', body = NULL, text = NULL, html = NULL, blobs = NULL, subject = NULL,
              template_id = NULL, tags = NULL
          WHERE id IN (SELECT value FROM json_each(?1))",
     )
@@ -170,9 +170,9 @@ async fn free_keys(connection: &mut SqliteConnection, now: i64) -> Result<(), St
     Ok(())
 }
 
-pub(super) async fn sweep_contents(pool: &SqlitePool, limit: u32) -> Result<u64, StoreError> {
-    const UNUSED: &str = "SELECT hash FROM postrider_contents c
-        WHERE NOT EXISTS (SELECT 1 FROM postrider_body_contents b WHERE b.hash = c.hash) LIMIT ?1";
+pub(super) async fn sweep_blobs(pool: &SqlitePool, limit: u32) -> Result<u64, StoreError> {
+    const UNUSED: &str = "SELECT hash FROM postrider_blobs c
+        WHERE NOT EXISTS (SELECT 1 FROM postrider_body_blobs b WHERE b.hash = c.hash) LIMIT ?1";
     retry_conflicts(|| async {
         let mut session = Session::acquire_drop_safe(pool).await?;
         // A deletion locks the database even if it deletes nothing.
@@ -180,7 +180,7 @@ pub(super) async fn sweep_contents(pool: &SqlitePool, limit: u32) -> Result<u64,
         if matches!(unused, Ok(None)) {
             return session.finish(Ok(0));
         }
-        let delete = AssertSqlSafe(format!("DELETE FROM postrider_contents WHERE hash IN ({UNUSED})"));
+        let delete = AssertSqlSafe(format!("DELETE FROM postrider_blobs WHERE hash IN ({UNUSED})"));
         let swept = sqlx::query(delete).bind(i64::from(limit)).execute(&mut *session).await;
         session.finish(swept.map(|swept| swept.rows_affected()).map_err(StoreError::from))
     })

@@ -1,8 +1,8 @@
-//! Tests of deletion: by age, of contents, and of a recipient; and of the election of a leader.
+//! Tests of deletion: by age, of blobs, and of a recipient; and of the election of a leader.
 
 use std::time::Duration;
 
-use postrider_transport::{Content, Email, Recipient};
+use postrider_transport::{Blob, Email, Recipient};
 
 use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, recipient_outcome, retry, row, row_for,
@@ -118,13 +118,13 @@ pub async fn a_key_outlives_its_delivery<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(claim_one(&store).await.key.id, second);
 }
 
-/// A content is deleted with the last message that carries it.
-pub async fn a_content_goes_with_its_last_message<F: StoreUnderTest>(fixture: &F) {
+/// A blob is deleted with the last message that carries it.
+pub async fn a_blob_goes_with_its_last_message<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let with_logo = || {
         let mut new = row();
-        new.message.contents = vec![Content::new(vec![7; 50_000])];
+        new.message.blobs = vec![Blob::new(vec![7; 50_000])];
         new
     };
     insert_one(&store, with_logo()).await;
@@ -134,13 +134,13 @@ pub async fn a_content_goes_with_its_last_message<F: StoreUnderTest>(fixture: &F
     clock.advance(SECOND * 100);
     let messages = Prune::messages(SECOND).state(State::Sent);
     assert_eq!(store.prune(&messages).await.expect("pruning works"), 1);
-    assert_eq!(store.sweep_contents(10).await.expect("sweeping works"), 0, "another message carries it");
+    assert_eq!(store.sweep_blobs(10).await.expect("sweeping works"), 0, "another message carries it");
     let lease = claim_one(&store).await;
     assert_eq!((lease.key.id, &lease.message), (waiting, &with_logo().message));
     assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
     clock.advance(SECOND * 100);
     assert_eq!(store.prune(&messages).await.expect("pruning works"), 1);
-    assert_eq!(store.sweep_contents(10).await.expect("sweeping works"), 0, "pruning has swept it");
+    assert_eq!(store.sweep_blobs(10).await.expect("sweeping works"), 0, "pruning has swept it");
     insert_one(&store, with_logo()).await;
     assert_eq!(claim_one(&store).await.message, with_logo().message);
 }
@@ -152,7 +152,7 @@ fn outbox<S: AdminStore>(store: &S) -> Outbox<S, EnqueueOnly<Email>> {
 /// A row with a logo and a key, to two recipients.
 fn row_with_everything() -> NewRow {
     let mut new = row_for(&["Ada@example.com", "bob@example.com"]);
-    new.message.contents = vec![Content::new(vec![7; 50_000])];
+    new.message.blobs = vec![Blob::new(vec![7; 50_000])];
     new.message.text = Some("Dear Ada".to_owned());
     new.summary.subject = Some("For Ada".to_owned());
     new.key = Some("welcome ADA@example.com".to_owned());
@@ -222,7 +222,7 @@ pub async fn a_recipient_is_erased<F: StoreUnderTest>(fixture: &F) {
 }
 
 /// The attachments of an erased message are deleted, unless another message carries them.
-pub async fn an_erased_message_leaves_no_content<F: StoreUnderTest>(fixture: &F) {
+pub async fn an_erased_message_leaves_no_blob<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     let outbox = outbox(&store);
     insert_one(&store, row_with_everything()).await;

@@ -1,6 +1,6 @@
 //! Tests of enqueueing.
 
-use postrider_transport::{Content, Encoded, Summary};
+use postrider_transport::{Blob, Encoded, Summary};
 
 use super::{StoreUnderTest, claim_one, dead, get, insert_one, row, row_for, settle};
 use crate::state::{Priority, WhenInDoubt};
@@ -22,15 +22,15 @@ pub async fn a_commit_enqueues_and_a_rollback_does_not<F: StoreUnderTest>(fixtur
     assert_eq!(claimed.len(), committed.len());
 }
 
-/// A message with a body, texts of all sizes and contents of all octets.
+/// A message with a body, texts of all sizes and blobs of all octets.
 fn message_with_parts(body: String) -> Encoded {
     let mut message = Encoded::new("test/7", body);
     message.text = Some("Dear 'Ada' \\ \u{1}✓\r\n".repeat(100_000));
     message.html = Some(String::new());
     let octets: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     // In the order of their hashes, which is the order that a store may return.
-    message.contents = vec![Content::new(octets), Content::new([]), Content::new(*b"0")];
-    message.contents.sort_by_key(Content::hash);
+    message.blobs = vec![Blob::new(octets), Blob::new([]), Blob::new(*b"0")];
+    message.blobs.sort_by_key(Blob::hash);
     message
 }
 
@@ -127,14 +127,14 @@ pub async fn each_row_of_a_batch_keeps_its_own_options<F: StoreUnderTest>(fixtur
     }
 }
 
-/// Deliveries share contents: within a call, between calls, and after a rollback. A delivery whose key is taken adds none.
-pub async fn deliveries_share_contents<F: StoreUnderTest>(fixture: &F) {
+/// Deliveries share blobs: within a call, between calls, and after a rollback. A delivery whose key is taken adds none.
+pub async fn deliveries_share_blobs<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
-    let (logo, letter) = (Content::new(vec![7; 50_000]), Content::new(*b"letter"));
-    let with = |contents: &[&Content], key: Option<&str>| {
+    let (logo, letter) = (Blob::new(vec![7; 50_000]), Blob::new(*b"letter"));
+    let with = |blobs: &[&Blob], key: Option<&str>| {
         let mut new = row();
-        new.message.contents = contents.iter().map(|content| (*content).clone()).collect();
-        new.message.contents.sort_by_key(Content::hash);
+        new.message.blobs = blobs.iter().map(|blob| (*blob).clone()).collect();
+        new.message.blobs.sort_by_key(Blob::hash);
         new.key = key.map(str::to_owned);
         new
     };
@@ -143,7 +143,7 @@ pub async fn deliveries_share_contents<F: StoreUnderTest>(fixture: &F) {
     let mut expected = vec![rows[0].clone(), rows[1].clone(), rows[2].clone()];
     let ids = store.insert(rows).await.expect("inserting works");
     assert_eq!(ids[2], ids[3], "the key is taken within the call");
-    let later = vec![with(&[&logo], None), with(&[&Content::new(*b"other")], Some("key"))];
+    let later = vec![with(&[&logo], None), with(&[&Blob::new(*b"other")], Some("key"))];
     expected.push(later[0].clone());
     let ids = fixture.insert_in_transaction(&store, later, true).await;
     assert_eq!(ids[1], expected[2].id);

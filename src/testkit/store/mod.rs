@@ -82,7 +82,7 @@ macro_rules! store_tests {
             a_commit_enqueues_and_a_rollback_does_not
             a_message_is_stored_unchanged
             each_row_of_a_batch_keeps_its_own_options
-            deliveries_share_contents
+            deliveries_share_blobs
             a_duplicate_recipient_counts_once
             a_key_enqueues_one_delivery
             a_rollback_frees_the_key
@@ -119,9 +119,9 @@ macro_rules! store_tests {
             pruning_deletes_old_finished_deliveries
             pruning_goes_step_by_step
             a_key_outlives_its_delivery
-            a_content_goes_with_its_last_message
+            a_blob_goes_with_its_last_message
             a_recipient_is_erased
-            an_erased_message_leaves_no_content
+            an_erased_message_leaves_no_blob
             one_relay_leads_at_a_time
             relays_are_listed_while_they_report
             a_wake_ends_the_wait

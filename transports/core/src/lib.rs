@@ -84,11 +84,11 @@
 
 mod address;
 mod backoff;
+mod blob;
 mod boxed;
 mod breaker;
 mod classify;
 mod combinators;
-mod content;
 mod delivery_id;
 mod email;
 mod failure;
@@ -119,7 +119,7 @@ pub use transport::Transport;
 
 // The message.
 pub use address::{Address, AddressError};
-pub use content::{Content, ContentHash, ParseContentHashError};
+pub use blob::{Blob, BlobHash, ParseBlobHashError};
 pub use email::{Attachment, Email, EmailBuilder, EmailError, Header, ListUnsubscribe, ReversePath};
 pub use mailbox::{IntoMailbox, Mailbox};
 pub use message::{CodecError, Encoded, Message, Summary};

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::{Class, Classify, Content, Recipient, Scope};
+use crate::{Blob, Class, Classify, Recipient, Scope};
 
 /// A message that an outbox can store and a transport can carry: [`Email`](crate::Email), or a type of your own.
 ///
@@ -74,21 +74,19 @@ pub struct Encoded {
     /// The HTML. The same rules as for `text` apply.
     pub html: Option<String>,
     /// Large parts, such as attachments, without duplicates. The body refers to them by hash, and a store keeps each once for all messages.
-    pub contents: Vec<Content>,
+    pub blobs: Vec<Blob>,
 }
 
 impl Encoded {
     /// Creates a stored form from a format, such as `email/1`, and a body in that format.
     pub fn new(format: impl Into<String>, body: impl Into<String>) -> Self {
-        Self { format: format.into(), body: body.into(), text: None, html: None, contents: Vec::new() }
+        Self { format: format.into(), body: body.into(), text: None, html: None, blobs: Vec::new() }
     }
 
-    /// The size in bytes: body, text, HTML and contents.
+    /// The size in bytes: body, text, HTML and blobs.
     pub fn size(&self) -> usize {
         let texts = [&self.text, &self.html].into_iter().flatten().map(String::len);
-        self.body.len()
-            + texts.sum::<usize>()
-            + self.contents.iter().map(|content| content.bytes().len()).sum::<usize>()
+        self.body.len() + texts.sum::<usize>() + self.blobs.iter().map(|blob| blob.bytes().len()).sum::<usize>()
     }
 }
 

@@ -53,7 +53,7 @@ pub enum EmailError {
     },
     /// A stored attachment has neither valid Base64 nor the hash of a stored content.
     AttachmentContent,
-    /// A content id is empty or not printable ASCII.
+    /// A blob id is empty or not printable ASCII.
     ContentId,
     /// An unsubscribe URI is malformed or has a scheme that is not allowed.
     ListUnsubscribe,
@@ -93,7 +93,7 @@ impl fmt::Display for EmailError {
             Self::AttachmentContent => {
                 f.write_str("an attachment needs its content as base64, or the hash of a stored content")
             }
-            Self::ContentId => f.write_str("a content id must be printable ASCII without spaces, < and >"),
+            Self::ContentId => f.write_str("a blob id must be printable ASCII without spaces, < and >"),
             Self::ListUnsubscribe => f.write_str(
                 "an unsubscribe URI must be https:, http: or mailto: in printable ASCII; for one click, https:",
             ),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Address, Content};
+use crate::{Address, Blob};
 
 use super::EmailError;
 use super::media_type::MediaType;
@@ -12,7 +12,7 @@ use super::media_type::MediaType;
 pub struct Attachment {
     file_name: String,
     content_type: String,
-    content: Content,
+    content: Blob,
     content_id: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl Attachment {
     pub fn new(
         file_name: impl Into<String>,
         content_type: impl Into<String>,
-        content: impl Into<Content>,
+        content: impl Into<Blob>,
     ) -> Result<Self, EmailError> {
         let (file_name, content_type) = (file_name.into(), content_type.into());
         if file_name.is_empty() || file_name.chars().any(char::is_control) {
@@ -42,12 +42,12 @@ impl Attachment {
     /// Creates a part that the HTML shows as `<img src="cid:CONTENT_ID">` (RFC 2392).
     ///
     /// # Errors
-    /// As [`new`](Self::new), or if the content id is not printable ASCII without `<`, `>` and spaces.
+    /// As [`new`](Self::new), or if the blob id is not printable ASCII without `<`, `>` and spaces.
     pub fn inline(
         content_id: impl Into<String>,
         file_name: impl Into<String>,
         content_type: impl Into<String>,
-        content: impl Into<Content>,
+        content: impl Into<Blob>,
     ) -> Result<Self, EmailError> {
         let content_id = content_id.into();
         let plain = |b: u8| b.is_ascii_graphic() && b != b'<' && b != b'>';
@@ -57,10 +57,10 @@ impl Attachment {
         Ok(Self { content_id: Some(content_id), ..Self::new(file_name, content_type, content)? })
     }
 
-    /// Removes the content.
+    /// Removes the blob.
     #[cfg(feature = "mime")]
     pub(crate) fn emptied(self) -> Self {
-        Self { content: Content::new([]), ..self }
+        Self { content: Blob::new([]), ..self }
     }
 
     /// The file name.
@@ -73,16 +73,16 @@ impl Attachment {
         &self.content_type
     }
 
-    /// The content.
+    /// The blob.
     pub fn content(&self) -> &[u8] {
         self.content.bytes()
     }
 
-    pub(super) fn shared_content(&self) -> &Content {
+    pub(super) fn shared_content(&self) -> &Blob {
         &self.content
     }
 
-    /// The content id by which the HTML refers to it. `None` if it is not an inline part.
+    /// The blob id by which the HTML refers to it. `None` if it is not an inline part.
     pub fn content_id(&self) -> Option<&str> {
         self.content_id.as_deref()
     }

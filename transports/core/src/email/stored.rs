@@ -14,7 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{CodecError, Content, ContentHash, Encoded, Mailbox};
+use crate::{Blob, BlobHash, CodecError, Encoded, Mailbox};
 
 use super::{Attachment, Email, EmailError, ListUnsubscribe, ReversePath};
 
@@ -115,10 +115,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for StoredMailbox<'a> {
 struct StoredAttachment<'a> {
     file_name: String,
     content_type: String,
-    /// The content in Base64 (RFC 4648 section 4), with or without line ends. `None` if `sha256` refers to it.
+    /// The blob in Base64 (RFC 4648 section 4), with or without line ends. `None` if `sha256` refers to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<Cow<'a, str>>,
-    /// The hash of the content, which is stored apart. `None` if `content` holds it.
+    /// The hash of the blob, which is stored apart. `None` if `content` holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,10 +181,10 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
     let parts = &email.parts;
     let (inner_text, text) = place(&parts.text);
     let (inner_html, html) = place(&parts.html);
-    let mut contents: Vec<Content> = Vec::new();
+    let mut blobs: Vec<Blob> = Vec::new();
     for content in parts.attachments.iter().map(Attachment::shared_content).filter(|content| is_shared(content)) {
-        if !contents.contains(content) {
-            contents.push(content.clone());
+        if !blobs.contains(content) {
+            blobs.push(content.clone());
         }
     }
     let stored = Stored {
@@ -213,10 +213,10 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
     };
     let body = serde_json::to_string(&stored);
     let body = body.map_err(|_| CodecError::new("the mail cannot be encoded as JSON"))?;
-    Ok(Encoded { text, html, contents, ..Encoded::new(FORMAT, body) })
+    Ok(Encoded { text, html, blobs, ..Encoded::new(FORMAT, body) })
 }
 
-fn is_shared(content: &Content) -> bool {
+fn is_shared(content: &Blob) -> bool {
     content.bytes().len() >= SHARED_SIZE
 }
 
@@ -257,10 +257,10 @@ pub(super) fn decode(encoded: &Encoded) -> Result<Email, CodecError> {
             }
         }
     }
-    build(stored, &encoded.contents).map_err(|error| CodecError::new(format!("the stored mail is invalid: {error}")))
+    build(stored, &encoded.blobs).map_err(|error| CodecError::new(format!("the stored mail is invalid: {error}")))
 }
 
-fn build(stored: Stored<'_>, contents: &[Content]) -> Result<Email, EmailError> {
+fn build(stored: Stored<'_>, blobs: &[Blob]) -> Result<Email, EmailError> {
     // The size was checked when the mail was built. A lower limit set later must not block it.
     let mut builder = Email::builder().size_limit(usize::MAX).from(stored.from).subject(stored.subject);
     if let Some(sender) = stored.sender {
@@ -277,7 +277,7 @@ fn build(stored: Stored<'_>, contents: &[Content]) -> Result<Email, EmailError> 
         builder = builder.html(html);
     }
     for attachment in stored.attachments {
-        builder = builder.attach(decode_attachment(attachment, contents)?);
+        builder = builder.attach(decode_attachment(attachment, blobs)?);
     }
     builder = stored.headers.into_iter().fold(builder, |b, (name, value)| b.header(name, value));
     builder = stored.tags.into_iter().fold(builder, |b, tag| b.tag(tag));
@@ -299,15 +299,15 @@ fn build(stored: Stored<'_>, contents: &[Content]) -> Result<Email, EmailError> 
     builder.build()
 }
 
-fn decode_attachment(stored: StoredAttachment<'_>, contents: &[Content]) -> Result<Attachment, EmailError> {
+fn decode_attachment(stored: StoredAttachment<'_>, blobs: &[Blob]) -> Result<Attachment, EmailError> {
     let content = match (stored.content, stored.sha256) {
         (Some(content), None) => {
             let bytes = decode_base64(&content).ok_or(EmailError::AttachmentContent)?;
-            Content::new(bytes)
+            Blob::new(bytes)
         }
         (None, Some(hash)) => {
-            let hash: ContentHash = hash.parse().map_err(|_| EmailError::AttachmentContent)?;
-            let content = contents.iter().find(|content| content.hash() == hash);
+            let hash: BlobHash = hash.parse().map_err(|_| EmailError::AttachmentContent)?;
+            let content = blobs.iter().find(|content| content.hash() == hash);
             content.cloned().ok_or(EmailError::AttachmentContent)?
         }
         _ => return Err(EmailError::AttachmentContent),

@@ -1,6 +1,6 @@
 //! The stored form `email/1`.
 
-use postrider_transport::{Attachment, Content, ContentHash, Email, Encoded, Message};
+use postrider_transport::{Attachment, Blob, BlobHash, Email, Encoded, Message};
 use proptest::prelude::*;
 
 use super::{full, read};
@@ -40,7 +40,7 @@ fn texts_stand_beside_the_object_as_they_are() {
     let encoded = email.encode().unwrap();
     assert_eq!(encoded.body, body);
     assert_eq!((encoded.text.as_deref(), encoded.html.as_deref()), (Some("Dear \"Ada\",\n\\é\n"), None));
-    assert!(encoded.contents.is_empty());
+    assert!(encoded.blobs.is_empty());
     assert_eq!(Email::decode(&encoded).unwrap(), email);
     let summary = email.summary();
     assert_eq!((summary.subject.as_deref(), summary.tags.len()), (Some("\"Hi\""), 0));
@@ -84,16 +84,16 @@ fn large_attachments_are_kept_by_their_hash() {
     let email = Email::builder().from("shop@example.com").to("ada@example.com").text("a");
     let email = email.attach(part("a", &logo)).attach(part("b", &small)).attach(part("c", &logo)).build().unwrap();
     let encoded = email.encode().unwrap();
-    let hash = ContentHash::of(&logo);
-    assert_eq!(encoded.contents, [Content::new(logo)]);
+    let hash = BlobHash::of(&logo);
+    assert_eq!(encoded.blobs, [Blob::new(logo)]);
     assert_eq!(encoded.body.matches(&format!(r#""sha256":"{hash}""#)).count(), 2);
     assert_eq!(encoded.size(), encoded.body.len() + 1 + 4096);
     assert_eq!(Email::decode(&encoded).unwrap(), email);
 
     let mut missing = encoded.clone();
-    missing.contents.clear();
+    missing.blobs.clear();
     let mut other = encoded.clone();
-    other.contents = vec![Content::new(*b"another")];
+    other.blobs = vec![Blob::new(*b"another")];
     let mut wrong = encoded.clone();
     wrong.body = wrong.body.replace(&hash.to_string(), "abc");
     let mut twice = encoded.clone();

@@ -10,16 +10,16 @@ use sha2::{Digest, Sha256};
 ///
 /// A clone is cheap: it shares the bytes and the hash.
 #[derive(Clone)]
-pub struct Content(Arc<Inner>);
+pub struct Blob(Arc<Inner>);
 
 struct Inner {
     bytes: Box<[u8]>,
     /// Computed at the first call of `hash`.
-    hash: OnceLock<ContentHash>,
+    hash: OnceLock<BlobHash>,
 }
 
-impl Content {
-    /// Creates a `Content` from its bytes.
+impl Blob {
+    /// Creates a `Blob` from its bytes.
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
         Self(Arc::new(Inner { bytes: bytes.into(), hash: OnceLock::new() }))
     }
@@ -30,60 +30,60 @@ impl Content {
     }
 
     /// The hash of the bytes. It is computed at the first call, once for all clones.
-    pub fn hash(&self) -> ContentHash {
-        *self.0.hash.get_or_init(|| ContentHash::of(self.bytes()))
+    pub fn hash(&self) -> BlobHash {
+        *self.0.hash.get_or_init(|| BlobHash::of(self.bytes()))
     }
 }
 
-impl From<&[u8]> for Content {
+impl From<&[u8]> for Blob {
     fn from(bytes: &[u8]) -> Self {
         Self::new(bytes)
     }
 }
 
-impl From<Vec<u8>> for Content {
+impl From<Vec<u8>> for Blob {
     fn from(bytes: Vec<u8>) -> Self {
         Self::new(bytes)
     }
 }
 
-impl<const N: usize> From<[u8; N]> for Content {
+impl<const N: usize> From<[u8; N]> for Blob {
     fn from(bytes: [u8; N]) -> Self {
         Self::new(bytes)
     }
 }
 
-impl<const N: usize> From<&[u8; N]> for Content {
+impl<const N: usize> From<&[u8; N]> for Blob {
     fn from(bytes: &[u8; N]) -> Self {
         Self::new(*bytes)
     }
 }
 
-impl From<Box<[u8]>> for Content {
+impl From<Box<[u8]>> for Blob {
     fn from(bytes: Box<[u8]>) -> Self {
         Self::new(bytes)
     }
 }
 
-impl PartialEq for Content {
+impl PartialEq for Blob {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.bytes() == other.bytes()
     }
 }
 
-impl Eq for Content {}
+impl Eq for Blob {}
 
-impl fmt::Debug for Content {
+impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Content({} bytes)", self.bytes().len())
+        write!(f, "Blob({} bytes)", self.bytes().len())
     }
 }
 
-/// The SHA-256 hash (FIPS 180-4) of a [`Content`]. `Display` and `FromStr` use 64 lower-case hexadecimal digits.
+/// The SHA-256 hash (FIPS 180-4) of a [`Blob`]. `Display` and `FromStr` use 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ContentHash([u8; 32]);
+pub struct BlobHash([u8; 32]);
 
-impl ContentHash {
+impl BlobHash {
     /// Computes the hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
@@ -100,32 +100,32 @@ impl ContentHash {
     }
 }
 
-impl fmt::Display for ContentHash {
+impl fmt::Display for BlobHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
     }
 }
 
-impl fmt::Debug for ContentHash {
+impl fmt::Debug for BlobHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ContentHash({self})")
+        write!(f, "BlobHash({self})")
     }
 }
 
-/// A text is not a [`ContentHash`], which is written as 64 lower-case hexadecimal digits.
+/// A text is not a [`BlobHash`], which is written as 64 lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ParseContentHashError;
+pub struct ParseBlobHashError;
 
-impl fmt::Display for ParseContentHashError {
+impl fmt::Display for ParseBlobHashError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("not 64 lower-case hexadecimal digits")
     }
 }
 
-impl std::error::Error for ParseContentHashError {}
+impl std::error::Error for ParseBlobHashError {}
 
-impl FromStr for ContentHash {
-    type Err = ParseContentHashError;
+impl FromStr for BlobHash {
+    type Err = ParseBlobHashError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digit = |octet: u8| match octet {
@@ -136,10 +136,10 @@ impl FromStr for ContentHash {
         let mut hash = [0; 32];
         let (pairs, rest) = text.as_bytes().as_chunks::<2>();
         if pairs.len() != hash.len() || !rest.is_empty() {
-            return Err(ParseContentHashError);
+            return Err(ParseBlobHashError);
         }
         for (octet, &[high, low]) in hash.iter_mut().zip(pairs) {
-            *octet = digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low).ok_or(ParseContentHashError)?;
+            *octet = digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low).ok_or(ParseBlobHashError)?;
         }
         Ok(Self(hash))
     }
@@ -153,11 +153,11 @@ mod tests {
     #[test]
     fn the_hash_is_sha_256() {
         let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        let content = Content::new(*b"abc");
-        assert_eq!(content.hash().to_string(), text);
-        assert_eq!(text.parse(), Ok(content.hash()));
+        let blob = Blob::new(*b"abc");
+        assert_eq!(blob.hash().to_string(), text);
+        assert_eq!(text.parse(), Ok(blob.hash()));
         for wrong in ["", &text[1..], &text.to_uppercase(), &format!("{text}00"), &text.replace('b', "g")] {
-            assert_eq!(wrong.parse::<ContentHash>(), Err(ParseContentHashError), "{wrong}");
+            assert_eq!(wrong.parse::<BlobHash>(), Err(ParseBlobHashError), "{wrong}");
         }
     }
 }
