@@ -156,7 +156,7 @@ fn serve(stream: &TcpStream, script: &Script, record: &Mutex<Record>) -> std::io
             "DATA" if mail.to.is_empty() => (Answer::Refuse("554 5.5.1 no valid recipients"), ""),
             "DATA" => {
                 say("354 go on")?;
-                read_blob(&mut reader, &mut mail.content)?;
+                read_content(&mut reader, &mut mail.content)?;
                 record.lock().unwrap().received.push(mail.clone());
                 let answer = script(&Step::Content);
                 if matches!(answer, Answer::Accept) {
@@ -179,7 +179,7 @@ fn serve(stream: &TcpStream, script: &Script, record: &Mutex<Record>) -> std::io
     }
 }
 
-fn read_blob(reader: &mut impl BufRead, content: &mut Vec<u8>) -> std::io::Result<()> {
+fn read_content(reader: &mut impl BufRead, content: &mut Vec<u8>) -> std::io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
