@@ -55,6 +55,7 @@ macro_rules! mysql_tests {
             reads {
                 a_claim_skips_deliveries_that_are_not_due
                 pruning_reads_the_history_once
+                claims_beside_commits_take_each_delivery_once
             }
             search { a_search_reads_no_more_than_a_page }
             rights { an_error_names_the_missing_right_and_few_rights_are_enough }
