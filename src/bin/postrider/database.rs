@@ -85,6 +85,10 @@ fn usage_error(error: postrider::StoreError) -> CliError {
 }
 
 /// The SQL statements that create the outbox's tables, or upgrade those of a version.
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
+    allow(unused_variables, reason = "without a store, there are no statements")
+)]
 pub(crate) fn schema(args: &OutboxArgs, from: u32) -> Result<String, CliError> {
     let (scheme, _) = scheme(args)?;
     match scheme.feature {
