@@ -20,6 +20,10 @@ test-all *args:
 soak *args:
     scripts/soak {{args}}
 
+# Test an upgrade from an older commit.
+upgrade *args:
+    scripts/upgrade {{args}}
+
 # Run the benchmarks.
 bench *args:
     scripts/bench {{args}}

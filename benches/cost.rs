@@ -20,7 +20,7 @@ async fn main() {
     for _ in 0..options.rounds {
         let store = databases::pg_store(10).await;
         databases::fill_by_sql(&store, count, "now()").await;
-        databases::settle_down(&store).await;
+        databases::quiesce_postgres(&store).await;
         reset_peak();
         let before = Counters::read(&store).await;
         let summary = Outbox::new(store.clone(), Noop::default())
@@ -34,7 +34,7 @@ async fn main() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let after = Counters::read(&store).await;
         let each = |after: f64, before: f64| (after - before) / count as f64;
-        costs.add("octets of WAL", each(after.wal, before.wal));
+        costs.add("bytes of WAL", each(after.wal, before.wal));
         costs.add("commits", each(after.commits, before.commits));
         costs.add("µs of processor time, relay", each(after.cpu.as_secs_f64(), before.cpu.as_secs_f64()) * 1e6);
         costs.add("MiB resident at most, relay", peak());
@@ -46,7 +46,7 @@ async fn main() {
 }
 
 struct Counters {
-    /// Octets of WAL.
+    /// Bytes of WAL.
     wal: f64,
     commits: f64,
     cpu: Duration,

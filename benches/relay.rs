@@ -1,4 +1,4 @@
-//! The rate at which relays drain a backlog, with a transport that accepts everything at once.
+//! The rate at which relays drain a backlog, with a transport that accepts every message immediately.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -38,7 +38,7 @@ async fn main() {
     }
 }
 
-/// Every store beside the baseline on the same database, and PostgreSQL beside its bare SQL.
+/// Compares every store with the baseline on the same database, and PostgreSQL with its bare SQL.
 async fn stores(options: &Options, count: usize) -> Figures {
     let mut drains = Figures::default();
     for _ in 0..options.rounds {
@@ -47,14 +47,14 @@ async fn stores(options: &Options, count: usize) -> Figures {
             if options.wants(&name) {
                 let store = databases::pg_store(20).await;
                 fill(&store, count).await;
-                databases::settle_down(&store).await;
+                databases::quiesce_postgres(&store).await;
                 drains.add(&name, drain(store, relays, count).await);
             }
         }
         if options.wants("postgres raw SQL") {
             let store = databases::pg_store(2).await;
             fill(&store, count).await;
-            databases::settle_down(&store).await;
+            databases::quiesce_postgres(&store).await;
             drains.add("postgres raw SQL", raw::drain(store.pool()).await);
         }
         for workers in [1, 16] {
@@ -70,7 +70,7 @@ async fn stores(options: &Options, count: usize) -> Figures {
         if options.wants("mariadb relay ×1") {
             let store = databases::mysql_store(10).await;
             fill(&store, count).await;
-            databases::settle_mysql_down(store.pool()).await;
+            databases::quiesce_mysql(store.pool()).await;
             drains.add("mariadb relay ×1", drain(store, 1, count).await);
         }
         for workers in [1, 16] {
@@ -79,7 +79,7 @@ async fn stores(options: &Options, count: usize) -> Figures {
                 let pool = databases::mysql(u32::try_from(workers).expect("a number")).await;
                 baseline::mysql::create(&pool).await;
                 baseline::mysql::fill(&pool, (0..count).map(mail)).await;
-                databases::settle_mysql_down(&pool).await;
+                databases::quiesce_mysql(&pool).await;
                 drains.add(&name, baseline::mysql::drain(&pool, workers, BASELINE_TIME).await);
             }
         }
@@ -112,7 +112,7 @@ async fn backlog(options: &Options) -> Figures {
         for &size in sizes {
             let store = databases::pg_store(10).await;
             databases::fill_by_sql(&store, size, "now()").await;
-            databases::settle_down(&store).await;
+            databases::quiesce_postgres(&store).await;
             drains.add(&size.to_string(), drain(store, 1, size).await);
         }
     }
@@ -120,38 +120,38 @@ async fn backlog(options: &Options) -> Figures {
     drains
 }
 
-/// PostgreSQL beside rows that are not due, or an open transaction.
+/// PostgreSQL with rows that are not due, with an open transaction, and with a backlog that appears at once.
 async fn surroundings(options: &Options) -> Figures {
     let (count, around) = (options.count.unwrap_or(20_000), if options.full { 1_000_000 } else { 200_000 });
     let mut drains = Figures::default();
     for _ in 0..options.rounds {
         let store = databases::pg_store(10).await;
         databases::fill_by_sql(&store, count, "now()").await;
-        databases::settle_down(&store).await;
+        databases::quiesce_postgres(&store).await;
         drains.add("nothing", drain(store, 1, count).await);
 
         let store = databases::pg_store(10).await;
         databases::fill_by_sql(&store, around, "now() + interval '1 day'").await;
         databases::fill_by_sql(&store, count, "now()").await;
-        databases::settle_down(&store).await;
+        databases::quiesce_postgres(&store).await;
         drains.add(&format!("{around} scheduled"), drain(store, 1, count).await);
 
         let store = databases::pg_store(10).await;
         databases::fill_by_sql(&store, around, "now()").await;
         dead_letter_all(&store).await;
         databases::fill_by_sql(&store, count, "now()").await;
-        databases::settle_down(&store).await;
+        databases::quiesce_postgres(&store).await;
         drains.add(&format!("{around} dead"), drain(store, 1, count).await);
 
         let many = 10 * count;
         let store = databases::pg_store(10).await;
         databases::fill_by_sql(&store, many, "now()").await;
-        databases::settle_down(&store).await;
+        databases::quiesce_postgres(&store).await;
         drains.add(&format!("nothing, {many}"), drain(store, 1, many).await);
 
         let store = databases::pg_store(10).await;
         databases::fill_by_sql(&store, many, "now()").await;
-        databases::settle_down(&store).await;
+        databases::quiesce_postgres(&store).await;
         let mut other =
             sqlx::PgConnection::connect_with(store.pool().connect_options().as_ref()).await.expect("a connection");
         let mut open = other.begin().await.expect("a transaction");
@@ -180,12 +180,12 @@ async fn dead_letter_all(store: &PgStore) {
     sqlx::query(text).execute(store.pool()).await.expect("the queue is emptied");
 }
 
-/// Deliveries a second of a backlog that appears under a running relay, which had one mail at a time before. The server's statistics still
-/// say that the queue is nearly empty.
+/// Enqueues a backlog at once for a running relay, which had one mail at a time before, and returns the deliveries per second. The server's
+/// statistics still say that the queue is nearly empty.
 async fn all_at_once(store: PgStore, count: usize) -> f64 {
     let noop = Noop::default();
     let outbox = Outbox::new(store.clone(), noop.clone());
-    databases::settle_down(&store).await;
+    databases::quiesce_postgres(&store).await;
     let stop = CancellationToken::new();
     let relay = tokio::spawn(outbox.relay().concurrency(CONCURRENCY).run(stop.clone().cancelled_owned()));
     for number in 0..WARM_UP {
@@ -208,7 +208,7 @@ async fn all_at_once(store: PgStore, count: usize) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
-/// Deliveries a second.
+/// Drains the outbox, and returns the deliveries per second.
 async fn drain<S: Store>(store: S, relays: usize, count: usize) -> f64 {
     let noop = Noop::default();
     let outbox = Outbox::new(store, noop.clone());

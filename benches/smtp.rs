@@ -1,4 +1,4 @@
-//! The rate of mail over SMTP, beside `smtp-source`, the fastest known client, and the pool of lettre.
+//! The rate of mail over SMTP, compared with `smtp-source`, the fastest known client, and the pool of lettre.
 //!
 //! All send the same octets to one server. The time includes opening the connections.
 
@@ -39,7 +39,7 @@ async fn main() {
         let proxy = Proxy::start(sink.port, Duration::from_millis(delay) / 2).await;
         let port = if delay == 0 { sink.port } else { proxy.port() };
         for connections in [1, 8, 32] {
-            // Enough mails for a second or more. lettre is slow at any distance.
+            // Enough mails for a second or more. lettre is slow even without a round trip.
             let count = if delay == 0 { options.count.unwrap_or(15_000) } else { 40 * connections };
             let few = 30 * connections;
             let title = format!("{delay} ms of round trip, {connections} connections");

@@ -30,10 +30,13 @@ impl Transport for Gateway {
         "gateway"
     }
 
-    /// Refuses what the gateway does not support, so that no part of a mail is silently dropped. This gateway accepts mail in its stored form.
+    /// Refuses what the gateway does not support, so that no part of a mail is silently dropped. This gateway accepts mail in its stored
+    /// form: an object, with text and HTML beside it.
     fn check(&self, email: &Email) -> Result<(), Failure> {
-        match email.encode()?.body.len() {
-            0..=1_000_000 => Ok(()),
+        let encoded = email.encode()?;
+        match (encoded.size(), encoded.blobs.as_slice()) {
+            (0..=1_000_000, []) => Ok(()),
+            (0..=1_000_000, _) => Err(Unsupported::new("a large attachment").into()),
             _ => Err(Unsupported::new("a mail of more than a megabyte").into()),
         }
     }
@@ -45,8 +48,15 @@ impl Transport for Gateway {
         let Ok(Ok(mut stream)) = connecting else { return Err(unavailable("the gateway is unreachable")) };
 
         let to: Vec<_> = mail.recipients().iter().map(|recipient| recipient.as_str()).collect();
-        let email = mail.message().encode()?.body;
-        let request = json!({ "token": self.token, "id": mail.id().to_string(), "to": to, "email": email });
+        let email = mail.message().encode()?;
+        let request = json!({
+            "token": self.token,
+            "id": mail.id().to_string(),
+            "to": to,
+            "email": email.body,
+            "text": email.text,
+            "html": email.html,
+        });
         let mut response = String::new();
         let exchange = async {
             stream.write_all(format!("{request}\n").as_bytes()).await?;

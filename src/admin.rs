@@ -1,74 +1,15 @@
-//! The methods for operators: list, count, resend, cancel, prune.
+//! The methods for operators, and the types that they return.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use postrider_transport::DeliveryId;
+use postrider_transport::{DeliveryId, Recipient};
 
 use crate::Outbox;
 use crate::delivery::{Delivery, DeliverySummary};
-use crate::state::State;
+use crate::filter::Filter;
+use crate::prune::Prune;
+use crate::state::{Outcome, ParseError, State};
 use crate::store::{AdminStore, HEARTBEAT_TTL, StoreError};
-
-/// Selects the deliveries of a list.
-///
-/// ```
-/// use postrider::{Filter, State};
-///
-/// let dead_letters = Filter::new().state(State::Dead).limit(50);
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Filter {
-    /// Selects only deliveries in this state. `None` selects all states.
-    pub state: Option<State>,
-    /// Selects only deliveries with this template id. `None` selects all.
-    pub template_id: Option<String>,
-    /// Selects only deliveries after this id. `None` starts with the oldest.
-    pub after: Option<DeliveryId>,
-    /// The largest number of deliveries to return.
-    pub limit: u32,
-}
-
-impl Filter {
-    /// Selects the 100 oldest deliveries.
-    pub fn new() -> Self {
-        Self { state: None, template_id: None, after: None, limit: 100 }
-    }
-
-    /// Selects only deliveries in this state.
-    #[must_use]
-    pub fn state(mut self, state: State) -> Self {
-        self.state = Some(state);
-        self
-    }
-
-    /// Selects only deliveries with this template id.
-    #[must_use]
-    pub fn template_id(mut self, id: impl Into<String>) -> Self {
-        self.template_id = Some(id.into());
-        self
-    }
-
-    /// Selects only deliveries after this id. Pass the last id of a page to get the next page.
-    #[must_use]
-    pub fn after(mut self, id: DeliveryId) -> Self {
-        self.after = Some(id);
-        self
-    }
-
-    /// Sets the largest number of deliveries to return.
-    #[must_use]
-    pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = limit;
-        self
-    }
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// Counts by state, and the running relays.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +29,7 @@ pub struct Stats {
     pub cancelled: u64,
     /// How long the oldest due delivery without a valid lease has waited. `None` if nothing is due. If it keeps growing, no relay sends.
     pub oldest_due: Option<Duration>,
-    /// The running relays, by their reports of the last ten minutes. A relay that ended with a paused transport is listed for ten minutes.
+    /// The relays that reported in the last ten minutes. A relay that stops deletes its report, unless its transport is paused.
     pub relays: Vec<RelayStatus>,
 }
 
@@ -103,6 +44,100 @@ impl Stats {
             State::InDoubt => &mut self.in_doubt,
             State::Cancelled => &mut self.cancelled,
         }
+    }
+}
+
+/// How often an event happened in one hour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HourlyCount {
+    /// The beginning of the hour, in UTC.
+    pub hour: SystemTime,
+    /// What happened.
+    pub event: CountedEvent,
+    /// The transport of the attempt. `None` if none was called.
+    pub transport: Option<String>,
+    /// How often.
+    pub count: u64,
+}
+
+impl HourlyCount {
+    /// Creates a count, for authors of stores.
+    pub fn new(hour: SystemTime, event: CountedEvent, transport: Option<String>, count: u64) -> Self {
+        Self { hour, event, transport, count }
+    }
+}
+
+/// What is counted for each hour: the outcome of an attempt, or an end other than sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum CountedEvent {
+    /// An attempt was accepted, for some recipients at least.
+    Sent,
+    /// An attempt failed, and a later one may succeed.
+    Transient,
+    /// An attempt was refused for good.
+    Permanent,
+    /// An attempt may have been accepted.
+    InDoubt,
+    /// A delivery became a dead letter.
+    Dead,
+    /// A delivery is held, because it may have been accepted.
+    Held,
+    /// A delivery was cancelled.
+    Cancelled,
+}
+
+impl CountedEvent {
+    /// The event of an attempt. `None` for a lost one, which has no transport.
+    pub fn of_attempt(outcome: Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Sent => Some(Self::Sent),
+            Outcome::Transient => Some(Self::Transient),
+            Outcome::Permanent => Some(Self::Permanent),
+            Outcome::InDoubt => Some(Self::InDoubt),
+            Outcome::Lost => None,
+        }
+    }
+
+    /// The event of a delivery that ends in a state. `None` for a sent delivery, which its attempt counts, and for a live one.
+    pub fn of_end(state: State) -> Option<Self> {
+        match state {
+            State::Dead => Some(Self::Dead),
+            State::InDoubt => Some(Self::Held),
+            State::Cancelled => Some(Self::Cancelled),
+            State::Pending | State::Leased | State::Sent => None,
+        }
+    }
+
+    /// The event as the databases store it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::InDoubt => "in_doubt",
+            Self::Dead => "dead",
+            Self::Held => "held",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// `Display` and [`FromStr`](std::str::FromStr) use [`as_str`](CountedEvent::as_str).
+impl std::fmt::Display for CountedEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for CountedEvent {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all =
+            [Self::Sent, Self::Transient, Self::Permanent, Self::InDoubt, Self::Dead, Self::Held, Self::Cancelled];
+        all.into_iter().find(|event| event.as_str() == text).ok_or_else(|| ParseError(text.to_owned()))
     }
 }
 
@@ -128,7 +163,7 @@ impl RelayStatus {
     }
 }
 
-/// The result of [`resend`](Outbox::resend) or [`cancel`](Outbox::cancel).
+/// The result of [`resend`](Outbox::resend), [`cancel`](Outbox::cancel) or [`erase`](crate::store::AdminStore::erase).
 ///
 /// The enum is exhaustive, so that a `match` covers each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,57 +173,41 @@ pub enum UpdateOutcome {
     Updated,
     /// The delivery's state does not allow it, and nothing was changed.
     Unchanged(State),
+    /// The message is deleted, so the delivery cannot be sent again. Nothing was changed.
+    MessageDeleted,
     /// There is no such delivery.
     NotFound,
 }
 
-/// Selects what [`prune`](Outbox::prune) deletes. Without a state, it deletes nothing.
-///
-/// ```
-/// use std::time::Duration;
-/// use postrider::{Prune, State};
-///
-/// let month = Duration::from_secs(30 * 24 * 3600);
-/// let prune = Prune::older_than(month).state(State::Sent).state(State::Cancelled);
-/// ```
-#[derive(Debug, Clone)]
+/// What [`erase`](Outbox::erase) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Prune {
-    /// The age since enqueueing, by the database's clock, from which on deliveries are deleted.
-    pub older_than: Duration,
-    /// The states whose deliveries are deleted. `Pending` and `Leased` are ignored.
-    pub states: Vec<State>,
-    /// Whether to keep the deliveries and delete only their attempts, except the last one.
-    pub history_only: bool,
-}
-
-impl Prune {
-    /// Selects deliveries that were enqueued longer ago than this. Add the states with [`state`](Self::state).
-    pub fn older_than(age: Duration) -> Self {
-        Self { older_than: age, states: Vec::new(), history_only: false }
-    }
-
-    /// Adds a state. `Pending` and `Leased` are ignored.
-    #[must_use]
-    pub fn state(mut self, state: State) -> Self {
-        self.states.push(state);
-        self
-    }
-
-    /// Keeps the deliveries, and deletes only their attempts, except the last one.
-    #[must_use]
-    pub fn history_only(mut self) -> Self {
-        self.history_only = true;
-        self
-    }
+pub struct Erased {
+    /// The deliveries from which the recipient was removed.
+    pub deliveries: u64,
+    /// The deliveries to the recipient that are not finished. They were left as they are: cancel them, or erase again when they are sent.
+    pub unfinished: u64,
 }
 
 /// Methods for operators. They need no transport.
 impl<S: AdminStore, T> Outbox<S, T> {
-    /// Creates or upgrades the outbox's tables. Call it first, at each start. Several processes may call it at once.
+    /// Creates or upgrades the outbox's tables. Call it first, at each start. Several processes may call it at once, beside programs that
+    /// enqueue and relays that send (`docs/upgrading.md`).
     ///
     /// # Errors
-    /// If the database fails, or the user has too few rights.
+    /// If the database fails, or the user has too few rights. If a newer release has upgraded the tables: nothing is changed, and the error
+    /// has the kind [`NewerTables`](crate::StoreErrorKind::NewerTables). The program can go on, and does so during a rolling upgrade:
+    ///
+    /// ```no_run
+    /// # async fn demo<S: postrider::AdminStore>(outbox: postrider::Outbox<S>) -> Result<(), postrider::StoreError> {
+    /// use postrider::StoreErrorKind;
+    ///
+    /// match outbox.migrate().await {
+    ///     Err(error) if error.kind() == StoreErrorKind::NewerTables => eprintln!("{error}"),
+    ///     migrated => migrated?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.store().migrate().await
     }
@@ -201,12 +220,20 @@ impl<S: AdminStore, T> Outbox<S, T> {
         self.store().get(id).await
     }
 
-    /// Returns a page of deliveries, oldest first.
+    /// Returns a page of deliveries, in the order of their ids, which is that of enqueueing.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         self.store().list(filter).await
+    }
+
+    /// Counts the deliveries that a filter finds, up to [`Filter::limit`]. A count of that size means "as many or more".
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.store().count(filter).await
     }
 
     /// Sends a dead, held, sent or cancelled delivery again, with a fresh budget and no expiry.
@@ -238,11 +265,54 @@ impl<S: AdminStore, T> Outbox<S, T> {
         Ok(stats)
     }
 
-    /// Deletes old, finished deliveries, and returns the number of affected deliveries. Their idempotency keys can be used again.
+    /// Returns what happened in each hour from `since` on, oldest first. The counts stay when the deliveries are deleted.
     ///
     /// # Errors
     /// If the database fails.
+    pub async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {
+        self.store().hourly(since).await
+    }
+
+    /// Deletes old data of finished deliveries, step by step. Returns the number of deliveries that lost data.
+    ///
+    /// # Errors
+    /// If the database fails. What was deleted until then stays deleted.
     pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
         self.store().prune(prune).await
+    }
+
+    /// Removes a person's address from the outbox, whatever the case of its ASCII letters.
+    ///
+    /// In every finished delivery to this recipient, a placeholder such as `erased-1@erased.invalid` takes the place of the address. The
+    /// message is deleted, also for its other recipients, and so are the subject, the texts of all errors and replies, and an idempotency
+    /// key that contains the address, which is then free. State, times, attempts, template, tags, and the next hop's ids stay. Attachments
+    /// that no other message carries are deleted.
+    ///
+    /// Deliveries are found by their recipients alone. An address that stands only in a message to somebody else is not found. Each
+    /// delivery is changed in a transaction of its own. A call that fails or is dropped may have changed some of them: call it again to
+    /// erase the rest.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn erase(&self, recipient: &Recipient) -> Result<Erased, StoreError> {
+        const PAGE: u32 = 500;
+        let mut erased = Erased::default();
+        let mut filter = Filter::new().recipient(recipient.as_str()).limit(PAGE);
+        loop {
+            let page = self.store().list(&filter).await?;
+            for found in &page {
+                match self.store().erase(found.id, recipient).await? {
+                    UpdateOutcome::Updated => erased.deliveries += 1,
+                    UpdateOutcome::Unchanged(state) if !state.is_finished() => erased.unfinished += 1,
+                    UpdateOutcome::Unchanged(_) | UpdateOutcome::MessageDeleted | UpdateOutcome::NotFound => {}
+                }
+            }
+            match page.last() {
+                Some(last) => filter = filter.after(last.id),
+                None => break,
+            }
+        }
+        while erased.deliveries > 0 && self.store().sweep_blobs(PAGE).await? == u64::from(PAGE) {}
+        Ok(erased)
     }
 }

@@ -90,6 +90,12 @@ impl Clock {
         self.0.as_ref().map(|clock| to_micros(clock.now()))
     }
 
+    /// Whether a test moves it. Ids do not follow it then.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_test(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The current time in milliseconds since the Unix epoch.
     pub(crate) fn now_millis(&self) -> i64 {
         to_millis(self.0.as_ref().map_or_else(SystemTime::now, TestClock::now))

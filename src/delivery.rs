@@ -15,8 +15,12 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// Current state.
     pub state: State,
+    /// The subject. `None` if the message has none.
+    pub subject: Option<String>,
     /// The template's name, if the message has one.
     pub template_id: Option<String>,
+    /// The tags of the message.
+    pub tags: Vec<String>,
     /// The caller's idempotency key, if one was given.
     pub key: Option<String>,
     /// The priority.
@@ -27,6 +31,8 @@ pub struct Delivery {
     pub created_at: SystemTime,
     /// When it is due, or its lease expires; `None` once it is finished.
     pub due_at: Option<SystemTime>,
+    /// When it was sent, became a dead letter, was held or was cancelled. `None` until then.
+    pub finished_at: Option<SystemTime>,
     /// When it becomes a dead letter if it is not sent by then. `None` if it never expires, and once it is finished.
     pub expires_at: Option<SystemTime>,
     /// The current cycle, from 1. A resend begins a new one.
@@ -47,11 +53,13 @@ impl fmt::Debug for Delivery {
             .field("id", &self.id)
             .field("state", &self.state)
             .field("template_id", &self.template_id)
+            .field("tags", &self.tags)
             .field("key", &self.key.as_deref().map(mask_addresses))
             .field("priority", &self.priority)
             .field("when_in_doubt", &self.when_in_doubt)
             .field("created_at", &self.created_at)
             .field("due_at", &self.due_at)
+            .field("finished_at", &self.finished_at)
             .field("expires_at", &self.expires_at)
             .field("cycle", &self.cycle)
             .field("reason", &self.reason)
@@ -88,8 +96,8 @@ impl fmt::Debug for RecipientStatus {
     }
 }
 
-/// A delivery in a list.
-#[derive(Debug, Clone)]
+/// A delivery in a list. `Debug` does not show the subject.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct DeliverySummary {
     /// Unique id.
@@ -98,14 +106,39 @@ pub struct DeliverySummary {
     pub state: State,
     /// The template's name, if the message has one.
     pub template_id: Option<String>,
+    /// The subject. `None` if the message has none.
+    pub subject: Option<String>,
+    /// The first recipient. `None` if the stored recipients are malformed.
+    pub recipient: Option<Recipient>,
+    /// The number of recipients.
+    pub recipients: u32,
     /// The number of attempts in its history.
     pub attempts: u32,
     /// When it was enqueued.
     pub created_at: SystemTime,
     /// When it is due, or its lease expires; `None` once it is finished.
     pub due_at: Option<SystemTime>,
+    /// When it was sent, became a dead letter, was held or was cancelled. `None` until then.
+    pub finished_at: Option<SystemTime>,
     /// Why it is a dead letter or is held; otherwise the error of the last attempt, if it failed.
     pub last_error: Option<String>,
+}
+
+impl fmt::Debug for DeliverySummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeliverySummary")
+            .field("id", &self.id)
+            .field("state", &self.state)
+            .field("template_id", &self.template_id)
+            .field("recipient", &self.recipient)
+            .field("recipients", &self.recipients)
+            .field("attempts", &self.attempts)
+            .field("created_at", &self.created_at)
+            .field("due_at", &self.due_at)
+            .field("finished_at", &self.finished_at)
+            .field("last_error", &self.last_error)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One attempt of a delivery, from its history.
@@ -117,7 +150,7 @@ pub struct Attempt {
     /// The cycle it belongs to.
     pub cycle: u32,
     /// When the transport was called; for a lost attempt, when the delivery was claimed. If the relay had to claim the delivery again
-    /// during the call, the attempt before is lost, and this one starts with that claim.
+    /// during the call, it records the attempt before as lost, and this one starts with the new claim.
     pub started_at: SystemTime,
     /// When the call ended; for a lost attempt, when the next claim recorded it.
     pub finished_at: SystemTime,
@@ -164,7 +197,7 @@ impl Attempt {
         }
     }
 
-    /// Whether the attempt was sent and has no other data to store.
+    /// Whether the attempt is a plain success: sent, sure, charged, and without scope, error and note.
     pub(crate) fn is_plainly_sent(&self) -> bool {
         let nothing_to_say = self.scope.is_none() && self.error.is_none() && self.note.is_none();
         self.outcome == Outcome::Sent && self.sure && self.charged && nothing_to_say

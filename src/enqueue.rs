@@ -111,8 +111,10 @@ impl<M: Message> NewDelivery<M> {
             return Err(EnqueueError::NoRecipient);
         }
         let template_id = self.message.template_id().map(str::to_owned);
+        let summary = self.message.summary();
         let message = self.message.encode().map_err(EnqueueError::Encode)?;
         let row = NewRow {
+            summary,
             template_id,
             key: self.key,
             priority: self.priority,
@@ -285,7 +287,7 @@ mod tests {
 
     impl Message for Sized {
         fn encode(&self) -> Result<Encoded, CodecError> {
-            Ok(Encoded { format: "sized/1".to_owned(), body: "x".repeat(self.octets) })
+            Ok(Encoded::new("sized/1", "x".repeat(self.octets)))
         }
 
         fn decode(_: &Encoded) -> Result<Self, CodecError> {

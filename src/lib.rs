@@ -4,8 +4,10 @@ mod admin;
 mod clock;
 mod delivery;
 mod enqueue;
+mod filter;
 mod observe;
 mod outbox;
+mod prune;
 mod relay;
 mod retry;
 mod state;
@@ -31,8 +33,10 @@ pub use relay::{PausedSender, PausedTransport, Relay, RunSummary};
 pub use retry::RetryPolicy;
 
 // To operate.
-pub use admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
+pub use admin::{CountedEvent, Erased, HourlyCount, RelayStatus, Stats, UpdateOutcome};
 pub use delivery::{Attempt, Delivery, DeliverySummary, RecipientStatus};
+pub use filter::Filter;
+pub use prune::{Prune, PruneStep, PrunedPart};
 pub use state::{Outcome, ParseError, RecipientState, State};
 
 // Where deliveries are kept.

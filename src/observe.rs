@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postrider_transport::{DeliveryId, Failure, Receipt};
 
+use crate::prune::PrunedPart;
 use crate::state::Outcome;
 
 /// Gets a relay's events, for metrics, alerts and tests.
@@ -141,4 +142,18 @@ pub enum Event<'a> {
     },
     /// The database answers again.
     StoreRecovered,
+    /// The relay's [retention](crate::Relay::retention) deleted a part of old deliveries.
+    #[non_exhaustive]
+    Pruned {
+        /// What was deleted.
+        part: PrunedPart,
+        /// The number of deliveries that lost it.
+        deliveries: u64,
+    },
+    /// The relay's [retention](crate::Relay::retention) failed. It goes on later.
+    #[non_exhaustive]
+    RetentionFailed {
+        /// The error of the store.
+        error: &'a crate::StoreError,
+    },
 }

@@ -29,6 +29,11 @@ impl State {
     pub const ALL: [State; 6] =
         [State::Pending, State::Leased, State::Sent, State::Dead, State::InDoubt, State::Cancelled];
 
+    /// Whether no relay will send it: neither pending nor leased.
+    pub fn is_finished(self) -> bool {
+        !matches!(self, State::Pending | State::Leased)
+    }
+
     /// The name in the database, in JSON and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -78,7 +78,7 @@ async fn a_relay_waits_for_a_writer_that_locks_the_database() {
 #[tokio::test]
 async fn a_text_that_is_not_utf_8_becomes_a_dead_letter() {
     let (pool, outbox) = outbox().await;
-    let odd = "CAST(x'7b22ff227d' AS TEXT)";
+    let odd = "CAST(x'7b2261223a22ff227d' AS TEXT)";
     for values in [[odd, "'{}'", "NULL"], ["'email/1'", odd, "NULL"], ["'email/1'", "'{}'", odd]] {
         let values = values.join(", ");
         let add = format!(
@@ -107,8 +107,7 @@ async fn a_mail_that_is_damaged_after_one_recipient_accepted_it_ends_as_sent() {
     let outbox = Outbox::new(SqliteStore::new(pool.clone()), transport.clone());
     let id = outbox.enqueue(email(&["ada@example.com", "bob@example.com"])).await.unwrap();
     assert_eq!(outbox.relay().drain().await.unwrap().retried, 1);
-    let damage =
-        "UPDATE postrider_deliveries SET body = CAST(x'7b22ff227d' AS TEXT); UPDATE postrider_queue SET due_at = 0";
+    let damage = "UPDATE postrider_deliveries SET body = CAST(x'7b2261223a22ff227d' AS TEXT); UPDATE postrider_queue SET due_at = 0";
     sqlx::raw_sql(damage).execute(&pool).await.unwrap();
     outbox.relay().drain().await.unwrap();
     assert_eq!(transport.calls().len(), 1, "a damaged mail was sent");
@@ -148,7 +147,7 @@ async fn pruning_reads_the_history_once() {
         });
         let pool = pool.connect_with(options.as_ref().clone()).await.unwrap();
         let store = SqliteStore::new(pool);
-        let prune = Prune::older_than(SECOND).state(state.parse().unwrap()).history_only();
+        let prune = Prune::history(SECOND).state(state.parse().unwrap());
         assert_eq!(store.prune(&prune).await.unwrap(), deliveries);
         steps.push(steps_taken.load(Ordering::Relaxed));
         assert_eq!(store.prune(&prune).await.unwrap(), 0);
@@ -160,7 +159,7 @@ async fn pruning_reads_the_history_once() {
 async fn a_prune_that_finds_nothing_waits_for_no_writer() {
     let (pool, _) = outbox().await;
     let writer = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let prune = Prune::older_than(SECOND).state(State::Sent);
+    let prune = Prune::deliveries(SECOND).state(State::Sent);
     assert_eq!(impatient_store(&pool).await.prune(&prune).await.unwrap(), 0);
     drop(writer);
 }
@@ -231,7 +230,7 @@ async fn tables_of_a_newer_version_and_unusable_urls_are_refused() {
     let (pool, outbox) = outbox().await;
     sqlx::query("INSERT INTO postrider_migrations (version) VALUES (99)").execute(&pool).await.unwrap();
     let newer = outbox.migrate().await.unwrap_err();
-    assert_eq!(newer.kind(), StoreErrorKind::Rejected);
+    assert_eq!(newer.kind(), StoreErrorKind::NewerTables);
     assert!(newer.to_string().contains("version 99"), "{newer}");
     assert!(SqliteStore::open("postgres://localhost/x").await.is_err());
     assert!(SqliteStore::open("sqlite:///no/such/directory/outbox.db").await.is_err());

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use postrider::{Email, Message};
+use postrider::Email;
 use sqlx::{MySqlPool, PgPool, QueryBuilder, SqlitePool};
+
+use super::stored;
 
 /// The statements of one database.
 struct Dialect {
@@ -39,7 +41,7 @@ macro_rules! baseline {
                     insert.build().execute(&mut *tx).await.expect("deliveries");
                     let mut insert = QueryBuilder::new("INSERT INTO payloads ");
                     insert.push_values(mails, |mut row, (id, mail)| {
-                        row.push_bind(id).push_bind(mail.encode().expect("a mail").body);
+                        row.push_bind(id).push_bind(stored(mail));
                     });
                     insert.build().execute(&mut *tx).await.expect("payloads");
                     let mut insert = QueryBuilder::new("INSERT INTO recipients ");
@@ -58,7 +60,7 @@ macro_rules! baseline {
                 tx.commit().await.expect("a commit");
             }
 
-            /// Deliveries a second, by this many workers, until the outbox is empty or `limit` has passed.
+            /// Drains with this many workers until the outbox is empty or `limit` has passed. Returns the deliveries per second.
             pub(crate) async fn drain(pool: &$pool, workers: usize, limit: Duration) -> f64 {
                 let start = Instant::now();
                 let all = (0..workers).map(|_| tokio::spawn(worker(pool.clone(), start, limit)));

@@ -83,9 +83,9 @@ pub(crate) async fn mysql_store(connections: u32) -> MySqlStore {
     store
 }
 
-/// Does what the server does after a while: purges deleted rows and writes changed pages, those of earlier benchmarks included, and analyzes
-/// the tables.
-pub(crate) async fn settle_mysql_down(pool: &MySqlPool) {
+/// Does at once what the server does after a while: purges deleted rows, writes changed pages, also those of earlier benchmarks, and
+/// analyzes the tables.
+pub(crate) async fn quiesce_mysql(pool: &MySqlPool) {
     let mut connection = pool.acquire().await.expect("a connection");
     let run = async |connection: &mut MySqlConnection, text: String| {
         sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(connection).await.expect("the statement works");
@@ -132,16 +132,24 @@ pub(crate) async fn sqlite_store(connections: u32) -> (SqliteStore, TempDir) {
 
 /// Enqueues mails with one SQL statement.
 pub(crate) async fn fill_by_sql(store: &PgStore, count: usize, due: &'static str) {
-    let body = postrider::Message::encode(&super::mail(0)).expect("a mail").body;
+    let mail = postrider::Message::encode(&super::mail(0)).expect("a mail");
     let text = format!(
-        "INSERT INTO postrider.deliveries (format, body, recipients, send_at)
-         SELECT 'email/1', $1, '[\"customer-0@example.org\"]', {due} FROM generate_series(1, {count})"
+        "INSERT INTO postrider.outbox (format, body, text, recipients, send_at)
+         SELECT 'email/1', $1, $2, '[\"customer-0@example.org\"]', {due} FROM generate_series(1, {count})"
     );
-    sqlx::query(sqlx::AssertSqlSafe(text)).bind(body).execute(store.pool()).await.expect("the mails are enqueued");
+    let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(mail.body).bind(mail.text);
+    query.execute(store.pool()).await.expect("the mails are enqueued");
 }
 
-/// Does what autovacuum does after a while.
-pub(crate) async fn settle_down(store: &PgStore) {
+/// Analyzes the tables, and moves what is in the WAL into the file.
+pub(crate) async fn quiesce_sqlite(pool: &SqlitePool) {
+    for text in ["ANALYZE", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+        sqlx::raw_sql(text).execute(pool).await.expect("the statement works");
+    }
+}
+
+/// Does at once what autovacuum does after a while.
+pub(crate) async fn quiesce_postgres(store: &PgStore) {
     for text in ["VACUUM ANALYZE", "CHECKPOINT"] {
         sqlx::query(text).execute(store.pool()).await.expect("the statement works");
     }

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
-/// The measurements of each contestant, by round. Contestants are in the order of their first run.
+/// The measurements of each case, by round. Cases are in the order of their first run.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     rows: Vec<(String, Vec<f64>)>,
 }
 
 impl Figures {
-    pub(crate) fn add(&mut self, contestant: &str, figure: f64) {
-        match self.rows.iter_mut().find(|(name, _)| name == contestant) {
+    pub(crate) fn add(&mut self, case: &str, figure: f64) {
+        match self.rows.iter_mut().find(|(name, _)| name == case) {
             Some((_, figures)) => figures.push(figure),
-            None => self.rows.push((contestant.to_owned(), vec![figure])),
+            None => self.rows.push((case.to_owned(), vec![figure])),
         }
     }
 
@@ -21,7 +22,7 @@ impl Figures {
         self.rows.is_empty()
     }
 
-    /// Prints the medians, and their ratio to that of `base`, or of the first contestant if `base` did not run.
+    /// Prints the medians, and their ratio to that of `base`, or of the first case if `base` did not run.
     pub(crate) fn print(&self, title: &str, unit: &str, base: &str) {
         let Some((first, _)) = self.rows.first() else { return };
         let base = if self.median_of(base).is_some() { base } else { first };
@@ -31,7 +32,7 @@ impl Figures {
     /// Prints the medians, and their ratio to that of each of `bases`.
     pub(crate) fn print_beside(&self, title: &str, unit: &str, bases: &[&str]) {
         let beside: String = bases.iter().map(|base| format!(" ÷ {base} |")).collect();
-        println!("\n{title}\n\n| contestant | median {unit} | smallest–largest |{beside}");
+        println!("\n{title}\n\n| case | median {unit} | smallest–largest |{beside}");
         println!("|---|--:|--:|{}", "--:|".repeat(bases.len()));
         for (name, figures) in &self.rows {
             let (low, middle, high) = spread(figures);
@@ -42,8 +43,8 @@ impl Figures {
         }
     }
 
-    pub(crate) fn median_of(&self, contestant: &str) -> Option<f64> {
-        self.rows.iter().find(|(name, _)| name == contestant).map(|(_, figures)| spread(figures).1)
+    pub(crate) fn median_of(&self, case: &str) -> Option<f64> {
+        self.rows.iter().find(|(name, _)| name == case).map(|(_, figures)| spread(figures).1)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -52,6 +53,32 @@ impl Figures {
             .map(|(name, figures)| (name.clone(), serde_json::json!(figures)))
             .collect::<serde_json::Map<_, _>>()
             .into()
+    }
+}
+
+/// The times of many calls.
+#[derive(Debug, Default)]
+pub(crate) struct Times(Vec<Duration>);
+
+impl Times {
+    pub(crate) fn add(&mut self, time: Duration) {
+        self.0.push(time);
+    }
+
+    pub(crate) fn join(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A percentile of the times, in milliseconds: 50 is the median, and 100 the longest.
+    pub(crate) fn percentile(&self, percent: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
 }
 

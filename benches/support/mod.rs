@@ -1,9 +1,10 @@
-//! What the benchmarks share: their arguments, the mails, the figures.
+//! The shared parts of the benchmarks: arguments, mails, figures and databases.
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
 pub(crate) mod baseline;
 pub(crate) mod databases;
+pub(crate) mod dataset;
 pub(crate) mod figures;
 pub(crate) mod noop;
 pub(crate) mod proxy;
@@ -11,7 +12,7 @@ pub(crate) mod raw;
 
 use std::path::PathBuf;
 
-use postrider::Email;
+use postrider::{Email, Message as _};
 
 /// The concurrency of a relay: four of its largest claims, so that claiming, sending and settling overlap.
 pub(crate) const CONCURRENCY: usize = 4096;
@@ -21,13 +22,13 @@ pub(crate) const CONCURRENCY: usize = 4096;
 pub(crate) struct Options {
     /// The file for the figures as JSON. `None`: only the table is printed.
     pub(crate) json: Option<PathBuf>,
-    /// How often each contestant runs. Contestants alternate.
+    /// How often each case runs. Cases alternate.
     pub(crate) rounds: usize,
     /// The number of deliveries. `None`: the default of the benchmark.
     pub(crate) count: Option<usize>,
-    /// Runs only contestants whose name contains one of these. Empty: all.
+    /// Runs only cases whose name contains one of these. Empty: all.
     pub(crate) only: Vec<String>,
-    /// Runs the larger cases too.
+    /// Runs the large cases too.
     pub(crate) full: bool,
 }
 
@@ -83,6 +84,12 @@ pub(crate) fn mail_of(number: usize, octets: usize) -> Email {
         .template_id("order")
         .build()
         .expect("the mail is valid")
+}
+
+/// A mail as an outbox stores it: the body, followed by the text and the HTML, which have columns of their own.
+pub(crate) fn stored(mail: &Email) -> String {
+    let encoded = mail.encode().expect("a mail");
+    [Some(encoded.body), encoded.text, encoded.html].into_iter().flatten().collect()
 }
 
 /// The processor time of this process.

@@ -1,4 +1,4 @@
-//! A transport that accepts everything at once.
+//! A transport that accepts every message immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

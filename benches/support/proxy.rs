@@ -1,4 +1,4 @@
-//! A proxy that delays every octet, as a distance does.
+//! A proxy that delays every byte, like a long network path.
 
 use std::time::Duration;
 

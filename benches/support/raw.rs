@@ -10,14 +10,14 @@ const CLAIM: &str = r#"
         UPDATE postrider.queue q
         SET lease_until = now() + interval '60 seconds', leased_at = now(), abandoned_at = leased_at,
             token = greatest(token + 1, -token), attempts = attempts + (leased_at IS NOT NULL)::int,
-            spent = spent + (leased_at IS NOT NULL)::int
+            charged_attempts = charged_attempts + (leased_at IS NOT NULL)::int
         WHERE ctid = ANY (ARRAY (
             SELECT ctid FROM postrider.queue
             WHERE (priority, due_at) >= (5, '-infinity'::timestamptz) AND (priority, due_at) <= (5, now()) AND lease_until <= now()
             ORDER BY priority, due_at LIMIT 1024 FOR UPDATE SKIP LOCKED))
         RETURNING q.delivery_id, q.token)
-    SELECT c.delivery_id, c.token, d.format, d.body, d.recipients::text
-    FROM claimed c JOIN postrider.deliveries d ON d.id = c.delivery_id"#;
+    SELECT c.delivery_id, c.token, b.format, b.body, d.recipients::text, b.text
+    FROM claimed c JOIN postrider.deliveries d ON d.id = c.delivery_id JOIN postrider.bodies b ON b.delivery_id = c.delivery_id"#;
 
 const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (
@@ -27,7 +27,7 @@ const SETTLE: &str = r#"
     INSERT INTO postrider.attempts (delivery_id, number, cycle, token, started_at, finished_at, outcome)
     SELECT id, 1, 1, token, to_timestamp(at / 1000000.0), to_timestamp(at / 1000000.0), 'sent' FROM gone"#;
 
-/// Deliveries a second.
+/// Drains the outbox, and returns the deliveries per second.
 pub(crate) async fn drain(pool: &PgPool) -> f64 {
     let start = Instant::now();
     let loops = (0..2).map(|_| tokio::spawn(work(pool.clone())));

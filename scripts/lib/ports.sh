@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The sourcing script must define `say`.
+# Finds free ports for the scripts of servers. The sourcing script must define `say`.
 
 # free_port [PORT...]: prints a free port of 127.0.0.1 other than these. It is
 # below the kernel's ephemeral ports, so that no client takes it before the server

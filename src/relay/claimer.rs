@@ -44,7 +44,8 @@ impl<S: Store, T: Transport> Claimer<S, T> {
         if shared.must_renew() {
             shared.renew().await?;
         }
-        let mut claim = Claim::new(limit, shared.settings.lease).max_bytes(self.capacity.free_octets());
+        let mut claim = Claim::new(limit, shared.settings.lease).by(shared.id);
+        claim = claim.max_bytes(self.capacity.free_octets());
         if shared.ends_by_itself {
             claim = claim.due_by(self.cutoff().await?);
         }

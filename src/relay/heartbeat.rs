@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::retention;
 use super::shared::Shared;
 use crate::store::{Settled, Store, StoreError};
 
@@ -47,12 +48,16 @@ impl Drop for Background {
     }
 }
 
-pub(super) fn start<S: Store, T: Transport>(shared: &Arc<Shared<S, T>>) -> Background {
+pub(super) fn start<S: Store, T: Transport>(
+    shared: &Arc<Shared<S, T>>,
+    retention: Option<retention::Task<S, T>>,
+) -> Background {
     let stop = CancellationToken::new();
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn(renew(Arc::clone(shared), stop.clone())),
         tokio::spawn(report(Arc::clone(shared), stop.clone())),
     ];
+    tasks.extend(retention.map(|task| tokio::spawn(task(Arc::clone(shared), stop.clone()))));
     Background { stop, tasks }
 }
 

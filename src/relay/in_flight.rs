@@ -47,7 +47,7 @@ impl InFlight {
         let mut inner = self.inner();
         let mut fresh = Vec::new();
         for lease in leases {
-            let octets = lease.message.body.len() as u64;
+            let octets = u64::try_from(lease.message.size()).unwrap_or(u64::MAX);
             let held = Held {
                 token: lease.key.token,
                 claimed_at: lease.claimed_at,

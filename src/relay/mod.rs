@@ -13,6 +13,7 @@ mod jitter;
 mod outage;
 mod probe;
 mod producer;
+mod retention;
 mod run;
 mod shared;
 mod store_call;
@@ -30,8 +31,9 @@ use tokio_util::sync::CancellationToken;
 pub use summary::{PausedSender, PausedTransport, RunSummary};
 
 use crate::observe::{Event, Observer};
+use crate::prune::Prune;
 use crate::retry::RetryPolicy;
-use crate::store::{Store, StoreError};
+use crate::store::{AdminStore, Store, StoreError};
 use jitter::Jitter;
 use run::RunMode;
 use shared::Shared;
@@ -59,6 +61,7 @@ pub struct Relay<S, T> {
     transport: Arc<T>,
     settings: Settings,
     abandon: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    retention: Option<retention::Task<S, T>>,
 }
 
 /// The smallest time limit of a call to the store. A slow answer of a busy database is not an outage.
@@ -97,7 +100,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
             observers: Vec::new(),
             jitter: Jitter::default(),
         };
-        Self { store, transport, settings, abandon: None }
+        Self { store, transport, settings, abandon: None, retention: None }
     }
 
     /// Sets how many messages are in flight at most: from 1 to 65,536. 0 counts as 1. Default: 32.
@@ -251,7 +254,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
     async fn work(self, mode: RunMode, shutdown: impl Future<Output = ()> + Send) -> Result<RunSummary, StoreError> {
         let abandon = self.settings.abandon.clone();
         let shared = Arc::new(Shared::new(self.store, self.transport, self.settings, mode != RunMode::Run));
-        let background = heartbeat::start(&shared);
+        // A pass is too short for it.
+        let retention = self.retention.filter(|_| mode == RunMode::Run);
+        let background = heartbeat::start(&shared, retention);
         let stop = CancellationToken::new();
         let working = run::run(&shared, mode, stop.clone());
         let signals = async {
@@ -275,6 +280,36 @@ impl<S: Store, T: Transport> Relay<S, T> {
         };
         background.stop().await;
         result
+    }
+}
+
+impl<S: AdminStore, T: Transport> Relay<S, T> {
+    /// Deletes what is finished and old while the relay [runs](Self::run): each of the deletions, one after the other, and then again
+    /// every ten minutes. A later call replaces the deletions.
+    ///
+    /// ```
+    /// # fn demo<S: postrider::AdminStore, T: postrider::Transport>(outbox: postrider::Outbox<S, T>) {
+    /// use std::time::Duration;
+    /// use postrider::{Prune, State};
+    ///
+    /// const DAY: Duration = Duration::from_secs(24 * 3600);
+    /// let relay = outbox.relay().retention([
+    ///     Prune::messages(30 * DAY).state(State::Sent).state(State::Cancelled),
+    ///     Prune::deliveries(365 * DAY).state(State::Sent).state(State::Cancelled).state(State::Dead),
+    /// ]);
+    /// # }
+    /// ```
+    ///
+    /// It works in transactions of 500 deliveries, and waits between them for four times as long as they take. Of several relays with a
+    /// retention, one at a time works on it. Another takes over when that one stops, or within a minute and a half if it dies. Attachments
+    /// that no message carries any more are deleted too.
+    ///
+    /// A failure, such as a missing right to delete, is logged and reported as [`Event::RetentionFailed`]. The sending goes on, and the
+    /// relay tries again after half a minute. A [`tick`](Self::tick) and a [`drain`](Self::drain) delete nothing: there, call
+    /// [`Outbox::prune`](crate::Outbox::prune).
+    pub fn retention(mut self, deletions: impl IntoIterator<Item = Prune>) -> Self {
+        self.retention = Some(retention::task(deletions.into_iter().collect()));
+        self
     }
 }
 

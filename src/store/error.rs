@@ -14,6 +14,9 @@ pub enum StoreErrorKind {
     Conflict,
     /// The tables are missing: call [`migrate`](crate::Outbox::migrate) first.
     NotMigrated,
+    /// A newer release has upgraded the tables, so [`migrate`](crate::Outbox::migrate) changes nothing. Enqueueing, relays and the
+    /// operator's methods go on working (`docs/upgrading.md`); only `migrate` returns this.
+    NewerTables,
     /// The database refuses the statement or its data.
     Rejected,
     /// A stored row cannot be read.
@@ -23,9 +26,10 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
-    /// Whether a retry cannot succeed: the tables are missing, or the pool is closed. A relay then stops. After any other error it retries.
+    /// Whether a retry cannot succeed: the tables are missing or newer than the program, or the pool is closed. A relay then stops. After any
+    /// other error it retries.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::NotMigrated | Self::Closed)
+        matches!(self, Self::NotMigrated | Self::NewerTables | Self::Closed)
     }
 
     /// Whether the same call may succeed later: [`Unavailable`](Self::Unavailable) after some time, [`Conflict`](Self::Conflict) at once.
@@ -48,7 +52,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// An error of a kind. The text must not contain secrets.
+    /// Creates an error. The text must not contain secrets.
     pub fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
         Self {
             kind,

@@ -4,12 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use postrider_transport::{DeliveryId, Encoded, Recipient, Scope};
 
+use super::RelayId;
 use crate::delivery::Attempt;
 use crate::state::{Outcome, WhenInDoubt};
 
 /// The id of one claim.
 ///
-/// The store keeps it with each delivery that the claim leases. A claim whose answer is lost can then be taken back
+/// The store keeps it with each delivery that the claim leases. A claim whose answer is lost can then be released
 /// ([`Store::release_claims`](super::Store::release_claims)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimId(i64);
@@ -21,7 +22,14 @@ impl ClaimId {
         Self(rand::random_range(1..=i64::MAX))
     }
 
-    /// The number that a store keeps. It is positive and random, with 63 bits.
+    /// A new id for a claim of this relay: the last 24 bits of the relay's id, and 39 random bits.
+    ///
+    /// An operator sees in the database which relay holds a delivery.
+    pub fn of(relay: RelayId) -> Self {
+        Self(relay.tail() << 39 | rand::random_range(1..1 << 39))
+    }
+
+    /// The number that a store keeps. It is positive, with 63 bits.
     pub fn number(self) -> i64 {
         self.0
     }
@@ -35,13 +43,13 @@ pub struct Claim {
     pub id: ClaimId,
     /// The largest number of deliveries.
     pub limit: usize,
-    /// The limit for the stored messages ([`Encoded::body`]) together, in octets. A claim returns one delivery even if it is larger.
+    /// The limit for the stored messages ([`Encoded::size`]) together, in octets. A claim returns one delivery even if it is larger.
     /// Deliveries that do not fit stay due.
     pub max_bytes: u64,
     /// The duration of the lease.
     pub lease: Duration,
-    /// Takes only deliveries that were due by this time. `None` means now. A pass passes the time of its start, so that it does not claim
-    /// a delivery twice.
+    /// Takes only deliveries that were due by this time. `None` means now. A pass (`drain` or `tick`) sets the time of its start, so that
+    /// it does not claim a delivery twice.
     pub due_by: Option<SystemTime>,
 }
 
@@ -49,6 +57,13 @@ impl Claim {
     /// A claim for up to `limit` deliveries that are due now, of any size.
     pub fn new(limit: usize, lease: Duration) -> Self {
         Self { id: ClaimId::new(), limit, max_bytes: u64::MAX, lease, due_by: None }
+    }
+
+    /// Gives the claim an id that shows the relay ([`ClaimId::of`]).
+    #[must_use]
+    pub fn by(mut self, relay: RelayId) -> Self {
+        self.id = ClaimId::of(relay);
+        self
     }
 
     /// Limits the stored messages to this many octets together. One delivery comes in any case.

@@ -3,8 +3,11 @@
 //! An application passes a store to [`Outbox::new`](crate::Outbox::new). The other types here connect a [`Relay`](crate::Relay) to a
 //! [`Store`].
 
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod blobs;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod claim_cursor;
+mod counters;
 mod error;
 mod lease;
 mod memory;
@@ -26,11 +29,13 @@ mod sqlite;
 mod sqlx_error;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sticky;
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+mod versions;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded};
+use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 pub use crate::clock::TestClock;
 pub use error::{StoreError, StoreErrorKind};
@@ -47,8 +52,10 @@ pub use settlement::{Next, RecipientOutcome, Settled, Settlement};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
-use crate::admin::{Filter, Prune, Stats, UpdateOutcome};
+use crate::admin::{HourlyCount, Stats, UpdateOutcome};
 use crate::delivery::{Delivery, DeliverySummary};
+use crate::filter::Filter;
+use crate::prune::{Prune, PruneStep, PrunedPart};
 
 /// Notifies every waiting relay of this process, and the next one that waits. One relay alone is not enough: its transport may be paused.
 pub(crate) fn notify(notifier: &tokio::sync::Notify) {
@@ -56,7 +63,7 @@ pub(crate) fn notify(notifier: &tokio::sync::Notify) {
     notifier.notify_one();
 }
 
-/// Warns about queue rows without a mail. They remain for instance after a `TRUNCATE`.
+/// Warns about queue rows without a delivery. A `TRUNCATE` can leave such rows, for example.
 #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 pub(crate) fn warn_of_orphans(count: usize) {
     tracing::warn!(count, "removed queue rows whose mails were deleted");
@@ -80,7 +87,7 @@ pub(crate) fn warn_of_orphans(count: usize) {
 /// # Cancel safety
 /// Each call is one transaction, or joins the caller's. If it is dropped before it returns, all of it is committed or nothing is. A claim
 /// that is dropped after its commit leaves its deliveries leased until the lease expires, or until they are
-/// [taken back](Self::release_claims).
+/// [released](Self::release_claims).
 pub trait Store: Clone + Send + Sync + 'static {
     /// The connection that an open transaction of the caller's derefs to.
     type Connection: ?Sized + Send;
@@ -146,7 +153,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
 /// The operator's methods of a store.
 pub trait AdminStore: Store {
-    /// Creates or upgrades the tables. Safe to call at each start and from several processes at once.
+    /// Creates or upgrades the tables. Safe to call at each start and from several processes at once. If a newer program has upgraded them,
+    /// it changes nothing and fails with [`StoreErrorKind::NewerTables`].
     fn migrate(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// One delivery with its recipients and its history.
@@ -158,6 +166,9 @@ pub trait AdminStore: Store {
     /// A page of deliveries in the order of their ids, which is the order of enqueueing.
     fn list(&self, filter: &Filter) -> impl Future<Output = Result<Vec<DeliverySummary>, StoreError>> + Send;
 
+    /// Counts the deliveries that a filter finds, up to its limit.
+    fn count(&self, filter: &Filter) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// Makes a dead, held, sent or cancelled delivery pending again, with a fresh budget and no expiry.
     fn resend(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
 
@@ -167,6 +178,54 @@ pub trait AdminStore: Store {
     /// The number of deliveries in each state, and the running relays.
     fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;
 
-    /// Deletes finished deliveries, or only their history, and returns how many deliveries were affected.
-    fn prune(&self, prune: &Prune) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// The counts of each hour, from the hour of `since` on: the outcomes of attempts and the ends of deliveries, counted in the
+    /// transactions that write them. Ordered by hour, event and transport. Lost attempts are not counted.
+    fn hourly(&self, since: SystemTime) -> impl Future<Output = Result<Vec<HourlyCount>, StoreError>> + Send;
+
+    /// Does one step of a deletion: looks at up to `limit` deliveries after the given one, in the order of their ids, and deletes what the
+    /// request says, in one transaction. Keys that were kept long enough are freed.
+    fn prune_step(
+        &self,
+        prune: &Prune,
+        after: Option<DeliveryId>,
+        limit: u32,
+    ) -> impl Future<Output = Result<PruneStep, StoreError>> + Send;
+
+    /// Deletes up to `limit` blobs that no message carries any more, and returns how many. A blob that a transaction in progress is
+    /// about to use stays.
+    fn sweep_blobs(&self, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Removes a recipient from a finished delivery, whatever the case of its ASCII letters: the address becomes `erased-1@erased.invalid`,
+    /// where 1 is the recipient's position in the list. The message, the subject, the texts of errors and replies, and a key that contains
+    /// the recipient are deleted. Returns [`UpdateOutcome::Unchanged`] for a delivery that is not finished or has no such recipient.
+    fn erase(
+        &self,
+        id: DeliveryId,
+        recipient: &Recipient,
+    ) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
+
+    /// Makes a relay the leader of a task for `term` from now, if it is the leader already or nobody is. Returns whether it is. A term of
+    /// zero ends the relay's own.
+    fn lead(&self, task: &str, relay: RelayId, term: Duration)
+    -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Deletes step by step, so that no transaction is long. Returns the number of deliveries that lost data.
+    fn prune(&self, prune: &Prune) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        async {
+            const STEP: u32 = 1_000;
+            let (mut affected, mut after) = (0, None);
+            loop {
+                let step = self.prune_step(prune, after, STEP).await?;
+                affected += step.affected;
+                match step.last {
+                    Some(last) => after = Some(last),
+                    None => break,
+                }
+            }
+            // Even if nothing was deleted: an earlier call may have been interrupted here, and an insert whose key exists leaves blobs
+            // behind.
+            while prune.part != PrunedPart::History && self.sweep_blobs(STEP).await? == u64::from(STEP) {}
+            Ok(affected)
+        }
+    }
 }

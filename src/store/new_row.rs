@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded, Recipient, mask_addresses};
+use postrider_transport::{DeliveryId, Encoded, Recipient, Summary, mask_addresses};
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::clock::{micros, to_micros};
@@ -28,6 +28,18 @@ pub(crate) fn time_columns(when: Option<When>) -> (bool, Option<i64>) {
     }
 }
 
+/// The subject as it is stored for lists: at most [`NewRow::MAX_SUBJECT`] characters, without NUL, which PostgreSQL cannot store.
+pub(crate) fn stored_subject(summary: &Summary) -> Option<String> {
+    let subject = summary.subject.as_deref().filter(|subject| !subject.is_empty())?;
+    Some(subject.chars().filter(|character| *character != '\0').take(NewRow::MAX_SUBJECT).collect())
+}
+
+/// The tags as a JSON array, without NUL. `None` if there are none.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(crate) fn tags_json(tags: &[String]) -> Option<String> {
+    (!tags.is_empty()).then(|| serde_json::Value::from_iter(tags.iter().map(|tag| tag.replace('\0', ""))).to_string())
+}
+
 /// A new delivery for a [`Store`](crate::Store) to insert.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -38,6 +50,8 @@ pub struct NewRow {
     pub message: Encoded,
     /// All recipients.
     pub recipients: Vec<Recipient>,
+    /// The subject and the tags, for lists and searches.
+    pub summary: Summary,
     /// The id of the template of the message. `None` without a template.
     pub template_id: Option<String>,
     /// The caller's idempotency key. `None` without a key.
@@ -63,9 +77,11 @@ impl fmt::Debug for NewRow {
 }
 
 impl NewRow {
-    /// The largest size of a stored message: 64 MiB. SQLite and PostgreSQL store up to 1 GB in a field, but a relay holds several copies of
+    /// The largest size of a stored message with its blobs: 64 MiB. SQLite and PostgreSQL store up to 1 GB in a field, but a relay holds several copies of
     /// each message in memory. By default MySQL accepts packets of 64 MiB, and MariaDB of 16 MiB (`max_allowed_packet`).
     pub const MAX_BODY: usize = 64 << 20;
+    /// The largest length of a stored subject in characters. A longer one is cut in lists, and sent as it is.
+    pub const MAX_SUBJECT: usize = 1_000;
     /// The largest number of recipients of a delivery. For more, enqueue several deliveries.
     pub const MAX_RECIPIENTS: usize = 10_000;
     /// The largest length of a recipient in characters, limited by the index in MySQL. A mail address has at most 254 (RFC 5321 section
@@ -79,7 +95,7 @@ impl NewRow {
     /// The limit that the row exceeds, as a text for an error. `None` if it exceeds none.
     pub(crate) fn excess(&self) -> Option<&'static str> {
         let longer = |text: &str, most: usize| text.len() > most && text.chars().count() > most;
-        if self.message.body.len() > Self::MAX_BODY {
+        if self.message.size() > Self::MAX_BODY {
             return Some("more than 64 MiB in its stored form");
         }
         if self.recipients.len() > Self::MAX_RECIPIENTS {
@@ -94,12 +110,27 @@ impl NewRow {
         None
     }
 
+    /// Refuses a row that exceeds a limit or has no recipient. PostgreSQL's functions do not check it.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn check(&self) -> Result<(), crate::StoreError> {
+        let longer_key = self.key.as_deref().is_some_and(|key| !(1..=Self::MAX_KEY).contains(&key.chars().count()));
+        let excess = if self.recipients.is_empty() { Some("no recipient") } else { self.excess() };
+        match excess.or(longer_key.then_some("a key that is empty or has more than 255 characters")) {
+            None => Ok(()),
+            Some(what) => {
+                let text = format!("a delivery breaks a rule: {what}");
+                Err(crate::StoreError::new(crate::StoreErrorKind::Rejected, text))
+            }
+        }
+    }
+
     /// A row that is due now. Set the other fields one by one.
     pub fn new(id: DeliveryId, message: Encoded, recipients: Vec<Recipient>) -> Self {
         Self {
             id,
             message,
             recipients,
+            summary: Summary::default(),
             template_id: None,
             key: None,
             priority: Priority::default(),

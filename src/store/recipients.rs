@@ -1,4 +1,4 @@
-//! The states of recipients, derived from the delivery's state and the recorded outcomes.
+//! The states of recipients, derived from the delivery's state and the recorded outcomes; and the erasure of a recipient.
 
 use std::collections::{HashMap, HashSet};
 
@@ -86,4 +86,41 @@ pub(super) fn outcomes_kept_on_resend(
             reply: recorded.get(recipient).and_then(|outcome| outcome.reply.clone()),
         })
         .collect()
+}
+
+/// The text that replaces an erased one.
+pub(super) const ERASED: &str = "erased";
+
+/// The recipients of a delivery from which one is removed.
+pub(super) struct Erasure {
+    /// All recipients after the erasure.
+    pub(super) recipients: Vec<Recipient>,
+    /// The erased recipients, each with its placeholder. There are several if the address is listed in several spellings.
+    pub(super) replaced: Vec<(Recipient, Recipient)>,
+}
+
+impl Erasure {
+    /// Replaces a recipient by a placeholder. `None` if the delivery does not have this recipient.
+    pub(super) fn new(mut recipients: Vec<Recipient>, erased: &Recipient) -> Option<Self> {
+        let mut replaced = Vec::new();
+        for (index, recipient) in recipients.iter_mut().enumerate() {
+            if recipient.as_str().eq_ignore_ascii_case(erased.as_str()) {
+                let placeholder = Recipient::new(format!("erased-{}@erased.invalid", index + 1));
+                replaced.push((std::mem::replace(recipient, placeholder.clone()), placeholder));
+            }
+        }
+        (!replaced.is_empty()).then_some(Self { recipients, replaced })
+    }
+
+    /// The recipients as the databases store them.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(super) fn recipients_json(&self) -> String {
+        let texts: Vec<&str> = self.recipients.iter().map(Recipient::as_str).collect();
+        serde_json::Value::from(texts).to_string()
+    }
+}
+
+/// Whether an idempotency key contains the recipient.
+pub(super) fn key_contains(key: Option<&str>, recipient: &Recipient) -> bool {
+    key.is_some_and(|key| key.to_ascii_lowercase().contains(&recipient.as_str().to_ascii_lowercase()))
 }

@@ -15,6 +15,12 @@ impl RelayId {
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// Its last 24 bits, which are random: the last six digits of its text.
+    pub(crate) fn tail(self) -> i64 {
+        let [.., a, b, c] = *self.0.as_bytes();
+        i64::from(u32::from_be_bytes([0, a, b, c]))
+    }
 }
 
 impl fmt::Display for RelayId {
@@ -40,7 +46,7 @@ pub struct RelayReport {
 }
 
 impl RelayReport {
-    /// A report.
+    /// Creates a report.
     pub fn new(id: RelayId, in_flight: usize, paused: Option<String>) -> Self {
         Self { id, in_flight, paused }
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use postrider_transport::{DeliveryId, Recipient, Scope};
 
-use crate::admin::Stats;
+use crate::admin::{HourlyCount, Stats};
 use crate::delivery::{Attempt, Delivery, DeliverySummary};
 use crate::state::{Outcome, ParseError, Priority, RecipientState, State, WhenInDoubt, parse_scope};
 use crate::store::recipients::{deduplicate, recipient_statuses};
@@ -91,6 +91,14 @@ fn parse_recipients(recipients: &str) -> Result<Vec<Recipient>, StoreError> {
     let addresses: Vec<String> =
         serde_json::from_str(recipients).map_err(|_| corrupt("the recipients are not a JSON array of strings"))?;
     Ok(deduplicate(addresses.into_iter().map(Recipient::new).collect()))
+}
+
+/// Reads the JSON array of the tags.
+fn read_tags(row: &impl Columns) -> Result<Vec<String>, StoreError> {
+    match row.bytes("tags")? {
+        None => Ok(Vec::new()),
+        Some(tags) => serde_json::from_slice(tags).map_err(|_| corrupt("the tags are not a JSON array of strings")),
+    }
 }
 
 /// Collects the problems of a row while the rest of it is read.
@@ -186,9 +194,13 @@ pub(super) fn read_summary(row: &impl Columns, id: DeliveryId) -> DeliverySummar
         id,
         state: problems.unwrap_or(read_enum(row, "state"), State::Dead),
         template_id: problems.unwrap_or(row.text_or_null("template_id"), None),
+        subject: problems.unwrap_or(row.text_or_null("subject"), None),
+        recipient: problems.unwrap_or(row.text_or_null("recipient"), None).map(Recipient::new),
+        recipients: problems.unwrap_or(read_count(row, "recipient_count"), 0),
         attempts: problems.unwrap_or(read_count(row, "attempts"), 0),
         created_at: problems.unwrap_or(row.time("created_at"), SystemTime::UNIX_EPOCH),
         due_at: problems.unwrap_or(row.time_or_null("due_at"), None),
+        finished_at: problems.unwrap_or(row.time_or_null("finished_at"), None),
         last_error: None,
     };
     summary.last_error = problems.first().or(reason).or(error);
@@ -214,15 +226,21 @@ pub(super) fn read_delivery(
         _ => problems.unwrap_or(read_count(row, "cycle"), 1),
     };
     let recipients = problems.unwrap_or(read_recipients(row), Vec::new());
+    // A delivery without a row of its own for its end was sent by its last attempt.
+    let sent_at = attempts.last().filter(|_| state == State::Sent).map(|attempt| attempt.finished_at);
+    let finished_at = problems.unwrap_or(row.time_or_null("ended_at"), None).or(sent_at);
     Delivery {
         id,
         state,
+        subject: problems.unwrap_or(row.text_or_null("subject"), None),
         template_id: problems.unwrap_or(row.text_or_null("template_id"), None),
+        tags: problems.unwrap_or(read_tags(row), Vec::new()),
         key: problems.unwrap_or(row.text_or_null("key"), None),
         priority: problems.unwrap_or(level, Priority::default()),
         when_in_doubt: problems.unwrap_or(read_enum(row, "when_in_doubt"), WhenInDoubt::default()),
         created_at: problems.unwrap_or(row.time("created_at"), SystemTime::UNIX_EPOCH),
         due_at: problems.unwrap_or(row.time_or_null("due_at"), None),
+        finished_at,
         expires_at: problems.unwrap_or(row.time_or_null("expires_at"), None),
         cycle,
         reason: problems.unwrap_or(row.text_or_null("reason"), None),
@@ -232,23 +250,25 @@ pub(super) fn read_delivery(
     }
 }
 
-/// Counts the deliveries in each state, from the number of all, queued and leased ones and the rows that count the ended ones. Deliveries
-/// in none of these groups were sent.
-pub(super) fn count_states<R: Columns>(
-    everything: i64,
-    queued: i64,
-    leased: i64,
-    ended: &[R],
-) -> Result<Stats, StoreError> {
+/// The counts of the queue, and those of the other states from rows with `state` and `deliveries`.
+pub(super) fn read_counts<R: Columns>(queued: i64, leased: i64, ended: &[R]) -> Result<Stats, StoreError> {
     let mut stats = Stats { pending: to_u64(queued - leased), leased: to_u64(leased), ..Stats::default() };
-    let mut rest = everything - queued;
     for row in ended {
-        let deliveries = row.number("deliveries")?;
-        rest -= deliveries;
-        *stats.count_mut(read_enum(row, "state").unwrap_or(State::Dead)) += to_u64(deliveries);
+        *stats.count_mut(read_enum(row, "state").unwrap_or(State::Dead)) += to_u64(row.number("deliveries")?);
     }
-    stats.sent += to_u64(rest);
     Ok(stats)
+}
+
+/// Reads the counts of each hour. An event of a newer release is left out.
+pub(super) fn read_hourly<R: Columns>(rows: &[R]) -> Result<Vec<HourlyCount>, StoreError> {
+    let read = |row: &R| -> Result<Option<HourlyCount>, StoreError> {
+        let Ok(event) = read_enum(row, "event") else { return Ok(None) };
+        let transport = Some(row.text("transport")?.to_owned()).filter(|transport| !transport.is_empty());
+        Ok(Some(HourlyCount::new(row.time("hour")?, event, transport, to_u64(row.number("count")?))))
+    };
+    let mut counts: Vec<HourlyCount> = rows.iter().filter_map(|row| read(row).transpose()).collect::<Result<_, _>>()?;
+    counts.sort_by(|a, b| (a.hour, a.event, &a.transport).cmp(&(b.hour, b.event, &b.transport)));
+    Ok(counts)
 }
 
 /// All recipients as a JSON array.

@@ -23,7 +23,7 @@ pub struct RecipientOutcome {
 }
 
 impl RecipientOutcome {
-    /// An outcome.
+    /// Creates an outcome.
     pub fn new(recipient: Recipient, state: RecipientState, reply: Option<String>) -> Self {
         Self { recipient, state, reply }
     }
@@ -57,7 +57,7 @@ pub enum Next {
     },
 }
 
-/// The changes by one attempt. A store writes them in one transaction, and only if the lease is valid.
+/// The result of one attempt. A store writes it in one transaction, and only if the lease is valid.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settlement {
@@ -94,7 +94,7 @@ impl Settlement {
         self
     }
 
-    /// Removes NUL characters from every text. PostgreSQL cannot store them, and a NUL in a reply must not prevent that a result is
+    /// Removes NUL characters from every text. PostgreSQL cannot store them, and a NUL in a reply must not prevent a result from being
     /// written.
     pub(crate) fn make_storable(&mut self) {
         let clean = |text: &mut String| {
@@ -112,8 +112,8 @@ impl Settlement {
         self.recipients.iter_mut().filter_map(|outcome| outcome.reply.as_mut()).for_each(clean);
     }
 
-    /// Whether the attempt of this settlement sent the message to everybody. Nearly all settlements are like that, and a store may write
-    /// them in a shorter way.
+    /// Whether this settlement records a plain success: the attempt sent the message to everybody, is sure and charged, and has no scope,
+    /// error or note. Nearly all settlements are like that, and a store may write them in a shorter way.
     pub fn is_plainly_sent(&self) -> bool {
         self.next == Next::Sent
             && self.recipients.is_empty()

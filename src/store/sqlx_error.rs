@@ -38,8 +38,9 @@ fn classify(code: Option<&str>, number: Option<u16>, message: &str) -> StoreErro
         // The mail is larger than the server accepts. A retry cannot help, although the SQLSTATE is that of a lost connection.
         Some(1153) => return StoreErrorKind::Rejected,
         // In this order: a row that changed since the snapshot; a lock timeout; a deadlock, which Galera also reports for a failed
-        // certification; a transaction that group replication refused; a lock with NOWAIT.
-        Some(1020 | 1205 | 1213 | 3101 | 3572) => return StoreErrorKind::Conflict,
+        // certification; a table that a migration changed since the snapshot; a prepared statement on such a table; a transaction that group
+        // replication refused; a lock with NOWAIT.
+        Some(1020 | 1205 | 1213 | 1412 | 1615 | 3101 | 3572) => return StoreErrorKind::Conflict,
         // A resource is used up: disk, table, locks, connections or queries of a user, transactions. The server is read-only or stops. An
         // operator or a time limit ended the connection or the statement.
         Some(
@@ -191,6 +192,8 @@ mod tests {
     fn mysql_error_numbers_are_classified() {
         let cases = [
             ("HY000", 1205, StoreErrorKind::Conflict),
+            ("HY000", 1412, StoreErrorKind::Conflict),
+            ("HY000", 1615, StoreErrorKind::Conflict),
             ("40001", 1213, StoreErrorKind::Conflict),
             ("HY000", 1020, StoreErrorKind::Conflict),
             ("HY000", 3101, StoreErrorKind::Conflict),

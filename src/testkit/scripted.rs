@@ -57,7 +57,7 @@ impl<M: Message> ScriptedTransport<M> {
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Adds the answer to the next call without one.
+    /// Adds an answer. The first call gets the first answer, and so on.
     #[must_use]
     pub fn then(self, answer: Result<Receipt, Failure>) -> Self {
         self.with(|inner| inner.answers.push_back(answer));

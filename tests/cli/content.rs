@@ -1,4 +1,4 @@
-//! The content of enqueued mail.
+//! The blob of enqueued mail.
 
 use crate::smtp_server::SmtpServer;
 use crate::tool::Tool;

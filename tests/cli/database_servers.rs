@@ -62,14 +62,20 @@ impl MySqlServer {
         (Tool::with_env(vec![("DATABASE_URL", self.url()), ("POSTRIDER_TABLE_PREFIX", prefix.clone())]), prefix)
     }
 
-    /// Runs SQL statements with the server's command-line client, and returns its output.
-    pub(crate) fn run_sql(self, statements: &str) -> String {
+    /// The server's command-line client, as `root` or as another user. It prints columns with tabs between them.
+    pub(crate) fn client(self, user: Option<&str>) -> Command {
         let url = self.url();
         let (host, database) = url.strip_prefix("mysql://root@").and_then(|rest| rest.split_once('/')).unwrap();
         let (host, port) = host.split_once(':').unwrap();
         let mut command = Command::new(self.variable("CLIENT"));
-        command.args(["--no-defaults", "--batch", "--skip-column-names", "--user=root", "--protocol=tcp"]);
-        run_with_stdin(command.args(["--host", host, "--port", port, database]), statements)
+        command.args(["--no-defaults", "--batch", "--default-character-set=utf8mb4", "--protocol=tcp"]);
+        command.args(["--user", user.unwrap_or("root"), "--host", host, "--port", port, database]);
+        command
+    }
+
+    /// Runs SQL statements with the server's command-line client, and returns its output.
+    pub(crate) fn run_sql(self, statements: &str) -> String {
+        run_with_stdin(self.client(None).arg("--skip-column-names"), statements)
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::database_servers::{MySqlServer, pg_url, pgbouncer, postgres, unique_name};
+use crate::search::{a_relay_deletes_what_is_old, deliveries_are_found_pruned_and_erased};
 use crate::smtp_server::{Answer, SmtpServer, Step};
 use crate::tool::{Tool, wait_until};
 
@@ -53,6 +54,8 @@ macro_rules! on_each_server {
 
 on_each_server!(
     every_command_works,
+    deliveries_are_found_pruned_and_erased,
+    a_relay_deletes_what_is_old,
     ten_processes_can_migrate_at_once,
     a_relay_sends_mail_of_other_processes_until_a_signal,
     without_tables_every_command_asks_to_migrate,
@@ -155,12 +158,14 @@ fn a_relay_sends_mail_of_other_processes_until_a_signal(tool: Tool) {
 
 fn without_tables_every_command_asks_to_migrate(tool: Tool) {
     let unknown = "00000000-0000-7000-8000-000000000000";
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 8] = [
         &["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x"],
         &["list"],
         &["stats"],
         &["show", unknown],
         &["resend", unknown],
+        &["prune", "messages", "--state", "sent", "--older-than", "1d"],
+        &["erase", "ada@example.com"],
         &["work", "--drain", "--transport", "smtp://127.0.0.1:1"],
     ];
     for args in commands {

@@ -25,6 +25,8 @@ fn an_invalid_command_line() {
         (&["list", "--limit", "0"], "--limit"),
         (&["list", "--limit", "many"], "--limit"),
         (&["list", "--after", "yesterday"], "UUID"),
+        (&["migrate", "--from", "1"], "--print"),
+        (&["migrate", "--print", "--from", "99"], "version 99"),
         (&["show"], "<ID>"),
         (&["show", "17"], "UUID"),
         (&["resend"], "<ID>"),

@@ -26,6 +26,7 @@ mod providers;
 #[cfg(all(feature = "dkim", feature = "postmark"))]
 #[path = "../../transports/core/tests/verifiers/python.rs"]
 mod python;
+mod search;
 mod signals;
 mod smtp_server;
 #[cfg(all(feature = "postgres", feature = "mysql"))]

@@ -118,15 +118,35 @@ fn a_closed_output_is_not_an_error() {
 fn the_printed_statements_create_the_tables() {
     let tool = Tool::without_tables();
     let statements = tool.ok(&["migrate", "--print"]);
+    assert_eq!(tool.ok(&["migrate", "--print", "--from", "0"]), statements);
+    assert_eq!(tool.ok(&["migrate", "--print", "--from", "1"]), "", "a later version is in tests/upgrade");
     assert!(!tool.directory().join("outbox.db").exists(), "printing creates no file");
+    execute(&tool, statements);
+    tool.enqueue(&[]);
+    assert_eq!(tool.stats()["pending"], 1);
+}
+
+/// If a newer release has upgraded the tables, `migrate` fails, and all other commands work.
+#[test]
+fn a_newer_database_is_refused_by_migrate_alone() {
+    let tool = Tool::new();
+    execute(&tool, "INSERT INTO postrider_migrations (version) VALUES (98), (99)".to_owned());
+    let output = tool.run(&["migrate"]);
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""));
+    assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
+    assert!(output.stderr.contains("version 99") && output.stderr.contains("a newer release"), "{}", output.stderr);
+    tool.enqueue(&[]);
+    assert_eq!(tool.stats()["pending"], 1);
+}
+
+/// Runs statements on the tool's SQLite database.
+fn execute(tool: &Tool, statements: String) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(tool.directory().join("outbox.db"));
         let pool = sqlx::SqlitePool::connect_with(options.create_if_missing(true)).await.unwrap();
         sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&pool).await.unwrap();
         pool.close().await;
     });
-    tool.enqueue(&[]);
-    assert_eq!(tool.stats()["pending"], 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 pub(crate) struct Mail {
     pub(crate) from: String,
     pub(crate) to: Vec<String>,
-    /// Without dot-stuffing and without the final dot.
+    /// The blob, without dot-stuffing and without the final dot.
     pub(crate) content: Vec<u8>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum Step<'a> {
 /// The script's answer.
 pub(crate) enum Answer {
     Accept,
-    /// With this reply.
+    /// Refuses the step with this reply.
     Refuse(&'static str),
     /// Closes the connection without a reply.
     Close,
@@ -61,7 +61,7 @@ struct Record {
 #[derive(Default, Clone, Copy)]
 pub(crate) struct ConnectionCounts {
     pub(crate) opened: usize,
-    /// Those that ended with QUIT.
+    /// The connections that ended with QUIT.
     pub(crate) quit: usize,
 }
 
@@ -96,7 +96,7 @@ impl SmtpServer {
         format!("smtp://{}", self.address)
     }
 
-    /// With credentials, sent without TLS.
+    /// The URL with credentials, which are sent without TLS.
     pub(crate) fn url_with(&self, credentials: &str) -> String {
         format!("smtp://{credentials}@{}?tls=none", self.address)
     }

@@ -1,7 +1,7 @@
 //! Runs the tool's binary, with an outbox in a temporary directory or on a database server.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -32,6 +32,7 @@ pub(crate) struct Tool {
     directory: TempDir,
     /// The environment variables that select the outbox.
     env: Vec<(&'static str, String)>,
+    binary: PathBuf,
 }
 
 impl Tool {
@@ -42,7 +43,7 @@ impl Tool {
 
     /// The outbox that these environment variables select.
     pub(crate) fn with_env(env: Vec<(&'static str, String)>) -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), env }
+        Self { directory: tempfile::tempdir().unwrap(), env, binary: env!("CARGO_BIN_EXE_postrider").into() }
     }
 
     /// An empty outbox in SQLite.
@@ -57,6 +58,16 @@ impl Tool {
         let tool = Self::with_env(vec![("DATABASE_URL", url.to_owned())]);
         tool.ok(&["migrate"]);
         tool
+    }
+
+    /// The tool of another release, on the same outbox.
+    pub(crate) fn use_binary(&mut self, binary: &Path) {
+        self.binary = binary.to_owned();
+    }
+
+    /// The tool's file.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// The URL of the outbox's database.
@@ -74,7 +85,7 @@ impl Tool {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_postrider"));
+        let mut command = Command::new(&self.binary);
         command.args(args).current_dir(self.directory()).stdin(Stdio::null());
         for variable in
             ["TRANSPORT_URL", "RUST_LOG", "POSTRIDER_SCHEMA", "POSTRIDER_TABLE_PREFIX", "POSTRIDER_PGBOUNCER"]

@@ -1,4 +1,4 @@
-//! An application that commits mail together with its orders, and continues after errors of the database.
+//! An application for the outage test: it commits each mail together with an order, and continues after errors of the database.
 
 use std::collections::HashSet;
 use std::error::Error;

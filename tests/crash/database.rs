@@ -1,6 +1,7 @@
 //! A new database for each test, and queries on the outbox's tables.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use sqlx::AssertSqlSafe;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
@@ -113,6 +114,15 @@ impl Kind {
         }
     }
 
+    /// Begins a transaction that writes.
+    pub(crate) fn begin(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN",
+            Self::MariaDb | Self::MySql => "START TRANSACTION",
+        }
+    }
+
     /// A variable that `scripts/test` sets for this server.
     pub(crate) fn variable(self, name: &str) -> String {
         let server = match self {
@@ -129,11 +139,22 @@ impl Kind {
 impl Database {
     /// A new database with an empty outbox.
     pub(crate) fn new(kind: Kind) -> Self {
+        Self::of_release(kind, None)
+    }
+
+    /// A new database with an empty outbox of another release, or of this one.
+    pub(crate) fn of_release(kind: Kind, binary: Option<&Path>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let tool = match kind {
-            Kind::Sqlite => Tool::new(),
-            Kind::Postgres | Kind::MariaDb | Kind::MySql => Tool::on_database(&runtime.block_on(create(kind))),
+        let mut tool = match kind {
+            Kind::Sqlite => Tool::without_tables(),
+            Kind::Postgres | Kind::MariaDb | Kind::MySql => {
+                Tool::with_env(vec![("DATABASE_URL", runtime.block_on(create(kind)))])
+            }
         };
+        if let Some(binary) = binary {
+            tool.use_binary(binary);
+        }
+        tool.ok(&["migrate"]);
         let pool = runtime.block_on(address(kind, &tool).connect(1));
         Self { kind, tool, runtime, pool }
     }
@@ -151,6 +172,37 @@ impl Database {
         let sql = AssertSqlSafe(sql);
         self.runtime
             .block_on(async { on_pool!(&self.pool, pool => sqlx::query_as(sql).fetch_all(pool).await.unwrap()) })
+    }
+
+    /// Runs a statement. In it, `{t}` stands for the tables' prefix.
+    pub(crate) fn run(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.replace("{t}", self.kind.dialect().tables));
+        self.runtime
+            .block_on(async { on_pool!(&self.pool, pool => drop(sqlx::raw_sql(sql).execute(pool).await.unwrap())) });
+    }
+
+    /// Reads rows of ids, keys and addresses.
+    pub(crate) fn rows(&self, sql: &str) -> Vec<(String, Option<String>, String)> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        self.runtime
+            .block_on(async { on_pool!(&self.pool, pool => sqlx::query_as(sql).fetch_all(pool).await.unwrap()) })
+    }
+
+    /// Counts the rows of a table of the outbox that meet a condition. In the condition, `{t}` stands for the tables' prefix.
+    pub(crate) fn count(&self, table: &str, condition: &str) -> i64 {
+        let tables = self.kind.dialect().tables;
+        let condition = condition.replace("{t}", tables);
+        let sql = AssertSqlSafe(format!("SELECT COUNT(*) FROM {tables}{table} t WHERE {condition}"));
+        self.runtime
+            .block_on(async { on_pool!(&self.pool, pool => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()) })
+    }
+
+    /// Counts the rows with messages.
+    pub(crate) fn count_bodies(&self) -> i64 {
+        match self.kind {
+            Kind::Postgres => self.count("bodies", "true"),
+            Kind::Sqlite | Kind::MariaDb | Kind::MySql => self.count("deliveries", "body IS NOT NULL"),
+        }
     }
 
     /// The ids of all deliveries.

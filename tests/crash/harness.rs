@@ -16,7 +16,7 @@ pub(crate) const CONCURRENCY: usize = 8;
 /// More mails than the relays send between two checks of a test.
 const BACKLOG: usize = 500;
 
-/// Enough for long runs on small machines.
+/// The time limit for sending all mails, enough for long runs on small machines.
 const LONG: Duration = Duration::from_secs(600);
 
 pub(crate) struct Harness {
@@ -106,7 +106,7 @@ impl Harness {
         for (id, mails) in &arrived {
             assert!(mails.iter().all(|mail| *mail == mails[0]), "two attempts sent different bytes");
             let lost = history[id].iter().filter(|attempt| attempt.outcome == "lost").count();
-            assert!(mails.len() - 1 <= lost, "{id} came {} times, and {lost} attempts are lost", mails.len());
+            assert!(mails.len() - 1 <= lost, "{id} arrived {} times, and {lost} attempts are lost", mails.len());
         }
         FaultReport {
             mails: self.ids.len(),

@@ -44,11 +44,12 @@ pub(crate) fn test(run: &Run, database: Database) {
         "a relay held more leases than its concurrency"
     );
     assert_eq!(report.missing, 0, "mail is lost");
-    assert!(report.duplicates <= known.len(), "more mails came twice than were in flight");
+    assert!(report.duplicates <= known.len(), "more mails arrived twice than were in flight");
     assert_eq!(report.lost, known, "the lost attempts are not those that the dead relays held");
 }
 
-fn kill(mut relay: Running) {
+/// Kills a relay that still runs.
+pub(crate) fn kill(mut relay: Running) {
     assert!(relay.try_wait().is_none(), "the relay ended before the kill: {}", relay.stderr());
     relay.signal("KILL");
     wait_until("the relay is dead", || relay.try_wait().is_some());

@@ -12,7 +12,10 @@ mod harness;
 mod kill;
 mod killed_connections;
 mod long_transaction;
+mod maintenance;
 mod outage;
+mod retention;
+mod shop;
 #[path = "../cli/smtp_server.rs"]
 #[allow(dead_code, reason = "shared with the tests of the tool, which use all of it")]
 mod smtp_server;
@@ -20,6 +23,7 @@ mod suspended_relay;
 #[path = "../cli/tool.rs"]
 #[allow(dead_code, reason = "shared with the tests of the tool, which use all of it")]
 mod tool;
+mod two_releases;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -47,22 +51,23 @@ macro_rules! faults {
 }
 
 mod sqlite {
-    faults!(Sqlite [] kill concurrent_relays suspended_relay long_transaction);
+    faults!(Sqlite [] kill concurrent_relays suspended_relay long_transaction retention two_releases);
 }
 
 mod postgres {
-    faults!(Postgres [#[ignore = "needs PostgreSQL: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction);
+    faults!(Postgres [#[ignore = "needs PostgreSQL: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction retention two_releases);
 }
 
 mod mariadb {
-    faults!(MariaDb [#[ignore = "needs MariaDB: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction);
+    faults!(MariaDb [#[ignore = "needs MariaDB: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction retention two_releases);
 }
 
 mod mysql {
-    faults!(MySql [#[ignore = "needs MySQL: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction);
+    faults!(MySql [#[ignore = "needs MySQL: run scripts/test"]] kill concurrent_relays suspended_relay killed_connections outage long_transaction retention two_releases);
 }
 
-/// Some tests crash the server that others use, and a relay that waits too long for a processor loses its leases.
+/// Makes the tests run one after the other. Some crash the server that others use, and a relay that waits too long for a processor loses
+/// its leases.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

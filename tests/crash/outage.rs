@@ -14,9 +14,9 @@ use crate::tool::{Output, Running, wait_until};
 
 const RELAYS: usize = 3;
 
-/// The largest number of additional crashes until one interrupts a statement. The pool waits for the end of other crashes, and no relay
-/// logs those.
-const MORE: usize = 6;
+/// The maximum of additional crashes while no relay has logged an outage. A relay logs only a crash that interrupts a statement: during
+/// other crashes, the pool waits for the server.
+const MAX_EXTRA_CRASHES: usize = 6;
 
 const OUTAGE_BEGINS: &str = "the database does not answer; waiting for it";
 const OUTAGE_ENDS: &str = "the database answers again";
@@ -30,7 +30,7 @@ pub(crate) fn test(run: &Run, database: Database) {
     let relays: Vec<_> = (0..RELAYS).map(|_| harness.relay("2s")).collect();
     let mut in_flight = Vec::new();
     let noticed = || relays.iter().any(|relay| logged_outages(relay) > 0);
-    while in_flight.len() < wanted || (in_flight.len() < wanted + MORE && !noticed()) {
+    while in_flight.len() < wanted || (in_flight.len() < wanted + MAX_EXTRA_CRASHES && !noticed()) {
         harness.wait_amid_work(&mut random);
         let before: Vec<_> = relays.iter().map(logged_outages).collect();
         in_flight.push(harness.database.held().len());
@@ -48,7 +48,7 @@ pub(crate) fn test(run: &Run, database: Database) {
         // A crashing server ends its sessions one after the other, and may still answer a call on another session. A relay then logs two
         // outages. `tests/relay/outage.rs` checks that each outage is reported once.
         for (before, relay) in before.into_iter().zip(&relays) {
-            assert!(logged_outages(relay) <= before + 2, "more than a line for an outage: {}", relay.stderr());
+            assert!(logged_outages(relay) <= before + 2, "more than one line for an outage: {}", relay.stderr());
         }
     }
     let (committed, rolled_back) = application.stop(&harness);
@@ -92,10 +92,10 @@ pub(crate) fn check_logs(relays: &[Output]) -> Vec<usize> {
 }
 
 /// A crashed server. Drop restarts it.
-struct Down(Kind);
+pub(crate) struct Down(Kind);
 
 impl Down {
-    fn crash(kind: Kind) -> Self {
+    pub(crate) fn crash(kind: Kind) -> Self {
         control(kind, "crash");
         Self(kind)
     }

@@ -13,8 +13,8 @@ use crate::tool::wait_until;
 /// The mails that the second relay has sent when the first one resumes. It is still sending the others.
 const SENT: usize = CONCURRENCY / 2;
 
-/// Longer than the lease of 2 s, after which the second relay claims.
-const STUCK: Duration = Duration::from_secs(8);
+/// If the second relay has not sent after this time, although the lease of 2 s has expired, the suspended relay holds locks.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(crate) fn test(run: &Run, database: Database) {
     // The number of mails that arrived, and for each relay the number of mails that the server answers.
@@ -42,8 +42,8 @@ pub(crate) fn test(run: &Run, database: Database) {
     let other = harness.relay("2s");
     let mut stopped = Instant::now();
     wait_until("the second relay sends", || {
-        // The suspended relay may hold locks of an open transaction; in SQLite it locks the whole database.
-        if stopped.elapsed() > STUCK {
+        // The suspended relay may hold locks of an open transaction (in SQLite, on the whole database). It then runs for a moment, to end it.
+        if stopped.elapsed() > LOCK_TIMEOUT {
             suspended.signal("CONT");
             std::thread::sleep(Duration::from_millis(200));
             suspended.signal("STOP");

@@ -63,14 +63,14 @@ pub(crate) async fn a_dropped_call_leaves_no_transaction_open<D: Database>(datab
         let lease = store.claim(Claim::new(1, SECOND * 60)).await.unwrap().remove(0);
         drop_at_each_wait!("renew", store.renew(&[lease.key], SECOND * 60));
         drop_at_each_wait!("settle as retry", store.settle(&[retry(&lease, SECOND)]));
-        drop_at_each_wait!("take back", store.release_claims(&[Claim::new(1, SECOND).id]));
+        drop_at_each_wait!("release claims", store.release_claims(&[Claim::new(1, SECOND).id]));
         drop_at_each_wait!("get", store.get(ids[0]));
         drop_at_each_wait!("message", store.message(ids[0]));
         drop_at_each_wait!("list", store.list(&Filter::new()));
         drop_at_each_wait!("stats", store.stats());
         drop_at_each_wait!("cancel", store.cancel(ids_of_new[0]));
         drop_at_each_wait!("resend", store.resend(ids_of_new[0]));
-        drop_at_each_wait!("prune", store.prune(&Prune::older_than(Duration::ZERO).state(State::Sent)));
+        drop_at_each_wait!("prune", store.prune(&Prune::deliveries(Duration::ZERO).state(State::Sent)));
         drop_at_each_wait!("next_due", store.next_due());
         drop_at_each_wait!("now", store.now());
         let relay = RelayReport::new(RelayId::new(), 0, None);

@@ -9,13 +9,13 @@ use postrider::{AdminStore, DeliveryId, State, Store, StoreErrorKind};
 use crate::support::database::{Database, Harness};
 use crate::support::fixture::{SECOND, row, row_for};
 
-/// The insert trigger refuses recipients that are not a list of addresses.
+/// A plain insert enqueues a mail. The insert trigger refuses recipients that are not a list of addresses.
 pub(crate) async fn another_program_enqueues_with_one_statement<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let (id, long_ago) = (DeliveryId::new(), D::LONG_AGO);
     let mail = r#"{"from": "Shop <shop@example.com>", "to": ["ada@example.com"], "subject": "Hi", "text": "Hello"}"#;
     let insert = format!(
-        r#"INSERT INTO {{t}}deliveries (id, format, body, recipients, template_id, send_at)
+        r#"INSERT INTO {{new}} (id, format, body, recipients, template_id, send_at)
            VALUES ({}, 'email/1', '{mail}', '["ada@example.com"]', 'welcome', {long_ago})"#,
         D::id(id)
     );
@@ -26,15 +26,15 @@ pub(crate) async fn another_program_enqueues_with_one_statement<D: Database>(dat
     assert!(delivery.attempts[0].started_at >= delivery.created_at, "two clocks differ");
     for recipients in ["[]", "{}", r#"{"a": 1}"#, "7", "[", "x", r#""ada@example.com""#] {
         let insert = format!(
-            "INSERT INTO {{t}}deliveries (id, format, body, recipients) VALUES ({}, 'email/1', '{{}}', '{recipients}')",
+            "INSERT INTO {{new}} (id, format, body, recipients) VALUES ({}, 'email/1', '{{}}', '{recipients}')",
             D::id(DeliveryId::new())
         );
         assert!(harness.try_run(&insert).await.is_err(), "a delivery for {recipients} was accepted");
     }
 }
 
-/// More rows than one statement takes, some too large to travel together, with and without keys.
-pub(crate) async fn many_rows_are_inserted_in_portions_and_in_order<D: Database>(database: D) {
+/// More rows than one statement takes, some too large for one statement together, with and without keys.
+pub(crate) async fn many_rows_are_inserted_in_batches_and_in_order<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let store = harness.store();
     let rows: Vec<NewRow> = (0..300)

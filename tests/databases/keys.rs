@@ -33,7 +33,7 @@ pub(crate) async fn a_key_that_another_transaction_holds_is_waited_for<D: Databa
     assert_eq!(harness.outbox.stats().await.unwrap().pending, 2);
 }
 
-/// Case, accents, trailing spaces and the composition of characters count.
+/// Keys are compared exactly: case, accents, trailing spaces and the composition of characters matter.
 pub(crate) async fn keys_that_differ_in_one_character_differ<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let store = harness.store();

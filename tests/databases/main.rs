@@ -6,6 +6,7 @@
 #![cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code, reason = "some tests need a server"))]
 
 mod cancellation;
+mod deletions;
 mod insert;
 mod keys;
 mod malformed_rows;
@@ -24,7 +25,7 @@ macro_rules! database_tests {
             cancellation { a_dropped_call_leaves_no_transaction_open }
             insert {
                 another_program_enqueues_with_one_statement
-                many_rows_are_inserted_in_portions_and_in_order
+                many_rows_are_inserted_in_batches_and_in_order
                 one_row_that_is_refused_refuses_all
             }
             keys {
@@ -48,7 +49,7 @@ macro_rules! database_tests {
                 plain_sql_makes_the_same_tables_as_migrate
                 a_call_without_tables_fails_as_not_migrated
                 a_closed_pool_fails_as_closed
-                two_outboxes_do_not_meet
+                two_outboxes_are_separate
             }
             transactions {
                 mail_and_data_commit_or_roll_back_together
@@ -56,6 +57,7 @@ macro_rules! database_tests {
             }
         }
         crate::support::stamp! { multi_thread $attributes $database;
+            deletions { deletions_at_once_count_each_delivery_once }
             relays { four_relays_send_each_mail_once_while_others_enqueue }
         }
     };

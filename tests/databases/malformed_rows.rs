@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use postrider::store::Claim;
+use postrider::transport::Blob;
 use postrider::{AdminStore, Filter, Outcome, RunSummary, State, Store};
 
 use crate::support::database::{Database, Harness};
-use crate::support::fixture::{SECOND, ada};
+use crate::support::fixture::{SECOND, ada, row};
 
 async fn drain<D: Database>(harness: &Harness<D>) -> RunSummary {
     harness.outbox.relay().drain().await.unwrap()
@@ -16,7 +17,7 @@ async fn stored_ids<D: Database>(harness: &Harness<D>, mails: usize) -> Vec<post
     harness.outbox.enqueue_all((0..mails).map(|_| ada())).await.unwrap()
 }
 
-/// The claim returns it with the others, as malformed, and the dead letter has the reason. Invariants 4, 5.
+/// A claim returns the malformed row with the others, and marks it. The dead letter has the reason. Invariants 4, 5.
 pub(crate) async fn a_malformed_mail_becomes_a_dead_letter<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let malformed = stored_ids(&harness, 2).await;
@@ -59,7 +60,7 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
     ]
     .map(|(column, value)| (column, value.to_owned()))
     .into();
-    for column in ["attempts", "cycle", "spent"] {
+    for column in ["attempts", "cycle", "charged_attempts"] {
         values.extend([(column, "-1".to_owned()), (column, last_count.to_string())]);
     }
     values.extend([i64::MAX, i64::MAX - 1, i64::MIN + 1].map(|token| ("token", token.to_string())));
@@ -80,10 +81,10 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
     let stats = outbox.stats().await.unwrap();
     assert_eq!((stats.pending, stats.leased), (0, 0));
 
-    // Leased rows whose lease has run out.
+    // Leased rows whose lease has expired.
     let leased = stored_ids(harness, 4).await;
     assert_eq!(store.claim(Claim::new(10, Duration::ZERO)).await.unwrap().len(), 4);
-    let last_values = ["attempts", "spent", "cycle"].map(|column| (column, last_count));
+    let last_values = ["attempts", "charged_attempts", "cycle"].map(|column| (column, last_count));
     for ((column, value), id) in last_values.into_iter().chain([("token", i64::MAX)]).zip(&leased) {
         let id = D::id(*id);
         harness.run_unchecked(&format!("UPDATE {{t}}queue SET {column} = {value} WHERE delivery_id = {id}")).await;
@@ -150,7 +151,7 @@ async fn attempts_of_another_program<D: Database>(harness: &Harness<D>) {
     assert_eq!(harness.outbox.get(ids[0]).await.unwrap().unwrap().attempts[0].outcome, Outcome::Sent);
 }
 
-/// Due deliveries are still claimed. Invariant 4.
+/// Rows of the queue without a mail do not stop due deliveries. Invariant 4.
 pub(crate) async fn queue_rows_without_a_mail_are_removed<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let delete = async |id| {
@@ -172,6 +173,13 @@ pub(crate) async fn queue_rows_without_a_mail_are_removed<D: Database>(database:
     assert_eq!(queued, i64::try_from(leases.len()).unwrap());
     delete(ids[5]).await;
     drain(&harness).await;
+    // A blob goes, too, if nothing else carries it.
+    let mut with_blob = row();
+    with_blob.message.blobs = vec![Blob::new(vec![7; 50_000])];
+    let id = harness.store().insert(vec![with_blob]).await.unwrap()[0];
+    delete(id).await;
+    drain(&harness).await;
+    assert_eq!(harness.store().sweep_blobs(10).await.unwrap(), 1, "the blob is kept for ever");
 }
 
 /// Another program may write any number for a time. Invariant 4.
@@ -179,8 +187,8 @@ pub(crate) async fn a_delivery_due_long_ago_is_counted_and_sent<D: Database>(dat
     let harness = Harness::new(database).await;
     let id = harness.outbox.enqueue(ada()).await.unwrap();
     let copy = format!(
-        "INSERT INTO {{t}}deliveries (format, body, recipients, send_at)
-         SELECT format, body, recipients, {} FROM {{t}}deliveries",
+        "INSERT INTO {{new}} (format, body, text, recipients, send_at)
+         SELECT format, body, text, recipients, {} FROM {{new}}",
         D::LONG_AGO
     );
     harness.run(&copy).await;

@@ -27,7 +27,7 @@ pub(crate) async fn a_pool_closes_under_a_busy_relay<D: Server>(database: D) {
     assert_eq!(error.kind(), StoreErrorKind::Closed, "{error}");
 }
 
-/// There are as many relays as connections. Invariants 2, 4.
+/// As many relays as connections share a pool, and all of them drain. Invariants 2, 4.
 pub(crate) async fn relays_that_share_a_pool_leave_each_other_connections<D: Server>(database: D) {
     let Harness { pool, outbox, .. } = Harness::new(database).await;
     let relays = pool.options().get_max_connections();

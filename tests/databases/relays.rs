@@ -11,7 +11,7 @@ use crate::support::database::{Database, Harness};
 use crate::support::fixture::{SECOND, ada};
 use crate::support::wait::{until, until_sent};
 
-/// This includes the connection of the listener, if the store has one.
+/// A relay works on a pool of one connection, even if the store also listens for notifications.
 pub(crate) async fn a_pool_of_one_connection_is_enough<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let outbox = harness.other_outbox(1).await;

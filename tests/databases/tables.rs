@@ -7,7 +7,7 @@ use postrider::{AdminStore, DeliveryId, Email, Outbox, Store, StoreErrorKind};
 use crate::support::database::{Database, Harness};
 use crate::support::fixture::{SECOND, ada, row};
 
-/// The tables are the same as those of a single process.
+/// Ten concurrent migrations create the same tables as a single one.
 pub(crate) async fn ten_processes_migrate_at_once<D: Database>(database: D) {
     let starts = (0..10).map(|_| {
         let database = database.clone();
@@ -25,7 +25,7 @@ pub(crate) async fn ten_processes_migrate_at_once<D: Database>(database: D) {
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
 }
 
-/// A program may also migrate tables that plain SQL has made, with or without mail in them.
+/// `migrate` also accepts tables that plain SQL created, with mail in them.
 pub(crate) async fn plain_sql_makes_the_same_tables_as_migrate<D: Database>(by_migrate: D) {
     let by_hand = by_migrate.another();
     let migrated = by_migrate.pool(2).await;
@@ -42,7 +42,7 @@ pub(crate) async fn plain_sql_makes_the_same_tables_as_migrate<D: Database>(by_m
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
 }
 
-/// A relay ends as well, instead of waiting for the tables.
+/// Every call fails, and a relay ends instead of waiting for the tables.
 pub(crate) async fn a_call_without_tables_fails_as_not_migrated<D: Database>(database: D) {
     let store = database.store(database.pool(2).await);
     let outbox = Outbox::new(store.clone(), ScriptedTransport::<Email>::new());
@@ -67,7 +67,7 @@ pub(crate) async fn a_closed_pool_fails_as_closed<D: Database>(database: D) {
     assert_eq!(harness.store().insert(vec![row()]).await.unwrap_err().kind(), StoreErrorKind::Closed);
 }
 
-pub(crate) async fn two_outboxes_do_not_meet<D: Database>(one: D) {
+pub(crate) async fn two_outboxes_are_separate<D: Database>(one: D) {
     let (other, one) = (Harness::new(one.another()).await.outbox, Harness::new(one).await.outbox);
     one.enqueue(ada()).await.unwrap();
     assert_eq!(other.relay().drain().await.unwrap().sent, 0);

@@ -5,7 +5,7 @@ use postrider::State;
 use crate::support::database::{Database, Harness};
 use crate::support::fixture::ada;
 
-/// This includes a savepoint, and a transaction whose later statement fails. Invariant 1.
+/// Also with a savepoint that is rolled back, and in a transaction whose later statement fails. Invariant 1.
 pub(crate) async fn mail_and_data_commit_or_roll_back_together<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let outbox = &harness.outbox;

@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod blobs;
 mod connections;
+mod counters;
+mod plain_sql;
 mod reads;
 mod rights;
+mod search;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
@@ -29,10 +33,31 @@ macro_rules! mysql_tests {
                 an_operators_call_is_repeated_after_a_deadlock
                 dropped_calls_hold_no_rows
             }
+            blobs {
+                a_blob_is_stored_once
+                a_blob_is_locked_while_it_is_enqueued
+                transactions_with_new_blobs_do_not_deadlock
+                a_blob_that_was_deleted_meanwhile_is_stored_again
+                a_message_without_its_parts_is_malformed
+                a_sweep_passes_over_blobs_in_use
+            }
+            counters {
+                a_deletion_in_plain_sql_is_counted
+                settlements_on_many_connections_are_counted_once
+                the_views_show_what_the_tool_shows
+            }
+            plain_sql {
+                an_insert_gets_subject_tags_and_recipients
+                an_insert_that_breaks_a_rule_is_refused_with_the_name_of_the_column
+                indexes_find_recipients_and_provider_ids
+                truncating_the_deliveries_alone_leaves_history_and_totals
+            }
             reads {
                 a_claim_skips_deliveries_that_are_not_due
                 pruning_reads_the_history_once
+                claims_beside_commits_take_each_delivery_once
             }
+            search { a_search_reads_no_more_than_a_page }
             rights { an_error_names_the_missing_right_and_few_rights_are_enough }
             sessions {
                 every_statement_works_in_every_default_character_set

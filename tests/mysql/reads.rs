@@ -1,12 +1,15 @@
 //! How many rows the store's statements read.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use postrider::store::{Claim, Lease, Next, Settled};
 use postrider::{AdminStore, MySqlStore, Prune, Store};
 use sqlx::mysql::MySqlPool;
 
 use crate::support::database::unique_prefix;
 use crate::support::database::{Database, MySql};
-use crate::support::fixture::{SECOND, ada};
+use crate::support::fixture::{SECOND, ada, row};
 use crate::{failed, outbox, pool, run};
 
 pub(crate) async fn a_claim_skips_deliveries_that_are_not_due(server: MySql) {
@@ -61,7 +64,7 @@ pub(crate) async fn pruning_reads_the_history_once(server: MySql) {
         );
         run(&pool, &fill).await;
         run(&pool, "FLUSH STATUS").await;
-        let prune = Prune::older_than(SECOND).state(state.parse().unwrap()).history_only();
+        let prune = Prune::history(SECOND).state(state.parse().unwrap());
         assert_eq!(store.prune(&prune).await.unwrap(), deliveries);
         reads.push(rows_read(&pool).await);
         assert_eq!(store.prune(&prune).await.unwrap(), 0);
@@ -70,8 +73,49 @@ pub(crate) async fn pruning_reads_the_history_once(server: MySql) {
 }
 
 /// The rows that the only connection of a pool has read.
-async fn rows_read(pool: &MySqlPool) -> i64 {
+pub(crate) async fn rows_read(pool: &MySqlPool) -> i64 {
     let status = "SHOW SESSION STATUS LIKE 'Handler_read%'";
     let counts: Vec<(String, String)> = sqlx::query_as(status).fetch_all(pool).await.unwrap();
     counts.iter().map(|(_, count)| count.parse::<i64>().unwrap()).sum()
+}
+
+/// Rows appear in the queue while relays claim. Each is claimed once, and none is taken for a row without a delivery. Invariants 2, 4.
+pub(crate) async fn claims_beside_commits_take_each_delivery_once(server: MySql) {
+    const WRITERS: usize = 8;
+    const MAILS: usize = 500;
+    let (prefix, _, _outbox) = outbox(&server).await;
+    let pool = pool(server.options(), 12).await;
+    let store = MySqlStore::with_table_prefix(pool, &prefix).unwrap();
+    let write = |store: MySqlStore| async move {
+        let mut ids = Vec::with_capacity(MAILS);
+        for _ in 0..MAILS {
+            ids.extend(store.insert(vec![row()]).await.unwrap());
+        }
+        ids
+    };
+    let writers: Vec<_> = (0..WRITERS).map(|_| tokio::spawn(write(store.clone()))).collect();
+    let written: Arc<AtomicBool> = Arc::default();
+    let claim = |store: MySqlStore, written: Arc<AtomicBool>| async move {
+        let mut claimed = Vec::new();
+        loop {
+            let is_last = written.load(Ordering::SeqCst);
+            let leases = store.claim(Claim::new(20, SECOND * 3_600)).await.unwrap();
+            claimed.extend(leases.iter().map(|lease| lease.key.id));
+            if is_last && leases.is_empty() {
+                return claimed;
+            }
+        }
+    };
+    let claimers: Vec<_> = (0..4).map(|_| tokio::spawn(claim(store.clone(), Arc::clone(&written)))).collect();
+    let (mut inserted, mut claimed) = (Vec::new(), Vec::new());
+    for writer in writers {
+        inserted.extend(writer.await.unwrap());
+    }
+    written.store(true, Ordering::SeqCst);
+    for claimer in claimers {
+        claimed.extend(claimer.await.unwrap());
+    }
+    inserted.sort_unstable();
+    claimed.sort_unstable();
+    assert!(inserted == claimed, "{} deliveries were claimed of {}", claimed.len(), inserted.len());
 }

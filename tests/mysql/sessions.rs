@@ -1,10 +1,13 @@
 //! Databases and sessions with unusual settings.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use postrider::store::{Claim, Lease, Next, RecipientOutcome, RelayId, RelayReport, Settled, Settlement, When};
-use postrider::transport::Recipient;
-use postrider::{AdminStore, Attempt, Filter, MySqlStore, Outcome, Prune, RecipientState, State, Store, UpdateOutcome};
+use postrider::transport::{Blob, Recipient, Summary};
+use postrider::{
+    AdminStore, Attempt, CountedEvent, DeliveryId, Filter, MySqlStore, Outcome, Prune, RecipientState, State, Store,
+    UpdateOutcome,
+};
 use sqlx::AssertSqlSafe;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 
@@ -12,7 +15,7 @@ use crate::support::database::{Database, MySql, unique_prefix};
 use crate::support::fixture::{SECOND, keyed_row, row};
 use crate::{failed, outbox, pool, run};
 
-/// Default character sets of a database. In those with two and four octets for a character, no text equals its ASCII form.
+/// Default character sets of a database. In UTF-16, UCS-2 and UTF-32, even ASCII characters have other bytes than in ASCII.
 const DEFAULTS: [&str; 8] = [
     "utf16 COLLATE utf16_bin",
     "ucs2",
@@ -91,15 +94,21 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     store.migrate().await.unwrap_or_else(|error| panic!("{label}: {error}"));
     let mut ours = keyed_row(WORDS);
     ours.message.body = WORDS.to_owned();
+    ours.message.text = Some(WORDS.to_owned());
+    ours.message.html = Some(WORDS.to_owned());
+    ours.message.blobs = vec![Blob::new(WORDS.as_bytes())];
+    ours.summary = Summary::new().with_subject(WORDS).with_tags(vec![WORDS.to_owned()]);
     ours.template_id = Some(WORDS.to_owned());
     ours.recipients = ["ada@example.com", "ädä@example.com"].map(Recipient::new).into();
     let id = store.insert(vec![ours.clone()]).await.unwrap()[0];
     assert_eq!(store.insert(vec![ours.clone()]).await.unwrap(), [id], "{label}: the key was not found again");
     // Another program leaves the id and the times to the database.
-    let theirs = "(format, `body`, recipients) VALUES ('email/1', '{}', '[\"bob@example.com\"]')";
-    run(pool, &format!("INSERT INTO {prefix}deliveries {theirs}")).await;
+    let theirs = "(format, `body`, recipients) VALUES ('email/1', ?, '[\"bob@example.com\"]')";
+    let insert = sqlx::query(AssertSqlSafe(format!("INSERT INTO {prefix}deliveries {theirs}")));
+    let body = format!(r#"{{"subject": "{WORDS}", "tags": ["{WORDS}"]}}"#);
+    insert.bind(body).execute(pool).await.unwrap_or_else(|error| panic!("{label}: {error}"));
 
-    // A claim is taken back, and a row of the queue has no mail.
+    // A claim is released, and a row of the queue has no mail.
     let lost = Claim::new(10, SECOND * 60);
     assert_eq!(store.claim(lost).await.unwrap().len(), 2, "{label}");
     assert_eq!(store.release_claims(&[lost.id]).await.unwrap(), 2, "{label}");
@@ -117,10 +126,10 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     };
     let leases = claim(2).await;
     let lease = leases.iter().find(|lease| lease.key.id == id).unwrap();
-    assert_eq!((&lease.message.body, lease.recipients.len()), (&ours.message.body, 2), "{label}");
+    assert_eq!((&lease.message, lease.recipients.len()), (&ours.message, 2), "{label}");
     let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
     assert_eq!(store.renew(&keys, SECOND * 60).await.unwrap(), [Settled::Applied; 2], "{label}");
-    // One recipient has the mail, the other is tried again; the other program's mail is sent.
+    // One recipient has the mail, and the other is retried; the other program's mail is sent.
     let one = RecipientOutcome::new(lease.recipients[0].clone(), RecipientState::Sent, Some(WORDS.to_owned()));
     let back =
         settlement(lease, Outcome::Transient, Next::Pending { after: Duration::ZERO }).with_recipients(vec![one]);
@@ -141,7 +150,20 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     let lower = WORDS.to_lowercase();
     assert_eq!(store.list(&listed(State::Dead).template_id(lower)).await.unwrap().len(), 0, "{label}");
     assert_eq!(store.list(&listed(State::Sent)).await.unwrap()[0].id, other.key.id, "{label}");
-    assert_eq!(store.message(id).await.unwrap().unwrap().body, WORDS, "{label}");
+    let all = Filter::new().recipient("ÄDÄ@example.com").subject_prefix(WORDS).tag(WORDS).key(WORDS).error(WORDS);
+    for (filter, count) in [
+        (all.clone().finished_before(SystemTime::now() + SECOND * 60), 1),
+        (all.created_before(SystemTime::now() - SECOND * 60), 0),
+        (Filter::new().recipient("@example.com").tag(WORDS).created_from(SystemTime::now() - SECOND * 60), 2),
+        (Filter::new().provider_id(WORDS).transport(WORDS), 0),
+    ] {
+        assert_eq!(store.count(&filter).await.unwrap(), count, "{label}: {filter:?}");
+    }
+    assert_eq!(store.message(id).await.unwrap().unwrap(), ours.message, "{label}");
+    for id in [id, other.key.id] {
+        let shown = store.get(id).await.unwrap().unwrap();
+        assert_eq!((shown.subject.as_deref(), &*shown.tags), (Some(WORDS), &[WORDS.to_owned()][..]), "{label}");
+    }
 
     assert_eq!(store.resend(id).await.unwrap(), UpdateOutcome::Updated, "{label}");
     assert_eq!(store.cancel(id).await.unwrap(), UpdateOutcome::Updated, "{label}");
@@ -149,9 +171,24 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.pending, stats.sent, stats.cancelled), (0, 1, 1), "{label}");
     assert_eq!(stats.relays[0].paused.as_deref(), Some(WORDS), "{label}");
-    let prune = Prune::older_than(Duration::ZERO).state(State::Cancelled);
-    assert_eq!(store.prune(&prune.clone().history_only()).await.unwrap(), 1, "{label}");
-    assert_eq!(store.prune(&prune.state(State::Sent)).await.unwrap(), 2, "{label}");
+    let hourly = store.hourly(SystemTime::now()).await.unwrap();
+    assert_eq!(hourly.iter().filter(|count| count.event == CountedEvent::Cancelled).count(), 1, "{label}: {hourly:?}");
+    let views = format!(
+        "SELECT (SELECT COUNT(*) FROM {prefix}mail WHERE id = '{id}' AND state = 'cancelled' AND `key` = ?
+                     AND ABS(TIMESTAMPDIFF(SECOND, finished_at, UTC_TIMESTAMP())) < 60)
+              + (SELECT COUNT(*) FROM {prefix}overview WHERE state = 'cancelled' AND deliveries = 1)"
+    );
+    let seen: i64 = sqlx::query_scalar(AssertSqlSafe(views)).bind(WORDS).fetch_one(pool).await.unwrap();
+    assert_eq!(seen, 2, "{label}");
+    let ended = |prune: Prune| prune.state(State::Cancelled);
+    assert_eq!(store.prune(&ended(Prune::history(Duration::ZERO))).await.unwrap(), 1, "{label}");
+    assert_eq!(store.prune(&ended(Prune::messages(Duration::ZERO))).await.unwrap(), 1, "{label}");
+    let deliveries = ended(Prune::deliveries(Duration::ZERO)).state(State::Sent);
+    assert_eq!(store.prune(&deliveries.clone().keep_keys(SECOND * 60)).await.unwrap(), 2, "{label}");
+    assert_eq!(store.insert(vec![ours.clone()]).await.unwrap(), [id], "{label}: the key is free");
+    assert_eq!(store.prune(&deliveries).await.unwrap(), 0, "{label}");
+    ours.id = DeliveryId::new();
+    assert_eq!(store.insert(vec![ours.clone()]).await.unwrap(), [id], "{label}: another prune freed the key");
 }
 
 /// Sessions far from UTC, in modes that change the meaning of quotes and bars. Invariant 8.

@@ -17,7 +17,10 @@ pub(crate) async fn the_insert_trigger_names_the_rule_that_a_row_breaks(server: 
     let bad = [
         (0, "repeat('x', 65)".to_owned()),
         (1, "repeat('x', 67108865)".to_owned()),
+        (1, "'[]'".to_owned()),
+        (1, r#"'{"subject": "\ud800"}'"#.to_owned()),
         (2, "'[]'".to_owned()),
+        (2, r#"'["a\ud800@example.com"]'"#.to_owned()),
         (2, "'{}'".to_owned()),
         (2, "'[7]'".to_owned()),
         (2, "'[\"nobody\"]'".to_owned()),
@@ -31,11 +34,12 @@ pub(crate) async fn the_insert_trigger_names_the_rule_that_a_row_breaks(server: 
         (5, "10".to_owned()),
         (6, "'odd'".to_owned()),
         (7, "'infinity'".to_owned()),
+        (7, "'10000-01-01'".to_owned()),
         (8, "'infinity'".to_owned()),
     ];
     let insert = async |values: [&str; 9]| {
         let (columns, values) = (columns.join(", "), values.join(", "));
-        let add = format!("INSERT INTO \"{schema}\".deliveries ({columns}) VALUES ({values})");
+        let add = format!("INSERT INTO \"{schema}\".outbox ({columns}) VALUES ({values})");
         sqlx::raw_sql(AssertSqlSafe(add)).execute(&pool).await
     };
     for (place, value) in &bad {
@@ -52,7 +56,7 @@ pub(crate) async fn the_insert_trigger_names_the_rule_that_a_row_breaks(server: 
     // Every driver knows the columns' types.
     let types: Vec<(String, String)> = sqlx::query_as(
         "SELECT column_name::text, coalesce(domain_name, udt_name)::text FROM information_schema.columns
-         WHERE table_schema = $1 AND table_name = 'deliveries'",
+         WHERE table_schema = $1 AND table_name = 'outbox'",
     )
     .bind(&schema)
     .fetch_all(&pool)

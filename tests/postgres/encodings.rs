@@ -18,15 +18,12 @@ pub(crate) async fn a_text_that_is_not_utf_8_becomes_a_dead_letter(server: Postg
     for values in [[odd, "'{}'", "NULL"], ["'email/1'", odd, "NULL"], ["'email/1'", "'{}'", odd]] {
         let values = values.join(", ");
         let add = format!(
-            "INSERT INTO postrider.deliveries (format, body, template_id, recipients) VALUES ({values}, '[\"ada@example.com\"]')"
+            "INSERT INTO postrider.outbox (format, body, template_id, recipients) VALUES ({values}, '[\"ada@example.com\"]')"
         );
         run(&pool, &add).await;
     }
-    run(
-        &pool,
-        "INSERT INTO postrider.deliveries (format, body, recipients) VALUES ('email/1', '{}', E'[\"\\xff@b.c\"]')",
-    )
-    .await;
+    run(&pool, "INSERT INTO postrider.outbox (format, body, recipients) VALUES ('email/1', '{}', E'[\"\\xff@b.c\"]')")
+        .await;
     let good = outbox.enqueue(ada()).await.unwrap();
     let summary = outbox.relay().drain().await.unwrap();
     assert_eq!((summary.sent, summary.dead), (1, 4));

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod blobs;
 mod contract;
 mod encodings;
 mod faults;
@@ -25,6 +26,7 @@ type TestOutbox = Outbox<PgStore, ScriptedTransport<Email>>;
 macro_rules! postgres_tests {
     ($attributes:tt $database:expr) => {
         crate::support::stamp! { $attributes $database;
+            blobs { a_blob_of_another_transaction_is_not_swept_before_it_is_used }
             contract {
                 the_insert_trigger_names_the_rule_that_a_row_breaks
                 the_function_names_what_is_wrong_with_a_mail
@@ -53,6 +55,7 @@ macro_rules! postgres_tests {
                 a_long_transaction_does_not_make_claims_walk_over_sent_deliveries
                 plans_made_over_an_empty_queue_do_not_stay
                 renewing_and_settling_read_rows_by_key
+                a_search_passes_over_a_backlog
                 a_long_mail_is_compressed_with_lz4_if_the_server_has_it
             }
             pooler { an_outbox_works_behind_a_pooler_in_transaction_mode }
@@ -60,6 +63,7 @@ macro_rules! postgres_tests {
                 a_stranger_cannot_use_the_insert_trigger
                 the_owner_of_a_schema_needs_no_right_to_create_one
                 the_right_to_delete_a_mail_is_enough_to_forget_it
+                a_program_that_enqueues_needs_few_rights
             }
             transactions {
                 a_failed_transaction_that_is_committed_leaves_no_mail

@@ -1,4 +1,4 @@
-//! PgBouncer before the server.
+//! PgBouncer in front of the server.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::database::Postgres;
 use crate::support::fixture::ada;
 use crate::support::wait::until_sent;
 
-/// With the settings that the manual asks for. Invariants 2, 3.
+/// The store has the settings that the documentation requires. Invariants 2, 3.
 pub(crate) async fn an_outbox_works_behind_a_pooler_in_transaction_mode(server: Postgres) {
     let (schema, _, direct) = outbox(&server).await;
     let options: PgConnectOptions = server.bouncer_url().parse().unwrap();

@@ -1,12 +1,14 @@
 //! Users with few rights.
 
+use postrider::store::Claim;
 use postrider::testkit::ScriptedTransport;
+use postrider::transport::Blob;
 use postrider::{AdminStore, Email, Outbox, PgStore, Store, StoreErrorKind};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 
 use crate::support::database::{Database, Postgres, unique_name};
-use crate::support::fixture::ada;
+use crate::support::fixture::{SECOND, ada, keyed_row, row};
 use crate::{outbox, run};
 
 /// The triggers run with their owner's rights. A user who may only enqueue must not attach them to another table, which would allow writes
@@ -32,11 +34,10 @@ pub(crate) async fn a_stranger_cannot_use_the_insert_trigger(server: Postgres) {
             .unwrap();
     assert_eq!(named, 1, "a recipient named twice is mailed twice");
 
-    let forged = "CREATE TEMP TABLE mine (id uuid, priority smallint, send_at timestamptz, created_at timestamptz, expires_at timestamptz)";
+    let forged = "CREATE TEMP VIEW mine AS SELECT NULL::uuid AS id, 'x'::text AS body";
     stranger.execute(forged).await.unwrap();
     let trigger = format!(
-        "CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS added FOR EACH STATEMENT
-         EXECUTE FUNCTION \"{schema}\".take_in()"
+        "CREATE TRIGGER mine INSTEAD OF INSERT ON mine FOR EACH ROW EXECUTE FUNCTION \"{schema}\".enqueue_delivery()"
     );
     let refused = stranger.execute(AssertSqlSafe(trigger)).await.unwrap_err();
     assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("42501"), "{refused}");
@@ -80,9 +81,38 @@ pub(crate) async fn the_right_to_delete_a_mail_is_enough_to_forget_it(server: Po
     run(&pool, &format!("CREATE SCHEMA AUTHORIZATION \"{name}\"")).await;
     let attach = format!(
         "CREATE TABLE \"{name}\".mine (id uuid);
-         CREATE TRIGGER take_out AFTER DELETE ON \"{name}\".mine
-             REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION \"{schema}\".take_out()"
+         CREATE TRIGGER forget AFTER DELETE ON \"{name}\".mine
+             REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION \"{schema}\".forget_delivery()"
     );
     let refused = sqlx::raw_sql(AssertSqlSafe(attach)).execute(&own).await.unwrap_err();
     assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("42501"), "{refused}");
+}
+
+/// The rights that the documentation of the store names for a program that only enqueues.
+pub(crate) async fn a_program_that_enqueues_needs_few_rights(server: Postgres) {
+    let (schema, pool, outbox) = outbox(&server).await;
+    let (name, own) = user(&server, &pool).await;
+    let store = PgStore::in_schema(own, &schema).unwrap();
+    let grant = async |right: &str| run(&pool, &format!("GRANT {right} TO \"{name}\"").replace("{s}", &schema)).await;
+    grant("USAGE ON SCHEMA \"{s}\"").await;
+    let mut large = row();
+    large.message.blobs = vec![Blob::new(vec![7; 50_000])];
+    assert_eq!(store.insert(vec![row()]).await.unwrap_err().kind(), StoreErrorKind::Rejected);
+    for right in ["insert_delivery", "insert_deliveries"] {
+        grant(&format!("EXECUTE ON FUNCTION \"{{s}}\".{right}")).await;
+    }
+    store.insert(vec![row()]).await.unwrap();
+    store.insert(vec![row(), row()]).await.unwrap();
+    assert_eq!(
+        store.insert(vec![keyed_row("order 1"), keyed_row("order 1")]).await.unwrap_err().kind(),
+        StoreErrorKind::Rejected
+    );
+    grant("SELECT ON \"{s}\".deliveries").await;
+    let first = store.insert(vec![keyed_row("order 1")]).await.unwrap();
+    assert_eq!(store.insert(vec![keyed_row("order 1")]).await.unwrap(), first);
+    assert_eq!(store.insert(vec![large.clone()]).await.unwrap_err().kind(), StoreErrorKind::Rejected);
+    grant("SELECT, INSERT, UPDATE ON \"{s}\".blobs").await;
+    store.insert(vec![large]).await.unwrap();
+    assert_eq!(outbox.stats().await.unwrap().pending, 5);
+    assert_eq!(store.claim(Claim::new(1, SECOND)).await.unwrap_err().kind(), StoreErrorKind::Rejected);
 }

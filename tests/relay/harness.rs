@@ -55,6 +55,8 @@ impl Observer for EventLog {
             Event::TransportResumed { .. } => "resumed".to_owned(),
             Event::StoreUnavailable { .. } => "store unavailable".to_owned(),
             Event::StoreRecovered => "store recovered".to_owned(),
+            Event::Pruned { part, deliveries, .. } => format!("pruned {deliveries} {part:?}"),
+            Event::RetentionFailed { error, .. } => format!("retention failed {error}"),
             _ => "?".to_owned(),
         };
         self.0.lock().unwrap().push(line);

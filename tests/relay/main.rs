@@ -10,6 +10,7 @@ mod malformed;
 mod memory;
 mod outage;
 mod pauses;
+mod retention;
 mod retry;
 #[cfg(feature = "smtp")]
 mod same_bytes;

@@ -17,7 +17,7 @@ use crate::support::fixture::ada;
 async fn a_malformed_message_becomes_a_dead_letter_and_stops_no_other() {
     let outbox = outbox(ScriptedTransport::new());
     let raw = |format: &str| {
-        let message = Encoded { format: format.to_owned(), body: "{\"secret\": broken".to_owned() };
+        let message = Encoded::new(format, "{\"secret\": broken");
         NewRow::new(DeliveryId::new(), message, vec![Recipient::new("ada@example.com")])
     };
     let ids = outbox.store().insert(vec![raw("email/1"), raw("email/99")]).await.unwrap();
@@ -45,7 +45,7 @@ async fn a_message_type_that_panics_becomes_a_dead_letter_and_stops_no_other() {
     struct Poison(bool);
     impl Message for Poison {
         fn encode(&self) -> Result<Encoded, CodecError> {
-            Ok(Encoded { format: "poison/1".into(), body: self.0.to_string() })
+            Ok(Encoded::new("poison/1", self.0.to_string()))
         }
         fn decode(encoded: &Encoded) -> Result<Self, CodecError> {
             assert_ne!(encoded.body, "true", "a panic in a message");

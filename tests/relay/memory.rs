@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
 use postrider::transport::Receipt;
-use postrider::{Email, Outbox};
+use postrider::{Attachment, Email, Outbox};
 
 use crate::harness::outbox;
 use crate::support::fixture::ada;
@@ -28,11 +28,18 @@ fn slow() -> (Arc<AtomicUsize>, ScriptedTransport<Email>) {
 }
 
 async fn enqueue_large(outbox: &Outbox<postrider::MemoryStore, ScriptedTransport<Email>>) {
-    let large = || {
-        let text = "a line of a large mail\n".repeat(100_000 / 23);
-        Email::builder().from("a@example.com").to("b@example.com").text(text).build().unwrap()
+    let text = "a line of a large mail\n".repeat(100_000 / 23);
+    let mail = || Email::builder().from("a@example.com").to("b@example.com");
+    let large = |part: usize| match part % 3 {
+        0 => mail().text(text.clone()).build().unwrap(),
+        1 => mail().html(text.clone()).build().unwrap(),
+        _ => mail()
+            .attach(Attachment::new("a.txt", "text/plain", text.clone().into_bytes()).unwrap())
+            .text("")
+            .build()
+            .unwrap(),
     };
-    outbox.enqueue_all((0..8).map(|_| large())).await.unwrap();
+    outbox.enqueue_all((0..8).map(large)).await.unwrap();
 }
 
 #[tokio::test]

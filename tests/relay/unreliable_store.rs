@@ -7,7 +7,11 @@ use std::time::{Duration, SystemTime};
 use postrider::store::{
     Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement, TestClock,
 };
-use postrider::{DeliveryId, MemoryStore, Store, StoreError, StoreErrorKind};
+use postrider::transport::{Encoded, Recipient};
+use postrider::{
+    AdminStore, Delivery, DeliveryId, DeliverySummary, Filter, HourlyCount, MemoryStore, Prune, PruneStep, Stats,
+    Store, StoreError, StoreErrorKind, UpdateOutcome,
+};
 
 /// The store in memory, with failures, hangs and delays that a test sets.
 #[derive(Clone, Default)]
@@ -19,6 +23,8 @@ pub(crate) struct UnreliableStore {
     hanging: Arc<AtomicUsize>,
     /// How many of the next calls fail with a conflict.
     conflicts: Arc<AtomicUsize>,
+    /// Whether each call of `prune_step` is refused.
+    keeps_all: Arc<AtomicBool>,
     /// How many calls have failed.
     failures: Arc<AtomicUsize>,
     /// How many calls of `settle` were made.
@@ -61,6 +67,11 @@ impl UnreliableStore {
 
     pub(crate) fn bring_up(&self) {
         self.down.store(false, Ordering::SeqCst);
+    }
+
+    /// Sets whether deletions are refused, as for a user without the right to delete.
+    pub(crate) fn refuse_deletion(&self, refuse: bool) {
+        self.keeps_all.store(refuse, Ordering::SeqCst);
     }
 
     pub(crate) fn failures(&self) -> usize {
@@ -149,5 +160,53 @@ impl Store for UnreliableStore {
     }
     async fn notified(&self) {
         self.store.notified().await;
+    }
+}
+
+impl AdminStore for UnreliableStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        self.store.migrate().await
+    }
+    async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.store.get(id).await
+    }
+    async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
+        self.store.message(id).await
+    }
+    async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
+        self.store.list(filter).await
+    }
+    async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.store.count(filter).await
+    }
+    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        self.store.resend(id).await
+    }
+    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        self.store.cancel(id).await
+    }
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.store.stats().await
+    }
+    async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {
+        self.store.hourly(since).await
+    }
+    async fn prune_step(&self, prune: &Prune, after: Option<DeliveryId>, limit: u32) -> Result<PruneStep, StoreError> {
+        self.check().await?;
+        if self.keeps_all.load(Ordering::SeqCst) {
+            return Err(StoreError::new(StoreErrorKind::Rejected, "DELETE command denied"));
+        }
+        self.store.prune_step(prune, after, limit).await
+    }
+    async fn sweep_blobs(&self, limit: u32) -> Result<u64, StoreError> {
+        self.check().await?;
+        self.store.sweep_blobs(limit).await
+    }
+    async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
+        self.store.erase(id, recipient).await
+    }
+    async fn lead(&self, task: &str, relay: RelayId, term: Duration) -> Result<bool, StoreError> {
+        self.check().await?;
+        self.store.lead(task, relay, term).await
     }
 }

@@ -4,8 +4,8 @@
 //! is slow, or executes dropped calls. Relays are stopped, killed and started. An oracle that knows the true conditions checks
 //! each mail at the end (`oracle.rs` lists the checks).
 //!
-//! `cargo test --features testkit --test simulation` runs 1,000 seeds. `POSTRIDER_SEED=7` replays one seed and prints its log,
-//! `POSTRIDER_SOAK=20000` sets the number of seeds.
+//! `cargo test --test simulation` runs 200 seeds, and `scripts/test` 1,000: `POSTRIDER_WORLDS` is their number. `POSTRIDER_SEED=7` replays
+//! one seed and prints its log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a replay prints its log")]
@@ -25,7 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fleet::run;
 use plan::Plan;
 
-const SEEDS: u64 = 1_000;
+/// The number of worlds in the edit loop.
+const WORLDS: u64 = 200;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
@@ -52,7 +53,7 @@ fn drawn_worlds_pass_every_check_of_the_oracle() {
         assert!(faults.is_empty(), "seed {seed}:\n{}", faults.join("\n"));
         return;
     }
-    let seeds = number("POSTRIDER_SOAK").unwrap_or(SEEDS);
+    let seeds = number("POSTRIDER_WORLDS").unwrap_or(WORLDS);
     let next = AtomicU64::new(0);
     let work = || {
         let drawn = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::SeqCst)).filter(|seed| *seed < seeds));

@@ -14,7 +14,7 @@ pub(crate) struct TestMessage {
 impl Message for TestMessage {
     fn encode(&self) -> Result<Encoded, CodecError> {
         let body = format!("{}\n{}\n{}", self.number, self.sender, self.to.join("\n"));
-        Ok(Encoded { format: "test/1".to_owned(), body })
+        Ok(Encoded::new("test/1", body))
     }
 
     fn decode(encoded: &Encoded) -> Result<Self, CodecError> {

@@ -30,13 +30,15 @@ pub(crate) type OptionsOf<D> = <ConnectionOf<D> as sqlx::Connection>::Options;
 
 /// A place for one outbox's tables, which no other test uses, and the database's dialect.
 ///
-/// In SQL, `{t}` stands for the prefix of the tables' names.
+/// In SQL, `{t}` stands for the prefix of the tables' names, and `{new}` for the relation that other programs insert deliveries into.
 pub(crate) trait Database: Clone + Send + Sync + 'static {
     type Sqlx: sqlx::Database;
     type Store: AdminStore + Store<Connection = ConnectionOf<Self>>;
 
     /// Whether the database may answer without a wait.
     const IN_PROCESS: bool = false;
+    /// The relation that other programs insert deliveries into, without the prefix of the tables.
+    const NEW: &'static str = "deliveries";
     /// Begins a transaction that may write.
     const BEGIN: &'static str;
     /// The first and the last value of a column for times, as literals.
@@ -144,9 +146,9 @@ impl<D: Database> Harness<D> {
         Outbox::new(self.database.store(pool), ScriptedTransport::new())
     }
 
-    /// SQL with the tables' prefix in place of `{t}`.
+    /// SQL with the tables' prefix in place of `{t}`, and the relation for inserts in place of `{new}`.
     pub(crate) fn sql(&self, sql: &str) -> String {
-        sql.replace("{t}", self.database.tables())
+        sql.replace("{new}", &format!("{{t}}{}", D::NEW)).replace("{t}", self.database.tables())
     }
 
     pub(crate) async fn run(&self, sql: &str) {
@@ -166,6 +168,8 @@ impl<D: Database> Harness<D> {
         D::number(&mut *self.pool.acquire().await.unwrap(), self.sql(sql)).await.unwrap()
     }
 
+    /// The relation that other programs insert deliveries into, without the prefix of the tables.
+    const NEW: &'static str = "deliveries";
     /// Begins a transaction that may write.
     pub(crate) async fn begin(&self) -> Transaction<'static, D::Sqlx> {
         self.pool.begin_with(D::BEGIN).await.unwrap()

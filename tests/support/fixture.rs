@@ -25,7 +25,7 @@ pub(crate) fn row() -> NewRow {
 }
 
 pub(crate) fn row_for(recipients: Vec<Recipient>) -> NewRow {
-    let message = Encoded { format: "test/1".to_owned(), body: "{}".to_owned() };
+    let message = Encoded::new("test/1", "{}");
     NewRow::new(DeliveryId::new(), message, recipients)
 }
 

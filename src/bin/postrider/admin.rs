@@ -36,6 +36,7 @@ impl Report {
         match outcome {
             UpdateOutcome::Updated => out.line(format_args!("{id} {}", self.updated)),
             UpdateOutcome::Unchanged(state) => out.line(format_args!("{id} unchanged: {state}")),
+            UpdateOutcome::MessageDeleted => out.line(format_args!("{id} unchanged: its message is deleted")),
             UpdateOutcome::NotFound => out.line(format_args!("{id} not found")),
         }
     }

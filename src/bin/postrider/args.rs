@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use postrider::{DeliveryId, State};
+use postrider::transport::Recipient;
+use postrider::{DeliveryId, PrunedPart, State};
 
 use crate::database::OutboxArgs;
 use crate::parsers;
@@ -60,6 +61,9 @@ pub(crate) enum Command {
         /// Print the SQL statements instead, for your own migrations
         #[arg(long)]
         print: bool,
+        /// Print only what upgrades the tables from this version
+        #[arg(long, value_name = "VERSION", requires = "print", default_value_t = 0)]
+        from: u32,
     },
     /// Put a mail into the outbox and print the id of the delivery
     Enqueue(Box<EnqueueArgs>),
@@ -67,7 +71,7 @@ pub(crate) enum Command {
     #[command(after_help = TRANSPORTS_AND_SIGNALS)]
     Work(WorkArgs),
     /// List deliveries, oldest first
-    List(ListArgs),
+    List(Box<ListArgs>),
     /// Show a delivery with its recipients and its attempts
     Show {
         /// The delivery
@@ -89,12 +93,23 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "ID", value_parser = parsers::delivery_id)]
         ids: Vec<DeliveryId>,
     },
+    /// Delete what is finished and old: messages, history or whole deliveries
+    Prune(PruneArgs),
+    /// Remove a person's address from all finished deliveries, with their messages, subjects and replies
+    Erase {
+        /// The address, in any case: ada@example.com
+        #[arg(value_parser = parsers::address)]
+        address: Recipient,
+    },
     /// Explain an SMTP reply and how a relay handles it; needs no outbox
     #[cfg(feature = "smtp")]
     #[command(after_help = EXPLAIN)]
     Explain(ExplainArgs),
     /// Count the deliveries in each state, and list the running relays
     Stats {
+        /// Also count what happened in each hour since then: 24h, or 2030-12-31T18:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
+        since: Option<SystemTime>,
         /// Print a JSON object
         #[arg(long)]
         json: bool,
@@ -195,7 +210,43 @@ pub(crate) struct WorkArgs {
     #[arg(long, value_name = "DURATION", default_value = "5d", value_parser = parsers::positive_duration)]
     pub(crate) max_age: Duration,
     #[command(flatten)]
+    pub(crate) keep: KeepArgs,
+    #[command(flatten)]
     pub(crate) dkim: DkimArgs,
+}
+
+/// The options for retention.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Retention of sent and cancelled deliveries (default: keep everything)")]
+pub(crate) struct KeepArgs {
+    /// Delete messages, with texts and attachments, this long after the delivery ended
+    #[arg(long, value_name = "DURATION", value_parser = parsers::duration, conflicts_with = "drain")]
+    pub(crate) keep_messages: Option<Duration>,
+    /// Delete all attempts but the last, this long after the delivery ended
+    #[arg(long, value_name = "DURATION", value_parser = parsers::duration, conflicts_with = "drain")]
+    pub(crate) keep_history: Option<Duration>,
+    /// Delete whole deliveries this long after they ended
+    #[arg(long, value_name = "DURATION", value_parser = parsers::duration, conflicts_with = "drain")]
+    pub(crate) keep_deliveries: Option<Duration>,
+    /// How long the idempotency keys of deleted deliveries stay taken, counted from when the mail was enqueued
+    #[arg(long, value_name = "DURATION", value_parser = parsers::duration, requires = "keep_deliveries")]
+    pub(crate) keep_keys: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// What to delete: the messages (texts and attachments), the history (the attempts before the last one), or whole deliveries
+    #[arg(value_name = "messages|history|deliveries", value_parser = parsers::pruned_part, hide_possible_values = true)]
+    pub(crate) part: PrunedPart,
+    /// Only of deliveries that ended longer ago than this
+    #[arg(long, value_name = "DURATION", value_parser = parsers::duration)]
+    pub(crate) older_than: Duration,
+    /// Only of deliveries in this state: sent, dead, in_doubt, cancelled; can be repeated
+    #[arg(long = "state", required = true, value_name = "STATE", value_parser = parsers::finished_state, action = ArgAction::Append)]
+    pub(crate) states: Vec<State>,
+    /// How long the idempotency keys of deleted deliveries stay taken, counted from when the mail was enqueued
+    #[arg(long, value_name = "DURATION", value_parser = parsers::duration)]
+    pub(crate) keep_keys: Option<Duration>,
 }
 
 /// The options for DKIM signatures. The HTTP providers sign by themselves.
@@ -245,10 +296,52 @@ pub(crate) struct ListArgs {
     /// Only deliveries in this state: pending, leased, sent, dead, in_doubt, cancelled
     #[arg(long, value_parser = parsers::state)]
     pub(crate) state: Option<State>,
+    /// Only deliveries to this recipient, or to a domain: ada@example.com, @example.com
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) to: Option<String>,
+    /// Only deliveries whose subject begins with this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) subject: Option<String>,
+    /// Only deliveries of this template
+    #[arg(long, value_name = "NAME")]
+    pub(crate) template_id: Option<String>,
+    /// Only deliveries with this tag
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
+    /// Only the delivery with this idempotency key
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Only the delivery to which the next hop gave this id
+    #[arg(long, value_name = "ID")]
+    pub(crate) provider_id: Option<String>,
+    /// Only deliveries whose last attempt was by this transport: smtp, failover/ses
+    #[arg(long, value_name = "NAME")]
+    pub(crate) transport: Option<String>,
+    /// Only deliveries whose last error contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) error: Option<String>,
+    /// Only deliveries enqueued at or after this time: 2d (two days ago), or 2030-12-31T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
+    pub(crate) since: Option<SystemTime>,
+    /// Only deliveries enqueued before this time
+    #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
+    pub(crate) until: Option<SystemTime>,
+    /// Only deliveries that ended at or after this time
+    #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
+    pub(crate) finished_since: Option<SystemTime>,
+    /// Only deliveries that ended before this time
+    #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
+    pub(crate) finished_until: Option<SystemTime>,
+    /// List the newest first
+    #[arg(long)]
+    pub(crate) newest: bool,
+    /// Print only how many there are
+    #[arg(long, conflicts_with_all = ["after", "json", "newest"])]
+    pub(crate) count: bool,
     /// The maximum number of deliveries; unlimited by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
-    /// Only deliveries after this one
+    /// Only deliveries after this one in the list
     #[arg(long, value_name = "ID", value_parser = parsers::delivery_id)]
     pub(crate) after: Option<DeliveryId>,
     /// Print a JSON object for each line

@@ -79,21 +79,25 @@ fn table_prefix(args: &OutboxArgs) -> &str {
     args.table_prefix.as_deref().unwrap_or(postrider::MySqlStore::DEFAULT_TABLE_PREFIX)
 }
 
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-fn invalid_name(error: postrider::StoreError) -> CliError {
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+fn usage_error(error: postrider::StoreError) -> CliError {
     CliError::usage(error.to_string())
 }
 
-/// The SQL statements that create the outbox's tables.
-pub(crate) fn schema(args: &OutboxArgs) -> Result<String, CliError> {
+/// The SQL statements that create the outbox's tables, or upgrade those of a version.
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
+    allow(unused_variables, reason = "without a store, there are no statements")
+)]
+pub(crate) fn schema(args: &OutboxArgs, from: u32) -> Result<String, CliError> {
     let (scheme, _) = scheme(args)?;
     match scheme.feature {
         #[cfg(feature = "sqlite")]
-        "sqlite" => Ok(postrider::SqliteStore::schema()),
+        "sqlite" => postrider::SqliteStore::schema_from(from).map_err(usage_error),
         #[cfg(feature = "postgres")]
-        "postgres" => postrider::PgStore::schema(pg_schema(args)).map_err(invalid_name),
+        "postgres" => postrider::PgStore::schema_from(pg_schema(args), from).map_err(usage_error),
         #[cfg(feature = "mysql")]
-        "mysql" => postrider::MySqlStore::schema(table_prefix(args)).map_err(invalid_name),
+        "mysql" => postrider::MySqlStore::schema_from(table_prefix(args), from).map_err(usage_error),
         _ => Err(scheme.missing_feature()),
     }
 }
@@ -179,7 +183,7 @@ async fn postgres(url: &str, args: &OutboxArgs) -> Result<postrider::PgStore, Cl
     // The server sees the end of the connection even if this close fails.
     let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
     let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
-    let store = PgStore::in_schema(pool, pg_schema(args)).map_err(invalid_name)?;
+    let store = PgStore::in_schema(pool, pg_schema(args)).map_err(usage_error)?;
     Ok(if args.pgbouncer { store.without_prepared_statements().without_listen() } else { store })
 }
 
@@ -206,7 +210,7 @@ async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, CliErro
     // The server sees the end of the connection even if this close fails.
     let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
     let pool = MySqlPoolOptions::new().max_connections(8).connect_lazy_with(options);
-    MySqlStore::with_table_prefix(pool, prefix).map_err(invalid_name)
+    MySqlStore::with_table_prefix(pool, prefix).map_err(usage_error)
 }
 
 /// Whether the login failed because the password cannot be sent without TLS. sqlx can encrypt it with the server's RSA key instead

@@ -125,7 +125,7 @@ fn read_limited(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(octets)
 }
 
-/// The approximate size of the stored mail.
+/// An upper estimate of the size of the stored mail, as if every attachment were in the body as Base64.
 fn stored_octets(email: &Email) -> usize {
     let bodies = email.text().map_or(0, str::len) + email.html().map_or(0, str::len);
     1_000 + bodies + email.attachments().iter().map(|a| a.content().len() * 4 / 3).sum::<usize>()

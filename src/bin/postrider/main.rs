@@ -12,13 +12,16 @@ mod enqueue;
 mod error;
 #[cfg(feature = "smtp")]
 mod explain;
+mod list;
 mod logs;
 mod output;
 mod parsers;
 mod progress;
+mod prune;
 mod redact;
 mod show;
 mod signals;
+mod stats;
 mod transport;
 mod transport_expr;
 mod url_scheme;
@@ -58,9 +61,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, signals: &Signals) -> Result<(), CliError> {
-    if let Command::Migrate { print: true } = cli.command {
+    if let Command::Migrate { print: true, from } = cli.command {
         let mut out = Output::stdout();
-        out.text(&database::schema(&cli.outbox)?)?;
+        out.text(&database::schema(&cli.outbox, from)?)?;
         return out.flush();
     }
     #[cfg(feature = "smtp")]
@@ -91,11 +94,13 @@ async fn dispatch<S: AdminStore>(command: Command, store: S, signals: &Signals) 
         // `run` handles it before a store is opened.
         #[cfg(feature = "smtp")]
         Command::Explain(args) => explain::run(&args, &mut out)?,
-        Command::List(args) => show::list(&args, &store, &mut out).await?,
+        Command::List(args) => list::list(&args, &store, &mut out).await?,
         Command::Show { id, json } => show::delivery(id, json, &store, &mut out).await?,
         Command::Resend { ids } => admin::resend(&ids, &store, &mut out).await?,
         Command::Cancel { ids } => admin::cancel(&ids, &store, &mut out).await?,
-        Command::Stats { json } => show::stats(json, &store, &mut out).await?,
+        Command::Prune(args) => prune::prune(&args, &store, &mut out).await?,
+        Command::Erase { address } => prune::erase(&address, &store, &mut out).await?,
+        Command::Stats { json, since } => stats::stats(json, since, &store, &mut out).await?,
     }
     out.flush()
 }

@@ -67,9 +67,17 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 /// Formats a time by RFC 3339, in UTC and with milliseconds. Other programs can store a time before 1970 or after 9999; it is printed as
 /// the first or last time of that range.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(printable_time(time)).to_string()
+}
+
+/// Formats a time as [`rfc3339`] does, in whole seconds.
+pub(crate) fn seconds(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(printable_time(time)).to_string()
+}
+
+fn printable_time(time: SystemTime) -> SystemTime {
     const MAX: Duration = Duration::from_millis(253_402_300_799_999);
-    let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(MAX);
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
+    UNIX_EPOCH + time.duration_since(UNIX_EPOCH).unwrap_or_default().min(MAX)
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider::{DeliveryId, State};
+use postrider::transport::Recipient;
+use postrider::{Address, DeliveryId, PrunedPart, State};
 
 pub(crate) fn delivery_id(text: &str) -> Result<DeliveryId, &'static str> {
     text.parse().map_err(|_| "a delivery id is a UUID, as printed by enqueue and list")
@@ -12,7 +13,37 @@ pub(crate) fn state(text: &str) -> Result<State, String> {
     text.parse().map_err(|_| format!("the states are {}", State::ALL.map(State::as_str).join(", ")))
 }
 
-/// Up to a hundred years.
+pub(crate) fn finished_state(text: &str) -> Result<State, String> {
+    match text.parse() {
+        Ok(state) if State::is_finished(state) => Ok(state),
+        _ => Err("it must be sent, dead, in_doubt or cancelled".to_owned()),
+    }
+}
+
+pub(crate) fn pruned_part(text: &str) -> Result<PrunedPart, &'static str> {
+    match text {
+        "messages" => Ok(PrunedPart::Messages),
+        "history" => Ok(PrunedPart::History),
+        "deliveries" => Ok(PrunedPart::Deliveries),
+        _ => Err("it must be messages, history or deliveries"),
+    }
+}
+
+pub(crate) fn address(text: &str) -> Result<Recipient, String> {
+    let address: Address = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(Recipient::from(&address))
+}
+
+/// Parses a time with a zone, or a duration, which is subtracted from the current time.
+pub(crate) fn time_ago(text: &str) -> Result<SystemTime, String> {
+    match (rfc3339(text), duration(text)) {
+        (Ok(time), _) => Ok(time),
+        (_, Ok(age)) => SystemTime::now().checked_sub(age).ok_or_else(|| "it is too long ago".to_owned()),
+        (Err(form), Err(_)) => Err(format!("{form}, or is a duration before now, such as 90m or 2d")),
+    }
+}
+
+/// Parses a duration of at most a hundred years.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     match humantime::parse_duration(text) {
@@ -22,12 +53,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// From one millisecond.
+/// Parses a duration of at least one millisecond.
 pub(crate) fn positive_duration(text: &str) -> Result<Duration, String> {
     at_least(text, Duration::from_millis(1))
 }
 
-/// From 100 milliseconds.
+/// Parses the duration of a lease: at least 100 milliseconds.
 pub(crate) fn lease(text: &str) -> Result<Duration, String> {
     at_least(text, Duration::from_millis(100))
 }
@@ -51,7 +82,7 @@ fn finite(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// A time with a zone (RFC 3339 section 5.6): in UTC, or with an offset.
+/// Parses a time with a zone (RFC 3339 section 5.6): in UTC, or with an offset.
 pub(crate) fn rfc3339(text: &str) -> Result<SystemTime, &'static str> {
     const FORM: &str = "a time has the form 2030-12-31T18:00:00Z or 2030-12-31T18:00:00+02:00";
     let utc = |text: &str| {

@@ -1,5 +1,5 @@
 //! SIGINT and SIGTERM. While a relay runs, the first signal stops it gracefully, the second one ends the wait for its sends, and the third
-//! one exits. Otherwise the first signal exits.
+//! one exits. Without a relay, the first signal exits.
 //!
 //! The tool always handles these signals itself. The first process of a container (PID 1) has no default action for them, and would ignore
 //! them (signal(7), pid_namespaces(7)).

@@ -188,7 +188,7 @@ fn smtp(url: &str, options: UrlOptions<'_>, connections: &mut Connections) -> Re
     Ok(BoxTransport::new(smtp))
 }
 
-/// The environment supplies what the URL omits.
+/// Builds the SES transport of a URL. The environment supplies what the URL omits.
 #[cfg(feature = "ses")]
 #[cfg_attr(not(feature = "dkim"), allow(unused_variables, unused_mut, reason = "only a signer uses them"))]
 async fn ses(url: &str, options: UrlOptions<'_>) -> Result<BoxTransport<Email>, CliError> {

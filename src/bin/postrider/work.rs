@@ -9,7 +9,7 @@ use crate::error::{CliError, warn};
 use crate::output::{Output, printable};
 use crate::progress::Progress;
 use crate::signals::Signals;
-use crate::{dkim, logs, transport};
+use crate::{dkim, logs, prune, transport};
 
 pub(crate) async fn run<S: AdminStore>(
     args: WorkArgs,
@@ -36,6 +36,10 @@ pub(crate) async fn run<S: AdminStore>(
         .poll(args.poll)
         .retry(retry_policy(&args))
         .abandon_on(stop.abandon.cancelled_owned());
+    let retention = prune::retention(&args.keep);
+    if !retention.is_empty() {
+        relay = relay.retention(retention);
+    }
     let redraw = progress.clone().map(|progress| tokio::spawn(progress.run()));
     if let Some(progress) = &progress {
         relay = relay.observer(progress.clone());

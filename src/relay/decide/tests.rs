@@ -9,7 +9,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn lease(recipients: &[&str]) -> Lease {
     let key = LeaseKey { id: DeliveryId::new(), token: 1 };
-    let message = Encoded { format: "test/1".into(), body: String::new() };
+    let message = Encoded::new("test/1", "");
     let recipients = recipients.iter().map(|r| Recipient::new(*r)).collect();
     Lease::new(key, UNIX_EPOCH + SECOND * 1000, message, recipients)
 }

@@ -1,17 +1,20 @@
 //! The operator methods of the store in memory.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded};
+use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 use super::MemoryStore;
 use super::rows::Row;
-use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
-use crate::clock::{from_millis, millis};
+use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
+use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::{Delivery, DeliverySummary};
+use crate::filter::Filter;
+use crate::prune::{Prune, PruneStep, PrunedPart};
 use crate::state::State;
+use crate::store::counters::HOUR;
 use crate::store::recipients::{outcomes_kept_on_resend, recipient_statuses};
-use crate::store::{AdminStore, StoreError};
+use crate::store::{AdminStore, RelayId, StoreError};
 
 fn elapsed(now: i64, then: i64) -> Duration {
     Duration::from_millis(u64::try_from(now.saturating_sub(then)).unwrap_or(0))
@@ -21,15 +24,62 @@ fn due_at(row: &Row) -> Option<std::time::SystemTime> {
     (row.state == State::Pending).then(|| from_millis(row.due))
 }
 
+fn last_error(row: &Row) -> Option<String> {
+    row.reason.clone().or_else(|| row.attempts.last().and_then(|attempt| attempt.error.clone()))
+}
+
+fn matches(filter: &Filter, id: DeliveryId, row: &Row) -> bool {
+    fn is<T: PartialEq>(wanted: Option<&T>, value: Option<&T>) -> bool {
+        wanted.is_none() || wanted == value
+    }
+    let within = |from: Option<SystemTime>, before: Option<SystemTime>, time: Option<i64>| {
+        let time = time.map(from_millis);
+        from.is_none_or(|from| time.is_some_and(|time| time >= from))
+            && before.is_none_or(|before| time.is_some_and(|time| time < before))
+    };
+    let is_recipient = |wanted: &String| {
+        let wanted = wanted.to_ascii_lowercase();
+        row.recipients
+            .iter()
+            .map(|recipient| recipient.as_str().to_ascii_lowercase())
+            .any(|recipient| if wanted.starts_with('@') { recipient.ends_with(&wanted) } else { recipient == wanted })
+    };
+    let is_transport = |wanted: &String| {
+        let last = row.attempts.last().and_then(|attempt| attempt.transport.as_deref());
+        last.and_then(|last| last.strip_prefix(wanted.as_str()))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let subject = row.summary.subject.as_deref().unwrap_or_default();
+    filter.state.is_none_or(|state| row.shown_state() == state)
+        && filter.recipient.as_ref().is_none_or(is_recipient)
+        && filter.subject_prefix.as_ref().is_none_or(|prefix| subject.starts_with(prefix.as_str()))
+        && is(filter.template_id.as_ref(), row.template_id.as_ref())
+        && filter.tag.as_ref().is_none_or(|tag| row.summary.tags.contains(tag))
+        && is(filter.key.as_ref(), row.key.as_ref())
+        && filter
+            .provider_id
+            .as_ref()
+            .is_none_or(|id| row.attempts.iter().any(|attempt| attempt.provider_id.as_ref() == Some(id)))
+        && filter.transport.as_ref().is_none_or(is_transport)
+        && filter.error.as_ref().is_none_or(|part| last_error(row).is_some_and(|error| error.contains(part.as_str())))
+        && within(filter.created_from, filter.created_before, Some(row.created))
+        && within(filter.finished_from, filter.finished_before, row.finished)
+        && filter.after.is_none_or(|after| if filter.newest_first { id < after } else { id > after })
+}
+
 fn summary(id: DeliveryId, row: &Row) -> DeliverySummary {
     DeliverySummary {
         id,
         state: row.shown_state(),
         template_id: row.template_id.clone(),
+        subject: row.summary.subject.clone(),
+        recipient: row.recipients.first().cloned(),
+        recipients: u32::try_from(row.recipients.len()).unwrap_or(u32::MAX),
         attempts: u32::try_from(row.attempts.len()).unwrap_or(u32::MAX),
         created_at: from_millis(row.created),
         due_at: due_at(row),
-        last_error: row.reason.clone().or_else(|| row.attempts.last().and_then(|attempt| attempt.error.clone())),
+        finished_at: row.finished.map(from_millis),
+        last_error: last_error(row),
     }
 }
 
@@ -45,12 +95,15 @@ impl AdminStore for MemoryStore {
             Delivery {
                 id,
                 state: row.shown_state(),
+                subject: row.summary.subject.clone(),
                 template_id: row.template_id.clone(),
+                tags: row.summary.tags.clone(),
                 key: row.key.clone(),
                 priority: row.priority,
                 when_in_doubt: row.when_in_doubt,
                 created_at: from_millis(row.created),
                 due_at: due_at(row),
+                finished_at: row.finished.map(from_millis),
                 expires_at: row.expires.filter(|_| row.state == State::Pending).map(from_millis),
                 cycle: row.cycle,
                 reason: row.reason.clone(),
@@ -62,18 +115,22 @@ impl AdminStore for MemoryStore {
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
-        Ok(self.lock().deliveries.get(&id).map(|row| row.message.clone()))
+        Ok(self.lock().deliveries.get(&id).and_then(|row| row.message.clone()))
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
-        let matches = |(id, row): &(&DeliveryId, &Row)| {
-            filter.state.is_none_or(|state| row.shown_state() == state)
-                && filter.template_id.as_ref().is_none_or(|template| row.template_id.as_ref() == Some(template))
-                && filter.after.is_none_or(|after| **id > after)
-        };
         let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
         let rows = self.lock();
-        Ok(rows.deliveries.iter().filter(matches).take(limit).map(|(id, row)| summary(*id, row)).collect())
+        let found =
+            rows.deliveries.iter().filter(|(id, row)| matches(filter, **id, row)).map(|(id, row)| summary(*id, row));
+        Ok(if filter.newest_first { found.rev().take(limit).collect() } else { found.take(limit).collect() })
+    }
+
+    async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
+        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+        let rows = self.lock();
+        let count = rows.deliveries.iter().filter(|(id, row)| matches(filter, **id, row)).take(limit).count();
+        Ok(u64::try_from(count).unwrap_or(u64::MAX))
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
@@ -85,9 +142,13 @@ impl AdminStore for MemoryStore {
         if row.state == State::Pending {
             return Ok(UpdateOutcome::Unchanged(row.shown_state()));
         }
+        if row.message.is_none() {
+            return Ok(UpdateOutcome::MessageDeleted);
+        }
         row.recorded = outcomes_kept_on_resend(row.state, &row.recipients, &row.recorded);
         row.state = State::Pending;
         row.reason = None;
+        row.finished = None;
         row.expires = None;
         row.cycle += 1;
         row.cycle_started = now;
@@ -99,15 +160,27 @@ impl AdminStore for MemoryStore {
     }
 
     async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        let now = self.clock.now_millis();
         let mut rows = self.lock();
         match rows.deliveries.get(&id).map(Row::shown_state) {
             None => Ok(UpdateOutcome::NotFound),
             Some(State::Pending) => {
-                rows.cancel(id);
+                rows.cancel(id, now);
                 Ok(UpdateOutcome::Updated)
             }
             Some(state) => Ok(UpdateOutcome::Unchanged(state)),
         }
+    }
+
+    async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {
+        let from = to_millis(since).div_euclid(HOUR) * HOUR;
+        let rows = self.lock();
+        let counted = rows.hourly.iter().filter(|((hour, _, _), _)| *hour >= from);
+        Ok(counted
+            .map(|((hour, event, transport), count)| {
+                HourlyCount::new(from_millis(*hour), *event, transport.clone(), u64::try_from(*count).unwrap_or(0))
+            })
+            .collect())
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
@@ -129,23 +202,56 @@ impl AdminStore for MemoryStore {
         Ok(stats)
     }
 
-    async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
-        let before = self.clock.now_millis().saturating_sub(millis(prune.older_than));
+    async fn prune_step(
+        &self,
+        prune: &Prune,
+        _after: Option<DeliveryId>,
+        _limit: u32,
+    ) -> Result<PruneStep, StoreError> {
+        let now = self.clock.now_millis();
+        let before = now.saturating_sub(millis(prune.older_than));
         let mut rows = self.lock();
-        let old: Vec<DeliveryId> = rows
-            .deliveries
-            .iter()
-            .filter(|(_, row)| row.state != State::Pending && row.created < before && prune.states.contains(&row.state))
-            .filter(|(_, row)| !prune.history_only || row.attempts.len() > 1)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in &old {
-            match rows.deliveries.get_mut(id) {
+        let is_old =
+            |row: &Row| prune.states.contains(&row.state) && row.finished.is_some_and(|finished| finished < before);
+        let has_part = |row: &Row| match prune.part {
+            PrunedPart::Messages => row.message.is_some(),
+            PrunedPart::History => row.attempts.len() > 1,
+            PrunedPart::Deliveries => true,
+        };
+        let found =
+            rows.deliveries.iter().filter(|(_, row)| row.state != State::Pending && is_old(row) && has_part(row));
+        let found: Vec<DeliveryId> = found.map(|(id, _)| *id).collect();
+        for id in &found {
+            match (prune.part, rows.deliveries.get_mut(id)) {
+                (PrunedPart::Messages, Some(row)) => row.message = None,
                 // The last attempt stays, as in the other stores: a resend continues its number.
-                Some(row) if prune.history_only => drop(row.attempts.drain(..row.attempts.len() - 1)),
-                _ => rows.delete(*id),
+                (PrunedPart::History, Some(row)) => drop(row.attempts.drain(..row.attempts.len() - 1)),
+                _ => rows.delete(*id, prune.keep_keys.map(millis)),
             }
         }
-        Ok(u64::try_from(old.len()).unwrap_or(u64::MAX))
+        if prune.part == PrunedPart::Deliveries {
+            rows.free_keys(now);
+        }
+        Ok(PruneStep::new(u64::try_from(found.len()).unwrap_or(u64::MAX), None))
+    }
+
+    /// Does nothing: messages share their blobs in memory, and the last one frees them.
+    async fn sweep_blobs(&self, _limit: u32) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
+        Ok(self.lock().erase(id, recipient))
+    }
+
+    async fn lead(&self, task: &str, relay: RelayId, term: Duration) -> Result<bool, StoreError> {
+        let now = self.clock.now_millis();
+        let mut rows = self.lock();
+        let leader = rows.leaders.entry(task.to_owned()).or_insert((relay, now));
+        let leads = leader.0 == relay || leader.1 <= now;
+        if leads {
+            *leader = (relay, now.saturating_add(millis(term)));
+        }
+        Ok(leads)
     }
 }

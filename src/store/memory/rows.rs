@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use postrider_transport::{DeliveryId, Encoded, Recipient};
+use postrider_transport::{DeliveryId, Encoded, Recipient, Summary};
 
+use crate::admin::{CountedEvent, UpdateOutcome};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::Attempt;
 use crate::state::{Outcome, Priority, State, WhenInDoubt};
-use crate::store::recipients::{deduplicate, remove_completed};
+use crate::store::counters::{Counts, HOUR, Hourly};
+use crate::store::new_row::stored_subject;
+use crate::store::recipients::{ERASED, Erasure, deduplicate, key_contains, remove_completed};
 use crate::store::{
     Claim, ClaimId, LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, RelayId, RelayReport, Settled,
     Settlement, StoreError, StoreErrorKind, When,
@@ -20,14 +23,22 @@ pub(super) struct Rows {
     queue: [BTreeSet<(i64, DeliveryId)>; 10],
     /// The idempotency keys. A key without an id belongs to an open transaction.
     keys: HashMap<String, Option<DeliveryId>>,
+    /// The counts of each hour.
+    pub(super) hourly: Hourly,
+    /// The keys of deleted deliveries that are still taken, and until when.
+    kept_keys: Vec<(i64, String)>,
     /// The last report of each relay, with its time.
     pub(super) relays: HashMap<RelayId, (i64, RelayReport)>,
+    /// The leader of each task, and until when.
+    pub(super) leaders: HashMap<String, (RelayId, i64)>,
 }
 
 pub(super) struct Row {
-    pub(super) message: Encoded,
+    /// `None` if it is deleted.
+    pub(super) message: Option<Encoded>,
     pub(super) recipients: Vec<Recipient>,
     pub(super) recorded: Vec<RecipientOutcome>,
+    pub(super) summary: Summary,
     pub(super) template_id: Option<String>,
     pub(super) key: Option<String>,
     pub(super) priority: Priority,
@@ -45,6 +56,7 @@ pub(super) struct Row {
     /// `Pending` while the delivery is in the queue, leased or not.
     pub(super) state: State,
     pub(super) reason: Option<String>,
+    pub(super) finished: Option<i64>,
     pub(super) cycle: u32,
     pub(super) cycle_started: i64,
     pub(super) charged_attempts: u32,
@@ -94,10 +106,13 @@ impl Rows {
             self.keys.insert(key.clone(), Some(new.id));
         }
         self.queue_of(new.priority).insert((due, new.id));
+        let mut summary = new.summary;
+        summary.subject = stored_subject(&summary);
         let row = Row {
-            message: new.message,
+            message: Some(new.message),
             recipients: deduplicate(new.recipients),
             recorded: Vec::new(),
+            summary,
             template_id: new.template_id,
             key: new.key,
             priority: new.priority,
@@ -111,6 +126,7 @@ impl Rows {
             leased_by: None,
             state: State::Pending,
             reason: None,
+            finished: None,
             cycle: 1,
             cycle_started: due.max(now),
             charged_attempts: 0,
@@ -129,7 +145,7 @@ impl Rows {
         let mut octets = 0_u64;
         let mut taken = Vec::new();
         for (_, id) in due.take(claim.limit) {
-            let size = self.deliveries.get(id).map_or(0, |row| row.message.body.len());
+            let size = self.deliveries.get(id).map_or(0, |row| row.message.as_ref().map_or(0, Encoded::size));
             octets = octets.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
             if octets > claim.max_bytes && !taken.is_empty() {
                 break;
@@ -168,7 +184,12 @@ impl Rows {
             expires_at: row.expires.map(from_millis),
             when_in_doubt: row.when_in_doubt,
             lost: lost.is_some(),
-            ..Lease::new(key, from_millis(now), row.message.clone(), row.recipients.clone())
+            ..Lease::new(
+                key,
+                from_millis(now),
+                row.message.clone().unwrap_or_else(|| Encoded::new("", "")),
+                row.recipients.clone(),
+            )
         };
         remove_completed(&mut lease, &row.recorded);
         Some(lease.with_last(row.attempts.last().map(LastAttempt::from)))
@@ -218,6 +239,8 @@ impl Rows {
         let Some(row) = self.find_held(settlement.key) else {
             return Settled::LeaseLost;
         };
+        let mut counts = Counts::default();
+        counts.add(settlement, now);
         (row.leased_at, row.leased_by) = (None, None);
         row.recorded.extend(settlement.recipients.iter().cloned());
         if let Some(attempt) = &settlement.attempt {
@@ -229,15 +252,25 @@ impl Rows {
             Next::Pending { after } => {
                 let due = now.saturating_add(millis(*after).max(1));
                 self.move_in_queue(id, due);
+                self.count(counts.hourly);
                 return Settled::Applied;
             }
             Next::Sent => (State::Sent, None),
             Next::Dead { reason } => (State::Dead, Some(reason.clone())),
             Next::InDoubt { reason } => (State::InDoubt, Some(reason.clone())),
         };
-        (row.state, row.reason) = (state, reason);
+        let sent_at =
+            settlement.attempt.as_ref().filter(|_| state == State::Sent).map(|attempt| to_millis(attempt.finished_at));
+        (row.state, row.reason, row.finished) = (state, reason, Some(sent_at.unwrap_or(now)));
         self.remove_from_queue(id);
+        self.count(counts.hourly);
         Settled::Applied
+    }
+
+    fn count(&mut self, hourly: Hourly) {
+        for (event, count) in hourly {
+            *self.hourly.entry(event).or_default() += count;
+        }
     }
 
     pub(super) fn renew(&mut self, key: LeaseKey, until: i64) -> Settled {
@@ -265,16 +298,60 @@ impl Rows {
         }
     }
 
-    pub(super) fn cancel(&mut self, id: DeliveryId) {
+    pub(super) fn cancel(&mut self, id: DeliveryId, now: i64) {
         if let Some(row) = self.deliveries.get_mut(&id) {
-            row.state = State::Cancelled;
+            (row.state, row.finished) = (State::Cancelled, Some(now));
+            self.count([((now.div_euclid(HOUR) * HOUR, CountedEvent::Cancelled, None), 1)].into());
             self.remove_from_queue(id);
         }
     }
 
-    pub(super) fn delete(&mut self, id: DeliveryId) {
-        if let Some(key) = self.deliveries.remove(&id).and_then(|row| row.key) {
+    /// Deletes a delivery. Its key stays taken for this time after the enqueueing.
+    pub(super) fn delete(&mut self, id: DeliveryId, keep_key: Option<i64>) {
+        let Some(row) = self.deliveries.remove(&id) else { return };
+        if let Some(key) = row.key {
+            self.kept_keys.push((keep_key.map_or(i64::MIN, |age| row.created.saturating_add(age)), key));
+        }
+    }
+
+    /// Removes a recipient from a finished delivery.
+    pub(super) fn erase(&mut self, id: DeliveryId, recipient: &Recipient) -> UpdateOutcome {
+        let Some(row) = self.deliveries.get_mut(&id) else { return UpdateOutcome::NotFound };
+        let erasure = Erasure::new(row.recipients.clone(), recipient);
+        let Some(erasure) = erasure.filter(|_| row.state != State::Pending) else {
+            return UpdateOutcome::Unchanged(row.shown_state());
+        };
+        for outcome in &mut row.recorded {
+            outcome.reply = None;
+            if let Some((_, new)) = erasure.replaced.iter().find(|(old, _)| *old == outcome.recipient) {
+                outcome.recipient = new.clone();
+            }
+        }
+        row.recipients = erasure.recipients;
+        row.message = None;
+        row.summary.subject = None;
+        row.reason = row.reason.take().map(|_| ERASED.to_owned());
+        for attempt in &mut row.attempts {
+            (attempt.reply, attempt.note) = (None, None);
+            attempt.error = attempt.error.take().map(|_| ERASED.to_owned());
+        }
+        if key_contains(row.key.as_deref(), recipient)
+            && let Some(key) = row.key.take()
+        {
             self.keys.remove(&key);
         }
+        UpdateOutcome::Updated
+    }
+
+    /// Frees the keys of deleted deliveries that were kept long enough.
+    pub(super) fn free_keys(&mut self, now: i64) {
+        let keys = &mut self.keys;
+        self.kept_keys.retain(|(until, key)| {
+            let kept = *until >= now;
+            if !kept {
+                keys.remove(key);
+            }
+            kept
+        });
     }
 }

@@ -1,61 +1,56 @@
-//! The operator methods.
+//! The methods for operators.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded};
+use postrider_transport::{DeliveryId, Encoded, Recipient};
 use sqlx::Connection;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
-use super::MySqlStore;
-use super::rows::{ids_json, json_array, outcome_item, read_id, read_outcomes};
+use super::blobs::read_blobs;
+use super::claim::read_message;
+use super::counters::add_admin_counts;
+use super::rows::{json_array, outcome_item, read_id, read_outcomes};
 use super::sql::{BEGIN, BEGIN_SNAPSHOT};
-use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
-use crate::clock::micros;
+use super::{MySqlStore, prune, search};
+use crate::admin::{CountedEvent, HourlyCount, RelayStatus, Stats, UpdateOutcome};
+use crate::clock::{micros, to_micros};
 use crate::delivery::{Delivery, DeliverySummary};
+use crate::filter::Filter;
+use crate::prune::{Prune, PruneStep};
 use crate::state::State;
+use crate::store::blobs::BLOB_MISSING;
+use crate::store::counters::{Counts, HOUR};
 use crate::store::recipients::outcomes_kept_on_resend;
 use crate::store::row::{
-    Columns, count_states, read_attempt, read_delivery, read_enum, read_recipients, read_summary, to_u64,
+    Columns, corrupt, read_attempt, read_counts, read_delivery, read_enum, read_hourly, read_recipients, read_summary,
+    to_u64,
 };
 use crate::store::session::retry_conflicts;
-use crate::store::{AdminStore, RecipientOutcome, StoreError};
+use crate::store::{AdminStore, RecipientOutcome, RelayId, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
 const WITH_STATE: &str = "
-    SELECT d.id, d.created_at, d.template_id, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority, d.when_in_doubt, d.recipients,
-           q.due_at, q.expires_at, e.reason, COALESCE(q.cycle, e.cycle) AS cycle,
+    SELECT d.id, d.created_at, d.subject, d.template_id, d.tags, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority, d.when_in_doubt, d.recipients,
+           q.due_at, q.expires_at, e.reason, e.ended_at, d.`body` IS NOT NULL AS has_message, COALESCE(q.cycle, e.cycle) AS cycle,
            CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE COALESCE(e.state, 'sent') END AS state
     FROM {p}deliveries d
     LEFT JOIN {p}queue q ON q.delivery_id = d.id
     LEFT JOIN {p}ended e ON e.delivery_id = d.id";
 
-/// The condition for one state. It begins with the smallest table that knows the state.
-fn where_state(state: Option<State>) -> &'static str {
-    match state {
-        None => "TRUE",
-        Some(State::Pending) => "d.id IN (SELECT delivery_id FROM {p}queue WHERE leased_at = 0)",
-        Some(State::Leased) => "d.id IN (SELECT delivery_id FROM {p}queue WHERE leased_at <> 0)",
-        Some(State::Sent) => "q.delivery_id IS NULL AND COALESCE(e.state, 'sent') = 'sent'",
-        Some(State::Dead) => "d.id IN (SELECT delivery_id FROM {p}ended WHERE state = 'dead')",
-        Some(State::InDoubt) => "d.id IN (SELECT delivery_id FROM {p}ended WHERE state = 'in_doubt')",
-        Some(State::Cancelled) => "d.id IN (SELECT delivery_id FROM {p}ended WHERE state = 'cancelled')",
-    }
-}
-
 impl MySqlStore {
     /// Finds the row of one delivery with its state.
-    async fn find_with_state(
+    pub(super) async fn find_with_state(
         &self,
         connection: &mut MySqlConnection,
         id: DeliveryId,
     ) -> Result<Option<MySqlRow>, StoreError> {
-        let text = self.sql.fill(&format!("{WITH_STATE} WHERE d.id = ?"));
+        let text = self.sql.fill(&format!("{WITH_STATE} WHERE d.id = ? AND d.key_until IS NULL"));
         Ok(self.sql.query(&text).bind(id.as_uuid()).fetch_optional(connection).await?)
     }
 
     /// Runs a statement with the id of one delivery as its only parameter.
-    async fn execute_for(
+    pub(super) async fn execute_for(
         &self,
         connection: &mut MySqlConnection,
         text: &str,
@@ -66,7 +61,7 @@ impl MySqlStore {
     }
 
     /// Locks the delivery, so that no relay changes its state before the transaction ends.
-    async fn lock(&self, connection: &mut MySqlConnection, id: DeliveryId) -> Result<(), StoreError> {
+    pub(super) async fn lock(&self, connection: &mut MySqlConnection, id: DeliveryId) -> Result<(), StoreError> {
         // The row in `deliveries` comes first, since it exists even if the queue has none.
         self.execute_for(connection, "SELECT 1 FROM {p}deliveries WHERE id = ? FOR UPDATE", id).await?;
         self.execute_for(connection, "SELECT 1 FROM {p}queue WHERE delivery_id = ? FOR UPDATE", id).await
@@ -95,6 +90,67 @@ impl MySqlStore {
             .collect()
     }
 
+    async fn try_get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        // One snapshot, so that state and history are of the same moment.
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
+        let Some(row) = self.find_with_state(&mut tx, id).await? else {
+            tx.rollback().await?;
+            return session.finish(Ok(None));
+        };
+        let text = self.sql.fill(
+            "SELECT number, cycle, started_at, finished_at, outcome, scope, sure, charged, note, error, reply, provider_id, transport
+             FROM {p}attempts WHERE delivery_id = ? ORDER BY number",
+        );
+        let attempts = self.sql.query(&text).bind(id.as_uuid()).fetch_all(&mut *tx).await?;
+        let attempts = attempts.iter().map(read_attempt).collect();
+        let outcomes = self.read_outcomes_of(&mut tx, id).await?;
+        tx.rollback().await?;
+        session.finish(Ok(Some(read_delivery(&row, id, attempts, &outcomes))))
+    }
+
+    async fn try_message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
+        let text = self.sql.fill("SELECT format, `body`, `text`, html, blobs_size FROM {p}deliveries WHERE id = ?");
+        let mut session = self.session().await?;
+        // One snapshot, so that nobody deletes the blobs in between.
+        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
+        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *tx).await?;
+        let carries = row.as_ref().is_some_and(|row| row.number("blobs_size").is_ok_and(|size| size > 0));
+        let carriers: Vec<DeliveryId> = carries.then_some(id).into_iter().collect();
+        let blobs = read_blobs(&mut tx, &self.sql, &carriers).await?;
+        tx.rollback().await?;
+        session.finish(Ok(()))?;
+        // `None` if the delivery does not exist, or its message was deleted.
+        let Some(row) = row.filter(|row| row.bytes("body").is_ok_and(|body| body.is_some())) else {
+            return Ok(None);
+        };
+        match blobs.add_to(id, read_message(&row)?, carries) {
+            (message, true) => Ok(Some(message)),
+            (_, false) => Err(corrupt(BLOB_MISSING)),
+        }
+    }
+
+    async fn try_stats(&self) -> Result<Stats, StoreError> {
+        let mut session = self.session().await?;
+        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
+        let text = self.sql.fill(
+            "SELECT COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased, MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now
+             FROM {p}queue",
+        );
+        let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
+        let text =
+            self.sql.fill("SELECT state, CAST(SUM(`count`) AS SIGNED) AS deliveries FROM {p}totals GROUP BY state");
+        let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
+        let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
+        // Subtracted here, since the server fails if the result is out of range, and other programs may write any number as a time.
+        let now = row.number("now")?;
+        let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due <= now);
+        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(to_u64(now.saturating_sub(due))));
+        stats.relays = self.read_relays(&mut tx).await?;
+        tx.rollback().await?;
+        session.finish(Ok(stats))
+    }
+
     async fn try_resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
@@ -110,10 +166,16 @@ impl MySqlStore {
             tx.rollback().await?;
             return session.finish(Ok(UpdateOutcome::Unchanged(state)));
         }
+        if row.number("has_message")? == 0 {
+            tx.rollback().await?;
+            return session.finish(Ok(UpdateOutcome::MessageDeleted));
+        }
         let outcomes = self.read_outcomes_of(&mut tx, id).await?;
         // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
         let kept = outcomes_kept_on_resend(state, &read_recipients(&row).unwrap_or_default(), &outcomes);
-        self.execute_for(&mut tx, "DELETE FROM {p}recipients WHERE delivery_id = ?", id).await?;
+        let clear_outcomes =
+            "UPDATE {p}recipients SET outcome = NULL, reply = NULL WHERE delivery_id = ? AND outcome IS NOT NULL";
+        self.execute_for(&mut tx, clear_outcomes, id).await?;
         if !kept.is_empty() {
             let kept = json_array(kept.iter().map(|outcome| outcome_item(id, outcome)));
             self.sql.query(&self.sql.record_recipients).bind(kept).execute(&mut *tx).await?;
@@ -121,8 +183,10 @@ impl MySqlStore {
         // Token, attempts and cycle continue those of the last cycle: they are in the row of `ended` or, for a sent delivery, in its last
         // attempt.
         let text = self.sql.fill(
-            "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
-             SELECT d.id, d.priority, OCTET_LENGTH(d.body), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
+            "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, has_outcomes)
+             SELECT d.id, d.priority,
+                    LEAST(COALESCE(OCTET_LENGTH(d.`body`), 0) + COALESCE(OCTET_LENGTH(d.`text`), 0) + COALESCE(OCTET_LENGTH(d.html), 0)
+                          + d.blobs_size, 2147483647), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
                     GREATEST(COALESCE(e.attempts, 0), COALESCE(a.number, 0)),
                     LEAST(GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)), 2147483646) + 1, {now}, ?
              FROM {p}deliveries d
@@ -135,6 +199,8 @@ impl MySqlStore {
         let query = self.sql.query(&text).bind(now).bind(now).bind(!kept.is_empty()).bind(id.as_uuid());
         query.execute(&mut *tx).await?;
         self.execute_for(&mut tx, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await?;
+        let counts = Counts { ended: [(state.as_str(), -1)].into(), ..Counts::default() };
+        add_admin_counts(&mut tx, &self.sql, counts).await?;
         tx.commit().await?;
         crate::store::notify(&self.notifier);
         session.finish(Ok(UpdateOutcome::Updated))
@@ -155,131 +221,47 @@ impl MySqlStore {
         }
         let text = self.sql.fill(
             "INSERT INTO {p}ended (delivery_id, state, ended_at, token, attempts, cycle)
-             SELECT delivery_id, 'cancelled', {now}, token, attempts, cycle FROM {p}queue q WHERE delivery_id = ?
-             ON DUPLICATE KEY UPDATE state = 'cancelled', reason = NULL, ended_at = {now}, token = q.token, attempts = q.attempts,
+             SELECT delivery_id, 'cancelled', ?, token, attempts, cycle FROM {p}queue q WHERE delivery_id = ?
+             ON DUPLICATE KEY UPDATE state = 'cancelled', reason = NULL, ended_at = ?, token = q.token, attempts = q.attempts,
                  cycle = q.cycle",
         );
-        let now = self.clock.test_micros();
+        let now: i64 = self.sql.scalar(&self.sql.now).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
         self.sql.query(&text).bind(now).bind(id.as_uuid()).bind(now).execute(&mut *tx).await?;
         self.execute_for(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
+        let cancelled = (now.div_euclid(1_000).div_euclid(HOUR) * HOUR, CountedEvent::Cancelled, None);
+        let counts = Counts { ended: [(State::Cancelled.as_str(), 1)].into(), hourly: [(cancelled, 1)].into() };
+        add_admin_counts(&mut tx, &self.sql, counts).await?;
         tx.commit().await?;
         session.finish(Ok(UpdateOutcome::Updated))
     }
-
-    /// Deletes in batches, each behind the last one, so that no transaction grows long.
-    async fn prune_state(&self, state: State, age: Duration, history_only: bool) -> Result<u64, StoreError> {
-        // The last attempt stays: a resend continues its number.
-        let numbers = "(SELECT {what}(a.number) FROM {p}attempts a WHERE a.delivery_id = d.id)";
-        let (first, last) = (numbers.replace("{what}", "MIN"), numbers.replace("{what}", "MAX"));
-        let (history_filter, stays) =
-            if history_only { (format!("{first} < {last}"), last) } else { ("TRUE".to_owned(), "0".to_owned()) };
-        let old = format!(
-            "LEFT JOIN {{p}}queue q ON q.delivery_id = d.id LEFT JOIN {{p}}ended e ON e.delivery_id = d.id
-             WHERE {} AND q.delivery_id IS NULL AND d.created_at < {{now}} - ? AND {history_filter}",
-            where_state(Some(state))
-        );
-        let find =
-            format!("SELECT d.id, 0 AS stays FROM {{p}}deliveries d {old} AND d.id > ? ORDER BY d.id LIMIT 1000");
-        let find = self.sql.fill(&find);
-        let own = "{keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
-        let lock = self.sql.fill(&format!("SELECT d.id, 0 AS stays FROM {own} FOR UPDATE {{of_d}} SKIP LOCKED"));
-        let check = self.sql.fill(&format!("SELECT d.id, CAST({stays} AS SIGNED) AS stays FROM {own} {old}"));
-        let delete = self.sql.fill(if history_only {
-            "DELETE a FROM {keys} {p}attempts a FORCE INDEX (PRIMARY) ON a.delivery_id = UNHEX(k.id) AND a.number < k.n"
-        } else {
-            "DELETE d FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)"
-        });
-        let (now, age) = (self.clock.test_micros(), micros(age));
-        let prune_batch = async |after: &[u8]| -> Result<Option<(DeliveryId, usize)>, StoreError> {
-            let mut session = self.session().await?;
-            let mut tx = session.begin_with(BEGIN).await?;
-            // First found without locks, then locked, then checked: an operator may have resent a delivery in between.
-            let query = self.sql.query(&find).bind(now).bind(age).bind(after.to_vec());
-            let found = query.fetch_all(&mut *tx).await?;
-            let Some(last) = found.last().map(|row| read_id(row, "id")).transpose()? else {
-                tx.rollback().await?;
-                return session.finish(Ok(None));
-            };
-            let found = self.sql.query(&lock).bind(ids_with_numbers(&found)?).fetch_all(&mut *tx).await?;
-            let query = self.sql.query(&check).bind(ids_with_numbers(&found)?).bind(now).bind(age);
-            let found = query.fetch_all(&mut *tx).await?;
-            self.sql.query(&delete).bind(ids_with_numbers(&found)?).execute(&mut *tx).await?;
-            tx.commit().await?;
-            session.finish(Ok(Some((last, found.len()))))
-        };
-        let mut affected = 0;
-        // Sorts before every id. An empty value would be NULL in a session with EMPTY_STRING_IS_NULL.
-        let mut after = vec![0];
-        while let Some((last, count)) = retry_conflicts(|| prune_batch(&after)).await? {
-            after = last.as_uuid().as_bytes().to_vec();
-            affected += u64::try_from(count).unwrap_or(0);
-        }
-        Ok(affected)
-    }
-}
-
-/// The ids of the rows in their order, each with the number in its column `stays`.
-fn ids_with_numbers(rows: &[MySqlRow]) -> Result<String, StoreError> {
-    let mut items = Vec::with_capacity(rows.len());
-    for row in rows {
-        items.push((read_id(row, "id")?, row.number("stays")?));
-    }
-    items.sort_unstable();
-    Ok(ids_json(items))
 }
 
 impl AdminStore for MySqlStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        super::migrate::migrate(&self.pool, &self.sql).await
+        self.migrate_to_newest().await
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        // One snapshot, so that state and history are of the same moment.
-        let mut session = self.session().await?;
-        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
-        let Some(row) = self.find_with_state(&mut tx, id).await? else {
-            tx.rollback().await?;
-            return session.finish(Ok(None));
-        };
-        let text = self.sql.fill("SELECT * FROM {p}attempts WHERE delivery_id = ? ORDER BY number");
-        let attempts = self.sql.query(&text).bind(id.as_uuid()).fetch_all(&mut *tx).await?;
-        let attempts = attempts.iter().map(read_attempt).collect();
-        let outcomes = self.read_outcomes_of(&mut tx, id).await?;
-        tx.rollback().await?;
-        session.finish(Ok(Some(read_delivery(&row, id, attempts, &outcomes))))
+        retry_conflicts(|| self.try_get(id)).await
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
-        let text = self.sql.fill("SELECT format, `body` FROM {p}deliveries WHERE id = ?");
-        let mut session = self.session().await?;
-        let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *session).await?;
-        session.finish(Ok(()))?;
-        row.map(|row| Ok(Encoded { format: row.text("format")?.into(), body: row.text("body")?.into() })).transpose()
+        retry_conflicts(|| self.try_message(id)).await
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
-        let text = self.sql.fill(&format!(
-            "SELECT s.*, (SELECT COUNT(*) FROM {{p}}attempts a WHERE a.delivery_id = s.id) AS attempts,
-                 (SELECT a.error FROM {{p}}attempts a WHERE a.delivery_id = s.id ORDER BY a.number DESC LIMIT 1) AS last_error
-             FROM ({WITH_STATE} WHERE {} AND (? IS NULL OR d.id > ?) AND (? IS NULL OR d.template_id = ?)
-                   ORDER BY d.id LIMIT ?) s
-             ORDER BY s.id",
-            where_state(filter.state)
-        ));
-        let after = filter.after.map(|id| id.as_uuid());
         let mut session = self.session().await?;
-        let rows = self
-            .sql
-            .query(&text)
-            .bind(after)
-            .bind(after)
-            .bind(filter.template_id.clone())
-            .bind(filter.template_id.clone())
-            .bind(i64::from(filter.limit))
-            .fetch_all(&mut *session)
-            .await?;
-        session.finish(Ok(()))?;
+        let mut list = search::list(self.sql.prefix(), filter, self.clock.test_micros().is_none());
+        let rows = list.build().persistent(false).fetch_all(&mut *session).await;
+        let rows = session.finish(rows.map_err(StoreError::from))?;
         rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
+    }
+
+    async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
+        let mut session = self.session().await?;
+        let mut count = search::count(self.sql.prefix(), filter, self.clock.test_micros().is_none());
+        let count = count.build_query_scalar::<i64>().persistent(false).fetch_one(&mut *session).await;
+        session.finish(count.map_err(StoreError::from)).map(to_u64)
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
@@ -291,32 +273,56 @@ impl AdminStore for MySqlStore {
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        let mut session = self.session().await?;
-        let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
-        let text = self.sql.fill(
-            "SELECT (SELECT COUNT(*) FROM {p}deliveries) AS everything, COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased,
-                    MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now
-             FROM {p}queue",
-        );
-        let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
-        let text = self.sql.fill("SELECT state, COUNT(*) AS deliveries FROM {p}ended GROUP BY state");
-        let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
-        let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
-        let mut stats = count_states(everything, queued, leased, &ended)?;
-        // Subtracted here, since the server fails if the result is out of range, and other programs may write any number as a time.
-        let now = row.number("now")?;
-        let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due <= now);
-        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(to_u64(now.saturating_sub(due))));
-        stats.relays = self.read_relays(&mut tx).await?;
-        tx.rollback().await?;
-        session.finish(Ok(stats))
+        retry_conflicts(|| self.try_stats()).await
     }
 
-    async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
-        let mut affected = 0;
-        for state in prune.states.iter().filter(|state| !matches!(state, State::Pending | State::Leased)) {
-            affected += self.prune_state(*state, prune.older_than, prune.history_only).await?;
-        }
-        Ok(affected)
+    async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {
+        let text = self.sql.fill(
+            "SELECT hour, event, transport, CAST(SUM(`count`) AS SIGNED) AS `count` FROM {p}hourly
+             WHERE hour > ? GROUP BY hour, event, transport",
+        );
+        let mut session = self.session().await?;
+        let after = to_micros(since).saturating_sub(HOUR * 1_000);
+        let rows = self.sql.query(&text).bind(after).fetch_all(&mut *session).await;
+        read_hourly(&session.finish(rows.map_err(StoreError::from))?)
+    }
+
+    async fn prune_step(&self, prune: &Prune, after: Option<DeliveryId>, limit: u32) -> Result<PruneStep, StoreError> {
+        retry_conflicts(|| async {
+            let mut session = self.session().await?;
+            let step = prune::step(&mut session, &self.sql, prune, after, limit, self.clock.test_micros()).await;
+            session.finish(step)
+        })
+        .await
+    }
+
+    async fn sweep_blobs(&self, limit: u32) -> Result<u64, StoreError> {
+        retry_conflicts(|| async {
+            let mut session = self.session().await?;
+            let swept = prune::sweep_blobs(&mut session, &self.sql, limit).await;
+            session.finish(swept)
+        })
+        .await
+    }
+
+    async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
+        retry_conflicts(|| self.try_erase(id, recipient)).await
+    }
+
+    async fn lead(&self, task: &str, relay: RelayId, term: Duration) -> Result<bool, StoreError> {
+        let insert = self.sql.fill("INSERT IGNORE INTO {p}leaders (task, relay, until) VALUES (?, ?, 0)");
+        let update = self.sql.fill(
+            "UPDATE {p}leaders SET until = {now} + ?, relay = ?
+             WHERE task = ? AND (relay = ? OR until <= {now})",
+        );
+        retry_conflicts(|| async {
+            let mut session = self.session().await?;
+            let (now, id) = (self.clock.test_micros(), relay.to_string());
+            self.sql.query(&insert).bind(task.to_owned()).bind(id.clone()).execute(&mut *session).await?;
+            let update = self.sql.query(&update).bind(now).bind(micros(term)).bind(id.clone()).bind(task.to_owned());
+            let done = update.bind(id).bind(now).execute(&mut *session).await;
+            session.finish(done.map_err(StoreError::from)).map(|done| done.rows_affected() == 1)
+        })
+        .await
     }
 }

@@ -1,10 +1,15 @@
 //! A store in a MySQL or MariaDB database.
 
 mod admin;
+mod blobs;
 mod claim;
+mod counters;
 mod enqueue;
+mod erase;
 mod migrate;
+mod prune;
 mod rows;
+mod search;
 mod settle;
 mod sql;
 
@@ -58,17 +63,22 @@ use crate::store::{
 /// `REPEATABLE READ` to a transaction that enqueues with a key which was committed after the transaction began. A transaction that enqueues
 /// with an idempotency key blocks other transactions with the same key until it ends.
 ///
-/// Polling finds the commits of other processes. While a relay works through a backlog it keeps up to two connections if the pool can spare
-/// them: all relays of a pool together keep at most half of the connections beyond four.
+/// A relay finds the commits of other processes by polling. While a relay works through a backlog it keeps up to two connections if the
+/// pool can spare them: all relays of a pool together keep at most half of the connections beyond four.
 ///
 /// A call that is dropped closes its connection, and the server rolls back. In the caller's transaction the caller must do that: the driver
 /// cannot use a connection again after a statement on it was dropped ([`close_on_drop`](sqlx::pool::PoolConnection::close_on_drop)).
 ///
-/// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys also `SELECT` and `UPDATE`. A
-/// relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the outbox. Migrating needs `CREATE`, `ALTER`, `DROP`, `INSERT`,
-/// `SELECT` and `TRIGGER`. If the server writes a binary log, migrating also needs either `SUPER` or the server's setting
-/// `log_bin_trust_function_creators = 1`. The trigger runs with the rights of the user who migrated, so do not drop that user. The format
-/// of the binary log may be `ROW` or `MIXED`, not `STATEMENT`.
+/// A message with its texts must fit into the server's `max_allowed_packet` (64 MiB in MySQL, 16 MiB in MariaDB by default), and so must
+/// each large attachment, which travels by itself. Over TLS, sqlx 0.9.0 waits 40 ms for each statement above 16 KiB
+/// ([issue 4335](https://github.com/transact-rs/sqlx/issues/4335)), so that a relay sends at most some 2,300 mails a second.
+///
+/// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys also `SELECT` and `UPDATE`. With
+/// attachments of 4 KiB and more it also needs `SELECT` and `INSERT` on `postrider_blobs`, and `SELECT`, `INSERT` and `UPDATE` on
+/// `postrider_body_blobs`. A relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the outbox. Migrating needs
+/// `CREATE`, `CREATE VIEW`, `ALTER`, `DROP`, `REFERENCES`, `INSERT`, `SELECT` and `TRIGGER`. If the server writes a binary log, migrating
+/// also needs either `SUPER` or the server's setting `log_bin_trust_function_creators = 1`. Triggers and views run with the rights of the
+/// user who migrated, so do not drop that user. The format of the binary log may be `ROW` or `MIXED`, not `STATEMENT`.
 ///
 /// MySQL's `caching_sha2_password` sends the password through TLS, so turn on one of sqlx's `tls-*` features. Without TLS it needs sqlx's
 /// feature `mysql-rsa`, which this crate leaves off. That feature encrypts the password with any key that the other side sends, so that an
@@ -134,7 +144,16 @@ impl MySqlStore {
     /// # Errors
     /// As [`with_table_prefix`](Self::with_table_prefix).
     pub fn schema(prefix: &str) -> Result<String, StoreError> {
-        Ok(migrate::schema(check_table_prefix(prefix)?))
+        Self::schema_from(prefix, 0)
+    }
+
+    /// The statements that upgrade tables of a version to the newest, for programs that run their own migrations. There are none if the
+    /// version is the newest. Version 0 has no tables.
+    ///
+    /// # Errors
+    /// As [`with_table_prefix`](Self::with_table_prefix), and if the version is newer than this program.
+    pub fn schema_from(prefix: &str, version: u32) -> Result<String, StoreError> {
+        migrate::schema_from(check_table_prefix(prefix)?, version)
     }
 }
 
@@ -216,12 +235,12 @@ impl Store for MySqlStore {
             return Ok(0);
         }
         let now = self.clock.test_micros();
-        let taken = retry_conflicts(|| async {
+        let released = retry_conflicts(|| async {
             let mut session = self.session().await?;
-            let taken = settle::release_claims(&mut session, &self.sql, claims, now).await;
-            session.finish(taken)
+            let released = settle::release_claims(&mut session, &self.sql, claims, now).await;
+            session.finish(released)
         });
-        taken.await
+        released.await
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {

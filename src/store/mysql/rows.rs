@@ -17,7 +17,7 @@ pub(super) fn read_id(row: &MySqlRow, column: &str) -> Result<DeliveryId, StoreE
     Ok(row.try_get::<Uuid, _>(column)?.into())
 }
 
-fn hex(id: DeliveryId) -> String {
+pub(super) fn hex(id: DeliveryId) -> String {
     id.as_uuid().simple().to_string()
 }
 
@@ -115,6 +115,12 @@ pub(super) fn reschedule_item(settlement: &Settlement, due_at: i64) -> Value {
         u8::from(!settlement.recipients.is_empty()),
     ])
 }
+
+/// Selects the recorded outcomes. A recipient without one has the outcome of the delivery.
+pub(super) const RECORDED: &str = "
+    SELECT r.delivery_id, r.address, r.outcome, r.reply
+    FROM {keys} {p}recipients r FORCE INDEX (PRIMARY) ON r.delivery_id = UNHEX(k.id)
+    WHERE r.outcome IS NOT NULL";
 
 /// Reads the recorded outcomes of the recipients of several deliveries.
 pub(super) async fn read_outcomes(

@@ -10,12 +10,14 @@ use std::time::Duration;
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
 
+use super::counters::add_counts;
 use super::rows::{
     EndItem, attempt_item, ids_json, json_array, keys_json, outcome_item, read_id, reschedule_item, sent_item,
 };
 use super::sql::{BEGIN, Sql};
 use crate::clock::micros;
 use crate::state::State;
+use crate::store::counters::Counts;
 use crate::store::row::Columns;
 use crate::store::{ClaimId, LeaseKey, Next, Settled, Settlement, StoreError};
 
@@ -24,6 +26,12 @@ struct Held {
     attempts: i64,
     cycle: i64,
 }
+
+/// Locks the rows that are leased with the given tokens. Later statements on these rows need not check the token again.
+pub(super) const LOCK_HELD: &str = "
+    SELECT q.delivery_id, q.token, q.attempts, q.cycle, CAST({now} AS SIGNED) AS now
+    FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
+    WHERE q.token = k.n AND q.leased_at <> 0 FOR UPDATE {of_q}";
 
 /// Locks the rows that are leased with the given keys. Returns them, and the time.
 async fn lock_held<'a>(
@@ -41,6 +49,51 @@ async fn lock_held<'a>(
     }
     Ok((held, now))
 }
+
+pub(super) const REMOVE: &str = "DELETE q FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)";
+
+pub(super) const RESCHEDULE: &str = "
+    UPDATE JSON_TABLE(?, '$[*]' COLUMNS (
+               {id}, due_at BIGINT PATH '$[1]', called BIGINT PATH '$[2]', charged_attempts BIGINT PATH '$[3]',
+               has_outcomes BIGINT PATH '$[4]')) k
+    STRAIGHT_JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
+    SET q.leased_at = 0, q.leased_by = 0, q.due_at = k.due_at, q.attempts = LEAST(q.attempts, 2147483646) + k.called,
+        q.charged_attempts = k.charged_attempts,
+        q.has_outcomes = q.has_outcomes OR k.has_outcomes";
+
+pub(super) const RECORD_ATTEMPTS: &str = "
+    INSERT INTO {p}attempts
+        (delivery_id, number, cycle, token, started_at, finished_at, outcome, scope, sure, charged, error, reply, provider_id,
+         transport, note)
+    SELECT UNHEX(a.id), a.number, a.cycle, a.token, a.started_at, a.finished_at, a.outcome, a.scope, a.sure, a.charged, a.error,
+           a.reply, a.provider_id, a.transport, a.note
+    FROM JSON_TABLE(?, '$[*]' COLUMNS (
+        {id}, number BIGINT PATH '$[1]', cycle BIGINT PATH '$[2]', token BIGINT PATH '$[3]',
+        started_at BIGINT PATH '$[4]', finished_at BIGINT PATH '$[5]', outcome {word} '$[6]',
+        scope {word} '$[7]', sure BIGINT PATH '$[8]', charged BIGINT PATH '$[9]',
+        error LONGTEXT CHARACTER SET utf8mb4 PATH '$[10]', reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[11]',
+        provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[12]', transport LONGTEXT CHARACTER SET utf8mb4 PATH '$[13]',
+        note LONGTEXT CHARACTER SET utf8mb4 PATH '$[14]')) a
+    ON DUPLICATE KEY UPDATE cycle = a.cycle, token = a.token, started_at = a.started_at, finished_at = a.finished_at,
+        outcome = a.outcome, scope = a.scope, sure = a.sure, charged = a.charged, error = a.error, reply = a.reply,
+        provider_id = a.provider_id, transport = a.transport, note = a.note";
+
+pub(super) const RECORD_ENDED: &str = "
+    INSERT INTO {p}ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
+    SELECT UNHEX(e.id), e.state, e.reason, e.ended_at, e.token, e.attempts, e.cycle
+    FROM JSON_TABLE(?, '$[*]' COLUMNS (
+        {id}, state {word} '$[1]', reason LONGTEXT CHARACTER SET utf8mb4 PATH '$[2]',
+        ended_at BIGINT PATH '$[3]', token BIGINT PATH '$[4]', attempts BIGINT PATH '$[5]', cycle BIGINT PATH '$[6]')) e
+    ON DUPLICATE KEY UPDATE state = e.state, reason = e.reason, ended_at = e.ended_at, token = e.token, attempts = e.attempts,
+        cycle = e.cycle";
+
+pub(super) const RECORD_RECIPIENTS: &str = "
+    INSERT INTO {p}recipients (delivery_id, address, outcome, reply)
+    SELECT UNHEX(r.id), r.address, r.outcome, r.reply
+    FROM JSON_TABLE(?, '$[*]' COLUMNS (
+        {id}, address VARCHAR(700) CHARACTER SET utf8mb4 PATH '$[1]', outcome {word} '$[2]',
+        reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[3]')) r
+    ON DUPLICATE KEY UPDATE outcome = r.outcome, reply = r.reply";
 
 pub(super) async fn settle(
     connection: &mut MySqlConnection,
@@ -98,11 +151,34 @@ pub(super) async fn settle(
             sql.query(text).bind(items).execute(&mut *tx).await?;
         }
     }
+    let results = first.into_iter().map(|first| if first { Settled::Applied } else { Settled::LeaseLost });
+    let results: Vec<Settled> = results.collect();
+    let counts = Counts::of(settlements, &results, now.div_euclid(1_000));
+    add_counts(&mut tx, sql, counts).await?;
     tx.commit().await?;
-    Ok(first.into_iter().map(|first| if first { Settled::Applied } else { Settled::LeaseLost }).collect())
+    Ok(results)
 }
 
-/// Writes a batch of plainly sent deliveries. Returns `None`, with nothing written, if another settlement is among them or a lease is lost.
+/// Deletes the rows that are leased with the given tokens.
+pub(super) const REMOVE_HELD: &str = "
+    DELETE q FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
+    WHERE q.token = k.n AND q.leased_at <> 0";
+
+/// Records attempts that sent. With fewer columns to extract from each row, it takes half the time of [`RECORD_ATTEMPTS`].
+pub(super) const RECORD_SENT: &str = "
+    INSERT INTO {p}attempts
+        (delivery_id, token, started_at, finished_at, number, cycle, outcome, transport, reply, provider_id)
+    SELECT UNHEX(a.id), a.token, a.started_at, a.finished_at, a.number, a.cycle, 'sent', a.transport, a.reply, a.provider_id
+    FROM JSON_TABLE(?, '$[*]' COLUMNS (
+        {id}, token BIGINT PATH '$[1]', started_at BIGINT PATH '$[2]', finished_at BIGINT PATH '$[3]',
+        number BIGINT PATH '$[4]', cycle BIGINT PATH '$[5]', transport LONGTEXT CHARACTER SET utf8mb4 PATH '$[6]',
+        reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[7]', provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[8]')) a
+    ON DUPLICATE KEY UPDATE cycle = a.cycle, token = a.token, started_at = a.started_at, finished_at = a.finished_at,
+        outcome = 'sent', scope = NULL, sure = TRUE, charged = TRUE, error = NULL, note = NULL, reply = a.reply,
+        provider_id = a.provider_id, transport = a.transport";
+
+/// Writes a batch of plainly sent deliveries. Returns `None`, with nothing written, if one of them is not plainly sent, or if a lease is
+/// lost.
 async fn settle_sent(
     connection: &mut MySqlConnection,
     sql: &Sql,
@@ -123,9 +199,21 @@ async fn settle_sent(
     let first = settlements.iter().zip(&results).filter(|(_, result)| **result == Settled::Applied);
     let sent = first.filter_map(|(s, _)| Some(sent_item(s.key, s.attempt.as_ref()?)));
     sql.query(&sql.record_sent).bind(json_array(sent)).execute(&mut *tx).await?;
+    // The time is used only for ends other than sent.
+    add_counts(&mut tx, sql, Counts::of(settlements, &results, 0)).await?;
     tx.commit().await?;
     Ok(Some(results))
 }
+
+/// Selects the rows that certain claims leased. There is no index for this rare statement, so it takes no locks.
+pub(super) const LEASED_BY: &str = "
+    SELECT q.delivery_id, q.token FROM {p}queue q
+    JOIN JSON_TABLE(?, '$[*]' COLUMNS (claim BIGINT PATH '$')) k ON q.leased_by = k.claim WHERE q.leased_at <> 0";
+
+/// Releases the rows with the given tokens, which are due again at once.
+pub(super) const RELEASE_CLAIMS: &str = "
+    UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
+    SET q.leased_at = 0, q.leased_by = 0, q.due_at = LEAST(q.due_at, ?) WHERE q.token = k.n";
 
 /// Releases the deliveries that these claims leased, and returns their number.
 pub(super) async fn release_claims(
@@ -151,6 +239,9 @@ pub(super) async fn release_claims(
     tx.commit().await?;
     Ok(u64::try_from(held.len()).unwrap_or(u64::MAX))
 }
+
+pub(super) const RENEW: &str = "
+    UPDATE {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id) SET q.due_at = ?";
 
 pub(super) async fn renew(
     connection: &mut MySqlConnection,

@@ -1,51 +1,44 @@
-//! The operator methods.
+//! The methods for operators.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded};
+use postrider_transport::{DeliveryId, Encoded, Recipient};
 
 use sqlx::postgres::{PgConnection, PgRow};
 use uuid::Uuid;
 
 use super::PgStore;
+use super::blobs::read_blobs;
 use super::call::Call;
-use super::rows::{read_id, read_outcomes};
+use super::rows::{Moment, read_id, read_outcomes};
 use super::sql::Sql;
-use crate::admin::{Filter, Prune, RelayStatus, Stats, UpdateOutcome};
+use super::{prune, search};
+use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
 use crate::clock::micros;
 use crate::delivery::{Delivery, DeliverySummary};
+use crate::filter::Filter;
+use crate::prune::{Prune, PruneStep};
 use crate::state::State;
+use crate::store::blobs::{BLOB_MISSING, add_blobs};
 use crate::store::recipients::outcomes_kept_on_resend;
 use crate::store::row::{
-    Columns, Problems, count_states, read_attempt, read_delivery, read_enum, read_recipients, read_summary, to_u64,
+    Columns, Problems, corrupt, read_attempt, read_counts, read_delivery, read_enum, read_hourly, read_recipients,
+    read_summary, to_u64,
 };
 use crate::store::session::retry_conflicts;
-use crate::store::{AdminStore, RecipientOutcome, StoreError};
+use crate::store::{AdminStore, RecipientOutcome, RelayId, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
 const WITH_STATE: &str = r#"
-    SELECT d.id, d.created_at, d.template_id, d.key, d.priority::bigint, d.when_in_doubt, d.recipients::text AS recipients,
-           CASE WHEN q.leased_at IS NULL THEN q.due_at ELSE q.lease_until END AS due_at, q.expires_at, e.reason,
+    SELECT d.id, d.created_at, d.subject, d.template_id, d.tags::text AS tags, d.key, d.priority::bigint, d.when_in_doubt, d.recipients::text AS recipients,
+           CASE WHEN q.leased_at IS NULL THEN q.due_at ELSE q.lease_until END AS due_at, q.expires_at, e.reason, e.ended_at,
            coalesce(q.cycle, e.cycle)::bigint AS cycle,
            CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE coalesce(e.state, 'sent') END AS state
     FROM "{s}".deliveries d
     LEFT JOIN "{s}".queue q ON q.delivery_id = d.id
     LEFT JOIN "{s}".ended e ON e.delivery_id = d.id"#;
-
-/// The condition for one state. It begins with the smallest table that knows the state.
-fn where_state(state: Option<State>) -> &'static str {
-    match state {
-        None => "true",
-        Some(State::Pending) => r#"d.id IN (SELECT delivery_id FROM "{s}".queue WHERE leased_at IS NULL)"#,
-        Some(State::Leased) => r#"d.id IN (SELECT delivery_id FROM "{s}".queue WHERE leased_at IS NOT NULL)"#,
-        Some(State::Sent) => "q.delivery_id IS NULL AND coalesce(e.state, 'sent') = 'sent'",
-        Some(State::Dead) => r#"d.id IN (SELECT delivery_id FROM "{s}".ended WHERE state = 'dead')"#,
-        Some(State::InDoubt) => r#"d.id IN (SELECT delivery_id FROM "{s}".ended WHERE state = 'in_doubt')"#,
-        Some(State::Cancelled) => r#"d.id IN (SELECT delivery_id FROM "{s}".ended WHERE state = 'cancelled')"#,
-    }
-}
 
 /// Commits a change. Without a change it rolls back, which releases the locks at once.
 async fn commit_if_updated(
@@ -67,18 +60,22 @@ async fn read_outcomes_of(
 }
 
 impl PgStore {
-    fn fill(&self, text: &str) -> Arc<str> {
+    pub(super) fn fill(&self, text: &str) -> Arc<str> {
         Arc::from(self.sql.fill(text).as_str())
     }
 
     /// Finds the row of one delivery with its state.
-    async fn find_with_state(&self, connection: &mut PgConnection, id: Uuid) -> Result<Option<PgRow>, StoreError> {
-        let text = self.fill(&format!("{WITH_STATE} WHERE d.id = $1"));
+    pub(super) async fn find_with_state(
+        &self,
+        connection: &mut PgConnection,
+        id: Uuid,
+    ) -> Result<Option<PgRow>, StoreError> {
+        let text = self.fill(&format!("{WITH_STATE} WHERE d.id = $1 AND d.key_until IS NULL"));
         Ok(self.sql.query(&text).bind(id).fetch_optional(connection).await?)
     }
 
     /// Locks the delivery, so that no relay changes its state before the transaction ends.
-    async fn lock(&self, connection: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
+    pub(super) async fn lock(&self, connection: &mut PgConnection, id: Uuid) -> Result<(), StoreError> {
         // The row in `deliveries` comes first, since it exists even if the queue has none.
         for text in [
             r#"SELECT 1 FROM "{s}".deliveries WHERE id = $1 FOR NO KEY UPDATE"#,
@@ -87,56 +84,6 @@ impl PgStore {
             self.sql.query(&self.fill(text)).bind(id).execute(&mut *connection).await?;
         }
         Ok(())
-    }
-
-    /// Deletes in batches, so that no transaction grows long.
-    async fn prune_state(&self, state: State, age: Duration, history_only: bool) -> Result<u64, StoreError> {
-        let earlier = r#"EXISTS (SELECT 1 FROM "{s}".attempts a JOIN "{s}".attempts later USING (delivery_id)
-                                 WHERE a.delivery_id = d.id AND later.number > a.number)"#;
-        let history_filter = if history_only { earlier } else { "true" };
-        let find = format!(
-            r#"SELECT d.id FROM "{{s}}".deliveries d
-               LEFT JOIN "{{s}}".queue q ON q.delivery_id = d.id LEFT JOIN "{{s}}".ended e ON e.delivery_id = d.id
-               WHERE {} AND q.delivery_id IS NULL AND d.created_at < {{now}} - $2 * interval '1 microsecond' AND {history_filter}
-               LIMIT 1000 FOR UPDATE OF d SKIP LOCKED"#,
-            where_state(Some(state))
-        );
-        let find = self.fill(&find);
-        // Checked again under the locks: a resend may have come between the search and the lock.
-        let check = self.fill(
-            r#"SELECT id FROM "{s}".deliveries d
-               WHERE id = ANY($1) AND NOT EXISTS (SELECT 1 FROM "{s}".queue WHERE delivery_id = d.id)"#,
-        );
-        let delete = self.fill(if history_only {
-            // The last attempt stays: a resend continues its number.
-            r#"DELETE FROM "{s}".attempts a WHERE delivery_id = ANY($1)
-               AND number < (SELECT max(number) FROM "{s}".attempts l WHERE l.delivery_id = a.delivery_id)"#
-        } else {
-            r#"DELETE FROM "{s}".deliveries WHERE id = ANY($1)"#
-        });
-        let mut affected = 0;
-        loop {
-            let pruned = retry_conflicts(|| async {
-                let mut call = self.begin_transaction().await?;
-                let pruned = async {
-                    let (now, age) = (self.test_now(), micros(age));
-                    let query = self.sql.scalar(&find).bind(now).bind(age);
-                    let ids: Vec<Uuid> = query.fetch_all(&mut *call).await?;
-                    if ids.is_empty() {
-                        return Ok(None);
-                    }
-                    let ids: Vec<Uuid> = self.sql.scalar(&check).bind(ids).fetch_all(&mut *call).await?;
-                    self.sql.query(&delete).bind(&ids).execute(&mut *call).await?;
-                    Ok(Some(u64::try_from(ids.len()).unwrap_or(0)))
-                };
-                let pruned = pruned.await;
-                call.finish(pruned).await
-            });
-            match pruned.await? {
-                Some(count) => affected += count,
-                None => return Ok(affected),
-            }
-        }
     }
 
     async fn read_relays(&self, connection: &mut PgConnection) -> Result<Vec<RelayStatus>, StoreError> {
@@ -161,6 +108,24 @@ impl PgStore {
         Ok(Some(read_delivery(&row, id, attempts, &outcomes)))
     }
 
+    async fn message_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
+        let uuid = id.as_uuid();
+        let text = self.fill(r#"SELECT format, body, text, html FROM "{s}".bodies WHERE delivery_id = $1"#);
+        let Some(row) = self.sql.query(&text).bind(uuid).fetch_optional(&mut *call).await? else {
+            return Ok(None);
+        };
+        let mut message = Encoded::new(row.text("format")?, row.text("body")?);
+        message.text = row.text_or_null("text")?;
+        message.html = row.text_or_null("html")?;
+        let (carried, blobs) = read_blobs(call, &self.sql, &[uuid]).await?;
+        if let Some(hashes) = carried.get(&uuid)
+            && !add_blobs(&mut message, hashes, &blobs)
+        {
+            return Err(corrupt(BLOB_MISSING));
+        }
+        Ok(Some(message))
+    }
+
     async fn resend_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let uuid = id.as_uuid();
         self.lock(call, uuid).await?;
@@ -171,10 +136,16 @@ impl PgStore {
         if matches!(state, State::Pending | State::Leased) {
             return Ok(UpdateOutcome::Unchanged(state));
         }
+        let text = self.fill(r#"SELECT EXISTS (SELECT FROM "{s}".bodies WHERE delivery_id = $1)"#);
+        if !self.sql.scalar::<bool>(&text).bind(uuid).fetch_one(&mut *call).await? {
+            return Ok(UpdateOutcome::MessageDeleted);
+        }
         let outcomes = read_outcomes_of(call, &self.sql, uuid).await?;
         // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
         let kept = outcomes_kept_on_resend(state, &read_recipients(&row).unwrap_or_default(), &outcomes);
-        let text = self.fill(r#"DELETE FROM "{s}".recipients WHERE delivery_id = $1"#);
+        let text = self.fill(
+            r#"UPDATE "{s}".recipients SET outcome = NULL, reply = NULL WHERE delivery_id = $1 AND outcome IS NOT NULL"#,
+        );
         self.sql.query(&text).bind(uuid).execute(&mut *call).await?;
         self.sql
             .query(&self.sql.record_recipients)
@@ -187,10 +158,15 @@ impl PgStore {
         // Token, attempts and cycle continue those of the last cycle: they are in the row of `ended` or, for a sent delivery, in its last
         // attempt. They stop below the largest value.
         let text = self.fill(
-            r#"INSERT INTO "{s}".queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, partial)
-               SELECT d.id, d.priority, octet_length(d.body), {now}, -1 - greatest(e.token, a.token, 0), greatest(e.attempts, a.number, 0),
+            r#"INSERT INTO "{s}".queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, has_outcomes)
+               SELECT d.id, d.priority, b.size, {now}, -1 - greatest(e.token, a.token, 0), greatest(e.attempts, a.number, 0),
                       least(greatest(e.cycle, a.cycle, 1), 2147483646) + 1, {now}, $3
                FROM "{s}".deliveries d
+               CROSS JOIN LATERAL (
+                   SELECT coalesce(sum(octet_length(body) + coalesce(octet_length(text), 0) + coalesce(octet_length(html), 0)), 0)
+                        + (SELECT coalesce(sum(octet_length(content)), 0)
+                           FROM "{s}".body_blobs JOIN "{s}".blobs USING (hash) WHERE delivery_id = d.id) AS size
+                   FROM "{s}".bodies WHERE delivery_id = d.id) b
                LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
                LEFT JOIN LATERAL (SELECT token, number, cycle FROM "{s}".attempts
                                   WHERE delivery_id = d.id ORDER BY number DESC LIMIT 1) a ON true
@@ -199,6 +175,7 @@ impl PgStore {
         self.sql.query(&text).bind(self.test_now()).bind(uuid).bind(!kept.is_empty()).execute(&mut *call).await?;
         let text = self.fill(r#"DELETE FROM "{s}".ended WHERE delivery_id = $1"#);
         self.sql.query(&text).bind(uuid).execute(&mut *call).await?;
+        self.add_to_total(call, state, -1).await?;
         let notify =
             sqlx::query("SELECT pg_notify($1, '')").bind(self.sql.channel()).persistent(self.sql.is_prepared());
         notify.execute(&mut *call).await?;
@@ -223,20 +200,35 @@ impl PgStore {
                    token = excluded.token, attempts = excluded.attempts, cycle = excluded.cycle"#,
         );
         self.sql.query(&text).bind(self.test_now()).bind(uuid).execute(&mut *call).await?;
+        self.add_to_total(call, State::Cancelled, 1).await?;
+        let text = self.fill(
+            r#"INSERT INTO "{s}".hourly AS h (hour, event, transport, slot, count) VALUES ({hour of now}, 'cancelled', '', {admin slot}, 1)
+               ON CONFLICT (hour, event, transport, slot) DO UPDATE SET count = h.count + 1"#,
+        );
+        self.sql.query(&text).bind(self.test_now()).execute(&mut *call).await?;
         Ok(UpdateOutcome::Updated)
+    }
+
+    /// Adds to the number of deliveries that ended in a state. It is the last lock that a transaction takes.
+    async fn add_to_total(&self, call: &mut PgConnection, state: State, number: i64) -> Result<(), StoreError> {
+        let text = self.fill(
+            r#"INSERT INTO "{s}".totals AS t (state, slot, count) VALUES ($1, {admin slot}, $2)
+               ON CONFLICT (state, slot) DO UPDATE SET count = t.count + excluded.count"#,
+        );
+        self.sql.query(&text).bind(state.as_str()).bind(number).execute(call).await?;
+        Ok(())
     }
 
     async fn stats_in(&self, call: &mut PgConnection) -> Result<Stats, StoreError> {
         let text = self.fill(
-            r#"SELECT (SELECT count(*) FROM "{s}".deliveries) AS everything, count(*) AS queued, count(leased_at) AS leased,
-                   {now} AS now, min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due
+            r#"SELECT count(*) AS queued, count(leased_at) AS leased, {now} AS now,
+                   min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due
                FROM "{s}".queue"#,
         );
         let row = self.sql.query(&text).bind(self.test_now()).fetch_one(&mut *call).await?;
-        let text = self.fill(r#"SELECT state, count(*) AS deliveries FROM "{s}".ended GROUP BY state"#);
+        let text = self.fill(r#"SELECT state, sum(count)::bigint AS deliveries FROM "{s}".totals GROUP BY state"#);
         let ended = self.sql.query(&text).fetch_all(&mut *call).await?;
-        let (everything, queued, leased) = (row.number("everything")?, row.number("queued")?, row.number("leased")?);
-        let mut stats = count_states(everything, queued, leased, &ended)?;
+        let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
         let now = row.time("now")?;
         stats.oldest_due = row.time_or_null("oldest_due")?.and_then(|due| now.duration_since(due).ok());
         stats.relays = self.read_relays(call).await?;
@@ -256,9 +248,7 @@ fn read_relay(row: &PgRow) -> RelayStatus {
 
 impl AdminStore for PgStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        let mut call = self.begin_transaction().await?;
-        let migrated = super::migrate::migrate(&mut call, &self.sql).await;
-        call.finish(migrated).await
+        self.migrate_to_newest().await
     }
 
     async fn get(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
@@ -272,35 +262,33 @@ impl AdminStore for PgStore {
     }
 
     async fn message(&self, id: DeliveryId) -> Result<Option<Encoded>, StoreError> {
-        let text = self.fill(r#"SELECT format, body FROM "{s}".deliveries WHERE id = $1"#);
-        let row = self.retry_read(|| async {
-            let mut call = self.begin_call().await?;
-            let row = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *call).await;
-            call.finish(row.map_err(StoreError::from)).await
+        let message = self.retry_read(|| async {
+            let mut call = self.begin_snapshot().await?;
+            let message = self.message_in(&mut call, id).await;
+            call.finish(message).await
         });
-        let row = row.await?;
-        let message = |row: PgRow| Ok(Encoded { format: row.text("format")?.into(), body: row.text("body")?.into() });
-        row.map(message).transpose()
+        message.await
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
-        let text = self.fill(&format!(
-            r#"SELECT s.*, (SELECT count(*) FROM "{{s}}".attempts a WHERE a.delivery_id = s.id) AS attempts,
-                   (SELECT a.error FROM "{{s}}".attempts a WHERE a.delivery_id = s.id ORDER BY number DESC LIMIT 1) AS last_error
-               FROM ({WITH_STATE} WHERE {} AND ($1::uuid IS NULL OR d.id > $1) AND ($2::text IS NULL OR d.template_id = $2)
-                     ORDER BY d.id LIMIT $3) s
-               ORDER BY s.id"#,
-            where_state(filter.state)
-        ));
         let rows = self.retry_read(|| async {
             let mut call = self.begin_call().await?;
-            let query =
-                self.sql.query(&text).bind(filter.after.map(|id| id.as_uuid())).bind(filter.template_id.clone());
-            let rows = query.bind(i64::from(filter.limit)).fetch_all(&mut *call).await;
+            let mut list = search::list(self.sql.schema(), filter, self.test_now().is_none());
+            let rows = list.build().persistent(false).fetch_all(&mut *call).await;
             call.finish(rows.map_err(StoreError::from)).await
         });
         let rows = rows.await?;
         rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
+    }
+
+    async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
+        let count = self.retry_read(|| async {
+            let mut call = self.begin_call().await?;
+            let mut count = search::count(self.sql.schema(), filter, self.test_now().is_none());
+            let count = count.build_query_scalar::<i64>().persistent(false).fetch_one(&mut *call).await;
+            call.finish(count.map_err(StoreError::from)).await
+        });
+        count.await.map(to_u64)
     }
 
     async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
@@ -334,11 +322,58 @@ impl AdminStore for PgStore {
         stats.await
     }
 
-    async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
-        let mut affected = 0;
-        for state in prune.states.iter().filter(|state| !matches!(state, State::Pending | State::Leased)) {
-            affected += self.prune_state(*state, prune.older_than, prune.history_only).await?;
-        }
-        Ok(affected)
+    async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {
+        let text = self.fill(
+            r#"SELECT hour, event, transport, sum(count)::bigint AS count FROM "{s}".hourly
+               WHERE hour > $1 - interval '1 hour' GROUP BY hour, event, transport ORDER BY hour, event, transport"#,
+        );
+        let rows = self.retry_read(|| async {
+            let mut call = self.begin_call().await?;
+            let rows = self.sql.query(&text).bind(Moment(since)).fetch_all(&mut *call).await;
+            call.finish(rows.map_err(StoreError::from)).await
+        });
+        read_hourly(&rows.await?)
+    }
+
+    async fn prune_step(&self, prune: &Prune, after: Option<DeliveryId>, limit: u32) -> Result<PruneStep, StoreError> {
+        retry_conflicts(|| async {
+            let mut call = self.begin_transaction().await?;
+            let step = prune::step(&mut call, &self.sql, prune, after, limit, self.test_now()).await;
+            call.finish(step).await
+        })
+        .await
+    }
+
+    async fn sweep_blobs(&self, limit: u32) -> Result<u64, StoreError> {
+        retry_conflicts(|| async {
+            let mut call = self.begin_transaction().await?;
+            let swept = prune::sweep_blobs(&mut call, &self.sql, limit).await;
+            call.finish(swept).await
+        })
+        .await
+    }
+
+    async fn erase(&self, id: DeliveryId, recipient: &Recipient) -> Result<UpdateOutcome, StoreError> {
+        let changed = self.retry_read(|| async {
+            let mut call = self.begin_transaction().await?;
+            let changed = self.erase_in(&mut call, id, recipient).await;
+            commit_if_updated(call, changed).await
+        });
+        changed.await
+    }
+
+    async fn lead(&self, task: &str, relay: RelayId, term: Duration) -> Result<bool, StoreError> {
+        let text = self.fill(
+            r#"INSERT INTO "{s}".leaders AS l (task, relay, until) VALUES ($2, $3, {now} + $4 * interval '1 microsecond')
+               ON CONFLICT (task) DO UPDATE SET relay = excluded.relay, until = excluded.until
+               WHERE l.relay = excluded.relay OR l.until <= {now}"#,
+        );
+        retry_conflicts(|| async {
+            let mut call = self.begin_call().await?;
+            let query = self.sql.query(&text).bind(self.test_now()).bind(task).bind(relay.to_string());
+            let done = query.bind(micros(term)).execute(&mut *call).await;
+            call.finish(done.map_err(StoreError::from)).await.map(|done| done.rows_affected() == 1)
+        })
+        .await
     }
 }

@@ -24,8 +24,9 @@ pub(super) struct BeginStatements {
 }
 
 impl BeginStatements {
-    /// With a limit, the server ends a statement, a wait for a lock or a wait for the client that takes longer. The setting is local to the
-    /// transaction, so that it affects neither other users of the pool nor other clients of a pooler.
+    /// Builds the statements. With a limit, the server ends a statement that takes longer, also while it waits for a lock, and a
+    /// transaction that waits longer for its client. The setting is local to the transaction, so that it affects neither other users of the
+    /// pool nor other clients of a pooler.
     pub(super) fn with_time_limit(limit: Option<Duration>) -> Self {
         let limits = limit.map(|limit| {
             // 0 means no limit.

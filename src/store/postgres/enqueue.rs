@@ -1,7 +1,6 @@
-//! Inserts any number of deliveries with one statement, in the transaction that is open.
+//! Inserts any number of deliveries, in the transaction that is open.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use postrider_transport::DeliveryId;
 use sqlx::postgres::{PgArguments, PgConnection};
@@ -9,40 +8,27 @@ use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 use uuid::Uuid;
 
+use super::blobs::store_blobs;
 use super::rows::Moment;
 use super::sql::{DEFAULT_FORMAT, DEFAULT_IN_DOUBT, DEFAULT_PRIORITY, Sql};
 use crate::state::Priority;
-use crate::store::new_row::time_columns;
+use crate::store::blobs::distinct_hashes;
+use crate::store::new_row::{stored_subject, tags_json, time_columns};
 use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, StoreError};
 
-pub(super) const INSERT: &str = r#"
-    INSERT INTO "{s}".deliveries
-        (id, created_at, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
-    SELECT id, {now}, format, body, recipients::json, template_id, key, priority, when_in_doubt,
-           CASE WHEN send_after THEN {now} ELSE 'epoch'::timestamptz END + send * interval '1 microsecond',
-           CASE WHEN expire_after THEN {now} ELSE 'epoch'::timestamptz END + expire * interval '1 microsecond'
-    FROM {rows}
-         r (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire)"#;
+pub(super) const INSERT_ONE: &str = r#"
+    SELECT "{s}".insert_delivery($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"#;
 
-/// One row of values. The server processes it faster than arrays.
-pub(super) const ONE_ROW: &str = r#"(VALUES ($2::uuid, $3::text, $4::text, $5::text, $6::text, $7::text, $8::smallint, $9::text, $10::bool,
-                $11::bigint, $12::bool, $13::bigint))"#;
-
-/// Many rows, from an array for each column. A null array means the default value in every row, or in the case of the template `$14`, which
-/// all rows share. Each array that is not null costs time for each row.
-pub(super) const ROWS_FROM_ARRAYS: &str = r#"(
-        SELECT id, coalesce(format, '{format}'), body, recipients, coalesce(template_id, $14::text), key, coalesce(priority, {priority}::smallint),
-               coalesce(when_in_doubt, '{when_in_doubt}'), send_after, send, expire_after, expire
-        FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::bool[],
-                    $11::bigint[], $12::bool[], $13::bigint[])
-            u (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_after, send, expire_after, expire))"#;
-
-/// Skips rows whose key exists. The rows are in the order of their keys, so that two transactions cannot deadlock.
-pub(super) const SKIP_EXISTING_KEYS: &str =
-    " ORDER BY key ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING RETURNING id";
+pub(super) const INSERT_MANY: &str = r#"
+    SELECT "{s}".insert_deliveries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"#;
 
 pub(super) const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = ANY($1)"#;
+
+/// Whether one statement inserts the rows. Otherwise the caller begins a transaction.
+pub(super) fn is_one_statement(rows: &[NewRow]) -> bool {
+    rows.iter().all(|row| row.key.is_none() && row.message.blobs.is_empty())
+}
 
 pub(super) async fn insert(
     connection: &mut PgConnection,
@@ -53,18 +39,20 @@ pub(super) async fn insert(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    if rows.iter().all(|row| row.key.is_none()) {
-        match rows {
-            [row] => insert_one(connection, sql, row, now).await?,
-            rows => _ = bind_rows(sql, &sql.insert_many, rows, now).execute(connection).await?,
-        }
-        return Ok(rows.iter().map(|row| row.id).collect());
+    rows.iter().try_for_each(NewRow::check)?;
+    if let [row] = rows
+        && is_one_statement(rows)
+        && row.recipients.len() == 1
+    {
+        insert_one(connection, sql, row, now).await?;
+        return Ok(vec![row.id]);
     }
-    let inserted = bind_rows(sql, &sql.insert_keyed, rows, now).fetch_all(&mut *connection).await?;
-    if inserted.len() == rows.len() {
+    store_blobs(connection, sql, rows).await?;
+    let inserted: Option<Vec<Uuid>> = insert_many(sql, rows, now).fetch_one(&mut *connection).await?.try_get(0)?;
+    let Some(inserted) = inserted else {
         return Ok(rows.iter().map(|row| row.id).collect());
-    }
-    let inserted: HashSet<Uuid> = inserted.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+    };
+    let inserted: HashSet<Uuid> = inserted.into_iter().collect();
     let existing = ids_of_keys(connection, sql, rows).await?;
     rows.iter()
         .map(|row| {
@@ -83,53 +71,72 @@ async fn insert_one(
     row: &NewRow,
     now: Option<Moment>,
 ) -> Result<(), StoreError> {
-    let ((send_after, send), (expire_after, expire)) = (time_columns(row.due), time_columns(row.expires));
+    let ((due_after, due), (expires_after, expires)) = (time_columns(row.due), time_columns(row.expires));
     sql.query(&sql.insert_one)
         .bind(now)
         .bind(row.id.as_uuid())
         .bind(&row.message.format)
         .bind(&row.message.body)
+        .bind(row.message.text.as_deref())
+        .bind(row.message.html.as_deref())
+        .bind(size_column(row))
         .bind(recipients_json(&row.recipients))
+        .bind(stored_subject(&row.summary))
         .bind(row.template_id.as_deref())
-        .bind(row.key.as_deref())
+        .bind(tags_json(&row.summary.tags))
         .bind(priority_column(row.priority))
         .bind(row.when_in_doubt.as_str())
-        .bind(send_after)
-        .bind(send)
-        .bind(expire_after)
-        .bind(expire)
+        .bind(due_after)
+        .bind(due)
+        .bind(expires_after)
+        .bind(expires)
         .execute(connection)
         .await?;
     Ok(())
 }
 
-/// Binds many rows to a statement with an array for each column.
-fn bind_rows(
-    sql: &Sql,
-    text: &Arc<str>,
-    rows: &[NewRow],
-    now: Option<Moment>,
-) -> Query<'static, Postgres, PgArguments> {
-    let (send_after, send): (Vec<_>, Vec<_>) = rows.iter().map(|row| time_columns(row.due)).unzip();
-    let (expire_after, expire): (Vec<_>, Vec<_>) = rows.iter().map(|row| time_columns(row.expires)).unzip();
-    let first = rows.first().and_then(|row| row.template_id.as_deref());
-    let templates = omit_defaults(first, rows.iter().map(|row| row.template_id.as_deref()));
-    let template = if templates.is_none() { first } else { None };
-    sql.query(text)
+/// The statement for many rows, with an array for each column.
+fn insert_many(sql: &Sql, rows: &[NewRow], now: Option<Moment>) -> Query<'static, Postgres, PgArguments> {
+    let (due_after, due): (Vec<_>, Vec<_>) = rows.iter().map(|row| time_columns(row.due)).unzip();
+    let (expires_after, expires): (Vec<_>, Vec<_>) = rows.iter().map(|row| time_columns(row.expires)).unzip();
+    let hashes: Vec<_> = rows.iter().map(|row| distinct_hashes(&row.message)).collect();
+    let counts = hashes.iter().map(|hashes| i16::try_from(hashes.len()).unwrap_or(i16::MAX));
+    let others =
+        rows.iter().flat_map(|row| row.recipients.iter().skip(1).map(|other| (row.id.as_uuid(), other.as_str())));
+    let (other_ids, other_addresses): (Vec<_>, Vec<_>) = others.unzip();
+    let carried = rows
+        .iter()
+        .zip(&hashes)
+        .flat_map(|(row, hashes)| hashes.iter().map(|hash| (row.id.as_uuid(), hash.as_bytes().to_vec())));
+    let (carrier_ids, carried): (Vec<_>, Vec<_>) = carried.unzip();
+    sql.query(&sql.insert_many)
         .bind(now)
         .bind(rows.iter().map(|row| row.id.as_uuid()).collect::<Vec<_>>())
         .bind(omit_defaults(DEFAULT_FORMAT, rows.iter().map(|row| row.message.format.as_str())))
         .bind(rows.iter().map(|row| row.message.body.as_str()).collect::<Vec<_>>())
+        .bind(omit_defaults(None, rows.iter().map(|row| row.message.text.as_deref())))
+        .bind(omit_defaults(None, rows.iter().map(|row| row.message.html.as_deref())))
+        .bind(rows.iter().map(size_column).collect::<Vec<_>>())
+        .bind(omit_defaults(0, counts))
         .bind(rows.iter().map(|row| recipients_json(&row.recipients)).collect::<Vec<_>>())
-        .bind(templates)
+        .bind(omit_defaults(None, rows.iter().map(|row| stored_subject(&row.summary))))
+        .bind(omit_defaults(None, rows.iter().map(|row| row.template_id.as_deref())))
+        .bind(omit_defaults(None, rows.iter().map(|row| tags_json(&row.summary.tags))))
         .bind(omit_defaults(None, rows.iter().map(|row| row.key.as_deref())))
         .bind(omit_defaults(priority_column(DEFAULT_PRIORITY), rows.iter().map(|row| priority_column(row.priority))))
         .bind(omit_defaults(DEFAULT_IN_DOUBT.as_str(), rows.iter().map(|row| row.when_in_doubt.as_str())))
-        .bind(omit_defaults(false, send_after))
-        .bind(omit_defaults(None, send))
-        .bind(omit_defaults(false, expire_after))
-        .bind(omit_defaults(None, expire))
-        .bind(template)
+        .bind(omit_defaults(false, due_after))
+        .bind(omit_defaults(None, due))
+        .bind(omit_defaults(false, expires_after))
+        .bind(omit_defaults(None, expires))
+        .bind((!other_ids.is_empty()).then_some(other_ids))
+        .bind((!other_addresses.is_empty()).then_some(other_addresses))
+        .bind((!carrier_ids.is_empty()).then_some(carrier_ids))
+        .bind((!carried.is_empty()).then_some(carried))
+}
+
+fn size_column(row: &NewRow) -> i32 {
+    i32::try_from(row.message.size()).unwrap_or(i32::MAX)
 }
 
 /// Collects a column. `None` if each row has the default value, which the statement then fills in.

@@ -1,13 +1,18 @@
-//! Creates and upgrades the tables. The ledger is our own, since the one of sqlx belongs to the caller's migrations.
+//! Creates and upgrades the tables. Applied versions are in a table of our own, since the one of sqlx belongs to the caller's migrations.
+//!
+//! Each version is a transaction, which takes an advisory lock first. One process migrates at a time, and the others then find the tables
+//! up to date.
 
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
+use super::PgStore;
 use super::sql::Sql;
+use crate::store::versions::{LOCK_TIMEOUT, Retries, Versions};
 use crate::store::{StoreError, StoreErrorKind};
 
-/// The statements of each version for the schema `postrider`, beginning with version 1.
-const VERSIONS: [&str; 1] = [include_str!("../../../migrations/postgres/1_outbox.sql")];
+/// The statements of each version for the schema `postrider`.
+const VERSIONS: Versions<'static> = Versions::new(&[include_str!("../../../migrations/postgres/1_outbox.sql")]);
 
 /// Renames the schema in the statements of a version. The schema's name is in double quotes everywhere, except once in the name of the
 /// channel.
@@ -17,10 +22,15 @@ fn rename_schema(statements: &str, schema: &str) -> String {
         .replace("'postrider:postrider'", &format!("'postrider:{schema}'"))
 }
 
-/// All statements, to be run by hand.
-pub(super) fn schema(schema: &str) -> String {
-    let versions = VERSIONS.iter().enumerate().map(|(index, statements)| version(schema, index, statements));
-    format!("{};\n{};\n\n{}", namespace(schema), ledger(schema), versions.collect::<String>())
+/// The statements of the versions after this one, to be run by hand.
+pub(super) fn schema_from(schema: &str, applied: u32) -> Result<String, StoreError> {
+    let versions = VERSIONS.after(applied.into())?.map(|(number, statements)| version(schema, number, statements));
+    let versions = versions.collect::<String>();
+    Ok(if applied > 0 {
+        versions
+    } else {
+        format!("{};\n{};\n\n{versions}", namespace(schema), migrations_table(schema))
+    })
 }
 
 fn namespace(schema: &str) -> String {
@@ -28,19 +38,46 @@ fn namespace(schema: &str) -> String {
 }
 
 /// The table of applied versions.
-fn ledger(schema: &str) -> String {
+fn migrations_table(schema: &str) -> String {
     format!(
         "CREATE TABLE \"{schema}\".migrations (version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
     )
 }
 
-/// The statements of one version, with its entry in the ledger.
-fn version(schema: &str, index: usize, statements: &str) -> String {
+/// The statements of one version, and the statement that records it.
+fn version(schema: &str, number: usize, statements: &str) -> String {
     let statements = rename_schema(statements, schema);
-    format!("{statements}\nINSERT INTO \"{schema}\".migrations (version) VALUES ({});\n", index + 1)
+    format!("{statements}\nINSERT INTO \"{schema}\".migrations (version) VALUES ({number});\n")
 }
 
-pub(super) async fn migrate(connection: &mut PgConnection, sql: &Sql) -> Result<(), StoreError> {
+impl PgStore {
+    /// Migrates to versions that a test adds to those of this program.
+    #[cfg(feature = "testkit")]
+    #[doc(hidden)]
+    pub async fn migrate_with(&self, added: &[&str]) -> Result<(), StoreError> {
+        self.migrate_to(VERSIONS.with_added(added)).await
+    }
+
+    pub(super) async fn migrate_to_newest(&self) -> Result<(), StoreError> {
+        self.migrate_to(VERSIONS).await
+    }
+
+    async fn migrate_to(&self, versions: Versions<'_>) -> Result<(), StoreError> {
+        let retries = Retries::begin();
+        loop {
+            let mut call = self.begin_transaction().await?;
+            let applied = apply_next(&mut call, &self.sql, versions).await;
+            match call.finish(applied).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => retries.wait_after(error).await?,
+            }
+        }
+    }
+}
+
+/// Applies one version. Returns whether there was one.
+async fn apply_next(connection: &mut PgConnection, sql: &Sql, versions: Versions<'_>) -> Result<bool, StoreError> {
     let schema = sql.schema();
     // If the encoding cannot represent a text, a result cannot be written, and the mail would be sent again.
     let encoding: String = scalar(connection, sql, "SHOW server_encoding".to_owned()).await?;
@@ -50,31 +87,25 @@ pub(super) async fn migrate(connection: &mut PgConnection, sql: &Sql) -> Result<
         );
         return Err(StoreError::new(StoreErrorKind::Rejected, text));
     }
-    // One process migrates. The others wait here, and then find the tables up to date.
     run(connection, format!("SELECT pg_advisory_xact_lock(hashtextextended('postrider migrate {schema}', 0))")).await?;
     // `CREATE ... IF NOT EXISTS` needs a right that a service may lack, so check first whether the schema and the table exist.
     let exists: bool = scalar(connection, sql, format!("SELECT to_regnamespace('\"{schema}\"') IS NOT NULL")).await?;
     if !exists {
         run(connection, namespace(schema)).await?;
     }
-    let ledger = format!("\"{schema}\".migrations");
-    let exists: bool = scalar(connection, sql, format!("SELECT to_regclass('{ledger}') IS NOT NULL")).await?;
+    let migrations_table = format!("\"{schema}\".migrations");
+    let exists: bool = scalar(connection, sql, format!("SELECT to_regclass('{migrations_table}') IS NOT NULL")).await?;
     if !exists {
-        run(connection, self::ledger(schema)).await?;
+        run(connection, self::migrations_table(schema)).await?;
     }
-    let applied: i64 = scalar(connection, sql, format!("SELECT coalesce(max(version), 0) FROM {ledger}")).await?;
-    let applied = usize::try_from(applied).unwrap_or(0);
-    if applied > VERSIONS.len() {
-        let text = format!(
-            "the outbox's tables have version {applied}, but this program supports only version {}",
-            VERSIONS.len()
-        );
-        return Err(StoreError::new(StoreErrorKind::Rejected, text));
+    let applied: i64 =
+        scalar(connection, sql, format!("SELECT coalesce(max(version), 0) FROM {migrations_table}")).await?;
+    let Some((number, statements)) = versions.after(applied)?.next() else { return Ok(false) };
+    if number > 1 {
+        run(connection, format!("SET LOCAL lock_timeout = {}", LOCK_TIMEOUT.as_millis())).await?;
     }
-    for (index, statements) in VERSIONS.iter().enumerate().skip(applied) {
-        run(connection, version(schema, index, statements)).await?;
-    }
-    Ok(())
+    run(connection, version(schema, number, statements)).await?;
+    Ok(true)
 }
 
 async fn run(connection: &mut PgConnection, text: String) -> Result<(), StoreError> {

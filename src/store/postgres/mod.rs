@@ -1,13 +1,17 @@
 //! A store in a PostgreSQL database.
 
 mod admin;
+mod blobs;
 mod call;
 mod claim;
 mod enqueue;
+mod erase;
 mod listener;
 mod migrate;
 mod notifier;
+mod prune;
 mod rows;
+mod search;
 mod settle;
 mod sql;
 mod statement_variants;
@@ -65,12 +69,14 @@ use crate::store::{
 /// insert can fail like any other statement: retry the transaction. Under `REPEATABLE READ` this happens only to an insert with a key that
 /// was committed after the transaction took its snapshot.
 ///
-/// A program that enqueues needs `USAGE` on the schema, and `INSERT` and `SELECT` on its table `deliveries`. With plain SQL it needs less
-/// (`docs/sql.md`). A relay needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all tables of the schema. Triggers run with the rights of
-/// the user who migrated, so do not drop that user.
+/// A program that enqueues needs `USAGE` on the schema, and `EXECUTE` on its functions `insert_delivery` and `insert_deliveries`. With
+/// idempotency keys it also needs `SELECT` on the table `deliveries`, and with attachments of 4 KiB and more, `SELECT`, `INSERT` and
+/// `UPDATE` on the table `blobs`. For programs that enqueue in plain SQL, see `docs/sql.md`. A relay needs `USAGE` on the schema, and
+/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all its tables. Functions, triggers and views run with the rights of the user who migrated,
+/// so do not drop that user.
 ///
-/// In transaction mode `LISTEN` does not work, and prepared statements may fail. Turn both off with
-/// [`without_listen`](Self::without_listen) and [`without_prepared_statements`](Self::without_prepared_statements).
+/// Behind a connection pooler in transaction mode, such as PgBouncer, `LISTEN` does not work, and prepared statements may fail. Turn both
+/// off with [`without_listen`](Self::without_listen) and [`without_prepared_statements`](Self::without_prepared_statements).
 #[derive(Clone)]
 pub struct PgStore {
     pool: PgPool,
@@ -119,7 +125,16 @@ impl PgStore {
     /// # Errors
     /// As [`in_schema`](Self::in_schema).
     pub fn schema(name: &str) -> Result<String, StoreError> {
-        Ok(migrate::schema(check_schema_name(name)?))
+        Self::schema_from(name, 0)
+    }
+
+    /// The statements that upgrade tables of a version to the newest, for programs that run their own migrations. There are none if the
+    /// version is the newest. Version 0 has no tables.
+    ///
+    /// # Errors
+    /// As [`in_schema`](Self::in_schema), and if the version is newer than this program.
+    pub fn schema_from(name: &str, version: u32) -> Result<String, StoreError> {
+        migrate::schema_from(check_schema_name(name)?, version)
     }
 
     /// Turns off `LISTEN`. The relay then polls, and still receives notifications from its own process.
@@ -234,9 +249,8 @@ impl Store for PgStore {
             return Ok(Vec::new());
         }
         let ids = retry_conflicts(|| async {
-            // One statement inserts all rows. With keys, a second one looks up the existing deliveries.
-            let keyed = rows.iter().any(|row| row.key.is_some());
-            let mut call = if keyed { self.begin_transaction().await? } else { self.begin_call().await? };
+            let alone = enqueue::is_one_statement(&rows);
+            let mut call = if alone { self.begin_call().await? } else { self.begin_transaction().await? };
             let ids = enqueue::insert(&mut call, &self.sql, &rows, self.test_now()).await;
             call.finish(ids).await
         });
@@ -267,13 +281,13 @@ impl Store for PgStore {
     }
 
     async fn release_claims(&self, claims: &[ClaimId]) -> Result<u64, StoreError> {
-        let taken = retry_conflicts(|| async {
+        let released = retry_conflicts(|| async {
             let mut call = self.begin_call().await?;
             let claims: Vec<i64> = claims.iter().map(|claim| claim.number()).collect();
-            let taken = self.sql.query(&self.sql.release_claims).bind(claims).execute(&mut *call).await;
-            call.finish(taken.map_err(StoreError::from)).await
+            let released = self.sql.query(&self.sql.release_claims).bind(claims).execute(&mut *call).await;
+            call.finish(released.map_err(StoreError::from)).await
         });
-        Ok(taken.await?.rows_affected())
+        Ok(released.await?.rows_affected())
     }
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {

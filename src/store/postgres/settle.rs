@@ -32,7 +32,14 @@ pub(super) const SETTLE_SENT: &str = r#"
         INSERT INTO "{s}".attempts
             (delivery_id, number, cycle, token, started_at, finished_at, outcome, reply, provider_id, transport)
         SELECT id, coalesce(number, 1), coalesce(cycle, 1), token, started, finished, 'sent', reply, provider_id, coalesce(transport, $10)
-        FROM gone)
+        FROM gone),
+    total AS (
+        INSERT INTO "{s}".totals AS t (state, slot, count) SELECT 'sent', {slot}, count(*) FROM gone HAVING count(*) > 0
+        ON CONFLICT (state, slot) DO UPDATE SET count = t.count + excluded.count),
+    hourly AS (
+        INSERT INTO "{s}".hourly AS h (hour, event, transport, slot, count)
+        SELECT {hour of finished}, 'sent', coalesce(transport, $10, ''), {slot}, count(*) FROM gone GROUP BY 1, 3
+        ON CONFLICT (hour, event, transport, slot) DO UPDATE SET count = h.count + excluded.count)
     SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(place), '{}') END FROM gone"#;
 
 /// Settles all other deliveries. For the sub-selects see [`SETTLE_SENT`].
@@ -43,17 +50,17 @@ pub(super) const SETTLE: &str = r#"
                              (SELECT $11::timestamptz[]), (SELECT $12::timestamptz[]), (SELECT $13::text[]), (SELECT $14::text[]),
                              (SELECT $15::bool[]), (SELECT $16::bool[]), (SELECT $17::text[]), (SELECT $18::text[]),
                              (SELECT $19::text[]), (SELECT $20::text[]), (SELECT $21::text[]), (SELECT $22::bool[]))
-            u (id, token, next, after, reason, spent, called, number, cycle, started, finished, outcome, scope, sure, charged, note,
-               error, reply, provider_id, transport, partial)),
+            u (id, token, next, after, reason, charged_attempts, called, number, cycle, started, finished, outcome, scope, sure, charged, note,
+               error, reply, provider_id, transport, has_outcomes)),
     gone AS (
         DELETE FROM "{s}".queue q USING u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next <> 'pending'
-        RETURNING q.delivery_id, q.token, q.attempts, q.cycle, u.next, u.reason, u.called),
+        RETURNING q.delivery_id, q.token, q.attempts, q.cycle, u.next, u.reason, u.called, u.transport),
     back AS (
         UPDATE "{s}".queue q
         SET token = -1 - q.token, leased_at = NULL, abandoned_at = NULL, lease_until = '-infinity', due_at = {now} + u.after * interval '1 microsecond',
-            leased_by = 0, attempts = least(q.attempts, 2147483646) + u.called::int, spent = u.spent,
-            partial = q.partial OR u.partial
+            leased_by = 0, attempts = least(q.attempts, 2147483646) + u.called::int, charged_attempts = u.charged_attempts,
+            has_outcomes = q.has_outcomes OR u.has_outcomes
         FROM u
         WHERE q.delivery_id = u.id AND q.token = u.token AND u.next = 'pending'
         RETURNING q.delivery_id, u.token),
@@ -73,7 +80,18 @@ pub(super) const SETTLE: &str = r#"
         SELECT delivery_id, next, reason, {now}, token, attempts, cycle FROM gone WHERE next <> 'sent' OR NOT called
         ON CONFLICT (delivery_id) DO UPDATE
         SET state = excluded.state, reason = excluded.reason, ended_at = excluded.ended_at, token = excluded.token,
-            attempts = excluded.attempts, cycle = excluded.cycle)
+            attempts = excluded.attempts, cycle = excluded.cycle),
+    total AS (
+        INSERT INTO "{s}".totals AS t (state, slot, count) SELECT next, {slot}, count(*) FROM gone GROUP BY next
+        ON CONFLICT (state, slot) DO UPDATE SET count = t.count + excluded.count),
+    hourly AS (
+        INSERT INTO "{s}".hourly AS h (hour, event, transport, slot, count)
+        SELECT {hour of finished}, outcome, coalesce(transport, ''), {slot}, count(*)
+        FROM u JOIN done ON done.delivery_id = u.id AND done.token = u.token WHERE u.called AND outcome <> 'lost' GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT {hour of now}, CASE next WHEN 'in_doubt' THEN 'held' ELSE next END, coalesce(transport, ''), {slot}, count(*)
+        FROM gone WHERE next <> 'sent' GROUP BY 2, 3
+        ON CONFLICT (hour, event, transport, slot) DO UPDATE SET count = h.count + excluded.count)
     SELECT delivery_id, token FROM done"#;
 
 pub(super) const RECORD_RECIPIENTS: &str = r#"
@@ -132,12 +150,12 @@ fn column<T>(settlements: &[Indexed<'_>], of: impl Fn(&Settlement) -> T) -> Vec<
     settlements.iter().map(|(_, settlement)| of(settlement)).collect()
 }
 
-/// Collects a column of their attempts. `None` for a settlement without one.
+/// Collects a column of the settlements' attempts. `None` for a settlement without one.
 fn attempt_column<'a, T>(settlements: &[Indexed<'a>], of: impl Fn(&'a Attempt) -> T) -> Vec<Option<T>> {
     settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref().map(&of)).collect()
 }
 
-/// Collects a text column of their attempts. `None` if no attempt has the text: the server then fills the column with nulls.
+/// Collects a text column of the settlements' attempts. `None` if no attempt has the text: the server then fills the column with nulls.
 fn text_column<'a>(
     settlements: &[Indexed<'a>],
     of: impl Fn(&'a Attempt) -> Option<&'a str>,
@@ -146,13 +164,13 @@ fn text_column<'a>(
     texts.iter().any(Option::is_some).then_some(texts)
 }
 
-/// Collects a number column of their attempts. `None` if each number is 1, as for first attempts.
+/// Collects a number column of the settlements' attempts. `None` if each number is 1, as for first attempts.
 fn number_column(settlements: &[Indexed<'_>], of: impl Fn(&Attempt) -> u32) -> Option<Vec<Option<i32>>> {
     let numbers = attempt_column(settlements, |attempt| to_i32(of(attempt)));
     numbers.iter().any(|number| *number != Some(1)).then_some(numbers)
 }
 
-/// The transport that all of them have in common.
+/// The transport of all settlements. `None` if they differ, or have none.
 fn common_transport<'a>(settlements: &[Indexed<'a>]) -> Option<&'a str> {
     let mut transports = settlements.iter().map(|(_, settlement)| settlement.attempt.as_ref()?.transport.as_deref());
     let first = transports.next()?;

@@ -11,11 +11,21 @@ use sqlx::{AssertSqlSafe, Decode, Postgres, Type};
 
 use super::call::BeginStatements;
 use super::statement_variants::{QueueSize, StatementVariants};
-use super::{claim, enqueue, settle};
+use super::{blobs, claim, enqueue, settle};
 use crate::state::{Priority, WhenInDoubt};
 
 /// The current time: `$1`, or else the database's clock.
 pub(super) const NOW: &str = "coalesce($1::timestamptz, now())";
+
+/// The row of a counter that this connection adds to. Operators and deletions use other rows than relays: they lock deliveries first and
+/// the counter last, a relay may lock them in the opposite order, and the two could deadlock.
+const SLOT: &str = "pg_backend_pid() % 16";
+const ADMIN_SLOT: &str = "pg_backend_pid() % 16 + 16";
+
+/// The beginning of the hour of a time, in UTC.
+fn hour_of(time: &str) -> String {
+    format!("to_timestamp(floor(date_part('epoch', {time}) / 3600) * 3600)")
+}
 
 /// Values of nearly every delivery. Bulk inserts and claims transfer them as null.
 pub(super) const DEFAULT_PRIORITY: Priority = Priority::NORMAL;
@@ -31,7 +41,8 @@ pub(super) struct Sql {
     pub(super) queue: QueueSize,
     pub(super) insert_one: Arc<str>,
     pub(super) insert_many: Arc<str>,
-    pub(super) insert_keyed: Arc<str>,
+    pub(super) lock_blobs: Arc<str>,
+    pub(super) insert_blobs: Arc<str>,
     pub(super) ids_of_keys: Arc<str>,
     pub(super) claim: StatementVariants,
     pub(super) last_attempts: Arc<str>,
@@ -41,6 +52,8 @@ pub(super) struct Sql {
     pub(super) release_claims: Arc<str>,
     pub(super) record_recipients: Arc<str>,
     pub(super) recorded: Arc<str>,
+    pub(super) carried: Arc<str>,
+    pub(super) blobs: Arc<str>,
     pub(super) renew: StatementVariants,
     pub(super) next_due: StatementVariants,
     pub(super) queue_size: Arc<str>,
@@ -53,7 +66,9 @@ impl Sql {
     pub(super) fn new(schema: &str) -> Self {
         let priority = DEFAULT_PRIORITY.level().to_string();
         let fill = |text: &str| -> Arc<str> {
-            let text = text.replace("{s}", schema).replace("{now}", NOW).replace("{priority}", &priority);
+            let text = text.replace("{hour of now}", &hour_of(NOW)).replace("{hour of finished}", &hour_of("finished"));
+            let text = text.replace("{slot}", SLOT).replace("{priority}", &priority);
+            let text = text.replace("{s}", schema).replace("{now}", NOW);
             text.replace("{format}", DEFAULT_FORMAT).replace("{when_in_doubt}", DEFAULT_IN_DOUBT.as_str()).into()
         };
         Self {
@@ -62,11 +77,10 @@ impl Sql {
             time_limit: None,
             begin: BeginStatements::with_time_limit(None),
             queue: QueueSize::default(),
-            insert_one: fill(&enqueue::INSERT.replace("{rows}", enqueue::ONE_ROW)),
-            insert_many: fill(&enqueue::INSERT.replace("{rows}", enqueue::ROWS_FROM_ARRAYS)),
-            insert_keyed: fill(
-                &(enqueue::INSERT.replace("{rows}", enqueue::ROWS_FROM_ARRAYS) + enqueue::SKIP_EXISTING_KEYS),
-            ),
+            insert_one: fill(enqueue::INSERT_ONE),
+            insert_many: fill(enqueue::INSERT_MANY),
+            lock_blobs: fill(blobs::LOCK_BLOBS),
+            insert_blobs: fill(blobs::INSERT_BLOBS),
             ids_of_keys: fill(enqueue::IDS_OF_KEYS),
             claim: StatementVariants::new(&fill(claim::CLAIM)),
             last_attempts: fill(claim::LAST_ATTEMPTS),
@@ -76,6 +90,8 @@ impl Sql {
             release_claims: fill(claim::RELEASE_CLAIMS),
             record_recipients: fill(settle::RECORD_RECIPIENTS),
             recorded: fill(RECORDED),
+            carried: fill(blobs::CARRIED),
+            blobs: fill(r#"SELECT hash, content FROM "{s}".blobs WHERE hash = ANY($1)"#),
             renew: StatementVariants::new(&fill(settle::RENEW)),
             next_due: StatementVariants::new(&fill(NEXT_DUE)),
             queue_size: fill(r#"SELECT pg_relation_size(to_regclass('"{s}".queue'))"#),
@@ -117,6 +133,7 @@ impl Sql {
 
     /// Fills the placeholders of a text that is used rarely.
     pub(super) fn fill(&self, text: &str) -> String {
+        let text = text.replace("{hour of now}", &hour_of(NOW)).replace("{admin slot}", ADMIN_SLOT);
         text.replace("{s}", &self.schema).replace("{now}", NOW)
     }
 
@@ -138,8 +155,7 @@ impl Sql {
     }
 }
 
-const RECORDED: &str =
-    r#"SELECT delivery_id, address, outcome, reply FROM "{s}".recipients WHERE delivery_id = ANY($1)"#;
+const RECORDED: &str = r#"SELECT delivery_id, address, outcome, reply FROM "{s}".recipients WHERE delivery_id = ANY($1) AND outcome IS NOT NULL"#;
 
 /// Finds the next due time. A leased delivery is due when its lease ends. In each priority the statement reads the first row that no relay
 /// holds, and the leased rows. It tests the token to find out whether a relay holds a row: on a queue without statistics the planner

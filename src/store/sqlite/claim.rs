@@ -6,8 +6,10 @@ use postrider_transport::{DeliveryId, Encoded};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, SqlitePool};
 
+use super::message::read_message;
 use super::rows::{ids_as_json, read_id, read_outcomes};
 use crate::clock::{from_millis, millis, to_millis};
+use crate::store::blobs::MESSAGE_DELETED;
 use crate::store::recipients::remove_completed;
 use crate::store::row::{Columns, Problems, add_delivery_columns, corrupt, read_count, read_enum, read_last_attempt};
 use crate::store::session::Session;
@@ -24,11 +26,12 @@ const FIRST_DUE: &str = "
     FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) p";
 
 /// Selects due rows of one priority as long as their mails fit into the remaining octets (`?4`), and one in any case if `?5` is true. A row
-/// whose mail is gone has no body.
+/// whose delivery is gone has no recipients.
 const DUE: &str = "
-    SELECT q.delivery_id, q.size, q.due, q.leased_at, q.token, q.attempts, q.cycle, q.spent, q.cycle_started_at, q.expires_at,
-           max(d.created_at, coalesce(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.recipients, d.template_id, d.when_in_doubt,
-           EXISTS (SELECT 1 FROM postrider_recipients r WHERE r.delivery_id = q.delivery_id) AS partial
+    SELECT q.delivery_id, q.size, q.due, q.leased_at, q.token, q.attempts, q.cycle, q.charged_attempts, q.cycle_started_at, q.expires_at,
+           max(d.created_at, coalesce(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.text, d.html, d.blobs,
+           d.recipients, d.template_id, d.when_in_doubt,
+           EXISTS (SELECT 1 FROM postrider_recipients r WHERE r.delivery_id = q.delivery_id AND outcome IS NOT NULL) AS has_outcomes
     FROM (SELECT *, count(*) OVER () AS due, sum(size) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) AS total
           FROM (SELECT * FROM postrider_queue WHERE priority = ?1 AND due_at <= ?2 ORDER BY due_at, delivery_id LIMIT ?3)) q
     LEFT JOIN postrider_deliveries d ON d.id = q.delivery_id
@@ -41,11 +44,11 @@ const LAST_ATTEMPTS: &str = "
     CROSS JOIN postrider_attempts a ON a.delivery_id = k.value
         AND a.number = (SELECT max(number) FROM postrider_attempts l WHERE l.delivery_id = k.value)";
 
-/// Numbers stop below the largest value. Beyond it the table would refuse the whole claim because of one row.
+/// Leases rows. A counter stops just below its largest value: an overflow in one row would fail the whole claim.
 const LEASE: &str = "
     UPDATE postrider_queue
     SET token = min(token, 9223372036854775806) + 1, leased_at = ?2, leased_by = ?4, due_at = ?3,
-        attempts = min(attempts, 2147483646) + (leased_at IS NOT NULL), spent = min(spent, 2147483646) + (leased_at IS NOT NULL)
+        attempts = min(attempts, 2147483646) + (leased_at IS NOT NULL), charged_attempts = min(charged_attempts, 2147483646) + (leased_at IS NOT NULL)
     WHERE delivery_id IN (SELECT value FROM json_each(?1))";
 
 pub(super) async fn claim(pool: &SqlitePool, claim: Claim, now: i64) -> Result<Vec<Lease>, StoreError> {
@@ -116,7 +119,8 @@ struct Found {
     octets_left: i64,
 }
 
-/// Finds the due deliveries of one priority, and returns whether all of them fit. It deletes rows without a mail, and then looks again.
+/// Finds the due deliveries of one priority, and returns whether all of them fit. It deletes rows without a delivery, and then repeats the
+/// query.
 async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut Found) -> Result<bool, StoreError> {
     loop {
         let remaining = i64::try_from(found.limit - found.leases.len()).unwrap_or(i64::MAX);
@@ -129,7 +133,7 @@ async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut 
         let mut orphans = Vec::new();
         for row in &rows {
             let id = row.text_or_null("delivery_id")?.unwrap_or_default();
-            if row.bytes("body")?.is_none() {
+            if row.bytes("recipients")?.is_none() {
                 orphans.push(id);
                 continue;
             }
@@ -143,7 +147,7 @@ async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut 
         let others = rows.len() > orphans.len();
         delete_orphans(connection, orphans).await?;
         if others {
-            // The deliveries found so far are not leased yet, and another look would find them again.
+            // The deliveries found so far are not leased yet, and another query would find them again.
             return Ok(false);
         }
     }
@@ -153,7 +157,7 @@ async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut 
 async fn delete_orphans(connection: &mut SqliteConnection, ids: Vec<String>) -> Result<(), StoreError> {
     crate::store::warn_of_orphans(ids.len());
     let ids = ids_as_json(ids);
-    for table in ["queue", "ended", "attempts", "recipients"] {
+    for table in ["queue", "ended", "attempts", "recipients", "body_blobs"] {
         let text = format!("DELETE FROM postrider_{table} WHERE delivery_id IN (SELECT value FROM json_each(?1))");
         sqlx::query(AssertSqlSafe(text)).bind(&ids).execute(&mut *connection).await?;
     }
@@ -184,8 +188,10 @@ async fn build_lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i6
         problems.unwrap_or(Err(corrupt("the token has its largest value")), ());
     }
     let key = LeaseKey { id: read_id(row, "delivery_id")?, token: token.min(i64::MAX - 1) + 1 };
-    let format = problems.unwrap_or(row.text("format"), "").to_owned();
-    let body = problems.unwrap_or(row.text("body"), "").to_owned();
+    let message = match row.bytes("body")? {
+        Some(_) => problems.unwrap_or(read_message(connection, row).await?, Encoded::new("", "")),
+        None => problems.unwrap_or(Err(corrupt(MESSAGE_DELETED)), Encoded::new("", "")),
+    };
     let template_id = match row.bytes("template_id")? {
         Some(_) => problems.unwrap_or(row.text("template_id").map(|id| Some(id.to_owned())), None),
         None => None,
@@ -196,14 +202,14 @@ async fn build_lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i6
         template_id,
         attempts: count(&mut problems, "attempts").saturating_add(u32::from(lost)),
         cycle: count(&mut problems, "cycle"),
-        charged_attempts: count(&mut problems, "spent").saturating_add(u32::from(lost)),
+        charged_attempts: count(&mut problems, "charged_attempts").saturating_add(u32::from(lost)),
         cycle_started_at: row.time("cycle_started_at")?,
         expires_at: row.time_or_null("expires_at")?,
         lost,
-        ..Lease::new(key, from_millis(now), Encoded { format, body }, Vec::new())
+        ..Lease::new(key, from_millis(now), message, Vec::new())
     };
     let mut lease = add_delivery_columns(lease, row.text("recipients"), read_enum(row, "when_in_doubt"), problems);
-    if row.flag("partial")? {
+    if row.flag("has_outcomes")? {
         remove_completed(&mut lease, &read_outcomes(connection, row.text("delivery_id")?).await?);
     }
     Ok(lease)

@@ -3,8 +3,12 @@
 mod admin;
 mod claim;
 mod enqueue;
+mod erase;
+mod message;
 mod migrate;
+mod prune;
 mod rows;
+mod search;
 mod settle;
 
 use std::fmt;
@@ -52,8 +56,8 @@ use crate::store::{
 /// SQLite has one writer at a time. A transaction that begins with a read and writes later may fail at once (`SQLITE_BUSY_SNAPSHOT`), so
 /// begin a writing transaction with `BEGIN IMMEDIATE`. The pool's `PRAGMA synchronous` sets how durable a commit is.
 ///
-/// Polling finds the commits of other processes. A database in memory needs a pool of one connection that is never closed by idle time or
-/// age.
+/// A relay finds the commits of other processes by polling. A database in memory needs a pool of one connection that is never closed by
+/// idle time or age.
 #[derive(Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,
@@ -104,7 +108,16 @@ impl SqliteStore {
     /// The statements that create the outbox's tables, for programs that run their own migrations. They need not call
     /// [`migrate`](crate::Outbox::migrate).
     pub fn schema() -> String {
-        migrate::schema()
+        migrate::schema_from(0).unwrap_or_default()
+    }
+
+    /// The statements that upgrade tables of a version to the newest, for programs that run their own migrations. There are none if the
+    /// version is the newest. Version 0 has no tables.
+    ///
+    /// # Errors
+    /// If the version is newer than this program.
+    pub fn schema_from(version: u32) -> Result<String, StoreError> {
+        migrate::schema_from(version)
     }
 }
 

@@ -15,10 +15,12 @@ pub(super) async fn read_outcomes(
     connection: &mut SqliteConnection,
     id: &str,
 ) -> Result<Vec<RecipientOutcome>, StoreError> {
-    let rows = sqlx::query("SELECT address, outcome, reply FROM postrider_recipients WHERE delivery_id = ?1")
-        .bind(id)
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT address, outcome, reply FROM postrider_recipients WHERE delivery_id = ?1 AND outcome IS NOT NULL",
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
     rows.iter().map(read_outcome).collect()
 }
 

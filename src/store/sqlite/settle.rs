@@ -10,6 +10,7 @@ use super::rows::read_id;
 use crate::clock::{millis, to_millis};
 use crate::delivery::Attempt;
 use crate::state::State;
+use crate::store::counters::Counts;
 use crate::store::session::Session;
 use crate::store::{LeaseKey, Next, Settled, Settlement, StoreError};
 
@@ -45,7 +46,34 @@ async fn settle_in(
             false => settle_one(connection, settlement, now).await?,
         });
     }
+    add_counts(connection, Counts::of(settlements, &results, now)).await?;
     Ok(results)
+}
+
+/// Adds to the counters.
+pub(super) async fn add_counts(connection: &mut SqliteConnection, counts: Counts) -> Result<(), StoreError> {
+    for (state, count) in counts.ended {
+        sqlx::query(
+            "INSERT INTO postrider_totals (state, count) VALUES (?1, ?2) ON CONFLICT (state) DO UPDATE SET count = count + ?2",
+        )
+        .bind(state)
+        .bind(count)
+        .execute(&mut *connection)
+        .await?;
+    }
+    for ((hour, event, transport), count) in counts.hourly {
+        sqlx::query(
+            "INSERT INTO postrider_hourly (hour, event, transport, count) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (hour, event, transport) DO UPDATE SET count = count + ?4",
+        )
+        .bind(hour)
+        .bind(event.as_str())
+        .bind(transport.unwrap_or_default())
+        .bind(count)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Selects the queue rows that are leased with the given keys. Because of the cross join, SQLite looks up each key in the queue instead of
@@ -154,7 +182,7 @@ async fn settle_one(
 async fn reschedule(connection: &mut SqliteConnection, settlement: &Settlement, due: i64) -> Result<bool, StoreError> {
     let updated = sqlx::query(
         "UPDATE postrider_queue
-         SET leased_at = NULL, leased_by = NULL, due_at = ?3, attempts = min(attempts, 2147483646) + ?4, spent = ?5
+         SET leased_at = NULL, leased_by = NULL, due_at = ?3, attempts = min(attempts, 2147483646) + ?4, charged_attempts = ?5
          WHERE delivery_id = ?1 AND token = ?2 AND leased_at IS NOT NULL",
     )
     .bind(settlement.key.id.to_string())

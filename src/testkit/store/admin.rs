@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider_transport::DeliveryId;
+use postrider_transport::{DeliveryId, Summary};
 
 use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, recipient_outcome, recipient_states, retry,
@@ -133,39 +133,170 @@ pub async fn lists_are_paged_and_filtered<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(stats.oldest_due, Some(Duration::ZERO));
 }
 
-/// Pruning deletes old, finished deliveries, and keeps young, pending and leased ones. It can also delete only the history, except the last
-/// attempt.
-pub async fn pruning_deletes_old_finished_deliveries<F: StoreUnderTest>(fixture: &F) {
+/// Each condition of a filter finds what meets it, in both orders, page by page, and is counted up to the limit.
+pub async fn deliveries_are_found<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
-    let finished = insert_one(&store, row()).await;
+    let start = clock.now();
+    let mail = |to: &[&str], subject: &str, tags: &[&str]| NewRow {
+        summary: Summary::new().with_subject(subject).with_tags(tags.iter().map(|tag| (*tag).to_owned()).collect()),
+        ..row_for(to)
+    };
+    let sent_one = store
+        .insert(vec![NewRow {
+            key: Some("order'1".to_owned()),
+            ..mail(&["Ada@Example.com"], "Welcome, 100%_\\ Ada", &["a", "b"])
+        }])
+        .await
+        .expect("inserting works")[0];
     let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, retry(&lease, SECOND)).await, Settled::Applied);
-    clock.advance(SECOND);
+    clock.advance(SECOND * 10);
+    let mut settlement = sent(&lease);
+    if let Some(attempt) = &mut settlement.attempt {
+        (attempt.provider_id, attempt.transport) = (Some("abc-1".to_owned()), Some("failover/ses".to_owned()));
+        attempt.finished_at = clock.now();
+    }
+    assert_eq!(settle(&store, settlement).await, Settled::Applied);
+    let dead_one =
+        insert_one(&store, mail(&["bob@sub.example.com", "ada@example.com", "cy@example.org"], "Bye", &["b"])).await;
     let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
-    let waiting = insert_one(&store, NewRow { due: Some(When::After(LEASE * 1_000)), ..row() }).await;
-    clock.advance(SECOND * 100);
-    let young = insert_one(&store, row()).await;
-    let lease = claim_one(&store).await;
-    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
+    clock.advance(SECOND * 10);
+    let mut refused = dead(&lease);
+    refused.next = Next::Dead { reason: "550 no 'such' user_".to_owned() };
+    assert_eq!(settle(&store, refused).await, Settled::Applied);
+    clock.advance(SECOND * 10);
+    let waiting = insert_one(&store, mail(&["ada@example.com.evil", "nada@example.com"], "welcome", &[])).await;
+    let cancelled = insert_one(&store, mail(&["o'hara@example.com"], "", &["a'"])).await;
+    assert_eq!(store.cancel(cancelled).await.expect("cancelling works"), UpdateOutcome::Updated);
 
-    let all = [State::Sent, State::Pending, State::Leased, State::Dead];
-    let prune = all.into_iter().fold(Prune::older_than(SECOND * 50), Prune::state);
-    let history = prune.clone().history_only();
-    assert_eq!(store.prune(&history).await.expect("pruning works"), 1);
-    assert_eq!(store.prune(&history).await.expect("pruning works"), 0);
-    let left: Vec<_> = get(&store, finished).await.attempts.iter().map(|attempt| attempt.number).collect();
-    assert_eq!(left, [2]);
-    assert_eq!(store.prune(&prune).await.expect("pruning works"), 1);
-    assert!(store.get(finished).await.expect("getting works").is_none());
-    assert_eq!(get(&store, waiting).await.state, State::Pending);
-    assert_eq!(get(&store, young).await.state, State::Sent);
-    assert_eq!(
-        store.prune(&Prune::older_than(Duration::ZERO)).await.expect("pruning works"),
-        0,
-        "no state was selected"
-    );
+    let all = || Filter::new();
+    for (filter, expected) in [
+        (all().recipient("ada@example.com"), vec![sent_one, dead_one]),
+        (all().recipient("ADA@EXAMPLE.COM").state(State::Dead), vec![dead_one]),
+        (all().recipient("nada@example.com"), vec![waiting]),
+        (all().recipient("o'hara@example.com"), vec![cancelled]),
+        (all().recipient("da@example.com"), vec![]),
+        (all().recipient("@example.com"), vec![sent_one, dead_one, waiting, cancelled]),
+        (all().recipient("@Example.org"), vec![dead_one]),
+        (all().recipient("@sub.example.com"), vec![dead_one]),
+        (all().recipient("@example.co"), vec![]),
+        (all().subject_prefix("Welcome, 100%_\\"), vec![sent_one]),
+        (all().subject_prefix("W_lcome"), vec![]),
+        (all().subject_prefix("welcome"), vec![waiting]),
+        (all().tag("b"), vec![sent_one, dead_one]),
+        (all().tag("a'"), vec![cancelled]),
+        (all().key("order'1"), vec![sent_one]),
+        (all().key("order"), vec![]),
+        (all().provider_id("abc-1"), vec![sent_one]),
+        (all().provider_id("abc"), vec![]),
+        (all().transport("failover"), vec![sent_one, dead_one]),
+        (all().transport("failover/ses"), vec![sent_one]),
+        (all().transport("fail"), vec![]),
+        (all().error("'such' user_"), vec![dead_one]),
+        (all().error("'such'_user"), vec![]),
+        (all().state(State::Sent), vec![sent_one]),
+        (all().state(State::Pending), vec![waiting]),
+        (all().state(State::Leased), vec![]),
+        (all().state(State::Cancelled), vec![cancelled]),
+        (all().created_from(start + SECOND * 10), vec![dead_one, waiting, cancelled]),
+        (all().created_from(start + SECOND * 10).created_before(start + SECOND * 30), vec![dead_one]),
+        (all().finished_from(start + SECOND * 20), vec![dead_one, cancelled]),
+        (all().finished_before(start + SECOND * 20), vec![sent_one]),
+        (
+            all().finished_from(start).finished_before(start + SECOND * 30).recipient("ada@example.com").tag("b"),
+            vec![sent_one, dead_one],
+        ),
+    ] {
+        let mut expected = expected;
+        // Ids have the time of this program, and those of one millisecond are in no order.
+        expected.sort();
+        let ids = async |filter: &Filter| -> Vec<DeliveryId> {
+            store.list(filter).await.expect("listing works").into_iter().map(|found| found.id).collect()
+        };
+        assert_eq!(ids(&filter).await, expected, "{filter:?} {:?}", filter.subject_prefix);
+        assert_eq!(store.count(&filter).await.expect("counting works"), expected.len() as u64);
+        let backwards = filter.clone().newest_first();
+        expected.reverse();
+        assert_eq!(ids(&backwards).await, expected, "{backwards:?}");
+        if let [first, second, ..] = expected[..] {
+            assert_eq!(ids(&backwards.clone().limit(1)).await, [first]);
+            assert_eq!(ids(&backwards.clone().limit(1).after(first)).await, [second]);
+            assert_eq!(store.count(&backwards.limit(1)).await.expect("counting works"), 1);
+        }
+    }
+    let ends = async |id| get(&store, id).await.finished_at.and_then(|end| end.duration_since(start).ok());
+    assert_eq!((ends(sent_one).await, ends(dead_one).await), (Some(SECOND * 10), Some(SECOND * 20)));
+    assert_eq!((ends(waiting).await, ends(cancelled).await), (None, Some(SECOND * 30)));
+}
+
+/// Counters follow settlements, cancellations, resends and deletions. The counts of each hour stay.
+pub async fn counters_follow_what_happens<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let start = clock.now();
+    let by = |mut settlement: Settlement, transport: &str| {
+        if let Some(attempt) = &mut settlement.attempt {
+            attempt.transport = Some(transport.to_owned());
+        }
+        settlement
+    };
+    let ids = store.insert((0..6).map(|_| row()).collect()).await.expect("inserting works");
+    assert_eq!(store.cancel(ids[5]).await.expect("cancelling works"), UpdateOutcome::Updated);
+    let leases = claim(&store, 10).await;
+    let lost = by(sent(&leases[0]), "smtp");
+    let held =
+        Settlement { next: Next::InDoubt { reason: "in doubt".to_owned() }, ..by(retry(&leases[3], SECOND), "ses") };
+    let settlements = [
+        by(sent(&leases[0]), "smtp"),
+        by(sent(&leases[1]), "smtp"),
+        by(dead(&leases[2]), "ses"),
+        held,
+        by(retry(&leases[4], SECOND * 3_600), "smtp"),
+        lost,
+    ];
+    let settled = store.settle(&settlements).await.expect("settling works");
+    assert_eq!(settled.iter().filter(|result| **result == Settled::Applied).count(), 5);
+    let counts = async || {
+        let stats = store.stats().await.expect("counting works");
+        [stats.pending, stats.sent, stats.dead, stats.in_doubt, stats.cancelled]
+    };
+    assert_eq!(counts().await, [1, 2, 1, 1, 1]);
+
+    clock.advance(SECOND * 3_600);
+    let lease = claim_one(&store).await;
+    let mut late = by(sent(&lease), "smtp");
+    if let Some(attempt) = &mut late.attempt {
+        attempt.finished_at = clock.now();
+    }
+    assert_eq!(settle(&store, late).await, Settled::Applied);
+    assert_eq!(store.resend(leases[2].key.id).await.expect("resending works"), UpdateOutcome::Updated);
+    assert_eq!(store.resend(leases[0].key.id).await.expect("resending works"), UpdateOutcome::Updated);
+    assert_eq!(counts().await, [2, 2, 0, 1, 1]);
+    let prune = Prune::deliveries(Duration::ZERO).state(State::Sent).state(State::InDoubt);
+    clock.advance(SECOND);
+    assert_eq!(store.prune(&prune).await.expect("pruning works"), 3);
+    assert_eq!(counts().await, [2, 0, 0, 0, 1]);
+
+    let hourly = async |since| -> Vec<(u64, String, Option<String>, u64)> {
+        let counted = store.hourly(since).await.expect("counting works").into_iter();
+        let hours = |time: std::time::SystemTime| time.duration_since(start).unwrap_or_default().as_secs() / 3_600;
+        counted.map(|count| (hours(count.hour), count.event.to_string(), count.transport, count.count)).collect()
+    };
+    let row = |hour, event: &str, transport: Option<&str>, count| {
+        (hour, event.to_owned(), transport.map(str::to_owned), count)
+    };
+    let second = row(1, "sent", Some("smtp"), 1);
+    let first = vec![
+        row(0, "sent", Some("smtp"), 2),
+        row(0, "transient", Some("ses"), 1),
+        row(0, "transient", Some("smtp"), 1),
+        row(0, "permanent", Some("ses"), 1),
+        row(0, "dead", Some("ses"), 1),
+        row(0, "held", Some("ses"), 1),
+        row(0, "cancelled", None, 1),
+    ];
+    assert_eq!(hourly(start + SECOND * 3_000).await, [first, vec![second.clone()]].concat());
+    assert_eq!(hourly(start + SECOND * 3_600).await, [second]);
 }
 
 /// A relay is listed until it stops.

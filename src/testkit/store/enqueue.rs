@@ -1,11 +1,11 @@
 //! Tests of enqueueing.
 
-use postrider_transport::Encoded;
+use postrider_transport::{Blob, Encoded, Summary};
 
 use super::{StoreUnderTest, claim_one, dead, get, insert_one, row, row_for, settle};
 use crate::state::{Priority, WhenInDoubt};
 use crate::store::{NewRow, Settled, TestClock, When};
-use crate::{AdminStore, Prune, State, Store};
+use crate::{AdminStore, Filter, Prune, State, Store};
 
 /// A delivery exists if and only if the transaction that enqueued it commits. Invariant 1.
 pub async fn a_commit_enqueues_and_a_rollback_does_not<F: StoreUnderTest>(fixture: &F) {
@@ -22,6 +22,18 @@ pub async fn a_commit_enqueues_and_a_rollback_does_not<F: StoreUnderTest>(fixtur
     assert_eq!(claimed.len(), committed.len());
 }
 
+/// A message with a body, texts of all sizes and blobs of all octets.
+fn message_with_parts(body: String) -> Encoded {
+    let mut message = Encoded::new("test/7", body);
+    message.text = Some("Dear 'Ada' \\ \u{1}✓\r\n".repeat(100_000));
+    message.html = Some(String::new());
+    let octets: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    // In the order of their hashes, which is the order that a store may return.
+    message.blobs = vec![Blob::new(octets), Blob::new([]), Blob::new(*b"0")];
+    message.blobs.sort_by_key(Blob::hash);
+    message
+}
+
 /// A message and its options are stored unchanged.
 pub async fn a_message_is_stored_unchanged<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
@@ -31,7 +43,10 @@ pub async fn a_message_is_stored_unchanged<F: StoreUnderTest>(fixture: &F) {
         ('\u{1}'..=' ').chain(['\u{7f}', '\u{85}', '\u{2028}', '\u{feff}', '\u{ffff}', '\u{10ffff}']).collect();
     let body = format!("{rare}quotes ' \\\" \\\\ ✓ 𝄞 \\u0000 {} {rare}\r\n\\N\n ", "long ".repeat(200_000));
     let new = NewRow {
-        message: Encoded { format: "test/7".to_owned(), body },
+        message: message_with_parts(body),
+        summary: Summary::new()
+            .with_subject(format!("Wel'come \0✓{}", "é".repeat(2 * NewRow::MAX_SUBJECT)))
+            .with_tags(vec!["new'".to_owned(), "✓".to_owned()]),
         template_id: Some("wel'come ✓".to_owned()),
         key: Some("a key '✓'".to_owned()),
         priority: Priority::URGENT,
@@ -58,13 +73,24 @@ pub async fn a_message_is_stored_unchanged<F: StoreUnderTest>(fixture: &F) {
     let shown = get(&store, id).await;
     assert_eq!((shown.key, shown.priority), (new.key, Priority::URGENT));
     assert_eq!(shown.template_id, new.template_id);
+    let subject: String = format!("Wel'come ✓{}", "é".repeat(NewRow::MAX_SUBJECT - 10));
+    assert_eq!(
+        (shown.subject.as_deref(), &shown.tags),
+        (Some(&*subject), &new.summary.tags),
+        "NUL is removed and the rest cut"
+    );
+    let listed = store.list(&Filter::new()).await.expect("listing works").remove(0);
+    assert_eq!(
+        (listed.subject, listed.recipient, listed.recipients),
+        (Some(subject), Some(new.recipients[0].clone()), 3)
+    );
 }
 
 /// Each delivery of a batch keeps its own options: if one of them has special ones, if all have the same, and if none has any.
 pub async fn each_row_of_a_batch_keeps_its_own_options<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
-    let plain = || NewRow { message: Encoded { format: "email/1".to_owned(), ..row().message }, ..row() };
+    let plain = || NewRow { message: Encoded::new("email/1", row().message.body), ..row() };
     let special = || NewRow {
         template_id: Some("welcome".to_owned()),
         priority: Priority::URGENT,
@@ -98,6 +124,35 @@ pub async fn each_row_of_a_batch_keeps_its_own_options<F: StoreUnderTest>(fixtur
             let shown = get(&store, row.id).await;
             assert_eq!((&shown.template_id, &shown.key, shown.priority), (&row.template_id, &row.key, row.priority));
         }
+    }
+}
+
+/// Deliveries share blobs: within a call, between calls, and after a rollback. A delivery whose key is taken adds none.
+pub async fn deliveries_share_blobs<F: StoreUnderTest>(fixture: &F) {
+    let store = fixture.fresh(TestClock::new()).await;
+    let (logo, letter) = (Blob::new(vec![7; 50_000]), Blob::new(*b"letter"));
+    let with = |blobs: &[&Blob], key: Option<&str>| {
+        let mut new = row();
+        new.message.blobs = blobs.iter().map(|blob| (*blob).clone()).collect();
+        new.message.blobs.sort_by_key(Blob::hash);
+        new.key = key.map(str::to_owned);
+        new
+    };
+    fixture.insert_in_transaction(&store, vec![with(&[&logo, &letter], Some("key"))], false).await;
+    let rows = vec![with(&[&logo], None), row(), with(&[&letter, &logo], Some("key")), with(&[&logo], Some("key"))];
+    let mut expected = vec![rows[0].clone(), rows[1].clone(), rows[2].clone()];
+    let ids = store.insert(rows).await.expect("inserting works");
+    assert_eq!(ids[2], ids[3], "the key is taken within the call");
+    let later = vec![with(&[&logo], None), with(&[&Blob::new(*b"other")], Some("key"))];
+    expected.push(later[0].clone());
+    let ids = fixture.insert_in_transaction(&store, later, true).await;
+    assert_eq!(ids[1], expected[2].id);
+    let mut leases = super::claim(&store, 10).await;
+    assert_eq!(leases.len(), expected.len());
+    for new in expected {
+        let place = leases.iter().position(|lease| lease.key.id == new.id).expect("it is claimed");
+        assert_eq!(leases.swap_remove(place).message, new.message);
+        assert_eq!(store.message(new.id).await.expect("reading works"), Some(new.message));
     }
 }
 
@@ -141,7 +196,7 @@ pub async fn a_key_enqueues_one_delivery<F: StoreUnderTest>(fixture: &F) {
     }
     assert_eq!(insert_one(&store, keyed()).await, together[0]);
     clock.advance(super::SECOND);
-    let prune = Prune::older_than(std::time::Duration::ZERO).state(State::Dead);
+    let prune = Prune::deliveries(std::time::Duration::ZERO).state(State::Dead);
     assert_eq!(store.prune(&prune).await.expect("pruning works"), 2);
     assert_ne!(insert_one(&store, keyed()).await, together[0], "the key of a deleted delivery is not free");
 }

@@ -49,7 +49,7 @@ pub async fn a_claim_respects_its_byte_limit<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
     // The last character takes three octets.
     let sized = |octets: usize, priority: u8| NewRow {
-        message: Encoded { format: "test/1".to_owned(), body: format!("{}…", "x".repeat(octets - 3)) },
+        message: Encoded::new("test/1", format!("{}…", "x".repeat(octets - 3))),
         priority: Priority::new(priority).expect("a priority"),
         ..row()
     };
@@ -70,7 +70,7 @@ pub async fn a_claim_respects_its_byte_limit<F: StoreUnderTest>(fixture: &F) {
 
 /// Deliveries of a claim without an answer are due again at once. Nothing is charged, since no attempt was made. Other claims keep their
 /// deliveries. Invariant 3.
-pub async fn an_unanswered_claim_can_be_taken_back<F: StoreUnderTest>(fixture: &F) {
+pub async fn an_unanswered_claim_can_be_released<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     store.insert(vec![row(), row(), row()]).await.expect("inserting works");
@@ -78,13 +78,9 @@ pub async fn an_unanswered_claim_can_be_taken_back<F: StoreUnderTest>(fixture: &
     let unanswered = store.claim(lost).await.expect("claiming works");
     let held = store.claim(kept).await.expect("claiming works");
     let never = Claim::new(1, LEASE);
-    assert_eq!(store.release_claims(&[]).await.expect("taking back works"), 0);
-    assert_eq!(store.release_claims(&[never.id, lost.id]).await.expect("taking back works"), 2);
-    assert_eq!(
-        store.release_claims(&[lost.id]).await.expect("taking back works"),
-        0,
-        "the claim was already taken back"
-    );
+    assert_eq!(store.release_claims(&[]).await.expect("releasing works"), 0);
+    assert_eq!(store.release_claims(&[never.id, lost.id]).await.expect("releasing works"), 2);
+    assert_eq!(store.release_claims(&[lost.id]).await.expect("releasing works"), 0, "the claim was already released");
     assert_eq!(settle(&store, sent(&unanswered[0])).await, Settled::LeaseLost, "no relay holds it");
     assert_eq!(settle(&store, sent(&held[0])).await, Settled::Applied);
 
@@ -96,11 +92,12 @@ pub async fn an_unanswered_claim_can_be_taken_back<F: StoreUnderTest>(fixture: &
         assert!(unanswered.iter().all(|old| old.key.id != lease.key.id || old.key.token < lease.key.token));
         assert_eq!(settle(&store, retry(lease, SECOND)).await, Settled::Applied);
     }
-    assert_eq!(store.release_claims(&[lost.id, kept.id]).await.expect("taking back works"), 0, "they are settled");
+    assert_eq!(store.release_claims(&[lost.id, kept.id]).await.expect("releasing works"), 0, "they are settled");
     assert_eq!(store.stats().await.expect("counting works").pending, 2);
 }
 
-/// A claim limited to the start of a pass does not return a delivery that the pass has put off, even if that is due again very soon.
+/// A claim limited to the start of a pass does not return a delivery that the pass has postponed, even if the delivery is due again very
+/// soon.
 pub async fn a_pass_does_not_claim_a_delivery_twice<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -250,7 +247,7 @@ pub async fn a_lost_attempt_is_reported_until_the_next_attempt<F: StoreUnderTest
     clock.advance(SECOND);
     let unanswered = Claim::new(1, LEASE);
     assert!(store.claim(unanswered).await.expect("claiming works")[0].lost, "it was given back without an attempt");
-    assert_eq!(store.release_claims(&[unanswered.id]).await.expect("taking back works"), 1);
+    assert_eq!(store.release_claims(&[unanswered.id]).await.expect("releasing works"), 1);
     let third = claim_one(&store).await;
     assert_eq!((third.lost, third.attempts, third.charged_attempts), (true, 1, 1));
     assert_eq!(settle(&store, retry(&third, SECOND)).await, Settled::Applied);

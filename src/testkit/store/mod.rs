@@ -28,6 +28,7 @@
 //! ```
 
 mod admin;
+mod deletion;
 mod enqueue;
 mod lease;
 mod model;
@@ -44,6 +45,7 @@ use crate::store::{Claim, Lease, NewRow, Next, RecipientOutcome, Settled, Settle
 use crate::{AdminStore, Delivery};
 
 pub use admin::*;
+pub use deletion::*;
 pub use enqueue::*;
 pub use lease::*;
 pub use model::*;
@@ -80,6 +82,7 @@ macro_rules! store_tests {
             a_commit_enqueues_and_a_rollback_does_not
             a_message_is_stored_unchanged
             each_row_of_a_batch_keeps_its_own_options
+            deliveries_share_blobs
             a_duplicate_recipient_counts_once
             a_key_enqueues_one_delivery
             a_rollback_frees_the_key
@@ -87,7 +90,7 @@ macro_rules! store_tests {
             claims_follow_priority_and_then_due_time
             a_claim_respects_its_limit
             a_claim_respects_its_byte_limit
-            an_unanswered_claim_can_be_taken_back
+            an_unanswered_claim_can_be_released
             a_backlog_hides_no_delivery
             a_pass_does_not_claim_a_delivery_twice
             concurrent_claims_never_share_a_delivery
@@ -111,7 +114,15 @@ macro_rules! store_tests {
             a_resend_skips_recipients_who_have_the_mail
             only_a_pending_delivery_can_be_cancelled
             lists_are_paged_and_filtered
+            deliveries_are_found
+            counters_follow_what_happens
             pruning_deletes_old_finished_deliveries
+            pruning_goes_step_by_step
+            a_key_outlives_its_delivery
+            a_blob_goes_with_its_last_message
+            a_recipient_is_erased
+            an_erased_message_leaves_no_blob
+            one_relay_leads_at_a_time
             relays_are_listed_while_they_report
             a_wake_ends_the_wait
             migrating_twice_changes_nothing
@@ -142,7 +153,7 @@ fn row() -> NewRow {
 }
 
 fn row_for(recipients: &[&str]) -> NewRow {
-    let message = Encoded { format: "test/1".to_owned(), body: r#"{"text":"hello"}"#.to_owned() };
+    let message = Encoded::new("test/1", r#"{"text":"hello"}"#);
     NewRow::new(DeliveryId::new(), message, recipients.iter().map(|r| Recipient::new(*r)).collect())
 }
 

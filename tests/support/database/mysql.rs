@@ -113,7 +113,7 @@ impl Database for MySql {
             vec![
                 "ALTER TABLE {t}attempts MODIFY outcome VARCHAR(16) NOT NULL, MODIFY scope VARCHAR(16)",
                 "ALTER TABLE {t}ended MODIFY state VARCHAR(16) NOT NULL",
-                "ALTER TABLE {t}recipients MODIFY outcome VARCHAR(16) NOT NULL",
+                "ALTER TABLE {t}recipients MODIFY outcome VARCHAR(16)",
             ]
         } else {
             vec![

@@ -37,6 +37,7 @@ impl Database for Postgres {
     type Sqlx = sqlx::Postgres;
     type Store = PgStore;
 
+    const NEW: &'static str = "outbox";
     const BEGIN: &'static str = "BEGIN";
     const TIMES: [&'static str; 2] = ["'-infinity'", "'infinity'"];
     const LONG_AGO: &'static str = "'4713-01-01 BC'";

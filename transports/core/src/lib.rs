@@ -84,6 +84,7 @@
 
 mod address;
 mod backoff;
+mod blob;
 mod boxed;
 mod breaker;
 mod classify;
@@ -118,9 +119,10 @@ pub use transport::Transport;
 
 // The message.
 pub use address::{Address, AddressError};
+pub use blob::{Blob, BlobHash, ParseBlobHashError};
 pub use email::{Attachment, Email, EmailBuilder, EmailError, Header, ListUnsubscribe, ReversePath};
 pub use mailbox::{IntoMailbox, Mailbox};
-pub use message::{CodecError, Encoded, Message};
+pub use message::{CodecError, Encoded, Message, Summary};
 #[cfg(feature = "dkim")]
 pub use mime::{Dkim, DkimError};
 #[cfg(feature = "mime")]

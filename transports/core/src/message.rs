@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::{Class, Classify, Recipient, Scope};
+use crate::{Blob, Class, Classify, Recipient, Scope};
 
 /// A message that an outbox can store and a transport can carry: [`Email`](crate::Email), or a type of your own.
 ///
@@ -42,6 +42,13 @@ pub trait Message: Clone + Send + Sync + 'static {
         None
     }
 
+    /// The subject and the tags, for lists and searches. They are stored apart from the message and stay when it is deleted.
+    ///
+    /// Default: no subject and no tags.
+    fn summary(&self) -> Summary {
+        Summary::default()
+    }
+
     /// The id of the template that the message was made from, such as `welcome`. Default: `None`.
     ///
     /// It is stored, listed and logged, so it must not be secret.
@@ -51,24 +58,79 @@ pub trait Message: Clone + Send + Sync + 'static {
 }
 
 /// A message in its stored form.
+///
+/// [`Message::decode`] needs nothing else. Lists and searches use the [`Summary`] instead.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Encoded {
     /// Name and version of the format: `email/1`.
     pub format: String,
-    /// The message in that format. A store may refuse a body with NUL (U+0000), which PostgreSQL cannot store.
+    /// The message in that format, without the parts in the other fields. A store may refuse a body with NUL (U+0000), which PostgreSQL
+    /// cannot store.
     pub body: String,
+    /// The plain text, which a store keeps unescaped in a column of its own. `None` if the message has none, or has it in the body. A text
+    /// with NUL belongs in the body, since a store may refuse it here.
+    pub text: Option<String>,
+    /// The HTML. The same rules as for `text` apply.
+    pub html: Option<String>,
+    /// Large parts, such as attachments, without duplicates. The body refers to them by hash, and a store keeps each once for all messages.
+    pub blobs: Vec<Blob>,
 }
 
 impl Encoded {
     /// Creates a stored form from a format, such as `email/1`, and a body in that format.
     pub fn new(format: impl Into<String>, body: impl Into<String>) -> Self {
-        Self { format: format.into(), body: body.into() }
+        Self { format: format.into(), body: body.into(), text: None, html: None, blobs: Vec::new() }
+    }
+
+    /// The size in bytes: body, text, HTML and blobs.
+    pub fn size(&self) -> usize {
+        let texts = [&self.text, &self.html].into_iter().flatten().map(String::len);
+        self.body.len() + texts.sum::<usize>() + self.blobs.iter().map(|blob| blob.bytes().len()).sum::<usize>()
     }
 }
 
 impl fmt::Debug for Encoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Encoded({}, {} bytes)", self.format, self.body.len())
+        write!(f, "Encoded({}, {} bytes)", self.format, self.size())
+    }
+}
+
+/// The subject and the tags of a message, for lists and searches. They stay when the message is deleted.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// The subject. `None` if there is none.
+    pub subject: Option<String>,
+    /// The tags.
+    pub tags: Vec<String>,
+}
+
+impl Summary {
+    /// An empty summary.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the subject.
+    #[must_use]
+    pub fn with_subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
+    }
+
+    /// Sets the tags.
+    #[must_use]
+    pub fn with_tags(mut self, tags: Vec<String>) -> Self {
+        self.tags = tags;
+        self
+    }
+}
+
+/// The subject may name a person, so it is not shown.
+impl fmt::Debug for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Summary").field("tags", &self.tags).finish_non_exhaustive()
     }
 }
 

@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn enqueue(client: &Client) -> Result<(), Box<dyn Error>> {
     // Every column, with its own type.
     let insert = format!(
-        "INSERT INTO {SCHEMA}.deliveries (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING"
+        "INSERT INTO {SCHEMA}.outbox (id, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
     );
     let insert = client.prepare(&insert).await?;
     let (recipients, tomorrow) =
@@ -56,7 +56,7 @@ async fn enqueue(client: &Client) -> Result<(), Box<dyn Error>> {
             .await?;
         same("an insert that is made twice", u128::from(inserted), expected)?;
     }
-    let row = client.query_one(&format!("SELECT * FROM {SCHEMA}.deliveries"), &[]).await?;
+    let row = client.query_one(&format!("SELECT * FROM {SCHEMA}.outbox"), &[]).await?;
     same("priority", row.try_get::<_, i16>("priority")?, 7)?;
     same("recipients", row.try_get::<_, serde_json::Value>("recipients")?, recipients)?;
     same("when_in_doubt", row.try_get::<_, String>("when_in_doubt")?, "hold".to_owned())?;
@@ -65,7 +65,7 @@ async fn enqueue(client: &Client) -> Result<(), Box<dyn Error>> {
 
     // Recipients as text, by a cast.
     let cast =
-        format!("INSERT INTO {SCHEMA}.deliveries (format, body, recipients) VALUES ('email/1', $1, $2::text::json)");
+        format!("INSERT INTO {SCHEMA}.outbox (format, body, recipients) VALUES ('email/1', $1, $2::text::json)");
     same("a cast", client.execute(&cast, &[&MAIL, &r#"["ada@example.com"]"#]).await?, 1)?;
     // The error has the rule and the column.
     let error = client.execute(&cast, &[&MAIL, &r#"["nobody"]"#]).await.expect_err("nobody has no address");

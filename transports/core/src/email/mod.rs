@@ -2,7 +2,6 @@
 
 mod builder;
 mod error;
-mod long_text;
 pub(crate) mod media_type;
 mod parts;
 mod stored;
@@ -14,7 +13,7 @@ pub use builder::EmailBuilder;
 pub use error::EmailError;
 pub use parts::{Attachment, Header, ListUnsubscribe, ReversePath};
 
-use crate::{Address, CodecError, Encoded, Mailbox, Message, Recipient};
+use crate::{Address, CodecError, Encoded, Mailbox, Message, Recipient, Summary};
 
 /// A valid mail: it has a sender, a recipient and a body, and no field can inject a header or an SMTP command.
 ///
@@ -206,6 +205,10 @@ impl Message for Email {
     /// The From address.
     fn sender(&self) -> Option<&str> {
         Some(self.from.address().as_str())
+    }
+
+    fn summary(&self) -> Summary {
+        Summary::new().with_subject(&*self.parts.subject).with_tags(self.parts.tags.clone())
     }
 
     fn template_id(&self) -> Option<&str> {

@@ -1,9 +1,8 @@
 //! Attachments, custom headers, unsubscribing and the envelope sender.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::Address;
+use crate::{Address, Blob};
 
 use super::EmailError;
 use super::media_type::MediaType;
@@ -13,7 +12,7 @@ use super::media_type::MediaType;
 pub struct Attachment {
     file_name: String,
     content_type: String,
-    content: Arc<[u8]>,
+    content: Blob,
     content_id: Option<String>,
 }
 
@@ -28,7 +27,7 @@ impl Attachment {
     pub fn new(
         file_name: impl Into<String>,
         content_type: impl Into<String>,
-        content: impl Into<Arc<[u8]>>,
+        content: impl Into<Blob>,
     ) -> Result<Self, EmailError> {
         let (file_name, content_type) = (file_name.into(), content_type.into());
         if file_name.is_empty() || file_name.chars().any(char::is_control) {
@@ -43,12 +42,12 @@ impl Attachment {
     /// Creates a part that the HTML shows as `<img src="cid:CONTENT_ID">` (RFC 2392).
     ///
     /// # Errors
-    /// As [`new`](Self::new), or if the content id is not printable ASCII without `<`, `>` and spaces.
+    /// As [`new`](Self::new), or if the blob id is not printable ASCII without `<`, `>` and spaces.
     pub fn inline(
         content_id: impl Into<String>,
         file_name: impl Into<String>,
         content_type: impl Into<String>,
-        content: impl Into<Arc<[u8]>>,
+        content: impl Into<Blob>,
     ) -> Result<Self, EmailError> {
         let content_id = content_id.into();
         let plain = |b: u8| b.is_ascii_graphic() && b != b'<' && b != b'>';
@@ -58,10 +57,10 @@ impl Attachment {
         Ok(Self { content_id: Some(content_id), ..Self::new(file_name, content_type, content)? })
     }
 
-    /// Removes the content.
+    /// Removes the blob.
     #[cfg(feature = "mime")]
     pub(crate) fn emptied(self) -> Self {
-        Self { content: Arc::new([]), ..self }
+        Self { content: Blob::new([]), ..self }
     }
 
     /// The file name.
@@ -74,12 +73,16 @@ impl Attachment {
         &self.content_type
     }
 
-    /// The content.
+    /// The blob.
     pub fn content(&self) -> &[u8] {
+        self.content.bytes()
+    }
+
+    pub(super) fn shared_content(&self) -> &Blob {
         &self.content
     }
 
-    /// The content id by which the HTML refers to it. `None` if it is not an inline part.
+    /// The blob id by which the HTML refers to it. `None` if it is not an inline part.
     pub fn content_id(&self) -> Option<&str> {
         self.content_id.as_deref()
     }
@@ -88,7 +91,7 @@ impl Attachment {
 impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = if self.content_id.is_some() { "inline" } else { "attached" };
-        write!(f, "Attachment({place}, {}, {} bytes)", self.content_type, self.content.len())
+        write!(f, "Attachment({place}, {}, {} bytes)", self.content_type, self.content().len())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The stored form of a mail, `email/1`: a JSON object, followed by the long texts. Programs in other languages write it too.
+//! The stored form of a mail, `email/1`: a JSON object, with the text and the HTML beside it. Programs in other languages write it too.
 //!
 //! A mail is decoded by the builder, so the same rules hold for a mail that another program wrote. An unknown field is an error:
 //! without it, the mail sent would differ from the mail requested.
@@ -9,16 +9,20 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memchr;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{CodecError, Encoded, Mailbox};
+use crate::{Blob, BlobHash, CodecError, Encoded, Mailbox};
 
-use super::long_text::{self, LongText};
 use super::{Attachment, Email, EmailError, ListUnsubscribe, ReversePath};
 
 const FORMAT: &str = "email/1";
+
+/// The size in bytes from which on a store keeps an attachment once for all mails that carry it. A smaller one stays in the body, since a
+/// row of its own would cost more than it saves.
+const SHARED_SIZE: usize = 4096;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,10 +41,12 @@ struct Stored<'a> {
     bcc: Vec<StoredMailbox<'a>>,
     #[serde(default)]
     subject: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    text: Option<LongText<'a>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    html: Option<LongText<'a>>,
+    /// `None` if the mail has no text, or has it beside the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<Cow<'a, str>>,
+    /// `None` if the mail has no HTML, or has it beside the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    html: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<StoredAttachment<'a>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -56,14 +62,6 @@ struct Stored<'a> {
     /// `Some("")` is the null reverse-path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     envelope_from: Option<Cow<'a, str>>,
-}
-
-impl<'a> Stored<'a> {
-    /// The long texts, in the order in which they follow the object.
-    fn long_texts(&mut self) -> impl Iterator<Item = &mut LongText<'a>> {
-        let attached = self.attachments.iter_mut().map(|attachment| &mut attachment.content);
-        self.text.iter_mut().chain(&mut self.html).chain(attached)
-    }
 }
 
 /// A mailbox: a string, or an object if it has a name. A string in the form `Name <address>` is read as well.
@@ -117,11 +115,25 @@ impl<'de: 'a, 'a> Deserialize<'de> for StoredMailbox<'a> {
 struct StoredAttachment<'a> {
     file_name: String,
     content_type: String,
-    /// Base64 (RFC 4648 section 4).
-    #[serde(borrow)]
-    content: LongText<'a>,
+    /// The blob in Base64 (RFC 4648 section 4), with or without line ends. `None` if `sha256` refers to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<Cow<'a, str>>,
+    /// The hash of the blob, which is stored apart. `None` if `content` holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content_id: Option<String>,
+}
+
+/// Decodes Base64. Line ends may be in it (RFC 2045 section 6.8): PostgreSQL's `encode` and MySQL's `TO_BASE64` put one after each 76
+/// characters.
+fn decode_base64(content: &str) -> Option<Vec<u8>> {
+    if content.contains(['\r', '\n']) {
+        let mut one_line = content.as_bytes().to_vec();
+        one_line.retain(|octet| !matches!(octet, b'\r' | b'\n'));
+        return STANDARD.decode(one_line).ok();
+    }
+    STANDARD.decode(content).ok()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -158,8 +170,24 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
     fn borrowed(text: &Option<String>) -> Option<Cow<'_, str>> {
         text.as_deref().map(Cow::Borrowed)
     }
+    /// Returns the text for the object and the text beside it, of which at most one is `Some`. A text with NUL goes into the object, where
+    /// JSON escapes it: PostgreSQL cannot store NUL.
+    fn place(text: &Option<String>) -> (Option<Cow<'_, str>>, Option<String>) {
+        match text {
+            Some(text) if memchr(0, text.as_bytes()).is_some() => (Some(Cow::Borrowed(text)), None),
+            text => (None, text.clone()),
+        }
+    }
     let parts = &email.parts;
-    let mut stored = Stored {
+    let (inner_text, text) = place(&parts.text);
+    let (inner_html, html) = place(&parts.html);
+    let mut blobs: Vec<Blob> = Vec::new();
+    for content in parts.attachments.iter().map(Attachment::shared_content).filter(|content| is_shared(content)) {
+        if !blobs.contains(content) {
+            blobs.push(content.clone());
+        }
+    }
+    let stored = Stored {
         from: StoredMailbox::from(&email.from),
         sender: parts.sender.as_ref().map(StoredMailbox::from),
         reply_to: mailboxes(&parts.reply_to),
@@ -167,8 +195,8 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
         cc: mailboxes(&parts.cc),
         bcc: mailboxes(&parts.bcc),
         subject: Cow::Borrowed(&parts.subject),
-        text: parts.text.as_deref().map(LongText::new),
-        html: parts.html.as_deref().map(LongText::new),
+        text: inner_text,
+        html: inner_html,
         attachments: parts.attachments.iter().map(encode_attachment).collect(),
         headers: parts.headers.iter().map(|h| (h.name().to_owned(), h.value().to_owned())).collect(),
         tags: parts.tags.clone(),
@@ -184,16 +212,22 @@ pub(super) fn encode(email: &Email) -> Result<Encoded, CodecError> {
         }),
     };
     let body = serde_json::to_string(&stored);
-    let mut body = body.map_err(|_| CodecError::new("the mail cannot be encoded as JSON"))?;
-    long_text::write(stored.long_texts(), &mut body);
-    Ok(Encoded::new(FORMAT, body))
+    let body = body.map_err(|_| CodecError::new("the mail cannot be encoded as JSON"))?;
+    Ok(Encoded { text, html, blobs, ..Encoded::new(FORMAT, body) })
+}
+
+fn is_shared(content: &Blob) -> bool {
+    content.bytes().len() >= SHARED_SIZE
 }
 
 fn encode_attachment(attachment: &Attachment) -> StoredAttachment<'_> {
+    let content = attachment.shared_content();
+    let shared = is_shared(content);
     StoredAttachment {
         file_name: attachment.file_name().to_owned(),
         content_type: attachment.content_type().to_owned(),
-        content: LongText::new(STANDARD.encode(attachment.content())),
+        content: (!shared).then(|| STANDARD.encode(content.bytes()).into()),
+        sha256: shared.then(|| content.hash().to_string().into()),
         content_id: attachment.content_id().map(str::to_owned),
     }
 }
@@ -202,21 +236,31 @@ pub(super) fn decode(encoded: &Encoded) -> Result<Email, CodecError> {
     if encoded.format != FORMAT {
         return Err(CodecError::unknown_format(&encoded.format));
     }
-    let mut objects = serde_json::Deserializer::from_str(&encoded.body).into_iter();
     // serde would accept an array as well.
-    let object = if encoded.body.trim_ascii_start().starts_with('{') { objects.next() } else { None };
+    if !encoded.body.trim_ascii_start().starts_with('{') {
+        return Err(CodecError::new("the stored mail is not a JSON object"));
+    }
     // serde's message may quote the mail, so the error has only the position.
-    let stored = object.transpose().map_err(|error: serde_json::Error| {
+    let mut stored: Stored<'_> = serde_json::from_str(&encoded.body).map_err(|error| {
         let place = format!("the stored mail is malformed at line {}, column {}", error.line(), error.column());
         CodecError::new(place)
     })?;
-    let mut stored: Stored<'_> =
-        stored.ok_or_else(|| CodecError::new("the stored mail does not start with a JSON object"))?;
-    long_text::read(stored.long_texts(), encoded.body.get(objects.byte_offset()..).unwrap_or_default())?;
-    build(stored).map_err(|error| CodecError::new(format!("the stored mail is invalid: {error}")))
+    for (inner, beside, name) in [(&mut stored.text, &encoded.text, "text"), (&mut stored.html, &encoded.html, "HTML")]
+    {
+        match (&inner, beside) {
+            (_, None) => {}
+            (None, Some(text)) => *inner = Some(Cow::Borrowed(text)),
+            (Some(_), Some(_)) => {
+                return Err(CodecError::new(format!(
+                    "the stored mail has its {name} twice: in the object and beside it"
+                )));
+            }
+        }
+    }
+    build(stored, &encoded.blobs).map_err(|error| CodecError::new(format!("the stored mail is invalid: {error}")))
 }
 
-fn build(stored: Stored<'_>) -> Result<Email, EmailError> {
+fn build(stored: Stored<'_>, blobs: &[Blob]) -> Result<Email, EmailError> {
     // The size was checked when the mail was built. A lower limit set later must not block it.
     let mut builder = Email::builder().size_limit(usize::MAX).from(stored.from).subject(stored.subject);
     if let Some(sender) = stored.sender {
@@ -227,13 +271,13 @@ fn build(stored: Stored<'_>) -> Result<Email, EmailError> {
     builder = stored.cc.into_iter().fold(builder, |b, mailbox| b.cc(mailbox));
     builder = stored.bcc.into_iter().fold(builder, |b, mailbox| b.bcc(mailbox));
     if let Some(text) = stored.text {
-        builder = builder.text(text.into_text());
+        builder = builder.text(text);
     }
     if let Some(html) = stored.html {
-        builder = builder.html(html.into_text());
+        builder = builder.html(html);
     }
     for attachment in stored.attachments {
-        builder = builder.attach(decode_attachment(attachment)?);
+        builder = builder.attach(decode_attachment(attachment, blobs)?);
     }
     builder = stored.headers.into_iter().fold(builder, |b, (name, value)| b.header(name, value));
     builder = stored.tags.into_iter().fold(builder, |b, tag| b.tag(tag));
@@ -255,9 +299,19 @@ fn build(stored: Stored<'_>) -> Result<Email, EmailError> {
     builder.build()
 }
 
-fn decode_attachment(stored: StoredAttachment<'_>) -> Result<Attachment, EmailError> {
-    let content = stored.content.into_text();
-    let content = STANDARD.decode(content.as_ref()).map_err(|_| EmailError::AttachmentContent)?;
+fn decode_attachment(stored: StoredAttachment<'_>, blobs: &[Blob]) -> Result<Attachment, EmailError> {
+    let content = match (stored.content, stored.sha256) {
+        (Some(content), None) => {
+            let bytes = decode_base64(&content).ok_or(EmailError::AttachmentContent)?;
+            Blob::new(bytes)
+        }
+        (None, Some(hash)) => {
+            let hash: BlobHash = hash.parse().map_err(|_| EmailError::AttachmentContent)?;
+            let content = blobs.iter().find(|content| content.hash() == hash);
+            content.cloned().ok_or(EmailError::AttachmentContent)?
+        }
+        _ => return Err(EmailError::AttachmentContent),
+    };
     match stored.content_id {
         Some(id) => Attachment::inline(id, stored.file_name, stored.content_type, content),
         None => Attachment::new(stored.file_name, stored.content_type, content),

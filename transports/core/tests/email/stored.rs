@@ -1,6 +1,6 @@
 //! The stored form `email/1`.
 
-use postrider_transport::{Attachment, Email, Encoded, Message};
+use postrider_transport::{Attachment, Blob, BlobHash, Email, Encoded, Message};
 use proptest::prelude::*;
 
 use super::{full, read};
@@ -29,82 +29,97 @@ fn the_stored_form_of_another_program_is_decoded() {
 
 /// The exact form of docs/sql.md. Other versions and other programs rely on it.
 #[test]
-fn long_texts_follow_the_object_unescaped() {
+fn texts_stand_beside_the_object_as_they_are() {
     let email = Email::builder().from("shop@example.com").to("ada@example.com").subject("\"Hi\"");
-    let email = email
-        .text("Dear \"Ada\",\n\\é\n")
-        .html("<p>\0</p>")
-        .attach(Attachment::new("a", "text/plain", *b"hi").unwrap());
-    let email = email.build().unwrap();
+    let email = email.text("Dear \"Ada\",\n\\é\n").html("<p>\0</p>");
+    let email = email.attach(Attachment::new("a", "text/plain", *b"hi").unwrap()).build().unwrap();
     let body = concat!(
-        r#"{"from":"shop@example.com","to":["ada@example.com"],"subject":"\"Hi\"","text":16,"html":"<p>\u0000</p>","#,
-        r#""attachments":[{"file_name":"a","content_type":"text/plain","content":4}]}"#,
-        "\nDear \"Ada\",\n\\é\n\naGk="
+        r#"{"from":"shop@example.com","to":["ada@example.com"],"subject":"\"Hi\"","html":"<p>\u0000</p>","#,
+        r#""attachments":[{"file_name":"a","content_type":"text/plain","content":"aGk="}]}"#,
     );
-    assert_eq!(email.encode().unwrap().body, body);
-    assert_eq!(read(body).unwrap(), email);
-}
-
-/// Text, HTML, attachments: in this order, with any order of the fields in the object.
-#[test]
-fn long_texts_have_a_fixed_order() {
-    let part = |name: &str, content: &[u8]| Attachment::new(name, "text/plain", content).unwrap();
-    let email = Email::builder().from("shop@example.com").to("ada@example.com").text("One\n").html("<p>");
-    let email = email.attach(part("a", b"")).attach(part("b", b"hi")).build().unwrap();
-    let trailing = "\nOne\n\n<p>\n\naGk=";
-    let written = concat!(
-        r#"{"from":"shop@example.com","to":["ada@example.com"],"subject":"","text":4,"html":3,"attachments":["#,
-        r#"{"file_name":"a","content_type":"text/plain","content":0},"#,
-        r#"{"file_name":"b","content_type":"text/plain","content":4}]}"#,
-    );
-    let reordered = concat!(
-        r#" {"attachments":[{"content":0,"file_name":"a","content_type":"text/plain"},"#,
-        r#"{"content":4,"file_name":"b","content_type":"text/plain"}],"html":3,"text":4,"#,
-        r#""to":["ada@example.com"],"from":"shop@example.com"}"#,
-    );
-    assert_eq!(email.encode().unwrap().body, format!("{written}{trailing}"));
-    for object in [written, reordered] {
-        assert_eq!(read(&format!("{object}{trailing}")).unwrap(), email);
-    }
-    let mixed = reordered.replacen(r#""html":3"#, r#""html":"<p>""#, 1);
-    assert_eq!(read(&format!("{mixed}\nOne\n\n\naGk=")).unwrap(), email);
+    let encoded = email.encode().unwrap();
+    assert_eq!(encoded.body, body);
+    assert_eq!((encoded.text.as_deref(), encoded.html.as_deref()), (Some("Dear \"Ada\",\n\\é\n"), None));
+    assert!(encoded.blobs.is_empty());
+    assert_eq!(Email::decode(&encoded).unwrap(), email);
+    let summary = email.summary();
+    assert_eq!((summary.subject.as_deref(), summary.tags.len()), (Some("\"Hi\""), 0));
 }
 
 #[test]
-fn long_texts_of_a_wrong_length_are_refused() {
-    let of = |text: &str, trailing: &str| {
-        read(&format!(r#"{{"from":"shop@example.com","to":["ada@example.com"],"text":{text}}}{trailing}"#))
+fn a_text_in_the_object_and_beside_it_is_refused() {
+    let both = |object: &str, text: Option<&str>, html: Option<&str>| {
+        let mut encoded =
+            Encoded::new("email/1", format!(r#"{{"from":"shop@example.com","to":["ada@example.com"]{object}}}"#));
+        (encoded.text, encoded.html) = (text.map(str::to_owned), html.map(str::to_owned));
+        Email::decode(&encoded)
     };
-    assert_eq!(of("2", "\né").unwrap().text(), Some("é"));
-    assert_eq!(of("0", "\n").unwrap().text(), Some(""));
-    assert_eq!(of("\"a\"", "\n\t\r ").unwrap().text(), Some("a"));
-    for (text, trailing) in [
-        ("3", "\né"),
-        ("1", "\né"),
-        ("2", "é"),
-        ("1", "\né!"),
-        ("0", ""),
-        ("0", "\n\n"),
-        ("2", "\né\n"),
-        ("2", " \né"),
-        ("2", "\r\né"),
-        ("\"a\"", "\u{c}"),
-        ("2", "\nabc"),
-        ("\"a\"", "\nabc"),
-        ("\"a\"", "{}"),
-        ("-1", "\na"),
-        ("1.0", "\na"),
-        ("18446744073709551615", "\na"),
-        ("18446744073709551616", "\na"),
-        ("true", "\na"),
-        ("[1]", "\na"),
-    ] {
-        let error = of(text, trailing).unwrap_err();
-        assert!(!error.is_unknown_format() && !error.to_string().contains("abc"), "{text} {trailing:?}: {error}");
+    assert_eq!(both(r#","text":"a""#, None, Some("b")).unwrap().html(), Some("b"));
+    assert_eq!(both(r#","text":null"#, Some("a"), None).unwrap().text(), Some("a"));
+    assert!(both(r#","text":"a""#, Some("a"), None).unwrap_err().to_string().contains("text twice"));
+    assert!(both(r#","html":"a""#, None, Some("b")).unwrap_err().to_string().contains("HTML twice"));
+}
+
+/// PostgreSQL's `encode` and MySQL's `TO_BASE64` wrap lines.
+#[test]
+fn an_attachment_in_base64_may_have_line_ends() {
+    let stored = |content: &str| {
+        let attachment = format!(r#"{{"file_name":"a","content_type":"text/plain","content":"{content}"}}"#);
+        let body = r#"{"from":"shop@example.com","to":["ada@example.com"],"text":"a","attachments":["#;
+        Email::decode(&Encoded::new("email/1", format!("{body}{attachment}]}}")))
+    };
+    for content in ["aGkg", "aG\\nkg\\n", "\\r\\naGkg\\r\\n"] {
+        assert_eq!(stored(content).unwrap().attachments()[0].content(), b"hi ", "{content}");
     }
+    for content in ["aG kg", "aGk", "aGkg=", "aG\\tkg", "a-_g"] {
+        assert!(stored(content).is_err(), "{content}");
+    }
+}
+
+/// A large attachment is stored by its hash, and once however often the mail carries it.
+#[test]
+fn large_attachments_are_kept_by_their_hash() {
+    let (logo, small) = (vec![7; 4096], vec![7; 4095]);
+    let part = |name: &str, content: &[u8]| Attachment::new(name, "image/png", content).unwrap();
+    let email = Email::builder().from("shop@example.com").to("ada@example.com").text("a");
+    let email = email.attach(part("a", &logo)).attach(part("b", &small)).attach(part("c", &logo)).build().unwrap();
+    let encoded = email.encode().unwrap();
+    let hash = BlobHash::of(&logo);
+    assert_eq!(encoded.blobs, [Blob::new(logo)]);
+    assert_eq!(encoded.body.matches(&format!(r#""sha256":"{hash}""#)).count(), 2);
+    assert_eq!(encoded.size(), encoded.body.len() + 1 + 4096);
+    assert_eq!(Email::decode(&encoded).unwrap(), email);
+
+    let mut missing = encoded.clone();
+    missing.blobs.clear();
+    let mut other = encoded.clone();
+    other.blobs = vec![Blob::new(*b"another")];
+    let mut wrong = encoded.clone();
+    wrong.body = wrong.body.replace(&hash.to_string(), "abc");
+    let mut twice = encoded.clone();
+    twice.body = twice.body.replacen(r#""sha256""#, r#""content":"aGk=","sha256""#, 1);
+    let mut neither = encoded;
+    neither.body = neither.body.replacen(&format!(r#","sha256":"{hash}""#), "", 1);
+    for broken in [missing, other, wrong, twice, neither] {
+        assert!(!Email::decode(&broken).unwrap_err().is_unknown_format(), "{}", broken.body);
+    }
+}
+
+#[test]
+fn a_body_that_is_not_one_object_is_refused() {
+    let good = r#"{"from":"shop@example.com","to":["ada@example.com"],"text":"a"}"#;
+    assert!(read(&format!(" \n{good}\t\r\n ")).is_ok());
     let array = r#"["shop@example.com",null,[],["ada@example.com"],[],[],"","hi"]"#;
     for other in ["", " ", "\n", "7", "[]", "null", "\"a\"", array] {
         assert!(read(other).is_err(), "{other:?}");
+    }
+    for behind in ["{}", "x", "\u{c}", "\nabc"] {
+        let error = read(&format!("{good}{behind}")).unwrap_err();
+        assert!(!error.is_unknown_format() && !error.to_string().contains("abc"), "{behind:?}: {error}");
+    }
+    for (field, value) in [("text", "7"), ("html", "true"), ("text", "[1]")] {
+        let body = format!(r#"{{"from":"shop@example.com","to":["ada@example.com"],"{field}":{value}}}"#);
+        assert!(read(&body).is_err(), "{body}");
     }
 }
 
@@ -133,7 +148,7 @@ proptest! {
     #[test]
     fn every_mail_round_trips_through_the_stored_form(
         name in "\\PC{0,30}", local in "[a-z0-9.+_-]{1,20}", subject in "\\PC{0,60}",
-        text in proptest::option::of(TEXT), html in TEXT, value in "\\PC{0,40}", file in "\\PC{1,20}", content in any::<Vec<u8>>(),
+        text in proptest::option::of(TEXT), html in TEXT, value in "\\PC{0,40}", file in "\\PC{1,20}", content in any::<Vec<u8>>(), copies in prop_oneof![Just(1), Just(100)],
         metadata in "\\PC{0,30}", recipients in 1usize..6, cut in any::<prop::sample::Index>(),
     ) {
         let mut builder = Email::builder()
@@ -148,16 +163,18 @@ proptest! {
         for n in 0..recipients {
             builder = builder.to(format!("{local}{n}@example.com"));
         }
-        if let Ok(attachment) = Attachment::new(file, "application/octet-stream", content) {
+        if let Ok(attachment) = Attachment::new(file, "application/octet-stream", content.repeat(copies)) {
             builder = builder.attach(attachment);
         }
         if let Ok(email) = builder.build() {
             let encoded = email.encode().unwrap();
-            prop_assert!(!encoded.body.contains('\0'), "PostgreSQL cannot store NUL");
+            let columns = [Some(&encoded.body), encoded.text.as_ref(), encoded.html.as_ref()];
+            prop_assert!(columns.into_iter().flatten().all(|text| !text.contains('\0')), "PostgreSQL cannot store NUL");
             prop_assert_eq!(Email::decode(&encoded).unwrap(), email);
             let mut ends = encoded.body.char_indices().map(|(end, _)| end).collect::<Vec<_>>();
             let end = ends.swap_remove(cut.index(ends.len()));
-            let truncated = Encoded { body: encoded.body[..end].to_owned(), ..encoded };
+            let mut truncated = encoded.clone();
+            truncated.body.truncate(end);
             prop_assert!(Email::decode(&truncated).is_err(), "a truncated form was decoded");
         }
     }

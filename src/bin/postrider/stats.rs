@@ -1,0 +1,99 @@
+//! The command `stats`. The JSON keys are a stable interface.
+
+use std::time::{Duration, SystemTime};
+
+use postrider::{AdminStore, HourlyCount, Outbox, RelayStatus, Stats};
+use serde_json::{Value, json};
+
+use crate::error::CliError;
+use crate::output::{self, Output, printable, rfc3339};
+
+pub(crate) async fn stats<S: AdminStore>(
+    json: bool,
+    since: Option<SystemTime>,
+    store: &S,
+    out: &mut Output,
+) -> Result<(), CliError> {
+    let outbox = Outbox::enqueue_only(store.clone());
+    let stats = outbox.stats().await?;
+    let hourly = match since {
+        Some(since) => Some(outbox.hourly(since).await?),
+        None => None,
+    };
+    if json {
+        let mut object = stats_json(&stats);
+        if let Some(hourly) = hourly {
+            object["hourly"] = hourly.iter().map(hourly_json).collect();
+        }
+        return out.line(object);
+    }
+    let Stats { pending, leased, sent, dead, in_doubt, cancelled, .. } = stats;
+    let counts = [
+        ("pending", pending),
+        ("leased", leased),
+        ("sent", sent),
+        ("dead", dead),
+        ("in doubt", in_doubt),
+        ("cancelled", cancelled),
+    ];
+    for (name, count) in counts {
+        out.line(format_args!("{name:<12}{count}"))?;
+    }
+    match stats.oldest_due {
+        Some(age) => out.line(format_args!("oldest due  {} ago", humantime::format_duration(whole_seconds(age))))?,
+        None => out.line("oldest due  -")?,
+    }
+    for relay in &stats.relays {
+        let RelayStatus { id, in_flight, .. } = relay;
+        let seen = humantime::format_duration(whole_seconds(relay.seen_ago));
+        let paused = relay.paused.as_deref().map(|why| format!(", paused: {}", printable(why))).unwrap_or_default();
+        out.line(format_args!("relay       {id}  seen {seen} ago, {in_flight} in flight{paused}"))?;
+    }
+    if let Some(hourly) = hourly {
+        out.line("HOUR                  WHAT       COUNT  TRANSPORT")?;
+        for HourlyCount { hour, event, transport, count, .. } in &hourly {
+            let transport = printable(transport.as_deref().unwrap_or("-"));
+            out.line(format_args!("{}  {event:9}  {count:>5}  {transport}", output::seconds(*hour)))?;
+        }
+    }
+    Ok(())
+}
+
+fn stats_json(stats: &Stats) -> Value {
+    let relays = stats.relays.iter().map(|relay| {
+        json!({
+            "id": relay.id,
+            "seen_s_ago": seconds(relay.seen_ago),
+            "in_flight": relay.in_flight,
+            "paused": relay.paused,
+        })
+    });
+    json!({
+        "pending": stats.pending,
+        "leased": stats.leased,
+        "sent": stats.sent,
+        "dead": stats.dead,
+        "in_doubt": stats.in_doubt,
+        "cancelled": stats.cancelled,
+        "oldest_due_s": stats.oldest_due.map(seconds),
+        "relays": relays.collect::<Vec<_>>(),
+    })
+}
+
+fn hourly_json(count: &HourlyCount) -> Value {
+    json!({
+        "hour": rfc3339(count.hour),
+        "event": count.event.as_str(),
+        "transport": count.transport,
+        "count": count.count,
+    })
+}
+
+/// A duration in seconds, rounded to milliseconds.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
+}
+
+fn whole_seconds(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs())
+}

@@ -1,0 +1,83 @@
+//! Upgrades of the tables: with what an older release stored, and while relays work.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code, reason = "some tests need a server"))]
+
+mod added;
+mod dump;
+mod frozen;
+#[cfg(feature = "mysql")]
+mod interrupted;
+mod live;
+mod stored;
+#[path = "../support/mod.rs"]
+mod support;
+mod version_1;
+
+/// The tests of every database.
+macro_rules! upgrade_tests {
+    ($attributes:tt $database:expr) => {
+        crate::support::stamp! { $attributes $database;
+            added {
+                a_database_of_a_newer_release_is_refused
+                statements_prepared_before_an_upgrade_work_after_it
+                the_statements_from_a_version_on_upgrade_it
+            }
+            version_1 { what_version_1_stored_is_kept_and_sent }
+        }
+        crate::support::stamp! { multi_thread $attributes $database;
+            live { relays_work_while_two_processes_upgrade }
+        }
+    };
+}
+
+mod sqlite {
+    use crate::support::database::Sqlite;
+
+    upgrade_tests!([] Sqlite::new());
+}
+
+/// The tests of every database with a server.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+macro_rules! server_tests {
+    ($attributes:tt $database:expr) => {
+        upgrade_tests!($attributes $database);
+        crate::support::stamp! { multi_thread $attributes $database;
+            live { other_calls_continue_while_an_upgrade_waits }
+        }
+    };
+}
+
+#[cfg(feature = "postgres")]
+mod postgres_15 {
+    use crate::support::database::Postgres;
+
+    server_tests!([#[ignore = "needs PostgreSQL: run scripts/test"]] Postgres::new("PG"));
+}
+
+#[cfg(feature = "postgres")]
+mod postgres_18 {
+    use crate::support::database::Postgres;
+
+    server_tests!([#[ignore = "needs PostgreSQL 18: run scripts/test"]] Postgres::new("PG18"));
+}
+
+#[cfg(feature = "mysql")]
+mod mariadb {
+    use crate::support::database::MySql;
+
+    server_tests!([#[ignore = "needs MariaDB: run scripts/test"]] MySql::new("MARIADB"));
+    crate::support::stamp! { [#[ignore = "needs MariaDB: run scripts/test"]] MySql::new("MARIADB");
+        interrupted { an_upgrade_that_was_interrupted_continues }
+    }
+}
+
+#[cfg(feature = "mysql")]
+mod mysql {
+    use crate::support::database::MySql;
+
+    server_tests!([#[ignore = "needs MySQL: run scripts/test"]] MySql::new("MYSQL"));
+    crate::support::stamp! { [#[ignore = "needs MySQL: run scripts/test"]] MySql::new("MYSQL");
+        interrupted { an_upgrade_that_was_interrupted_continues }
+    }
+}
