@@ -107,21 +107,8 @@ impl Database for MySql {
 
     driver_methods!();
 
-    /// In MariaDB a column's check is part of its definition; in MySQL it has a name.
     fn drop_checks(&self) -> Vec<&'static str> {
-        if self.is_mariadb() {
-            vec![
-                "ALTER TABLE {t}attempts MODIFY outcome VARCHAR(16) NOT NULL, MODIFY scope VARCHAR(16)",
-                "ALTER TABLE {t}ended MODIFY state VARCHAR(16) NOT NULL",
-                "ALTER TABLE {t}recipients MODIFY outcome VARCHAR(16)",
-            ]
-        } else {
-            vec![
-                "ALTER TABLE {t}attempts DROP CHECK {t}attempts_chk_1, DROP CHECK {t}attempts_chk_2",
-                "ALTER TABLE {t}ended DROP CHECK {t}ended_chk_1",
-                "ALTER TABLE {t}recipients DROP CHECK {t}recipients_chk_1",
-            ]
-        }
+        Vec::new()
     }
 
     async fn delete_mail_only(&self, _: &MySqlPool, id: DeliveryId) -> Vec<String> {

@@ -94,8 +94,6 @@ impl Database for Postgres {
         vec![
             "ALTER DOMAIN {t}outcome DROP CONSTRAINT outcome_check",
             "ALTER DOMAIN {t}scope DROP CONSTRAINT scope_check",
-            "ALTER TABLE {t}ended DROP CONSTRAINT ended_state_check",
-            "ALTER TABLE {t}recipients DROP CONSTRAINT recipients_outcome_check",
         ]
     }
 
