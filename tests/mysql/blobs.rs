@@ -143,7 +143,7 @@ pub(crate) async fn a_message_without_its_parts_is_malformed(server: MySql) {
     let problem = |n: usize| leases.iter().find(|lease| lease.key.id == ids[n]).unwrap().malformed.clone();
     assert!(problem(0).unwrap().contains("the message is deleted"), "{:?}", problem(0));
     for n in [1, 2] {
-        assert!(problem(n).unwrap().contains("a blob of the message is missing"), "{:?}", problem(n));
+        assert!(problem(n).unwrap().contains("an attachment of the message is missing"), "{:?}", problem(n));
     }
     assert_eq!(problem(3), None);
     assert_eq!(store.message(ids[0]).await.unwrap(), None);
