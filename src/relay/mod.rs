@@ -304,9 +304,13 @@ impl<S: AdminStore, T: Transport> Relay<S, T> {
     /// retention, one at a time works on it. Another takes over when that one stops, or within a minute and a half if it dies. Attachments
     /// that no message carries any more are deleted too.
     ///
-    /// A failure, such as a missing right to delete, is logged and reported as [`Event::RetentionFailed`]. The sending goes on, and the
-    /// relay tries again after half a minute. A [`tick`](Self::tick) and a [`drain`](Self::drain) delete nothing: there, call
-    /// [`Outbox::prune`](crate::Outbox::prune).
+    /// Give all relays of an outbox the same deletions, since any of them may be the one that works.
+    ///
+    /// A failure, such as a missing right to delete, is logged and reported as [`Event::RetentionFailed`]. If the database does not answer,
+    /// the relay reports that as for any other call ([`Event::StoreUnavailable`]). The sending goes on, and the relay tries again after
+    /// half a minute.
+    ///
+    /// A [`tick`](Self::tick) and a [`drain`](Self::drain) delete nothing: there, call [`Outbox::prune`](crate::Outbox::prune).
     pub fn retention(mut self, deletions: impl IntoIterator<Item = Prune>) -> Self {
         self.retention = Some(retention::task(deletions.into_iter().collect()));
         self

@@ -45,6 +45,11 @@ async fn run<S: AdminStore, T: Transport>(shared: Arc<Shared<S, T>>, prunes: Vec
     while !stop.is_cancelled() {
         let wait = match retention.step().await {
             Ok(wait) => wait,
+            // The relay reports an outage once, whichever call meets it.
+            Err(error) if error.kind().is_transient() => {
+                retention.shared.store_failed(&error);
+                RETRY
+            }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "retention failed; it will retry");
                 retention.shared.emit(&Event::RetentionFailed { error: &error });

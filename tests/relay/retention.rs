@@ -112,6 +112,21 @@ async fn a_retention_that_fails_stops_no_mail() {
     relay.stop().await;
 }
 
+/// A database that does not answer is one outage, whichever call meets it.
+#[tokio::test(start_paused = true)]
+async fn a_retention_reports_no_outage_of_its_own() {
+    let outbox = outbox();
+    let relay = Running::start(&outbox);
+    tokio::time::sleep(SECOND).await;
+    outbox.store().take_down();
+    tokio::time::sleep(HOUR).await;
+    assert_eq!((relay.events.count("store unavailable"), relay.events.count("retention failed")), (1, 0));
+    outbox.store().bring_up();
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(relay.events.count("store recovered"), 1);
+    relay.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pass_deletes_nothing() {
     let outbox = outbox();
