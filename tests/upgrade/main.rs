@@ -5,6 +5,7 @@
 
 mod added;
 mod dump;
+mod erased;
 mod frozen;
 #[cfg(feature = "mysql")]
 mod interrupted;
@@ -35,6 +36,7 @@ mod sqlite {
     use crate::support::database::Sqlite;
 
     upgrade_tests!([] Sqlite::new());
+    crate::support::stamp! { [] Sqlite::new(); erased { a_dump_after_an_erasure_does_not_name_the_person } }
 }
 
 /// The tests of every database with a server.
@@ -53,6 +55,9 @@ mod postgres_15 {
     use crate::support::database::Postgres;
 
     server_tests!([#[ignore = "needs PostgreSQL: run scripts/test"]] Postgres::new("PG"));
+    crate::support::stamp! { [#[ignore = "needs PostgreSQL: run scripts/test"]] Postgres::new("PG");
+        erased { a_dump_after_an_erasure_does_not_name_the_person }
+    }
 }
 
 #[cfg(feature = "postgres")]
@@ -69,6 +74,7 @@ mod mariadb {
     server_tests!([#[ignore = "needs MariaDB: run scripts/test"]] MySql::new("MARIADB"));
     crate::support::stamp! { [#[ignore = "needs MariaDB: run scripts/test"]] MySql::new("MARIADB");
         interrupted { an_upgrade_that_was_interrupted_continues }
+        erased { a_dump_after_an_erasure_does_not_name_the_person }
     }
 }
 

@@ -217,6 +217,8 @@ pub async fn a_recipient_is_erased<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(format!("{before:?}"), format!("{after:?}"), "another's delivery stays as it was");
     assert_ne!(insert_one(&store, row_with_everything()).await, both, "the key is free");
     assert_eq!(claim(&store, 10).await.len(), 2, "what was waiting can be sent, and so can the new one");
+    let nobody = outbox.erase(&Recipient::new("@example.com")).await.expect("erasing works");
+    assert_eq!((nobody.deliveries, nobody.unfinished), (0, 0), "a domain is no recipient");
     let again = outbox.erase(&ada).await.expect("erasing works");
     assert_eq!((again.deliveries, again.unfinished), (0, 2));
 }
