@@ -24,7 +24,7 @@ pub(crate) async fn list<S: AdminStore>(args: &ListArgs, store: &S, out: &mut Ou
         filter.limit = left.min(PAGE_SIZE);
         let page = store.list(&filter).await?;
         if std::mem::take(&mut needs_header) {
-            out.line(row("ID", "STATE", "ATTEMPTS", "ENQUEUED", "DUE OR ENDED", "TO", "SUBJECT", "LAST ERROR"))?;
+            out.line(row(["ID", "STATE", "ATTEMPTS", "ENQUEUED", "DUE OR ENDED", "TO", "SUBJECT", "LAST ERROR"]))?;
         }
         for summary in &page {
             if args.json { out.line(summary_json(summary))? } else { out.line(summary_line(summary))? }
@@ -81,7 +81,7 @@ fn summary_line(summary: &DeliverySummary) -> String {
     let first = summary.recipient.as_ref().map_or("-", |recipient| recipient.as_str());
     let others = summary.recipients.saturating_sub(1);
     let to = if others > 0 { format!("{} +{others}", cut(first, WIDTH - 7)) } else { cut(first, WIDTH) };
-    row(
+    row([
         &summary.id.to_string(),
         summary.state.as_str(),
         &summary.attempts.to_string(),
@@ -90,22 +90,12 @@ fn summary_line(summary: &DeliverySummary) -> String {
         &to,
         &cut(summary.subject.as_deref().unwrap_or("-"), WIDTH),
         &summary.last_error.as_deref().map(printable).unwrap_or_default(),
-    )
+    ])
 }
 
-#[allow(clippy::too_many_arguments, reason = "one for each column")]
-fn row(
-    id: &str,
-    state: &str,
-    attempts: &str,
-    created: &str,
-    time: &str,
-    to: &str,
-    subject: &str,
-    error: &str,
-) -> String {
+fn row([id, state, attempts, enqueued, time, to, subject, error]: [&str; 8]) -> String {
     let line =
-        format!("{id:36}  {state:9}  {attempts:>8}  {created:20}  {time:20}  {to:WIDTH$}  {subject:WIDTH$}  {error}");
+        format!("{id:36}  {state:9}  {attempts:>8}  {enqueued:20}  {time:20}  {to:WIDTH$}  {subject:WIDTH$}  {error}");
     line.trim_end().to_owned()
 }
 
