@@ -13,6 +13,8 @@
 set -euo pipefail
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+# shellcheck source=scripts/lib/commands.sh
+. "$here/../lib/commands.sh"
 
 say() { echo "drivers.sh: $*" >&2; }
 
@@ -48,17 +50,4 @@ start() {
 
 stop() { :; }
 
-case "${1:-} $#" in
-"needs 1") needs; exit ;;
-"start 2" | "stop 2") ;;
-*) say "usage: drivers.sh needs | start DIR | stop DIR"; exit 2 ;;
-esac
-if [ "$1" = start ]; then
-    missing=$(needs)
-    if [ -n "$missing" ]; then
-        say "missing (Debian's package names): ${missing//$'\n'/ }"
-        exit 2
-    fi
-fi
-dir=$(realpath -m -- "$2")
-"$1"
+run_command "$@"
