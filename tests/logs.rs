@@ -1,4 +1,4 @@
-//! Redaction: logs and `Debug` name a delivery, and show no blob and no address of it.
+//! Redaction: logs and `Debug` name a delivery, and show no content and no address of it.
 //!
 //! The test has a program of its own. While a process has one subscriber, `tracing` asks only the first thread that reaches a callsite
 //! whether anyone listens. If the thread of another test came first, the callsite would stay silent.

@@ -1,4 +1,4 @@
-//! The blob of enqueued mail.
+//! The content of enqueued mail.
 
 use crate::smtp_server::SmtpServer;
 use crate::tool::Tool;

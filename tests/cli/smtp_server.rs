@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 pub(crate) struct Mail {
     pub(crate) from: String,
     pub(crate) to: Vec<String>,
-    /// The blob, without dot-stuffing and without the final dot.
+    /// The content, without dot-stuffing and without the final dot.
     pub(crate) content: Vec<u8>,
 }
 

@@ -51,9 +51,9 @@ pub enum EmailError {
         /// The malformed media type.
         given: String,
     },
-    /// A stored attachment has neither valid Base64 nor the hash of a stored content.
+    /// A stored attachment has neither valid Base64 nor the hash of a stored blob.
     AttachmentContent,
-    /// A blob id is empty or not printable ASCII.
+    /// A content id is empty or not printable ASCII.
     ContentId,
     /// An unsubscribe URI is malformed or has a scheme that is not allowed.
     ListUnsubscribe,
@@ -91,9 +91,9 @@ impl fmt::Display for EmailError {
             Self::FileName => f.write_str("an attachment needs a file name without control characters"),
             Self::ContentType { given } => write!(f, "{given:?} is not a media type"),
             Self::AttachmentContent => {
-                f.write_str("an attachment needs its content as base64, or the hash of a stored content")
+                f.write_str("an attachment needs its content as base64, or the hash of a stored blob")
             }
-            Self::ContentId => f.write_str("a blob id must be printable ASCII without spaces, < and >"),
+            Self::ContentId => f.write_str("a content id must be printable ASCII without spaces, < and >"),
             Self::ListUnsubscribe => f.write_str(
                 "an unsubscribe URI must be https:, http: or mailto: in printable ASCII; for one click, https:",
             ),

@@ -42,7 +42,7 @@ impl Attachment {
     /// Creates a part that the HTML shows as `<img src="cid:CONTENT_ID">` (RFC 2392).
     ///
     /// # Errors
-    /// As [`new`](Self::new), or if the blob id is not printable ASCII without `<`, `>` and spaces.
+    /// As [`new`](Self::new), or if the content id is not printable ASCII without `<`, `>` and spaces.
     pub fn inline(
         content_id: impl Into<String>,
         file_name: impl Into<String>,
@@ -82,7 +82,7 @@ impl Attachment {
         &self.content
     }
 
-    /// The blob id by which the HTML refers to it. `None` if it is not an inline part.
+    /// The content id by which the HTML refers to it. `None` if it is not an inline part.
     pub fn content_id(&self) -> Option<&str> {
         self.content_id.as_deref()
     }

@@ -115,7 +115,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for StoredMailbox<'a> {
 struct StoredAttachment<'a> {
     file_name: String,
     content_type: String,
-    /// The blob in Base64 (RFC 4648 section 4), with or without line ends. `None` if `sha256` refers to it.
+    /// The content in Base64 (RFC 4648 section 4), with or without line ends. `None` if `sha256` refers to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<Cow<'a, str>>,
     /// The hash of the blob, which is stored apart. `None` if `content` holds it.
