@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider::store::{Claim, Next};
 use postrider::transport::Recipient;
-use postrider::{AdminStore, Email, NewDelivery, Outcome, Store};
+use postrider::{Email, NewDelivery, Outcome, Store};
 
 use crate::added::Upgrade;
 use crate::support::database::Harness;
