@@ -27,13 +27,32 @@ pub struct Stats {
     pub in_doubt: u64,
     /// Cancelled deliveries.
     pub cancelled: u64,
-    /// How long the oldest due delivery without a valid lease has waited. `None` if nothing is due. If it keeps growing, no relay sends.
+    /// Deliveries that an operator closed without sending them.
+    pub dismissed: u64,
+    /// Pending deliveries that are due now.
+    pub due: u64,
+    /// Pending deliveries whose first time to be sent has not come.
+    pub scheduled: u64,
+    /// Pending deliveries that wait for another attempt.
+    pub retrying: u64,
+    /// The lag: how long the oldest delivery that should have been sent by now has waited, in its present cycle. Neither a failed attempt
+    /// nor a probe resets it. `None` if nothing waits.
+    pub oldest_waiting: Option<Duration>,
+    /// How long the oldest due delivery without a valid lease has waited. `None` if nothing is due. If it keeps growing, no relay runs. A
+    /// failed attempt moves the due time, so it says nothing of a next hop that refuses.
     pub oldest_due: Option<Duration>,
     /// The relays that reported in the last ten minutes. A relay that stops deletes its report, unless its transport is paused.
     pub relays: Vec<RelayStatus>,
 }
 
 impl Stats {
+    /// Sets how many of the pending deliveries are due and how many are scheduled, for authors of stores. The rest are retries.
+    pub fn set_pending_parts(&mut self, due: u64, scheduled: u64) {
+        self.due = due.min(self.pending);
+        self.scheduled = scheduled.min(self.pending - self.due);
+        self.retrying = self.pending - self.due - self.scheduled;
+    }
+
     /// Returns the count of one state, for authors of stores.
     pub fn count_mut(&mut self, state: State) -> &mut u64 {
         match state {
@@ -43,6 +62,7 @@ impl Stats {
             State::Dead => &mut self.dead,
             State::InDoubt => &mut self.in_doubt,
             State::Cancelled => &mut self.cancelled,
+            State::Dismissed => &mut self.dismissed,
         }
     }
 }
@@ -86,6 +106,8 @@ pub enum CountedEvent {
     Held,
     /// A delivery was cancelled.
     Cancelled,
+    /// A dead or held delivery was closed by an operator.
+    Dismissed,
 }
 
 impl CountedEvent {
@@ -106,6 +128,7 @@ impl CountedEvent {
             State::Dead => Some(Self::Dead),
             State::InDoubt => Some(Self::Held),
             State::Cancelled => Some(Self::Cancelled),
+            State::Dismissed => Some(Self::Dismissed),
             State::Pending | State::Leased | State::Sent => None,
         }
     }
@@ -120,6 +143,7 @@ impl CountedEvent {
             Self::Dead => "dead",
             Self::Held => "held",
             Self::Cancelled => "cancelled",
+            Self::Dismissed => "dismissed",
         }
     }
 }
@@ -135,8 +159,16 @@ impl std::str::FromStr for CountedEvent {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let all =
-            [Self::Sent, Self::Transient, Self::Permanent, Self::InDoubt, Self::Dead, Self::Held, Self::Cancelled];
+        let all = [
+            Self::Sent,
+            Self::Transient,
+            Self::Permanent,
+            Self::InDoubt,
+            Self::Dead,
+            Self::Held,
+            Self::Cancelled,
+            Self::Dismissed,
+        ];
         all.into_iter().find(|event| event.as_str() == text).ok_or_else(|| ParseError(text.to_owned()))
     }
 }
@@ -163,7 +195,8 @@ impl RelayStatus {
     }
 }
 
-/// The result of [`resend`](Outbox::resend), [`cancel`](Outbox::cancel) or [`erase`](crate::store::AdminStore::erase).
+/// The result of [`resend`](Outbox::resend), [`cancel`](Outbox::cancel), [`dismiss`](Outbox::dismiss) or
+/// [`erase`](crate::store::AdminStore::erase).
 ///
 /// The enum is exhaustive, so that a `match` covers each case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,24 +269,6 @@ impl<S: AdminStore, T> Outbox<S, T> {
         self.store().count(filter).await
     }
 
-    /// Sends a dead, held, sent or cancelled delivery again, with a fresh budget and no expiry.
-    ///
-    /// Recipients who have the mail are skipped. If all have it, it is sent to all again. Attempt numbers continue.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        self.store().resend(id).await
-    }
-
-    /// Cancels a pending delivery. A leased one is not changed, because a relay may be sending it.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        self.store().cancel(id).await
-    }
-
     /// Counts the deliveries in each state, and lists the running relays.
     ///
     /// # Errors
@@ -295,28 +310,32 @@ impl<S: AdminStore, T> Outbox<S, T> {
     /// # Errors
     /// If the database fails.
     pub async fn erase(&self, recipient: &Recipient) -> Result<Erased, StoreError> {
-        const PAGE: u32 = 500;
-        let mut erased = Erased::default();
-        // A filter would take it for a domain.
-        if recipient.as_str().starts_with('@') {
-            return Ok(erased);
-        }
-        let mut filter = Filter::new().recipient(recipient.as_str()).limit(PAGE);
-        loop {
-            let page = self.store().list(&filter).await?;
-            for found in &page {
-                match self.store().erase(found.id, recipient).await? {
-                    UpdateOutcome::Updated => erased.deliveries += 1,
-                    UpdateOutcome::Unchanged(state) if !state.is_finished() => erased.unfinished += 1,
-                    UpdateOutcome::Unchanged(_) | UpdateOutcome::MessageDeleted | UpdateOutcome::NotFound => {}
-                }
-            }
-            match page.last() {
-                Some(last) => filter = filter.after(last.id),
-                None => break,
-            }
-        }
-        while erased.deliveries > 0 && self.store().sweep_blobs(PAGE).await? == u64::from(PAGE) {}
-        Ok(erased)
+        erase(self.store(), recipient).await
     }
+}
+
+pub(crate) async fn erase<S: AdminStore>(store: &S, recipient: &Recipient) -> Result<Erased, StoreError> {
+    const PAGE: u32 = 500;
+    let mut erased = Erased::default();
+    // A filter would take it for a domain.
+    if recipient.as_str().starts_with('@') {
+        return Ok(erased);
+    }
+    let mut filter = Filter::new().recipient(recipient.as_str()).limit(PAGE);
+    loop {
+        let page = store.list(&filter).await?;
+        for found in &page {
+            match store.erase(found.id, recipient).await? {
+                UpdateOutcome::Updated => erased.deliveries += 1,
+                UpdateOutcome::Unchanged(state) if !state.is_finished() => erased.unfinished += 1,
+                UpdateOutcome::Unchanged(_) | UpdateOutcome::MessageDeleted | UpdateOutcome::NotFound => {}
+            }
+        }
+        match page.last() {
+            Some(last) => filter = filter.after(last.id),
+            None => break,
+        }
+    }
+    while erased.deliveries > 0 && store.sweep_blobs(PAGE).await? == u64::from(PAGE) {}
+    Ok(erased)
 }

@@ -144,6 +144,32 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// The conditions in one line, with masked addresses, such as `state dead, recipient a***@example.com`.
+    pub(crate) fn describe(&self) -> String {
+        let time = |time: Option<SystemTime>| {
+            time.map(|time| format!("{} s after 1970", crate::clock::to_millis(time) / 1_000))
+        };
+        let conditions = [
+            ("state", self.state.map(|state| state.as_str().to_owned())),
+            ("recipient", self.recipient.clone()),
+            ("subject", self.subject_prefix.clone()),
+            ("template", self.template_id.clone()),
+            ("tag", self.tag.clone()),
+            ("key", self.key.clone()),
+            ("provider id", self.provider_id.clone()),
+            ("transport", self.transport.clone()),
+            ("error", self.error.clone()),
+            ("from", time(self.created_from)),
+            ("before", time(self.created_before)),
+            ("finished from", time(self.finished_from)),
+            ("finished before", time(self.finished_before)),
+        ];
+        let set = conditions.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?)));
+        mask_addresses(&set.collect::<Vec<_>>().join(", ")).into_owned()
+    }
+}
+
 impl Default for Filter {
     fn default() -> Self {
         Self::new()

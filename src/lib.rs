@@ -1,12 +1,15 @@
 #![doc = include_str!("lib.md")]
 
 mod admin;
+mod audit;
 mod clock;
 mod delivery;
 mod enqueue;
 mod filter;
 mod observe;
+mod operator;
 mod outbox;
+mod pause;
 mod prune;
 mod relay;
 mod retry;
@@ -34,8 +37,11 @@ pub use retry::RetryPolicy;
 
 // To operate.
 pub use admin::{CountedEvent, Erased, HourlyCount, RelayStatus, Stats, UpdateOutcome};
+pub use audit::{Action, AuditEntry, AuditFilter};
 pub use delivery::{Attempt, Delivery, DeliverySummary, RecipientStatus};
 pub use filter::Filter;
+pub use operator::{Change, ChangeStep, Operator};
+pub use pause::{Controls, Pause, PauseTarget};
 pub use prune::{Prune, PruneStep, PrunedPart};
 pub use state::{Outcome, ParseError, RecipientState, State};
 

@@ -22,12 +22,14 @@ pub enum State {
     InDoubt,
     /// Cancelled before it was sent.
     Cancelled,
+    /// A dead or held delivery that an operator closed without sending it.
+    Dismissed,
 }
 
 impl State {
     /// All states.
-    pub const ALL: [State; 6] =
-        [State::Pending, State::Leased, State::Sent, State::Dead, State::InDoubt, State::Cancelled];
+    pub const ALL: [State; 7] =
+        [State::Pending, State::Leased, State::Sent, State::Dead, State::InDoubt, State::Cancelled, State::Dismissed];
 
     /// Whether no relay will send it: neither pending nor leased.
     pub fn is_finished(self) -> bool {
@@ -43,6 +45,7 @@ impl State {
             State::Dead => "dead",
             State::InDoubt => "in_doubt",
             State::Cancelled => "cancelled",
+            State::Dismissed => "dismissed",
         }
     }
 }
@@ -92,6 +95,8 @@ pub enum RecipientState {
     Dead,
     /// Cancelled with the whole delivery.
     Cancelled,
+    /// Closed with the whole delivery by an operator.
+    Dismissed,
 }
 
 impl RecipientState {
@@ -104,6 +109,7 @@ impl RecipientState {
             RecipientState::InDoubt => "in_doubt",
             RecipientState::Dead => "dead",
             RecipientState::Cancelled => "cancelled",
+            RecipientState::Dismissed => "dismissed",
         }
     }
 }
@@ -141,9 +147,9 @@ macro_rules! impl_display_and_from_str {
     };
 }
 
-impl_display_and_from_str!(State: Pending, Leased, Sent, Dead, InDoubt, Cancelled);
+impl_display_and_from_str!(State: Pending, Leased, Sent, Dead, InDoubt, Cancelled, Dismissed);
 impl_display_and_from_str!(Outcome: Sent, Transient, Permanent, InDoubt, Lost);
-impl_display_and_from_str!(RecipientState: Pending, Sent, Refused, InDoubt, Dead, Cancelled);
+impl_display_and_from_str!(RecipientState: Pending, Sent, Refused, InDoubt, Dead, Cancelled, Dismissed);
 impl_display_and_from_str!(WhenInDoubt: Resend, Hold);
 
 /// Parses the stored name of a scope.

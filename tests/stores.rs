@@ -6,8 +6,8 @@ mod support;
 
 mod memory {
     use postrider::store::{NewRow, TestClock};
-    use postrider::testkit::store::StoreUnderTest;
-    use postrider::{DeliveryId, MemoryStore, Store};
+    use postrider::testkit::store::{StoreUnderTest, cancel_keys};
+    use postrider::{DeliveryId, MemoryStore, Store, UpdateOutcome};
 
     struct Memory;
 
@@ -28,6 +28,24 @@ mod memory {
             }
             ids
         }
+
+        async fn cancel_in_transaction(
+            &self,
+            store: &MemoryStore,
+            rows: Vec<NewRow>,
+            keys: &[&str],
+            commit: bool,
+        ) -> Vec<UpdateOutcome> {
+            let mut tx = store.begin();
+            store.insert_in(&mut tx, rows).await.expect("inserting works");
+            let outcomes = cancel_keys(store, &mut tx, keys).await;
+            if commit {
+                tx.commit()
+            } else {
+                tx.rollback()
+            }
+            outcomes
+        }
     }
 
     postrider::store_tests!(Memory);
@@ -36,8 +54,8 @@ mod memory {
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod databases {
     use postrider::store::{NewRow, TestClock};
-    use postrider::testkit::store::StoreUnderTest;
-    use postrider::{AdminStore, DeliveryId, Store};
+    use postrider::testkit::store::{StoreUnderTest, cancel_keys};
+    use postrider::{AdminStore, DeliveryId, Store, UpdateOutcome};
 
     use crate::support::database::Database;
 
@@ -62,6 +80,24 @@ mod databases {
                 tx.rollback().await.unwrap()
             }
             ids
+        }
+
+        async fn cancel_in_transaction(
+            &self,
+            store: &D::Store,
+            rows: Vec<NewRow>,
+            keys: &[&str],
+            commit: bool,
+        ) -> Vec<UpdateOutcome> {
+            let mut tx = D::pool_of(store).begin_with(D::BEGIN).await.unwrap();
+            store.insert_in(&mut tx, rows).await.expect("inserting works");
+            let outcomes = cancel_keys(store, &mut tx, keys).await;
+            if commit {
+                tx.commit().await.unwrap()
+            } else {
+                tx.rollback().await.unwrap()
+            }
+            outcomes
         }
     }
 

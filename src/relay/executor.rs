@@ -230,6 +230,9 @@ pub(super) fn prepare<S: Store, T: Transport>(
     }
     // The message's type may be a custom one. A panic in its decoder must not end the relay.
     let failure = match catch_unwind(AssertUnwindSafe(|| read::<T::Message>(lease))) {
+        Ok(Ok(message)) if let Some(wait) = shared.wait_by_operator(message.sender(), lease.template_id.as_deref()) => {
+            return Prepared::Settle(release(lease, wait));
+        }
         Ok(Ok(message)) => match shared.admit_sender(message.sender(), lease.key.id, now) {
             Admission::Wait(wait) => return Prepared::Settle(release(lease, wait)),
             admission => {

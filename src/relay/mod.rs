@@ -4,6 +4,7 @@ mod call;
 mod capacity;
 mod claimer;
 mod completer;
+mod controls;
 mod decide;
 mod evidence;
 mod executor;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::claimer::Claimer;
 use super::completer::Completion;
+use super::controls;
 use super::executor::{ClaimedDelivery, SendTask};
 use super::outage;
 use super::probe::{CANDIDATES_PER_CLAIM, ProbeTask};
@@ -105,6 +106,11 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         if self.shared.unsettled.load(Ordering::SeqCst) {
             return Ok(Step::Wait(Wait::For(UNSETTLED_WAIT)));
         }
+        self.shared.read_orders().await?;
+        if self.shared.paused_by_operator().is_some() {
+            let is_over = self.mode != RunMode::Run;
+            return Ok(if is_over { Step::Over } else { Step::Wait(Wait::For(controls::CHECK)) });
+        }
         let free = self.claimer.capacity.free();
         if free == 0 {
             return Ok(Step::Wait(Wait::ForPermit));
@@ -119,8 +125,14 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             }
             Admit::Probe(_) => return self.probe(admitted, false).await,
             Admit::NotBefore(_) | Admit::Probing if self.mode != RunMode::Run => return self.when_paused().await,
+            Admit::NotBefore(_) if self.shared.orders.take_probe() => {
+                let admitted = self.shared.evidence().admit_early();
+                return self.probe(admitted, false).await;
+            }
             Admit::NotBefore(time) => {
-                return Ok(Step::Wait(Wait::For(time.saturating_duration_since(Instant::now().into_std()))));
+                // An operator may ask for a probe meanwhile.
+                let wait = time.saturating_duration_since(Instant::now().into_std()).min(controls::MAX_AGE);
+                return Ok(Step::Wait(Wait::For(wait)));
             }
             Admit::Probing => return Ok(Step::Wait(Wait::ForPermit)),
         };

@@ -9,6 +9,7 @@ use postrider_transport::{Admit, Breaker, DeliveryId, Failure, Receipt, Transpor
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::controls::{Orders, reason};
 use super::evidence::{Admission, Call, Change, Evidence, Verdict};
 use super::in_flight::InFlight;
 use super::outage::Outage;
@@ -35,6 +36,8 @@ pub(super) struct Shared<S, T> {
     /// Notified when a permit is free.
     pub(super) permit_freed: Notify,
     pub(super) in_flight: InFlight,
+    /// What operators ordered.
+    pub(super) orders: Orders,
     /// When leases were last renewed.
     pub(super) renewed: Mutex<Instant>,
     summary: Mutex<RunSummary>,
@@ -55,6 +58,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
             pause_changed: Notify::new(),
             permit_freed: Notify::new(),
             in_flight: InFlight::default(),
+            orders: Orders::default(),
             renewed: Mutex::new(Instant::now()),
             summary: Mutex::default(),
             settings,
@@ -79,9 +83,9 @@ impl<S: Store, T: Transport> Shared<S, T> {
     pub(super) fn summary(&self) -> RunSummary {
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let evidence = self.evidence();
-        let transport = || self.transport.name().to_owned();
-        summary.paused =
-            evidence.reason().map(|reason| PausedTransport { transport: transport(), reason: reason.to_owned() });
+        let by_operator = self.paused_by_operator().map(|pause| reason(&pause));
+        let why = by_operator.or_else(|| evidence.reason().map(str::to_owned));
+        summary.paused = why.map(|reason| PausedTransport { transport: self.transport.name().to_owned(), reason });
         let senders = evidence.paused_senders().into_iter();
         summary.paused_senders = senders.map(|(sender, reason)| PausedSender { sender, reason }).collect();
         summary
@@ -103,6 +107,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
         if senders.len() > REPORTED_SENDERS {
             paused.push(format!("and {} more senders", senders.len() - REPORTED_SENDERS));
         }
+        paused.splice(0..0, self.operator_pauses());
         let paused = (!paused.is_empty()).then(|| paused.join("; "));
         RelayReport::new(self.id, self.in_flight.len(), paused)
     }

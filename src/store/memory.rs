@@ -12,7 +12,11 @@ use tokio::sync::Notify;
 
 use rows::Rows;
 
+use crate::admin::UpdateOutcome;
 use crate::clock::{Clock, TestClock, from_millis, millis, to_millis};
+use crate::operator::Change;
+use crate::pause::Controls;
+use crate::state::State;
 use crate::store::{
     Claim, ClaimId, HEARTBEAT_TTL, Lease, LeaseKey, NewRow, RelayId, RelayReport, Settled, Settlement, Store,
     StoreError, notify,
@@ -53,7 +57,7 @@ impl MemoryStore {
 
     /// Begins a transaction to enqueue in. It rolls back if it is dropped without [`commit`](MemoryTransaction::commit).
     pub fn begin(&self) -> MemoryTransaction {
-        MemoryTransaction { store: self.clone(), staged: Vec::new() }
+        MemoryTransaction { store: self.clone(), staged: Vec::new(), cancelled: Vec::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Rows> {
@@ -73,10 +77,12 @@ impl fmt::Debug for MemoryStore {
 pub struct MemoryTransaction {
     store: MemoryStore,
     staged: Vec<NewRow>,
+    /// The deliveries to cancel, which are locked or among the staged ones.
+    cancelled: Vec<DeliveryId>,
 }
 
 impl MemoryTransaction {
-    /// Commits the enqueued deliveries all at once, and wakes relays.
+    /// Commits the enqueued and the cancelled deliveries all at once, and wakes relays.
     pub fn commit(mut self) {
         let staged = std::mem::take(&mut self.staged);
         let now = self.store.clock.now_millis();
@@ -84,11 +90,32 @@ impl MemoryTransaction {
         for row in staged {
             rows.add(row, now);
         }
+        for id in std::mem::take(&mut self.cancelled) {
+            rows.unlock(id);
+            let _ = rows.change(Change::Cancel, id, now);
+        }
         drop(rows);
         notify(&self.store.notifier);
     }
 
-    /// Drops the enqueued deliveries.
+    fn cancel(&mut self, id: DeliveryId) -> UpdateOutcome {
+        if self.cancelled.contains(&id) {
+            return UpdateOutcome::Unchanged(State::Cancelled);
+        }
+        let is_staged = self.staged.iter().any(|row| row.id == id);
+        let outcome = if is_staged { UpdateOutcome::Updated } else { self.store.lock().lock_to_cancel(id) };
+        if outcome == UpdateOutcome::Updated {
+            self.cancelled.push(id);
+        }
+        outcome
+    }
+
+    fn find_key(&self, key: &str) -> Option<DeliveryId> {
+        let staged = self.staged.iter().find(|row| row.key.as_deref() == Some(key)).map(|row| row.id);
+        staged.or_else(|| self.store.lock().find_key(key))
+    }
+
+    /// Drops the enqueued deliveries, and leaves the cancelled ones pending.
     pub fn rollback(self) {
         drop(self);
     }
@@ -99,6 +126,9 @@ impl Drop for MemoryTransaction {
         let mut rows = self.store.lock();
         for key in self.staged.iter().filter_map(|row| row.key.as_deref()) {
             rows.release_key(key);
+        }
+        for id in &self.cancelled {
+            rows.unlock(*id);
         }
     }
 }
@@ -179,6 +209,10 @@ impl Store for MemoryStore {
         rows.relays.retain(|_, (seen, _)| *seen >= now.saturating_sub(millis(HEARTBEAT_TTL)));
         rows.relays.insert(report.id, (now, report.clone()));
         Ok(())
+    }
+
+    async fn controls(&self) -> Result<Controls, StoreError> {
+        Ok(self.lock().controls.clone())
     }
 
     async fn retire(&self, id: RelayId) -> Result<(), StoreError> {

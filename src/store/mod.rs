@@ -53,9 +53,16 @@ pub use settlement::{Next, RecipientOutcome, Settled, Settlement};
 pub use sqlite::SqliteStore;
 
 use crate::admin::{HourlyCount, Stats, UpdateOutcome};
+pub use crate::audit::Act;
+use crate::audit::{Action, AuditEntry, AuditFilter};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
+use crate::operator::Change;
+use crate::pause::{Controls, PauseTarget};
 use crate::prune::{Prune, PruneStep, PrunedPart};
+
+/// How many deliveries that wait for another attempt a request for a probe makes due, so that relays have something to probe with.
+pub(crate) const PROBE_CANDIDATES: i64 = 32;
 
 /// Notifies every waiting relay of this process, and the next one that waits. One relay alone is not enough: its transport may be paused.
 pub(crate) fn notify(notifier: &tokio::sync::Notify) {
@@ -131,6 +138,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Stores a relay's report in place of its last one, and deletes reports that are older than ten minutes.
     fn report(&self, report: &RelayReport) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// What operators ordered the relays to do.
+    fn controls(&self) -> impl Future<Output = Result<Controls, StoreError>> + Send;
+
     /// Deletes the report of a relay that has stopped.
     fn retire(&self, id: RelayId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -169,11 +179,69 @@ pub trait AdminStore: Store {
     /// Counts the deliveries that a filter finds, up to its limit.
     fn count(&self, filter: &Filter) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Makes a dead, held, sent or cancelled delivery pending again, with a fresh budget and no expiry.
-    fn resend(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
+    /// Changes deliveries in one transaction, and records each change in the audit trail if an act is given. Returns one outcome for each
+    /// id, in their order. For several ids it does not wait for a relay: it leaves a delivery as it is if a relay has locked it.
+    fn change(
+        &self,
+        change: Change,
+        ids: &[DeliveryId],
+        act: Option<&Act>,
+    ) -> impl Future<Output = Result<Vec<UpdateOutcome>, StoreError>> + Send;
+
+    /// Changes one delivery, without a record.
+    fn change_one(
+        &self,
+        change: Change,
+        id: DeliveryId,
+    ) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send {
+        async move { Ok(self.change(change, &[id], None).await?.first().copied().unwrap_or(UpdateOutcome::NotFound)) }
+    }
+
+    /// Makes a finished delivery pending again, with a fresh budget and no expiry.
+    fn resend(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send {
+        self.change_one(Change::Resend, id)
+    }
 
     /// Cancels a pending delivery.
-    fn cancel(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
+    fn cancel(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send {
+        self.change_one(Change::Cancel, id)
+    }
+
+    /// Closes a dead or held delivery without sending it.
+    fn dismiss(&self, id: DeliveryId) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send {
+        self.change_one(Change::Dismiss, id)
+    }
+
+    /// Cancels a pending delivery in the caller's transaction. It waits for a relay that has locked it.
+    fn cancel_in(
+        &self,
+        connection: &mut Self::Connection,
+        id: DeliveryId,
+    ) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send;
+
+    /// The delivery with an idempotency key, in the caller's transaction. `None` if there is none or it was deleted.
+    fn find_key_in(
+        &self,
+        connection: &mut Self::Connection,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<DeliveryId>, StoreError>> + Send;
+
+    /// Begins or ends a pause, and records the act. Returns whether it changed anything; otherwise it records nothing.
+    fn set_pause(
+        &self,
+        target: &PauseTarget,
+        paused: bool,
+        act: &Act,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Asks relays to probe at once, and records the act. Up to 32 deliveries that wait for another attempt become due, the first ones first.
+    fn request_probe(&self, act: &Act) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Records an act that the store did not do itself.
+    fn record(&self, action: Action, act: &Act) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The acts of operators, the newest first.
+    fn audit(&self, filter: &AuditFilter) -> impl Future<Output = Result<Vec<AuditEntry>, StoreError>> + Send;
 
     /// The number of deliveries in each state, and the running relays.
     fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;

@@ -35,6 +35,7 @@ pub(super) fn recipient_statuses(
         State::Dead => RecipientState::Dead,
         State::InDoubt => RecipientState::InDoubt,
         State::Cancelled => RecipientState::Cancelled,
+        State::Dismissed => RecipientState::Dismissed,
     };
     let recorded = index_by_recipient(recorded);
     recipients

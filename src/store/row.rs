@@ -9,7 +9,9 @@ use std::time::SystemTime;
 use postrider_transport::{DeliveryId, Recipient, Scope};
 
 use crate::admin::{HourlyCount, Stats};
+use crate::audit::AuditEntry;
 use crate::delivery::{Attempt, Delivery, DeliverySummary};
+use crate::pause::{Controls, Pause, PauseTarget};
 use crate::state::{Outcome, ParseError, Priority, RecipientState, State, WhenInDoubt, parse_scope};
 use crate::store::recipients::{deduplicate, recipient_statuses};
 pub(super) use crate::store::sqlx_error::corrupt;
@@ -279,4 +281,33 @@ pub(super) fn recipients_json(recipients: &[Recipient]) -> String {
 /// Converts a number of the database. Negative ones become 0.
 pub(super) fn to_u64(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+/// Reads the orders of operators. A pause of a kind that only a newer release knows is left out.
+pub(super) fn read_controls<R: Columns>(rows: &[R]) -> Result<Controls, StoreError> {
+    let mut controls = Controls::default();
+    for row in rows {
+        let set_at = row.time("set_at")?;
+        if row.text("control")? == "probe" {
+            controls.probe_requested_at = Some(set_at);
+        } else if let Some(target) = PauseTarget::from_stored(row.text("kind")?, row.text("name")?.to_owned()) {
+            let (operator, note) = (row.text("operator")?.to_owned(), row.text_or_null("note")?);
+            controls.pauses.push(Pause::new(target, set_at, operator, note));
+        }
+    }
+    controls.pauses.sort_by(|one, other| one.target.cmp(&other.target));
+    Ok(controls)
+}
+
+/// Reads an entry of the audit trail, with the id of its delivery. `None` for an action that only a newer release knows.
+pub(super) fn read_audit_entry<R: Columns>(
+    row: &R,
+    delivery: Option<DeliveryId>,
+) -> Result<Option<AuditEntry>, StoreError> {
+    let Ok(action) = read_enum(row, "action") else { return Ok(None) };
+    let mut entry = AuditEntry::new(row.number("number")?, row.time("at")?, row.text("operator")?.to_owned(), action);
+    entry.delivery = delivery;
+    entry.target = row.text_or_null("target")?;
+    entry.note = row.text_or_null("note")?;
+    Ok(Some(entry))
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::database_servers::{MySqlServer, pg_url, pgbouncer, postgres, unique_name};
+use crate::operators::operators_act;
 use crate::search::{a_relay_deletes_what_is_old, deliveries_are_found_pruned_and_erased};
 use crate::smtp_server::{Answer, SmtpServer, Step};
 use crate::tool::{Tool, wait_until};
@@ -56,6 +57,7 @@ on_each_server!(
     every_command_works,
     deliveries_are_found_pruned_and_erased,
     a_relay_deletes_what_is_old,
+    operators_act,
     ten_processes_can_migrate_at_once,
     a_relay_sends_mail_of_other_processes_until_a_signal,
     without_tables_every_command_asks_to_migrate,

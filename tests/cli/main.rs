@@ -19,6 +19,7 @@ mod errors;
 mod explain;
 #[cfg(all(feature = "postmark", feature = "resend"))]
 mod http_server;
+mod operators;
 mod outages;
 mod output;
 #[cfg(all(feature = "postmark", feature = "resend"))]

@@ -8,6 +8,7 @@ mod flow;
 mod harness;
 mod malformed;
 mod memory;
+mod operators;
 mod outage;
 mod pauses;
 mod retention;

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use postrider::store::{
-    Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement, TestClock,
+    Act, Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement,
+    TestClock,
 };
 use postrider::transport::{Encoded, Recipient};
 use postrider::{
-    AdminStore, Delivery, DeliveryId, DeliverySummary, Filter, HourlyCount, MemoryStore, Prune, PruneStep, Stats,
-    Store, StoreError, StoreErrorKind, UpdateOutcome,
+    Action, AdminStore, AuditEntry, AuditFilter, Change, Controls, Delivery, DeliveryId, DeliverySummary, Filter,
+    HourlyCount, MemoryStore, PauseTarget, Prune, PruneStep, Stats, Store, StoreError, StoreErrorKind, UpdateOutcome,
 };
 
 /// The store in memory, with failures, hangs and delays that a test sets.
@@ -151,6 +152,10 @@ impl Store for UnreliableStore {
         self.check().await?;
         self.store.report(report).await
     }
+    async fn controls(&self) -> Result<Controls, StoreError> {
+        self.check().await?;
+        self.store.controls().await
+    }
     async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
         self.check().await?;
         self.store.retire(id).await
@@ -179,11 +184,31 @@ impl AdminStore for UnreliableStore {
     async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         self.store.count(filter).await
     }
-    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        self.store.resend(id).await
+    async fn change(
+        &self,
+        change: Change,
+        ids: &[DeliveryId],
+        act: Option<&Act>,
+    ) -> Result<Vec<UpdateOutcome>, StoreError> {
+        self.store.change(change, ids, act).await
     }
-    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        self.store.cancel(id).await
+    async fn cancel_in(&self, tx: &mut MemoryTransaction, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        self.store.cancel_in(tx, id).await
+    }
+    async fn find_key_in(&self, tx: &mut MemoryTransaction, key: &str) -> Result<Option<DeliveryId>, StoreError> {
+        self.store.find_key_in(tx, key).await
+    }
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+        self.store.set_pause(target, paused, act).await
+    }
+    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
+        self.store.request_probe(act).await
+    }
+    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+        self.store.record(action, act).await
+    }
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
+        self.store.audit(filter).await
     }
     async fn stats(&self) -> Result<Stats, StoreError> {
         self.store.stats().await

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use postrider::store::{
     Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement,
 };
-use postrider::{DeliveryId, MemoryStore, Store, StoreError, StoreErrorKind};
+use postrider::{Controls, DeliveryId, MemoryStore, Store, StoreError, StoreErrorKind};
 
 use crate::next_hop::World;
 use crate::plan::FaultKind;
@@ -107,6 +107,9 @@ impl Store for FaultyStore {
     }
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {
         self.store.report(report).await
+    }
+    async fn controls(&self) -> Result<Controls, StoreError> {
+        self.store.controls().await
     }
     async fn retire(&self, id: RelayId) -> Result<(), StoreError> {
         self.store.retire(id).await

@@ -1,7 +1,7 @@
 //! A database of version 1 with deliveries in every state.
 //!
-//! `tests/upgrade/v1` has dumps that the release with version 1 stored. `POSTRIDER_DUMP=1 scripts/test -p postrider --test upgrade` writes
-//! them again, as long as version 1 is the only one.
+//! `tests/upgrade/v1` has dumps of what a program stored when version 1 was the newest. `POSTRIDER_DUMP=1 scripts/test -p postrider --test
+//! upgrade` writes such dumps of the newest version, for a folder of its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -81,17 +81,32 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Send dead, in-doubt, sent or cancelled deliveries again
-    Resend {
-        /// The deliveries
-        #[arg(required = true, value_name = "ID", value_parser = parsers::delivery_id)]
-        ids: Vec<DeliveryId>,
+    /// Send finished deliveries again, by id or by filter
+    Resend(Box<ChangeArgs>),
+    /// Cancel pending deliveries, by id or by filter
+    Cancel(Box<ChangeArgs>),
+    /// Close dead or in-doubt deliveries without sending them, by id or by filter
+    Dismiss(Box<ChangeArgs>),
+    /// Pause mail: every relay obeys within two seconds
+    Pause(PauseArgs),
+    /// End a pause
+    Resume(PauseArgs),
+    /// Ask relays to probe a paused transport at once
+    Probe {
+        #[command(flatten)]
+        by: ByArgs,
     },
-    /// Cancel pending deliveries
-    Cancel {
-        /// The deliveries
-        #[arg(required = true, value_name = "ID", value_parser = parsers::delivery_id)]
-        ids: Vec<DeliveryId>,
+    /// List what operators did, newest first
+    Audit {
+        /// Only the acts on this delivery
+        #[arg(long, value_name = "ID", value_parser = parsers::delivery_id)]
+        id: Option<DeliveryId>,
+        /// The maximum number of acts
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 100)]
+        limit: u32,
+        /// Print a JSON object for each line
+        #[arg(long)]
+        json: bool,
     },
     /// Delete what is finished and old: messages, history or whole deliveries
     Prune(PruneArgs),
@@ -100,6 +115,8 @@ pub(crate) enum Command {
         /// The address, in any case: ada@example.com
         #[arg(value_parser = parsers::address)]
         address: Recipient,
+        #[command(flatten)]
+        by: ByArgs,
     },
     /// Explain an SMTP reply and how a relay handles it; needs no outbox
     #[cfg(feature = "smtp")]
@@ -247,6 +264,8 @@ pub(crate) struct PruneArgs {
     /// How long the idempotency keys of deleted deliveries stay taken, counted from when the mail was enqueued
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration)]
     pub(crate) keep_keys: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) by: ByArgs,
 }
 
 /// The options for DKIM signatures. The HTTP providers sign by themselves.
@@ -291,9 +310,10 @@ pub(crate) struct ExplainArgs {
     pub(crate) file: Option<PathBuf>,
 }
 
+/// Which deliveries.
 #[derive(Debug, Args)]
-pub(crate) struct ListArgs {
-    /// Only deliveries in this state: pending, leased, sent, dead, in_doubt, cancelled
+pub(crate) struct FilterArgs {
+    /// Only deliveries in this state: pending, leased, sent, dead, in_doubt, cancelled, dismissed
     #[arg(long, value_parser = parsers::state)]
     pub(crate) state: Option<State>,
     /// Only deliveries to this recipient, or to a domain: ada@example.com, @example.com
@@ -332,6 +352,12 @@ pub(crate) struct ListArgs {
     /// Only deliveries that finished before this time
     #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
     pub(crate) finished_until: Option<SystemTime>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
     /// List the newest first
     #[arg(long)]
     pub(crate) newest: bool,
@@ -347,4 +373,58 @@ pub(crate) struct ListArgs {
     /// Print a JSON object for each line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Who acts, and why.
+#[derive(Debug, Args)]
+pub(crate) struct ByArgs {
+    /// Your name for the audit trail
+    #[arg(long, value_name = "NAME", env = "POSTRIDER_OPERATOR")]
+    pub(crate) by: Option<String>,
+    /// Why, for the audit trail
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// The deliveries; without them, all that the filter finds, which must have a state
+    #[arg(required_unless_present = "state", conflicts_with = "state", value_name = "ID", value_parser = parsers::delivery_id)]
+    pub(crate) ids: Vec<DeliveryId>,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Print only how many would be changed
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) preview: bool,
+    /// Only deliveries after this one, to continue after an interruption
+    #[arg(long, value_name = "ID", conflicts_with = "ids", value_parser = parsers::delivery_id)]
+    pub(crate) after: Option<DeliveryId>,
+    #[command(flatten)]
+    pub(crate) by: ByArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) by: ByArgs,
+}
+
+/// What to pause.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct TargetArgs {
+    /// All mail of the outbox
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// All mail of the relays with this transport: smtp, failover
+    #[arg(long, value_name = "NAME")]
+    pub(crate) transport: Option<String>,
+    /// Mail from this address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) sender: Option<String>,
+    /// Mail of this template
+    #[arg(long, value_name = "NAME")]
+    pub(crate) template_id: Option<String>,
 }

@@ -3,7 +3,7 @@
 use postrider::{AdminStore, DeliverySummary, Filter};
 use serde_json::{Value, json};
 
-use crate::args::ListArgs;
+use crate::args::{FilterArgs, ListArgs};
 use crate::error::CliError;
 use crate::output::{Output, printable, rfc3339, seconds};
 
@@ -13,7 +13,9 @@ const PAGE_SIZE: u32 = 500;
 const WIDTH: usize = 32;
 
 pub(crate) async fn list<S: AdminStore>(args: &ListArgs, store: &S, out: &mut Output) -> Result<(), CliError> {
-    let mut filter = filter(args);
+    let mut filter = filter(&args.filter);
+    filter.newest_first = args.newest;
+    filter.after = args.after;
     if args.count {
         filter.limit = args.limit.unwrap_or(u32::MAX);
         return out.line(store.count(&filter).await?);
@@ -40,7 +42,8 @@ pub(crate) async fn list<S: AdminStore>(args: &ListArgs, store: &S, out: &mut Ou
     Ok(())
 }
 
-fn filter(args: &ListArgs) -> Filter {
+/// The filter of the command line.
+pub(crate) fn filter(args: &FilterArgs) -> Filter {
     let mut filter = Filter::new();
     filter.state = args.state;
     filter.recipient = args.to.clone();
@@ -55,8 +58,6 @@ fn filter(args: &ListArgs) -> Filter {
     filter.created_before = args.until;
     filter.finished_from = args.finished_since;
     filter.finished_before = args.finished_until;
-    filter.newest_first = args.newest;
-    filter.after = args.after;
     filter
 }
 

@@ -30,7 +30,7 @@ mod work;
 use std::process::ExitCode;
 
 use clap::Parser;
-use postrider::AdminStore;
+use postrider::{AdminStore, Change};
 
 use args::{Cli, Command};
 use database::IfMissing;
@@ -96,10 +96,15 @@ async fn dispatch<S: AdminStore>(command: Command, store: S, signals: &Signals) 
         Command::Explain(args) => explain::run(&args, &mut out)?,
         Command::List(args) => list::list(&args, &store, &mut out).await?,
         Command::Show { id, json } => show::delivery(id, json, &store, &mut out).await?,
-        Command::Resend { ids } => admin::resend(&ids, &store, &mut out).await?,
-        Command::Cancel { ids } => admin::cancel(&ids, &store, &mut out).await?,
+        Command::Resend(args) => admin::change(Change::Resend, &args, &store, &mut out).await?,
+        Command::Cancel(args) => admin::change(Change::Cancel, &args, &store, &mut out).await?,
+        Command::Dismiss(args) => admin::change(Change::Dismiss, &args, &store, &mut out).await?,
+        Command::Pause(args) => admin::pause(args, &store, &mut out).await?,
+        Command::Resume(args) => admin::resume(args, &store, &mut out).await?,
+        Command::Probe { by } => admin::probe(&by, &store, &mut out).await?,
+        Command::Audit { id, limit, json } => admin::audit(id, limit, json, &store, &mut out).await?,
         Command::Prune(args) => prune::prune(&args, &store, &mut out).await?,
-        Command::Erase { address } => prune::erase(&address, &store, &mut out).await?,
+        Command::Erase { address, by } => prune::erase(&address, &by, &store, &mut out).await?,
         Command::Stats { json, since } => stats::stats(json, since, &store, &mut out).await?,
     }
     out.flush()

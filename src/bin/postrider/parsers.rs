@@ -16,7 +16,7 @@ pub(crate) fn state(text: &str) -> Result<State, String> {
 pub(crate) fn finished_state(text: &str) -> Result<State, String> {
     match text.parse() {
         Ok(state) if State::is_finished(state) => Ok(state),
-        _ => Err("it must be sent, dead, in_doubt or cancelled".to_owned()),
+        _ => Err("it must be sent, dead, in_doubt, cancelled or dismissed".to_owned()),
     }
 }
 

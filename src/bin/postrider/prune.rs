@@ -1,9 +1,10 @@
 //! The commands `prune` and `erase`.
 
 use postrider::transport::Recipient;
-use postrider::{AdminStore, Outbox, Prune, PrunedPart, State};
+use postrider::{AdminStore, Prune, PrunedPart, State};
 
-use crate::args::{KeepArgs, PruneArgs};
+use crate::admin::operator;
+use crate::args::{ByArgs, KeepArgs, PruneArgs};
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -15,7 +16,7 @@ pub(crate) async fn prune<S: AdminStore>(args: &PruneArgs, store: &S, out: &mut 
     };
     let mut prune = args.states.iter().fold(prune, |prune, state| prune.state(*state));
     prune.keep_keys = args.keep_keys;
-    let pruned = store.prune(&prune).await?;
+    let pruned = operator(&args.by, store).prune(&prune).await?;
     out.line(format_args!("deleted {what}{}", deliveries(pruned)))
 }
 
@@ -23,8 +24,13 @@ fn deliveries(count: u64) -> String {
     if count == 1 { "1 delivery".to_owned() } else { format!("{count} deliveries") }
 }
 
-pub(crate) async fn erase<S: AdminStore>(recipient: &Recipient, store: &S, out: &mut Output) -> Result<(), CliError> {
-    let erased = Outbox::enqueue_only(store.clone()).erase(recipient).await?;
+pub(crate) async fn erase<S: AdminStore>(
+    recipient: &Recipient,
+    by: &ByArgs,
+    store: &S,
+    out: &mut Output,
+) -> Result<(), CliError> {
+    let erased = operator(by, store).erase(recipient).await?;
     out.line(format_args!("erased from {}", deliveries(erased.deliveries)))?;
     out.flush()?;
     match erased.unfinished {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider::{AdminStore, HourlyCount, Outbox, RelayStatus, Stats};
+use postrider::{AdminStore, HourlyCount, Outbox, Pause, RelayStatus, Stats};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -22,26 +22,43 @@ pub(crate) async fn stats<S: AdminStore>(
     };
     if json {
         let mut object = stats_json(&stats);
+        object["pauses"] = outbox.controls().await?.pauses.iter().map(pause_json).collect();
         if let Some(hourly) = hourly {
             object["hourly"] = hourly.iter().map(hourly_json).collect();
         }
         return out.line(object);
     }
+    let controls = outbox.controls().await?;
     let Stats { pending, leased, sent, dead, in_doubt, cancelled, .. } = stats;
     let counts = [
         ("pending", pending),
+        ("  due", stats.due),
+        ("  scheduled", stats.scheduled),
+        ("  retrying", stats.retrying),
         ("leased", leased),
         ("sent", sent),
         ("dead", dead),
         ("in doubt", in_doubt),
         ("cancelled", cancelled),
+        ("dismissed", stats.dismissed),
     ];
     for (name, count) in counts {
         out.line(format_args!("{name:<12}{count}"))?;
     }
-    match stats.oldest_due {
-        Some(age) => out.line(format_args!("oldest due  {} ago", humantime::format_duration(whole_seconds(age))))?,
-        None => out.line("oldest due  -")?,
+    for (name, age) in [("waiting", stats.oldest_waiting), ("oldest due", stats.oldest_due)] {
+        match age {
+            Some(age) => out.line(format_args!("{name:<12}{} ago", humantime::format_duration(whole_seconds(age))))?,
+            None => out.line(format_args!("{name:<12}-"))?,
+        }
+    }
+    for pause in &controls.pauses {
+        let note = pause.note.as_deref().map(|note| format!(": {}", printable(note))).unwrap_or_default();
+        let (target, by) = (pause.target.to_string(), printable(&pause.operator));
+        out.line(format_args!(
+            "paused      {} since {} by {by}{note}",
+            printable(&target),
+            output::seconds(pause.since)
+        ))?;
     }
     for relay in &stats.relays {
         let RelayStatus { id, in_flight, .. } = relay;
@@ -75,8 +92,23 @@ fn stats_json(stats: &Stats) -> Value {
         "dead": stats.dead,
         "in_doubt": stats.in_doubt,
         "cancelled": stats.cancelled,
+        "dismissed": stats.dismissed,
+        "due": stats.due,
+        "scheduled": stats.scheduled,
+        "retrying": stats.retrying,
+        "oldest_waiting_s": stats.oldest_waiting.map(seconds),
         "oldest_due_s": stats.oldest_due.map(seconds),
         "relays": relays.collect::<Vec<_>>(),
+    })
+}
+
+fn pause_json(pause: &Pause) -> Value {
+    json!({
+        "kind": pause.target.kind(),
+        "name": pause.target.name(),
+        "since": rfc3339(pause.since),
+        "operator": pause.operator,
+        "note": pause.note,
     })
 }
 

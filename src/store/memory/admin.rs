@@ -4,17 +4,20 @@ use std::time::{Duration, SystemTime};
 
 use postrider_transport::{DeliveryId, Encoded, Recipient};
 
-use super::MemoryStore;
 use super::rows::Row;
+use super::{MemoryStore, MemoryTransaction};
 use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
+use crate::audit::{Act, Action, AuditEntry, AuditFilter};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
+use crate::operator::Change;
+use crate::pause::PauseTarget;
 use crate::prune::{Prune, PruneStep, PrunedPart};
 use crate::state::State;
 use crate::store::counters::HOUR;
-use crate::store::recipients::{outcomes_kept_on_resend, recipient_statuses};
-use crate::store::{AdminStore, RelayId, StoreError};
+use crate::store::recipients::recipient_statuses;
+use crate::store::{AdminStore, PROBE_CANDIDATES, RelayId, StoreError};
 
 fn elapsed(now: i64, then: i64) -> Duration {
     Duration::from_millis(u64::try_from(now.saturating_sub(then)).unwrap_or(0))
@@ -133,43 +136,64 @@ impl AdminStore for MemoryStore {
         Ok(u64::try_from(count).unwrap_or(u64::MAX))
     }
 
-    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+    async fn change(
+        &self,
+        change: Change,
+        ids: &[DeliveryId],
+        act: Option<&Act>,
+    ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let now = self.clock.now_millis();
         let mut rows = self.lock();
-        let Some(row) = rows.deliveries.get_mut(&id) else {
-            return Ok(UpdateOutcome::NotFound);
-        };
-        if row.state == State::Pending {
-            return Ok(UpdateOutcome::Unchanged(row.shown_state()));
+        let outcomes: Vec<_> = ids.iter().map(|id| rows.change(change, *id, now)).collect();
+        if let Some(act) = act {
+            let updated = ids.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == UpdateOutcome::Updated);
+            updated.for_each(|(id, _)| rows.record(change.action(), Some(*id), act, now));
         }
-        if row.message.is_none() {
-            return Ok(UpdateOutcome::MessageDeleted);
-        }
-        row.recorded = outcomes_kept_on_resend(row.state, &row.recipients, &row.recorded);
-        row.state = State::Pending;
-        row.reason = None;
-        row.finished = None;
-        row.expires = None;
-        row.cycle += 1;
-        row.cycle_started = now;
-        row.charged_attempts = 0;
-        rows.requeue(id, now);
         drop(rows);
-        crate::store::notify(&self.notifier);
-        Ok(UpdateOutcome::Updated)
+        if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
+            crate::store::notify(&self.notifier);
+        }
+        Ok(outcomes)
     }
 
-    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+    async fn cancel_in(&self, tx: &mut MemoryTransaction, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        Ok(tx.cancel(id))
+    }
+
+    async fn find_key_in(&self, tx: &mut MemoryTransaction, key: &str) -> Result<Option<DeliveryId>, StoreError> {
+        Ok(tx.find_key(key))
+    }
+
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+        let now = self.clock.now_millis();
+        Ok(self.lock().set_pause(target, paused, act, now))
+    }
+
+    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
         let mut rows = self.lock();
-        match rows.deliveries.get(&id).map(Row::shown_state) {
-            None => Ok(UpdateOutcome::NotFound),
-            Some(State::Pending) => {
-                rows.cancel(id, now);
-                Ok(UpdateOutcome::Updated)
-            }
-            Some(state) => Ok(UpdateOutcome::Unchanged(state)),
-        }
+        let last = rows.controls.probe_requested_at;
+        let later = last.map(|last| last + Duration::from_millis(1));
+        rows.controls.probe_requested_at = Some(from_millis(now)).max(later);
+        rows.advance_retries(usize::try_from(PROBE_CANDIDATES).unwrap_or(usize::MAX), now);
+        rows.record(Action::Probe, None, act, now);
+        Ok(())
+    }
+
+    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+        let now = self.clock.now_millis();
+        self.lock().record(action, None, act, now);
+        Ok(())
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
+        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+        let rows = self.lock();
+        let wanted = rows.audit.iter().rev().filter(|entry| {
+            filter.before.is_none_or(|before| entry.number < before)
+                && filter.delivery.is_none_or(|id| entry.delivery == Some(id))
+        });
+        Ok(wanted.take(limit).cloned().collect())
     }
 
     async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {
@@ -187,9 +211,18 @@ impl AdminStore for MemoryStore {
         let now = self.clock.now_millis();
         let rows = self.lock();
         let mut stats = Stats { oldest_due: rows.oldest_due(now).map(|due| elapsed(now, due)), ..Stats::default() };
+        let (mut due, mut scheduled) = (0, 0);
         for row in rows.deliveries.values() {
             *stats.count_mut(row.shown_state()) += 1;
+            let waiting =
+                (row.state == State::Pending && row.cycle_started <= now).then(|| elapsed(now, row.cycle_started));
+            stats.oldest_waiting = stats.oldest_waiting.max(waiting);
+            if row.shown_state() == State::Pending {
+                due += u64::from(row.due <= now);
+                scheduled += u64::from(row.cycle_started > now);
+            }
         }
+        stats.set_pending_parts(due, scheduled);
         stats.relays = rows
             .relays
             .values()

@@ -1,16 +1,19 @@
 //! The tables as maps. Times are milliseconds since the Unix epoch.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use postrider_transport::{DeliveryId, Encoded, Recipient, Summary};
 
 use crate::admin::{CountedEvent, UpdateOutcome};
+use crate::audit::{Act, Action, AuditEntry};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::Attempt;
+use crate::operator::Change;
+use crate::pause::{Controls, Pause, PauseTarget};
 use crate::state::{Outcome, Priority, State, WhenInDoubt};
 use crate::store::counters::{Counts, HOUR, Hourly};
 use crate::store::new_row::stored_subject;
-use crate::store::recipients::{ERASED, Erasure, deduplicate, key_contains, remove_completed};
+use crate::store::recipients::{ERASED, Erasure, deduplicate, key_contains, outcomes_kept_on_resend, remove_completed};
 use crate::store::{
     Claim, ClaimId, LastAttempt, Lease, LeaseKey, NewRow, Next, RecipientOutcome, RelayId, RelayReport, Settled,
     Settlement, StoreError, StoreErrorKind, When,
@@ -31,6 +34,12 @@ pub(super) struct Rows {
     pub(super) relays: HashMap<RelayId, (i64, RelayReport)>,
     /// The leader of each task, and until when.
     pub(super) leaders: HashMap<String, (RelayId, i64)>,
+    /// What operators ordered.
+    pub(super) controls: Controls,
+    /// The acts of operators, oldest first.
+    pub(super) audit: Vec<AuditEntry>,
+    /// The deliveries that open transactions have cancelled.
+    locked: HashSet<DeliveryId>,
 }
 
 pub(super) struct Row {
@@ -142,6 +151,7 @@ impl Rows {
 
     pub(super) fn claim(&mut self, claim: Claim, now: i64, due_by: i64) -> Vec<Lease> {
         let due = self.queue.iter().rev().flat_map(|level| level.iter().take_while(|(due, _)| *due <= due_by));
+        let due = due.filter(|(_, id)| !self.locked.contains(id));
         let mut octets = 0_u64;
         let mut taken = Vec::new();
         for (_, id) in due.take(claim.limit) {
@@ -298,12 +308,98 @@ impl Rows {
         }
     }
 
-    pub(super) fn cancel(&mut self, id: DeliveryId, now: i64) {
-        if let Some(row) = self.deliveries.get_mut(&id) {
-            (row.state, row.finished) = (State::Cancelled, Some(now));
-            self.count([((now.div_euclid(HOUR) * HOUR, CountedEvent::Cancelled, None), 1)].into());
-            self.remove_from_queue(id);
+    /// Changes a delivery, unless an open transaction has cancelled it.
+    pub(super) fn change(&mut self, change: Change, id: DeliveryId, now: i64) -> UpdateOutcome {
+        let Some(row) = self.deliveries.get_mut(&id) else { return UpdateOutcome::NotFound };
+        let state = if self.locked.contains(&id) { State::Leased } else { row.shown_state() };
+        if !change.applies_to(state) {
+            return UpdateOutcome::Unchanged(state);
         }
+        let event = match change {
+            Change::Resend => {
+                if row.message.is_none() {
+                    return UpdateOutcome::MessageDeleted;
+                }
+                row.recorded = outcomes_kept_on_resend(row.state, &row.recipients, &row.recorded);
+                (row.state, row.reason, row.finished, row.expires) = (State::Pending, None, None, None);
+                (row.cycle, row.cycle_started, row.charged_attempts) = (row.cycle + 1, now, 0);
+                self.requeue(id, now);
+                None
+            }
+            Change::Cancel => {
+                (row.state, row.finished) = (State::Cancelled, Some(now));
+                self.remove_from_queue(id);
+                Some(CountedEvent::Cancelled)
+            }
+            Change::Dismiss => {
+                (row.state, row.finished) = (State::Dismissed, Some(now));
+                Some(CountedEvent::Dismissed)
+            }
+        };
+        if let Some(event) = event {
+            self.count([((now.div_euclid(HOUR) * HOUR, event, None), 1)].into());
+        }
+        UpdateOutcome::Updated
+    }
+
+    /// Makes the first deliveries that wait for another attempt due now.
+    pub(super) fn advance_retries(&mut self, limit: usize, now: i64) {
+        let waits = |row: &Row| {
+            let is_retry = row.attempt_count > 0 && row.cycle_started <= now;
+            row.shown_state() == State::Pending && row.due > now && is_retry
+        };
+        let mut waiting: Vec<_> =
+            self.deliveries.iter().filter(|(_, row)| waits(row)).map(|(id, row)| (row.due, *id)).collect();
+        waiting.sort_unstable();
+        for (_, id) in waiting.into_iter().take(limit) {
+            self.move_in_queue(id, now);
+        }
+    }
+
+    /// Cancels a pending delivery for an open transaction: until it ends, nobody else changes or claims the delivery.
+    pub(super) fn lock_to_cancel(&mut self, id: DeliveryId) -> UpdateOutcome {
+        match self.deliveries.get(&id).map(Row::shown_state) {
+            None => UpdateOutcome::NotFound,
+            Some(State::Pending) if self.locked.insert(id) => UpdateOutcome::Updated,
+            Some(State::Pending) => UpdateOutcome::Unchanged(State::Leased),
+            Some(state) => UpdateOutcome::Unchanged(state),
+        }
+    }
+
+    pub(super) fn unlock(&mut self, id: DeliveryId) {
+        self.locked.remove(&id);
+    }
+
+    /// The delivery with a key. `None` if it is in an open transaction or was deleted.
+    pub(super) fn find_key(&self, key: &str) -> Option<DeliveryId> {
+        self.keys.get(key).copied().flatten().filter(|id| self.deliveries.contains_key(id))
+    }
+
+    pub(super) fn record(&mut self, action: Action, delivery: Option<DeliveryId>, act: &Act, now: i64) {
+        let number = self.audit.last().map_or(1, |last| last.number + 1);
+        let mut entry = AuditEntry::new(number, from_millis(now), act.operator.clone(), action);
+        (entry.delivery, entry.target, entry.note) = (delivery, act.target.clone(), act.note.clone());
+        self.audit.push(entry);
+    }
+
+    pub(super) fn set_pause(&mut self, target: &PauseTarget, paused: bool, act: &Act, now: i64) -> bool {
+        // By kind and name, as the databases compare them.
+        let is_same = |pause: &Pause| (pause.target.kind(), pause.target.name()) == (target.kind(), target.name());
+        let pauses = &mut self.controls.pauses;
+        let was_paused = pauses.iter().any(is_same);
+        if was_paused == paused {
+            return false;
+        }
+        if paused {
+            let target = PauseTarget::from_stored(target.kind(), target.name()).unwrap_or_else(|| target.clone());
+            pauses.push(Pause::new(target, from_millis(now), act.operator.clone(), act.note.clone()));
+            pauses.sort_by(|one, other| one.target.cmp(&other.target));
+        } else {
+            pauses.retain(|pause| !is_same(pause));
+        }
+        let action = if paused { Action::Pause } else { Action::Resume };
+        self.record(action, None, &act.clone().target(&target.to_string()), now);
+        true
     }
 
     /// Deletes a delivery. Its key stays taken for this time after the enqueueing.

@@ -8,22 +8,21 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 
 use super::blobs::read_blobs;
 use super::claim::read_message;
-use super::counters::add_admin_counts;
-use super::rows::{json_array, outcome_item, read_id, read_outcomes};
-use super::sql::{BEGIN, BEGIN_SNAPSHOT};
+use super::rows::{read_id, read_outcomes};
+use super::sql::BEGIN_SNAPSHOT;
 use super::{MySqlStore, prune, search};
-use crate::admin::{CountedEvent, HourlyCount, RelayStatus, Stats, UpdateOutcome};
+use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
+use crate::audit::{Act, Action, AuditEntry, AuditFilter};
 use crate::clock::{micros, to_micros};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
+use crate::operator::Change;
+use crate::pause::PauseTarget;
 use crate::prune::{Prune, PruneStep};
-use crate::state::State;
 use crate::store::blobs::BLOB_MISSING;
-use crate::store::counters::{Counts, HOUR};
-use crate::store::recipients::outcomes_kept_on_resend;
+use crate::store::counters::HOUR;
 use crate::store::row::{
-    Columns, corrupt, read_attempt, read_counts, read_delivery, read_enum, read_hourly, read_recipients, read_summary,
-    to_u64,
+    Columns, corrupt, read_attempt, read_counts, read_delivery, read_hourly, read_summary, to_u64,
 };
 use crate::store::session::retry_conflicts;
 use crate::store::{AdminStore, RecipientOutcome, RelayId, StoreError};
@@ -67,7 +66,7 @@ impl MySqlStore {
         self.execute_for(connection, "SELECT 1 FROM {p}queue WHERE delivery_id = ? FOR UPDATE", id).await
     }
 
-    async fn read_outcomes_of(
+    pub(super) async fn read_outcomes_of(
         &self,
         connection: &mut MySqlConnection,
         id: DeliveryId,
@@ -134,105 +133,29 @@ impl MySqlStore {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
         let text = self.sql.fill(
-            "SELECT COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased, MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now
+            "SELECT COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased, MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now,
+                    MIN(cycle_started_at) AS oldest_waiting,
+                    CAST(COALESCE(SUM(leased_at = 0 AND due_at <= {now}), 0) AS SIGNED) AS due,
+                    CAST(COALESCE(SUM(leased_at = 0 AND cycle_started_at > {now}), 0) AS SIGNED) AS scheduled
              FROM {p}queue",
         );
-        let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
+        let now = self.clock.test_micros();
+        let row = self.sql.query(&text).bind(now).bind(now).bind(now).fetch_one(&mut *tx).await?;
         let text =
             self.sql.fill("SELECT state, CAST(SUM(`count`) AS SIGNED) AS deliveries FROM {p}totals GROUP BY state");
         let ended = self.sql.query(&text).fetch_all(&mut *tx).await?;
         let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
         // Subtracted here, since the server fails if the result is out of range, and other programs may write any number as a time.
         let now = row.number("now")?;
-        let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due <= now);
-        stats.oldest_due = oldest_due.map(|due| Duration::from_micros(to_u64(now.saturating_sub(due))));
+        let ago = |time: Option<i64>| {
+            time.filter(|time| *time <= now).map(|time| Duration::from_micros(to_u64(now.saturating_sub(time))))
+        };
+        stats.oldest_due = ago(row.number_or_null("oldest_due")?);
+        stats.oldest_waiting = ago(row.number_or_null("oldest_waiting")?);
+        stats.set_pending_parts(to_u64(row.number("due")?), to_u64(row.number("scheduled")?));
         stats.relays = self.read_relays(&mut tx).await?;
         tx.rollback().await?;
         session.finish(Ok(stats))
-    }
-
-    async fn try_resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let mut session = self.session().await?;
-        let mut tx = session.begin_with(BEGIN).await?;
-        self.lock(&mut tx, id).await?;
-        let Some(row) = self.find_with_state(&mut tx, id).await? else {
-            tx.rollback().await?;
-            return session.finish(Ok(UpdateOutcome::NotFound));
-        };
-        let state: State = read_enum(&row, "state")?;
-        if matches!(state, State::Pending | State::Leased) {
-            // A rollback releases the locks at once. A drop would release them when the connection is next used, and a claim skips locked
-            // rows.
-            tx.rollback().await?;
-            return session.finish(Ok(UpdateOutcome::Unchanged(state)));
-        }
-        if row.number("has_message")? == 0 {
-            tx.rollback().await?;
-            return session.finish(Ok(UpdateOutcome::MessageDeleted));
-        }
-        let outcomes = self.read_outcomes_of(&mut tx, id).await?;
-        // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
-        let kept = outcomes_kept_on_resend(state, &read_recipients(&row).unwrap_or_default(), &outcomes);
-        let clear_outcomes =
-            "UPDATE {p}recipients SET outcome = NULL, reply = NULL WHERE delivery_id = ? AND outcome IS NOT NULL";
-        self.execute_for(&mut tx, clear_outcomes, id).await?;
-        if !kept.is_empty() {
-            let kept = json_array(kept.iter().map(|outcome| outcome_item(id, outcome)));
-            self.sql.query(&self.sql.record_recipients).bind(kept).execute(&mut *tx).await?;
-        }
-        // Token, attempts and cycle continue those of the last cycle: they are in the row of `ended` or, for a sent delivery, in its last
-        // attempt.
-        let text = self.sql.fill(
-            "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, has_outcomes)
-             SELECT d.id, d.priority,
-                    LEAST(COALESCE(OCTET_LENGTH(d.`body`), 0) + COALESCE(OCTET_LENGTH(d.`text`), 0) + COALESCE(OCTET_LENGTH(d.html), 0)
-                          + d.blobs_size, 2147483647), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
-                    GREATEST(COALESCE(e.attempts, 0), COALESCE(a.number, 0)),
-                    LEAST(GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)), 2147483646) + 1, {now}, ?
-             FROM {p}deliveries d
-             LEFT JOIN {p}ended e ON e.delivery_id = d.id
-             LEFT JOIN {p}attempts a ON a.delivery_id = d.id
-                 AND a.number = (SELECT MAX(l.number) FROM {p}attempts l WHERE l.delivery_id = d.id)
-             WHERE d.id = ?",
-        );
-        let now = self.clock.test_micros();
-        let query = self.sql.query(&text).bind(now).bind(now).bind(!kept.is_empty()).bind(id.as_uuid());
-        query.execute(&mut *tx).await?;
-        self.execute_for(&mut tx, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await?;
-        let counts = Counts { ended: [(state.as_str(), -1)].into(), ..Counts::default() };
-        add_admin_counts(&mut tx, &self.sql, counts).await?;
-        tx.commit().await?;
-        crate::store::notify(&self.notifier);
-        session.finish(Ok(UpdateOutcome::Updated))
-    }
-
-    async fn try_cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let mut session = self.session().await?;
-        let mut tx = session.begin_with(BEGIN).await?;
-        self.lock(&mut tx, id).await?;
-        let Some(row) = self.find_with_state(&mut tx, id).await? else {
-            tx.rollback().await?;
-            return session.finish(Ok(UpdateOutcome::NotFound));
-        };
-        let state: State = read_enum(&row, "state")?;
-        if state != State::Pending {
-            tx.rollback().await?;
-            return session.finish(Ok(UpdateOutcome::Unchanged(state)));
-        }
-        let text = self.sql.fill(
-            "INSERT INTO {p}ended (delivery_id, state, ended_at, token, attempts, cycle)
-             SELECT delivery_id, 'cancelled', ?, token, attempts, cycle FROM {p}queue q WHERE delivery_id = ?
-             ON DUPLICATE KEY UPDATE state = 'cancelled', reason = NULL, ended_at = ?, token = q.token, attempts = q.attempts,
-                 cycle = q.cycle",
-        );
-        let now: i64 = self.sql.scalar(&self.sql.now).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
-        self.sql.query(&text).bind(now).bind(id.as_uuid()).bind(now).execute(&mut *tx).await?;
-        self.execute_for(&mut tx, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
-        let cancelled = (now.div_euclid(1_000).div_euclid(HOUR) * HOUR, CountedEvent::Cancelled, None);
-        let counts = Counts { ended: [(State::Cancelled.as_str(), 1)].into(), hourly: [(cancelled, 1)].into() };
-        add_admin_counts(&mut tx, &self.sql, counts).await?;
-        tx.commit().await?;
-        session.finish(Ok(UpdateOutcome::Updated))
     }
 }
 
@@ -264,12 +187,43 @@ impl AdminStore for MySqlStore {
         session.finish(count.map_err(StoreError::from)).map(to_u64)
     }
 
-    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        retry_conflicts(|| self.try_resend(id)).await
+    async fn change(
+        &self,
+        change: Change,
+        ids: &[DeliveryId],
+        act: Option<&Act>,
+    ) -> Result<Vec<UpdateOutcome>, StoreError> {
+        let outcomes = retry_conflicts(|| self.try_change(change, ids, act)).await?;
+        if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
+            crate::store::notify(&self.notifier);
+        }
+        Ok(outcomes)
     }
 
-    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        retry_conflicts(|| self.try_cancel(id)).await
+    async fn cancel_in(&self, connection: &mut MySqlConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        self.cancel_in_caller(connection, id).await
+    }
+
+    async fn find_key_in(&self, connection: &mut MySqlConnection, key: &str) -> Result<Option<DeliveryId>, StoreError> {
+        let text = self.sql.fill("SELECT id FROM {p}deliveries WHERE `key` = ? AND key_until IS NULL");
+        let found = self.sql.query(&text).bind(key.as_bytes().to_vec()).fetch_optional(connection).await?;
+        found.map(|row| read_id(&row, "id")).transpose()
+    }
+
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+        retry_conflicts(|| self.try_set_pause(target, paused, act)).await
+    }
+
+    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
+        retry_conflicts(|| self.try_request_probe(act)).await
+    }
+
+    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+        self.try_record(action, act).await
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
+        self.try_audit(filter).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

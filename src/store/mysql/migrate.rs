@@ -13,7 +13,10 @@ use crate::store::versions::{LOCK_TIMEOUT, Retries, Versions, WAIT_LIMIT};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// The statements of each version for the prefix `postrider_`.
-const VERSIONS: Versions<'static> = Versions::new(&[include_str!("../../../migrations/mysql/1_outbox.sql")]);
+const VERSIONS: Versions<'static> = Versions::new(&[
+    include_str!("../../../migrations/mysql/1_outbox.sql"),
+    include_str!("../../../migrations/mysql/2_operators.sql"),
+]);
 
 /// The errors of a statement that an interrupted migration has already applied: a table or view, a column, an index, a trigger, a foreign
 /// key or a check exists; a column, index or constraint to drop does not exist (MySQL error reference: `ER_TABLE_EXISTS_ERROR`,

@@ -2,11 +2,13 @@
 
 mod admin;
 mod blobs;
+mod change;
 mod claim;
 mod counters;
 mod enqueue;
 mod erase;
 mod migrate;
+mod operator;
 mod prune;
 mod rows;
 mod search;
@@ -25,6 +27,7 @@ use tokio::sync::Notify;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
+use crate::pause::Controls;
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
 use crate::store::row::{Columns, to_u64};
 use crate::store::session::{Session, retry_conflicts};
@@ -295,6 +298,10 @@ impl Store for MySqlStore {
         let query = self.sql.scalar(&self.sql.now).bind(self.clock.test_micros());
         let now: i64 = query.fetch_one(&mut *session).await?;
         session.finish(Ok(from_micros(now)))
+    }
+
+    async fn controls(&self) -> Result<Controls, StoreError> {
+        retry_conflicts(|| self.try_controls()).await
     }
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {

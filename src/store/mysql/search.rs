@@ -146,7 +146,7 @@ impl Search<'_> {
         let by_address = filter.recipient.is_some() && !in_domain;
         let state = filter.state;
         let queued = matches!(state, Some(State::Pending | State::Leased));
-        let ended = matches!(state, Some(State::Dead | State::InDoubt | State::Cancelled));
+        let ended = matches!(state, Some(State::Dead | State::InDoubt | State::Cancelled | State::Dismissed));
         let (id, table) = if filter.key.is_some() {
             ("d.id", None)
         } else if filter.provider_id.is_some() {

@@ -15,22 +15,22 @@ use super::rows::{Moment, read_id, read_outcomes};
 use super::sql::Sql;
 use super::{prune, search};
 use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
+use crate::audit::{Act, Action, AuditEntry, AuditFilter};
 use crate::clock::micros;
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
+use crate::operator::Change;
+use crate::pause::PauseTarget;
 use crate::prune::{Prune, PruneStep};
-use crate::state::State;
 use crate::store::blobs::{BLOB_MISSING, add_blobs};
-use crate::store::recipients::outcomes_kept_on_resend;
 use crate::store::row::{
-    Columns, Problems, corrupt, read_attempt, read_counts, read_delivery, read_enum, read_hourly, read_recipients,
-    read_summary, to_u64,
+    Columns, Problems, corrupt, read_attempt, read_counts, read_delivery, read_hourly, read_summary, to_u64,
 };
 use crate::store::session::retry_conflicts;
 use crate::store::{AdminStore, RecipientOutcome, RelayId, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
-const WITH_STATE: &str = r#"
+pub(super) const WITH_STATE: &str = r#"
     SELECT d.id, d.created_at, d.subject, d.template_id, d.tags::text AS tags, d.key, d.priority::bigint, d.when_in_doubt, d.recipients::text AS recipients,
            CASE WHEN q.leased_at IS NULL THEN q.due_at ELSE q.lease_until END AS due_at, q.expires_at, e.reason, e.ended_at,
            coalesce(q.cycle, e.cycle)::bigint AS cycle,
@@ -126,103 +126,13 @@ impl PgStore {
         Ok(Some(message))
     }
 
-    async fn resend_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let uuid = id.as_uuid();
-        self.lock(call, uuid).await?;
-        let Some(row) = self.find_with_state(call, uuid).await? else {
-            return Ok(UpdateOutcome::NotFound);
-        };
-        let state: State = read_enum(&row, "state")?;
-        if matches!(state, State::Pending | State::Leased) {
-            return Ok(UpdateOutcome::Unchanged(state));
-        }
-        let text = self.fill(r#"SELECT EXISTS (SELECT FROM "{s}".bodies WHERE delivery_id = $1)"#);
-        if !self.sql.scalar::<bool>(&text).bind(uuid).fetch_one(&mut *call).await? {
-            return Ok(UpdateOutcome::MessageDeleted);
-        }
-        let outcomes = read_outcomes_of(call, &self.sql, uuid).await?;
-        // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
-        let kept = outcomes_kept_on_resend(state, &read_recipients(&row).unwrap_or_default(), &outcomes);
-        let text = self.fill(
-            r#"UPDATE "{s}".recipients SET outcome = NULL, reply = NULL WHERE delivery_id = $1 AND outcome IS NOT NULL"#,
-        );
-        self.sql.query(&text).bind(uuid).execute(&mut *call).await?;
-        self.sql
-            .query(&self.sql.record_recipients)
-            .bind(vec![uuid; kept.len()])
-            .bind(kept.iter().map(|outcome| outcome.recipient.as_str()).collect::<Vec<_>>())
-            .bind(kept.iter().map(|outcome| outcome.state.as_str()).collect::<Vec<_>>())
-            .bind(kept.iter().map(|outcome| outcome.reply.as_deref()).collect::<Vec<_>>())
-            .execute(&mut *call)
-            .await?;
-        // Token, attempts and cycle continue those of the last cycle: they are in the row of `ended` or, for a sent delivery, in its last
-        // attempt. They stop below the largest value.
-        let text = self.fill(
-            r#"INSERT INTO "{s}".queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, has_outcomes)
-               SELECT d.id, d.priority, b.size, {now}, -1 - greatest(e.token, a.token, 0), greatest(e.attempts, a.number, 0),
-                      least(greatest(e.cycle, a.cycle, 1), 2147483646) + 1, {now}, $3
-               FROM "{s}".deliveries d
-               CROSS JOIN LATERAL (
-                   SELECT coalesce(sum(octet_length(body) + coalesce(octet_length(text), 0) + coalesce(octet_length(html), 0)), 0)
-                        + (SELECT coalesce(sum(octet_length(content)), 0)
-                           FROM "{s}".body_blobs JOIN "{s}".blobs USING (hash) WHERE delivery_id = d.id) AS size
-                   FROM "{s}".bodies WHERE delivery_id = d.id) b
-               LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
-               LEFT JOIN LATERAL (SELECT token, number, cycle FROM "{s}".attempts
-                                  WHERE delivery_id = d.id ORDER BY number DESC LIMIT 1) a ON true
-               WHERE d.id = $2"#,
-        );
-        self.sql.query(&text).bind(self.test_now()).bind(uuid).bind(!kept.is_empty()).execute(&mut *call).await?;
-        let text = self.fill(r#"DELETE FROM "{s}".ended WHERE delivery_id = $1"#);
-        self.sql.query(&text).bind(uuid).execute(&mut *call).await?;
-        self.add_to_total(call, state, -1).await?;
-        let notify =
-            sqlx::query("SELECT pg_notify($1, '')").bind(self.sql.channel()).persistent(self.sql.is_prepared());
-        notify.execute(&mut *call).await?;
-        Ok(UpdateOutcome::Updated)
-    }
-
-    async fn cancel_in(&self, call: &mut PgConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let uuid = id.as_uuid();
-        self.lock(call, uuid).await?;
-        let Some(row) = self.find_with_state(call, uuid).await? else {
-            return Ok(UpdateOutcome::NotFound);
-        };
-        let state: State = read_enum(&row, "state")?;
-        if state != State::Pending {
-            return Ok(UpdateOutcome::Unchanged(state));
-        }
-        let text = self.fill(
-            r#"WITH gone AS (DELETE FROM "{s}".queue WHERE delivery_id = $2 RETURNING *)
-               INSERT INTO "{s}".ended (delivery_id, state, ended_at, token, attempts, cycle)
-               SELECT delivery_id, 'cancelled', {now}, -1 - token, attempts, cycle FROM gone
-               ON CONFLICT (delivery_id) DO UPDATE SET state = excluded.state, reason = NULL, ended_at = excluded.ended_at,
-                   token = excluded.token, attempts = excluded.attempts, cycle = excluded.cycle"#,
-        );
-        self.sql.query(&text).bind(self.test_now()).bind(uuid).execute(&mut *call).await?;
-        self.add_to_total(call, State::Cancelled, 1).await?;
-        let text = self.fill(
-            r#"INSERT INTO "{s}".hourly AS h (hour, event, transport, slot, count) VALUES ({hour of now}, 'cancelled', '', {admin slot}, 1)
-               ON CONFLICT (hour, event, transport, slot) DO UPDATE SET count = h.count + 1"#,
-        );
-        self.sql.query(&text).bind(self.test_now()).execute(&mut *call).await?;
-        Ok(UpdateOutcome::Updated)
-    }
-
-    /// Adds to the number of deliveries that ended in a state. It is the last lock that a transaction takes.
-    async fn add_to_total(&self, call: &mut PgConnection, state: State, number: i64) -> Result<(), StoreError> {
-        let text = self.fill(
-            r#"INSERT INTO "{s}".totals AS t (state, slot, count) VALUES ($1, {admin slot}, $2)
-               ON CONFLICT (state, slot) DO UPDATE SET count = t.count + excluded.count"#,
-        );
-        self.sql.query(&text).bind(state.as_str()).bind(number).execute(call).await?;
-        Ok(())
-    }
-
     async fn stats_in(&self, call: &mut PgConnection) -> Result<Stats, StoreError> {
         let text = self.fill(
             r#"SELECT count(*) AS queued, count(leased_at) AS leased, {now} AS now,
-                   min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due
+                   min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due,
+                   min(cycle_started_at) AS oldest_waiting,
+                   count(*) FILTER (WHERE leased_at IS NULL AND due_at <= {now}) AS due,
+                   count(*) FILTER (WHERE leased_at IS NULL AND cycle_started_at > {now}) AS scheduled
                FROM "{s}".queue"#,
         );
         let row = self.sql.query(&text).bind(self.test_now()).fetch_one(&mut *call).await?;
@@ -230,7 +140,10 @@ impl PgStore {
         let ended = self.sql.query(&text).fetch_all(&mut *call).await?;
         let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
         let now = row.time("now")?;
-        stats.oldest_due = row.time_or_null("oldest_due")?.and_then(|due| now.duration_since(due).ok());
+        let ago = |time: Option<SystemTime>| time.and_then(|time| now.duration_since(time).ok());
+        stats.oldest_due = ago(row.time_or_null("oldest_due")?);
+        stats.oldest_waiting = ago(row.time_or_null("oldest_waiting")?);
+        stats.set_pending_parts(to_u64(row.number("due")?), to_u64(row.number("scheduled")?));
         stats.relays = self.read_relays(call).await?;
         Ok(stats)
     }
@@ -291,26 +204,61 @@ impl AdminStore for PgStore {
         count.await.map(to_u64)
     }
 
-    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let changed = self.retry_read(|| async {
-            let mut call = self.begin_transaction().await?;
-            let changed = self.resend_in(&mut call, id).await;
-            commit_if_updated(call, changed).await
-        });
-        let changed = changed.await?;
-        if changed == UpdateOutcome::Updated {
+    async fn change(
+        &self,
+        change: Change,
+        ids: &[DeliveryId],
+        act: Option<&Act>,
+    ) -> Result<Vec<UpdateOutcome>, StoreError> {
+        let outcomes = self.retry_read(|| self.change_once(change, ids, act)).await?;
+        if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
             self.notifier.notify();
         }
-        Ok(changed)
+        Ok(outcomes)
     }
 
-    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let changed = self.retry_read(|| async {
+    async fn cancel_in(&self, connection: &mut PgConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        let outcomes = self.change_in(connection, Change::Cancel, &[id], None).await?;
+        Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
+    }
+
+    async fn find_key_in(&self, connection: &mut PgConnection, key: &str) -> Result<Option<DeliveryId>, StoreError> {
+        let text = self.fill(r#"SELECT id FROM "{s}".deliveries WHERE key = $1 AND key_until IS NULL"#);
+        let found: Option<Uuid> = self.sql.scalar(&text).bind(key).fetch_optional(connection).await?;
+        Ok(found.map(Into::into))
+    }
+
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+        retry_conflicts(|| async {
             let mut call = self.begin_transaction().await?;
-            let changed = self.cancel_in(&mut call, id).await;
-            commit_if_updated(call, changed).await
+            let changed = self.set_pause_in(&mut call, target, paused, act).await;
+            call.finish(changed).await
+        })
+        .await
+    }
+
+    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
+        retry_conflicts(|| async {
+            let mut call = self.begin_transaction().await?;
+            let requested = self.request_probe_in(&mut call, act).await;
+            call.finish(requested).await
+        })
+        .await
+    }
+
+    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+        let mut call = self.begin_transaction().await?;
+        let recorded = self.record_in(&mut call, action, act).await;
+        call.finish(recorded).await
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
+        let entries = self.retry_read(|| async {
+            let mut call = self.begin_call().await?;
+            let entries = self.audit_in(&mut call, filter).await;
+            call.finish(entries).await
         });
-        changed.await
+        entries.await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -12,7 +12,10 @@ use crate::store::versions::{LOCK_TIMEOUT, Retries, Versions};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// The statements of each version for the schema `postrider`.
-const VERSIONS: Versions<'static> = Versions::new(&[include_str!("../../../migrations/postgres/1_outbox.sql")]);
+const VERSIONS: Versions<'static> = Versions::new(&[
+    include_str!("../../../migrations/postgres/1_outbox.sql"),
+    include_str!("../../../migrations/postgres/2_operators.sql"),
+]);
 
 /// Renames the schema in the statements of a version. The schema's name is in double quotes everywhere, except once in the name of the
 /// channel.

@@ -3,12 +3,14 @@
 mod admin;
 mod blobs;
 mod call;
+mod change;
 mod claim;
 mod enqueue;
 mod erase;
 mod listener;
 mod migrate;
 mod notifier;
+mod operator;
 mod prune;
 mod rows;
 mod search;
@@ -32,6 +34,7 @@ use settle::OnAttemptConflict;
 use sql::Sql;
 
 use crate::clock::{Clock, TestClock, from_micros, micros};
+use crate::pause::Controls;
 use crate::store::claim_cursor::ClaimCursors;
 use crate::store::row::{Columns, is_invalid_text, is_unique_violation};
 use crate::store::session::{Session, retry_conflicts};
@@ -327,6 +330,15 @@ impl Store for PgStore {
         let now = self.sql.scalar(&self.sql.now).bind(self.test_now()).fetch_one(&mut *call).await;
         let Moment(now) = call.finish(now.map_err(StoreError::from)).await?;
         Ok(now)
+    }
+
+    async fn controls(&self) -> Result<Controls, StoreError> {
+        let controls = self.retry_read(|| async {
+            let mut call = self.begin_call().await?;
+            let controls = self.controls_in(&mut call).await;
+            call.finish(controls).await
+        });
+        controls.await
     }
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {

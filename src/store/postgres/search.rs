@@ -99,7 +99,7 @@ impl Search<'_> {
                 "q.delivery_id",
                 r#""{s}".queue q JOIN "{s}".deliveries d ON d.id = q.delivery_id LEFT JOIN "{s}".ended e ON false"#,
             ),
-            Some(State::Dead | State::InDoubt | State::Cancelled) => {
+            Some(State::Dead | State::InDoubt | State::Cancelled | State::Dismissed) => {
                 ("e.delivery_id", r#""{s}".ended e JOIN "{s}".deliveries d ON d.id = e.delivery_id"#)
             }
             Some(State::Sent) | None => {

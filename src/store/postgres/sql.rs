@@ -60,6 +60,7 @@ pub(super) struct Sql {
     pub(super) now: Arc<str>,
     pub(super) report: Arc<str>,
     pub(super) delete_report: Arc<str>,
+    pub(super) controls: Arc<str>,
 }
 
 impl Sql {
@@ -98,6 +99,7 @@ impl Sql {
             now: fill("SELECT {now}"),
             report: fill(REPORT),
             delete_report: fill(r#"DELETE FROM "{s}".relays WHERE id = $1"#),
+            controls: fill(r#"SELECT control, kind, name, set_at, operator, note FROM "{s}".controls"#),
         }
     }
 

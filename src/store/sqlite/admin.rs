@@ -8,19 +8,18 @@ use sqlx::{AssertSqlSafe, Connection, Sqlite, Transaction};
 
 use super::message::read_message;
 use super::rows::{read_id, read_outcomes};
-use super::settle::add_counts;
-use super::{SqliteStore, prune, search};
-use crate::admin::{CountedEvent, HourlyCount, RelayStatus, Stats, UpdateOutcome};
+use super::{SqliteStore, operator, prune, search};
+use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
+use crate::audit::{Act, Action, AuditEntry, AuditFilter};
 use crate::clock::{millis, to_millis};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
+use crate::operator::Change;
+use crate::pause::PauseTarget;
 use crate::prune::{Prune, PruneStep};
-use crate::state::State;
-use crate::store::counters::{Counts, HOUR};
-use crate::store::recipients::outcomes_kept_on_resend;
+use crate::store::counters::HOUR;
 use crate::store::row::{
-    Columns, Problems, read_attempt, read_counts, read_delivery, read_enum, read_hourly, read_recipients, read_summary,
-    to_u64,
+    Columns, Problems, read_attempt, read_counts, read_delivery, read_hourly, read_summary, to_u64,
 };
 use crate::store::session::{Session, retry_conflicts};
 use crate::store::{AdminStore, RelayId, StoreError};
@@ -54,6 +53,23 @@ pub(super) async fn find_with_state(
 const ATTEMPTS: &str = "
     SELECT number, cycle, started_at, finished_at, outcome, scope, sure, charged, note, error, reply, provider_id, transport
     FROM postrider_attempts WHERE delivery_id = ?1 ORDER BY number";
+
+/// Runs a call in a transaction that writes from its start, and again after a conflict.
+macro_rules! write {
+    ($store:expr, $tx:ident => $call:expr) => {
+        retry_conflicts(|| async {
+            let mut session = Session::acquire_drop_safe(&$store.pool).await?;
+            let done = async {
+                let mut $tx = session.begin_with("BEGIN IMMEDIATE").await?;
+                let done = $call.await?;
+                $tx.commit().await?;
+                Ok(done)
+            };
+            let done = done.await;
+            session.finish(done)
+        })
+    };
+}
 
 impl AdminStore for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
@@ -111,38 +127,55 @@ impl AdminStore for SqliteStore {
         session.finish(count.map_err(StoreError::from)).map(to_u64)
     }
 
-    async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let (text, now) = (id.to_string(), self.clock.now_millis());
-        let changed = retry_conflicts(|| async {
-            let mut session = Session::acquire_drop_safe(&self.pool).await?;
-            let changed = async {
-                let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
-                let changed = resend(&mut tx, &text, now).await?;
-                commit_if_updated(tx, changed).await
-            };
-            let changed = changed.await;
-            session.finish(changed)
-        });
-        let changed = changed.await?;
-        if changed == UpdateOutcome::Updated {
+    async fn change(
+        &self,
+        change: Change,
+        ids: &[DeliveryId],
+        act: Option<&Act>,
+    ) -> Result<Vec<UpdateOutcome>, StoreError> {
+        let now = self.clock.now_millis();
+        let outcomes = write!(self, tx => super::change::change(&mut tx, change, ids, act, now)).await?;
+        if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
             crate::store::notify(&self.notifier);
         }
-        Ok(changed)
+        Ok(outcomes)
     }
 
-    async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let (text, now) = (id.to_string(), self.clock.now_millis());
-        let changed = retry_conflicts(|| async {
-            let mut session = Session::acquire_drop_safe(&self.pool).await?;
-            let changed = async {
-                let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
-                let changed = cancel(&mut tx, &text, now).await?;
-                commit_if_updated(tx, changed).await
-            };
-            let changed = changed.await;
-            session.finish(changed)
-        });
-        changed.await
+    async fn cancel_in(&self, connection: &mut SqliteConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        let now = self.clock.now_millis();
+        let outcomes = super::change::change(connection, Change::Cancel, &[id], None, now).await?;
+        Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
+    }
+
+    async fn find_key_in(
+        &self,
+        connection: &mut SqliteConnection,
+        key: &str,
+    ) -> Result<Option<DeliveryId>, StoreError> {
+        let text = "SELECT id FROM postrider_deliveries WHERE key = ?1 AND key_until IS NULL";
+        let found = sqlx::query(text).bind(key).fetch_optional(connection).await?;
+        found.map(|row| read_id(&row, "id")).transpose()
+    }
+
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+        let now = self.clock.now_millis();
+        write!(self, tx => operator::set_pause(&mut tx, target, paused, act, now)).await
+    }
+
+    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
+        let now = self.clock.now_millis();
+        write!(self, tx => operator::request_probe(&mut tx, act, now)).await
+    }
+
+    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+        let now = self.clock.now_millis();
+        write!(self, tx => operator::record(&mut tx, action, None, act, now)).await
+    }
+
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
+        let mut session = Session::acquire_drop_safe(&self.pool).await?;
+        let entries = operator::read_audit(&mut session, filter).await;
+        session.finish(entries)
     }
 
     async fn hourly(&self, since: SystemTime) -> Result<Vec<HourlyCount>, StoreError> {
@@ -210,114 +243,27 @@ async fn commit_if_updated(tx: Transaction<'_, Sqlite>, changed: UpdateOutcome) 
     Ok(changed)
 }
 
-async fn resend(connection: &mut SqliteConnection, id: &str, now: i64) -> Result<UpdateOutcome, StoreError> {
-    let Some(row) = find_with_state(connection, id).await? else {
-        return Ok(UpdateOutcome::NotFound);
-    };
-    let state: State = read_enum(&row, "state")?;
-    if matches!(state, State::Pending | State::Leased) {
-        return Ok(UpdateOutcome::Unchanged(state));
-    }
-    let kept: bool = sqlx::query_scalar("SELECT body IS NOT NULL FROM postrider_deliveries WHERE id = ?1")
-        .bind(id)
-        .fetch_one(&mut *connection)
-        .await?;
-    if !kept {
-        return Ok(UpdateOutcome::MessageDeleted);
-    }
-    delete_outcomes_on_resend(connection, state, &row, id).await?;
-    // Token, attempts and cycle continue those of the last cycle: they are in the row of `postrider_ended` or, for a sent delivery, in its
-    // last attempt. They stop below the largest value.
-    sqlx::query(
-        "INSERT INTO postrider_queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at)
-         SELECT d.id, d.priority,
-                coalesce(length(CAST(d.body AS BLOB)), 0) + coalesce(length(CAST(d.text AS BLOB)), 0)
-                + coalesce(length(CAST(d.html AS BLOB)), 0)
-                + (SELECT coalesce(sum(length(content)), 0) FROM json_each(d.blobs) JOIN postrider_blobs ON hash = value),
-                ?2,
-                max(coalesce(e.token, 0), coalesce(a.token, 0)),
-                max(coalesce(e.attempts, 0), coalesce(a.number, 0)),
-                min(max(coalesce(e.cycle, 1), coalesce(a.cycle, 1)), 2147483646) + 1, ?2
-         FROM postrider_deliveries d
-         LEFT JOIN postrider_ended e ON e.delivery_id = d.id
-         LEFT JOIN postrider_attempts a ON a.delivery_id = d.id
-              AND a.number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = d.id)
-         WHERE d.id = ?1",
-    )
-    .bind(id)
-    .bind(now)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query("DELETE FROM postrider_ended WHERE delivery_id = ?1").bind(id).execute(&mut *connection).await?;
-    add_counts(connection, Counts { ended: [(state.as_str(), -1)].into(), ..Counts::default() }).await?;
-    Ok(UpdateOutcome::Updated)
-}
-
-async fn cancel(connection: &mut SqliteConnection, id: &str, now: i64) -> Result<UpdateOutcome, StoreError> {
-    let Some(row) = find_with_state(connection, id).await? else {
-        return Ok(UpdateOutcome::NotFound);
-    };
-    let state: State = read_enum(&row, "state")?;
-    if state != State::Pending {
-        return Ok(UpdateOutcome::Unchanged(state));
-    }
-    sqlx::query(
-        "INSERT OR REPLACE INTO postrider_ended (delivery_id, state, ended_at, token, attempts, cycle)
-         SELECT delivery_id, 'cancelled', ?2, token, attempts, cycle FROM postrider_queue WHERE delivery_id = ?1",
-    )
-    .bind(id)
-    .bind(now)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query("DELETE FROM postrider_queue WHERE delivery_id = ?1").bind(id).execute(&mut *connection).await?;
-    let cancelled = (now.div_euclid(HOUR) * HOUR, CountedEvent::Cancelled, None);
-    let counts = Counts { ended: [(State::Cancelled.as_str(), 1)].into(), hourly: [(cancelled, 1)].into() };
-    add_counts(connection, counts).await?;
-    Ok(UpdateOutcome::Updated)
-}
-
 async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats, StoreError> {
     let row = sqlx::query(
         "SELECT (SELECT count(*) FROM postrider_queue) AS queued,
-                (SELECT count(*) FROM postrider_queue WHERE leased_at IS NOT NULL) AS leased",
+                (SELECT count(*) FROM postrider_queue WHERE leased_at IS NOT NULL) AS leased,
+                (SELECT min(cycle_started_at) FROM postrider_queue) AS oldest_waiting,
+                (SELECT count(*) FROM postrider_queue WHERE leased_at IS NULL AND due_at <= ?1) AS due,
+                (SELECT count(*) FROM postrider_queue WHERE leased_at IS NULL AND cycle_started_at > ?1) AS scheduled",
     )
+    .bind(now)
     .fetch_one(&mut *connection)
     .await?;
     let ended =
         sqlx::query("SELECT state, count AS deliveries FROM postrider_totals").fetch_all(&mut *connection).await?;
     let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
+    stats.set_pending_parts(to_u64(row.number("due")?), to_u64(row.number("scheduled")?));
+    let waiting = row.number_or_null("oldest_waiting")?.filter(|since| *since <= now);
+    stats.oldest_waiting = waiting.map(|since| elapsed(since, now));
     stats.relays = read_relays(connection, now).await?;
     let due = super::claim::first_due(connection).await?.filter(|due| *due <= now);
     stats.oldest_due = due.map(|due| elapsed(due, now));
     Ok(stats)
-}
-
-/// Deletes the recorded outcomes that do not survive a resend.
-async fn delete_outcomes_on_resend(
-    connection: &mut SqliteConnection,
-    state: State,
-    row: &SqliteRow,
-    id: &str,
-) -> Result<(), StoreError> {
-    let outcomes = read_outcomes(connection, id).await?;
-    // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
-    let kept = outcomes_kept_on_resend(state, &read_recipients(row).unwrap_or_default(), &outcomes);
-    sqlx::query(
-        "UPDATE postrider_recipients SET outcome = NULL, reply = NULL WHERE delivery_id = ?1 AND outcome IS NOT NULL",
-    )
-    .bind(id)
-    .execute(&mut *connection)
-    .await?;
-    for outcome in kept {
-        sqlx::query("INSERT OR REPLACE INTO postrider_recipients (delivery_id, address, outcome, reply) VALUES (?1, ?2, ?3, ?4)")
-            .bind(id)
-            .bind(outcome.recipient.as_str())
-            .bind(outcome.state.as_str())
-            .bind(outcome.reply)
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
 }
 
 async fn read_relays(connection: &mut SqliteConnection, now: i64) -> Result<Vec<RelayStatus>, StoreError> {

@@ -11,7 +11,10 @@ use crate::store::versions::{Retries, Versions};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// The statements of each version.
-const VERSIONS: Versions<'static> = Versions::new(&[include_str!("../../../migrations/sqlite/1_outbox.sql")]);
+const VERSIONS: Versions<'static> = Versions::new(&[
+    include_str!("../../../migrations/sqlite/1_outbox.sql"),
+    include_str!("../../../migrations/sqlite/2_operators.sql"),
+]);
 
 /// The table of applied versions.
 const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS postrider_migrations (

@@ -1,11 +1,13 @@
 //! A store in an SQLite database.
 
 mod admin;
+mod change;
 mod claim;
 mod enqueue;
 mod erase;
 mod message;
 mod migrate;
+mod operator;
 mod prune;
 mod rows;
 mod search;
@@ -26,6 +28,7 @@ use sqlx::{Connection, Sqlite, SqlitePool};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, TestClock, from_millis, millis};
+use crate::pause::Controls;
 use crate::store::session::{Session, retry_conflicts};
 use crate::store::{
     Claim, ClaimId, HEARTBEAT_TTL, Lease, LeaseKey, NewRow, RelayId, RelayReport, Settled, Settlement, Store,
@@ -207,6 +210,12 @@ impl Store for SqliteStore {
     async fn now(&self) -> Result<SystemTime, StoreError> {
         // SQLite runs in this process and uses its clock.
         Ok(from_millis(self.clock.now_millis()))
+    }
+
+    async fn controls(&self) -> Result<Controls, StoreError> {
+        let mut session = Session::acquire_drop_safe(&self.pool).await?;
+        let controls = operator::read_controls(&mut session).await;
+        session.finish(controls)
     }
 
     async fn report(&self, report: &RelayReport) -> Result<(), StoreError> {

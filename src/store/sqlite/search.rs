@@ -96,7 +96,7 @@ impl Search<'_> {
                 "q.delivery_id",
                 "postrider_queue q JOIN postrider_deliveries d ON d.id = q.delivery_id LEFT JOIN postrider_ended e ON false",
             ),
-            Some(State::Dead | State::InDoubt | State::Cancelled) => {
+            Some(State::Dead | State::InDoubt | State::Cancelled | State::Dismissed) => {
                 ("e.delivery_id", "postrider_ended e JOIN postrider_deliveries d ON d.id = e.delivery_id")
             }
             Some(State::Sent) | None => {

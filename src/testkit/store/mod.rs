@@ -2,8 +2,8 @@
 //! repository.
 //!
 //! ```
-//! use postrider::testkit::store::StoreUnderTest;
-//! use postrider::{DeliveryId, MemoryStore, Store};
+//! use postrider::testkit::store::{StoreUnderTest, cancel_keys};
+//! use postrider::{DeliveryId, MemoryStore, Store, UpdateOutcome};
 //! use postrider::store::{NewRow, TestClock};
 //!
 //! struct Memory;
@@ -21,6 +21,20 @@
 //!         if commit { tx.commit() } else { tx.rollback() }
 //!         ids
 //!     }
+//!
+//!     async fn cancel_in_transaction(
+//!         &self,
+//!         store: &MemoryStore,
+//!         rows: Vec<NewRow>,
+//!         keys: &[&str],
+//!         commit: bool,
+//!     ) -> Vec<UpdateOutcome> {
+//!         let mut tx = store.begin();
+//!         store.insert_in(&mut tx, rows).await.expect("inserting works");
+//!         let outcomes = cancel_keys(store, &mut tx, keys).await;
+//!         if commit { tx.commit() } else { tx.rollback() }
+//!         outcomes
+//!     }
 //! }
 //!
 //! // In a test file: one #[tokio::test] for each function of the suite.
@@ -32,6 +46,7 @@ mod deletion;
 mod enqueue;
 mod lease;
 mod model;
+mod operator;
 mod settle;
 
 use std::future::Future;
@@ -42,13 +57,14 @@ use postrider_transport::{DeliveryId, Encoded, Recipient};
 use crate::delivery::Attempt;
 use crate::state::{Outcome, RecipientState};
 use crate::store::{Claim, Lease, NewRow, Next, RecipientOutcome, Settled, Settlement, TestClock};
-use crate::{AdminStore, Delivery};
+use crate::{AdminStore, Delivery, UpdateOutcome};
 
 pub use admin::*;
 pub use deletion::*;
 pub use enqueue::*;
 pub use lease::*;
 pub use model::*;
+pub use operator::*;
 pub use settle::*;
 
 /// Creates stores for the suite, and runs transactions on them.
@@ -66,6 +82,29 @@ pub trait StoreUnderTest: Send + Sync {
         rows: Vec<NewRow>,
         commit: bool,
     ) -> impl Future<Output = Vec<DeliveryId>> + Send;
+
+    /// Inserts rows and cancels the deliveries with these keys ([`cancel_keys`]) in one open transaction, then commits or rolls back.
+    fn cancel_in_transaction(
+        &self,
+        store: &Self::Store,
+        rows: Vec<NewRow>,
+        keys: &[&str],
+        commit: bool,
+    ) -> impl Future<Output = Vec<UpdateOutcome>> + Send;
+}
+
+/// Cancels the deliveries with these keys in an open transaction.
+pub async fn cancel_keys<S: AdminStore>(
+    store: &S,
+    connection: &mut S::Connection,
+    keys: &[&str],
+) -> Vec<UpdateOutcome> {
+    let outbox = crate::Outbox::enqueue_only(store.clone());
+    let mut outcomes = Vec::new();
+    for key in keys {
+        outcomes.push(outbox.cancel_key_in(connection, key).await.expect("cancelling works"));
+    }
+    outcomes
 }
 
 /// Generates the whole suite for a store: one `#[tokio::test]` for each function in [`testkit::store`](crate::testkit::store).
@@ -126,6 +165,11 @@ macro_rules! store_tests {
             relays_are_listed_while_they_report
             a_wake_ends_the_wait
             migrating_twice_changes_nothing
+            a_change_of_many_answers_for_each
+            a_dismissed_delivery_is_closed
+            a_cancellation_follows_its_transaction
+            pauses_and_probes_are_stored
+            waiting_is_measured_honestly
             it_behaves_like_the_memory_store
         }
     };

@@ -1,13 +1,14 @@
 //! Random steps on the store under test and on the store in memory, which must behave the same.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use postrider_transport::DeliveryId;
 
 use super::{LEASE, SECOND, StoreUnderTest, recipient_outcome, row_for, settlement};
 use crate::state::{Outcome, Priority, RecipientState};
-use crate::store::{Claim, Lease, LeaseKey, NewRow, Next, Settlement, TestClock, When};
-use crate::{AdminStore, Filter, MemoryStore, State, Store};
+use crate::store::{Act, Claim, Lease, LeaseKey, NewRow, Next, Settlement, TestClock, When};
+use crate::{AdminStore, AuditFilter, Change, Filter, MemoryStore, State, Store};
 
 /// A seeded random generator (splitmix64), so that a failure can be repeated.
 struct Random(u64);
@@ -109,14 +110,18 @@ impl<S: AdminStore> Walk<S> {
                 "renew"
             }
             8 => {
-                if let Some(id) = self.random.pick(&self.ids).copied() {
-                    if self.random.below(2) == 0 {
-                        let _ = assert_same(self.store.resend(id).await, self.model.resend(id).await);
-                    } else {
-                        let _ = assert_same(self.store.cancel(id).await, self.model.cancel(id).await);
-                    }
-                }
-                "resend or cancel"
+                let changes = [Change::Resend, Change::Cancel, Change::Dismiss];
+                let change = self.random.pick(&changes).copied().unwrap_or(Change::Resend);
+                let ids: Vec<DeliveryId> =
+                    (0..=self.random.below(3)).filter_map(|_| self.random.pick(&self.ids).copied()).collect();
+                // A delivery is changed once in a call.
+                let ids: Vec<DeliveryId> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+                let act = Act::by("ada");
+                assert_same(
+                    self.store.change(change, &ids, Some(&act)).await,
+                    self.model.change(change, &ids, Some(&act)).await,
+                );
+                "change"
             }
             _ => {
                 self.clock.advance(Duration::from_secs(self.random.below(90)));
@@ -179,6 +184,18 @@ impl<S: AdminStore> Walk<S> {
             if actual != expected {
                 return Some(format!("the store lists {actual}, and the model {expected}"));
             }
+        }
+        let changed = |entries: Vec<crate::AuditEntry>| {
+            let mut changed: Vec<_> =
+                entries.into_iter().map(|entry| (entry.at, entry.delivery, entry.action.as_str())).collect();
+            changed.sort();
+            format!("{changed:?}")
+        };
+        let all = AuditFilter::new().limit(10_000);
+        let actual = changed(self.store.audit(&all).await.expect("reading works"));
+        let expected = changed(self.model.audit(&all).await.expect("reading works"));
+        if actual != expected {
+            return Some(format!("the store recorded {actual}, and the model {expected}"));
         }
         let actual = format!("{:?}", self.store.stats().await.expect("counting works"));
         let expected = format!("{:?}", self.model.stats().await.expect("counting works"));

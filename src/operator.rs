@@ -1,0 +1,297 @@
+//! What operators do to deliveries and relays. Each act is recorded with a name.
+
+use postrider_transport::{DeliveryId, Recipient};
+
+use crate::Outbox;
+use crate::admin::{Erased, UpdateOutcome, erase};
+use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::filter::Filter;
+use crate::pause::{Controls, PauseTarget};
+use crate::prune::Prune;
+use crate::state::State;
+use crate::store::{AdminStore, StoreError, StoreErrorKind};
+
+/// A change of a delivery. The enum is exhaustive, since a store must make each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// Makes a finished delivery pending again, with a fresh budget and no expiry.
+    Resend,
+    /// Cancels a pending delivery.
+    Cancel,
+    /// Closes a dead or held delivery without sending it.
+    Dismiss,
+}
+
+impl Change {
+    /// Whether it changes deliveries in this state.
+    pub fn applies_to(self, state: State) -> bool {
+        match self {
+            Self::Resend => state.is_finished(),
+            Self::Cancel => state == State::Pending,
+            Self::Dismiss => matches!(state, State::Dead | State::InDoubt),
+        }
+    }
+
+    /// The name of the change in the audit trail.
+    pub fn action(self) -> Action {
+        match self {
+            Self::Resend => Action::Resend,
+            Self::Cancel => Action::Cancel,
+            Self::Dismiss => Action::Dismiss,
+        }
+    }
+}
+
+/// What one step of a bulk change did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ChangeStep {
+    /// The number of deliveries that were changed.
+    pub updated: u64,
+    /// The number of deliveries that were found and could not be changed: their message was deleted, or a relay or another operator was
+    /// faster.
+    pub unchanged: u64,
+    /// The last delivery that was looked at: pass it to [`Filter::after`] for the next step. `None` when there are no more.
+    pub last: Option<DeliveryId>,
+}
+
+/// An operator of the outbox, by whose name each act is recorded in the [audit trail](Outbox::audit).
+///
+/// ```
+/// # async fn demo<S: postrider::AdminStore>(outbox: postrider::Outbox<S>) -> Result<(), postrider::StoreError> {
+/// use postrider::{Change, Filter, PauseTarget, State};
+///
+/// let ada = outbox.operator("ada").note("the provider had blocked our domain");
+/// let blocked = Filter::new().state(State::Dead).error("domain blocked");
+/// println!("{} mails would be sent again", outbox.count(&blocked).await?);
+/// let done = ada.change_all(Change::Resend, &blocked).await?;
+/// println!("{} mails are sent again", done.updated);
+///
+/// ada.pause(PauseTarget::Template("newsletter".to_owned())).await?;
+/// # Ok(()) }
+/// ```
+///
+/// The methods of [`Outbox`] with the same names record nothing. They are for the application's own use.
+#[derive(Debug, Clone)]
+#[must_use = "an operator does nothing by itself"]
+pub struct Operator<S> {
+    store: S,
+    act: Act,
+}
+
+/// What operators do, and what they did.
+impl<S: AdminStore, T> Outbox<S, T> {
+    /// Returns the operator with this name, of at most 255 characters. The caller has checked who it is.
+    pub fn operator(&self, name: impl AsRef<str>) -> Operator<S> {
+        Operator { store: self.store().clone(), act: Act::by(name.as_ref()) }
+    }
+
+    /// Returns the acts of operators, the newest first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {
+        self.store().audit(filter).await
+    }
+
+    /// Returns what operators have paused, and when they last asked for a probe.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn controls(&self) -> Result<Controls, StoreError> {
+        self.store().controls().await
+    }
+
+    /// Closes a dead or held delivery without sending it. Its state is then [`Dismissed`](State::Dismissed).
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn dismiss(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        self.store().dismiss(id).await
+    }
+
+    /// Sends a dead, held, sent, cancelled or dismissed delivery again, with a fresh budget and no expiry.
+    ///
+    /// Recipients who have the mail are skipped. If all have it, it is sent to all again. Attempt numbers continue.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        self.store().resend(id).await
+    }
+
+    /// Cancels a pending delivery. A leased one is not changed, because a relay may be sending it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        self.store().cancel(id).await
+    }
+
+    /// Cancels a pending delivery in the caller's transaction: it is cancelled if and only if that transaction commits.
+    ///
+    /// Until then no relay sends it. If a relay is sending it already, the result is [`UpdateOutcome::Unchanged`] with
+    /// [`State::Leased`], and the mail goes out.
+    ///
+    /// ```no_run
+    /// # async fn demo(outbox: postrider::Outbox<postrider::SqliteStore>, order: i64) -> Result<(), Box<dyn std::error::Error>> {
+    /// // The order is paid, so drop the reminder.
+    /// let mut tx = outbox.store().pool().begin().await?;
+    /// sqlx::query("UPDATE orders SET paid = TRUE WHERE id = ?").bind(order).execute(&mut *tx).await?;
+    /// let _ = outbox.cancel_key_in(&mut tx, &format!("reminder-{order}")).await?;
+    /// tx.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If the database fails. Roll the transaction back.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, roll the transaction back.
+    pub async fn cancel_in(&self, connection: &mut S::Connection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        self.store().cancel_in(connection, id).await
+    }
+
+    /// As [`cancel_in`](Self::cancel_in), for the delivery with this idempotency key. It also finds a delivery that the same transaction
+    /// enqueued.
+    ///
+    /// # Errors
+    /// As [`cancel_in`](Self::cancel_in).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, roll the transaction back.
+    pub async fn cancel_key_in(&self, connection: &mut S::Connection, key: &str) -> Result<UpdateOutcome, StoreError> {
+        match self.store().find_key_in(connection, key).await? {
+            Some(id) => self.store().cancel_in(connection, id).await,
+            None => Ok(UpdateOutcome::NotFound),
+        }
+    }
+}
+
+impl<S: AdminStore> Operator<S> {
+    /// The number of deliveries in one transaction of a bulk change.
+    pub const STEP: u32 = 500;
+
+    /// Sets why, at most 1,000 characters, for the acts that follow.
+    pub fn note(mut self, text: impl AsRef<str>) -> Self {
+        self.act = self.act.note(text.as_ref());
+        self
+    }
+
+    /// Changes one delivery.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn change(&self, change: Change, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        let outcomes = self.store.change(change, &[id], Some(&self.act)).await?;
+        Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
+    }
+
+    /// Changes all deliveries that a filter finds, in transactions of 500 each, and returns what was done. [`Filter::limit`] does not
+    /// count. To preview it, [count](Outbox::count) and [list](Outbox::list) with the same filter.
+    ///
+    /// The filter must name a [state](Filter::state) that the change applies to.
+    ///
+    /// # Errors
+    /// If the filter names no state, or one that the change does not apply to: the kind is [`StoreErrorKind::Rejected`], and nothing was
+    /// changed. If the database fails: the deliveries of earlier transactions stay changed. To show progress, or to go on after an error,
+    /// call [`change_step`](Self::change_step) in a loop.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the deliveries of earlier transactions stay changed.
+    pub async fn change_all(&self, change: Change, filter: &Filter) -> Result<ChangeStep, StoreError> {
+        let mut filter = filter.clone().limit(Self::STEP);
+        let mut all = ChangeStep::default();
+        loop {
+            let step = self.change_step(change, &filter).await?;
+            all.updated += step.updated;
+            all.unchanged += step.unchanged;
+            match step.last {
+                Some(last) => filter = filter.after(last),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Changes the first deliveries that a filter finds, as many as its [limit](Filter::limit), and at most 500, in one transaction. It
+    /// never finds a delivery again that an earlier step of the same loop changed.
+    ///
+    /// # Errors
+    /// As [`change_all`](Self::change_all). After an error of the database, call it again with the same filter.
+    pub async fn change_step(&self, change: Change, filter: &Filter) -> Result<ChangeStep, StoreError> {
+        let limit = filter.limit.clamp(1, Self::STEP);
+        if !filter.state.is_some_and(|state| change.applies_to(state)) {
+            let text = format!("a bulk {} needs a filter with a state that it applies to", change.action());
+            return Err(StoreError::new(StoreErrorKind::Rejected, text));
+        }
+        let page = self.store.list(&filter.clone().limit(limit)).await?;
+        let ids: Vec<DeliveryId> = page.iter().map(|found| found.id).collect();
+        let act = self.act.clone().target(&filter.describe());
+        let outcomes = if ids.is_empty() { Vec::new() } else { self.store.change(change, &ids, Some(&act)).await? };
+        let updated = outcomes.iter().filter(|outcome| **outcome == UpdateOutcome::Updated).count();
+        Ok(ChangeStep {
+            updated: updated as u64,
+            unchanged: (outcomes.len() - updated) as u64,
+            last: ids.last().copied(),
+        })
+    }
+
+    /// Pauses mail. Every relay obeys within two seconds, and finishes what it is sending. Returns `false` if it was paused already.
+    ///
+    /// Paused mail stays pending, and no attempt is charged. It still counts as waiting in [`Stats`](crate::Stats), and it still expires:
+    /// at its own time, or when it is older than the relay's [`RetryPolicy`](crate::RetryPolicy) allows.
+    ///
+    /// # Errors
+    /// If the name is empty or has more than 700 characters, or the database fails.
+    pub async fn pause(&self, target: PauseTarget) -> Result<bool, StoreError> {
+        let name = target.name();
+        let is_valid = target == PauseTarget::Outbox || (!name.is_empty() && !name.contains('\0'));
+        if !is_valid || name.chars().count() > PauseTarget::MAX_NAME {
+            let text = "the name of what to pause must have 1 to 700 characters";
+            return Err(StoreError::new(StoreErrorKind::Rejected, text));
+        }
+        self.store.set_pause(&target, true, &self.act).await
+    }
+
+    /// Ends a pause by an operator. Every relay obeys within two seconds. Mail of a sender or a template that relays put off meanwhile
+    /// follows within a minute. Returns `false` if it was not paused.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn resume(&self, target: PauseTarget) -> Result<bool, StoreError> {
+        self.store.set_pause(&target, false, &self.act).await
+    }
+
+    /// Asks every relay to probe its transport at once if it is paused after failures. It does not end a pause by an operator, and mail of a
+    /// sender that the next hop refuses waits for the end of that sender's pause.
+    ///
+    /// So that there is something to probe with, up to 32 mails that wait for another attempt become due.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.store.request_probe(&self.act).await
+    }
+
+    /// As [`Outbox::erase`], with a record that does not name the address.
+    ///
+    /// # Errors
+    /// As [`Outbox::erase`].
+    pub async fn erase(&self, recipient: &Recipient) -> Result<Erased, StoreError> {
+        let erased = erase(&self.store, recipient).await?;
+        let act = self.act.clone().target(&format!("{} deliveries", erased.deliveries));
+        self.store.record(Action::Erase, &act).await?;
+        Ok(erased)
+    }
+
+    /// As [`Outbox::prune`], with a record.
+    ///
+    /// # Errors
+    /// As [`Outbox::prune`].
+    pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
+        let affected = self.store.prune(prune).await?;
+        let act = self.act.clone().target(&format!("{affected} deliveries, {prune:?}"));
+        self.store.record(Action::Prune, &act).await?;
+        Ok(affected)
+    }
+}

@@ -1,0 +1,139 @@
+//! Obeys what operators ordered: pauses, and probes at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use postrider_transport::Transport;
+use tokio::time::Instant;
+
+use super::shared::Shared;
+use crate::pause::{Controls, Pause, PauseTarget};
+use crate::store::{Store, StoreError};
+
+/// Before a claim, the orders are read again if they are older than this. So a relay obeys within two seconds, and an idle one asks no more
+/// often than it claims.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(1);
+
+/// How often a relay that may not claim looks whether it may again.
+pub(super) const CHECK: Duration = Duration::from_millis(250);
+
+/// How long mail of a paused sender or template waits before it is claimed again: a quarter of the time that the pause has lasted, within
+/// these limits. When the pause ends, the mail follows within the longest wait.
+const WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// The orders as they were last read.
+#[derive(Default)]
+pub(super) struct Orders {
+    known: Mutex<Option<Known>>,
+    /// Whether an operator has asked for a probe since the relay last probed.
+    probe: AtomicBool,
+}
+
+struct Known {
+    controls: Controls,
+    read_at: Instant,
+    /// For each pause, when this relay first saw it.
+    seen: Vec<(PauseTarget, Instant)>,
+}
+
+impl Orders {
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what was read. Returns whether the pauses changed.
+    fn update(&self, controls: Controls) -> bool {
+        let mut known = self.known();
+        let now = Instant::now();
+        let before = known.take();
+        // A request from before the start of the relay is over.
+        if before.as_ref().is_some_and(|before| before.controls.probe_requested_at < controls.probe_requested_at) {
+            self.probe.store(true, Ordering::SeqCst);
+        }
+        let since = |target: &PauseTarget| {
+            let seen = before.iter().flat_map(|before| &before.seen).find(|(seen, _)| seen == target);
+            seen.map_or(now, |(_, since)| *since)
+        };
+        let seen: Vec<_> = controls.pauses.iter().map(|pause| (pause.target.clone(), since(&pause.target))).collect();
+        let changed =
+            before.as_ref().map_or(!controls.pauses.is_empty(), |before| before.controls.pauses != controls.pauses);
+        *known = Some(Known { controls, read_at: now, seen });
+        changed
+    }
+
+    /// Whether an operator has asked for a probe. The next call returns `false`.
+    pub(super) fn take_probe(&self) -> bool {
+        self.probe.swap(false, Ordering::SeqCst)
+    }
+
+    /// The pause of the whole outbox or of this transport.
+    fn of_relay(&self, transport: &str) -> Option<Pause> {
+        let known = self.known();
+        let stops = |pause: &&Pause| match &pause.target {
+            PauseTarget::Outbox => true,
+            PauseTarget::Transport(name) => name == transport,
+            PauseTarget::Sender(_) | PauseTarget::Template(_) => false,
+        };
+        known.as_ref()?.controls.pauses.iter().find(stops).cloned()
+    }
+
+    /// How long a mail must wait because its sender or its template is paused. `None`: it may be sent.
+    fn wait_of(&self, sender: Option<&str>, template: Option<&str>) -> Option<Duration> {
+        let known = self.known();
+        let stops = |target: &PauseTarget| match target {
+            PauseTarget::Sender(name) => sender.is_some_and(|sender| sender.eq_ignore_ascii_case(name)),
+            PauseTarget::Template(name) => template == Some(name.as_str()),
+            PauseTarget::Outbox | PauseTarget::Transport(_) => false,
+        };
+        let (_, since) = known.as_ref()?.seen.iter().find(|(target, _)| stops(target))?;
+        Some((since.elapsed() / 4).clamp(WAITS.0, WAITS.1))
+    }
+}
+
+impl<S: Store, T: Transport> Shared<S, T> {
+    /// Reads the orders, unless they were read a moment ago.
+    pub(super) async fn read_orders(&self) -> Result<(), StoreError> {
+        if self.orders.known().as_ref().is_some_and(|known| known.read_at.elapsed() < MAX_AGE) {
+            return Ok(());
+        }
+        let controls = self.call_store(|| self.store.controls()).await?;
+        if self.orders.update(controls) {
+            self.pause_changed.notify_one();
+            match self.paused_by_operator() {
+                Some(pause) => {
+                    tracing::warn!(target = %pause.target, operator = pause.operator, "an operator paused the relay")
+                }
+                None => tracing::info!("the pauses by operators changed; the relay is not paused"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The pause by an operator that keeps this relay from claiming.
+    pub(super) fn paused_by_operator(&self) -> Option<Pause> {
+        self.orders.of_relay(self.transport.name())
+    }
+
+    /// How long a mail must wait because an operator paused its sender or its template.
+    pub(super) fn wait_by_operator(&self, sender: Option<&str>, template: Option<&str>) -> Option<Duration> {
+        let wait = self.orders.wait_of(sender, template)?;
+        // A pass does not wait. The delivery is due for the next pass.
+        Some(if self.ends_by_itself { Duration::ZERO } else { wait })
+    }
+
+    /// The pauses by operators that concern this relay, as texts for its report.
+    pub(super) fn operator_pauses(&self) -> Vec<String> {
+        let name = self.transport.name();
+        let known = self.orders.known();
+        let concerns = |pause: &&Pause| !matches!(&pause.target, PauseTarget::Transport(other) if other != name);
+        let pauses = known.iter().flat_map(|known| &known.controls.pauses).filter(concerns);
+        pauses.map(|pause| format!("{}: {}", pause.target, reason(pause))).collect()
+    }
+}
+
+/// Why it is paused, for people.
+pub(super) fn reason(pause: &Pause) -> String {
+    let note = pause.note.iter().map(|note| format!(": {note}"));
+    format!("paused by {}{}", pause.operator, note.collect::<String>())
+}

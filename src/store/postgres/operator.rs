@@ -1,0 +1,120 @@
+//! Orders of operators to relays, and the audit trail.
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{QueryBuilder, Row};
+use uuid::Uuid;
+
+use super::PgStore;
+use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::pause::{Controls, PauseTarget};
+use crate::store::row::{read_audit_entry, read_controls};
+use crate::store::{PROBE_CANDIDATES, StoreError};
+
+const RECORD: &str = r#"INSERT INTO "{s}".audit (at, operator, action, delivery_id, target, note)
+    SELECT {now}, $2, $3, id, $4, $5 FROM unnest($6::uuid[]) AS changed (id) ORDER BY id"#;
+
+impl PgStore {
+    /// Records a change of each of these deliveries.
+    pub(super) async fn record_changes(
+        &self,
+        connection: &mut PgConnection,
+        action: Action,
+        ids: Vec<Uuid>,
+        act: &Act,
+    ) -> Result<(), StoreError> {
+        self.record_rows(connection, action, ids.into_iter().map(Some).collect(), act).await
+    }
+
+    /// Records an act that concerns no single delivery.
+    pub(super) async fn record_in(
+        &self,
+        connection: &mut PgConnection,
+        action: Action,
+        act: &Act,
+    ) -> Result<(), StoreError> {
+        self.record_rows(connection, action, vec![None], act).await
+    }
+
+    async fn record_rows(
+        &self,
+        connection: &mut PgConnection,
+        action: Action,
+        ids: Vec<Option<Uuid>>,
+        act: &Act,
+    ) -> Result<(), StoreError> {
+        let text = self.fill(RECORD);
+        let query = self.sql.query(&text).bind(self.test_now()).bind(&act.operator).bind(action.as_str());
+        query.bind(&act.target).bind(&act.note).bind(ids).execute(connection).await?;
+        Ok(())
+    }
+
+    pub(super) async fn set_pause_in(
+        &self,
+        connection: &mut PgConnection,
+        target: &PauseTarget,
+        paused: bool,
+        act: &Act,
+    ) -> Result<bool, StoreError> {
+        let (kind, name) = (target.kind(), target.name());
+        let changed = if paused {
+            let text = self.fill(
+                r#"INSERT INTO "{s}".controls (control, kind, name, set_at, operator, note) VALUES ('pause', $2, $3, {now}, $4, $5)
+                   ON CONFLICT DO NOTHING"#,
+            );
+            let insert = self.sql.query(&text).bind(self.test_now()).bind(kind).bind(name);
+            insert.bind(&act.operator).bind(&act.note).execute(&mut *connection).await?
+        } else {
+            let text = self.fill(r#"DELETE FROM "{s}".controls WHERE control = 'pause' AND kind = $1 AND name = $2"#);
+            self.sql.query(&text).bind(kind).bind(name).execute(&mut *connection).await?
+        };
+        if changed.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let action = if paused { Action::Pause } else { Action::Resume };
+        self.record_in(connection, action, &act.clone().target(&target.to_string())).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn request_probe_in(&self, connection: &mut PgConnection, act: &Act) -> Result<(), StoreError> {
+        let text = self.fill(
+            r#"INSERT INTO "{s}".controls AS c (control, kind, name, set_at, operator, note) VALUES ('probe', '', '', {now}, $2, $3)
+               ON CONFLICT (control, kind, name) DO UPDATE
+               SET set_at = greatest(excluded.set_at, c.set_at + interval '1 microsecond'), operator = excluded.operator, note = excluded.note"#,
+        );
+        let insert = self.sql.query(&text).bind(self.test_now()).bind(&act.operator).bind(&act.note);
+        insert.execute(&mut *connection).await?;
+        let text = self.fill(
+            r#"UPDATE "{s}".queue SET due_at = {now} WHERE delivery_id IN (
+                   SELECT delivery_id FROM "{s}".queue
+                   WHERE leased_at IS NULL AND due_at > {now} AND attempts > 0 AND cycle_started_at <= {now}
+                   ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)"#,
+        );
+        let advance = self.sql.query(&text).bind(self.test_now()).bind(PROBE_CANDIDATES);
+        advance.execute(&mut *connection).await?;
+        // Relays are notified when they have read the request.
+        self.record_in(connection, Action::Probe, act).await
+    }
+
+    pub(super) async fn controls_in(&self, connection: &mut PgConnection) -> Result<Controls, StoreError> {
+        let rows = self.sql.query(&self.sql.controls).fetch_all(connection).await?;
+        read_controls(&rows)
+    }
+
+    pub(super) async fn audit_in(
+        &self,
+        connection: &mut PgConnection,
+        filter: &AuditFilter,
+    ) -> Result<Vec<AuditEntry>, StoreError> {
+        let mut query = QueryBuilder::new(self.sql.fill(
+            r#"SELECT number, at, operator, action, delivery_id, target, note FROM "{s}".audit WHERE number < "#,
+        ));
+        query.push_bind(filter.before.unwrap_or(i64::MAX));
+        if let Some(id) = filter.delivery {
+            query.push(" AND delivery_id = ").push_bind(id.as_uuid());
+        }
+        query.push(" ORDER BY number DESC LIMIT ").push_bind(i64::from(filter.limit));
+        let rows = query.build().persistent(false).fetch_all(connection).await?;
+        let read = |row: &PgRow| read_audit_entry(row, row.try_get::<Option<Uuid>, _>("delivery_id")?.map(Into::into));
+        rows.iter().filter_map(|row| read(row).transpose()).collect()
+    }
+}

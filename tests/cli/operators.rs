@@ -1,0 +1,99 @@
+//! The commands of operators: changes by filter, pauses, probes, and the audit trail.
+
+use serde_json::{Value, json};
+
+use crate::smtp_server::{Answer, SmtpServer, Step};
+use crate::tool::{Tool, wait_until};
+
+#[test]
+fn operators_act_in_sqlite() {
+    operators_act(Tool::new());
+}
+
+fn audit(tool: &Tool, args: &[&str]) -> Vec<Value> {
+    let text = tool.ok(&[&["audit", "--json"], args].concat());
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The body of the SQLite test above and of the tests on each server in `databases.rs`.
+pub(crate) fn operators_act(tool: Tool) {
+    let server = SmtpServer::with_script(|step| match step {
+        Step::Recipient("nobody@example.net") => Answer::Refuse("550 5.1.1 no such user here"),
+        _ => Answer::Accept,
+    });
+    tool.ok(&["migrate"]);
+    let dead: Vec<String> = (0..3).map(|_| tool.enqueue(&["--to", "nobody@example.net"])).collect();
+    let news = tool.enqueue(&["--template-id", "news"]);
+
+    // Paused before the relay starts.
+    let pause = ["pause", "--template-id", "news", "--by", "ada", "--note", "wrong price"];
+    assert_eq!(tool.ok(&pause), "template news paused\n");
+    assert_eq!(tool.ok(&pause), "template news was paused already\n");
+    tool.drain(&server.url());
+    assert_eq!(tool.show(&news)["state"], "pending");
+    let stats = tool.json(&["stats", "--json"]);
+    assert_eq!((&stats["dead"], &stats["pending"]), (&json!(3), &json!(1)), "{stats}");
+    assert!(stats["oldest_waiting_s"].as_f64().is_some(), "{stats}");
+    let pauses = &stats["pauses"][0];
+    assert_eq!(
+        (&pauses["kind"], &pauses["name"], &pauses["operator"]),
+        (&json!("template"), &json!("news"), &json!("ada"))
+    );
+    let shown = tool.ok(&["stats"]);
+    assert!(shown.contains("paused      template news since ") && shown.contains(" by ada: wrong price"), "{shown}");
+
+    // A working relay obeys, too.
+    let running = tool.start(&["work", "--transport", &server.url()]);
+    assert_eq!(tool.ok(&["pause", "--all", "--by", "ada"]), "outbox paused\n");
+    wait_until("the relay says that it is paused", || {
+        let relays = tool.json(&["stats", "--json"])["relays"].clone();
+        relays[0]["paused"].as_str().is_some_and(|paused| paused.contains("outbox: paused by ada"))
+    });
+    assert_eq!(tool.ok(&["resume", "--template-id", "news", "--by", "bob"]), "template news resumed\n");
+    assert_eq!(tool.ok(&["resume", "--all", "--by", "bob"]), "outbox resumed\n");
+    assert_eq!(tool.ok(&["resume", "--all", "--by", "bob"]), "outbox was not paused\n");
+    wait_until("the mail is sent", || tool.show(&news)["state"] == "sent");
+    running.signal("TERM");
+    assert_eq!(running.wait().code, 0);
+
+    // Changes by filter.
+    let to_nobody = ["--state", "dead", "--to", "nobody@example.net"];
+    let with = |command: &'static str, rest: &[&'static str]| [&[command], &to_nobody[..], rest].concat();
+    assert_eq!(tool.ok(&with("resend", &["--preview"])), "3 would be pending again\n");
+    assert_eq!(tool.ok(&with("resend", &["--by", "ada"])), "3 pending again\n");
+    let cancel = ["cancel", "--state", "pending", "--after", dead[0].as_str(), "--by", "ada"];
+    assert_eq!(tool.ok(&cancel), "2 cancelled\n");
+    tool.drain(&server.url());
+    assert_eq!(tool.ok(&with("dismiss", &["--by", "bob", "--note", "moved away"])), "1 dismissed\n");
+    assert_eq!(tool.show(&dead[0])["state"], "dismissed");
+    assert_eq!(tool.list(&["--state", "dismissed"]).len(), 1);
+    let output = tool.run(&["cancel", "--state", "sent"]);
+    assert!(
+        output.code == 1 && output.stderr.contains("a bulk cancel needs a filter with a state"),
+        "{}",
+        output.stderr
+    );
+    for wrong in
+        [&["resend"][..], &["resend", "--to", "ada@example.com"], &["resend", "--state", "dead", &dead[0]], &["pause"]]
+    {
+        assert_eq!(tool.run(wrong).code, 2, "{wrong:?}");
+    }
+
+    assert_eq!(tool.ok(&["probe", "--by", "ada"]), "relays will probe a paused transport within two seconds\n");
+    tool.ok(&["prune", "messages", "--state", "dismissed", "--older-than", "0s", "--by", "ada"]);
+    tool.ok(&["erase", "nobody@example.net", "--by", "ada", "--note", "asked by mail"]);
+
+    // The newest act first.
+    let of_one = audit(&tool, &["--id", &dead[0]]);
+    let acts: Vec<_> = of_one.iter().map(|act| (act["action"].clone(), act["operator"].clone())).collect();
+    assert_eq!(acts, [(json!("dismiss"), json!("bob")), (json!("resend"), json!("ada"))]);
+    assert_eq!(of_one[0]["note"], "moved away");
+    assert_eq!(of_one[0]["target"], "state dead, recipient n***@example.net");
+    let all = audit(&tool, &[]);
+    let newest: Vec<_> = all.iter().map(|act| act["action"].as_str().unwrap()).take(4).collect();
+    assert_eq!(newest, ["erase", "prune", "probe", "dismiss"]);
+    assert_eq!(all.len(), 3 + 2 + 1 + 3 + 4, "{all:?}");
+    assert!(!format!("{all:?}").contains("nobody@"), "the audit trail names an erased person");
+    assert_eq!(audit(&tool, &["--limit", "2"]), all[..2]);
+    assert!(tool.ok(&["audit"]).lines().nth(1).unwrap().contains("asked by mail"));
+}
