@@ -31,7 +31,7 @@ async fn one_of_each<S: AdminStore>(store: &S, clock: &TestClock) -> Vec<Deliver
     for settled in [sent(lease(ids[0])), sent(lease(ids[2])), dead(lease(ids[3])), doubt] {
         assert_eq!(settle(store, settled).await, Settled::Applied);
     }
-    clock.advance(SECOND);
+    clock.advance(SECOND * 5);
     let pruned = store.prune(&Prune::messages(SECOND / 2).state(State::Sent)).await.expect("pruning works");
     assert_eq!(pruned, 2);
     let sent_id = insert_one(store, row()).await;
