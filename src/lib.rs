@@ -29,7 +29,7 @@ pub use postrider_transport::{Backoff, BoxTransport, Failure, Message, Scope, Tr
 #[cfg(feature = "dkim")]
 #[doc(no_inline)]
 pub use postrider_transport::{Dkim, DkimError};
-pub use relay::{PausedSender, PausedTransport, Relay, RunSummary};
+pub use relay::{PausedSender, PausedTransport, Relay, RelayHandle, RelayHealth, RelayState, RunSummary};
 pub use retry::RetryPolicy;
 
 // To operate.

@@ -7,6 +7,7 @@ mod completer;
 mod decide;
 mod evidence;
 mod executor;
+mod handle;
 mod heartbeat;
 mod in_flight;
 mod jitter;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use postrider_transport::{Backoff, Transport};
 use tokio_util::sync::CancellationToken;
 
+pub use handle::{RelayHandle, RelayHealth, RelayState};
 pub use summary::{PausedSender, PausedTransport, RunSummary};
 
 use crate::observe::{Event, Observer};
@@ -62,6 +64,7 @@ pub struct Relay<S, T> {
     settings: Settings,
     abandon: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     retention: Option<retention::Task<S, T>>,
+    handle: RelayHandle,
 }
 
 /// The smallest time limit of a call to the store. A slow answer of a busy database is not an outage.
@@ -100,7 +103,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
             observers: Vec::new(),
             jitter: Jitter::default(),
         };
-        Self { store, transport, settings, abandon: None, retention: None }
+        Self { store, transport, settings, abandon: None, retention: None, handle: RelayHandle::new() }
     }
 
     /// Sets how many messages are in flight at most: from 1 to 65,536. 0 counts as 1. Default: 32.
@@ -183,6 +186,11 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self
     }
 
+    /// Returns a handle that shows the relay's id, state and health, also while it runs.
+    pub fn handle(&self) -> RelayHandle {
+        self.handle.clone()
+    }
+
     /// Adds an observer of the relay's events.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.settings.observers.push(Arc::new(observer));
@@ -253,7 +261,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
 
     async fn work(self, mode: RunMode, shutdown: impl Future<Output = ()> + Send) -> Result<RunSummary, StoreError> {
         let abandon = self.settings.abandon.clone();
-        let shared = Arc::new(Shared::new(self.store, self.transport, self.settings, mode != RunMode::Run));
+        let id = self.handle.id();
+        let shared = Arc::new(Shared::new(id, self.store, self.transport, self.settings, mode != RunMode::Run));
+        let _running = self.handle.running(&shared);
         // A pass is too short for it.
         let retention = self.retention.filter(|_| mode == RunMode::Run);
         let background = heartbeat::start(&shared, retention);
@@ -262,6 +272,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
         let signals = async {
             let stopped = async {
                 shutdown.await;
+                self.handle.stopping();
                 stop.cancel();
             };
             let abandoned = async {
