@@ -5,6 +5,8 @@ mod clock;
 mod delivery;
 mod enqueue;
 mod filter;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod observe;
 mod outbox;
 mod prune;
@@ -33,6 +35,8 @@ pub use relay::{PausedSender, PausedTransport, Relay, RelayHandle, RelayHealth, 
 pub use retry::RetryPolicy;
 
 // To operate.
+#[cfg(feature = "metrics")]
+pub use crate::metrics::Metrics;
 pub use admin::{CountedEvent, Erased, HourlyCount, RelayStatus, Stats, UpdateOutcome};
 pub use delivery::{Attempt, Delivery, DeliverySummary, RecipientStatus};
 pub use filter::Filter;

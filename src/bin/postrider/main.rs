@@ -8,6 +8,8 @@ mod admin;
 mod args;
 mod database;
 mod dkim;
+#[cfg(feature = "prometheus")]
+mod endpoint;
 mod enqueue;
 mod error;
 #[cfg(feature = "smtp")]
