@@ -7,7 +7,7 @@
 #        prometheus.sh start DIR    prints `export` lines when the server is ready
 #        prometheus.sh stop DIR     stops only the instance under DIR
 #
-# It scrapes and evaluates rules every half second. A test names its targets and rules
+# It scrapes every second and evaluates rules every half second. A test names its targets and rules
 # by files under DIR/tests.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
@@ -44,8 +44,8 @@ configure() {
     chown nobody "$dir/run"
     cat >"$dir/prometheus.yml" <<-CONF
 		global:
-		  scrape_interval: 500ms
-		  scrape_timeout: 500ms
+		  scrape_interval: 1s
+		  scrape_timeout: 1s
 		  evaluation_interval: 500ms
 		rule_files: [$dir/tests/rules/*.yml]
 		scrape_configs:

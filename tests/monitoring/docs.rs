@@ -120,12 +120,10 @@ fn the_dashboard_asks_what_prometheus_understands() {
     let tool = Tool::new();
     let served = experienced(&tool);
     let prometheus = Prometheus::watch("dashboard", &served.address, "groups: []");
-    wait_until("the endpoint is scraped", || {
-        prometheus.samples("messaging_client_sent_messages_total{job=\"dashboard\",error_type=\"\"}").len() > 4
-    });
+    let sent = format!("messaging_client_sent_messages_total{{job=\"{}\",error_type=\"\"}}", prometheus.job);
+    wait_until("the endpoint is scraped", || prometheus.samples(&sent).len() > 4);
     for expression in dashboard_expressions() {
-        let expression = expression.replace("$__rate_interval", "1m").replace("$job", "dashboard");
-        let found = prometheus.query(&expression);
-        assert!(!found.is_empty(), "{expression} finds nothing");
+        let expression = expression.replace("$__rate_interval", "1m").replace("$job", &prometheus.job);
+        wait_until(&format!("{expression} finds something"), || !prometheus.query(&expression).is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -23,22 +24,30 @@ pub(crate) fn promtool(args: &[&str], input: &str) -> String {
     text
 }
 
+/// Rules see the targets of all tests, so one test at a time uses the server.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// The targets and the rules of one test. They are removed when it is dropped.
 pub(crate) struct Prometheus {
+    _turn: MutexGuard<'static, ()>,
+    /// The label `job` of the target. It differs in each run, since the server may have the series of an earlier one.
+    pub(crate) job: String,
     address: String,
     files: Vec<PathBuf>,
 }
 
 impl Prometheus {
-    /// Scrapes this address as the job `name`, and evaluates these rules.
+    /// Scrapes this address, and evaluates these rules.
     pub(crate) fn watch(name: &str, target: &str, rules: &str) -> Self {
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = format!("{name}-{}", target.replace(':', "-"));
         let address = variable("POSTRIDER_TEST_PROMETHEUS_URL").strip_prefix("http://").unwrap().to_owned();
         let directory = PathBuf::from(variable("POSTRIDER_TEST_PROMETHEUS_DIR"));
-        let targets = serde_json::json!([{ "targets": [target], "labels": { "job": name } }]);
+        let targets = serde_json::json!([{ "targets": [target], "labels": { "job": job } }]);
         let files = vec![directory.join(format!("targets/{name}.json")), directory.join(format!("rules/{name}.yml"))];
         std::fs::write(&files[0], targets.to_string()).unwrap();
         std::fs::write(&files[1], rules).unwrap();
-        let prometheus = Self { address, files };
+        let prometheus = Self { _turn: turn, job, address, files };
         prometheus.reload();
         prometheus
     }
