@@ -29,6 +29,9 @@ pub struct Stats {
     pub cancelled: u64,
     /// How long the oldest due delivery without a valid lease has waited. `None` if nothing is due. If it keeps growing, no relay sends.
     pub oldest_due: Option<Duration>,
+    /// Age of the oldest mail that is due and not yet sent: the time since it was first due, or was resent. Retries and probes do not change
+    /// it. `None` if nothing waits.
+    pub oldest_waiting: Option<Duration>,
     /// The relays that reported in the last ten minutes. A relay that stops deletes its report, unless its transport is paused.
     pub relays: Vec<RelayStatus>,
 }

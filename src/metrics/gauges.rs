@@ -58,7 +58,7 @@ impl OutboxGauges {
 
 /// The age of the oldest mail that is due and not yet sent.
 fn lag(stats: &Stats) -> Duration {
-    stats.oldest_due.unwrap_or_default()
+    stats.oldest_waiting.unwrap_or_default()
 }
 
 /// The gauges of the relays of this process, except those of transports.

@@ -187,6 +187,9 @@ impl AdminStore for MemoryStore {
         let now = self.clock.now_millis();
         let rows = self.lock();
         let mut stats = Stats { oldest_due: rows.oldest_due(now).map(|due| elapsed(now, due)), ..Stats::default() };
+        let live = rows.deliveries.values().filter(|row| !row.shown_state().is_finished());
+        let waiting = live.map(|row| row.cycle_started).filter(|since| *since <= now).min();
+        stats.oldest_waiting = waiting.map(|since| elapsed(now, since));
         for row in rows.deliveries.values() {
             *stats.count_mut(row.shown_state()) += 1;
         }

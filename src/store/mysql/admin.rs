@@ -134,7 +134,8 @@ impl MySqlStore {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
         let text = self.sql.fill(
-            "SELECT COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased, MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now
+            "SELECT COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased, MIN(due_at) AS oldest_due,
+                    MIN(cycle_started_at) AS oldest_waiting, CAST({now} AS SIGNED) AS now
              FROM {p}queue",
         );
         let row = self.sql.query(&text).bind(self.clock.test_micros()).fetch_one(&mut *tx).await?;
@@ -146,6 +147,8 @@ impl MySqlStore {
         let now = row.number("now")?;
         let oldest_due = row.number_or_null("oldest_due")?.filter(|due| *due <= now);
         stats.oldest_due = oldest_due.map(|due| Duration::from_micros(to_u64(now.saturating_sub(due))));
+        let waiting = row.number_or_null("oldest_waiting")?.filter(|since| *since <= now);
+        stats.oldest_waiting = waiting.map(|since| Duration::from_micros(to_u64(now.saturating_sub(since))));
         stats.relays = self.read_relays(&mut tx).await?;
         tx.rollback().await?;
         session.finish(Ok(stats))

@@ -222,7 +222,8 @@ impl PgStore {
     async fn stats_in(&self, call: &mut PgConnection) -> Result<Stats, StoreError> {
         let text = self.fill(
             r#"SELECT count(*) AS queued, count(leased_at) AS leased, {now} AS now,
-                   min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due
+                   min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due,
+                   min(cycle_started_at) AS oldest_waiting
                FROM "{s}".queue"#,
         );
         let row = self.sql.query(&text).bind(self.test_now()).fetch_one(&mut *call).await?;
@@ -231,6 +232,7 @@ impl PgStore {
         let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
         let now = row.time("now")?;
         stats.oldest_due = row.time_or_null("oldest_due")?.and_then(|due| now.duration_since(due).ok());
+        stats.oldest_waiting = row.time_or_null("oldest_waiting")?.and_then(|since| now.duration_since(since).ok());
         stats.relays = self.read_relays(call).await?;
         Ok(stats)
     }

@@ -279,7 +279,8 @@ async fn cancel(connection: &mut SqliteConnection, id: &str, now: i64) -> Result
 async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats, StoreError> {
     let row = sqlx::query(
         "SELECT (SELECT count(*) FROM postrider_queue) AS queued,
-                (SELECT count(*) FROM postrider_queue WHERE leased_at IS NOT NULL) AS leased",
+                (SELECT count(*) FROM postrider_queue WHERE leased_at IS NOT NULL) AS leased,
+                (SELECT min(cycle_started_at) FROM postrider_queue) AS oldest_waiting",
     )
     .fetch_one(&mut *connection)
     .await?;
@@ -289,6 +290,8 @@ async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats,
     stats.relays = read_relays(connection, now).await?;
     let due = super::claim::first_due(connection).await?.filter(|due| *due <= now);
     stats.oldest_due = due.map(|due| elapsed(due, now));
+    let waiting = row.number_or_null("oldest_waiting")?.filter(|since| *since <= now);
+    stats.oldest_waiting = waiting.map(|since| elapsed(since, now));
     Ok(stats)
 }
 
