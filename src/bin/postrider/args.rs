@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Enqueue(Box<EnqueueArgs>),
     /// Send what is due, until a signal arrives
     #[command(after_help = TRANSPORTS_AND_SIGNALS)]
-    Work(WorkArgs),
+    Work(Box<WorkArgs>),
     /// List deliveries, oldest first
     List(Box<ListArgs>),
     /// Show a delivery with its recipients and its attempts
