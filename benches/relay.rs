@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use postrider::{MemoryStore, NewDelivery, Outbox, PgStore, Store};
+use postrider::{MemoryStore, Metrics, NewDelivery, Outbox, PgStore, Store};
 use sqlx::Connection as _;
 use support::figures::{Figures, write_json};
 use support::noop::Noop;
@@ -24,11 +24,14 @@ const WARM_UP: usize = 200;
 async fn main() {
     let options = Options::read();
     let mut tables = BTreeMap::new();
-    if !options.only.iter().any(|name| name == "backlog" || name == "surroundings") {
+    if !options.only.iter().any(|name| ["backlog", "metrics", "surroundings"].contains(&name.as_str())) {
         tables.insert("stores".to_owned(), stores(&options, options.count.unwrap_or(20_000)).await);
     }
     if options.wants("backlog") {
         tables.insert("backlog".to_owned(), backlog(&options).await);
+    }
+    if options.wants("metrics") {
+        tables.insert("metrics".to_owned(), metrics(&options).await);
     }
     if options.wants("surroundings") {
         tables.insert("surroundings".to_owned(), surroundings(&options).await);
@@ -164,6 +167,35 @@ async fn surroundings(options: &Options) -> Figures {
     drains
 }
 
+/// The same drains with and without metrics, one after the other, in an order that changes with each round.
+async fn metrics(options: &Options) -> Figures {
+    let count = options.count.unwrap_or(20_000);
+    let mut drains = Figures::default();
+    for round in 0..options.rounds {
+        let order = if round % 2 == 0 { [false, true] } else { [true, false] };
+        for with_metrics in order {
+            let name = |store: &str| if with_metrics { format!("{store}, metrics") } else { store.to_owned() };
+            let metrics = with_metrics.then(|| {
+                let exporter = metrics_exporter_prometheus::PrometheusBuilder::new().with_recommended_naming(true);
+                Metrics::with_recorder(exporter.build_recorder())
+            });
+            let store = MemoryStore::new();
+            fill(&store, count).await;
+            drains.add(&name("memory"), drain_with(store, 1, count, metrics.clone()).await);
+            let (store, _directory) = databases::sqlite_store(4).await;
+            fill(&store, count).await;
+            drains.add(&name("sqlite"), drain_with(store, 1, count, metrics.clone()).await);
+            let store = databases::pg_store(10).await;
+            fill(&store, count).await;
+            databases::quiesce_postgres(&store).await;
+            drains.add(&name("postgres"), drain_with(store, 1, count, metrics).await);
+        }
+    }
+    let title = format!("Drain of {count}, with and without metrics, 1 relay");
+    drains.print_beside(&title, "deliveries/s", &["memory", "sqlite", "postgres"]);
+    drains
+}
+
 async fn fill<S: Store>(store: &S, count: usize) {
     let outbox = Outbox::enqueue_only(store.clone());
     for first in (0..count).step_by(1000) {
@@ -210,10 +242,21 @@ async fn all_at_once(store: PgStore, count: usize) -> f64 {
 
 /// Drains the outbox, and returns the deliveries per second.
 async fn drain<S: Store>(store: S, relays: usize, count: usize) -> f64 {
+    drain_with(store, relays, count, None).await
+}
+
+async fn drain_with<S: Store>(store: S, relays: usize, count: usize, metrics: Option<Metrics>) -> f64 {
     let noop = Noop::default();
     let outbox = Outbox::new(store, noop.clone());
     let start = Instant::now();
-    let drains = (0..relays).map(|_| tokio::spawn(outbox.relay().concurrency(CONCURRENCY).drain()));
+    let drains = (0..relays).map(|_| {
+        let relay = outbox.relay().concurrency(CONCURRENCY);
+        let relay = match &metrics {
+            Some(metrics) => relay.observer(metrics.clone()),
+            None => relay,
+        };
+        tokio::spawn(relay.drain())
+    });
     let summaries = futures_util::future::join_all(drains).await;
     let took = start.elapsed();
     let sent: u64 = summaries

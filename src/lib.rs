@@ -6,6 +6,8 @@ mod clock;
 mod delivery;
 mod enqueue;
 mod filter;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod observe;
 mod operator;
 mod outbox;
@@ -32,10 +34,12 @@ pub use postrider_transport::{Backoff, BoxTransport, Failure, Message, Scope, Tr
 #[cfg(feature = "dkim")]
 #[doc(no_inline)]
 pub use postrider_transport::{Dkim, DkimError};
-pub use relay::{PausedSender, PausedTransport, Relay, RunSummary};
+pub use relay::{PausedSender, PausedTransport, Relay, RelayHandle, RelayHealth, RelayState, RunSummary};
 pub use retry::RetryPolicy;
 
 // To operate.
+#[cfg(feature = "metrics")]
+pub use crate::metrics::Metrics;
 pub use admin::{CountedEvent, Erased, HourlyCount, RelayStatus, Stats, UpdateOutcome};
 pub use audit::{Action, AuditEntry, AuditFilter};
 pub use delivery::{Attempt, Delivery, DeliverySummary, RecipientStatus};

@@ -50,8 +50,13 @@ pub enum Event<'a> {
         outcome: Outcome,
         /// The result that the transport returned.
         result: &'a Result<Receipt, Failure>,
-        /// The duration of the call.
+        /// The transport that was called, with the inner ones: `smtp`, `failover/ses` (see [`Attempt::transport`](crate::Attempt::transport)).
+        /// `None` if none was called, because the stored message could not be read.
+        transport: Option<&'a str>,
+        /// The duration of the call. The messages of a batch share one call.
         took: Duration,
+        /// How long the delivery was due before this call, if it is the first one since it was enqueued or resent. `None` for a later one.
+        waited: Option<Duration>,
     },
     /// The next hop accepted a delivery.
     #[non_exhaustive]

@@ -47,6 +47,14 @@ impl ClaimedDelivery {
         self.lease.claimed_at + moment.saturating_duration_since(self.claim_answered_at)
     }
 
+    /// How long the delivery was due before this call. `None` if it is not the first call of the cycle.
+    fn waited(&self, began: Instant) -> Option<Duration> {
+        let lease = &self.lease;
+        let tried = lease.last.as_ref().is_some_and(|last| last.cycle == lease.cycle);
+        let first = !tried && !lease.lost && lease.charged_attempts == 0;
+        first.then(|| self.at(began).duration_since(lease.cycle_started_at).unwrap_or_default())
+    }
+
     /// The last attempt of this cycle, with its time by this process's clock. `None` if there is none or it was lost.
     pub(super) fn previous_attempt(&self) -> Option<PreviousAttempt> {
         let last =
@@ -223,7 +231,7 @@ pub(super) fn prepare<S: Store, T: Transport>(
     }
     if let Some(why) = &lease.malformed {
         let failure = Failure::permanent(Scope::Message, format!("the stored row cannot be read: {why}"));
-        return Prepared::Settle(settle(shared, claimed, (now, now), &Err(failure), Judged::own(), None));
+        return Prepared::Settle(settle(shared, claimed, (now, now), &Err(failure), Judged::own(), None, None));
     }
     if let Some(end) = decide_before_sending(decision_input(shared, claimed, now)) {
         return Prepared::Settle(settlement_without_call(lease, end.next, end.recipients));
@@ -252,7 +260,7 @@ pub(super) fn prepare<S: Store, T: Transport>(
         Ok(Err(error)) => error.into(),
         Err(_) => Failure::transient(Scope::Message, "decoding the stored message panicked"),
     };
-    Prepared::Settle(settle(shared, claimed, (now, now), &Err(failure), Judged::own(), None))
+    Prepared::Settle(settle(shared, claimed, (now, now), &Err(failure), Judged::own(), None, None))
 }
 
 /// Decodes the message and checks its recipients.
@@ -293,14 +301,11 @@ pub(super) fn settle_call<S: Store, T: Transport>(
     judged: Judged,
     note: Option<&'static str>,
 ) -> Settlement {
-    let mut settlement = settle(shared, claimed, time, result, judged, note);
-    if let Some(attempt) = &mut settlement.attempt {
-        attempt.transport = Some(path(shared.transport.name(), result));
-    }
-    settlement
+    let transport = path(shared.transport.name(), result);
+    settle(shared, claimed, time, result, judged, note, Some(transport))
 }
 
-/// The settlement of an attempt, without the name of a transport. Used directly if the stored message could not be decoded.
+/// The settlement of an attempt. Used directly, and without a transport, if the stored message could not be decoded.
 fn settle<S: Store, T: Transport>(
     shared: &Shared<S, T>,
     claimed: &ClaimedDelivery,
@@ -308,6 +313,7 @@ fn settle<S: Store, T: Transport>(
     result: &Result<Receipt, Failure>,
     judged: Judged,
     note: Option<&'static str>,
+    transport: Option<String>,
 ) -> Settlement {
     let lease = &claimed.lease;
     let decision = decide(result, judged, decision_input(shared, claimed, ended));
@@ -330,7 +336,16 @@ fn settle<S: Store, T: Transport>(
     attempt.charged = decision.charged;
     attempt.note = note.map(str::to_owned);
     let took = ended.saturating_duration_since(began);
-    shared.emit(&Event::AttemptFinished { id: lease.key.id, number, outcome: decision.outcome, result, took });
+    shared.emit(&Event::AttemptFinished {
+        id: lease.key.id,
+        number,
+        outcome: decision.outcome,
+        result,
+        transport: transport.as_deref(),
+        took,
+        waited: claimed.waited(began),
+    });
+    attempt.transport = transport;
     Settlement {
         key: lease.key,
         attempt: Some(attempt),

@@ -8,6 +8,7 @@ mod controls;
 mod decide;
 mod evidence;
 mod executor;
+mod handle;
 mod heartbeat;
 mod in_flight;
 mod jitter;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use postrider_transport::{Backoff, Transport};
 use tokio_util::sync::CancellationToken;
 
+pub use handle::{RelayHandle, RelayHealth, RelayState};
 pub use summary::{PausedSender, PausedTransport, RunSummary};
 
 use crate::observe::{Event, Observer};
@@ -63,6 +65,7 @@ pub struct Relay<S, T> {
     settings: Settings,
     abandon: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     retention: Option<retention::Task<S, T>>,
+    handle: RelayHandle,
 }
 
 /// The smallest time limit of a call to the store. A slow answer of a busy database is not an outage.
@@ -101,7 +104,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
             observers: Vec::new(),
             jitter: Jitter::default(),
         };
-        Self { store, transport, settings, abandon: None, retention: None }
+        Self { store, transport, settings, abandon: None, retention: None, handle: RelayHandle::new() }
     }
 
     /// Sets how many messages are in flight at most: from 1 to 65,536. 0 counts as 1. Default: 32.
@@ -184,6 +187,11 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self
     }
 
+    /// Returns a handle that shows the relay's id, state and health, also while it runs.
+    pub fn handle(&self) -> RelayHandle {
+        self.handle.clone()
+    }
+
     /// Adds an observer of the relay's events.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.settings.observers.push(Arc::new(observer));
@@ -254,7 +262,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
 
     async fn work(self, mode: RunMode, shutdown: impl Future<Output = ()> + Send) -> Result<RunSummary, StoreError> {
         let abandon = self.settings.abandon.clone();
-        let shared = Arc::new(Shared::new(self.store, self.transport, self.settings, mode != RunMode::Run));
+        let id = self.handle.id();
+        let shared = Arc::new(Shared::new(id, self.store, self.transport, self.settings, mode != RunMode::Run));
+        let _running = self.handle.running(&shared);
         // A pass is too short for it.
         let retention = self.retention.filter(|_| mode == RunMode::Run);
         let background = heartbeat::start(&shared, retention);
@@ -263,6 +273,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
         let signals = async {
             let stopped = async {
                 shutdown.await;
+                self.handle.stopping();
                 stop.cancel();
             };
             let abandoned = async {

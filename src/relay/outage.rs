@@ -1,4 +1,4 @@
-//! Store health: one log line when the database stops answering, one when it answers again.
+//! Store health: one log line when the database stops answering, one when it answers again; and the time of its last answer.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,13 +7,26 @@ use postrider_transport::Backoff;
 
 use crate::{StoreError, StoreErrorKind};
 
-/// The kind and the start of the current outage. `None` if there is none.
 #[derive(Debug, Default)]
-pub(super) struct Outage(Mutex<Option<(StoreErrorKind, Instant)>>);
+pub(super) struct Outage(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The kind and the start of the current outage. `None` if there is none.
+    current: Option<(StoreErrorKind, Instant)>,
+    /// The time of the last answer. `None` before the first.
+    answered: Option<Instant>,
+}
 
 impl Outage {
-    fn state(&self) -> MutexGuard<'_, Option<(StoreErrorKind, Instant)>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time since the last answer, and the time since the start of the current outage.
+    pub(super) fn ages(&self) -> (Option<Duration>, Option<Duration>) {
+        let state = self.state();
+        (state.answered.map(|at| at.elapsed()), state.current.map(|(_, since)| since.elapsed()))
     }
 
     /// Records a failure. Returns whether it begins an outage.
@@ -21,8 +34,8 @@ impl Outage {
         let kind = error.kind();
         let first = {
             let mut state = self.state();
-            let first = state.is_none();
-            state.get_or_insert_with(|| (kind, Instant::now()));
+            let first = state.current.is_none();
+            state.current.get_or_insert_with(|| (kind, Instant::now()));
             first
         };
         let error = error as &dyn std::error::Error;
@@ -46,7 +59,8 @@ impl Outage {
     /// does not.
     pub(super) fn ended(&self, call_began: Instant) -> bool {
         let mut state = self.state();
-        let Some((kind, _)) = state.take_if(|(_, since)| *since <= call_began) else { return false };
+        state.answered = Some(Instant::now());
+        let Some((kind, _)) = state.current.take_if(|(_, since)| *since <= call_began) else { return false };
         drop(state);
         match kind {
             StoreErrorKind::Conflict => {

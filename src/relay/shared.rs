@@ -44,11 +44,11 @@ pub(super) struct Shared<S, T> {
 }
 
 impl<S: Store, T: Transport> Shared<S, T> {
-    pub(super) fn new(store: S, transport: Arc<T>, settings: Settings, ends_by_itself: bool) -> Self {
+    pub(super) fn new(id: RelayId, store: S, transport: Arc<T>, settings: Settings, ends_by_itself: bool) -> Self {
         // The server's limit is shorter than the relay's, so that a call cannot commit after the relay has stopped waiting for it.
         let store = store.with_call_limit(settings.call_limit().mul_f64(0.8));
         Self {
-            id: RelayId::new(),
+            id,
             store,
             transport,
             outage: Outage::default(),

@@ -25,14 +25,19 @@ use crate::spec::Form;
 const FROM: &str = "shop@example.com";
 const TO: &str = "ada@example.org";
 
-/// Runs an example to its end, and asserts that it reports its mail as sent.
-async fn run(example: &str, variables: &[(&str, &str)]) {
+/// The program of an example.
+fn program(example: &str) -> std::path::PathBuf {
     // This program is in `deps`, beside `examples`.
     let here = std::env::current_exe().unwrap();
     let program = here.ancestors().nth(2).unwrap().join("examples").join(example);
     assert!(program.exists(), "the example is not built: run scripts/test, or cargo build --examples --all-features");
+    program
+}
+
+/// Runs an example to its end, and asserts that it reports its mail as sent.
+async fn run(example: &str, variables: &[(&str, &str)]) {
     let directory = tempfile::tempdir().unwrap();
-    let mut command = tokio::process::Command::new(program);
+    let mut command = tokio::process::Command::new(program(example));
     command.env_clear().envs(variables.iter().copied()).envs([("MAIL_FROM", FROM), ("MAIL_TO", TO)]);
     command.current_dir(directory.path()).kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it ends").unwrap();
@@ -201,4 +206,36 @@ async fn smtp() {
     let mut texts = caught[0].to.clone();
     texts.extend(texts_of_mime(caught[0].content.as_bytes()));
     ExpectedMail::new(2, 3).assert_in(&texts);
+}
+
+/// The example that serves metrics runs until it is stopped, so the test reads them, and ends it.
+#[tokio::test]
+async fn prometheus() {
+    let catcher = Catcher::start().await.unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = tokio::process::Command::new(program("prometheus"));
+    let variables = [("SMTP_URL", catcher.url()), ("METRICS_ADDRESS", address.clone())];
+    command.env_clear().envs(variables).envs([("MAIL_FROM", FROM), ("MAIL_TO", TO)]);
+    let mut running = command.current_dir(directory.path()).kill_on_drop(true).spawn().unwrap();
+    let sent = "postrider_deliveries_settled_total{postrider_result=\"sent\"} 1";
+    let read = async {
+        loop {
+            assert_eq!(running.try_wait().unwrap(), None, "the example has ended");
+            if let Ok(mut stream) = TcpStream::connect(&address).await {
+                let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
+                let mut answer = String::new();
+                let written = stream.write_all(request.as_bytes()).await;
+                if written.is_ok() && stream.read_to_string(&mut answer).await.is_ok() && answer.contains(sent) {
+                    break answer;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(60), read).await.expect("the mail is counted");
+    for metric in ["messaging_client_operation_duration_seconds_bucket", "postrider_outbox_lag_seconds 0"] {
+        assert!(answer.contains(metric), "{metric} is missing: {answer}");
+    }
+    assert_eq!(catcher.caught().len(), 1);
 }

@@ -5,6 +5,7 @@
 mod batches;
 mod combined;
 mod flow;
+mod handle;
 mod harness;
 mod malformed;
 mod memory;

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -69,7 +70,7 @@ pub(crate) enum Command {
     Enqueue(Box<EnqueueArgs>),
     /// Send what is due, until a signal arrives
     #[command(after_help = TRANSPORTS_AND_SIGNALS)]
-    Work(WorkArgs),
+    Work(Box<WorkArgs>),
     /// List deliveries, oldest first
     List(Box<ListArgs>),
     /// Show a delivery with its recipients and its attempts
@@ -199,6 +200,9 @@ pub(crate) struct WorkArgs {
     /// Print the final summary as a JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    /// Serve /metrics for Prometheus and /healthz at this address, to anybody who can reach it: 127.0.0.1:9464
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "drain")]
+    pub(crate) metrics: Option<SocketAddr>,
     /// How many messages to send at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) concurrency: u16,

@@ -8,6 +8,8 @@ mod admin;
 mod args;
 mod database;
 mod dkim;
+#[cfg(feature = "prometheus")]
+mod endpoint;
 mod enqueue;
 mod error;
 #[cfg(feature = "smtp")]
@@ -90,7 +92,7 @@ async fn dispatch<S: AdminStore>(command: Command, store: S, signals: &Signals) 
     match command {
         Command::Migrate { .. } => store.migrate().await?,
         Command::Enqueue(args) => enqueue::run(*args, store, &mut out).await?,
-        Command::Work(args) => work::run(args, store, signals, &mut out).await?,
+        Command::Work(args) => work::run(*args, store, signals, &mut out).await?,
         // `run` handles it before a store is opened.
         #[cfg(feature = "smtp")]
         Command::Explain(args) => explain::run(&args, &mut out)?,

@@ -5,6 +5,8 @@ use postrider::{AdminStore, Outbox, RetryPolicy, RunSummary};
 use serde_json::json;
 
 use crate::args::WorkArgs;
+#[cfg(feature = "prometheus")]
+use crate::endpoint::Endpoint;
 use crate::error::{CliError, warn};
 use crate::output::{Output, printable};
 use crate::progress::Progress;
@@ -20,6 +22,17 @@ pub(crate) async fn run<S: AdminStore>(
     if args.retry_base > args.retry_cap {
         return Err(CliError::usage("--retry-base must not be longer than --retry-cap"));
     }
+    #[cfg(feature = "prometheus")]
+    let endpoint = match args.metrics {
+        Some(address) => Some(Endpoint::bind(address).await?),
+        None => None,
+    };
+    #[cfg(not(feature = "prometheus"))]
+    if args.metrics.is_some() {
+        return Err(CliError::usage(
+            "--metrics needs the feature `prometheus`, and this postrider was built without it",
+        ));
+    }
     let concurrency = usize::from(args.concurrency);
     let signer = dkim::signer(&args.dkim)?;
     let (transport, connections) = transport::open(args.transport.as_deref(), concurrency, signer.as_ref()).await?;
@@ -29,7 +42,8 @@ pub(crate) async fn run<S: AdminStore>(
     logs::start(progress.as_ref())?;
     let stop = signals.stop_relay_on_signal(progress.clone());
 
-    let mut relay = Outbox::new(store, transport)
+    let outbox = Outbox::new(store, transport);
+    let mut relay = outbox
         .relay()
         .concurrency(concurrency)
         .lease(args.lease)
@@ -44,6 +58,12 @@ pub(crate) async fn run<S: AdminStore>(
     if let Some(progress) = &progress {
         relay = relay.observer(progress.clone());
     }
+    #[cfg(feature = "prometheus")]
+    if let Some(endpoint) = &endpoint {
+        relay = relay.observer(endpoint.metrics());
+    }
+    #[cfg(feature = "prometheus")]
+    let serving = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(outbox.handle(), relay.handle())));
     let graceful = stop.graceful.clone();
     let result = if args.drain {
         relay.drain_until(stop.graceful.cancelled_owned()).await
@@ -51,6 +71,10 @@ pub(crate) async fn run<S: AdminStore>(
         relay.run(stop.graceful.cancelled_owned()).await
     };
     connections.close().await;
+    #[cfg(feature = "prometheus")]
+    if let Some(serving) = serving {
+        serving.abort();
+    }
     if let Some(redraw) = redraw {
         redraw.abort();
     }
