@@ -2,6 +2,8 @@
 
 mod admin;
 mod clock;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 mod delivery;
 mod enqueue;
 mod filter;
