@@ -36,14 +36,17 @@ async function visit(page, url) {
   await page.waitForNetworkIdle({ idleTime: 100, timeout: 1500 }).catch(() => {});
 }
 
-async function visitAll(browser, urls, act) {
+async function visitAll(browser, plan, urls, act) {
   const found = [];
+  const count = async () => Number(await (await fetch(plan.count)).text());
   for (const url of urls) {
+    const before = await count();
     const { page, seen } = await open(browser);
     await visit(page, url);
     if (act) await act(page);
     const frames = page.frames().length;
-    found.push({ url, pwned: seen.pwned, errors: seen.errors, at: page.url(), frames });
+    const connections = (await count()) - before;
+    found.push({ url, connections, pwned: seen.pwned, errors: seen.errors, at: page.url(), frames });
     await page.close();
   }
   return found;
@@ -206,10 +209,10 @@ async function main() {
   });
   try {
     const result = { version: await browser.version() };
-    if (plan.control) result.control = await visitAll(browser, plan.control);
-    if (plan.messages) result.messages = await visitAll(browser, plan.messages);
-    if (plan.clicks) result.clicks = await visitAll(browser, plan.clicks, clickInFrame);
-    if (plan.pages) result.pages = await visitAll(browser, plan.pages);
+    if (plan.control) result.control = await visitAll(browser, plan, plan.control);
+    if (plan.messages) result.messages = await visitAll(browser, plan, plan.messages);
+    if (plan.clicks) result.clicks = await visitAll(browser, plan, plan.clicks, clickInFrame);
+    if (plan.pages) result.pages = await visitAll(browser, plan, plan.pages);
     if (plan.accessibility) result.accessibility = await accessibility(browser, plan.accessibility);
     if (plan.cancel) {
       result.cancel = [];
