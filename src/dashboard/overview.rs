@@ -148,9 +148,15 @@ fn verdict(stats: &Stats) -> Verdict {
             text: waiting,
             advice: "The relays send more slowly than mail comes in, or a sender is paused. See the failures below.",
         },
-        None if stats.pending + stats.leased > 0 => {
+        None if stats.leased > 0 || stats.oldest_due.is_some() => {
             Verdict { level: "ok", title: "Mail is being sent", text: waiting, advice: "" }
         }
+        None if stats.pending > 0 => Verdict {
+            level: "ok",
+            title: "Nothing is due",
+            text: format!("{waiting} Each is scheduled for later."),
+            advice: "",
+        },
         None => Verdict { level: "ok", title: "Nothing waits", text: "All mail has ended.".to_owned(), advice: "" },
     }
 }
@@ -176,6 +182,7 @@ mod tests {
             (stats(3, None, &[Some("535 no"), None]), "warn", "Some relays are paused"),
             (stats(3, Some(300), &[None]), "warn", "Mail is late"),
             (stats(3, Some(299), &[None]), "ok", "Mail is being sent"),
+            (stats(3, None, &[None]), "ok", "Nothing is due"),
             (stats(0, None, &[None]), "ok", "Nothing waits"),
         ] {
             let verdict = verdict(&stats);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use askama::Template;
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::response::Response;
-use postrider_transport::Scope;
+use postrider_transport::{Scope, mask_addresses};
 
 use super::App;
 use super::deliveries::{back_pair, back_query, cut, label};
@@ -214,9 +214,12 @@ fn attempted(attempt: &Attempt, before: Option<&Attempt>, now: SystemTime) -> Ev
     if !attempt.charged {
         facts.push("not charged".to_owned());
     }
+    // The error is often the reply, with masked addresses.
+    let masked = attempt.reply.as_deref().map(mask_addresses);
+    let error = if attempt.error.as_deref() == masked.as_deref() { &None } else { &attempt.error };
     let texts = [
         ("Reply", &attempt.reply),
-        ("Error", &attempt.error),
+        ("Error", error),
         ("Decision", &attempt.note),
         ("Id at the next hop", &attempt.provider_id),
     ];

@@ -20,7 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-use crate::fixture::{email, full, mail};
+use crate::fixture::{email, mail};
 use crate::hostile::{self, TEXTS};
 use crate::site::Site;
 
@@ -348,7 +348,18 @@ async fn scenery(site: &Site) -> (DeliveryId, DeliveryId) {
         dead = Some(site.dead(numbered(number).build().unwrap(), &reply).await);
     }
     site.held(numbered(1).build().unwrap()).await;
-    let retried = site.enqueue(full()).await;
+    let logo = "<svg xmlns='http://www.w3.org/2000/svg' width='48' height='48'><circle cx='24' cy='24' r='22' fill='#3b7d5b'/></svg>";
+    let logo = Attachment::inline("logo", "logo.svg", "image/svg+xml", logo.as_bytes().to_vec()).unwrap();
+    let html = "<div style='font-family:sans-serif;max-width:30em'><img src='cid:logo' alt=''><h1>It is on its way</h1>\
+                <p>Dear Ada, we sent your order <b>1815</b> today. <a href='https://shop.example/1815'>Follow it</a>.</p></div>";
+    let invoice = Attachment::new("invoice.pdf", "application/pdf", vec![1; 48_000]).unwrap();
+    let order = numbered(0)
+        .cc("Grace <grace@example.org>")
+        .reply_to("help@example.com")
+        .html(html)
+        .attach(logo)
+        .attach(invoice);
+    let retried = site.enqueue(order.build().unwrap()).await;
     site.drain(vec![
         postrider::Failure::transient(postrider::Scope::Message, "451 4.7.1 Greylisted, try again in 5 minutes")
             .with_reply("451 4.7.1 Greylisted, try again in 5 minutes"),
