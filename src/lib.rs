@@ -3,6 +3,8 @@
 mod admin;
 mod audit;
 mod clock;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 mod delivery;
 mod enqueue;
 mod filter;

@@ -28,6 +28,8 @@ mod providers;
 #[path = "../../transports/core/tests/verifiers/python.rs"]
 mod python;
 mod search;
+#[cfg(feature = "dashboard")]
+mod serve;
 mod signals;
 mod smtp_server;
 #[cfg(all(feature = "postgres", feature = "mysql"))]

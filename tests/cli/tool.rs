@@ -87,9 +87,14 @@ impl Tool {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(args).current_dir(self.directory()).stdin(Stdio::null());
-        for variable in
-            ["TRANSPORT_URL", "RUST_LOG", "POSTRIDER_SCHEMA", "POSTRIDER_TABLE_PREFIX", "POSTRIDER_PGBOUNCER"]
-        {
+        for variable in [
+            "TRANSPORT_URL",
+            "RUST_LOG",
+            "POSTRIDER_PASSWORD",
+            "POSTRIDER_SCHEMA",
+            "POSTRIDER_TABLE_PREFIX",
+            "POSTRIDER_PGBOUNCER",
+        ] {
             command.env_remove(variable);
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -184,34 +189,55 @@ pub(crate) struct Output {
 /// A command in the background. Dropping it kills the process.
 pub(crate) struct Running {
     child: Child,
-    stdout: Option<JoinHandle<String>>,
-    stderr: Arc<Mutex<String>>,
-    stderr_reader: Option<JoinHandle<()>>,
+    stdout: Stream,
+    stderr: Stream,
+}
+
+/// What a process has written to a stream so far.
+struct Stream {
+    text: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Stream {
+    fn read(mut from: impl Read + Send + 'static) -> Self {
+        let text: Arc<Mutex<String>> = Arc::default();
+        let sink = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = from.read(&mut buffer) {
+                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        });
+        Self { text, reader: Some(reader) }
+    }
+
+    fn so_far(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    fn whole(&mut self) -> String {
+        self.reader.take().unwrap().join().unwrap();
+        self.so_far()
+    }
 }
 
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let stderr: Arc<Mutex<String>> = Arc::default();
-        let sink = Arc::clone(&stderr);
-        let stdout = std::thread::spawn(move || {
-            let mut text = String::new();
-            out.read_to_string(&mut text).unwrap();
-            text
-        });
-        let stderr_reader = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = err.read(&mut buffer) {
-                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
-            }
-        });
-        Self { child, stdout: Some(stdout), stderr, stderr_reader: Some(stderr_reader) }
+        let stdout = Stream::read(child.stdout.take().unwrap());
+        let stderr = Stream::read(child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    /// The standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.so_far()
     }
 
     /// The standard error so far.
     pub(crate) fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().clone()
+        self.stderr.so_far()
     }
 
     /// Sends a signal: `TERM`, `INT`, `KILL`.
@@ -236,9 +262,7 @@ impl Running {
     pub(crate) fn wait(mut self) -> Output {
         wait_until("the tool exits", || self.child.try_wait().unwrap().is_some());
         let status = self.child.wait().unwrap();
-        self.stderr_reader.take().unwrap().join().unwrap();
-        let stdout = self.stdout.take().unwrap().join().unwrap();
-        let stderr = self.stderr();
+        let (stdout, stderr) = (self.stdout.whole(), self.stderr.whole());
         assert!(!stderr.contains("panicked"), "{stderr}");
         Output { code: status.code().unwrap_or_else(|| panic!("ended by {status}: {stderr}")), stdout, stderr }
     }

@@ -123,6 +123,10 @@ pub(crate) enum Command {
     #[cfg(feature = "smtp")]
     #[command(after_help = EXPLAIN)]
     Explain(ExplainArgs),
+    /// Serve the dashboard: a website that shows the outbox, finds mail, and resends or cancels it
+    #[cfg(feature = "dashboard")]
+    #[command(after_help = SERVE)]
+    Serve(ServeArgs),
     /// Count the deliveries in each state, and list the running relays
     Stats {
         /// Also count what happened in each hour since then: 24h, or 2030-12-31T18:00:00Z
@@ -312,6 +316,34 @@ pub(crate) struct ExplainArgs {
     /// A file of replies as JSON objects; - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "stage")]
     pub(crate) file: Option<PathBuf>,
+}
+
+#[cfg(feature = "dashboard")]
+const SERVE: &str = "\
+Without a password, the dashboard listens on loopback only, where every user of this machine can
+open it. With a password, the browser asks for it; the user name is any name, and the log has it
+with each act. The environment variable POSTRIDER_PASSWORD sets the password, too.
+
+The server has no TLS: put a proxy with TLS in front of it if others can read the network.";
+
+#[cfg(feature = "dashboard")]
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The IP address and the port to listen on
+    #[arg(long, value_name = "ADDRESS", default_value_t = crate::serve::LISTEN)]
+    pub(crate) listen: std::net::SocketAddr,
+    /// A file with the password in its first line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Show everything, and change nothing
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Hide the content of mail: texts, headers, attachments and source
+    #[arg(long)]
+    pub(crate) hide_bodies: bool,
+    /// Accept forms from this origin, https://ops.example.com, if a proxy replaces the Host header; can be repeated
+    #[arg(long, value_name = "ORIGIN", action = ArgAction::Append)]
+    pub(crate) trusted_origin: Vec<String>,
 }
 
 /// Which deliveries.

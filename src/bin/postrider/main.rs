@@ -21,6 +21,8 @@ mod parsers;
 mod progress;
 mod prune;
 mod redact;
+#[cfg(feature = "dashboard")]
+mod serve;
 mod show;
 mod signals;
 mod stats;
@@ -107,6 +109,8 @@ async fn dispatch<S: AdminStore>(command: Command, store: S, signals: &Signals) 
         Command::Audit { id, limit, json } => admin::audit(id, limit, json, &store, &mut out).await?,
         Command::Prune(args) => prune::prune(&args, &store, &mut out).await?,
         Command::Erase { address, by } => prune::erase(&address, &by, &store, &mut out).await?,
+        #[cfg(feature = "dashboard")]
+        Command::Serve(args) => serve::run(args, store, signals, &mut out).await?,
         Command::Stats { json, since } => stats::stats(json, since, &store, &mut out).await?,
     }
     out.flush()

@@ -1,5 +1,5 @@
 //! SIGINT and SIGTERM. While a relay runs, the first signal stops it gracefully, the second one ends the wait for its sends, and the third
-//! one exits. Without a relay, the first signal exits.
+//! one exits. While a server runs, the first signal stops it gracefully, and the second one exits. Otherwise the first signal exits.
 //!
 //! The tool always handles these signals itself. The first process of a container (PID 1) has no default action for them, and would ignore
 //! them (signal(7), pid_namespaces(7)).
@@ -24,8 +24,15 @@ pub(crate) struct StopTokens {
 /// The handler of the signals.
 #[derive(Clone)]
 pub(crate) struct Signals {
-    /// `None` until a relay runs.
-    relay: Arc<Mutex<Option<RunningRelay>>>,
+    /// `None` until a relay or a server runs.
+    running: Arc<Mutex<Option<Running>>>,
+}
+
+#[derive(Clone)]
+enum Running {
+    Relay(RunningRelay),
+    #[cfg(feature = "dashboard")]
+    Server(CancellationToken),
 }
 
 #[derive(Clone)]
@@ -38,7 +45,7 @@ struct RunningRelay {
 pub(crate) fn listen() -> Result<Signals, CliError> {
     let mut stream =
         SignalStream::new().map_err(|error| CliError::runtime(format!("signals cannot be handled: {error}")))?;
-    let signals = Signals { relay: Arc::default() };
+    let signals = Signals { running: Arc::default() };
     let handler = signals.clone();
     tokio::spawn(async move {
         loop {
@@ -54,15 +61,30 @@ impl Signals {
     pub(crate) fn stop_relay_on_signal(&self, progress: Option<Progress>) -> StopTokens {
         let stop = StopTokens { graceful: CancellationToken::new(), abandon: CancellationToken::new() };
         let relay = RunningRelay { stop: stop.clone(), progress };
-        *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = Some(relay);
+        self.set(Running::Relay(relay));
         stop
     }
 
+    /// From now on, the first signal cancels the returned token.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn stop_server_on_signal(&self) -> CancellationToken {
+        let stop = CancellationToken::new();
+        self.set(Running::Server(stop.clone()));
+        stop
+    }
+
+    fn set(&self, running: Running) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+    }
+
     fn handle(&self, number: i32) {
-        let relay = self.relay.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(RunningRelay { stop, progress }) = relay else {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (stop, progress) = match running {
+            Some(Running::Relay(RunningRelay { stop, progress })) => (stop, progress),
+            #[cfg(feature = "dashboard")]
+            Some(Running::Server(stop)) if !stop.is_cancelled() => return stop.cancel(),
             // A shell reports the same code for a process that a signal has ended.
-            process::exit(128 + number);
+            _ => process::exit(128 + number),
         };
         let print = |message: &str| {
             drop(progress.as_ref().map(Progress::hide));

@@ -1,0 +1,202 @@
+//! Resend and cancel, each with a page that asks first.
+
+use askama::Template;
+use axum::body::{Body, to_bytes};
+use axum::extract::{RawPathParams, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use postrider_transport::mask_addresses;
+
+use super::App;
+use super::deliveries::{back_pair, back_query, cut, label};
+use super::page::{self, Page, Problem};
+use crate::store::AdminStore;
+use crate::{Delivery, RecipientState, State as DeliveryState, StoreError, UpdateOutcome};
+
+/// The largest form in bytes.
+const MAX_FORM: usize = 16 * 1024;
+
+/// How many recipients are listed.
+const SHOWN: usize = 50;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Resend,
+    Cancel,
+}
+
+impl Act {
+    fn is_allowed(self, state: DeliveryState) -> bool {
+        match self {
+            Self::Resend => state.is_finished(),
+            Self::Cancel => state == DeliveryState::Pending,
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "act.html")]
+struct ActPage<'a> {
+    page: &'a Page,
+    section: &'static str,
+    act: Act,
+    id: String,
+    state: &'static str,
+    label: &'static str,
+    subject: Option<String>,
+    is_allowed: bool,
+    /// Those who get the mail, if it is resent.
+    recipients: Vec<String>,
+    more_recipients: usize,
+    /// The number of recipients who are skipped, since they have it.
+    skipped: usize,
+    /// Whether recipients get it who may have it already.
+    may_be_second: bool,
+    /// What the operator has seen: the form is refused if it has changed.
+    seen: String,
+    /// Whether the form was refused for that reason.
+    has_changed: bool,
+    carry: String,
+}
+
+impl<'a> ActPage<'a> {
+    fn new(page: &'a Page, act: Act, delivery: &Delivery, back: Option<&str>) -> Self {
+        let has_it = |state| state == RecipientState::Sent;
+        // If all have it, a resend goes to all.
+        let to_all = delivery.recipients.iter().all(|status| has_it(status.state));
+        let wanted = || delivery.recipients.iter().filter(|status| to_all || !has_it(status.state));
+        let may_have_it = |state| matches!(state, RecipientState::Sent | RecipientState::InDoubt);
+        let last_is_in_doubt = delivery
+            .attempts
+            .last()
+            .is_some_and(|last| matches!(last.outcome, crate::Outcome::InDoubt | crate::Outcome::Lost));
+        Self {
+            page,
+            section: "deliveries",
+            act,
+            id: delivery.id.to_string(),
+            state: delivery.state.as_str(),
+            label: label(delivery.state),
+            subject: delivery.subject.as_deref().map(|subject| cut(subject, 500)),
+            is_allowed: act.is_allowed(delivery.state),
+            recipients: wanted().take(SHOWN).map(|status| status.recipient.as_str().to_owned()).collect(),
+            more_recipients: wanted().count().saturating_sub(SHOWN),
+            skipped: delivery.recipients.len() - wanted().count(),
+            may_be_second: last_is_in_doubt || wanted().any(|status| may_have_it(status.state)),
+            seen: seen(delivery),
+            has_changed: false,
+            carry: back.map(|back| format!("?{}", back_pair(back))).unwrap_or_default(),
+        }
+    }
+}
+
+/// What an act depends on. A delivery that was sent meanwhile would be sent a second time.
+fn seen(delivery: &Delivery) -> String {
+    format!("{}-{}-{}", delivery.state, delivery.cycle, delivery.attempts.last().map_or(0, |attempt| attempt.number))
+}
+
+pub(super) async fn ask_resend<S: AdminStore>(
+    app: State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    query: RawQuery,
+) -> Response {
+    respond(ask(&app, &page, Act::Resend, &params, query).await, &page)
+}
+
+pub(super) async fn ask_cancel<S: AdminStore>(
+    app: State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    query: RawQuery,
+) -> Response {
+    respond(ask(&app, &page, Act::Cancel, &params, query).await, &page)
+}
+
+pub(super) async fn resend<S: AdminStore>(
+    app: State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    query: RawQuery,
+    form: Body,
+) -> Response {
+    respond(perform(&app, &page, Act::Resend, &params, query, form).await, &page)
+}
+
+pub(super) async fn cancel<S: AdminStore>(
+    app: State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    query: RawQuery,
+    form: Body,
+) -> Response {
+    respond(perform(&app, &page, Act::Cancel, &params, query, form).await, &page)
+}
+
+fn respond(result: Result<Response, Problem>, page: &Page) -> Response {
+    result.unwrap_or_else(|problem| problem.respond(page))
+}
+
+async fn ask<S: AdminStore>(
+    app: &App<S>,
+    page: &Page,
+    act: Act,
+    params: &RawPathParams,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let id = page::delivery_id(params)?;
+    let (delivery, _) = app.reader.delivery(id).await?.ok_or(Problem::NoDelivery)?;
+    let back = back_query(query.as_deref());
+    Ok(page::render_form(&ActPage::new(page, act, &delivery, back.as_deref()), page))
+}
+
+async fn perform<S: AdminStore>(
+    app: &App<S>,
+    page: &Page,
+    act: Act,
+    params: &RawPathParams,
+    RawQuery(query): RawQuery,
+    form: Body,
+) -> Result<Response, Problem> {
+    let id = page::delivery_id(params)?;
+    let form = to_bytes(form, MAX_FORM).await.map_err(|_| Problem::Bad("The form is too large or incomplete."))?;
+    let field = |wanted: &str| {
+        let pair = form_urlencoded::parse(&form).find(|(name, _)| name == wanted);
+        pair.map(|(_, value)| value.into_owned()).unwrap_or_default()
+    };
+    if page.is_new_token || !page.token.is(&field("csrf")) {
+        return Err(Problem::WrongToken);
+    }
+    let back = back_query(query.as_deref());
+    let (delivery, _) = app.reader.delivery(id).await?.ok_or(Problem::NoDelivery)?;
+    if seen(&delivery) != field("seen") {
+        let template = ActPage { has_changed: true, ..ActPage::new(page, act, &delivery, back.as_deref()) };
+        let mut response = page::render_form(&template, page);
+        *response.status_mut() = StatusCode::CONFLICT;
+        return Ok(response);
+    }
+    let outcome = app.reader.run(update(app, act, id)).await?;
+    let operator = page.operator.as_deref().map(mask_addresses).unwrap_or_default();
+    tracing::info!(%id, ?act, ?outcome, %operator, "an operator acted through the dashboard");
+    let done = match (outcome, act) {
+        (UpdateOutcome::Updated, Act::Resend) => "resent",
+        (UpdateOutcome::Updated, Act::Cancel) => "cancelled",
+        (UpdateOutcome::Unchanged(_), _) => "unchanged",
+        (UpdateOutcome::MessageDeleted, _) => "deleted",
+        (UpdateOutcome::NotFound, _) => return Err(Problem::NoDelivery),
+    };
+    let carry = back.map(|back| format!("&{}", back_pair(&back))).unwrap_or_default();
+    // From `deliveries/ID/resend` to `deliveries/ID`.
+    Ok(page::redirect(&format!("../{id}?done={done}{carry}")))
+}
+
+async fn update<S: AdminStore>(
+    app: &App<S>,
+    act: Act,
+    id: postrider_transport::DeliveryId,
+) -> Result<UpdateOutcome, StoreError> {
+    match act {
+        Act::Resend => app.outbox.resend(id).await,
+        Act::Cancel => app.outbox.cancel(id).await,
+    }
+}

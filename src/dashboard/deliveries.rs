@@ -1,0 +1,195 @@
+//! The list of deliveries, and the search field of every page.
+
+use std::time::SystemTime;
+
+use askama::Template;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::App;
+use super::format::{self, Moment};
+use super::page::{self, Page, Problem};
+use super::query::{self, Field, ListQuery};
+use crate::store::AdminStore;
+use crate::{DeliverySummary, State as DeliveryState};
+
+#[derive(Template)]
+#[template(path = "deliveries.html")]
+struct ListPage<'a> {
+    page: &'a Page,
+    section: &'static str,
+    fields: &'a [Field],
+    state: Option<&'static str>,
+    oldest_first: bool,
+    tabs: Vec<Tab>,
+    is_filtered: bool,
+    is_open: bool,
+    is_valid: bool,
+    count: Option<String>,
+    rows: Vec<Row>,
+    first: Option<String>,
+    back: Option<String>,
+    next: Option<String>,
+}
+
+/// A link to the same list with another state.
+struct Tab {
+    label: &'static str,
+    query: String,
+    is_current: bool,
+}
+
+struct Row {
+    href: String,
+    state: &'static str,
+    label: &'static str,
+    recipient: Option<String>,
+    others: u32,
+    subject: Option<String>,
+    template: Option<String>,
+    attempts: u32,
+    created: Moment,
+    /// What the time says, and the time.
+    then: Option<(&'static str, Moment)>,
+    error: Option<String>,
+}
+
+/// The name of a state for people.
+pub(super) fn label(state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Pending => "pending",
+        DeliveryState::Leased => "sending",
+        DeliveryState::Sent => "sent",
+        DeliveryState::Dead => "dead",
+        DeliveryState::InDoubt => "in doubt",
+        DeliveryState::Cancelled => "cancelled",
+    }
+}
+
+/// Cuts a text to a number of characters.
+pub(super) fn cut(text: &str, length: usize) -> String {
+    match text.char_indices().nth(length) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+impl Row {
+    fn new(delivery: DeliverySummary, query: &ListQuery, now: SystemTime) -> Self {
+        let first_page = query.first_page();
+        let back = if first_page.is_empty() { String::new() } else { format!("?{}", back_pair(&first_page)) };
+        let then = match (delivery.state, delivery.due_at, delivery.finished_at) {
+            (DeliveryState::Leased, Some(due), _) => Some(("lease until", due)),
+            (_, Some(due), _) if due > now => Some(("due", due)),
+            (_, Some(due), _) => Some(("due since", due)),
+            (_, None, Some(end)) => Some(("ended", end)),
+            (_, None, None) => None,
+        };
+        Self {
+            href: format!("deliveries/{}{back}", delivery.id),
+            state: delivery.state.as_str(),
+            label: label(delivery.state),
+            recipient: delivery.recipient.map(|recipient| cut(recipient.as_str(), 100)),
+            others: delivery.recipients.saturating_sub(1),
+            subject: delivery.subject.map(|subject| cut(&subject, 120)),
+            template: delivery.template_id.map(|template| cut(&template, 60)),
+            attempts: delivery.attempts,
+            created: Moment::new(delivery.created_at, now),
+            then: then.map(|(label, time)| (label, Moment::new(time, now))),
+            error: delivery.last_error.map(|error| cut(&error, 200)),
+        }
+    }
+}
+
+/// The pair that carries a list's query through other pages, so that they can lead back to it.
+pub(super) fn back_pair(list: &str) -> String {
+    form_urlencoded::Serializer::new(String::new()).append_pair("back", list).finish()
+}
+
+/// The query of the list that a page was reached from. It is read and written again, so that it can be nothing else.
+pub(super) fn back_query(query: Option<&str>) -> Option<String> {
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let (_, back) = pairs.into_iter().find(|(name, _)| name == "back")?;
+    let back = ListQuery::parse(&back, SystemTime::now()).first_page();
+    (!back.is_empty()).then_some(back)
+}
+
+pub(super) async fn list<S: AdminStore>(State(app): State<App<S>>, page: Page, RawQuery(query): RawQuery) -> Response {
+    match list_page(&app, &page, query.as_deref().unwrap_or_default()).await {
+        Ok(response) => response,
+        Err(problem) => problem.respond(&page),
+    }
+}
+
+async fn list_page<S: AdminStore>(app: &App<S>, page: &Page, query: &str) -> Result<Response, Problem> {
+    let query = ListQuery::parse(query, SystemTime::now());
+    let mut found = Vec::new();
+    let (mut count, mut now) = (None, SystemTime::now());
+    let page_size = usize::try_from(query::PAGE).unwrap_or(usize::MAX);
+    if query.is_valid() {
+        // One more shows whether there is another page.
+        let mut filter = query.filter.clone().limit(query::PAGE + 1);
+        filter.after = query.before.or(query.after);
+        if query.before.is_some() {
+            filter.newest_first = !filter.newest_first;
+        }
+        let all = query.filter.clone().limit(query::COUNT_LIMIT);
+        let is_first = query.after.is_none() && query.before.is_none();
+        (found, count, now) = app.reader.list(&filter, is_first.then_some(&all)).await?;
+    }
+    let has_more = found.len() > page_size;
+    found.truncate(page_size);
+    if query.before.is_some() {
+        found.reverse();
+    }
+    let (first_id, last_id) = (found.first().map(|found| found.id), found.last().map(|found| found.id));
+    // Backwards, there is always a page after this one, since this one was reached from it.
+    let (has_back, has_next) = match query.before {
+        Some(_) => (has_more, true),
+        None => (query.after.is_some(), has_more),
+    };
+    let every_state = [None].into_iter().chain(DeliveryState::ALL.map(Some));
+    let tabs = every_state.map(|state| Tab {
+        label: state.map_or("all", label),
+        query: query.with_state(state),
+        is_current: query.state == state,
+    });
+    let template = ListPage {
+        page,
+        section: "deliveries",
+        fields: &query.fields,
+        state: query.state.map(DeliveryState::as_str),
+        oldest_first: query.oldest_first,
+        tabs: tabs.collect(),
+        is_filtered: query.is_filtered(),
+        is_open: query.has_fields() || query.oldest_first,
+        is_valid: query.is_valid(),
+        count: count.map(|count| match count >= u64::from(query::COUNT_LIMIT) {
+            true => format!("{} or more", format::count(count)),
+            false => format::count(count),
+        }),
+        first: (query.after.is_some() || query.before.is_some()).then(|| query.first_page()),
+        back: first_id.filter(|_| has_back).map(|id| query.next_to("before", id)),
+        next: last_id.filter(|_| has_next).map(|id| query.next_to("after", id)),
+        rows: found.into_iter().map(|found| Row::new(found, &query, now)).collect(),
+    };
+    let mut response = page::render(&template);
+    if !query.is_valid() {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    Ok(response)
+}
+
+/// Leads from the search field to a delivery or to a list.
+pub(super) async fn find(RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    let wanted = pairs.into_iter().find(|(name, _)| name == "q").map(|(_, value)| value.trim().to_owned());
+    let wanted = wanted.unwrap_or_default();
+    if let Ok(id) = wanted.parse::<postrider_transport::DeliveryId>() {
+        return page::redirect(&format!("deliveries/{id}"));
+    }
+    let name = if wanted.contains('@') { "to" } else { "subject" };
+    if wanted.is_empty() { page::redirect("deliveries") } else { page::redirect(&query::link(&[(name, &wanted)])) }
+}

@@ -1,0 +1,192 @@
+//! The overview: is something wrong, since when, how much, and what to do.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+
+use super::App;
+use super::chart::{self, Chart};
+use super::deliveries::{cut, label};
+use super::format::{self, Moment};
+use super::page::{self, Page};
+use super::query;
+use super::snapshot::{SAMPLE, Snapshot};
+use crate::store::AdminStore;
+use crate::{State as DeliveryState, Stats};
+
+/// The age of the oldest due mail from which on it is late. A relay that works needs seconds.
+const LATE: Duration = Duration::from_secs(300);
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct OverviewPage<'a> {
+    page: &'a Page,
+    section: &'static str,
+    verdict: Verdict,
+    now: Moment,
+    cards: Vec<Card>,
+    oldest_due: Option<String>,
+    chart: Chart,
+    relays: Vec<Relay>,
+    failures: Vec<Failures>,
+    sample: u32,
+}
+
+/// One sentence about the state of the outbox.
+struct Verdict {
+    /// `ok`, `warn` or `bad`.
+    level: &'static str,
+    title: &'static str,
+    text: String,
+    /// What to do, if anything.
+    advice: &'static str,
+}
+
+struct Card {
+    state: &'static str,
+    label: &'static str,
+    count: String,
+}
+
+struct Relay {
+    id: String,
+    seen: String,
+    in_flight: u64,
+    paused: Option<String>,
+}
+
+struct Failures {
+    count: usize,
+    given_up: usize,
+    example: String,
+    /// The list of all of them, or the newest one.
+    href: String,
+}
+
+pub(super) async fn root(original: OriginalUri) -> Response {
+    page::redirect(&page::overview_location(&original))
+}
+
+pub(super) async fn show<S: AdminStore>(State(app): State<App<S>>, page: Page) -> Response {
+    match app.snapshots.get(&app.reader, &app.outbox).await {
+        Ok(snapshot) => page::render(&overview(&page, &snapshot)),
+        Err(error) => page::Problem::from(error).respond(&page),
+    }
+}
+
+fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
+    let Snapshot { stats, now, .. } = snapshot;
+    let count_of = |state| match state {
+        DeliveryState::Pending => stats.pending,
+        DeliveryState::Leased => stats.leased,
+        DeliveryState::Sent => stats.sent,
+        DeliveryState::Dead => stats.dead,
+        DeliveryState::InDoubt => stats.in_doubt,
+        DeliveryState::Cancelled => stats.cancelled,
+    };
+    let cards = DeliveryState::ALL.map(|state| Card {
+        state: state.as_str(),
+        label: label(state),
+        count: format::count(count_of(state)),
+    });
+    let relays = stats.relays.iter().map(|relay| Relay {
+        id: relay.id.clone(),
+        seen: format::duration(relay.seen_ago),
+        in_flight: relay.in_flight,
+        paused: relay.paused.as_deref().map(|reason| cut(reason, 1_000)),
+    });
+    let failures = snapshot.failures.iter().map(|group| Failures {
+        count: group.count,
+        given_up: group.given_up,
+        example: cut(&group.example, 300),
+        href: match &group.common {
+            Some(common) => query::link(&[("error", common)]),
+            None => format!("deliveries/{}", group.newest),
+        },
+    });
+    OverviewPage {
+        page,
+        section: "overview",
+        verdict: verdict(stats),
+        now: Moment::new(*now, *now),
+        cards: cards.into(),
+        oldest_due: stats.oldest_due.map(format::duration),
+        chart: chart::draw(&snapshot.hourly, *now),
+        relays: relays.collect(),
+        failures: failures.collect(),
+        sample: SAMPLE,
+    }
+}
+
+fn verdict(stats: &Stats) -> Verdict {
+    let paused: Vec<_> = stats.relays.iter().filter_map(|relay| relay.paused.as_deref()).collect();
+    let waiting = format!("{} pending", format::count(stats.pending));
+    let oldest = stats.oldest_due.map(|age| format!(", the oldest due one for {}", format::duration(age)));
+    let waiting = format!("{waiting}{}.", oldest.unwrap_or_default());
+    match paused.first() {
+        _ if stats.relays.is_empty() && stats.pending + stats.leased > 0 => Verdict {
+            level: "bad",
+            title: "No relay is running",
+            text: waiting,
+            advice: "Start a relay in your service, or run postrider work. No mail is lost.",
+        },
+        _ if stats.relays.is_empty() => {
+            Verdict { level: "ok", title: "Nothing waits", text: "No relay is running.".to_owned(), advice: "" }
+        }
+        Some(reason) => Verdict {
+            level: if paused.len() == stats.relays.len() { "bad" } else { "warn" },
+            title: if paused.len() == stats.relays.len() { "Sending is paused" } else { "Some relays are paused" },
+            text: format!("{} {waiting}", cut(reason, 1_000)),
+            advice: "The next hop refuses or does not answer. The relays probe it, and go on by themselves when it works. \
+                     No mail is lost or charged for it.",
+        },
+        None if stats.oldest_due.is_some_and(|age| age >= LATE) => Verdict {
+            level: "warn",
+            title: "Mail is late",
+            text: waiting,
+            advice: "The relays send more slowly than mail comes in, or a sender is paused. See the failures below.",
+        },
+        None if stats.leased > 0 || stats.oldest_due.is_some() => {
+            Verdict { level: "ok", title: "Mail is being sent", text: waiting, advice: "" }
+        }
+        None if stats.pending > 0 => Verdict {
+            level: "ok",
+            title: "Nothing is due",
+            text: format!("{waiting} Each is scheduled for later."),
+            advice: "",
+        },
+        None => Verdict { level: "ok", title: "Nothing waits", text: "All mail has ended.".to_owned(), advice: "" },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RelayStatus;
+
+    fn stats(pending: u64, oldest_due: Option<u64>, relays: &[Option<&str>]) -> Stats {
+        let relay =
+            |paused: &Option<&str>| RelayStatus::new("relay".to_owned(), Duration::ZERO, 0, paused.map(str::to_owned));
+        let oldest_due = oldest_due.map(Duration::from_secs);
+        Stats { pending, oldest_due, relays: relays.iter().map(relay).collect(), ..Stats::default() }
+    }
+
+    #[test]
+    fn the_verdict_names_the_worst_condition() {
+        for (stats, level, title) in [
+            (stats(0, None, &[]), "ok", "Nothing waits"),
+            (stats(3, Some(9), &[]), "bad", "No relay is running"),
+            (stats(3, Some(9), &[Some("535 no")]), "bad", "Sending is paused"),
+            (stats(3, None, &[Some("535 no"), None]), "warn", "Some relays are paused"),
+            (stats(3, Some(300), &[None]), "warn", "Mail is late"),
+            (stats(3, Some(299), &[None]), "ok", "Mail is being sent"),
+            (stats(3, None, &[None]), "ok", "Nothing is due"),
+            (stats(0, None, &[None]), "ok", "Nothing waits"),
+        ] {
+            let verdict = verdict(&stats);
+            assert_eq!((verdict.level, verdict.title), (level, title));
+        }
+    }
+}

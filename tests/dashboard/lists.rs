@@ -1,0 +1,151 @@
+//! Lists: filters in the URL, pages, and the search field.
+
+use std::collections::HashSet;
+
+use axum::http::StatusCode;
+
+use crate::fixture::{email, full, mail};
+use crate::site::Site;
+
+/// The ids in a list, in its order.
+fn ids(page: &str) -> Vec<String> {
+    let links = page.split("href=\"./deliveries/").skip(1);
+    links.map(|link| link.split(['"', '?']).next().unwrap().to_owned()).collect()
+}
+
+/// The link with this text, as a path.
+fn link(page: &str, text: &str) -> Option<String> {
+    let end = page.find(&format!("\">{text}</a>"))?;
+    let start = page[..end].rfind("href=\"./").unwrap();
+    Some(page[start + 7..end].replace("&#38;", "&"))
+}
+
+#[tokio::test]
+async fn pages_lead_forwards_and_back_and_show_each_delivery_once() {
+    let site = Site::new();
+    let mut all = Vec::new();
+    for _ in 0..120 {
+        all.push(site.enqueue(email()).await.to_string());
+    }
+    for order in ["newest", "oldest"] {
+        let (next, back) = if order == "newest" { ("Older", "Newer") } else { ("Newer", "Older") };
+        let mut expected = all.clone();
+        if order == "newest" {
+            expected.reverse();
+        }
+        let first = site.page(&format!("/deliveries?to=ada%40example.com&order={order}")).await;
+        assert!(first.contains("120 found."), "{first}");
+        let second = site.page(&link(&first, next).unwrap()).await;
+        let third = site.page(&link(&second, next).unwrap()).await;
+        let found: Vec<_> = [&first, &second, &third].into_iter().flat_map(|page| ids(page)).collect();
+        assert_eq!(found, expected, "{order}");
+        assert_eq!(ids(&third).len(), 20);
+        assert!(link(&third, next).is_none() && link(&first, back).is_none() && link(&first, "First page").is_none());
+        let second_again = site.page(&link(&third, back).unwrap()).await;
+        assert_eq!(ids(&second_again), ids(&second));
+        let first_again = site.page(&link(&second_again, back).unwrap()).await;
+        assert_eq!(ids(&first_again), ids(&first));
+        assert!(link(&first_again, back).is_none(), "there is nothing before the first page");
+        assert!(link(&third, "First page").unwrap().contains("to=ada%40example.com"));
+    }
+}
+
+#[tokio::test]
+async fn each_condition_of_the_filter_finds_its_delivery() {
+    let site = Site::new();
+    let id = site.dead(postrider::NewDelivery::new(full()).key("order-1815"), "550 a strange reply").await.to_string();
+    let other = mail().to("eve@elsewhere.example").subject("Other");
+    site.enqueue(other.build().unwrap()).await;
+    for query in [
+        "state=dead",
+        "to=BOB%40example.org",
+        "to=%40example.org",
+        "subject=Your",
+        "template_id=shipped",
+        "tag=order",
+        "key=order-1815",
+        "error=strange+reply",
+        "finished_since=1h",
+        "state=dead&to=ada%40example.com&since=1h",
+    ] {
+        assert_eq!(ids(&site.page(&format!("/deliveries?{query}")).await), std::slice::from_ref(&id), "{query}");
+    }
+    for query in [
+        "state=sent",
+        "to=nobody%40example.com",
+        "subject=our",
+        "until=1h",
+        "finished_until=1h",
+        "provider_id=1",
+        "transport=x",
+    ] {
+        assert!(ids(&site.page(&format!("/deliveries?{query}")).await).is_empty(), "{query}");
+    }
+    assert_eq!(ids(&site.page("/deliveries?unknown=1").await).len(), 2);
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_read_is_named_and_nothing_is_listed() {
+    let site = Site::new();
+    site.enqueue(email()).await;
+    for query in ["since=yesterday", "until=2030-13-01", "finished_since=%00", "to=a%00"] {
+        let reply = site.get(&format!("/deliveries?{query}")).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{query}");
+        assert!(reply.text().contains("aria-invalid=\"true\"") && ids(reply.text()).is_empty(), "{}", reply.text());
+    }
+}
+
+#[tokio::test]
+async fn a_large_number_is_counted_up_to_a_limit() {
+    let site = Site::new();
+    let all = site.outbox.enqueue_all((0..1_001).map(|_| email())).await.unwrap();
+    assert_eq!(all.iter().collect::<HashSet<_>>().len(), 1_001);
+    let page = site.page("/deliveries").await;
+    assert!(page.contains("1,000 or more found."), "{page}");
+}
+
+#[tokio::test]
+async fn the_search_field_understands_ids_addresses_and_subjects() {
+    let site = Site::new();
+    let id = site.enqueue(email()).await;
+    for (wanted, location) in [
+        (id.to_string(), format!("deliveries/{id}")),
+        ("+ada%40example.com+".to_owned(), "deliveries?to=ada%40example.com".to_owned()),
+        ("%40example.com".to_owned(), "deliveries?to=%40example.com".to_owned()),
+        ("Your+order".to_owned(), "deliveries?subject=Your+order".to_owned()),
+        (
+            "%2F%2Fevil.example%0d%0aSet-Cookie:x".to_owned(),
+            "deliveries?subject=%2F%2Fevil.example%0D%0ASet-Cookie%3Ax".to_owned(),
+        ),
+        (String::new(), "deliveries".to_owned()),
+    ] {
+        assert_eq!(site.get(&format!("/find?q={wanted}")).await.location(), location);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let site = Site::new();
+    let id = site.enqueue(email()).await;
+    let unknown = postrider::DeliveryId::new();
+    for path in [
+        format!("/deliveries/{unknown}"),
+        format!("/deliveries/{unknown}/resend"),
+        format!("/deliveries/{unknown}/message"),
+        format!("/deliveries/{unknown}/message.html"),
+        "/deliveries/x".to_owned(),
+        "/deliveries/..%2f..%2fetc%2fpasswd".to_owned(),
+        format!("/deliveries/{id}/nothing"),
+        format!("/deliveries/{id}/message.html"),
+        format!("/deliveries/{id}/attachments/1"),
+        format!("/deliveries/{id}/attachments/0"),
+        format!("/deliveries/{id}/attachments/-1"),
+        format!("/deliveries/{id}/attachments/99999999999999999999999"),
+        "/assets/..%2f..%2fsrc%2flib.rs".to_owned(),
+        "/nothing".to_owned(),
+    ] {
+        let reply = site.get(&path).await;
+        assert_eq!(reply.status, StatusCode::NOT_FOUND, "{path}");
+        assert!(reply.text().contains("<h1>No such"), "{path}: {}", reply.text());
+    }
+}

@@ -1,0 +1,55 @@
+//! The overview.
+
+use std::time::Duration;
+
+use postrider::Store;
+use postrider::store::{RelayId, RelayReport};
+
+use crate::fixture::{email, mail};
+use crate::site::Site;
+
+#[tokio::test]
+async fn an_empty_outbox_has_an_overview() {
+    let site = Site::new();
+    let page = site.page("/overview").await;
+    assert!(page.contains("Nothing waits") && page.contains("There were none."), "{page}");
+}
+
+#[tokio::test]
+async fn the_overview_shows_states_hours_failures_and_pauses() {
+    let site = Site::new();
+    for name in ["ada", "bob", "carol"] {
+        let to = format!("{name}@example.org");
+        site.dead(mail().to(to.as_str()).build().unwrap(), &format!("550 5.1.1 <{to}>: this mailbox is unknown")).await;
+    }
+    site.dead(email(), "552 the mailbox is full").await;
+    site.enqueue(email()).await;
+    site.drain(Vec::new()).await;
+    site.enqueue(email()).await;
+    let report = RelayReport::new(RelayId::new(), 3, Some("535 authentication failed".to_owned()));
+    site.outbox.store().report(&report).await.unwrap();
+    let page = site.page("/overview").await;
+    assert!(page.contains("Sending is paused") && page.contains("535 authentication failed"), "{page}");
+    assert!(
+        page.contains("<span class=\"count\">3</span> <a href=\"./deliveries?error=this+mailbox+is+unknown\">"),
+        "{page}"
+    );
+    assert!(page.contains("<span class=\"count\">4</span> <span class=\"state dead\">dead</span>"), "{page}");
+    assert!(page.contains("role=\"img\"") && page.contains("<td>1</td><td>4</td><td>4</td>"), "{page}");
+    // The link to the failures finds exactly them.
+    let list = site.page("/deliveries?error=this+mailbox+is+unknown").await;
+    assert!(list.contains("3 found."), "{list}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_statistics_are_read_once_in_two_seconds_for_all_viewers() {
+    let site = Site::new();
+    let has_one =
+        async || site.page("/overview").await.contains("<span class=\"count\">1</span> <span class=\"state pending\">");
+    assert!(!has_one().await);
+    site.enqueue(email()).await;
+    tokio::time::advance(Duration::from_millis(1_900)).await;
+    assert!(!has_one().await, "the statistics were read again");
+    tokio::time::advance(Duration::from_millis(200)).await;
+    assert!(has_one().await, "the statistics are old");
+}
