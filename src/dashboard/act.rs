@@ -1,4 +1,4 @@
-//! Resend and cancel, each with a page that asks first.
+//! Resend, cancel and dismiss, each with a page that asks first.
 
 use askama::Template;
 use axum::body::{Body, to_bytes};
@@ -11,7 +11,7 @@ use super::App;
 use super::deliveries::{back_pair, back_query, cut, label};
 use super::page::{self, Page, Problem};
 use crate::store::AdminStore;
-use crate::{Delivery, RecipientState, State as DeliveryState, StoreError, UpdateOutcome};
+use crate::{Change, Delivery, RecipientState, UpdateOutcome};
 
 /// The largest form in bytes.
 const MAX_FORM: usize = 16 * 1024;
@@ -19,27 +19,16 @@ const MAX_FORM: usize = 16 * 1024;
 /// How many recipients are listed.
 const SHOWN: usize = 50;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
-    Resend,
-    Cancel,
-}
-
-impl Act {
-    fn is_allowed(self, state: DeliveryState) -> bool {
-        match self {
-            Self::Resend => state.is_finished(),
-            Self::Cancel => state == DeliveryState::Pending,
-        }
-    }
-}
-
 #[derive(Template)]
 #[template(path = "act.html")]
 struct ActPage<'a> {
     page: &'a Page,
     section: &'static str,
-    act: Act,
+    act: Change,
+    /// The button's word.
+    verb: &'static str,
+    /// Why the act is not possible, if it is not.
+    why_not: &'static str,
     id: String,
     state: &'static str,
     label: &'static str,
@@ -60,7 +49,7 @@ struct ActPage<'a> {
 }
 
 impl<'a> ActPage<'a> {
-    fn new(page: &'a Page, act: Act, delivery: &Delivery, back: Option<&str>) -> Self {
+    fn new(page: &'a Page, act: Change, delivery: &Delivery, back: Option<&str>) -> Self {
         let has_it = |state| state == RecipientState::Sent;
         // If all have it, a resend goes to all.
         let to_all = delivery.recipients.iter().all(|status| has_it(status.state));
@@ -74,11 +63,21 @@ impl<'a> ActPage<'a> {
             page,
             section: "deliveries",
             act,
+            verb: match act {
+                Change::Resend => "Resend",
+                Change::Cancel => "Cancel",
+                Change::Dismiss => "Dismiss",
+            },
+            why_not: match act {
+                Change::Resend => "It is not finished, so it will be sent anyway.",
+                Change::Cancel => "Only a pending delivery can be cancelled.",
+                Change::Dismiss => "Only a delivery that is dead or in doubt can be dismissed.",
+            },
             id: delivery.id.to_string(),
             state: delivery.state.as_str(),
             label: label(delivery.state),
             subject: delivery.subject.as_deref().map(|subject| cut(subject, 500)),
-            is_allowed: act.is_allowed(delivery.state),
+            is_allowed: act.applies_to(delivery.state),
             recipients: wanted().take(SHOWN).map(|status| status.recipient.as_str().to_owned()).collect(),
             more_recipients: wanted().count().saturating_sub(SHOWN),
             skipped: delivery.recipients.len() - wanted().count(),
@@ -101,7 +100,7 @@ pub(super) async fn ask_resend<S: AdminStore>(
     params: RawPathParams,
     query: RawQuery,
 ) -> Response {
-    respond(ask(&app, &page, Act::Resend, &params, query).await, &page)
+    respond(ask(&app, &page, Change::Resend, &params, query).await, &page)
 }
 
 pub(super) async fn ask_cancel<S: AdminStore>(
@@ -110,7 +109,16 @@ pub(super) async fn ask_cancel<S: AdminStore>(
     params: RawPathParams,
     query: RawQuery,
 ) -> Response {
-    respond(ask(&app, &page, Act::Cancel, &params, query).await, &page)
+    respond(ask(&app, &page, Change::Cancel, &params, query).await, &page)
+}
+
+pub(super) async fn ask_dismiss<S: AdminStore>(
+    app: State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    query: RawQuery,
+) -> Response {
+    respond(ask(&app, &page, Change::Dismiss, &params, query).await, &page)
 }
 
 pub(super) async fn resend<S: AdminStore>(
@@ -120,7 +128,7 @@ pub(super) async fn resend<S: AdminStore>(
     query: RawQuery,
     form: Body,
 ) -> Response {
-    respond(perform(&app, &page, Act::Resend, &params, query, form).await, &page)
+    respond(perform(&app, &page, Change::Resend, &params, query, form).await, &page)
 }
 
 pub(super) async fn cancel<S: AdminStore>(
@@ -130,7 +138,17 @@ pub(super) async fn cancel<S: AdminStore>(
     query: RawQuery,
     form: Body,
 ) -> Response {
-    respond(perform(&app, &page, Act::Cancel, &params, query, form).await, &page)
+    respond(perform(&app, &page, Change::Cancel, &params, query, form).await, &page)
+}
+
+pub(super) async fn dismiss<S: AdminStore>(
+    app: State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    query: RawQuery,
+    form: Body,
+) -> Response {
+    respond(perform(&app, &page, Change::Dismiss, &params, query, form).await, &page)
 }
 
 fn respond(result: Result<Response, Problem>, page: &Page) -> Response {
@@ -140,7 +158,7 @@ fn respond(result: Result<Response, Problem>, page: &Page) -> Response {
 async fn ask<S: AdminStore>(
     app: &App<S>,
     page: &Page,
-    act: Act,
+    act: Change,
     params: &RawPathParams,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
@@ -153,7 +171,7 @@ async fn ask<S: AdminStore>(
 async fn perform<S: AdminStore>(
     app: &App<S>,
     page: &Page,
-    act: Act,
+    act: Change,
     params: &RawPathParams,
     RawQuery(query): RawQuery,
     form: Body,
@@ -175,12 +193,14 @@ async fn perform<S: AdminStore>(
         *response.status_mut() = StatusCode::CONFLICT;
         return Ok(response);
     }
-    let outcome = app.reader.run(update(app, act, id)).await?;
+    let operator = app.outbox.operator(page.operator.as_deref().unwrap_or("unknown"));
+    let outcome = app.reader.run(operator.note("through the dashboard").change(act, id)).await?;
     let operator = page.operator.as_deref().map(mask_addresses).unwrap_or_default();
     tracing::info!(%id, ?act, ?outcome, %operator, "an operator acted through the dashboard");
     let done = match (outcome, act) {
-        (UpdateOutcome::Updated, Act::Resend) => "resent",
-        (UpdateOutcome::Updated, Act::Cancel) => "cancelled",
+        (UpdateOutcome::Updated, Change::Resend) => "resent",
+        (UpdateOutcome::Updated, Change::Cancel) => "cancelled",
+        (UpdateOutcome::Updated, Change::Dismiss) => "dismissed",
         (UpdateOutcome::Unchanged(_), _) => "unchanged",
         (UpdateOutcome::MessageDeleted, _) => "deleted",
         (UpdateOutcome::NotFound, _) => return Err(Problem::NoDelivery),
@@ -188,15 +208,4 @@ async fn perform<S: AdminStore>(
     let carry = back.map(|back| format!("&{}", back_pair(&back))).unwrap_or_default();
     // From `deliveries/ID/resend` to `deliveries/ID`.
     Ok(page::redirect(&format!("../{id}?done={done}{carry}")))
-}
-
-async fn update<S: AdminStore>(
-    app: &App<S>,
-    act: Act,
-    id: postrider_transport::DeliveryId,
-) -> Result<UpdateOutcome, StoreError> {
-    match act {
-        Act::Resend => app.outbox.resend(id).await,
-        Act::Cancel => app.outbox.cancel(id).await,
-    }
 }

@@ -57,7 +57,7 @@ pub(super) fn draw(hourly: &[HourlyCount], now: SystemTime) -> Chart {
             CountedEvent::Sent => counts.sent += count,
             CountedEvent::Transient | CountedEvent::Permanent | CountedEvent::InDoubt => counts.failed += count,
             CountedEvent::Dead => counts.dead += count,
-            CountedEvent::Held | CountedEvent::Cancelled => {}
+            CountedEvent::Held | CountedEvent::Cancelled | CountedEvent::Dismissed => {}
         }
     }
     let max = counts.iter().map(|counts| counts.sent + counts.failed).max().unwrap_or(0);

@@ -64,6 +64,7 @@ pub(super) fn label(state: DeliveryState) -> &'static str {
         DeliveryState::Dead => "dead",
         DeliveryState::InDoubt => "in doubt",
         DeliveryState::Cancelled => "cancelled",
+        DeliveryState::Dismissed => "dismissed",
     }
 }
 

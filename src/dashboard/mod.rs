@@ -154,6 +154,7 @@ impl<S: AdminStore> Dashboard<S> {
             .route("/deliveries/{delivery_id}", get(timeline::show))
             .route("/deliveries/{delivery_id}/resend", get(act::ask_resend).post(act::resend))
             .route("/deliveries/{delivery_id}/cancel", get(act::ask_cancel).post(act::cancel))
+            .route("/deliveries/{delivery_id}/dismiss", get(act::ask_dismiss).post(act::dismiss))
             .route("/deliveries/{delivery_id}/message", get(message::show))
             .route("/deliveries/{delivery_id}/message.html", get(message::html))
             .route("/deliveries/{delivery_id}/message.eml", get(message::source))

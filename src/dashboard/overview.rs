@@ -27,7 +27,7 @@ struct OverviewPage<'a> {
     verdict: Verdict,
     now: Moment,
     cards: Vec<Card>,
-    oldest_due: Option<String>,
+    oldest_waiting: Option<String>,
     chart: Chart,
     relays: Vec<Relay>,
     failures: Vec<Failures>,
@@ -85,6 +85,7 @@ fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
         DeliveryState::Dead => stats.dead,
         DeliveryState::InDoubt => stats.in_doubt,
         DeliveryState::Cancelled => stats.cancelled,
+        DeliveryState::Dismissed => stats.dismissed,
     };
     let cards = DeliveryState::ALL.map(|state| Card {
         state: state.as_str(),
@@ -112,7 +113,7 @@ fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
         verdict: verdict(stats),
         now: Moment::new(*now, *now),
         cards: cards.into(),
-        oldest_due: stats.oldest_due.map(format::duration),
+        oldest_waiting: stats.oldest_waiting.map(format::duration),
         chart: chart::draw(&snapshot.hourly, *now),
         relays: relays.collect(),
         failures: failures.collect(),
@@ -123,7 +124,7 @@ fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
 fn verdict(stats: &Stats) -> Verdict {
     let paused: Vec<_> = stats.relays.iter().filter_map(|relay| relay.paused.as_deref()).collect();
     let waiting = format!("{} pending", format::count(stats.pending));
-    let oldest = stats.oldest_due.map(|age| format!(", the oldest due one for {}", format::duration(age)));
+    let oldest = stats.oldest_waiting.map(|age| format!(", the oldest for {}", format::duration(age)));
     let waiting = format!("{waiting}{}.", oldest.unwrap_or_default());
     match paused.first() {
         _ if stats.relays.is_empty() && stats.pending + stats.leased > 0 => Verdict {
@@ -142,13 +143,13 @@ fn verdict(stats: &Stats) -> Verdict {
             advice: "The next hop refuses or does not answer. The relays probe it, and go on by themselves when it works. \
                      No mail is lost or charged for it.",
         },
-        None if stats.oldest_due.is_some_and(|age| age >= LATE) => Verdict {
+        None if stats.oldest_waiting.is_some_and(|age| age >= LATE) => Verdict {
             level: "warn",
             title: "Mail is late",
             text: waiting,
             advice: "The relays send more slowly than mail comes in, or a sender is paused. See the failures below.",
         },
-        None if stats.leased > 0 || stats.oldest_due.is_some() => {
+        None if stats.leased > 0 || stats.oldest_waiting.is_some() => {
             Verdict { level: "ok", title: "Mail is being sent", text: waiting, advice: "" }
         }
         None if stats.pending > 0 => Verdict {
@@ -166,11 +167,11 @@ mod tests {
     use super::*;
     use crate::RelayStatus;
 
-    fn stats(pending: u64, oldest_due: Option<u64>, relays: &[Option<&str>]) -> Stats {
+    fn stats(pending: u64, oldest_waiting: Option<u64>, relays: &[Option<&str>]) -> Stats {
         let relay =
             |paused: &Option<&str>| RelayStatus::new("relay".to_owned(), Duration::ZERO, 0, paused.map(str::to_owned));
-        let oldest_due = oldest_due.map(Duration::from_secs);
-        Stats { pending, oldest_due, relays: relays.iter().map(relay).collect(), ..Stats::default() }
+        let oldest_waiting = oldest_waiting.map(Duration::from_secs);
+        Stats { pending, oldest_waiting, relays: relays.iter().map(relay).collect(), ..Stats::default() }
     }
 
     #[test]

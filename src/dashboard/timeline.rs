@@ -42,6 +42,7 @@ struct DeliveryPage<'a> {
     earlier_attempts: usize,
     can_resend: bool,
     can_cancel: bool,
+    can_dismiss: bool,
     back: Option<String>,
     /// The query that carries the list, with its question mark. Empty if there is none.
     carry: String,
@@ -120,6 +121,7 @@ fn delivery_page<'a>(page: &'a Page, delivery: &Delivery, now: SystemTime, query
         earlier_attempts: delivery.attempts.len().saturating_sub(SHOWN),
         can_resend: page.can_operate && delivery.state.is_finished(),
         can_cancel: page.can_operate && delivery.state == DeliveryState::Pending,
+        can_dismiss: page.can_operate && matches!(delivery.state, DeliveryState::Dead | DeliveryState::InDoubt),
         carry: back.as_deref().map(|back| format!("?{}", back_pair(back))).unwrap_or_default(),
         back,
         notice: notice(query),
@@ -133,6 +135,7 @@ fn notice(query: Option<&str>) -> Option<Notice> {
     let (level, text) = match done.as_ref() {
         "resent" => ("ok", "The delivery is pending again."),
         "cancelled" => ("ok", "The delivery is cancelled."),
+        "dismissed" => ("ok", "The delivery is dismissed."),
         "unchanged" => ("warn", "Nothing was changed: the state of the delivery does not allow it."),
         "deleted" => ("warn", "Nothing was changed: the message is deleted, so it cannot be sent again."),
         _ => return None,
@@ -240,6 +243,7 @@ fn ended(delivery: &Delivery, now: SystemTime) -> Option<Event> {
         DeliveryState::Dead => ("bad", "Given up"),
         DeliveryState::InDoubt => ("doubt", "Held"),
         DeliveryState::Cancelled => ("plain", "Cancelled"),
+        DeliveryState::Dismissed => ("plain", "Dismissed by an operator"),
     };
     let reason = delivery.reason.as_deref().map(|reason| ("Reason", cut(reason, LONGEST)));
     Some(Event {
@@ -262,11 +266,11 @@ fn next(delivery: &Delivery, now: SystemTime) -> Event {
         DeliveryState::Leased if is_due => "Next: its relay is gone, and another one takes it over",
         DeliveryState::Leased => "Now: a relay is sending it. If the relay dies, another one takes it over",
         DeliveryState::Sent => "Nothing more happens. A recipient need not have read it",
-        DeliveryState::Dead => "Nothing more happens by itself. Resend it when the cause is gone",
+        DeliveryState::Dead => "Nothing more happens by itself. Resend it when the cause is gone, or dismiss it",
         DeliveryState::InDoubt => {
-            "Nothing more happens by itself. Ask the recipient or the next hop, then resend it or leave it"
+            "Nothing more happens by itself. Ask the recipient or the next hop, then resend it or dismiss it"
         }
-        DeliveryState::Cancelled => "Nothing more happens. It can be resent",
+        DeliveryState::Cancelled | DeliveryState::Dismissed => "Nothing more happens. It can be resent",
     };
     let expires = delivery.expires_at.map(|time| Moment::new(time, now));
     let facts = expires.map(|time| format!("expires {} ({})", time.text, time.relative));

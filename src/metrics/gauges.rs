@@ -21,7 +21,7 @@ fn gauge(recorder: &dyn Recorder, name: &'static str) -> Gauge {
 /// The gauges of the outbox.
 pub(super) struct OutboxGauges {
     /// In the order of [`State::ALL`].
-    deliveries: [Gauge; 6],
+    deliveries: [Gauge; State::ALL.len()],
     lag: Gauge,
     relays: Gauge,
     relays_paused: Gauge,
@@ -45,7 +45,8 @@ impl OutboxGauges {
 
     pub(super) fn set(&self, stats: &Stats) {
         // In the order of `State::ALL`.
-        let counts = [stats.pending, stats.leased, stats.sent, stats.dead, stats.in_doubt, stats.cancelled];
+        let counts =
+            [stats.pending, stats.leased, stats.sent, stats.dead, stats.in_doubt, stats.cancelled, stats.dismissed];
         self.deliveries.iter().zip(counts).for_each(|(gauge, count)| gauge.set(count as f64));
         self.lag.set(lag(stats).as_secs_f64());
         let relays = stats.relays.iter().filter(|relay: &&RelayStatus| relay.seen_ago <= REPORTED);
