@@ -113,10 +113,11 @@ async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancell
             () = shared.pause_changed.notified() => {}
         }
     }
-    // If the transport is paused, the report stays after the end of the relay, so that an operator sees the pause.
-    let last_report = match shared.report().paused {
-        None => shared.store.retire(shared.id).await,
-        Some(_) => shared.store.report(&shared.report()).await,
+    // If the transport is paused after failures, the report stays after the end of the relay, so that an operator sees the pause.
+    let last_report = if shared.failure_pauses().is_empty() {
+        shared.store.retire(shared.id).await
+    } else {
+        shared.store.report(&shared.report()).await
     };
     if let Err(error) = last_report {
         tracing::debug!(error = &error as &dyn std::error::Error, "the last report could not be written");

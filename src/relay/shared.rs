@@ -92,6 +92,12 @@ impl<S: Store, T: Transport> Shared<S, T> {
     }
 
     pub(super) fn report(&self) -> RelayReport {
+        let paused = [self.operator_pauses(), self.failure_pauses()].concat();
+        RelayReport::new(self.id, self.in_flight.len(), (!paused.is_empty()).then(|| paused.join("; ")))
+    }
+
+    /// The pauses after failures, as texts for the report.
+    pub(super) fn failure_pauses(&self) -> Vec<String> {
         let name = self.transport.name();
         let evidence = self.evidence();
         let mut paused: Vec<String> = match evidence.reason() {
@@ -107,9 +113,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
         if senders.len() > REPORTED_SENDERS {
             paused.push(format!("and {} more senders", senders.len() - REPORTED_SENDERS));
         }
-        paused.splice(0..0, self.operator_pauses());
-        let paused = (!paused.is_empty()).then(|| paused.join("; "));
-        RelayReport::new(self.id, self.in_flight.len(), paused)
+        paused
     }
 
     /// Judges the result of a call, and announces the pauses that begin or end with it.

@@ -117,6 +117,7 @@ async fn a_pause_from_before_the_start_is_obeyed() {
     tokio::time::sleep(SECOND * 5).await;
     stop.cancel();
     worker.await.unwrap().unwrap();
+    assert!(outbox.stats().await.unwrap().relays.is_empty(), "a report stays for a pause that is shown by itself");
     assert!(operator.resume(PauseTarget::Outbox).await.unwrap());
     assert!(operator.pause(PauseTarget::Template("hello".to_owned())).await.unwrap());
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 0);
