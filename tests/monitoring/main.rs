@@ -4,6 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[cfg(feature = "postgres")]
+mod database;
+#[cfg(feature = "postgres")]
+#[path = "../cli/database_servers.rs"]
+#[allow(dead_code, reason = "shared with the tests of the tool, which use all of it")]
+mod database_servers;
 mod docs;
 mod endpoint;
 #[path = "../support/exposition.rs"]
