@@ -13,7 +13,7 @@ use crate::{Delivery, DeliverySummary, Filter, Outbox, StoreError};
 const CONCURRENCY: usize = 4;
 
 /// How long a request may take, including the wait for its turn.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 /// Why nothing was read.
 #[derive(Debug)]
