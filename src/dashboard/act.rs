@@ -8,7 +8,7 @@ use axum::response::Response;
 use postrider_transport::mask_addresses;
 
 use super::App;
-use super::deliveries::{back_pair, back_query, cut, label};
+use super::deliveries::{back_pair, back_query, label};
 use super::page::{self, Page, Problem};
 use crate::store::AdminStore;
 use crate::{Delivery, RecipientState, State as DeliveryState, StoreError, UpdateOutcome};
@@ -77,7 +77,7 @@ impl<'a> ActPage<'a> {
             id: delivery.id.to_string(),
             state: delivery.state.as_str(),
             label: label(delivery.state),
-            subject: delivery.subject.as_deref().map(|subject| cut(subject, 500)),
+            subject: page::subject(delivery),
             is_allowed: act.is_allowed(delivery.state),
             recipients: wanted().take(SHOWN).map(|status| status.recipient.as_str().to_owned()).collect(),
             more_recipients: wanted().count().saturating_sub(SHOWN),
@@ -175,8 +175,11 @@ async fn perform<S: AdminStore>(
         *response.status_mut() = StatusCode::CONFLICT;
         return Ok(response);
     }
-    let outcome = app.reader.run(update(app, act, id)).await?;
     let operator = page.operator.as_deref().map(mask_addresses).unwrap_or_default();
+    let outcome = app.reader.run(update(app, act, id)).await.map_err(|error| {
+        tracing::warn!(%id, ?act, ?error, %operator, "an act through the dashboard got no answer");
+        Problem::Uncertain
+    })?;
     tracing::info!(%id, ?act, ?outcome, %operator, "an operator acted through the dashboard");
     let done = match (outcome, act) {
         (UpdateOutcome::Updated, Act::Resend) => "resent",

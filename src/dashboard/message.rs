@@ -122,7 +122,7 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
         page,
         section: "deliveries",
         id: stored.delivery.id.to_string(),
-        subject: stored.delivery.subject.as_deref().map(|subject| cut(subject, 500)),
+        subject: page::subject(&stored.delivery),
         unreadable: stored.email.as_ref().err().cloned(),
         headers: email.map(|email| headers(&stored.delivery, email)).unwrap_or_default(),
         attachments: email.map(attachments).unwrap_or_default(),
