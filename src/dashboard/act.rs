@@ -8,7 +8,7 @@ use axum::response::Response;
 use postrider_transport::mask_addresses;
 
 use super::App;
-use super::deliveries::{back_pair, back_query, cut, label};
+use super::deliveries::{back_pair, back_query, label};
 use super::page::{self, Page, Problem};
 use crate::store::AdminStore;
 use crate::{Change, Delivery, RecipientState, UpdateOutcome};
@@ -76,7 +76,7 @@ impl<'a> ActPage<'a> {
             id: delivery.id.to_string(),
             state: delivery.state.as_str(),
             label: label(delivery.state),
-            subject: delivery.subject.as_deref().map(|subject| cut(subject, 500)),
+            subject: page::subject(delivery),
             is_allowed: act.applies_to(delivery.state),
             recipients: wanted().take(SHOWN).map(|status| status.recipient.as_str().to_owned()).collect(),
             more_recipients: wanted().count().saturating_sub(SHOWN),
@@ -193,9 +193,12 @@ async fn perform<S: AdminStore>(
         *response.status_mut() = StatusCode::CONFLICT;
         return Ok(response);
     }
-    let operator = app.outbox.operator(page.operator.as_deref().unwrap_or("unknown"));
-    let outcome = app.reader.run(operator.note("through the dashboard").change(act, id)).await?;
+    let by = app.outbox.operator(page.operator.as_deref().unwrap_or("unknown")).note("through the dashboard");
     let operator = page.operator.as_deref().map(mask_addresses).unwrap_or_default();
+    let outcome = app.reader.run(by.change(act, id)).await.map_err(|error| {
+        tracing::warn!(%id, ?act, ?error, %operator, "an act through the dashboard got no answer");
+        Problem::Uncertain
+    })?;
     tracing::info!(%id, ?act, ?outcome, %operator, "an operator acted through the dashboard");
     let done = match (outcome, act) {
         (UpdateOutcome::Updated, Change::Resend) => "resent",

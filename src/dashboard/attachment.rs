@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn the_header_has_the_name_in_ascii_and_in_utf_8() {
         assert_eq!(disposition("a b.pdf"), "attachment; filename=\"a b.pdf\"");
-        let expected = "attachment; filename=\"Gr__e_; x=1_.txt\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe_%3B%20x%3D1%25.txt";
-        let given = disposition("Grüße\"; x=1%.txt");
-        assert_eq!(given.to_str().unwrap().matches("filename").count(), 2, "{given:?} against {expected}");
-        assert!(!given.to_str().unwrap().trim_start_matches("attachment; filename=").starts_with("\"\""));
+        assert_eq!(
+            disposition("Grüße\"; x=1%.txt"),
+            "attachment; filename=\"Gr__e__ x_1_.txt\"; filename*=UTF-8''Gr%C3%BC%C3%9Fe_%3B%20x%3D1%25.txt"
+        );
     }
 }

@@ -93,7 +93,7 @@ impl Row {
             label: label(delivery.state),
             recipient: delivery.recipient.map(|recipient| cut(recipient.as_str(), 100)),
             others: delivery.recipients.saturating_sub(1),
-            subject: delivery.subject.map(|subject| cut(&subject, 120)),
+            subject: delivery.subject.filter(|subject| !subject.trim().is_empty()).map(|subject| cut(&subject, 120)),
             template: delivery.template_id.map(|template| cut(&template, 60)),
             attempts: delivery.attempts,
             created: Moment::new(delivery.created_at, now),

@@ -9,7 +9,7 @@ use postrider_transport::{Email, Encoded, Mailbox, Message, Mime, Outgoing, Reve
 use super::App;
 use super::deliveries::{back_pair, back_query, cut};
 use super::page::{self, Page, Problem};
-use super::{attachment as download, format, frame};
+use super::{attachment as download, format, frame, links};
 use crate::Delivery;
 use crate::store::AdminStore;
 
@@ -27,6 +27,8 @@ struct MessagePage<'a> {
     unreadable: Option<String>,
     headers: Vec<(String, String)>,
     attachments: Vec<AttachmentRow>,
+    /// Where the links of the HTML lead.
+    links: Vec<String>,
     views: Vec<View>,
     shown: &'static str,
     /// The text or the source.
@@ -120,10 +122,11 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
         page,
         section: "deliveries",
         id: stored.delivery.id.to_string(),
-        subject: stored.delivery.subject.as_deref().map(|subject| cut(subject, 500)),
+        subject: page::subject(&stored.delivery),
         unreadable: stored.email.as_ref().err().cloned(),
         headers: email.map(|email| headers(&stored.delivery, email)).unwrap_or_default(),
         attachments: email.map(attachments).unwrap_or_default(),
+        links: email.filter(|_| shown == "html").and_then(Email::html).map(links::list).unwrap_or_default(),
         views,
         shown,
         is_cut: text.chars().nth(LONGEST).is_some(),

@@ -54,6 +54,7 @@ mod failures;
 mod format;
 mod frame;
 mod guard;
+mod links;
 mod message;
 mod overview;
 mod page;

@@ -155,7 +155,7 @@ fn verdict(stats: &Stats) -> Verdict {
         None if stats.pending > 0 => Verdict {
             level: "ok",
             title: "Nothing is due",
-            text: format!("{waiting} Each is scheduled for later."),
+            text: format!("{waiting} Each waits for its time."),
             advice: "",
         },
         None => Verdict { level: "ok", title: "Nothing waits", text: "All mail has ended.".to_owned(), advice: "" },

@@ -12,7 +12,9 @@ use postrider_transport::{DeliveryId, mask_addresses};
 use super::access::Access;
 use super::assets;
 use super::csrf::Token;
+use super::deliveries::cut;
 use super::reader::ReadError;
+use crate::Delivery;
 
 /// How often a page refreshes.
 #[derive(Clone, Copy)]
@@ -65,6 +67,11 @@ pub(super) fn delivery_id(params: &RawPathParams) -> Result<DeliveryId, Problem>
     param(params, "delivery_id").and_then(|id| id.parse().ok()).ok_or(Problem::NoDelivery)
 }
 
+/// The subject for a heading. `None` if there is nothing to read.
+pub(super) fn subject(delivery: &Delivery) -> Option<String> {
+    delivery.subject.as_deref().filter(|subject| !subject.trim().is_empty()).map(|subject| cut(subject, 500))
+}
+
 /// The relative way from a path to the root. Relative links work under any prefix, also behind a proxy that removes it.
 fn base(path: &str) -> String {
     match path.trim_start_matches('/').matches('/').count() {
@@ -114,6 +121,8 @@ pub(super) enum Problem {
     /// The form's token is not that of the cookie.
     WrongToken,
     Read(ReadError),
+    /// An act got no answer, so nobody knows whether it was done.
+    Uncertain,
 }
 
 impl From<ReadError> for Problem {
@@ -151,6 +160,11 @@ impl Problem {
                 StatusCode::FORBIDDEN,
                 "Nothing was changed",
                 "The form is not from this browser, or cookies are off. Open the page again, and repeat.".to_owned(),
+            ),
+            Self::Uncertain => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The database did not answer",
+                "It may have been done or not. Look at the delivery before you repeat it.".to_owned(),
             ),
             Self::Read(ReadError::Slow) => (
                 StatusCode::SERVICE_UNAVAILABLE,

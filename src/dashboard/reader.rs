@@ -13,7 +13,7 @@ use crate::{Delivery, DeliverySummary, Filter, Outbox, StoreError};
 const CONCURRENCY: usize = 4;
 
 /// How long a request may take, including the wait for its turn.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 /// Why nothing was read.
 #[derive(Debug)]
@@ -96,5 +96,43 @@ impl<S: AdminStore> Reader<S> {
             Ok((found, count, self.outbox.store().now().await?))
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::MemoryStore;
+
+    fn reader() -> Reader<MemoryStore> {
+        Reader::new(Outbox::enqueue_only(MemoryStore::new()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_most_four_calls_run_at_once() {
+        let reader = reader();
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let call = || async {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        };
+        let done = join_all((0..20).map(|_| reader.run(call()))).await;
+        assert_eq!(done.iter().filter(|result| result.is_ok()).count(), 20);
+        assert_eq!(most.into_inner(), CONCURRENCY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_without_an_answer_ends_and_gives_its_place_to_another() {
+        let reader = reader();
+        let hanging = || reader.run(std::future::pending::<Result<(), StoreError>>());
+        let done = join_all((0..CONCURRENCY).map(|_| hanging())).await;
+        assert!(done.iter().all(|result| matches!(result, Err(ReadError::Slow))));
+        assert!(reader.run(async { Ok(()) }).await.is_ok());
     }
 }

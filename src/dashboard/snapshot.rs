@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::failures::{self, FailureGroup};
-use super::reader::{ReadError, Reader};
+use super::reader::{LIMIT, ReadError, Reader};
 use crate::store::AdminStore;
 use crate::{Filter, HourlyCount, Outbox, State, Stats};
 
@@ -44,7 +44,8 @@ impl Snapshots {
         reader: &Reader<S>,
         outbox: &Outbox<S>,
     ) -> Result<Arc<Snapshot>, ReadError> {
-        let mut last = self.last.lock().await;
+        // If the database does not answer, the viewers must not wait for one failure after the other.
+        let mut last = tokio::time::timeout(LIMIT, self.last.lock()).await.map_err(|_| ReadError::Slow)?;
         if let Some((read_at, snapshot)) = &*last
             && read_at.elapsed() < TTL
         {

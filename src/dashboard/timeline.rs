@@ -110,7 +110,7 @@ fn delivery_page<'a>(page: &'a Page, delivery: &Delivery, now: SystemTime, query
         id: delivery.id.to_string(),
         state: delivery.state.as_str(),
         label: label(delivery.state),
-        subject: delivery.subject.as_deref().map(|subject| cut(subject, 500)),
+        subject: page::subject(delivery),
         facts: facts(delivery),
         malformed: delivery.malformed.clone(),
         recipients: recipients.collect(),

@@ -68,11 +68,21 @@ fn with_a_password_every_request_needs_it() {
     assert_eq!(running.wait().code, 0);
 }
 
-#[test]
-fn a_mail_is_cancelled_by_the_form_and_by_nothing_else() {
-    let tool = Tool::new();
-    let id = tool.enqueue(&[]);
-    let (_running, url) = serve(&tool, &[]);
+/// Finds a mail, looks at each page about it, and cancels it by its form and by nothing else.
+fn a_mail_is_found_and_cancelled(tool: &Tool) {
+    let id = tool.enqueue(&["--to", "carol@example.org", "--subject", "Grüße", "--text", "A text"]);
+    tool.enqueue(&[]);
+    let (_running, url) = serve(tool, &[]);
+    let list = curl(&[&format!("{url}deliveries?to=carol%40example.org&state=pending&since=1h&order=oldest")]).1;
+    assert!(list.contains("1 found.") && list.contains(&id) && list.contains("Grüße"), "{list}");
+    let overview = curl(&[&format!("{url}overview")]).1;
+    assert!(
+        overview.contains("No relay is running") && overview.contains("2 pending, the oldest due one for"),
+        "{overview}"
+    );
+    let page = curl(&[&format!("{url}deliveries/{id}/message?show=source")]).1;
+    assert!(page.contains("A text") && page.contains("carol@example.org"), "{page}");
+
     let path = format!("{url}deliveries/{id}/cancel");
     let jar = tool.directory().join("cookies").display().to_string();
     let (_, page) = curl(&["--cookie-jar", &jar, &path]);
@@ -85,6 +95,49 @@ fn a_mail_is_cancelled_by_the_form_and_by_nothing_else() {
     assert_eq!(tool.show(&id)["state"], "pending");
     assert_eq!(curl(&["--cookie", &jar, "--header", &origin, "--data", &form, &path]).0, "303");
     assert_eq!(tool.show(&id)["state"], "cancelled");
+    let page = curl(&[&format!("{url}deliveries/{id}")]).1;
+    assert!(page.contains("<h3>Cancelled</h3>"), "{page}");
+}
+
+#[test]
+fn a_mail_is_found_and_cancelled_in_sqlite() {
+    a_mail_is_found_and_cancelled(&Tool::new());
+}
+
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+mod on_servers {
+    use super::a_mail_is_found_and_cancelled;
+    use crate::database_servers::{MySqlServer, pgbouncer, postgres};
+    use crate::tool::Tool;
+
+    fn run(tool: &Tool) {
+        tool.ok(&["migrate"]);
+        a_mail_is_found_and_cancelled(tool);
+    }
+
+    #[test]
+    #[ignore = "needs PostgreSQL: run scripts/test"]
+    fn on_postgres() {
+        run(&postgres().0);
+    }
+
+    #[test]
+    #[ignore = "needs PgBouncer: run scripts/test"]
+    fn on_pgbouncer() {
+        run(&pgbouncer());
+    }
+
+    #[test]
+    #[ignore = "needs MariaDB: run scripts/test"]
+    fn on_mariadb() {
+        run(&MySqlServer::MariaDb.tool().0);
+    }
+
+    #[test]
+    #[ignore = "needs MySQL: run scripts/test"]
+    fn on_mysql() {
+        run(&MySqlServer::MySql.tool().0);
+    }
 }
 
 #[test]

@@ -149,3 +149,12 @@ async fn what_is_not_there_is_not_found() {
         assert!(reply.text().contains("<h1>No such"), "{path}: {}", reply.text());
     }
 }
+
+#[tokio::test]
+async fn a_mail_without_a_subject_has_a_heading() {
+    let site = Site::new();
+    let id = site.enqueue(mail().subject(" ").build().unwrap()).await;
+    for path in [format!("/deliveries/{id}"), format!("/deliveries/{id}/message")] {
+        assert!(site.page(&path).await.contains("<h1>No subject</h1>"), "{path}");
+    }
+}

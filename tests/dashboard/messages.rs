@@ -21,6 +21,9 @@ async fn each_form_of_the_message_is_shown() {
     {
         assert!(html.contains(text), "{text}: {html}");
     }
+    let linked = site.enqueue(mail().html("<a href='javascript:x()//\"><b>'>Click</a>").build().unwrap()).await;
+    let linked = site.page(&format!("/deliveries/{linked}/message")).await;
+    assert!(linked.contains("<code><bdi>javascript:x()//&#34;&#62;&#60;b&#62;</bdi></code>"), "{linked}");
     let text = site.page(&format!("{path}?show=text")).await;
     assert!(text.contains("<pre class=\"content\"") && text.contains("It is on its way."));
     let stored = site.page(&format!("{path}?show=stored")).await;

@@ -9,6 +9,8 @@
   let isOn = read() !== "off";
   let isLoading = false;
   let failures = 0;
+  let started = 0;
+  let took = 0;
   let timer = 0;
 
   // The choice is kept for this browser. Storage can be forbidden.
@@ -60,11 +62,14 @@
 
   function plan() {
     clearTimeout(timer);
-    if (isOn && !document.hidden) timer = setTimeout(load, interval * 2 ** Math.min(failures, 4));
+    // A page that takes long is loaded less often, so that it costs the database at most a fifth of the time.
+    const wait = Math.max(interval, 4 * took) * 2 ** Math.min(failures, 4);
+    if (isOn && !document.hidden) timer = setTimeout(load, wait);
   }
 
   function finish(ok, text) {
     isLoading = false;
+    took = performance.now() - started;
     failures = ok ? 0 : failures + 1;
     show(text);
     plan();
@@ -73,6 +78,7 @@
   function load() {
     if (isLoading || document.hidden) return;
     isLoading = true;
+    started = performance.now();
     // XMLHttpRequest parses a document without running its scripts, and needs no text that becomes HTML.
     const request = new XMLHttpRequest();
     request.open("GET", location.href);
