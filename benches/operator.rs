@@ -95,7 +95,7 @@ fn filters(count: usize) -> Vec<(&'static str, FilterOfRun)> {
         ("in doubt", Box::new(move |_| new().state(State::InDoubt))),
         ("cancelled", Box::new(move |_| new().state(State::Cancelled))),
         (
-            "created in an hour, days ago",
+            "enqueued in an hour, days ago",
             Box::new(move |run| {
                 let hours = 48 + u32::try_from(run).expect("a number") % 480;
                 new().created_from(ago(hours + 1)).created_before(ago(hours))

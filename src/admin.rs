@@ -196,7 +196,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
     ///
     /// # Errors
     /// If the database fails, or the user has too few rights. If a newer release has upgraded the tables: nothing is changed, and the error
-    /// has the kind [`NewerTables`](crate::StoreErrorKind::NewerTables). The program can go on, and does so during a rolling upgrade:
+    /// has the kind [`NewerTables`](crate::StoreErrorKind::NewerTables). The program can continue; during a rolling upgrade it should:
     ///
     /// ```no_run
     /// # async fn demo<S: postrider::AdminStore>(outbox: postrider::Outbox<S>) -> Result<(), postrider::StoreError> {

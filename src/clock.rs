@@ -90,7 +90,7 @@ impl Clock {
         self.0.as_ref().map(|clock| to_micros(clock.now()))
     }
 
-    /// Whether a test moves it. Ids do not follow it then.
+    /// Whether this is a test clock, which ids do not follow.
     #[cfg(feature = "sqlite")]
     pub(crate) fn is_test(&self) -> bool {
         self.0.is_some()

@@ -42,14 +42,14 @@ pub struct Filter {
     pub transport: Option<String>,
     /// A part of [`last_error`](crate::DeliverySummary::last_error).
     pub error: Option<String>,
-    /// The earliest time of enqueueing. A database does not find a delivery whose id is more than a day older than that: ids have the time of
-    /// the program that enqueued.
+    /// The earliest time of enqueueing. A delivery whose id is more than a day older is not found in a database, because the search goes by
+    /// the ids. An id has the time of the program that enqueued.
     pub created_from: Option<SystemTime>,
-    /// The time before which the delivery was enqueued. A database does not find a delivery whose id is more than a day newer than that.
+    /// The time before which the delivery was enqueued. A delivery whose id is more than a day newer is not found in a database.
     pub created_before: Option<SystemTime>,
-    /// The earliest time of the end. A delivery that is not finished has none.
+    /// The earliest time at which the delivery finished. An unfinished delivery never matches.
     pub finished_from: Option<SystemTime>,
-    /// The time before which the delivery ended. A database does not find a delivery whose id is more than a day newer than that.
+    /// The time before which the delivery finished. A delivery whose id is more than a day newer is not found in a database.
     pub finished_before: Option<SystemTime>,
     /// Whether the newest delivery comes first.
     pub newest_first: bool,
@@ -98,9 +98,9 @@ conditions! {
     created_from: SystemTime => |time| time;
     /// Sets the time before which the delivery was enqueued.
     created_before: SystemTime => |time| time;
-    /// Sets the earliest time of the end.
+    /// Sets the earliest time at which the delivery finished.
     finished_from: SystemTime => |time| time;
-    /// Sets the time before which the delivery ended.
+    /// Sets the time before which the delivery finished.
     finished_before: SystemTime => |time| time;
     /// Sets the last delivery of the page before.
     after: DeliveryId => |id| id;

@@ -150,7 +150,7 @@ pub enum Event<'a> {
         /// The number of deliveries that lost it.
         deliveries: u64,
     },
-    /// The relay's [retention](crate::Relay::retention) failed. It goes on later.
+    /// The relay's [retention](crate::Relay::retention) failed. The relay tries again later.
     #[non_exhaustive]
     RetentionFailed {
         /// The error of the store.

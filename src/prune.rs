@@ -8,7 +8,8 @@ use crate::state::State;
 
 /// Which data of finished deliveries to delete. Without a state, nothing is deleted.
 ///
-/// The age counts from the end of a delivery, by the database's clock, so a mail that was scheduled long ahead is kept as long as any other.
+/// The age counts from the time at which a delivery finished, by the database's clock. A mail that was scheduled long ahead is therefore
+/// kept as long as any other.
 /// Pending and leased deliveries are never touched.
 ///
 /// ```
@@ -24,7 +25,7 @@ use crate::state::State;
 pub struct Prune {
     /// What to delete.
     pub part: PrunedPart,
-    /// Only deliveries that ended longer ago than this.
+    /// Only deliveries that finished longer ago than this.
     pub older_than: Duration,
     /// Only deliveries in these states.
     pub states: Vec<State>,
@@ -38,7 +39,7 @@ pub struct Prune {
 pub enum PrunedPart {
     /// The messages. Recipients, subject and history stay, and the delivery cannot be sent again.
     Messages,
-    /// The attempts, except the last of each delivery, which tells how it ended.
+    /// The attempts, except the last of each delivery, which tells how it finished.
     History,
     /// The deliveries with all that belongs to them.
     Deliveries,
@@ -49,17 +50,17 @@ impl Prune {
         Self { part, older_than, states: Vec::new(), keep_keys: None }
     }
 
-    /// Deletes the messages of deliveries that ended longer ago than this. Add the states with [`state`](Self::state).
+    /// Deletes the messages of deliveries that finished longer ago than this. Add the states with [`state`](Self::state).
     pub fn messages(older_than: Duration) -> Self {
         Self::new(PrunedPart::Messages, older_than)
     }
 
-    /// Deletes the attempts of deliveries that ended longer ago than this, except the last of each.
+    /// Deletes the attempts of deliveries that finished longer ago than this, except the last of each.
     pub fn history(older_than: Duration) -> Self {
         Self::new(PrunedPart::History, older_than)
     }
 
-    /// Deletes the deliveries that ended longer ago than this.
+    /// Deletes the deliveries that finished longer ago than this.
     pub fn deliveries(older_than: Duration) -> Self {
         Self::new(PrunedPart::Deliveries, older_than)
     }

@@ -1,4 +1,4 @@
-//! The conformance suite of stores, stamped on every store of this crate.
+//! The conformance suite of stores, on every store of this crate.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -15,10 +15,10 @@ CREATE TABLE IF NOT EXISTS postrider_queue (
     token            BIGINT     NOT NULL DEFAULT 0,         -- grows with each claim
     attempts         INT        NOT NULL DEFAULT 0,         -- number of attempts over the life of the delivery
     cycle            INT        NOT NULL DEFAULT 1,
-    charged_attempts            INT        NOT NULL DEFAULT 0,         -- attempts charged to the budget of this cycle
+    charged_attempts INT        NOT NULL DEFAULT 0,         -- attempts charged to the budget of this cycle
     cycle_started_at BIGINT     NOT NULL,
     expires_at       BIGINT,
-    has_outcomes          BOOLEAN    NOT NULL DEFAULT FALSE,     -- postrider_recipients has outcomes of this delivery
+    has_outcomes     BOOLEAN    NOT NULL DEFAULT FALSE,     -- postrider_recipients has outcomes of this delivery
     KEY queue_due (priority, due_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
@@ -43,8 +43,8 @@ CREATE TABLE IF NOT EXISTS postrider_attempts (
     token           BIGINT      NOT NULL,
     started_at      BIGINT      NOT NULL,
     finished_at     BIGINT      NOT NULL,
-    outcome         VARCHAR(16) NOT NULL,                    -- 'sent', 'transient', 'permanent', 'in_doubt' or 'lost'
-    scope           VARCHAR(16),                             -- whose condition the failure is: 'message', 'sender' or 'transport'
+    outcome         VARCHAR(16) NOT NULL,                   -- 'sent', 'transient', 'permanent', 'in_doubt' or 'lost'
+    scope           VARCHAR(16),                            -- whose condition the failure is: 'message', 'sender' or 'transport'
     sure            BOOLEAN     NOT NULL DEFAULT TRUE,      -- a rule or the transport's author supports outcome and scope
     charged         BOOLEAN     NOT NULL DEFAULT TRUE,      -- counts against the budget
     note            LONGTEXT,                               -- the reason for the relay's decision
@@ -144,7 +144,7 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     `text`        LONGTEXT,                                 -- the plain text and the HTML, if they are not in the body
     html          LONGTEXT,
     -- Octets of the rows of postrider_blobs that belong to it. Without a body the default is -1, which the table refuses.
-    blobs_size BIGINT      NOT NULL DEFAULT (IF(`body` IS NULL, -1, 0)),
+    blobs_size    BIGINT      NOT NULL DEFAULT (IF(`body` IS NULL, -1, 0)),
     -- The subject, and the tags as a JSON array of texts; NULL: none. By default they come from the body.
     subject       VARCHAR(1000) DEFAULT (IF(format = 'email/1' AND JSON_VALID(`body`),
         IF(JSON_TYPE(JSON_EXTRACT(`body`, '$.subject')) = 'STRING',
@@ -156,7 +156,7 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
         IF(JSON_VALID(recipients), LEFT(REVERSE(LOWER(JSON_UNQUOTE(JSON_EXTRACT(recipients, '$[0]')))), 700), NULL)) VIRTUAL,
     UNIQUE KEY deliveries_key (`key`),
     KEY deliveries_reversed (reversed),
-    CONSTRAINT postrider_recipients_no_array CHECK (JSON_VALID(recipients) AND JSON_TYPE(recipients) = 'ARRAY'),
+    CONSTRAINT postrider_recipients_not_array CHECK (JSON_VALID(recipients) AND JSON_TYPE(recipients) = 'ARRAY'),
     CONSTRAINT postrider_recipients_count CHECK (JSON_LENGTH(recipients) BETWEEN 1 AND 10000),
     CONSTRAINT postrider_template_id_length CHECK (CHAR_LENGTH(template_id) <= 255),
     CONSTRAINT postrider_key_empty CHECK (LENGTH(`key`) > 0),
@@ -165,7 +165,7 @@ CREATE TABLE IF NOT EXISTS postrider_deliveries_unready (
     -- Up to the year 9999: a later time comes from a program that counts in another unit.
     CONSTRAINT postrider_created_at_range CHECK (created_at < 253402300800000000),
     CONSTRAINT postrider_send_at_range CHECK (send_at < 253402300800000000),
-    CONSTRAINT postrider_body_no_json CHECK (subject IS NOT NULL OR format <> 'email/1' OR JSON_VALID(`body`)),
+    CONSTRAINT postrider_body_not_json CHECK (subject IS NOT NULL OR format <> 'email/1' OR JSON_VALID(`body`)),
     CONSTRAINT postrider_body_size
         CHECK (COALESCE(OCTET_LENGTH(`body`), 0) + COALESCE(OCTET_LENGTH(`text`), 0) + COALESCE(OCTET_LENGTH(html), 0) <= 67108864),
     CONSTRAINT postrider_body_missing CHECK (blobs_size >= 0)

@@ -20,7 +20,7 @@ CREATE TABLE postrider_deliveries (
     body          TEXT             CHECK (length(CAST(body AS BLOB)) <= 67108864), -- the message, in that format; NULL: deleted
     text          TEXT,                                     -- the plain text and the HTML, if they are not in the body
     html          TEXT,
-    blobs      TEXT,                                     -- a JSON array of the hashes in postrider_blobs; NULL: none
+    blobs         TEXT,                                     -- a JSON array of the hashes in postrider_blobs; NULL: none
     recipients    TEXT    NOT NULL CHECK (json_array_length(recipients) BETWEEN 1 AND 10000), -- a JSON array of addresses
     subject       TEXT,
     tags          TEXT,                                     -- a JSON array of texts; NULL: none
@@ -63,13 +63,13 @@ CREATE TABLE postrider_queue (
     token            INTEGER NOT NULL DEFAULT 0,            -- grows with each claim
     attempts         INTEGER NOT NULL DEFAULT 0,            -- number of attempts over the life of the delivery
     cycle            INTEGER NOT NULL DEFAULT 1,
-    charged_attempts            INTEGER NOT NULL DEFAULT 0,            -- attempts charged to the budget of this cycle
+    charged_attempts INTEGER NOT NULL DEFAULT 0,            -- attempts charged to the budget of this cycle
     cycle_started_at INTEGER NOT NULL,
     expires_at       INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER postrider_enqueue AFTER INSERT ON postrider_deliveries BEGIN
-    SELECT RAISE(ABORT, 'body: none') WHERE new.body IS NULL;
+    SELECT RAISE(ABORT, 'body: missing') WHERE new.body IS NULL;
     SELECT RAISE(ABORT, 'body: more than 64 MiB with text and HTML')
     WHERE length(CAST(new.body AS BLOB)) + coalesce(length(CAST(new.text AS BLOB)), 0) + coalesce(length(CAST(new.html AS BLOB)), 0) > 67108864;
     -- A later time comes from a program that counts in another unit.

@@ -14,9 +14,9 @@ use crate::store::{Lease, Store};
 /// The result of a call for one message.
 #[derive(Debug)]
 pub(super) enum CallResult {
-    /// The transport answered.
+    /// The result of the transport. A panic, a time-out and a wrong number of results count as failures of the transport.
     Answered(Result<Receipt, Failure>),
-    /// The relay ended the call. This is no evidence about the transport.
+    /// The relay ended the call while the message was being sent. This is no evidence about the transport.
     Interrupted(Interrupted),
     /// The relay ended the call while the message only waited in it, so the message was not sent.
     NotSent,
@@ -85,7 +85,7 @@ pub(super) async fn call<S: Store, T: Transport>(
     }
 }
 
-/// Why a call ended without a usable answer. The message may have been accepted.
+/// Why a call ended without a usable answer. A message that was being sent may have been accepted.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Interrupted {
     Panicked,

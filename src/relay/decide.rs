@@ -43,7 +43,7 @@ pub(super) struct Judged {
     /// Whether the attempt counts against the budget.
     pub(super) charge: bool,
     /// Whether permanent refusals that are not sure are final. Sure ones always are.
-    pub(super) believed: bool,
+    pub(super) unsure_is_final: bool,
     /// The shortest wait. `None` leaves it to the delivery's own backoff.
     pub(super) wait: Option<Duration>,
 }
@@ -51,7 +51,7 @@ pub(super) struct Judged {
 impl Judged {
     /// The message's own condition, charged and final.
     pub(super) fn own() -> Self {
-        Self { scope: Scope::Message, charge: true, believed: true, wait: None }
+        Self { scope: Scope::Message, charge: true, unsure_is_final: true, wait: None }
     }
 }
 
@@ -142,7 +142,7 @@ pub(super) fn decide_before_sending(at: DecisionInput<'_>) -> Option<End> {
 }
 
 fn accepted(receipt: &Receipt, judged: Judged, at: DecisionInput<'_>) -> Decision {
-    let grouped = group(&receipt.refused, &at.lease.recipients, judged.believed);
+    let grouped = group(&receipt.refused, &at.lease.recipients, judged.unsure_is_final);
     let mut recipients = refused(&grouped.permanent);
     let decision = |next, charged_attempts, recipients| Decision {
         outcome: Outcome::Sent,
@@ -169,8 +169,8 @@ fn accepted(receipt: &Receipt, judged: Judged, at: DecisionInput<'_>) -> Decisio
 
 fn failed(failure: &Failure, judged: Judged, at: DecisionInput<'_>) -> Decision {
     let lease = at.lease;
-    let believed = judged.believed || failure.is_sure();
-    let grouped = group(failure.refused(), &lease.recipients, judged.believed);
+    let is_final = judged.unsure_is_final || failure.is_sure();
+    let grouped = group(failure.refused(), &lease.recipients, judged.unsure_is_final);
     let mut recipients = refused(&grouped.permanent);
     let retriable = grouped.transient.len() + grouped.unnamed.len();
     let nobody_left = retriable == 0 && !lease.recipients.is_empty();
@@ -206,7 +206,7 @@ fn failed(failure: &Failure, judged: Judged, at: DecisionInput<'_>) -> Decision 
     }
     // A permanent failure applies to the recipients that it does not name. Transient refusals are retried. If only evidence shows that the
     // message is at fault, the failure is retried until the budget is spent.
-    let unnamed_is_over = failure.class() == Class::Permanent && failure.scope() == Scope::Message && believed;
+    let unnamed_is_over = failure.class() == Class::Permanent && failure.scope() == Scope::Message && is_final;
     let retry_some = !grouped.transient.is_empty() || (!unnamed_is_over && !grouped.unnamed.is_empty());
     let next = if retry_some {
         if unnamed_is_over {
@@ -284,8 +284,8 @@ struct GroupedRecipients<'a> {
     unnamed: Vec<&'a Recipient>,
 }
 
-/// Groups the recipients by their refusals. A refusal is final if it is permanent, and sure or believed.
-fn group<'a>(refusals: &'a [Refusal], recipients: &'a [Recipient], believed: bool) -> GroupedRecipients<'a> {
+/// Groups the recipients by their refusals. A refusal is final if it is permanent, and sure or `unsure_is_final`.
+fn group<'a>(refusals: &'a [Refusal], recipients: &'a [Recipient], unsure_is_final: bool) -> GroupedRecipients<'a> {
     let mut grouped = GroupedRecipients { permanent: Vec::new(), transient: Vec::new(), unnamed: Vec::new() };
     if refusals.is_empty() {
         grouped.unnamed.extend(recipients);
@@ -297,7 +297,7 @@ fn group<'a>(refusals: &'a [Refusal], recipients: &'a [Recipient], believed: boo
     }
     for recipient in recipients {
         match named.get(recipient) {
-            Some(refusal) if refusal.class == Class::Permanent && (refusal.sure || believed) => {
+            Some(refusal) if refusal.class == Class::Permanent && (refusal.sure || unsure_is_final) => {
                 grouped.permanent.push(refusal);
             }
             Some(refusal) => grouped.transient.push(refusal),

@@ -4,7 +4,7 @@
 //! condition of another.
 //!
 //! This code does no I/O, and gets the time and random numbers as arguments. The evidence is in memory. After a restart it is empty, which
-//! costs one more pause at worst.
+//! costs a few more attempts and at most one more pause.
 //!
 //! | Reported scope | Evidence | Result |
 //! |---|---|---|
@@ -114,7 +114,7 @@ pub(super) struct Verdict {
     /// Whether the attempt counts against the message's budget.
     pub(super) charge: bool,
     /// Whether a permanent refusal without a rule is final. It may refuse the message or a recipient.
-    pub(super) believed: bool,
+    pub(super) unsure_is_final: bool,
     /// The shortest wait. `None` leaves it to the message's own backoff.
     pub(super) wait: Option<Duration>,
     /// The reason, if the failure alone does not give it.
@@ -277,7 +277,7 @@ impl Evidence {
             changes.extend(resumed.map(|sender| Change::SenderResumed { sender }));
         }
         // Some recipients were accepted, and others may have got a refusal that no rule knows. The cause may be a limit for one call.
-        Verdict { changes, believed: false, ..Verdict::own(true) }
+        Verdict { changes, unsure_is_final: false, ..Verdict::own(true) }
     }
 
     /// Whether any message was accepted since this one failed.
@@ -302,8 +302,8 @@ impl Evidence {
         self.pause_transport(failure.to_string(), failure.retry_after(), call, random, None)
     }
 
-    /// Records a failure that may be the sender's condition, and returns whether it is: different messages of the sender failed with the
-    /// same pattern, others were accepted meanwhile, and none of this sender.
+    /// Records a failure that may be the sender's condition, and returns whether it is. It is if different messages of the sender failed
+    /// with the same pattern, while messages of other senders were accepted and none of this one.
     fn is_of_sender(&mut self, pattern: &str, call: Call<'_>) -> bool {
         // Failures before those acceptances count as well, because no message of this sender was accepted since its first failure.
         call.sender.is_some_and(|sender| self.senders.blame(sender, pattern, call) > 1)
@@ -343,7 +343,7 @@ impl Evidence {
             (false, false) => (false, notes::UNPROVEN),
         };
         // A refusal is final only if the transport reported the scope of the message.
-        Verdict { believed: own && blames_message, note: Some(note), ..Verdict::own(own) }
+        Verdict { unsure_is_final: own && blames_message, note: Some(note), ..Verdict::own(own) }
     }
 
     fn pause_transport(
@@ -364,12 +364,18 @@ impl Evidence {
         }
         let remaining = self.transport.remaining(call.time.ended).unwrap_or_default();
         let wait = if call.probe == Probing::Candidate { next } else { remaining + YIELD };
-        Verdict { scope: Scope::Transport, charge: false, believed: false, wait: Some(wait), note, changes }
+        Verdict { scope: Scope::Transport, charge: false, unsure_is_final: false, wait: Some(wait), note, changes }
     }
 
     fn pause_sender(&mut self, failure: &Failure, call: Call<'_>, random: f64, note: Option<&'static str>) -> Verdict {
-        let mut verdict =
-            Verdict { scope: Scope::Sender, charge: false, believed: false, wait: None, note, changes: Vec::new() };
+        let mut verdict = Verdict {
+            scope: Scope::Sender,
+            charge: false,
+            unsure_is_final: false,
+            wait: None,
+            note,
+            changes: Vec::new(),
+        };
         let Some(sender) = call.sender else {
             // Without a sender, the messages to pause are unknown.
             return verdict;
@@ -389,15 +395,15 @@ impl Evidence {
 
 impl From<&Verdict> for Judged {
     fn from(verdict: &Verdict) -> Self {
-        let Verdict { scope, charge, believed, wait, .. } = *verdict;
-        Self { scope, charge, believed, wait }
+        let Verdict { scope, charge, unsure_is_final, wait, .. } = *verdict;
+        Self { scope, charge, unsure_is_final, wait }
     }
 }
 
 impl Verdict {
     /// The message's own condition.
     fn own(charge: bool) -> Self {
-        Self { scope: Scope::Message, charge, believed: true, wait: None, note: None, changes: Vec::new() }
+        Self { scope: Scope::Message, charge, unsure_is_final: true, wait: None, note: None, changes: Vec::new() }
     }
 }
 

@@ -35,7 +35,7 @@ impl Background {
             }
         };
         if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
-            tracing::debug!("the last report was not written in time");
+            tracing::debug!("the background tasks did not stop in time");
         }
     }
 }

@@ -284,8 +284,8 @@ impl<S: Store, T: Transport> Relay<S, T> {
 }
 
 impl<S: AdminStore, T: Transport> Relay<S, T> {
-    /// Deletes what is finished and old while the relay [runs](Self::run): each of the deletions, one after the other, and then again
-    /// every ten minutes. A later call replaces the deletions.
+    /// Deletes finished, old data while the relay [runs](Self::run). The deletions run one after the other, and again ten minutes after the
+    /// last one. A later call replaces the deletions.
     ///
     /// ```
     /// # fn demo<S: postrider::AdminStore, T: postrider::Transport>(outbox: postrider::Outbox<S, T>) {
@@ -301,13 +301,13 @@ impl<S: AdminStore, T: Transport> Relay<S, T> {
     /// ```
     ///
     /// It works in transactions of 500 deliveries, and waits between them for four times as long as they take. Of several relays with a
-    /// retention, one at a time works on it. Another takes over when that one stops, or within a minute and a half if it dies. Attachments
+    /// retention, one at a time deletes. Another takes over when that one stops, or within a minute and a half if it dies. Attachments
     /// that no message carries any more are deleted too.
     ///
-    /// Give all relays of an outbox the same deletions, since any of them may be the one that works.
+    /// Give all relays of an outbox the same deletions, since any of them may be the one that deletes.
     ///
     /// A failure, such as a missing right to delete, is logged and reported as [`Event::RetentionFailed`]. If the database does not answer,
-    /// the relay reports that as for any other call ([`Event::StoreUnavailable`]). The sending goes on, and the relay tries again after
+    /// the relay reports that as for any other call ([`Event::StoreUnavailable`]). The relay keeps sending, and tries again after
     /// half a minute.
     ///
     /// A [`tick`](Self::tick) and a [`drain`](Self::drain) delete nothing: there, call [`Outbox::prune`](crate::Outbox::prune).

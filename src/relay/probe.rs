@@ -209,7 +209,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
         for Tried { mut claimed, outgoing, result, verdict, time } in tried {
             let mut judged = Judged::from(&verdict);
             if verdict.scope == Scope::Transport && result.is_err() {
-                // By now the transport works, or its pause has an end. A failed candidate waits no longer than that.
+                // It waits until the pause ends or, if another candidate was accepted, as long as a first pause.
                 let now = Instant::now().into_std();
                 let wait = (!self.shared.ends_by_itself)
                     .then(|| self.shared.evidence().wait_of_probe(now, self.shared.random()));

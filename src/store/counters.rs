@@ -1,4 +1,4 @@
-//! What settlements add to the counters.
+//! The counts that settlements add to the counters.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub(super) const HOUR: i64 = 3_600_000;
 /// How often an event happened, by the beginning of the hour in milliseconds since 1970, the event and the transport.
 pub(super) type Hourly = BTreeMap<(i64, CountedEvent, Option<String>), i64>;
 
-/// What applied settlements add.
+/// The counts of settlements that were applied.
 #[derive(Default)]
 pub(super) struct Counts {
     /// How many deliveries ended in each state.

@@ -15,7 +15,7 @@ pub enum StoreErrorKind {
     /// The tables are missing: call [`migrate`](crate::Outbox::migrate) first.
     NotMigrated,
     /// A newer release has upgraded the tables, so [`migrate`](crate::Outbox::migrate) changes nothing. Enqueueing, relays and the
-    /// operator's methods go on working (`docs/upgrading.md`); only `migrate` returns this.
+    /// operator's methods keep working (`docs/upgrading.md`); only `migrate` returns this.
     NewerTables,
     /// The database refuses the statement or its data.
     Rejected,

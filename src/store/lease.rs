@@ -154,8 +154,8 @@ impl Lease {
         }
     }
 
-    /// Adds the last attempt, and sets `lost` if that attempt was lost in this cycle. An earlier claim may have recorded the loss and then
-    /// given the delivery back without a call.
+    /// Adds the last attempt, and sets `lost` if that attempt was lost in this cycle. An earlier claim may have recorded the loss and
+    /// then released the delivery without a call.
     pub(crate) fn with_last(mut self, last: Option<LastAttempt>) -> Self {
         self.lost |= last.as_ref().is_some_and(|last| last.outcome == Outcome::Lost && last.cycle == self.cycle);
         self.last = last;

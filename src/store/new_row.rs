@@ -77,8 +77,8 @@ impl fmt::Debug for NewRow {
 }
 
 impl NewRow {
-    /// The largest size of a stored message with its blobs: 64 MiB. SQLite and PostgreSQL store up to 1 GB in a field, but a relay holds several copies of
-    /// each message in memory. By default MySQL accepts packets of 64 MiB, and MariaDB of 16 MiB (`max_allowed_packet`).
+    /// The largest size of a stored message with its blobs: 64 MiB. SQLite and PostgreSQL store up to 1 GB in a field, but a relay holds
+    /// several copies of each message in memory. By default MySQL accepts packets of 64 MiB, and MariaDB of 16 MiB (`max_allowed_packet`).
     pub const MAX_BODY: usize = 64 << 20;
     /// The largest length of a stored subject in characters. A longer one is cut in lists, and sent as it is.
     pub const MAX_SUBJECT: usize = 1_000;

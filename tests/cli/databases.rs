@@ -7,7 +7,7 @@ use crate::search::{a_relay_deletes_what_is_old, deliveries_are_found_pruned_and
 use crate::smtp_server::{Answer, SmtpServer, Step};
 use crate::tool::{Tool, wait_until};
 
-/// Stamps each test for each server.
+/// Generates each test for each server.
 macro_rules! on_each_server {
     ($($test:ident),* $(,)?) => {
         mod on_postgres {

@@ -34,7 +34,7 @@ use rand::rngs::StdRng;
 
 use database::{Database, Kind};
 
-/// Stamps a test for each fault on a database.
+/// Generates a test for each fault on a database.
 macro_rules! faults {
     ($kind:ident $attributes:tt $($fault:ident)*) => {
         $(faults!(@ $kind $attributes $fault);)*

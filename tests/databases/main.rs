@@ -1,4 +1,4 @@
-//! What the outbox does on every database, stamped on SQLite, PostgreSQL 15 and 18, MariaDB and MySQL.
+//! What the outbox does on every database. Each test runs on SQLite, PostgreSQL 15 and 18, MariaDB and MySQL.
 //!
 //! These tests use an outbox. `tests/stores.rs` tests the stores alone.
 
@@ -21,7 +21,7 @@ mod transactions;
 /// The tests of every database.
 macro_rules! database_tests {
     ($attributes:tt $database:expr) => {
-        crate::support::stamp! { $attributes $database;
+        crate::support::tests_for! { $attributes $database;
             cancellation { a_dropped_call_leaves_no_transaction_open }
             insert {
                 another_program_enqueues_with_one_statement
@@ -56,7 +56,7 @@ macro_rules! database_tests {
                 a_spawned_task_enqueues_on_a_pooled_connection
             }
         }
-        crate::support::stamp! { multi_thread $attributes $database;
+        crate::support::tests_for! { multi_thread $attributes $database;
             deletions { deletions_at_once_count_each_delivery_once }
             relays { four_relays_send_each_mail_once_while_others_enqueue }
         }
@@ -68,14 +68,14 @@ macro_rules! database_tests {
 macro_rules! server_tests {
     ($attributes:tt $database:expr) => {
         database_tests!($attributes $database);
-        crate::support::stamp! { $attributes $database;
+        crate::support::tests_for! { $attributes $database;
             pools { a_relay_keeps_its_connection_until_the_backlog_ends }
             servers {
                 a_relay_reconnects_after_its_connections_are_killed
                 a_connection_that_became_read_only_is_not_used_again
             }
         }
-        crate::support::stamp! { multi_thread $attributes $database;
+        crate::support::tests_for! { multi_thread $attributes $database;
             pools {
                 a_pool_closes_under_a_busy_relay
                 relays_that_share_a_pool_leave_each_other_connections

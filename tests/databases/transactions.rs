@@ -5,7 +5,8 @@ use postrider::State;
 use crate::support::database::{Database, Harness};
 use crate::support::fixture::ada;
 
-/// Also with a savepoint that is rolled back, and in a transaction whose later statement fails. Invariant 1.
+/// A mail exists if and only if its transaction commits, also after a rollback to a savepoint and after a later statement that fails.
+/// Invariant 1.
 pub(crate) async fn mail_and_data_commit_or_roll_back_together<D: Database>(database: D) {
     let harness = Harness::new(database).await;
     let outbox = &harness.outbox;

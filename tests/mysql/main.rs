@@ -27,7 +27,7 @@ type TestOutbox = Outbox<MySqlStore, ScriptedTransport<Email>>;
 
 macro_rules! mysql_tests {
     ($attributes:tt $database:expr) => {
-        crate::support::stamp! { $attributes $database;
+        crate::support::tests_for! { $attributes $database;
             connections {
                 a_call_whose_connection_is_killed_writes_nothing
                 an_operators_call_is_repeated_after_a_deadlock

@@ -74,7 +74,7 @@ pub(crate) async fn the_function_names_what_is_wrong_with_a_mail(server: Postgre
         sqlx::query(AssertSqlSafe(enqueue)).bind(mail).execute(&pool).await
     };
     for (mail, named) in [
-        (r#"[]"#, "no JSON object"),
+        (r#"[]"#, "not a JSON object"),
         (r#"{"from": "s@example.com", "to": ["a@b.c"], "sujbect": "Hi", "text": "x"}"#, "sujbect"),
         (r#"{"from": "s@example.com", "to": ["nobody"], "text": "x"}"#, "\"to\", entry 1"),
         (

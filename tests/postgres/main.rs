@@ -25,7 +25,7 @@ type TestOutbox = Outbox<PgStore, ScriptedTransport<Email>>;
 
 macro_rules! postgres_tests {
     ($attributes:tt $database:expr) => {
-        crate::support::stamp! { $attributes $database;
+        crate::support::tests_for! { $attributes $database;
             blobs { a_blob_of_another_transaction_is_not_swept_before_it_is_used }
             contract {
                 the_insert_trigger_names_the_rule_that_a_row_breaks

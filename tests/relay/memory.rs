@@ -44,7 +44,7 @@ async fn enqueue_large(outbox: &Outbox<postrider::MemoryStore, ScriptedTransport
 
 #[tokio::test]
 async fn the_memory_limit_bounds_large_mails_in_flight() {
-    // A relay reckons six octets of memory for each stored octet.
+    // A relay estimates six octets of memory for each stored octet.
     for (memory, expected) in [(u64::MAX, 8), (6 * 250_000, 3), (0, 1)] {
         let (most, transport) = slow();
         let outbox = outbox(transport);

@@ -27,7 +27,7 @@ pub(crate) fn judge(ended: &RunResult) -> Vec<String> {
             ("time", case.leaves_in_time()),
             ("finish", case.is_finished()),
             ("calls", case.each_call_is_an_attempt()),
-            ("copies", case.copies_come_of_doubt()),
+            ("copies", case.each_copy_has_an_attempt_in_doubt()),
             ("explained", case.is_explained()),
             ("charged", case.is_charged_for_its_own()),
         ];
@@ -156,7 +156,7 @@ impl<'a> MailCheck<'a> {
         (quiet && lost > 0).then(|| format!("{lost} attempts were lost in a quiet world"))
     }
 
-    fn copies_come_of_doubt(&self) -> Option<String> {
+    fn each_copy_has_an_attempt_in_doubt(&self) -> Option<String> {
         let most = self.plan.mails[self.number].to.iter().map(|to| self.copies(to)).max().unwrap_or_default();
         if most > 1 + self.in_doubt() {
             return Some(format!("{most} copies, {} attempts in doubt", self.in_doubt()));

@@ -1,4 +1,4 @@
-//! The databases that suites are stamped on.
+//! The databases that suites run on.
 
 use std::future::Future;
 use std::time::Duration;

@@ -18,7 +18,7 @@ mod version_1;
 /// The tests of every database.
 macro_rules! upgrade_tests {
     ($attributes:tt $database:expr) => {
-        crate::support::stamp! { $attributes $database;
+        crate::support::tests_for! { $attributes $database;
             added {
                 a_database_of_a_newer_release_is_refused
                 statements_prepared_before_an_upgrade_work_after_it
@@ -26,7 +26,7 @@ macro_rules! upgrade_tests {
             }
             version_1 { what_version_1_stored_is_kept_and_sent }
         }
-        crate::support::stamp! { multi_thread $attributes $database;
+        crate::support::tests_for! { multi_thread $attributes $database;
             live { relays_work_while_two_processes_upgrade }
         }
     };
@@ -36,7 +36,7 @@ mod sqlite {
     use crate::support::database::Sqlite;
 
     upgrade_tests!([] Sqlite::new());
-    crate::support::stamp! { [] Sqlite::new(); erased { a_dump_after_an_erasure_does_not_name_the_person } }
+    crate::support::tests_for! { [] Sqlite::new(); erased { a_dump_after_an_erasure_does_not_name_the_person } }
 }
 
 /// The tests of every database with a server.
@@ -44,7 +44,7 @@ mod sqlite {
 macro_rules! server_tests {
     ($attributes:tt $database:expr) => {
         upgrade_tests!($attributes $database);
-        crate::support::stamp! { multi_thread $attributes $database;
+        crate::support::tests_for! { multi_thread $attributes $database;
             live { other_calls_continue_while_an_upgrade_waits }
         }
     };
@@ -55,7 +55,7 @@ mod postgres_15 {
     use crate::support::database::Postgres;
 
     server_tests!([#[ignore = "needs PostgreSQL: run scripts/test"]] Postgres::new("PG"));
-    crate::support::stamp! { [#[ignore = "needs PostgreSQL: run scripts/test"]] Postgres::new("PG");
+    crate::support::tests_for! { [#[ignore = "needs PostgreSQL: run scripts/test"]] Postgres::new("PG");
         erased { a_dump_after_an_erasure_does_not_name_the_person }
     }
 }
@@ -72,7 +72,7 @@ mod mariadb {
     use crate::support::database::MySql;
 
     server_tests!([#[ignore = "needs MariaDB: run scripts/test"]] MySql::new("MARIADB"));
-    crate::support::stamp! { [#[ignore = "needs MariaDB: run scripts/test"]] MySql::new("MARIADB");
+    crate::support::tests_for! { [#[ignore = "needs MariaDB: run scripts/test"]] MySql::new("MARIADB");
         interrupted { an_upgrade_that_was_interrupted_continues }
         erased { a_dump_after_an_erasure_does_not_name_the_person }
     }
@@ -83,7 +83,7 @@ mod mysql {
     use crate::support::database::MySql;
 
     server_tests!([#[ignore = "needs MySQL: run scripts/test"]] MySql::new("MYSQL"));
-    crate::support::stamp! { [#[ignore = "needs MySQL: run scripts/test"]] MySql::new("MYSQL");
+    crate::support::tests_for! { [#[ignore = "needs MySQL: run scripts/test"]] MySql::new("MYSQL");
         interrupted { an_upgrade_that_was_interrupted_continues }
     }
 }

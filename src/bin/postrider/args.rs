@@ -223,13 +223,13 @@ pub(crate) struct WorkArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Retention of sent and cancelled deliveries (default: keep everything)")]
 pub(crate) struct KeepArgs {
-    /// Delete messages, with texts and attachments, this long after the delivery ended
+    /// Delete messages, with texts and attachments, this long after the delivery finished
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration, conflicts_with = "drain")]
     pub(crate) keep_messages: Option<Duration>,
-    /// Delete all attempts but the last, this long after the delivery ended
+    /// Delete all attempts but the last, this long after the delivery finished
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration, conflicts_with = "drain")]
     pub(crate) keep_history: Option<Duration>,
-    /// Delete whole deliveries this long after they ended
+    /// Delete whole deliveries this long after they finished
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration, conflicts_with = "drain")]
     pub(crate) keep_deliveries: Option<Duration>,
     /// How long the idempotency keys of deleted deliveries stay taken, counted from when the mail was enqueued
@@ -242,7 +242,7 @@ pub(crate) struct PruneArgs {
     /// What to delete: the messages (texts and attachments), the history (the attempts before the last one), or whole deliveries
     #[arg(value_name = "messages|history|deliveries", value_parser = parsers::pruned_part, hide_possible_values = true)]
     pub(crate) part: PrunedPart,
-    /// Only of deliveries that ended longer ago than this
+    /// Only of deliveries that finished longer ago than this
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration)]
     pub(crate) older_than: Duration,
     /// Only of deliveries in this state: sent, dead, in_doubt, cancelled; can be repeated
@@ -358,10 +358,10 @@ pub(crate) struct ListArgs {
     /// Only deliveries enqueued before this time
     #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
     pub(crate) until: Option<SystemTime>,
-    /// Only deliveries that ended at or after this time
+    /// Only deliveries that finished at or after this time
     #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
     pub(crate) finished_since: Option<SystemTime>,
-    /// Only deliveries that ended before this time
+    /// Only deliveries that finished before this time
     #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
     pub(crate) finished_until: Option<SystemTime>,
     /// List the newest first

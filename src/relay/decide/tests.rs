@@ -32,7 +32,7 @@ fn as_reported(result: &Result<Receipt, Failure>) -> Judged {
         Err(failure) if failure.scope() != Scope::Message => Judged {
             scope: failure.scope(),
             charge: failure.in_doubt(),
-            believed: false,
+            unsure_is_final: false,
             wait: Some(SECOND * 7).max(failure.retry_after().map(|wait| wait.min(Breaker::MAX_PAUSE))),
         },
         _ => Judged::own(),
@@ -183,7 +183,7 @@ fn after_a_partial_acceptance_the_rest_is_due_at_once_with_a_fresh_budget() {
 fn an_unknown_refusal_of_a_recipient_is_retried() {
     let (lease, policy) = (lease(&["a", "b"]), policy());
     let receipt = || Ok(Receipt::new().with_refused(vec![no("b", Class::Permanent).unsure()]));
-    let first = super::decide(&receipt(), Judged { believed: false, ..Judged::own() }, at(&lease, &policy));
+    let first = super::decide(&receipt(), Judged { unsure_is_final: false, ..Judged::own() }, at(&lease, &policy));
     assert_eq!((after(&first), states(&first)), (Duration::ZERO, vec![("a", RecipientState::Sent)]));
     let second = super::decide(&receipt(), Judged::own(), at(&lease, &policy));
     assert_eq!((&second.next, states(&second)), (&Next::Sent, vec![("b", RecipientState::Refused)]));
@@ -195,7 +195,7 @@ fn a_refusal_that_is_not_final_is_retried_with_or_without_a_charge() {
     lease.attempts = 3;
     let refused = || Err(Failure::permanent(Scope::Message, "what").unsure());
     for (charge, charged_attempts, wait) in [(true, 1, SECOND), (false, 0, SECOND * 8)] {
-        let judged = Judged { believed: false, charge, ..Judged::own() };
+        let judged = Judged { unsure_is_final: false, charge, ..Judged::own() };
         let decision = super::decide(&refused(), judged, at(&lease, &policy));
         assert_eq!(
             (decision.outcome, decision.charged, decision.charged_attempts),
@@ -203,8 +203,8 @@ fn a_refusal_that_is_not_final_is_retried_with_or_without_a_charge() {
         );
         assert_eq!(after(&decision), wait);
     }
-    let believed = super::decide(&refused(), Judged::own(), at(&lease, &policy));
-    assert_eq!(reason(&believed.next), "permanent: what");
+    let last = super::decide(&refused(), Judged::own(), at(&lease, &policy));
+    assert_eq!(reason(&last.next), "permanent: what");
     // If only evidence shows that the message is at fault, the failure is retried.
     let own = super::decide(&Err(Failure::permanent(Scope::Transport, "535")), Judged::own(), at(&lease, &policy));
     assert_eq!((own.charged, after(&own)), (true, SECOND));

@@ -75,7 +75,7 @@ fn a_sure_failure_of_the_message_is_not_weighed() {
     for n in 0..20 {
         let refused = Err(Failure::permanent(Scope::Message, "550 5.1.1 unknown"));
         let verdict = world.call(&mut mail("a@example.com", &format!("r{n}@example.org")), refused);
-        assert_eq!((verdict.scope, verdict.charge, verdict.believed), (Scope::Message, true, true));
+        assert_eq!((verdict.scope, verdict.charge, verdict.unsure_is_final), (Scope::Message, true, true));
         assert_eq!(verdict.changes, []);
     }
     assert_eq!(world.evidence.reason(), None);
@@ -86,15 +86,15 @@ fn an_unknown_refusal_is_final_the_second_time_if_other_mail_of_the_sender_is_ac
     let mut world = World::new();
     let mut poison = mail("a@example.com", "p@example.org");
     let first = world.call(&mut poison, unknown());
-    assert_eq!((first.scope, first.charge, first.believed), (Scope::Message, false, false));
+    assert_eq!((first.scope, first.charge, first.unsure_is_final), (Scope::Message, false, false));
     let alone = world.call(&mut poison, unknown());
-    assert_eq!((alone.scope, alone.charge, alone.believed), (Scope::Message, false, false), "nothing is proven");
+    assert_eq!((alone.scope, alone.charge, alone.unsure_is_final), (Scope::Message, false, false), "nothing is proven");
     world.accept("b@example.com");
     let sender = world.call(&mut poison, unknown());
-    assert_eq!((sender.charge, sender.believed), (false, false), "it may be the sender's");
+    assert_eq!((sender.charge, sender.unsure_is_final), (false, false), "it may be the sender's");
     world.accept("a@example.com");
     let again = world.call(&mut poison, unknown());
-    assert_eq!((again.scope, again.charge, again.believed), (Scope::Message, true, true));
+    assert_eq!((again.scope, again.charge, again.unsure_is_final), (Scope::Message, true, true));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn an_acceptance_that_began_before_the_refusal_proves_nothing() {
         probe: Probing::No,
     };
     world.evidence.judge(&Ok(Receipt::new()), call, 0.0);
-    assert!(!world.call(&mut poison, unknown()).believed, "a quota may have been used up just then");
+    assert!(!world.call(&mut poison, unknown()).unsure_is_final, "a quota may have been used up just then");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_streak_of_the_same_refusal_pauses_the_transport() {
         world.wait(SECOND * 100);
         for mail in &mut mails {
             let verdict = world.call(mail, unknown());
-            assert!(!verdict.believed && !verdict.charge, "{verdict:?}");
+            assert!(!verdict.unsure_is_final && !verdict.charge, "{verdict:?}");
         }
     }
     world.wait(SECOND * 100);
@@ -138,7 +138,7 @@ fn a_streak_of_the_same_refusal_pauses_the_transport() {
     // Other mail was accepted since, but many messages get the same reply, as from a quota that comes and goes.
     for mail in &mut mails[..STREAK - 1] {
         let verdict = world.call(mail, unknown());
-        assert!(!verdict.believed, "a common reply was final: {verdict:?}");
+        assert!(!verdict.unsure_is_final, "a common reply was final: {verdict:?}");
     }
 }
 
@@ -175,7 +175,7 @@ fn a_failure_of_the_transport_is_the_messages_own_if_other_mail_is_accepted() {
     let Admit::Probe(_) = world.evidence.admit(world.now) else { panic!("no probe") };
     assert_eq!(world.accept("a@example.com").changes, [Change::TransportResumed]);
     let second = world.call(&mut poison, transport());
-    assert_eq!((second.scope, second.charge, second.believed), (Scope::Message, true, false));
+    assert_eq!((second.scope, second.charge, second.unsure_is_final), (Scope::Message, true, false));
     assert_eq!((second.changes.len(), world.evidence.reason()), (0, None), "it paused other mail again");
 }
 
@@ -255,7 +255,7 @@ fn a_failure_of_the_sender_is_the_messages_own_if_other_mail_of_the_sender_is_ac
     ));
     world.accept("a@example.com");
     let verdict = world.call(&mut poison, sender());
-    assert_eq!((verdict.scope, verdict.charge, verdict.believed), (Scope::Message, true, false));
+    assert_eq!((verdict.scope, verdict.charge, verdict.unsure_is_final), (Scope::Message, true, false));
     assert_eq!(world.evidence.paused_senders(), []);
 }
 
@@ -270,7 +270,7 @@ fn an_unknown_refusal_of_a_sender_is_not_blamed_on_its_messages() {
                 world.evidence.admit(world.now);
                 world.evidence.admit_sender(Some("bad@example.com"), DeliveryId::new(), false, world.now);
                 let verdict = world.call(mail, say());
-                assert!(!verdict.believed, "round {round}: {verdict:?}");
+                assert!(!verdict.unsure_is_final, "round {round}: {verdict:?}");
                 assert!(!verdict.charge || round == 0, "round {round}: {verdict:?}");
                 world.accept("good@example.com");
             }
@@ -297,7 +297,7 @@ fn an_unknown_refusal_of_a_recipient_is_not_final_if_others_are_accepted() {
         Ok(Receipt::new().with_refused(vec![refusal.unsure()]))
     };
     for _ in 0..5 {
-        assert!(!world.call(&mut two, partly()).believed, "they may be too many for one call");
+        assert!(!world.call(&mut two, partly()).unsure_is_final, "they may be too many for one call");
         world.accept("a@example.com");
     }
 }
@@ -310,7 +310,7 @@ fn after_a_restart_an_unknown_refusal_is_not_final() {
     let now = world.now;
     world = World { now, ..World::new() };
     world.accept("a@example.com");
-    assert!(!world.call(&mut poison, unknown()).believed, "a quota may have been used up twice");
+    assert!(!world.call(&mut poison, unknown()).unsure_is_final, "a quota may have been used up twice");
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn refusals_that_always_differ_are_not_the_messages_own() {
     for words in ["one", "two", "three", "four"] {
         let refused = Err(Failure::permanent(Scope::Message, format!("550 {words}")).unsure());
         let verdict = world.call(&mut victim, refused);
-        assert!(!verdict.believed && !verdict.charge, "{verdict:?}");
+        assert!(!verdict.unsure_is_final && !verdict.charge, "{verdict:?}");
         world.accept("a@example.com");
     }
 }

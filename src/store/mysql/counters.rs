@@ -25,12 +25,12 @@ pub(super) const ADD_HOURLY: &str = "
         hour BIGINT PATH '$[0]', event {word} '$[1]', transport VARCHAR(255) CHARACTER SET utf8mb4 PATH '$[2]', n BIGINT PATH '$[3]')) t
     ON DUPLICATE KEY UPDATE `count` = {p}hourly.`count` + t.n";
 
-/// Adds what settlements count, in the slots of relays.
+/// Adds the counts of settlements, to the slots of relays.
 pub(super) async fn add_counts(connection: &mut MySqlConnection, sql: &Sql, counts: Counts) -> Result<(), StoreError> {
     add(connection, sql, [&sql.add_totals, &sql.add_hourly], counts).await
 }
 
-/// Adds what an operator's call counts, in the slots of operators.
+/// Adds the counts of an operator's call, to the slots of operators.
 pub(super) async fn add_admin_counts(
     connection: &mut MySqlConnection,
     sql: &Sql,

@@ -19,7 +19,7 @@ use crate::store::counters::Counts;
 use crate::store::row::{Columns, mysql_number, read_enum};
 
 /// Selects the next deliveries of one table, in the order of their ids, and what to do with each. The joins are left joins, so that the
-/// search goes on after a row whose delivery is gone. All statements name their indexes: on a table that was filled a moment ago, MySQL
+/// search continues after a row whose delivery is gone. All statements name their indexes: on a table that was filled a moment ago, MySQL
 /// still plans for an empty table, and would read all of it for each row.
 const FIND: &str = "
     SELECT w.id, {action} AS action
@@ -28,8 +28,8 @@ const FIND: &str = "
     LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id
     ORDER BY w.id";
 
-/// Selects the deliveries that may have ended long enough ago, because they were enqueued long enough ago. The ones that are kept for their
-/// keys are among them.
+/// Selects the deliveries that may have ended long enough ago, because they were enqueued long enough ago. These include
+/// deliveries of which only the key is left.
 const WALK_DELIVERIES: &str = "
     SELECT id FROM {p}deliveries FORCE INDEX (PRIMARY) WHERE id > ? AND id < ? AND created_at < {ended_before} ORDER BY id LIMIT {limit}";
 
@@ -42,7 +42,7 @@ const WALK_HISTORY: &str = "
     SELECT a.delivery_id AS id FROM {p}attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id > ? AND a.delivery_id < ?
     GROUP BY a.delivery_id HAVING MIN(a.number) < MAX(a.number) ORDER BY a.delivery_id LIMIT {limit}";
 
-/// What to do with a delivery: one of the numbers below.
+/// What to do with a delivery: 0 for nothing, or one of the numbers below.
 const ACTION: &str = "
     CASE WHEN d.id IS NULL THEN 0
          WHEN d.key_until IS NOT NULL THEN IF({forgets} AND d.key_until < {now}, 3, 0)
@@ -150,8 +150,8 @@ fn fill(sql: &Sql, prune: &Prune, now: i64, text: &str) -> std::sync::Arc<str> {
     sql.fill(&text.replace("{states}", &states.join(", ")).replace("{ended_before}", &ended_before))
 }
 
-/// The end of the search: all deliveries with larger ids are too young. It leaves a day for clocks that differ. With a test clock, which
-/// ids do not follow, there is no end.
+/// The id at which the search ends: deliveries with larger ids are too young. A day is added, because clocks differ. A test clock sets no
+/// end, because ids do not follow it.
 fn last_id(prune: &Prune, test_now: Option<i64>) -> Uuid {
     const DAY: i64 = 24 * 3_600_000;
     if test_now.is_some() {

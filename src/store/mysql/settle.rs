@@ -199,7 +199,7 @@ async fn settle_sent(
     let first = settlements.iter().zip(&results).filter(|(_, result)| **result == Settled::Applied);
     let sent = first.filter_map(|(s, _)| Some(sent_item(s.key, s.attempt.as_ref()?)));
     sql.query(&sql.record_sent).bind(json_array(sent)).execute(&mut *tx).await?;
-    // The time is used only for ends other than sent.
+    // 0 as the time, which is used only for deliveries that end in another state than sent.
     add_counts(&mut tx, sql, Counts::of(settlements, &results, 0)).await?;
     tx.commit().await?;
     Ok(Some(results))

@@ -25,7 +25,7 @@ use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreE
 /// scheduled for later. Leased rows keep their position in the index. The scan skips them until their lease ends. `$5` and `$6` hold the
 /// due time and the id to begin at, for each priority.
 ///
-/// The limit is in a sub-select to hide it from the planner. If the queue was last analysed while it was empty, or while all of it was
+/// The limit is in a subquery to hide it from the planner. If the queue was last analysed while it was empty, or while all of it was
 /// scheduled for later, the planner expects almost no due rows. If it knew the limit, it would read and sort the whole backlog for each
 /// claim. Without the limit it assumes that a tenth of the due rows are needed, and reads the rows in the order of the index.
 ///

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use postrider_transport::DeliveryId;
+use postrider_transport::{DeliveryId, Recipient};
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 use sqlx::{Postgres, Row};
@@ -14,11 +14,12 @@ use super::sql::{DEFAULT_FORMAT, DEFAULT_IN_DOUBT, DEFAULT_PRIORITY, Sql};
 use crate::state::Priority;
 use crate::store::blobs::distinct_hashes;
 use crate::store::new_row::{stored_subject, tags_json, time_columns};
+use crate::store::recipients::deduplicate;
 use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, StoreError};
 
 pub(super) const INSERT_ONE: &str = r#"
-    SELECT "{s}".insert_delivery($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"#;
+    SELECT "{s}".insert_delivery($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"#;
 
 pub(super) const INSERT_MANY: &str = r#"
     SELECT "{s}".insert_deliveries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"#;
@@ -27,7 +28,7 @@ pub(super) const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHE
 
 /// Whether one statement inserts the rows. Otherwise the caller begins a transaction.
 pub(super) fn is_one_statement(rows: &[NewRow]) -> bool {
-    rows.iter().all(|row| row.key.is_none() && row.message.blobs.is_empty())
+    rows.iter().all(|row| (row.key.is_none() || rows.len() == 1) && row.message.blobs.is_empty())
 }
 
 pub(super) async fn insert(
@@ -42,10 +43,8 @@ pub(super) async fn insert(
     rows.iter().try_for_each(NewRow::check)?;
     if let [row] = rows
         && is_one_statement(rows)
-        && row.recipients.len() == 1
     {
-        insert_one(connection, sql, row, now).await?;
-        return Ok(vec![row.id]);
+        return Ok(vec![insert_one(connection, sql, row, now).await?]);
     }
     store_blobs(connection, sql, rows).await?;
     let inserted: Option<Vec<Uuid>> = insert_many(sql, rows, now).fetch_one(&mut *connection).await?.try_get(0)?;
@@ -70,9 +69,12 @@ async fn insert_one(
     sql: &Sql,
     row: &NewRow,
     now: Option<Moment>,
-) -> Result<(), StoreError> {
+) -> Result<DeliveryId, StoreError> {
     let ((due_after, due), (expires_after, expires)) = (time_columns(row.due), time_columns(row.expires));
-    sql.query(&sql.insert_one)
+    let recipients = deduplicate(row.recipients.clone());
+    let others: Vec<&str> = recipients.iter().skip(1).map(Recipient::as_str).collect();
+    let inserted: Uuid = sql
+        .scalar(&sql.insert_one)
         .bind(now)
         .bind(row.id.as_uuid())
         .bind(&row.message.format)
@@ -81,18 +83,20 @@ async fn insert_one(
         .bind(row.message.html.as_deref())
         .bind(size_column(row))
         .bind(recipients_json(&row.recipients))
+        .bind((!others.is_empty()).then_some(others))
         .bind(stored_subject(&row.summary))
         .bind(row.template_id.as_deref())
         .bind(tags_json(&row.summary.tags))
+        .bind(row.key.as_deref())
         .bind(priority_column(row.priority))
         .bind(row.when_in_doubt.as_str())
         .bind(due_after)
         .bind(due)
         .bind(expires_after)
         .bind(expires)
-        .execute(connection)
+        .fetch_one(connection)
         .await?;
-    Ok(())
+    Ok(inserted.into())
 }
 
 /// The statement for many rows, with an array for each column.
@@ -101,8 +105,10 @@ fn insert_many(sql: &Sql, rows: &[NewRow], now: Option<Moment>) -> Query<'static
     let (expires_after, expires): (Vec<_>, Vec<_>) = rows.iter().map(|row| time_columns(row.expires)).unzip();
     let hashes: Vec<_> = rows.iter().map(|row| distinct_hashes(&row.message)).collect();
     let counts = hashes.iter().map(|hashes| i16::try_from(hashes.len()).unwrap_or(i16::MAX));
-    let others =
-        rows.iter().flat_map(|row| row.recipients.iter().skip(1).map(|other| (row.id.as_uuid(), other.as_str())));
+    let others = rows.iter().flat_map(|row| {
+        let recipients = deduplicate(row.recipients.clone());
+        recipients.into_iter().skip(1).map(|other| (row.id.as_uuid(), other.as_str().to_owned()))
+    });
     let (other_ids, other_addresses): (Vec<_>, Vec<_>) = others.unzip();
     let carried = rows
         .iter()

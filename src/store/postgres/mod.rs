@@ -69,11 +69,11 @@ use crate::store::{
 /// insert can fail like any other statement: retry the transaction. Under `REPEATABLE READ` this happens only to an insert with a key that
 /// was committed after the transaction took its snapshot.
 ///
-/// A program that enqueues needs `USAGE` on the schema, and `EXECUTE` on its functions `insert_delivery` and `insert_deliveries`. With
-/// idempotency keys it also needs `SELECT` on the table `deliveries`, and with attachments of 4 KiB and more, `SELECT`, `INSERT` and
-/// `UPDATE` on the table `blobs`. For programs that enqueue in plain SQL, see `docs/sql.md`. A relay needs `USAGE` on the schema, and
-/// `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all its tables. Functions, triggers and views run with the rights of the user who migrated,
-/// so do not drop that user.
+/// A program that enqueues needs `USAGE` on the schema, and `EXECUTE` on its functions `insert_delivery` and `insert_deliveries`. To enqueue
+/// several messages with idempotency keys in one call, it also needs `SELECT` on the table `deliveries`; for attachments of 4 KiB and more,
+/// `SELECT`, `INSERT` and `UPDATE` on the table `blobs`. For programs that enqueue in plain SQL, see `docs/sql.md`. A relay needs `USAGE` on
+/// the schema, and `SELECT`, `INSERT`, `UPDATE` and `DELETE` on all its tables. Functions, triggers and views run with the rights of the user
+/// who migrated, so do not drop that user.
 ///
 /// Behind a connection pooler in transaction mode, such as PgBouncer, `LISTEN` does not work, and prepared statements may fail. Turn both
 /// off with [`without_listen`](Self::without_listen) and [`without_prepared_statements`](Self::without_prepared_statements).

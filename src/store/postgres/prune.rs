@@ -13,8 +13,8 @@ use crate::clock::{micros, millis, to_millis};
 use crate::prune::{Prune, PruneStep, PrunedPart};
 use crate::store::StoreError;
 
-/// Looks at the next deliveries of one table, in the order of their ids: `{walk}` selects them, up to the id `$3`. Returns their number,
-/// the last of them, and those that ended long enough ago.
+/// Scans the next deliveries of one table, in the order of their ids: `{walk}` selects them, up to the id `$3`. Returns their number, the
+/// last of them, and those that ended long enough ago.
 const FIND: &str = r#"
     WITH walk AS ({walk})
     SELECT (SELECT count(*) FROM walk) AS count, (SELECT id FROM walk ORDER BY id DESC LIMIT 1) AS last, ARRAY ({ended}) AS found"#;
@@ -49,8 +49,8 @@ const LOCK: &str = r#"
     SELECT id FROM "{s}".deliveries d WHERE id = ANY ($1) ORDER BY id FOR UPDATE SKIP LOCKED"#;
 
 /// Checks again under the locks. Between the search and the lock, a resend may have changed a delivery, or another deletion may have left
-/// only its key; its total would then be reduced twice. The conditions on `$2` to `$4` always hold. They are there because the parameters
-/// are those of the search.
+/// only its key; its total would then be reduced twice. The parameters are those of the search, and the conditions on `$2` to `$4`, which
+/// always hold, use all of them.
 const STILL_ENDED: &str = r#"
     WITH walk AS (SELECT id FROM unnest($7::uuid[]) u (id) WHERE id > $2 AND id < $3 LIMIT $4) {ended}"#;
 
@@ -144,8 +144,8 @@ pub(super) async fn step(
     Ok(PruneStep::new(affected, last.filter(|_| more).map(DeliveryId::from)))
 }
 
-/// The end of the search: all deliveries with larger ids are too young. It leaves a day for clocks that differ. With a test clock, which
-/// ids do not follow, there is no end.
+/// The id at which the search ends: deliveries with larger ids are too young. A day is added, because clocks differ. A test clock sets no
+/// end, because ids do not follow it.
 fn last_id(prune: &Prune, now: Option<Moment>) -> Uuid {
     const DAY: i64 = 24 * 3_600_000;
     if now.is_some() {

@@ -55,7 +55,7 @@ struct Search<'a> {
     sql: &'a mut QueryBuilder<Postgres>,
     schema: &'a str,
     filter: &'a Filter,
-    /// Whether ids have the time of enqueueing. They do not follow a test clock.
+    /// Whether an id tells when its delivery was enqueued: not with a test clock, which ids do not follow.
     ids_tell_time: bool,
 }
 
@@ -119,7 +119,7 @@ impl Search<'_> {
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
-        // Only here the search may begin at the table of all deliveries. For the other states it begins at a small table.
+        // Only this search begins at the table of all deliveries. For the other states it begins at a small table.
         if matches!(filter.state, None | Some(State::Sent)) {
             if filter.state.is_some() || filter.transport.is_some() {
                 self.push(ATTEMPTED);
@@ -224,8 +224,8 @@ impl Search<'_> {
     }
 }
 
-/// Leaves out deliveries with another end than sent. A comparison of `coalesce(e.state, 'sent')` would be slower: the server would expect
-/// that one in 200 deliveries was sent, and sort all of them.
+/// Leaves out deliveries that ended in another state than sent. A comparison of `coalesce(e.state, 'sent')` would be slower: the server
+/// would expect that one in 200 deliveries was sent, and sort all of them.
 const NOT_ENDED: &str =
     r#" AND NOT EXISTS (SELECT FROM "{s}".ended x WHERE x.delivery_id = d.id AND x.state <> 'sent')"#;
 

@@ -18,7 +18,7 @@ use crate::store::{LeaseKey, Next, Settled, Settlement, StoreError};
 /// means 1. `$10` is the transport if it is the same for all. The result is null if all settlements were written. Otherwise it is an array
 /// of the positions of the written ones, from 1 on.
 ///
-/// The sub-selects hide the length of the arrays from the planner. Otherwise it would scan and hash the whole queue for a large batch,
+/// The subqueries hide the length of the arrays from the planner. Otherwise it would scan and hash the whole queue for a large batch,
 /// until it keeps a generic plan. With them it looks up each row by its key.
 pub(super) const SETTLE_SENT: &str = r#"
     WITH gone AS (
@@ -42,7 +42,7 @@ pub(super) const SETTLE_SENT: &str = r#"
         ON CONFLICT (hour, event, transport, slot) DO UPDATE SET count = h.count + excluded.count)
     SELECT CASE WHEN count(*) < cardinality($1) THEN coalesce(array_agg(place), '{}') END FROM gone"#;
 
-/// Settles all other deliveries. For the sub-selects see [`SETTLE_SENT`].
+/// Settles all other deliveries. For the subqueries see [`SETTLE_SENT`].
 pub(super) const SETTLE: &str = r#"
     WITH u AS MATERIALIZED (
         SELECT * FROM unnest((SELECT $2::uuid[]), (SELECT $3::bigint[]), (SELECT $4::text[]), (SELECT $5::bigint[]),
@@ -99,7 +99,7 @@ pub(super) const RECORD_RECIPIENTS: &str = r#"
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
     ON CONFLICT (delivery_id, address) DO UPDATE SET outcome = excluded.outcome, reply = excluded.reply"#;
 
-/// Extends leases. It skips rows that are locked by a settlement, which need no longer lease. For the sub-selects see [`SETTLE_SENT`].
+/// Extends leases. It skips rows that are locked by a settlement, which need no longer lease. For the subqueries see [`SETTLE_SENT`].
 pub(super) const RENEW: &str = r#"
     UPDATE "{s}".queue q SET lease_until = {now} + $2 * interval '1 microsecond'
     WHERE ctid = ANY (ARRAY (

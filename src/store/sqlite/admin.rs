@@ -201,7 +201,7 @@ impl AdminStore for SqliteStore {
     }
 }
 
-/// Commits a change. Without a change it rolls back, so that other writers can go on at once.
+/// Commits a change. Without a change it rolls back, so that other writers can continue at once.
 async fn commit_if_updated(tx: Transaction<'_, Sqlite>, changed: UpdateOutcome) -> Result<UpdateOutcome, StoreError> {
     match changed {
         UpdateOutcome::Updated => tx.commit().await?,

@@ -52,7 +52,7 @@ fn order(filter: &Filter) -> &'static str {
 struct Search<'a> {
     sql: &'a mut QueryBuilder<Sqlite>,
     filter: &'a Filter,
-    /// Whether ids have the time of enqueueing. They do not follow a test clock.
+    /// Whether an id tells when its delivery was enqueued: not with a test clock, which ids do not follow.
     ids_tell_time: bool,
 }
 
@@ -114,7 +114,7 @@ impl Search<'_> {
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
-        // Only here the search may begin at the table of all deliveries. For the other states it begins at a small table.
+        // Only this search begins at the table of all deliveries. For the other states it begins at a small table.
         if matches!(filter.state, None | Some(State::Sent)) {
             if filter.state.is_some() || filter.transport.is_some() {
                 self.push(ATTEMPTED);

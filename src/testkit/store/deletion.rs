@@ -12,7 +12,8 @@ use crate::state::{Outcome, RecipientState};
 use crate::store::{NewRow, Next, RelayId, Settled, Settlement, TestClock, When};
 use crate::{AdminStore, EnqueueOnly, Filter, Outbox, Prune, State, Store, UpdateOutcome};
 
-/// Each part of a finished delivery is deleted by its own age, which counts from the end. Young, pending and leased deliveries stay whole.
+/// Each part of a finished delivery is deleted by its own age, which counts from when it finished. Young, pending and leased deliveries
+/// stay whole.
 pub async fn pruning_deletes_old_finished_deliveries<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -31,7 +32,7 @@ pub async fn pruning_deletes_old_finished_deliveries<F: StoreUnderTest>(fixture:
     let (messages, history) = (all(Prune::messages(SECOND * 50)), all(Prune::history(SECOND * 50)));
     let deliveries = all(Prune::deliveries(SECOND * 50));
     for young in [&messages, &history, &deliveries] {
-        assert_eq!(store.prune(young).await.expect("pruning works"), 0, "it ended a moment ago: {young:?}");
+        assert_eq!(store.prune(young).await.expect("pruning works"), 0, "it finished a moment ago: {young:?}");
     }
     clock.advance(SECOND * 100);
     let young = insert_one(&store, row()).await;
@@ -77,7 +78,7 @@ pub async fn pruning_goes_step_by_step<F: StoreUnderTest>(fixture: &F) {
             let step = store.prune_step(&prune, after, 4).await.expect("pruning works");
             affected += step.affected;
             steps += 1;
-            assert!(steps < 20, "the walk does not end");
+            assert!(steps < 20, "the deletion does not end");
             match step.last {
                 Some(last) => after = Some(last),
                 None => break,

@@ -86,7 +86,8 @@ pub async fn a_message_is_stored_unchanged<F: StoreUnderTest>(fixture: &F) {
     );
 }
 
-/// Each delivery of a batch keeps its own options: if one of them has special ones, if all have the same, and if none has any.
+/// Each delivery of a batch keeps its own options. One batch has a delivery with special options, one has the same options for all, and
+/// one has none.
 pub async fn each_row_of_a_batch_keeps_its_own_options<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;

@@ -228,7 +228,8 @@ pub async fn an_expired_lease_leaves_a_lost_attempt<F: StoreUnderTest>(fixture: 
     assert_eq!(numbers, [(1, Outcome::Lost), (2, Outcome::Sent)]);
 }
 
-/// A claim reports a lost attempt until the next attempt, also if the claim that recorded it gave the delivery back. A resend ends this.
+/// A claim reports a lost attempt until the next attempt, also if the delivery was released after the claim that recorded it. A resend
+/// ends this.
 pub async fn a_lost_attempt_is_reported_until_the_next_attempt<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -246,7 +247,7 @@ pub async fn a_lost_attempt_is_reported_until_the_next_attempt<F: StoreUnderTest
     assert_eq!(settle(&store, back).await, Settled::Applied);
     clock.advance(SECOND);
     let unanswered = Claim::new(1, LEASE);
-    assert!(store.claim(unanswered).await.expect("claiming works")[0].lost, "it was given back without an attempt");
+    assert!(store.claim(unanswered).await.expect("claiming works")[0].lost, "it was released without an attempt");
     assert_eq!(store.release_claims(&[unanswered.id]).await.expect("releasing works"), 1);
     let third = claim_one(&store).await;
     assert_eq!((third.lost, third.attempts, third.charged_attempts), (true, 1, 1));

@@ -53,7 +53,7 @@ pub async fn an_uncharged_attempt_costs_no_budget<F: StoreUnderTest>(fixture: &F
     let history = get(&store, id).await.attempts;
     assert_eq!((history[0].scope, history[0].charged), (Some(Scope::Transport), false));
     assert_eq!(history[0].transport, None, "the attempt had no transport");
-    // Given back without a call, it records no attempt.
+    // Released without a call, it records no attempt.
     let untouched = Settlement { attempt: None, charged_attempts: again.charged_attempts, ..retry(&again, SECOND) };
     assert_eq!(settle(&store, untouched).await, Settled::Applied);
     clock.advance(SECOND);

@@ -135,7 +135,7 @@ fn psql_writes_and_reads_a_text_beside_the_json_object() {
     assert_eq!(psql(&format!("SELECT {subject}")).trim_end(), "Grüße|One\nTwo");
 }
 
-/// Stamps each test for each server's command-line client.
+/// Generates each test for each server's command-line client.
 macro_rules! for_each_client {
     ($($test:ident),* $(,)?) => {
         mod mariadb {

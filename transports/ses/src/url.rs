@@ -1,4 +1,4 @@
-//! A transport in one line, for environment variables.
+//! The URL that configures the transport, for environment variables.
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sesv2::config::Credentials;

@@ -60,7 +60,7 @@ impl Session {
         limit: Duration,
     ) -> Result<Reply, SmtpError> {
         let steps = auth_steps(mechanism, credentials)?;
-        // Replies are kept. They must hold the secret neither in clear nor as it was sent.
+        // Replies are kept. They must hold the secret neither in cleartext nor as it was sent.
         let mut secrets: Vec<String> =
             steps.iter().filter_map(|step| step.split_whitespace().last()).map(str::to_owned).collect();
         secrets.retain(|secret| secret.len() > 8);

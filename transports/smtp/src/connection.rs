@@ -1,4 +1,4 @@
-//! A connection to a server: commands out, replies in, in clear or in TLS.
+//! A connection to a server: commands out, replies in, with or without TLS.
 
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -56,7 +56,7 @@ impl Connection {
     /// Starts TLS.
     ///
     /// # Errors
-    /// Also if there is unread input. Somebody may have injected it in clear, and it must not count as encrypted.
+    /// Also if there is unread input. Somebody may have injected it without encryption, and it must not count as encrypted.
     pub(crate) async fn start_tls(&mut self, client: &TlsClient, limit: Duration) -> Result<(), Cause> {
         if !self.parser.is_empty() {
             return Err(Cause::InvalidReply("input before the TLS handshake"));
@@ -141,7 +141,7 @@ impl Connection {
     }
 
     /// Whether an idle connection is still open and has no input, checked without a round trip. Input on an idle connection is a
-    /// 421, the end of the connection or a reply to nothing. After each of them the connection is of no use.
+    /// 421, the end of the connection or a reply to no command. None of these connections can be used again.
     pub(crate) fn is_alive(&mut self) -> bool {
         // The kernel knows of input before the runtime does.
         let mut byte = [MaybeUninit::uninit()];

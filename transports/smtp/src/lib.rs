@@ -36,12 +36,12 @@
 //! | `auth` | `plain`, `login` or `xoauth2`; default: the first of PLAIN and LOGIN that the server offers |
 //!
 //! # Encryption
-//! | [`Tls`] | If `STARTTLS` is not offered | Certificate | Credentials in clear |
+//! | [`Tls`] | If `STARTTLS` is not offered | Certificate | Credentials in cleartext |
 //! |---|---|---|---|
 //! | `Implicit` | (not needed) | verified | never |
 //! | `Required` | nothing is sent | verified | never |
-//! | `Opportunistic` | sent in clear; nothing is sent with credentials | verified with credentials or an extra root, else any | never |
-//! | `None` | sent in clear | (none) | **yes** |
+//! | `Opportunistic` | mail is sent in cleartext; with credentials, nothing is sent | verified with credentials or an extra root, else any | never |
+//! | `None` | mail is sent in cleartext | (none) | **yes** |
 //!
 //! # What a reply means
 //! A refusal is matched against ordered rules: first [your own](SmtpBuilder::rule), then some 120 rules of this crate, each with its
@@ -78,8 +78,8 @@
 //! | `SMTPUTF8` or `8BITMIME` is needed and not offered | permanent, [`Unsupported`](postrider_transport::Unsupported) | message |
 //!
 //! A reply to `RCPT TO`, except 421, concerns that recipient only. The message goes to the accepted recipients. If the server takes
-//! no more of them (452, RFC 5321 section 4.5.3.1.10), the transport does not send the rest: each of them is a transient refusal
-//! with the server's reply, and can be sent to at once. If the server accepts no recipient, the failure is transient if one refusal
+//! no more of them (452, RFC 5321 section 4.5.3.1.10), the transport stops there. Each remaining recipient is a transient refusal
+//! with the server's reply, and can be tried at once. If the server accepts no recipient, the failure is transient if one refusal
 //! is, and [`Failure::refused`](postrider_transport::Failure::refused) has each refusal with its own class. A later failure lists
 //! these refusals too, and counts for all recipients that it does not list.
 //!

@@ -53,7 +53,7 @@ pub(crate) fn no_reply(message_ended: bool) -> Meaning {
     if message_ended { IN_DOUBT } else { UNAVAILABLE }
 }
 
-/// Whether the connection is of no use after this code: the server closes it, or the two sides are out of sync.
+/// Whether the connection cannot be used after this code: the server closes it, or the two sides are out of sync.
 pub(crate) fn ends_connection(code: u16) -> bool {
     matches!(code, 421 | 503)
 }

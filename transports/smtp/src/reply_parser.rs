@@ -53,7 +53,7 @@ impl ReplyParser {
     /// Returns the next complete reply, or `None` if more input is needed.
     ///
     /// # Errors
-    /// What the input is instead of a reply, as a noun. The connection is of no use then.
+    /// What the input is instead of a reply, as a noun. The connection can then not be used again.
     pub(crate) fn next_reply(&mut self) -> Result<Option<Reply>, &'static str> {
         while let Some(length) = memchr(b'\n', &self.bytes[self.scanned..]) {
             let end = self.scanned + length;

@@ -21,9 +21,13 @@ use crate::{Rule, Tls, meaning};
 
 /// A session with a server.
 ///
-/// The commands and the AUTH encodings are lettre's. lettre's connection is not used: it cannot start with TLS on a given socket,
-/// keeps input that came in clear when TLS starts, loses the lines of a refusal, takes a reply that is not UTF-8 for a broken
-/// connection, and does not say whether the end of a message was written.
+/// The commands and the AUTH encodings are lettre's. lettre's connection is not used, because it
+///
+/// - cannot start with TLS on a given socket,
+/// - keeps unencrypted input when TLS starts,
+/// - loses the lines of a refusal,
+/// - takes a reply that is not UTF-8 for a broken connection, and
+/// - does not say whether the end of a message was written.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) connection: Connection,
@@ -100,7 +104,7 @@ impl Session {
         self.expect_success(Stage::Hello, reply)
     }
 
-    /// Sends `STARTTLS` where it is required or offered. A refusal is an error, unless the session may go on in clear.
+    /// Sends `STARTTLS` where it is required or offered. A refusal is an error, unless the session may continue without TLS.
     async fn starttls(&mut self, config: &Config) -> Result<(), SmtpError> {
         let (Tls::Required | Tls::Opportunistic, Some(client)) = (config.tls, &config.tls_client) else {
             return Ok(());
@@ -114,7 +118,7 @@ impl Session {
         if reply.code() == 220 {
             let encrypted = self.connection.start_tls(client, limits.handshake).await;
             encrypted.map_err(|cause| self.error(Stage::StartTls, cause))?;
-            // What the server said in clear may be forged (RFC 3207 section 4.2).
+            // What the server said without TLS may be forged (RFC 3207 section 4.2).
             return self.ehlo(config).await;
         }
         let ends = meaning::ends_connection(reply.code());

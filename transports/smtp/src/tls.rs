@@ -27,13 +27,13 @@ pub enum Tls {
     Implicit,
     /// TLS from `STARTTLS` on (RFC 3207). Nothing is sent to a server that does not offer it.
     Required,
-    /// TLS if the server offers `STARTTLS`, else in clear.
+    /// TLS if the server offers `STARTTLS`, else no TLS.
     ///
     /// With credentials or an extra root, the certificate is verified. Without, any certificate is accepted: an attacker who
     /// presents a false one could as well remove the offer, and unverified encryption is better than none (RFC 7435). With
     /// credentials, nothing is sent to a server that does not offer `STARTTLS`.
     Opportunistic,
-    /// No TLS. Messages **and credentials** travel in clear.
+    /// No TLS. Messages **and credentials** are sent in cleartext.
     None,
 }
 

@@ -1,4 +1,4 @@
-//! A transport in one line, for environment variables.
+//! The URL that configures the transport, for environment variables.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use postrider_transport::{TransportUrl, mask_addresses};

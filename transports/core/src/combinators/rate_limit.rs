@@ -33,7 +33,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 ///
 /// The limit holds for this value. Give each of several processes a share of the quota.
 ///
-/// A waiting message occupies a slot of the relay, and the wait counts towards the relay's time limit for a call. If messages wait for
+/// A waiting message holds a permit of the relay, and the wait counts towards the relay's time limit for a call. If messages wait for
 /// long, lower the relay's concurrency.
 ///
 /// Each message of a batch counts. A batch is sent when the limit allows its last message.

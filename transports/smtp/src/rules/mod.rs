@@ -1,9 +1,14 @@
 //! What refusals mean: ordered rules, as data.
 //!
 //! A refusal is matched against the user's rules, and then against the rows of the tables here in their order. The first match
-//! decides. The order goes from certain to likely: stages and codes with one meaning, the numbers and tags of providers, words
-//! about one recipient, the authentication of the sender's domain, the client, the account and its limits, the sender, the
-//! content, the server, then enhanced codes, and codes alone. A refusal without a match is *unsure*.
+//! decides. A refusal without a match is *unsure*. The order goes from certain to likely:
+//!
+//! 1. stages and codes with one meaning
+//! 2. the numbers and tags of providers
+//! 3. words about one recipient, the authentication of the sender's domain, the client, the account and its limits, the sender, the
+//!    content, and the server, in this order
+//! 4. enhanced codes
+//! 5. codes alone
 
 mod account;
 mod classify;

@@ -58,7 +58,7 @@ pub struct Rule {
 
 impl Rule {
     /// Creates a rule for all refusals: whether the same mail may be accepted later, and whose condition the failure is. The result
-    /// is sure, so a relay believes it.
+    /// is sure, so a relay acts on it without evidence from other mail.
     pub fn new(class: Class, scope: Scope) -> Self {
         Self {
             verdict: Verdict { scope, class: Some(class), too_many_recipients: false },

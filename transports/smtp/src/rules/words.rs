@@ -17,8 +17,8 @@ const IP: &str = "#ip";
 /// Further words are ignored, so that a long reply costs no time.
 const MAX_WORDS: usize = 400;
 
-/// Operators and names of DNS blocklists and allowlists. They are kept from host names and links, since they are often the only
-/// word that says why.
+/// Operators and names of DNS blocklists and allowlists. A host name or a link is replaced by its placeholder, but these words in it
+/// are kept: often no other word of the reply gives the reason.
 const BLOCKLISTS: &[&str] = &[
     "abuseat",
     "barracudacentral",

@@ -127,7 +127,7 @@ async fn assert_fault(pipelining: bool, at: At, fault: Fault) {
 }
 
 #[tokio::test]
-async fn every_fault_at_every_stage_in_clear() {
+async fn every_fault_at_every_stage_without_tls() {
     let mut cases = tokio::task::JoinSet::new();
     for pipelining in [false, true] {
         for at in [At::Greeting, At::Ehlo, At::Mail, At::Rcpt, At::Data, At::EndOfData] {

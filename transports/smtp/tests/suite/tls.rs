@@ -1,4 +1,4 @@
-//! Encryption, and that no secret travels in clear.
+//! Encryption, and that no secret is sent in cleartext.
 
 use std::sync::Arc;
 
@@ -60,8 +60,8 @@ fn credentials() -> Credentials {
     Credentials::new("ada", "hunter2")
 }
 
-/// Asserts that no line in clear holds AUTH or the password.
-fn assert_nothing_secret_in_clear(server: &TestServer) {
+/// Asserts that no cleartext line holds AUTH or the password.
+fn assert_nothing_secret_in_cleartext(server: &TestServer) {
     for received in server.received().iter().filter(|received| !received.encrypted) {
         assert!(!received.line.starts_with("AUTH") && !received.line.contains("hunter2"), "{received:?}");
     }
@@ -80,9 +80,9 @@ async fn tls_starts_at_once_or_at_starttls() {
             let receipt = smtp.send(&mail).await.unwrap();
             assert_delivered(&server, &mail, &receipt, &["bob@example.org"]);
         }
-        let in_clear: Vec<_> = server.received().into_iter().filter(|received| !received.encrypted).collect();
-        assert_eq!(in_clear.len(), clear, "{tls:?}: {in_clear:?}");
-        assert_nothing_secret_in_clear(&server);
+        let cleartext: Vec<_> = server.received().into_iter().filter(|received| !received.encrypted).collect();
+        assert_eq!(cleartext.len(), clear, "{tls:?}: {cleartext:?}");
+        assert_nothing_secret_in_cleartext(&server);
         assert_eq!(server.connections(), 1, "{tls:?}: a connection in TLS was not used again");
         smtp.check_connection().await.unwrap();
     }
@@ -106,7 +106,7 @@ async fn a_certificate_must_be_trusted_and_match_the_host() {
             );
             assert_eq!(failure.downcast_ref::<SmtpError>().unwrap().stage(), Stage::StartTls);
             assert!(failure.to_string().contains("certificate"), "{failure}");
-            assert_nothing_secret_in_clear(&server);
+            assert_nothing_secret_in_cleartext(&server);
             assert!(!server.received_any("AUTH") && !server.received_any("MAIL"), "{case} {tls:?}");
         }
     }
@@ -164,7 +164,7 @@ async fn after_a_refused_starttls_nothing_secret_is_sent() {
     let mail = mail();
     let receipt = builder.build().unwrap().send(&mail).await.unwrap();
     assert_delivered(&server, &mail, &receipt, &["bob@example.org"]);
-    assert_nothing_secret_in_clear(&server);
+    assert_nothing_secret_in_cleartext(&server);
 }
 
 /// The default for this machine, against an untrusted certificate.
@@ -179,7 +179,7 @@ async fn opportunistic_tls_accepts_any_certificate_without_credentials() {
 }
 
 #[tokio::test]
-async fn credentials_travel_in_clear_only_with_tls_none() {
+async fn credentials_are_sent_in_cleartext_only_with_tls_none() {
     let server = server().start().await;
     let url = format!("smtp://ada:hunter2@localhost:{}", server.port());
     let root = scratch_root();
@@ -217,7 +217,7 @@ async fn input_injected_before_the_handshake_is_an_error() {
     assert_delivered(&server, &next, &receipt, &["bob@example.org"]);
 }
 
-/// RFC 3207 section 4.2: capabilities in clear do not count.
+/// RFC 3207 section 4.2: capabilities that were sent without TLS do not count.
 #[tokio::test]
 async fn capabilities_are_read_again_after_starttls() {
     let authority = Authority::new();
@@ -232,7 +232,7 @@ async fn capabilities_are_read_again_after_starttls() {
         .await;
     let smtp = to(&server, Tls::Required).root_certificate(authority.pem()).credentials(credentials()).build().unwrap();
     smtp.send(&mail()).await.unwrap();
-    assert!(server.received().iter().all(|received| !received.pipelined), "pipelining was offered in clear only");
+    assert!(server.received().iter().all(|received| !received.pipelined), "pipelining was offered only without TLS");
 }
 
 #[test]

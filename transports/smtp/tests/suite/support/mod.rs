@@ -21,7 +21,7 @@ pub(crate) fn long_timeouts() -> Timeouts {
     Timeouts::at_most(LONG_TIMEOUT)
 }
 
-/// A transport to the server, in clear.
+/// A transport to the server, without TLS.
 pub(crate) fn builder(server: &TestServer) -> SmtpBuilder {
     Smtp::builder("127.0.0.1").port(server.port()).timeouts(long_timeouts())
 }

@@ -35,7 +35,7 @@ pub(crate) enum At {
 /// What the server does at that point instead of its usual reply.
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
-    /// Send this reply and go on.
+    /// Send this reply and continue.
     Reply(&'static str),
     /// Send this reply and close the connection.
     ReplyAndClose(&'static str),

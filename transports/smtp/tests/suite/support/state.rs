@@ -48,7 +48,7 @@ pub(super) struct Record {
 
 pub(super) struct ServerConfig {
     pub(super) capabilities: Vec<&'static str>,
-    /// `None`: the same as in clear, without STARTTLS.
+    /// `None`: the same as without TLS, but no STARTTLS.
     pub(super) capabilities_in_tls: Option<Vec<&'static str>>,
     /// `None`: no TLS.
     pub(super) acceptor: Option<TlsAcceptor>,
