@@ -4,8 +4,8 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,10 +16,11 @@ use postrider::dashboard::{Access, Dashboard};
 use postrider::transport::Attachment;
 use postrider::{DeliveryId, Email, MemoryStore, Outbox, State as DeliveryState};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+use crate::canary::Canary;
 use crate::fixture::{email, mail};
 use crate::hostile::{self, TEXTS};
 use crate::site::Site;
@@ -89,58 +90,6 @@ const CLICKS: [&str; 3] = [
     "<a href='javascript:pwned()' style='font-size:60px'>click</a>",
 ];
 
-/// A server that records who connects, and plays the part of another site.
-#[derive(Clone)]
-struct Canary {
-    address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-impl Canary {
-    async fn start(dashboard: SocketAddr, victim: DeliveryId) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let canary = Self { address, connections: Arc::default(), requests: Arc::default() };
-        let recorder = canary.clone();
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                recorder.connections.fetch_add(1, Ordering::SeqCst);
-                let recorder = recorder.clone();
-                tokio::spawn(async move {
-                    let mut stream = BufReader::new(stream);
-                    let mut line = String::new();
-                    let _ = stream.read_line(&mut line).await;
-                    let target = format!("http://{dashboard}/admin/mail/deliveries/{victim}/cancel");
-                    let body = match line.split(' ').nth(1) {
-                        Some("/forge") => format!(
-                            "<form method=post action='{target}'><input name=csrf value={:032}><input name=seen value=pending-1-0>\
-                             </form><script>document.forms[0].submit()</script>",
-                            0
-                        ),
-                        Some("/embed") => format!("<iframe src='{target}'></iframe>"),
-                        _ => String::new(),
-                    };
-                    recorder.requests.lock().unwrap().push(line);
-                    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\naccess-control-allow-origin: *";
-                    let reply = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                    let _ = stream.get_mut().write_all(reply.as_bytes()).await;
-                });
-            }
-        });
-        canary
-    }
-
-    fn url(&self) -> String {
-        format!("http://evil.example:{}", self.address.port())
-    }
-
-    fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-}
-
 /// A service that nests the dashboard, and serves the HTML of mails without any protection, as a control.
 async fn serve(outbox: &Outbox<MemoryStore>, controls: Vec<String>, connections: Arc<AtomicUsize>) -> SocketAddr {
     let dashboard = Dashboard::new(outbox.clone())
@@ -204,7 +153,7 @@ async fn nothing_of_a_mail_runs_or_connects_in_chromium() {
     let mut controls: Vec<String> = HTML.iter().chain(&CLICKS).map(|html| filled(html)).collect();
     // A frame like that of the dashboard, but with scripts: it shows that the driver would notice a script in a frame.
     controls.push("<iframe class=mail sandbox=allow-scripts srcdoc='<script>pwned()</script>'></iframe>".to_owned());
-    let address = serve(&site.outbox, controls.clone(), Arc::clone(&canary.connections)).await;
+    let address = serve(&site.outbox, controls.clone(), canary.counter()).await;
 
     let (mut messages, mut frames, mut clicks, mut pages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let path = |id: DeliveryId, end: &str| format!("http://{address}/admin/mail/deliveries/{id}{end}");
@@ -238,7 +187,7 @@ async fn nothing_of_a_mail_runs_or_connects_in_chromium() {
     let all: Vec<_> = all.into_iter().flatten().collect();
     assert_eq!(all.len(), 2 * HTML.len() + CLICKS.len() + 4 * TEXTS.len() + 2);
     let connected: Vec<_> = all.iter().filter(|case| case["connections"] != 0).collect();
-    let requests = canary.requests.lock().unwrap().clone();
+    let requests = canary.requests();
     assert_eq!(canary.connections(), 0, "Chromium connected: {requests:?}, for {connected:#?}");
     for case in &all {
         assert_eq!(case["pwned"], 0, "a script ran: {case}");
@@ -250,7 +199,7 @@ async fn nothing_of_a_mail_runs_or_connects_in_chromium() {
     // The control: without protection, nearly all of them run or connect.
     let urls: Vec<_> = (0..controls.len()).map(|number| format!("http://{address}/control/{number}")).collect();
     let result = browse(json!({ "count": count, "control": urls })).await;
-    let requests = canary.requests.lock().unwrap().clone();
+    let requests = canary.requests();
     let acted = |(number, case): &(usize, &Value)| {
         // A case that only opens a connection has no path, and does not count.
         let path = controls[*number].split(&canary.url()).nth(1).and_then(|rest| rest.split(['\'', ')', ' ']).next());

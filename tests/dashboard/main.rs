@@ -5,6 +5,7 @@
 mod access;
 mod acts;
 mod browser;
+mod canary;
 mod fixture;
 mod headers;
 mod hostile;
