@@ -80,7 +80,7 @@ pub(crate) fn warn_of_orphans(count: usize) {
 ///
 /// The stores of this crate are [`MemoryStore`], and behind features, `SqliteStore`, `PgStore` and `MySqlStore`.
 ///
-/// The trait is open: a store of your own implements it and [`AdminStore`], and runs the suite in [`testkit`](crate::testkit), which tests
+/// The trait is open: a store of your own implements it and [`AdminStore`], and runs the suite in `postrider::testkit`, which tests
 /// the promises below. A new method has a default, or comes with a new major version. There is no boxed store: the type of an open
 /// transaction, [`Connection`](Self::Connection), differs between stores, and an application that enqueues must name it.
 ///
