@@ -119,7 +119,9 @@ fn the_printed_statements_create_the_tables() {
     let tool = Tool::without_tables();
     let statements = tool.ok(&["migrate", "--print"]);
     assert_eq!(tool.ok(&["migrate", "--print", "--from", "0"]), statements);
-    assert_eq!(tool.ok(&["migrate", "--print", "--from", "1"]), "", "a later version is in tests/upgrade");
+    let from_1 = tool.ok(&["migrate", "--print", "--from", "1"]);
+    assert!(from_1.contains("postrider_audit") && statements.ends_with(&from_1), "{from_1}");
+    assert_eq!(tool.ok(&["migrate", "--print", "--from", "2"]), "", "a later version is in tests/upgrade");
     assert!(!tool.directory().join("outbox.db").exists(), "printing creates no file");
     execute(&tool, statements);
     tool.enqueue(&[]);

@@ -121,7 +121,10 @@ fn invalid_options_of_retention_prune_erase_and_list_are_refused() {
         (&["prune", "messages", "--older-than", "1d"][..], "--state"),
         (&["prune", "messages", "--state", "sent"], "--older-than"),
         (&["prune", "everything", "--state", "sent", "--older-than", "1d"], "messages, history or deliveries"),
-        (&["prune", "messages", "--state", "pending", "--older-than", "1d"], "sent, dead, in_doubt or cancelled"),
+        (
+            &["prune", "messages", "--state", "pending", "--older-than", "1d"],
+            "sent, dead, in_doubt, cancelled or dismissed",
+        ),
         (&["erase", "@example.com"], "address"),
         (&["erase", "ada"], "address"),
         (&["work", "--transport", "smtp://x", "--drain", "--keep-messages", "1d"], "--drain"),

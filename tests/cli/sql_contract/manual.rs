@@ -197,9 +197,9 @@ fn check_rows(session: &Session, statement: &str, answer: &Answer, sent: usize) 
         assert_eq!(count, 0);
     } else {
         let states: Vec<_> = (0..count).map(|row| field(row, "state").unwrap()).collect();
-        assert_eq!(states, ["pending", "leased", "sent", "dead", "in_doubt", "cancelled"]);
+        assert_eq!(states, ["pending", "leased", "sent", "dead", "in_doubt", "cancelled", "dismissed"]);
         let numbers: Vec<_> = (0..count).map(|row| field(row, "deliveries").unwrap().to_owned()).collect();
-        assert_eq!(numbers, ["0", "0", &sent.to_string(), "0", "0", "0"]);
+        assert_eq!(numbers, ["0", "0", &sent.to_string(), "0", "0", "0", "0"]);
     }
 }
 
