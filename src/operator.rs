@@ -183,7 +183,7 @@ impl<S: AdminStore> Operator<S> {
     /// # Errors
     /// If the database fails.
     pub async fn change(&self, change: Change, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let outcomes = self.store.change(change, &[id], Some(&self.act)).await?;
+        let outcomes = self.store.change(change, None, &[id], Some(&self.act)).await?;
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
     }
 
@@ -213,7 +213,8 @@ impl<S: AdminStore> Operator<S> {
         }
     }
 
-    /// Changes the first deliveries that a filter finds, as many as its [limit](Filter::limit), and at most 500, in one transaction. It
+    /// Changes the first deliveries that a filter finds, as many as its [limit](Filter::limit), and at most 500, in one transaction, if
+    /// they are still in the filter's state. It
     /// never finds a delivery again that an earlier step of the same loop changed.
     ///
     /// # Errors
@@ -227,7 +228,8 @@ impl<S: AdminStore> Operator<S> {
         let page = self.store.list(&filter.clone().limit(limit)).await?;
         let ids: Vec<DeliveryId> = page.iter().map(|found| found.id).collect();
         let act = self.act.clone().target(&filter.describe());
-        let outcomes = if ids.is_empty() { Vec::new() } else { self.store.change(change, &ids, Some(&act)).await? };
+        let outcomes =
+            if ids.is_empty() { Vec::new() } else { self.store.change(change, filter.state, &ids, Some(&act)).await? };
         let updated = outcomes.iter().filter(|outcome| **outcome == UpdateOutcome::Updated).count();
         Ok(ChangeStep {
             updated: updated as u64,

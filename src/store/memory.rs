@@ -92,7 +92,7 @@ impl MemoryTransaction {
         }
         for id in std::mem::take(&mut self.cancelled) {
             rows.unlock(id);
-            let _ = rows.change(Change::Cancel, id, now);
+            let _ = rows.change(Change::Cancel, None, id, now);
         }
         drop(rows);
         notify(&self.store.notifier);

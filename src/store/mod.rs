@@ -60,6 +60,7 @@ use crate::filter::Filter;
 use crate::operator::Change;
 use crate::pause::{Controls, PauseTarget};
 use crate::prune::{Prune, PruneStep, PrunedPart};
+use crate::state::State;
 
 /// How many deliveries that wait for another attempt a request for a probe makes due, so that relays have something to probe with.
 pub(crate) const PROBE_CANDIDATES: i64 = 32;
@@ -179,11 +180,13 @@ pub trait AdminStore: Store {
     /// Counts the deliveries that a filter finds, up to its limit.
     fn count(&self, filter: &Filter) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Changes deliveries in one transaction, and records each change in the audit trail if an act is given. Returns one outcome for each
+    /// Changes deliveries in one transaction, only those in the state `from` if it is given, and records each change in the audit trail if
+    /// an act is given. Returns one outcome for each
     /// id, in their order. For several ids it does not wait for a relay: it leaves a delivery as it is if a relay has locked it.
     fn change(
         &self,
         change: Change,
+        from: Option<State>,
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> impl Future<Output = Result<Vec<UpdateOutcome>, StoreError>> + Send;
@@ -194,7 +197,7 @@ pub trait AdminStore: Store {
         change: Change,
         id: DeliveryId,
     ) -> impl Future<Output = Result<UpdateOutcome, StoreError>> + Send {
-        async move { Ok(self.change(change, &[id], None).await?.first().copied().unwrap_or(UpdateOutcome::NotFound)) }
+        async move { Ok(self.change(change, None, &[id], None).await?.first().copied().unwrap_or(UpdateOutcome::NotFound)) }
     }
 
     /// Makes a finished delivery pending again, with a fresh budget and no expiry.

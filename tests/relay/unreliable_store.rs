@@ -11,7 +11,8 @@ use postrider::store::{
 use postrider::transport::{Encoded, Recipient};
 use postrider::{
     Action, AdminStore, AuditEntry, AuditFilter, Change, Controls, Delivery, DeliveryId, DeliverySummary, Filter,
-    HourlyCount, MemoryStore, PauseTarget, Prune, PruneStep, Stats, Store, StoreError, StoreErrorKind, UpdateOutcome,
+    HourlyCount, MemoryStore, PauseTarget, Prune, PruneStep, State, Stats, Store, StoreError, StoreErrorKind,
+    UpdateOutcome,
 };
 
 /// The store in memory, with failures, hangs and delays that a test sets.
@@ -187,10 +188,11 @@ impl AdminStore for UnreliableStore {
     async fn change(
         &self,
         change: Change,
+        from: Option<State>,
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
-        self.store.change(change, ids, act).await
+        self.store.change(change, from, ids, act).await
     }
     async fn cancel_in(&self, tx: &mut MemoryTransaction, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         self.store.cancel_in(tx, id).await

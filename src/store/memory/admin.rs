@@ -139,12 +139,13 @@ impl AdminStore for MemoryStore {
     async fn change(
         &self,
         change: Change,
+        from: Option<State>,
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let now = self.clock.now_millis();
         let mut rows = self.lock();
-        let outcomes: Vec<_> = ids.iter().map(|id| rows.change(change, *id, now)).collect();
+        let outcomes: Vec<_> = ids.iter().map(|id| rows.change(change, from, *id, now)).collect();
         if let Some(act) = act {
             let updated = ids.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == UpdateOutcome::Updated);
             updated.for_each(|(id, _)| rows.record(change.action(), Some(*id), act, now));

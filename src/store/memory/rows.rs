@@ -309,10 +309,10 @@ impl Rows {
     }
 
     /// Changes a delivery, unless an open transaction has cancelled it.
-    pub(super) fn change(&mut self, change: Change, id: DeliveryId, now: i64) -> UpdateOutcome {
+    pub(super) fn change(&mut self, change: Change, from: Option<State>, id: DeliveryId, now: i64) -> UpdateOutcome {
         let Some(row) = self.deliveries.get_mut(&id) else { return UpdateOutcome::NotFound };
         let state = if self.locked.contains(&id) { State::Leased } else { row.shown_state() };
-        if !change.applies_to(state) {
+        if !change.applies_to(state) || from.is_some_and(|from| from != state) {
             return UpdateOutcome::Unchanged(state);
         }
         let event = match change {

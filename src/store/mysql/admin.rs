@@ -19,6 +19,7 @@ use crate::filter::Filter;
 use crate::operator::Change;
 use crate::pause::PauseTarget;
 use crate::prune::{Prune, PruneStep};
+use crate::state::State;
 use crate::store::blobs::BLOB_MISSING;
 use crate::store::counters::HOUR;
 use crate::store::row::{
@@ -190,10 +191,11 @@ impl AdminStore for MySqlStore {
     async fn change(
         &self,
         change: Change,
+        from: Option<State>,
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
-        let outcomes = retry_conflicts(|| self.try_change(change, ids, act)).await?;
+        let outcomes = retry_conflicts(|| self.try_change(change, from, ids, act)).await?;
         if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
             crate::store::notify(&self.notifier);
         }

@@ -22,6 +22,7 @@ impl MySqlStore {
     pub(super) async fn try_change(
         &self,
         change: Change,
+        from: Option<State>,
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
@@ -34,7 +35,7 @@ impl MySqlStore {
         let mut tx = session.begin_with(BEGIN).await?;
         for place in order {
             let (Some(id), Some(outcome)) = (ids.get(place), outcomes.get_mut(place)) else { continue };
-            *outcome = self.change_one(&mut tx, change, *id, ids.len() > 1, &mut counts).await?;
+            *outcome = self.change_one(&mut tx, (change, from), *id, ids.len() > 1, &mut counts).await?;
             if let (UpdateOutcome::Updated, Some(act)) = (*outcome, act) {
                 self.record_in(&mut tx, change.action(), Some(*id), act).await?;
             }
@@ -54,7 +55,7 @@ impl MySqlStore {
     async fn change_one(
         &self,
         connection: &mut MySqlConnection,
-        change: Change,
+        (change, from): (Change, Option<State>),
         id: DeliveryId,
         is_one_of_many: bool,
         counts: &mut Counts,
@@ -71,7 +72,7 @@ impl MySqlStore {
         let state: State = read_enum(&row, "state")?;
         // Another transaction works on it: a relay that claims it, or an operator's.
         let state = if state == State::Pending && !locked { State::Leased } else { state };
-        if !change.applies_to(state) {
+        if !change.applies_to(state) || from.is_some_and(|from| from != state) {
             return Ok(UpdateOutcome::Unchanged(state));
         }
         if change == Change::Resend && row.number("has_message")? == 0 {

@@ -22,6 +22,7 @@ use crate::filter::Filter;
 use crate::operator::Change;
 use crate::pause::PauseTarget;
 use crate::prune::{Prune, PruneStep};
+use crate::state::State;
 use crate::store::blobs::{BLOB_MISSING, add_blobs};
 use crate::store::row::{
     Columns, Problems, corrupt, read_attempt, read_counts, read_delivery, read_hourly, read_summary, to_u64,
@@ -207,10 +208,11 @@ impl AdminStore for PgStore {
     async fn change(
         &self,
         change: Change,
+        from: Option<State>,
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
-        let outcomes = self.retry_read(|| self.change_once(change, ids, act)).await?;
+        let outcomes = self.retry_read(|| self.change_once(change, from, ids, act)).await?;
         if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
             self.notifier.notify();
         }
@@ -218,7 +220,7 @@ impl AdminStore for PgStore {
     }
 
     async fn cancel_in(&self, connection: &mut PgConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let outcomes = self.change_in(connection, Change::Cancel, &[id], None).await?;
+        let outcomes = self.change_in(connection, Change::Cancel, None, &[id], None).await?;
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
     }
 

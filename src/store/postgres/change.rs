@@ -24,11 +24,12 @@ impl PgStore {
     pub(super) async fn change_once(
         &self,
         change: Change,
+        from: Option<State>,
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let mut call = self.begin_transaction().await?;
-        let outcomes = self.change_in(&mut call, change, ids, act).await;
+        let outcomes = self.change_in(&mut call, change, from, ids, act).await;
         match &outcomes {
             Ok(all) if !all.contains(&UpdateOutcome::Updated) => call.roll_back(outcomes?).await,
             _ => Call::finish(call, outcomes).await,
@@ -39,6 +40,7 @@ impl PgStore {
         &self,
         connection: &mut PgConnection,
         change: Change,
+        from: Option<State>,
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
@@ -64,7 +66,7 @@ impl PgStore {
         }
         let mut outcomes: HashMap<Uuid, UpdateOutcome> = HashMap::new();
         found.retain(|id, (state, _)| {
-            let applies = change.applies_to(*state);
+            let applies = change.applies_to(*state) && from.is_none_or(|from| from == *state);
             outcomes.insert(*id, if applies { UpdateOutcome::Updated } else { UpdateOutcome::Unchanged(*state) });
             applies
         });

@@ -17,6 +17,7 @@ use crate::filter::Filter;
 use crate::operator::Change;
 use crate::pause::PauseTarget;
 use crate::prune::{Prune, PruneStep};
+use crate::state::State;
 use crate::store::counters::HOUR;
 use crate::store::row::{
     Columns, Problems, read_attempt, read_counts, read_delivery, read_hourly, read_summary, to_u64,
@@ -130,11 +131,12 @@ impl AdminStore for SqliteStore {
     async fn change(
         &self,
         change: Change,
+        from: Option<State>,
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let now = self.clock.now_millis();
-        let outcomes = write!(self, tx => super::change::change(&mut tx, change, ids, act, now)).await?;
+        let outcomes = write!(self, tx => super::change::change(&mut tx, change, from, ids, act, now)).await?;
         if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
             crate::store::notify(&self.notifier);
         }
@@ -143,7 +145,7 @@ impl AdminStore for SqliteStore {
 
     async fn cancel_in(&self, connection: &mut SqliteConnection, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let now = self.clock.now_millis();
-        let outcomes = super::change::change(connection, Change::Cancel, &[id], None, now).await?;
+        let outcomes = super::change::change(connection, Change::Cancel, None, &[id], None, now).await?;
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
     }
 

@@ -20,6 +20,7 @@ use crate::store::row::{read_enum, read_recipients};
 pub(super) async fn change(
     connection: &mut SqliteConnection,
     change: Change,
+    from: Option<State>,
     ids: &[DeliveryId],
     act: Option<&Act>,
     now: i64,
@@ -27,7 +28,7 @@ pub(super) async fn change(
     let mut outcomes = Vec::with_capacity(ids.len());
     for id in ids {
         let text = id.to_string();
-        let outcome = change_one(connection, change, &text, now).await?;
+        let outcome = change_one(connection, change, from, &text, now).await?;
         if let (UpdateOutcome::Updated, Some(act)) = (outcome, act) {
             record(connection, change.action(), Some(&text), act, now).await?;
         }
@@ -39,6 +40,7 @@ pub(super) async fn change(
 async fn change_one(
     connection: &mut SqliteConnection,
     change: Change,
+    from: Option<State>,
     id: &str,
     now: i64,
 ) -> Result<UpdateOutcome, StoreError> {
@@ -46,7 +48,7 @@ async fn change_one(
         return Ok(UpdateOutcome::NotFound);
     };
     let state: State = read_enum(&row, "state")?;
-    if !change.applies_to(state) {
+    if !change.applies_to(state) || from.is_some_and(|from| from != state) {
         return Ok(UpdateOutcome::Unchanged(state));
     }
     let mut counts = Counts::default();

@@ -118,8 +118,8 @@ impl<S: AdminStore> Walk<S> {
                 let ids: Vec<DeliveryId> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
                 let act = Act::by("ada");
                 assert_same(
-                    self.store.change(change, &ids, Some(&act)).await,
-                    self.model.change(change, &ids, Some(&act)).await,
+                    self.store.change(change, None, &ids, Some(&act)).await,
+                    self.model.change(change, None, &ids, Some(&act)).await,
                 );
                 "change"
             }
