@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use exposition::Exposition;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use postrider::store::TestClock;
 use postrider::testkit::ScriptedTransport;
 use postrider::transport::{Failover, Outgoing, Receipt};
 use postrider::{
@@ -195,11 +196,14 @@ async fn a_combined_transport_is_shown_by_its_path_and_an_address_never() {
 #[tokio::test]
 async fn retention_is_counted_by_what_it_deletes() {
     let (metrics, handle) = recorder();
-    let outbox = Outbox::new(MemoryStore::new(), ScriptedTransport::<Email>::new());
+    let clock = TestClock::new();
+    let outbox = Outbox::new(MemoryStore::with_test_clock(clock.clone()), ScriptedTransport::<Email>::new());
     outbox.enqueue(mail("ada")).await.unwrap();
     let deletions =
         [Prune::messages(Duration::ZERO).state(State::Sent), Prune::deliveries(Duration::ZERO).state(State::Sent)];
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
+    // Within the clock's resolution, the delivery is not older than nothing.
+    clock.advance(Duration::from_secs(1));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let relay = outbox.relay().retention(deletions).observer(metrics);
     let worker = tokio::spawn(relay.run(async { _ = stopped.await }));
