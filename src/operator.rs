@@ -187,6 +187,15 @@ impl<S: AdminStore> Operator<S> {
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
     }
 
+    /// Changes one delivery if it is still in the state that the operator has seen.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn change_from(&self, change: Change, seen: State, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
+        let outcomes = self.store.change(change, Some(seen), &[id], Some(&self.act)).await?;
+        Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
+    }
+
     /// Changes all deliveries that a filter finds, in transactions of 500 each, and returns what was done. [`Filter::limit`] does not
     /// count. To preview it, [count](Outbox::count) and [list](Outbox::list) with the same filter.
     ///

@@ -195,7 +195,7 @@ async fn perform<S: AdminStore>(
     }
     let by = app.outbox.operator(page.operator.as_deref().unwrap_or("unknown")).note("through the dashboard");
     let operator = page.operator.as_deref().map(mask_addresses).unwrap_or_default();
-    let outcome = app.reader.run(by.change(act, id)).await.map_err(|error| {
+    let outcome = app.reader.run(by.change_from(act, delivery.state, id)).await.map_err(|error| {
         tracing::warn!(%id, ?act, ?error, %operator, "an act through the dashboard got no answer");
         Problem::Uncertain
     })?;

@@ -181,8 +181,8 @@ pub trait AdminStore: Store {
     fn count(&self, filter: &Filter) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Changes deliveries in one transaction, only those in the state `from` if it is given, and records each change in the audit trail if
-    /// an act is given. Returns one outcome for each
-    /// id, in their order. For several ids it does not wait for a relay: it leaves a delivery as it is if a relay has locked it.
+    /// an act is given. Name each id once. Returns one outcome for each, in their order. For several ids it does not wait for a relay: it
+    /// leaves a delivery as it is if a relay has locked it.
     fn change(
         &self,
         change: Change,
