@@ -1,6 +1,6 @@
 //! The overview: is something wrong, since when, how much, and what to do.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use askama::Template;
 use axum::extract::{OriginalUri, State};
@@ -14,7 +14,7 @@ use super::page::{self, Page};
 use super::query;
 use super::snapshot::{SAMPLE, Snapshot};
 use crate::store::AdminStore;
-use crate::{State as DeliveryState, Stats};
+use crate::{Pause, PauseTarget, State as DeliveryState, Stats};
 
 /// The age of the oldest due mail from which on it is late. A relay that works needs seconds.
 const LATE: Duration = Duration::from_secs(300);
@@ -28,6 +28,8 @@ struct OverviewPage<'a> {
     now: Moment,
     cards: Vec<Card>,
     oldest_waiting: Option<String>,
+    /// The pauses by operators, as sentences.
+    pauses: Vec<String>,
     chart: Chart,
     relays: Vec<Relay>,
     failures: Vec<Failures>,
@@ -77,7 +79,7 @@ pub(super) async fn show<S: AdminStore>(State(app): State<App<S>>, page: Page) -
 }
 
 fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
-    let Snapshot { stats, now, .. } = snapshot;
+    let Snapshot { stats, pauses, now, .. } = snapshot;
     let count_of = |state| match state {
         DeliveryState::Pending => stats.pending,
         DeliveryState::Leased => stats.leased,
@@ -110,10 +112,11 @@ fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
     OverviewPage {
         page,
         section: "overview",
-        verdict: verdict(stats),
+        verdict: verdict(stats, pauses),
         now: Moment::new(*now, *now),
         cards: cards.into(),
         oldest_waiting: stats.oldest_waiting.map(format::duration),
+        pauses: pauses.iter().map(|pause| paused(pause, *now)).collect(),
         chart: chart::draw(&snapshot.hourly, *now),
         relays: relays.collect(),
         failures: failures.collect(),
@@ -121,12 +124,21 @@ fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
     }
 }
 
-fn verdict(stats: &Stats) -> Verdict {
-    let paused: Vec<_> = stats.relays.iter().filter_map(|relay| relay.paused.as_deref()).collect();
+/// A pause by an operator, as a sentence.
+fn paused(pause: &Pause, now: SystemTime) -> String {
+    let note = pause.note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
+    let ago = format::duration(now.duration_since(pause.since).unwrap_or_default());
+    cut(&format!("{} for {ago}, by {}{note}", pause.target, pause.operator), 1_000)
+}
+
+fn verdict(stats: &Stats, pauses: &[Pause]) -> Verdict {
+    let stops_relays = |pause: &&Pause| matches!(pause.target, PauseTarget::Outbox | PauseTarget::Transport(_));
+    let by_operator = pauses.iter().find(stops_relays);
+    let reasons: Vec<_> = stats.relays.iter().filter_map(|relay| relay.paused.as_deref()).collect();
     let waiting = format!("{} pending", format::count(stats.pending));
     let oldest = stats.oldest_waiting.map(|age| format!(", the oldest for {}", format::duration(age)));
     let waiting = format!("{waiting}{}.", oldest.unwrap_or_default());
-    match paused.first() {
+    match reasons.first() {
         _ if stats.relays.is_empty() && stats.pending + stats.leased > 0 => Verdict {
             level: "bad",
             title: "No relay is running",
@@ -136,9 +148,15 @@ fn verdict(stats: &Stats) -> Verdict {
         _ if stats.relays.is_empty() => {
             Verdict { level: "ok", title: "Nothing waits", text: "No relay is running.".to_owned(), advice: "" }
         }
+        _ if let Some(pause) = by_operator => Verdict {
+            level: "warn",
+            title: "An operator paused the sending",
+            text: format!("{}: paused by {}. {waiting}", pause.target, cut(&pause.operator, 255)),
+            advice: "It goes on when an operator resumes it: postrider resume. Paused mail stays pending.",
+        },
         Some(reason) => Verdict {
-            level: if paused.len() == stats.relays.len() { "bad" } else { "warn" },
-            title: if paused.len() == stats.relays.len() { "Sending is paused" } else { "Some relays are paused" },
+            level: if reasons.len() == stats.relays.len() { "bad" } else { "warn" },
+            title: if reasons.len() == stats.relays.len() { "Sending is paused" } else { "Some relays are paused" },
             text: format!("{} {waiting}", cut(reason, 1_000)),
             advice: "The next hop refuses or does not answer. The relays probe it, and go on by themselves when it works. \
                      No mail is lost or charged for it.",
@@ -186,7 +204,7 @@ mod tests {
             (stats(3, None, &[None]), "ok", "Nothing is due"),
             (stats(0, None, &[None]), "ok", "Nothing waits"),
         ] {
-            let verdict = verdict(&stats);
+            let verdict = verdict(&stats, &[]);
             assert_eq!((verdict.level, verdict.title), (level, title));
         }
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::failures::{self, FailureGroup};
 use super::reader::{LIMIT, ReadError, Reader};
 use crate::store::AdminStore;
-use crate::{Filter, HourlyCount, Outbox, State, Stats};
+use crate::{Filter, HourlyCount, Outbox, Pause, State, Stats};
 
 /// How long a snapshot is shown.
 const TTL: Duration = Duration::from_secs(2);
@@ -24,6 +24,8 @@ pub(super) struct Snapshot {
     /// The database's time.
     pub(super) now: SystemTime,
     pub(super) stats: Stats,
+    /// The pauses by operators.
+    pub(super) pauses: Vec<Pause>,
     pub(super) hourly: Vec<HourlyCount>,
     pub(super) failures: Vec<FailureGroup>,
 }
@@ -60,6 +62,7 @@ impl Snapshots {
 async fn read<S: AdminStore>(outbox: &Outbox<S>) -> Result<Snapshot, crate::StoreError> {
     let now = outbox.store().now().await?;
     let stats = outbox.stats().await?;
+    let pauses = outbox.controls().await?.pauses;
     let since = now.checked_sub(Duration::from_secs((HOURS - 1) * 3600)).unwrap_or(SystemTime::UNIX_EPOCH);
     let hourly = outbox.hourly(since).await?;
     let mut failed = Vec::new();
@@ -72,5 +75,5 @@ async fn read<S: AdminStore>(outbox: &Outbox<S>) -> Result<Snapshot, crate::Stor
         // The oldest first: those that were enqueued last were not attempted yet.
         failed.extend(outbox.list(&Filter::new().state(State::Pending).limit(SAMPLE)).await?);
     }
-    Ok(Snapshot { now, stats, hourly, failures: failures::group(&failed) })
+    Ok(Snapshot { now, stats, pauses, hourly, failures: failures::group(&failed) })
 }

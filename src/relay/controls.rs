@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postrider_transport::Transport;
+use postrider_transport::{Transport, mask_addresses};
 use tokio::time::Instant;
 
 use super::shared::Shared;
@@ -102,7 +102,8 @@ impl<S: Store, T: Transport> Shared<S, T> {
             self.pause_changed.notify_one();
             match self.paused_by_operator() {
                 Some(pause) => {
-                    tracing::warn!(target = %pause.target, operator = pause.operator, "an operator paused the relay")
+                    let operator = mask_addresses(&pause.operator);
+                    tracing::warn!(target = %pause.target, %operator, "an operator paused the relay");
                 }
                 None => tracing::info!("the pauses by operators changed; the relay is not paused"),
             }
@@ -122,13 +123,10 @@ impl<S: Store, T: Transport> Shared<S, T> {
         Some(if self.ends_by_itself { Duration::ZERO } else { wait })
     }
 
-    /// The pauses by operators that concern this relay, as texts for its report.
-    pub(super) fn operator_pauses(&self) -> Vec<String> {
-        let name = self.transport.name();
-        let known = self.orders.known();
-        let concerns = |pause: &&Pause| !matches!(&pause.target, PauseTarget::Transport(other) if other != name);
-        let pauses = known.iter().flat_map(|known| &known.controls.pauses).filter(concerns);
-        pauses.map(|pause| format!("{}: {}", pause.target, reason(pause))).collect()
+    /// The pause by an operator that keeps this relay from claiming, as a text for its report. A paused sender or template does not pause
+    /// the relay.
+    pub(super) fn operator_pause(&self) -> Option<String> {
+        self.paused_by_operator().map(|pause| format!("{}: {}", pause.target, reason(&pause)))
     }
 }
 

@@ -121,6 +121,8 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             Admit::All if free < self.min_claim() && self.shared.settling.load(Ordering::SeqCst) => 0,
             Admit::All => {
                 self.tried_early = false;
+                // A request for a probe while nothing is paused is done.
+                self.shared.orders.take_probe();
                 free.min(MAX_CLAIM)
             }
             Admit::Probe(_) => return self.probe(admitted, false).await,

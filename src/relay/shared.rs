@@ -92,7 +92,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
     }
 
     pub(super) fn report(&self) -> RelayReport {
-        let paused = [self.operator_pauses(), self.failure_pauses()].concat();
+        let paused: Vec<_> = self.operator_pause().into_iter().chain(self.failure_pauses()).collect();
         RelayReport::new(self.id, self.in_flight.len(), (!paused.is_empty()).then(|| paused.join("; ")))
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use postrider::Store;
 use postrider::store::{RelayId, RelayReport};
+use postrider::{PauseTarget, Store};
 
 use crate::fixture::{email, mail};
 use crate::site::Site;
@@ -39,6 +39,23 @@ async fn the_overview_shows_states_hours_failures_and_pauses() {
     // The link to the failures finds exactly them.
     let list = site.page("/deliveries?error=this+mailbox+is+unknown").await;
     assert!(list.contains("3 found."), "{list}");
+}
+
+/// The next hop works, and no relay probes it.
+#[tokio::test]
+async fn the_overview_tells_an_operators_pause_from_a_failure() {
+    let site = Site::new();
+    let operator = site.outbox.operator("ada <b>").note("wrong <price>");
+    operator.pause(PauseTarget::Template("news".to_owned())).await.unwrap();
+    operator.pause(PauseTarget::Outbox).await.unwrap();
+    let report = RelayReport::new(RelayId::new(), 0, Some("outbox: paused by ada <b>: wrong <price>".to_owned()));
+    site.outbox.store().report(&report).await.unwrap();
+    let page = site.page("/overview").await;
+    assert!(page.contains("An operator paused the sending") && !page.contains("The next hop refuses"), "{page}");
+    assert!(
+        page.contains("<li><bdi>template news for ") && page.contains("by ada &#60;b&#62;: wrong &#60;price&#62;"),
+        "{page}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -88,10 +88,11 @@ async fn each_kind_of_pause_is_obeyed_and_ends() {
         assert_eq!((shown.state, shown.attempts.len()), (State::Pending, 0), "{target:?}");
         let stats = running.outbox.stats().await.unwrap();
         assert!(stats.oldest_waiting >= Some(SECOND * 30), "{target:?}: a pause hides the wait: {stats:?}");
-        for relay in &stats.relays {
-            let paused = relay.paused.as_deref().unwrap_or_default();
-            assert_eq!(paused, format!("{target}: paused by ada: wrong price"));
-        }
+        // A paused sender or template does not pause the relay.
+        let reported = stops_all.then(|| format!("{target}: paused by ada: wrong price"));
+        assert!(stats.relays.len() == 2 && stats.relays.iter().all(|relay| relay.paused == reported), "{stats:?}");
+        let pauses = running.outbox.controls().await.unwrap().pauses;
+        assert_eq!((pauses.len(), pauses[0].operator.as_str()), (1, "ada"));
         assert!(running.outbox.operator("bob").resume(target.clone()).await.unwrap());
         // Mail of a sender or a template follows within a minute.
         tokio::time::sleep(OBEYS + SECOND * 60).await;
@@ -138,8 +139,13 @@ async fn a_probe_is_made_at_once() {
         async move { if fails { Err(Failure::permanent(Scope::Transport, "535 no")) } else { Ok(Receipt::new()) } }
     });
     let running = Running::start(transport);
+    // A request while nothing is paused does not end a later pause.
+    tokio::time::sleep(SECOND).await;
+    running.outbox.operator("ada").probe().await.unwrap();
+    tokio::time::sleep(OBEYS).await;
     let (id, was_sent) = running.is_sent(ada()).await;
     assert!(!was_sent);
+    assert!(running.outbox.transport().calls().len() <= 2, "an old request ended a pause");
     let calls = running.outbox.transport().calls().len();
     let operator = running.outbox.operator("ada");
     operator.probe().await.unwrap();
