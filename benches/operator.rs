@@ -16,6 +16,9 @@ use support::{Options, databases};
 const RUNS: usize = 200;
 const TIME: Duration = Duration::from_secs(3);
 
+/// How long a search goes on, as on the first page of the dashboard.
+const SEARCH: Duration = Duration::from_millis(50);
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::main]
@@ -182,7 +185,14 @@ async fn measure_all<S: Store + AdminStore>(name: &'static str, store: S, count:
     println!("\nAn operator's queries on {name} with {count} deliveries, pages of 100\n");
     println!("| query | median ms | 99th percentile ms | runs | rows of the last |\n|---|--:|--:|--:|--:|");
     for (query, filter) in filters(count) {
-        results.measure(query, async |run| Ok(outbox.list(&filter(run)).await?.len() as u64)).await;
+        let search = async |run| outbox.search(&filter(run), SEARCH).await;
+        results.measure(query, async |run| Ok(search(run).await?.deliveries.len() as u64)).await;
+        // The same without a limit of time.
+        let page = search(0).await.expect("a page");
+        if page.deliveries.len() < 100 && page.next.is_some() {
+            let query = format!("… {query}, all");
+            results.measure(&query, async |run| Ok(outbox.list(&filter(run)).await?.len() as u64)).await;
+        }
     }
     // The second pages of three lists.
     let first = outbox.list(&Filter::new().newest_first()).await.expect("a page");

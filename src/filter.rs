@@ -9,9 +9,9 @@ use crate::state::State;
 
 /// Which deliveries to list or to count. A delivery must meet every condition that is set.
 ///
-/// A recipient, a key, a provider id, and every state but `Sent` are found by an index or in a small table. The other conditions are
+/// A recipient, a key, a provider id, and every state but `Leased` are found by an index or in a small table. The other conditions are
 /// checked on each delivery, from the newest or the oldest on, until the page is full. On a large outbox, combine them with one of those or
-/// with a time. SQLite has no index for a domain.
+/// with a time, or use [`Outbox::search`](crate::Outbox::search), which stops after a time. SQLite has no index for a domain.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -55,6 +55,8 @@ pub struct Filter {
     pub newest_first: bool,
     /// The last delivery of the page before, in the same order.
     pub after: Option<DeliveryId>,
+    /// The last delivery to look at, in the same order. It need not exist.
+    pub through: Option<DeliveryId>,
     /// The largest number of deliveries.
     pub limit: u32,
 }
@@ -104,6 +106,8 @@ conditions! {
     finished_before: SystemTime => |time| time;
     /// Sets the last delivery of the page before.
     after: DeliveryId => |id| id;
+    /// Sets the last delivery to look at.
+    through: DeliveryId => |id| id;
 }
 
 impl Filter {
@@ -125,6 +129,7 @@ impl Filter {
             finished_before: None,
             newest_first: false,
             after: None,
+            through: None,
             limit: 100,
         }
     }
@@ -145,6 +150,17 @@ impl Filter {
 }
 
 impl Filter {
+    /// Whether the store reads little more than a page to answer a search. `domains` says whether it has an index for domains.
+    pub(crate) fn is_indexed(&self, domains: bool) -> bool {
+        let by_recipient = self.recipient.as_ref().is_some_and(|wanted| domains || !wanted.starts_with('@'));
+        let texts = [&self.recipient, &self.subject_prefix, &self.template_id, &self.tag, &self.transport, &self.error];
+        let times = [self.created_from, self.created_before, self.finished_from, self.finished_before];
+        let reads_much = self.state == Some(State::Leased)
+            || texts.iter().any(|text| text.is_some())
+            || times.iter().any(Option::is_some);
+        by_recipient || self.key.is_some() || self.provider_id.is_some() || !reads_much
+    }
+
     /// The conditions in one line, with masked addresses, such as `state dead, recipient a***@example.com`.
     pub(crate) fn describe(&self) -> String {
         let time = |time: Option<SystemTime>| {
@@ -188,6 +204,7 @@ impl fmt::Debug for Filter {
             .field("transport", &self.transport)
             .field("newest_first", &self.newest_first)
             .field("after", &self.after)
+            .field("through", &self.through)
             .field("limit", &self.limit)
             .finish_non_exhaustive()
     }

@@ -42,7 +42,7 @@ pub use retry::RetryPolicy;
 // To operate.
 #[cfg(feature = "metrics")]
 pub use crate::metrics::Metrics;
-pub use admin::{CountedEvent, Erased, HourlyCount, RelayStatus, Stats, UpdateOutcome};
+pub use admin::{CountedEvent, Erased, HourlyCount, RelayStatus, SearchPage, Stats, UpdateOutcome};
 pub use audit::{Action, AuditEntry, AuditFilter};
 pub use delivery::{Attempt, Delivery, DeliverySummary, RecipientStatus};
 pub use filter::Filter;

@@ -1,5 +1,7 @@
 //! What operators do to deliveries and relays. Each act is recorded with a name.
 
+use std::time::Duration;
+
 use postrider_transport::{DeliveryId, Recipient};
 
 use crate::Outbox;
@@ -172,6 +174,9 @@ impl<S: AdminStore> Operator<S> {
     /// The number of deliveries in one transaction of a bulk change.
     pub const STEP: u32 = 500;
 
+    /// How long one step of a bulk change searches.
+    const SEARCH: Duration = Duration::from_secs(1);
+
     /// Sets why, at most 1,000 characters, for the acts that follow.
     pub fn note(mut self, text: impl AsRef<str>) -> Self {
         self.act = self.act.note(text.as_ref());
@@ -223,8 +228,8 @@ impl<S: AdminStore> Operator<S> {
     }
 
     /// Changes the first deliveries that a filter finds, as many as its [limit](Filter::limit), and at most 500, in one transaction, if
-    /// they are still in the filter's state. It
-    /// never finds a delivery again that an earlier step of the same loop changed.
+    /// they are still in the filter's state. A filter that finds few among very many is searched for about a second, so a step may change
+    /// none and still not be the last one.
     ///
     /// # Errors
     /// As [`change_all`](Self::change_all). After an error of the database, call it again with the same filter.
@@ -234,17 +239,13 @@ impl<S: AdminStore> Operator<S> {
             let text = format!("a bulk {} needs a filter with a state that it applies to", change.action());
             return Err(StoreError::new(StoreErrorKind::Rejected, text));
         }
-        let page = self.store.list(&filter.clone().limit(limit)).await?;
-        let ids: Vec<DeliveryId> = page.iter().map(|found| found.id).collect();
+        let page = Outbox::enqueue_only(self.store.clone()).search(&filter.clone().limit(limit), Self::SEARCH).await?;
+        let ids: Vec<DeliveryId> = page.deliveries.iter().map(|found| found.id).collect();
         let act = self.act.clone().target(&filter.describe());
         let outcomes =
             if ids.is_empty() { Vec::new() } else { self.store.change(change, filter.state, &ids, Some(&act)).await? };
         let updated = outcomes.iter().filter(|outcome| **outcome == UpdateOutcome::Updated).count();
-        Ok(ChangeStep {
-            updated: updated as u64,
-            unchanged: (outcomes.len() - updated) as u64,
-            last: ids.last().copied(),
-        })
+        Ok(ChangeStep { updated: updated as u64, unchanged: (outcomes.len() - updated) as u64, last: page.next })
     }
 
     /// Pauses mail. Every relay obeys within two seconds, and finishes what it is sending. Returns `false` if it was paused already.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
 pub(crate) mod baseline;
+pub(crate) mod beside;
 pub(crate) mod databases;
 pub(crate) mod dataset;
 pub(crate) mod figures;

@@ -1,11 +1,12 @@
 //! The list of deliveries, and the search field of every page.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use askama::Template;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use postrider_transport::DeliveryId;
 
 use super::App;
 use super::format::{self, Moment};
@@ -31,6 +32,17 @@ struct ListPage<'a> {
     first: Option<String>,
     back: Option<String>,
     next: Option<String>,
+    unsearched: Option<Unsearched>,
+}
+
+/// What a search left, because it took too long.
+struct Unsearched {
+    /// The query that searches further.
+    query: String,
+    /// Whether it is older than what was searched.
+    is_older: bool,
+    /// About when the last delivery that was looked at was enqueued.
+    end: Option<Moment>,
 }
 
 /// A link to the same list with another state.
@@ -53,6 +65,12 @@ struct Row {
     /// What the time says, and the time.
     then: Option<(&'static str, Moment)>,
     error: Option<String>,
+}
+
+/// The time in a delivery's id.
+fn enqueued_about(id: DeliveryId) -> Option<SystemTime> {
+    let (seconds, nanos) = id.as_uuid().get_timestamp()?.to_unix();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
 /// The name of a state for people.
@@ -84,7 +102,7 @@ impl Row {
             (DeliveryState::Leased, Some(due), _) => Some(("lease until", due)),
             (_, Some(due), _) if due > now => Some(("due", due)),
             (_, Some(due), _) => Some(("due since", due)),
-            (_, None, Some(end)) => Some(("ended", end)),
+            (_, None, Some(end)) => Some(("finished", end)),
             (_, None, None) => None,
         };
         Self {
@@ -125,7 +143,7 @@ pub(super) async fn list<S: AdminStore>(State(app): State<App<S>>, page: Page, R
 
 async fn list_page<S: AdminStore>(app: &App<S>, page: &Page, query: &str) -> Result<Response, Problem> {
     let query = ListQuery::parse(query, SystemTime::now());
-    let mut found = Vec::new();
+    let (mut found, mut unsearched) = (Vec::new(), None);
     let (mut count, mut now) = (None, SystemTime::now());
     let page_size = usize::try_from(query::PAGE).unwrap_or(usize::MAX);
     if query.is_valid() {
@@ -137,7 +155,11 @@ async fn list_page<S: AdminStore>(app: &App<S>, page: &Page, query: &str) -> Res
         }
         let all = query.filter.clone().limit(query::COUNT_LIMIT);
         let is_first = query.after.is_none() && query.before.is_none();
-        (found, count, now) = app.reader.list(&filter, is_first.then_some(&all)).await?;
+        let searched;
+        (searched, count, now) = app.reader.list(&filter, is_first.then_some(&all)).await?;
+        // A full page ends with a delivery that is not shown.
+        unsearched = searched.next.filter(|_| searched.deliveries.len() <= page_size);
+        found = searched.deliveries;
     }
     let has_more = found.len() > page_size;
     found.truncate(page_size);
@@ -150,6 +172,12 @@ async fn list_page<S: AdminStore>(app: &App<S>, page: &Page, query: &str) -> Res
         Some(_) => (has_more, true),
         None => (query.after.is_some(), has_more),
     };
+    let cursor = if query.before.is_some() { "before" } else { "after" };
+    let unsearched = unsearched.map(|id| Unsearched {
+        query: query.next_to(cursor, id),
+        is_older: query.before.is_some() == query.oldest_first,
+        end: enqueued_about(id).map(|time| Moment::new(time, now)),
+    });
     let every_state = [None].into_iter().chain(DeliveryState::ALL.map(Some));
     let tabs = every_state.map(|state| Tab {
         label: state.map_or("all", label),
@@ -173,6 +201,7 @@ async fn list_page<S: AdminStore>(app: &App<S>, page: &Page, query: &str) -> Res
         first: (query.after.is_some() || query.before.is_some()).then(|| query.first_page()),
         back: first_id.filter(|_| has_back).map(|id| query.next_to("before", id)),
         next: last_id.filter(|_| has_next).map(|id| query.next_to("after", id)),
+        unsearched,
         rows: found.into_iter().map(|found| Row::new(found, &query, now)).collect(),
     };
     let mut response = page::render(&template);
@@ -188,7 +217,7 @@ pub(super) async fn find(RawQuery(query): RawQuery) -> Response {
     let pairs = form_urlencoded::parse(query.as_bytes());
     let wanted = pairs.into_iter().find(|(name, _)| name == "q").map(|(_, value)| value.trim().to_owned());
     let wanted = wanted.unwrap_or_default();
-    if let Ok(id) = wanted.parse::<postrider_transport::DeliveryId>() {
+    if let Ok(id) = wanted.parse::<DeliveryId>() {
         return page::redirect(&format!("deliveries/{id}"));
     }
     let name = if wanted.contains('@') { "to" } else { "subject" };

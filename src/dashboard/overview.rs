@@ -176,7 +176,7 @@ fn verdict(stats: &Stats, pauses: &[Pause]) -> Verdict {
             text: format!("{waiting} Each waits for its time."),
             advice: "",
         },
-        None => Verdict { level: "ok", title: "Nothing waits", text: "All mail has ended.".to_owned(), advice: "" },
+        None => Verdict { level: "ok", title: "Nothing waits", text: "All mail is finished.".to_owned(), advice: "" },
     }
 }
 

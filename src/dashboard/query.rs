@@ -37,8 +37,8 @@ const FIELDS: [(&str, &str, &str); 12] = [
     ("transport", "Transport of the last attempt", "smtp or failover/ses"),
     ("since", "Enqueued since", "2d or 2030-12-31T18:00Z"),
     ("until", "Enqueued before", "2d or 2030-12-31T18:00Z"),
-    ("finished_since", "Ended since", "2d or 2030-12-31T18:00Z"),
-    ("finished_until", "Ended before", "2d or 2030-12-31T18:00Z"),
+    ("finished_since", "Finished since", "2d or 2030-12-31T18:00Z"),
+    ("finished_until", "Finished before", "2d or 2030-12-31T18:00Z"),
 ];
 
 /// A filter as a person has set it.

@@ -7,13 +7,16 @@ use postrider_transport::{DeliveryId, Encoded};
 use tokio::sync::Semaphore;
 
 use crate::store::AdminStore;
-use crate::{Delivery, DeliverySummary, Filter, Outbox, StoreError};
+use crate::{Delivery, Filter, Outbox, SearchPage, StoreError};
 
 /// How many requests may use the database at once.
 const CONCURRENCY: usize = 4;
 
 /// How long a request may take, including the wait for its turn.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a search goes on that was asked to go on.
+const SEARCH_FURTHER: Duration = Duration::from_secs(2);
 
 /// Why nothing was read.
 #[derive(Debug)]
@@ -33,17 +36,19 @@ impl From<StoreError> for ReadError {
 pub(super) struct Reader<S> {
     outbox: Outbox<S>,
     permits: Arc<Semaphore>,
+    /// How long the search for a first page goes on.
+    search: Duration,
 }
 
 impl<S: Clone> Clone for Reader<S> {
     fn clone(&self) -> Self {
-        Self { outbox: self.outbox.clone(), permits: Arc::clone(&self.permits) }
+        Self { outbox: self.outbox.clone(), permits: Arc::clone(&self.permits), search: self.search }
     }
 }
 
 impl<S: AdminStore> Reader<S> {
-    pub(super) fn new(outbox: Outbox<S>) -> Self {
-        Self { outbox, permits: Arc::new(Semaphore::new(CONCURRENCY)) }
+    pub(super) fn new(outbox: Outbox<S>, search: Duration) -> Self {
+        Self { outbox, permits: Arc::new(Semaphore::new(CONCURRENCY)), search }
     }
 
     /// Runs calls to the outbox under the limits.
@@ -77,21 +82,23 @@ impl<S: AdminStore> Reader<S> {
         .await
     }
 
-    /// A page of deliveries, how many there are up to the limit of `all`, and the database's time. It counts only if `all` is given.
+    /// A page of deliveries, how many there are up to the limit of `all`, and the database's time. It counts only if `all` is given, and if
+    /// that takes no longer than the search.
     pub(super) async fn list(
         &self,
         page: &Filter,
         all: Option<&Filter>,
-    ) -> Result<(Vec<DeliverySummary>, Option<u64>, SystemTime), ReadError> {
+    ) -> Result<(SearchPage, Option<u64>, SystemTime), ReadError> {
         self.run(async {
-            let found = self.outbox.list(page).await?;
-            // A page that is not full is all there is.
+            let time = if page.after.is_none() { self.search } else { SEARCH_FURTHER };
+            let found = self.outbox.search(page, time).await?;
+            let is_full = found.deliveries.len() >= usize::try_from(page.limit).unwrap_or(usize::MAX);
             let count = match all {
-                Some(all) if found.len() >= usize::try_from(page.limit).unwrap_or(usize::MAX) => {
+                Some(all) if is_full && self.outbox.store().search_end(all, all.limit).await?.is_none() => {
                     Some(self.outbox.count(all).await?)
                 }
-                Some(_) => u64::try_from(found.len()).ok(),
-                None => None,
+                Some(_) if !is_full && found.next.is_none() => u64::try_from(found.deliveries.len()).ok(),
+                _ => None,
             };
             Ok((found, count, self.outbox.store().now().await?))
         })
@@ -109,7 +116,7 @@ mod tests {
     use crate::MemoryStore;
 
     fn reader() -> Reader<MemoryStore> {
-        Reader::new(Outbox::enqueue_only(MemoryStore::new()))
+        Reader::new(Outbox::enqueue_only(MemoryStore::new()), Duration::ZERO)
     }
 
     #[tokio::test(start_paused = true)]

@@ -177,6 +177,18 @@ pub trait AdminStore: Store {
     /// A page of deliveries in the order of their ids, which is the order of enqueueing.
     fn list(&self, filter: &Filter) -> impl Future<Output = Result<Vec<DeliverySummary>, StoreError>> + Send;
 
+    /// Where to end the next part of a search that no index answers, so that a call of [`list`](Self::list) with this id as
+    /// [`Filter::through`] takes a limited time: the id that is `rows` further among those that the search reads, in its order. `None` if
+    /// fewer are left, or if an index answers the search. The default divides no search.
+    fn search_end(
+        &self,
+        filter: &Filter,
+        rows: u32,
+    ) -> impl Future<Output = Result<Option<DeliveryId>, StoreError>> + Send {
+        let _ = (filter, rows);
+        async { Ok(None) }
+    }
+
     /// Counts the deliveries that a filter finds, up to its limit.
     fn count(&self, filter: &Filter) -> impl Future<Output = Result<u64, StoreError>> + Send;
 

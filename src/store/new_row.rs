@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded, Recipient, Summary, mask_addresses};
+use postrider_transport::{DeliveryId, Encoded, MessageSummary, Recipient, mask_addresses};
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::clock::{micros, to_micros};
@@ -29,7 +29,7 @@ pub(crate) fn time_columns(when: Option<When>) -> (bool, Option<i64>) {
 }
 
 /// The subject as it is stored for lists: at most [`NewRow::MAX_SUBJECT`] characters, without NUL, which PostgreSQL cannot store.
-pub(crate) fn stored_subject(summary: &Summary) -> Option<String> {
+pub(crate) fn stored_subject(summary: &MessageSummary) -> Option<String> {
     let subject = summary.subject.as_deref().filter(|subject| !subject.is_empty())?;
     Some(subject.chars().filter(|character| *character != '\0').take(NewRow::MAX_SUBJECT).collect())
 }
@@ -51,7 +51,7 @@ pub struct NewRow {
     /// All recipients.
     pub recipients: Vec<Recipient>,
     /// The subject and the tags, for lists and searches.
-    pub summary: Summary,
+    pub summary: MessageSummary,
     /// The id of the template of the message. `None` without a template.
     pub template_id: Option<String>,
     /// The caller's idempotency key. `None` without a key.
@@ -130,7 +130,7 @@ impl NewRow {
             id,
             message,
             recipients,
-            summary: Summary::default(),
+            summary: MessageSummary::default(),
             template_id: None,
             key: None,
             priority: Priority::default(),

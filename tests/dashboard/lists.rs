@@ -1,8 +1,10 @@
 //! Lists: filters in the URL, pages, and the search field.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use axum::http::StatusCode;
+use postrider::dashboard::Dashboard;
 
 use crate::fixture::{email, full, mail};
 use crate::site::Site;
@@ -93,6 +95,38 @@ async fn a_value_that_cannot_be_read_is_named_and_nothing_is_listed() {
         assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{query}");
         assert!(reply.text().contains("aria-invalid=\"true\"") && ids(reply.text()).is_empty(), "{}", reply.text());
     }
+}
+
+/// It has no index, so it looks at each delivery. The first page stops after one part, and says so.
+#[tokio::test]
+async fn a_search_that_takes_long_stops_and_goes_on() {
+    let site = Site::new();
+    let tagged = || mail().tag("rare").build().unwrap();
+    let oldest = site.enqueue(tagged()).await;
+    site.outbox.enqueue_all((0..5_000).map(|_| email())).await.unwrap();
+    let newest = site.enqueue(tagged()).await;
+    let access = |_| std::future::ready(postrider::dashboard::Access::operate());
+    let dashboard = Dashboard::new(site.outbox.clone()).access(access).search_for(Duration::ZERO);
+    let site = Site { router: dashboard.into_router(), ..site };
+    for (order, found, other) in [("newest", newest, oldest), ("oldest", oldest, newest)] {
+        let wording = if order == "newest" { "Search older mail" } else { "Search newer mail" };
+        let first = site.page(&format!("/deliveries?tag=rare&order={order}")).await;
+        assert_eq!(ids(&first), [found.to_string()]);
+        assert!(first.contains("The search stopped at mail enqueued") && !first.contains("found."), "{first}");
+        let second = site.page(&link(&first, wording).unwrap()).await;
+        assert_eq!(ids(&second), [other.to_string()]);
+        assert!(!second.contains("The search stopped"), "{second}");
+        // And back, in the other direction.
+        let back = if order == "newest" { "Newer" } else { "Older" };
+        let first_again = site.page(&link(&second, back).unwrap()).await;
+        assert_eq!(ids(&first_again), [found.to_string()]);
+    }
+    let nothing = site.page("/deliveries?tag=unknown").await;
+    assert!(nothing.contains("None found so far.") && !nothing.contains("No delivery matches"), "{nothing}");
+    let nothing = site.page(&link(&nothing, "Search older mail").unwrap()).await;
+    assert!(nothing.contains("No delivery matches."), "{nothing}");
+    // An index answers this one.
+    assert!(site.page("/deliveries?state=pending").await.contains("1,000 or more found."));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use postrider::store::{Claim, Lease, Next, RecipientOutcome, RelayId, RelayReport, Settled, Settlement, When};
-use postrider::transport::{Blob, Recipient, Summary};
+use postrider::transport::{Blob, MessageSummary, Recipient};
 use postrider::{
     AdminStore, Attempt, CountedEvent, DeliveryId, Filter, MySqlStore, Outcome, Prune, RecipientState, State, Store,
     UpdateOutcome,
@@ -97,7 +97,7 @@ async fn every_statement(pool: &MySqlPool, prefix: &str, label: &str) {
     ours.message.text = Some(WORDS.to_owned());
     ours.message.html = Some(WORDS.to_owned());
     ours.message.blobs = vec![Blob::new(WORDS.as_bytes())];
-    ours.summary = Summary::new().with_subject(WORDS).with_tags(vec![WORDS.to_owned()]);
+    ours.summary = MessageSummary::new().with_subject(WORDS).with_tags(vec![WORDS.to_owned()]);
     ours.template_id = Some(WORDS.to_owned());
     ours.recipients = ["ada@example.com", "ädä@example.com"].map(Recipient::new).into();
     let id = store.insert(vec![ours.clone()]).await.unwrap()[0];

@@ -1,6 +1,8 @@
 //! The command `list`. The JSON keys are a stable interface.
 
-use postrider::{AdminStore, DeliverySummary, Filter};
+use std::time::Duration;
+
+use postrider::{AdminStore, DeliverySummary, Filter, Outbox};
 use serde_json::{Value, json};
 
 use crate::args::{FilterArgs, ListArgs};
@@ -8,6 +10,9 @@ use crate::error::CliError;
 use crate::output::{Output, printable, rfc3339, seconds};
 
 const PAGE_SIZE: u32 = 500;
+
+/// How often a search that takes long shows what it has found.
+const SEARCH: Duration = Duration::from_secs(1);
 
 /// The columns of recipient and subject are cut to this many characters. JSON has the whole texts.
 const WIDTH: usize = 32;
@@ -20,23 +25,23 @@ pub(crate) async fn list<S: AdminStore>(args: &ListArgs, store: &S, out: &mut Ou
         filter.limit = args.limit.unwrap_or(u32::MAX);
         return out.line(store.count(&filter).await?);
     }
+    let outbox = Outbox::enqueue_only(store.clone());
     let mut left = args.limit.unwrap_or(u32::MAX);
     let mut needs_header = !args.json;
     while left > 0 && !out.closed() {
         filter.limit = left.min(PAGE_SIZE);
-        let page = store.list(&filter).await?;
+        let page = outbox.search(&filter, SEARCH).await?;
         if std::mem::take(&mut needs_header) {
-            out.line(row(["ID", "STATE", "ATTEMPTS", "ENQUEUED", "DUE OR ENDED", "TO", "SUBJECT", "LAST ERROR"]))?;
+            out.line(row(["ID", "STATE", "ATTEMPTS", "ENQUEUED", "DUE OR FINISHED", "TO", "SUBJECT", "LAST ERROR"]))?;
         }
-        for summary in &page {
+        for summary in &page.deliveries {
             if args.json { out.line(summary_json(summary))? } else { out.line(summary_line(summary))? }
         }
         out.flush()?;
-        let found = u32::try_from(page.len()).unwrap_or(u32::MAX);
-        left = left.saturating_sub(found);
-        match page.last() {
-            Some(last) if found == filter.limit => filter.after = Some(last.id),
-            _ => break,
+        left = left.saturating_sub(u32::try_from(page.deliveries.len()).unwrap_or(u32::MAX));
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => break,
         }
     }
     Ok(())

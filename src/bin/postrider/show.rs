@@ -76,7 +76,7 @@ fn delivery_lines(delivery: &Delivery, out: &mut Output) -> Result<(), CliError>
     line("in doubt", Some(delivery.when_in_doubt.to_string()))?;
     line("created", Some(rfc3339(delivery.created_at)))?;
     line("due", delivery.due_at.map(rfc3339))?;
-    line("ended", delivery.finished_at.map(rfc3339))?;
+    line("finished", delivery.finished_at.map(rfc3339))?;
     line("expires", delivery.expires_at.map(rfc3339))?;
     line("cycle", Some(delivery.cycle.to_string()))?;
     out.line("recipients")?;

@@ -67,7 +67,12 @@ fn matches(filter: &Filter, id: DeliveryId, row: &Row) -> bool {
         && filter.error.as_ref().is_none_or(|part| last_error(row).is_some_and(|error| error.contains(part.as_str())))
         && within(filter.created_from, filter.created_before, Some(row.created))
         && within(filter.finished_from, filter.finished_before, row.finished)
-        && filter.after.is_none_or(|after| if filter.newest_first { id < after } else { id > after })
+        && in_range(filter, id)
+}
+
+fn in_range(filter: &Filter, id: DeliveryId) -> bool {
+    filter.after.is_none_or(|after| if filter.newest_first { id < after } else { id > after })
+        && filter.through.is_none_or(|through| if filter.newest_first { id >= through } else { id <= through })
 }
 
 fn summary(id: DeliveryId, row: &Row) -> DeliverySummary {
@@ -127,6 +132,14 @@ impl AdminStore for MemoryStore {
         let found =
             rows.deliveries.iter().filter(|(id, row)| matches(filter, **id, row)).map(|(id, row)| summary(*id, row));
         Ok(if filter.newest_first { found.rev().take(limit).collect() } else { found.take(limit).collect() })
+    }
+
+    async fn search_end(&self, filter: &Filter, rows: u32) -> Result<Option<DeliveryId>, StoreError> {
+        let Some(skipped) = rows.checked_sub(1).filter(|_| !filter.is_indexed(true)) else { return Ok(None) };
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+        let rows = self.lock();
+        let mut ids = rows.deliveries.keys().copied().filter(|id| in_range(filter, *id));
+        Ok(if filter.newest_first { ids.rev().nth(skipped) } else { ids.nth(skipped) })
     }
 
     async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use postrider_transport::{DeliveryId, Encoded, Recipient, Summary};
+use postrider_transport::{DeliveryId, Encoded, MessageSummary, Recipient};
 
 use crate::admin::{CountedEvent, UpdateOutcome};
 use crate::audit::{Act, Action, AuditEntry};
@@ -47,7 +47,7 @@ pub(super) struct Row {
     pub(super) message: Option<Encoded>,
     pub(super) recipients: Vec<Recipient>,
     pub(super) recorded: Vec<RecipientOutcome>,
-    pub(super) summary: Summary,
+    pub(super) summary: MessageSummary,
     pub(super) template_id: Option<String>,
     pub(super) key: Option<String>,
     pub(super) priority: Priority,

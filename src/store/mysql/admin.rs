@@ -181,6 +181,15 @@ impl AdminStore for MySqlStore {
         rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
     }
 
+    async fn search_end(&self, filter: &Filter, rows: u32) -> Result<Option<DeliveryId>, StoreError> {
+        let ids_tell_time = self.clock.test_micros().is_none();
+        let Some(mut end) = search::end(self.sql.prefix(), filter, rows, ids_tell_time) else { return Ok(None) };
+        let mut session = self.session().await?;
+        let row = end.build().persistent(false).fetch_optional(&mut *session).await;
+        let row = session.finish(row.map_err(StoreError::from))?;
+        row.map(|row| read_id(&row, "id")).transpose()
+    }
+
     async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         let mut session = self.session().await?;
         let mut count = search::count(self.sql.prefix(), filter, self.clock.test_micros().is_none());

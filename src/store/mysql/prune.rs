@@ -23,7 +23,7 @@ use crate::store::row::{Columns, mysql_number, read_enum};
 /// still plans for an empty table, and would read all of it for each row.
 const FIND: &str = "
     SELECT w.id, {action} AS action
-    FROM ({walk}) w LEFT JOIN {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = w.id
+    FROM ({scan}) w LEFT JOIN {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = w.id
     LEFT JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = d.id
     LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id
     ORDER BY w.id";
@@ -101,7 +101,7 @@ pub(super) async fn step(
     }
     let mut tx = connection.begin_with(BEGIN).await?;
     let now: i64 = sql.scalar(&sql.now).bind(test_now).fetch_one(&mut *tx).await?;
-    let walk = match prune.part {
+    let scan = match prune.part {
         PrunedPart::Messages => WALK_MESSAGES,
         PrunedPart::History => WALK_HISTORY,
         PrunedPart::Deliveries => WALK_DELIVERIES,
@@ -109,7 +109,7 @@ pub(super) async fn step(
     let fill = |text: &str| fill(sql, prune, now, &text.replace("{limit}", &limit.to_string()));
     // Sorts before every id. An empty value would be NULL in a session with EMPTY_STRING_IS_NULL.
     let after = after.map_or_else(|| vec![0], |id| id.as_uuid().as_bytes().to_vec());
-    let find = sql.query(&fill(&FIND.replace("{walk}", walk))).persistent(false);
+    let find = sql.query(&fill(&FIND.replace("{scan}", scan))).persistent(false);
     let walked = find.bind(after).bind(last_id(prune, test_now)).fetch_all(&mut *tx).await?;
     let more = u32::try_from(walked.len()).unwrap_or(u32::MAX) == limit;
     let last = walked.last().filter(|_| more).map(|row| read_id(row, "id")).transpose()?;

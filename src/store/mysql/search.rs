@@ -51,6 +51,16 @@ pub(super) fn count(prefix: &str, filter: &Filter, ids_tell_time: bool) -> Query
     sql
 }
 
+/// The statement for [`AdminStore::search_end`](crate::AdminStore::search_end). `None` if an index answers the search.
+pub(super) fn end(prefix: &str, filter: &Filter, rows: u32, ids_tell_time: bool) -> Option<QueryBuilder<MySql>> {
+    if rows == 0 || filter.is_indexed(true) {
+        return None;
+    }
+    let mut sql = QueryBuilder::new("");
+    Search { sql: &mut sql, prefix, filter, ids_tell_time }.push_end(rows - 1);
+    Some(sql)
+}
+
 const JOIN_QUEUE: &str = "LEFT JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = d.id";
 const JOIN_ENDED: &str = "LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id";
 const JOIN_LAST_ATTEMPT: &str = "LEFT JOIN {p}attempts last FORCE INDEX (PRIMARY) ON last.delivery_id = d.id
@@ -196,7 +206,44 @@ impl Search<'_> {
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
-        // Only this search begins at the table of all deliveries. For the other states it begins at a small table.
+        self.push_attempted(id);
+        self.push_recipient(recipients);
+        self.push_message();
+        self.push_attempts(begins_at("i"));
+        self.push_times();
+        self.push_range(id);
+        if recipients == Recipients::Others {
+            // Several addresses at one domain, or one address in several spellings. (For DISTINCT the server would build a temporary
+            // table.)
+            self.push(&format!(" GROUP BY {id}"));
+        }
+        let (limit, order) = (filter.limit, order(filter));
+        self.push(&format!(" ORDER BY {id} {order} LIMIT {limit}"));
+    }
+
+    /// The id behind which the next part of a search begins, `skipped` ids after the first one of this part.
+    fn push_end(&mut self, skipped: u32) {
+        let state = self.filter.state;
+        let (id, table) = match state {
+            Some(State::Pending | State::Leased) => ("q.delivery_id", "{p}queue q FORCE INDEX (PRIMARY)"),
+            Some(State::Dead | State::InDoubt | State::Cancelled | State::Dismissed) => {
+                ("e.delivery_id", "{p}ended e FORCE INDEX (ended_state)")
+            }
+            Some(State::Sent) | None => ("d.id", "{p}deliveries d FORCE INDEX (PRIMARY)"),
+        };
+        self.push(&format!("SELECT {id} AS id FROM {table} WHERE true"));
+        if let Some(state) = state.filter(|_| id == "e.delivery_id") {
+            self.bind(" AND e.state = ?", state.as_str());
+        }
+        self.push_attempted(id);
+        self.push_range(id);
+        let order = order(self.filter);
+        self.push(&format!(" ORDER BY {id} {order} LIMIT 1 OFFSET {skipped}"));
+    }
+
+    /// Skips new deliveries that cannot match. Only these searches begin at the table of all deliveries, and the others at a small one.
+    fn push_attempted(&mut self, id: &str) {
+        let filter = self.filter;
         if matches!(filter.state, None | Some(State::Sent)) {
             if filter.state.is_some() || filter.transport.is_some() {
                 self.push(&format!(" AND {id} <= {NEWEST_ATTEMPT}"));
@@ -206,21 +253,25 @@ impl Search<'_> {
                 ));
             }
         }
-        self.push_recipient(recipients);
-        self.push_message();
-        self.push_attempts(begins_at("i"));
-        self.push_times(id);
-        if let Some(after) = filter.after {
-            let sign = if filter.newest_first { "<" } else { ">" };
-            self.bind_id(&format!(" AND {id} {sign} "), after.as_uuid());
+    }
+
+    /// The ids between those of the filter, and between the ids of its times.
+    fn push_range(&mut self, id: &str) {
+        let filter = self.filter;
+        let (behind, until) = if filter.newest_first { ("<", ">=") } else { (">", "<=") };
+        for (sign, bound) in [(behind, filter.after), (until, filter.through)] {
+            if let Some(bound) = bound {
+                self.bind_id(&format!(" AND {id} {sign} "), bound.as_uuid());
+            }
         }
-        if recipients == Recipients::Others {
-            // Several addresses at one domain, or one address in several spellings. (For DISTINCT the server would build a temporary
-            // table.)
-            self.push(&format!(" GROUP BY {id}"));
+        if let Some(from) = filter.created_from {
+            self.bind_id(&format!(" AND {id} >= "), first_id(from.checked_sub(CLOCK_SKEW)));
         }
-        let (limit, order) = (filter.limit, order(filter));
-        self.push(&format!(" ORDER BY {id} {order} LIMIT {limit}"));
+        // A delivery ended after it was enqueued.
+        let latest = [filter.created_before, filter.finished_before].into_iter().flatten().min();
+        if let Some(latest) = latest.and_then(|latest| latest.checked_add(CLOCK_SKEW)).filter(|_| self.ids_tell_time) {
+            self.bind_id(&format!(" AND {id} < "), first_id(Some(latest)));
+        }
     }
 
     fn push_state(&mut self) {
@@ -281,19 +332,13 @@ impl Search<'_> {
         self.filter.finished_from.is_some() || self.filter.finished_before.is_some()
     }
 
-    fn push_times(&mut self, id: &str) {
+    fn push_times(&mut self) {
         let filter = self.filter;
         if let Some(from) = filter.created_from {
             self.bind_time(" AND d.created_at >= ", from);
-            self.bind_id(&format!(" AND {id} >= "), first_id(from.checked_sub(CLOCK_SKEW)));
         }
         if let Some(before) = filter.created_before {
             self.bind_time(" AND d.created_at < ", before);
-        }
-        // A delivery ended after it was enqueued.
-        let latest = [filter.created_before, filter.finished_before].into_iter().flatten().min();
-        if let Some(latest) = latest.and_then(|latest| latest.checked_add(CLOCK_SKEW)).filter(|_| self.ids_tell_time) {
-            self.bind_id(&format!(" AND {id} < "), first_id(Some(latest)));
         }
         if self.wants_end() {
             self.push(" AND q.delivery_id IS NULL");

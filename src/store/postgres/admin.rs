@@ -195,6 +195,20 @@ impl AdminStore for PgStore {
         rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
     }
 
+    async fn search_end(&self, filter: &Filter, rows: u32) -> Result<Option<DeliveryId>, StoreError> {
+        let ids_tell_time = self.test_now().is_none();
+        if search::end(self.sql.schema(), filter, rows, ids_tell_time).is_none() {
+            return Ok(None);
+        }
+        let end = self.retry_read(|| async {
+            let Some(mut end) = search::end(self.sql.schema(), filter, rows, ids_tell_time) else { return Ok(None) };
+            let mut call = self.begin_call().await?;
+            let id = end.build_query_scalar::<Uuid>().persistent(false).fetch_optional(&mut *call).await;
+            call.finish(id.map_err(StoreError::from)).await
+        });
+        Ok(end.await?.map(DeliveryId::from))
+    }
+
     async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         let count = self.retry_read(|| async {
             let mut call = self.begin_call().await?;

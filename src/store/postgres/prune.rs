@@ -13,15 +13,15 @@ use crate::clock::{micros, millis, to_millis};
 use crate::prune::{Prune, PruneStep, PrunedPart};
 use crate::store::StoreError;
 
-/// Scans the next deliveries of one table, in the order of their ids: `{walk}` selects them, up to the id `$3`. Returns their number, the
+/// Scans the next deliveries of one table, in the order of their ids: `{scan}` selects them, up to the id `$3`. Returns their number, the
 /// last of them, and those that ended long enough ago.
 const FIND: &str = r#"
-    WITH walk AS ({walk})
-    SELECT (SELECT count(*) FROM walk) AS count, (SELECT id FROM walk ORDER BY id DESC LIMIT 1) AS last, ARRAY ({ended}) AS found"#;
+    WITH scan AS ({scan})
+    SELECT (SELECT count(*) FROM scan) AS count, (SELECT id FROM scan ORDER BY id DESC LIMIT 1) AS last, ARRAY ({ended}) AS found"#;
 
-/// Selects the deliveries in `walk` that are in one of the states `$5` and ended longer ago than `$6`.
+/// Selects the deliveries in `scan` that are in one of the states `$5` and ended longer ago than `$6`.
 const ENDED: &str = r#"
-    SELECT d.id FROM walk JOIN "{s}".deliveries d ON d.id = walk.id
+    SELECT d.id FROM scan JOIN "{s}".deliveries d ON d.id = scan.id
     LEFT JOIN "{s}".ended e ON e.delivery_id = d.id
     LEFT JOIN LATERAL (SELECT finished_at FROM "{s}".attempts a WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true
     WHERE d.key_until IS NULL AND NOT EXISTS (SELECT FROM "{s}".queue q WHERE q.delivery_id = d.id)
@@ -52,7 +52,7 @@ const LOCK: &str = r#"
 /// only its key; its total would then be reduced twice. The parameters are those of the search, and the conditions on `$2` to `$4`, which
 /// always hold, use all of them.
 const STILL_ENDED: &str = r#"
-    WITH walk AS (SELECT id FROM unnest($7::uuid[]) u (id) WHERE id > $2 AND id < $3 LIMIT $4) {ended}"#;
+    WITH scan AS (SELECT id FROM unnest($7::uuid[]) u (id) WHERE id > $2 AND id < $3 LIMIT $4) {ended}"#;
 
 const DELETE_MESSAGES: &str = r#"
     WITH carried AS (DELETE FROM "{s}".body_blobs WHERE delivery_id = ANY ($1))
@@ -113,13 +113,13 @@ pub(super) async fn step(
     if states.is_empty() {
         return Ok(PruneStep::new(0, None));
     }
-    let walk = match prune.part {
+    let scan = match prune.part {
         PrunedPart::Messages => WALK_MESSAGES,
         PrunedPart::History => WALK_HISTORY,
         PrunedPart::Deliveries => WALK_DELIVERIES,
     };
     let conditions = |text: &str| {
-        let text = sql.fill(&text.replace("{walk}", walk).replace("{ended}", ENDED));
+        let text = sql.fill(&text.replace("{scan}", scan).replace("{ended}", ENDED));
         let query = sql.query(&text.into()).bind(now).bind(after.map_or(Uuid::nil(), |id| id.as_uuid()));
         let query = query.bind(last_id(prune, now)).bind(i64::from(limit));
         query.bind(states.clone()).bind(micros(prune.older_than))

@@ -118,6 +118,14 @@ impl AdminStore for SqliteStore {
         rows.iter().map(|row| Ok(read_summary(row, read_id(row, "id")?))).collect()
     }
 
+    async fn search_end(&self, filter: &Filter, rows: u32) -> Result<Option<DeliveryId>, StoreError> {
+        let Some(mut end) = search::end(filter, rows, !self.clock.is_test()) else { return Ok(None) };
+        let mut session = Session::acquire_drop_safe(&self.pool).await?;
+        let row = end.build().persistent(false).fetch_optional(&mut *session).await;
+        let row = session.finish(row.map_err(StoreError::from))?;
+        row.map(|row| read_id(&row, "id")).transpose()
+    }
+
     async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         let mut session = Session::acquire_drop_safe(&self.pool).await?;
         let count = search::count(filter, !self.clock.is_test())

@@ -12,7 +12,7 @@ use crate::store::row::corrupt;
 use crate::store::session::{Session, retry_conflicts};
 
 /// Selects the next deliveries that may have the part to delete, in the order of their ids.
-fn walk(part: PrunedPart) -> &'static str {
+fn scan(part: PrunedPart) -> &'static str {
     match part {
         PrunedPart::Messages => "SELECT id FROM postrider_deliveries WHERE id > ?1 AND created_at < ?2 AND body IS NOT NULL ORDER BY id LIMIT ?3",
         PrunedPart::History => {
@@ -50,20 +50,20 @@ pub(super) async fn step(
     let before = now.saturating_sub(millis(prune.older_than));
     // The deliveries are found without a lock, and then checked under the lock: an operator may have resent one in between.
     let mut session = Session::acquire_drop_safe(pool).await?;
-    let walked = sqlx::query_scalar(walk(prune.part))
+    let scanned = sqlx::query_scalar(scan(prune.part))
         .bind(after.map_or_else(String::new, |id| id.to_string()))
         .bind(before)
         .bind(i64::from(limit))
         .fetch_all(&mut *session)
         .await;
-    let walked: Vec<String> = match walked {
-        Ok(walked) => walked,
+    let scanned: Vec<String> = match scanned {
+        Ok(scanned) => scanned,
         Err(error) => return session.finish(Err(error.into())),
     };
-    let more = walked.len() == usize::try_from(limit).unwrap_or(usize::MAX);
-    let last = walked.last().filter(|_| more).map(|id| id.parse().map_err(|_| corrupt("an id is not a UUID")));
-    let walked = ids_as_json(walked);
-    let query = sqlx::query_scalar(ENDED).bind(&walked).bind(before).bind(&states);
+    let more = scanned.len() == usize::try_from(limit).unwrap_or(usize::MAX);
+    let last = scanned.last().filter(|_| more).map(|id| id.parse().map_err(|_| corrupt("an id is not a UUID")));
+    let scanned = ids_as_json(scanned);
+    let query = sqlx::query_scalar(ENDED).bind(&scanned).bind(before).bind(&states);
     let found: Result<Vec<String>, _> = query.fetch_all(&mut *session).await;
     let expired =
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM postrider_deliveries WHERE key_until < ?1)").bind(now);
@@ -78,7 +78,7 @@ pub(super) async fn step(
         let mut session = Session::acquire_drop_safe(pool).await?;
         let affected = async {
             let mut tx = session.begin_with("BEGIN IMMEDIATE").await?;
-            let query = sqlx::query_scalar(ENDED).bind(&walked).bind(before).bind(&states);
+            let query = sqlx::query_scalar(ENDED).bind(&scanned).bind(before).bind(&states);
             let ids: Vec<String> = query.fetch_all(&mut *tx).await?;
             let affected = u64::try_from(ids.len()).unwrap_or(u64::MAX);
             delete(&mut tx, prune, ids_as_json(ids), now).await?;

@@ -42,6 +42,16 @@ pub(super) fn count(filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Sqlite
     sql
 }
 
+/// The statement for [`AdminStore::search_end`](crate::AdminStore::search_end). `None` if an index answers the search.
+pub(super) fn end(filter: &Filter, rows: u32, ids_tell_time: bool) -> Option<QueryBuilder<Sqlite>> {
+    if rows == 0 || filter.is_indexed(false) {
+        return None;
+    }
+    let mut sql = QueryBuilder::new("");
+    Search { sql: &mut sql, filter, ids_tell_time }.push_end(rows - 1);
+    Some(sql)
+}
+
 const LAST_ATTEMPT: &str = "LEFT JOIN postrider_attempts last ON last.delivery_id = d.id
     AND last.number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = d.id)";
 
@@ -114,14 +124,7 @@ impl Search<'_> {
         }
         self.push(" WHERE d.key_until IS NULL");
         self.push_state();
-        // Only this search begins at the table of all deliveries. For the other states it begins at a small table.
-        if matches!(filter.state, None | Some(State::Sent)) {
-            if filter.state.is_some() || filter.transport.is_some() {
-                self.push(ATTEMPTED);
-            } else if filter.error.is_some() || self.wants_end() {
-                self.push(ATTEMPTED_OR_ENDED);
-            }
-        }
+        self.push_attempted();
         if let (Some(wanted), Some(column)) = (&filter.recipient, recipient) {
             if wanted.starts_with('@') {
                 self.push(&format!(" AND substr({column}, -length("))
@@ -136,11 +139,61 @@ impl Search<'_> {
         self.push_message();
         self.push_attempts();
         self.push_times();
-        if let Some(after) = filter.after {
-            self.push(if filter.newest_first { " AND d.id < " } else { " AND d.id > " }).bind(&after.to_string());
-        }
+        self.push_range("d.id");
         let (limit, order) = (filter.limit, order(filter));
         self.push(&format!(" ORDER BY 1 {order} LIMIT {limit}"));
+    }
+
+    /// The id behind which the next part of a search begins, `skipped` ids after the first one of this part.
+    fn push_end(&mut self, skipped: u32) {
+        let state = self.filter.state;
+        let (id, table) = match state {
+            Some(State::Pending | State::Leased) => ("q.delivery_id", "postrider_queue q"),
+            Some(State::Dead | State::InDoubt | State::Cancelled | State::Dismissed) => {
+                ("e.delivery_id", "postrider_ended e")
+            }
+            Some(State::Sent) | None => ("d.id", "postrider_deliveries d"),
+        };
+        self.push(&format!("SELECT {id} AS id FROM {table} WHERE true"));
+        if let Some(state) = state.filter(|_| id == "e.delivery_id") {
+            self.push(" AND e.state = ").bind(state.as_str());
+        }
+        self.push_attempted();
+        self.push_range(id);
+        let order = order(self.filter);
+        self.push(&format!(" ORDER BY 1 {order} LIMIT 1 OFFSET {skipped}"));
+    }
+
+    /// Skips new deliveries that cannot match. Only these searches begin at the table of all deliveries, and the others at a small one.
+    fn push_attempted(&mut self) {
+        let filter = self.filter;
+        if matches!(filter.state, None | Some(State::Sent)) {
+            if filter.state.is_some() || filter.transport.is_some() {
+                self.push(ATTEMPTED);
+            } else if filter.error.is_some() || self.wants_end() {
+                self.push(ATTEMPTED_OR_ENDED);
+            }
+        }
+    }
+
+    /// The ids between those of the filter, and between the ids of its times.
+    fn push_range(&mut self, id: &str) {
+        let filter = self.filter;
+        let (behind, until) = if filter.newest_first { ("<", ">=") } else { (">", "<=") };
+        for (sign, bound) in [(behind, filter.after), (until, filter.through)] {
+            if let Some(bound) = bound {
+                self.push(&format!(" AND {id} {sign} ")).bind(&bound.to_string());
+            }
+        }
+        if let Some(from) = filter.created_from {
+            let first = first_id(from.checked_sub(CLOCK_SKEW).map_or(0, to_millis));
+            self.push(&format!(" AND {id} >= ")).bind(&first);
+        }
+        // A delivery ended after it was enqueued.
+        let latest = [filter.created_before, filter.finished_before].into_iter().flatten().min();
+        if let Some(latest) = latest.and_then(|latest| latest.checked_add(CLOCK_SKEW)).filter(|_| self.ids_tell_time) {
+            self.push(&format!(" AND {id} < ")).bind(&first_id(to_millis(latest)));
+        }
     }
 
     fn push_state(&mut self) {
@@ -194,15 +247,9 @@ impl Search<'_> {
         let filter = self.filter;
         if let Some(from) = filter.created_from {
             self.push(" AND d.created_at >= ").bind_time(from);
-            self.push(" AND d.id >= ").bind(&first_id(from.checked_sub(CLOCK_SKEW).map_or(0, to_millis)));
         }
         if let Some(before) = filter.created_before {
             self.push(" AND d.created_at < ").bind_time(before);
-        }
-        // A delivery ended after it was enqueued.
-        let latest = [filter.created_before, filter.finished_before].into_iter().flatten().min();
-        if let Some(latest) = latest.and_then(|latest| latest.checked_add(CLOCK_SKEW)).filter(|_| self.ids_tell_time) {
-            self.push(" AND d.id < ").bind(&first_id(to_millis(latest)));
         }
         if self.wants_end() {
             self.push(NOT_QUEUED);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider_transport::{DeliveryId, Summary};
+use postrider_transport::{DeliveryId, MessageSummary};
 
 use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, recipient_outcome, recipient_states, retry,
@@ -139,7 +139,9 @@ pub async fn deliveries_are_found<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(clock.clone()).await;
     let start = clock.now();
     let mail = |to: &[&str], subject: &str, tags: &[&str]| NewRow {
-        summary: Summary::new().with_subject(subject).with_tags(tags.iter().map(|tag| (*tag).to_owned()).collect()),
+        summary: MessageSummary::new()
+            .with_subject(subject)
+            .with_tags(tags.iter().map(|tag| (*tag).to_owned()).collect()),
         ..row_for(to)
     };
     let sent_one = store
@@ -215,7 +217,29 @@ pub async fn deliveries_are_found<F: StoreUnderTest>(fixture: &F) {
         };
         assert_eq!(ids(&filter).await, expected, "{filter:?} {:?}", filter.subject_prefix);
         assert_eq!(store.count(&filter).await.expect("counting works"), expected.len() as u64);
+        let in_parts = async |filter: &Filter, time: Duration, limit: u32| {
+            let (mut filter, mut found) = (filter.clone().limit(limit), Vec::new());
+            for _ in 0..10 {
+                let page = crate::admin::search(&store, &filter, time, 1).await.expect("searching works");
+                assert!(page.deliveries.len() <= limit as usize);
+                found.extend(page.deliveries.into_iter().map(|found| found.id));
+                let Some(next) = page.next else { return found };
+                assert_ne!(filter.after, Some(next), "the search goes on");
+                filter.after = Some(next);
+            }
+            panic!("the search of {filter:?} ends");
+        };
         let backwards = filter.clone().newest_first();
+        for (time, limit) in [(Duration::ZERO, 100), (Duration::ZERO, 1), (SECOND * 3_600, 100), (SECOND * 3_600, 1)] {
+            assert_eq!(in_parts(&filter, time, limit).await, expected, "{filter:?}");
+            let mut found = in_parts(&backwards, time, limit).await;
+            found.reverse();
+            assert_eq!(found, expected, "{backwards:?}");
+        }
+        let through = filter.clone().through(dead_one);
+        let until: Vec<_> = expected.iter().copied().filter(|id| *id <= dead_one).collect();
+        assert_eq!(ids(&through).await, until, "{through:?}");
+        assert_eq!(in_parts(&through, Duration::ZERO, 100).await, until, "{through:?}");
         expected.reverse();
         assert_eq!(ids(&backwards).await, expected, "{backwards:?}");
         if let [first, second, ..] = expected[..] {

@@ -1,6 +1,6 @@
 //! Tests of enqueueing.
 
-use postrider_transport::{Blob, Encoded, Summary};
+use postrider_transport::{Blob, Encoded, MessageSummary};
 
 use super::{StoreUnderTest, claim_one, dead, get, insert_one, row, row_for, settle};
 use crate::state::{Priority, WhenInDoubt};
@@ -44,7 +44,7 @@ pub async fn a_message_is_stored_unchanged<F: StoreUnderTest>(fixture: &F) {
     let body = format!("{rare}quotes ' \\\" \\\\ ✓ 𝄞 \\u0000 {} {rare}\r\n\\N\n ", "long ".repeat(200_000));
     let new = NewRow {
         message: message_with_parts(body),
-        summary: Summary::new()
+        summary: MessageSummary::new()
             .with_subject(format!("Wel'come \0✓{}", "é".repeat(2 * NewRow::MAX_SUBJECT)))
             .with_tags(vec!["new'".to_owned(), "✓".to_owned()]),
         template_id: Some("wel'come ✓".to_owned()),

@@ -122,7 +122,7 @@ pub use address::{Address, AddressError};
 pub use blob::{Blob, BlobHash, ParseBlobHashError};
 pub use email::{Attachment, Email, EmailBuilder, EmailError, Header, ListUnsubscribe, ReversePath};
 pub use mailbox::{IntoMailbox, Mailbox};
-pub use message::{CodecError, Encoded, Message, Summary};
+pub use message::{CodecError, Encoded, Message, MessageSummary};
 #[cfg(feature = "dkim")]
 pub use mime::{Dkim, DkimError};
 #[cfg(feature = "mime")]

@@ -45,8 +45,8 @@ pub trait Message: Clone + Send + Sync + 'static {
     /// The subject and the tags, for lists and searches. They are stored apart from the message and stay when it is deleted.
     ///
     /// Default: no subject and no tags.
-    fn summary(&self) -> Summary {
-        Summary::default()
+    fn summary(&self) -> MessageSummary {
+        MessageSummary::default()
     }
 
     /// The id of the template that the message was made from, such as `welcome`. Default: `None`.
@@ -59,7 +59,7 @@ pub trait Message: Clone + Send + Sync + 'static {
 
 /// A message in its stored form.
 ///
-/// [`Message::decode`] needs nothing else. Lists and searches use the [`Summary`] instead.
+/// [`Message::decode`] needs nothing else. Lists and searches use the [`MessageSummary`] instead.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Encoded {
@@ -99,14 +99,14 @@ impl fmt::Debug for Encoded {
 /// The subject and the tags of a message, for lists and searches. They stay when the message is deleted.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Summary {
+pub struct MessageSummary {
     /// The subject. `None` if there is none.
     pub subject: Option<String>,
     /// The tags.
     pub tags: Vec<String>,
 }
 
-impl Summary {
+impl MessageSummary {
     /// An empty summary.
     pub fn new() -> Self {
         Self::default()
@@ -128,9 +128,9 @@ impl Summary {
 }
 
 /// The subject may name a person, so it is not shown.
-impl fmt::Debug for Summary {
+impl fmt::Debug for MessageSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Summary").field("tags", &self.tags).finish_non_exhaustive()
+        f.debug_struct("MessageSummary").field("tags", &self.tags).finish_non_exhaustive()
     }
 }
 

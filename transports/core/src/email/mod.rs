@@ -13,7 +13,7 @@ pub use builder::EmailBuilder;
 pub use error::EmailError;
 pub use parts::{Attachment, Header, ListUnsubscribe, ReversePath};
 
-use crate::{Address, CodecError, Encoded, Mailbox, Message, Recipient, Summary};
+use crate::{Address, CodecError, Encoded, Mailbox, Message, MessageSummary, Recipient};
 
 /// A valid mail: it has a sender, a recipient and a body, and no field can inject a header or an SMTP command.
 ///
@@ -207,8 +207,8 @@ impl Message for Email {
         Some(self.from.address().as_str())
     }
 
-    fn summary(&self) -> Summary {
-        Summary::new().with_subject(&*self.parts.subject).with_tags(self.parts.tags.clone())
+    fn summary(&self) -> MessageSummary {
+        MessageSummary::new().with_subject(&*self.parts.subject).with_tags(self.parts.tags.clone())
     }
 
     fn template_id(&self) -> Option<&str> {
