@@ -1,6 +1,6 @@
 //! What operators do to deliveries and relays. Each act is recorded with a name.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postrider_transport::{DeliveryId, Recipient};
 
@@ -204,6 +204,8 @@ impl<S: AdminStore> Operator<S> {
     /// Changes all deliveries that a filter finds, in transactions of 500 each, and returns what was done. [`Filter::limit`] does not
     /// count. To preview it, [count](Outbox::count) and [list](Outbox::list) with the same filter.
     ///
+    /// After each transaction it rests for as long as the transaction took, to leave the database to the relays.
+    ///
     /// The filter must name a [state](Filter::state) that the change applies to.
     ///
     /// # Errors
@@ -217,6 +219,7 @@ impl<S: AdminStore> Operator<S> {
         let mut filter = filter.clone().limit(Self::STEP);
         let mut all = ChangeStep::default();
         loop {
+            let start = Instant::now();
             let step = self.change_step(change, &filter).await?;
             all.updated += step.updated;
             all.unchanged += step.unchanged;
@@ -224,6 +227,7 @@ impl<S: AdminStore> Operator<S> {
                 Some(last) => filter = filter.after(last),
                 None => return Ok(all),
             }
+            tokio::time::sleep(start.elapsed()).await;
         }
     }
 

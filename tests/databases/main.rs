@@ -10,6 +10,7 @@ mod deletions;
 mod insert;
 mod keys;
 mod malformed_rows;
+mod operators;
 mod pools;
 mod relays;
 mod servers;
@@ -58,6 +59,7 @@ macro_rules! database_tests {
         }
         crate::support::tests_for! { multi_thread $attributes $database;
             deletions { deletions_at_once_count_each_delivery_once }
+            operators { operators_beside_relays_and_callers_lose_and_repeat_nothing }
             relays { four_relays_send_each_mail_once_while_others_enqueue }
         }
     };

@@ -168,8 +168,6 @@ impl<D: Database> Harness<D> {
         D::number(&mut *self.pool.acquire().await.unwrap(), self.sql(sql)).await.unwrap()
     }
 
-    /// The relation that other programs insert deliveries into, without the prefix of the tables.
-    const NEW: &'static str = "deliveries";
     /// Begins a transaction that may write.
     pub(crate) async fn begin(&self) -> Transaction<'static, D::Sqlx> {
         self.pool.begin_with(D::BEGIN).await.unwrap()

@@ -1,5 +1,7 @@
 //! The commands `resend`, `cancel`, `dismiss`, `pause`, `resume`, `probe` and `audit`. The JSON keys are a stable interface.
 
+use std::time::Instant;
+
 use postrider::{
     AdminStore, AuditEntry, AuditFilter, Change, DeliveryId, Operator, Outbox, PauseTarget, StoreErrorKind,
     UpdateOutcome,
@@ -60,6 +62,7 @@ async fn change_found<S: AdminStore>(
     }
     let (mut updated, mut unchanged) = (0, 0);
     loop {
+        let start = Instant::now();
         match operator.change_step(change, &filter).await {
             Ok(step) => {
                 updated += step.updated;
@@ -68,6 +71,8 @@ async fn change_found<S: AdminStore>(
                     Some(last) => filter.after = Some(last),
                     None => break,
                 }
+                // As in `Operator::change_all`.
+                tokio::time::sleep(start.elapsed()).await;
             }
             Err(error) if error.kind() == StoreErrorKind::Rejected => return Err(error.into()),
             Err(error) => {
