@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use postrider::{DeliveryId, Email, NewDelivery, Outbox, PgStore};
+use postrider::{DeliveryId, Email, NewDelivery, Outbox, PgStore, TraceParent};
 use sqlx::{AssertSqlSafe, PgPool};
 use support::figures::{Figures, write_json};
 use support::{Options, databases, mail, stored};
@@ -23,6 +23,8 @@ enum Given {
     OneRecipient,
     TwoRecipients,
     Key,
+    /// One recipient, with the trace context of a request.
+    Traced,
     /// The bytes of a mail, in a table with a primary key and nothing else.
     Bare,
 }
@@ -39,11 +41,12 @@ enum Without {
     Notifications,
 }
 
-const CASES: [(&str, Given, Without); 11] = [
+const CASES: [(&str, Given, Without); 12] = [
     ("bare INSERT", Given::Bare, Without::Nothing),
     ("one recipient", Given::OneRecipient, Without::Nothing),
     ("two recipients", Given::TwoRecipients, Without::Nothing),
     ("a key", Given::Key, Without::Nothing),
+    ("a trace context", Given::Traced, Without::Nothing),
     ("without the index by recipient", Given::OneRecipient, Without::Indexes("deliveries_recipient")),
     (
         "two, without both indexes by recipient",
@@ -102,10 +105,10 @@ impl Without {
                     .to_owned())
                 .await;
                 let changed = cut(&function(store).await, "INSERT INTO \"postrider\".bodies ", ";");
-                let columns = changed.replacen("template_id, tags)", "template_id, tags, format, body, text, html)", 1);
+                let columns = changed.replacen("tags, traceparent)", "tags, traceparent, format, body, text, html)", 1);
                 run(columns.replacen(
-                    "new_tags::json)",
-                    "new_tags::json, new_format, new_body, new_text, new_html)",
+                    "new_traceparent)",
+                    "new_traceparent, new_format, new_body, new_text, new_html)",
                     1,
                 ))
                 .await;
@@ -156,6 +159,11 @@ async fn enqueue(store: &PgStore, given: Given, count: usize) {
                     }
                     Given::OneRecipient => drop(outbox.enqueue(mail(number)).await.expect("the mail is enqueued")),
                     Given::TwoRecipients => drop(outbox.enqueue(archived(number)).await.expect("the mail is enqueued")),
+                    Given::Traced => {
+                        let parent = TraceParent::new([7; 16], u64::try_from(number + 1).unwrap_or(1).to_be_bytes(), 1);
+                        let traced = NewDelivery::new(mail(number)).traceparent(parent);
+                        outbox.enqueue(traced).await.expect("the mail is enqueued");
+                    }
                     Given::Key => {
                         let keyed = NewDelivery::new(mail(number)).key(format!("order-{number}"));
                         outbox.enqueue(keyed).await.expect("the mail is enqueued");

@@ -186,12 +186,14 @@ pub struct RelayStatus {
     /// Why the transport is paused. `None` if it is not. If only some transports of a combined one are paused, the text begins with their
     /// path, such as `failover/ses: `.
     pub paused: Option<String>,
+    /// The name of the host on which it runs ([`Relay::host`](crate::Relay::host)). `None` if it is unknown.
+    pub host: Option<String>,
 }
 
 impl RelayStatus {
-    /// Creates a status, for authors of stores.
+    /// Creates a status of a relay on an unknown host, for authors of stores. Set the field to name it.
     pub fn new(id: String, seen_ago: Duration, in_flight: u64, paused: Option<String>) -> Self {
-        Self { id, seen_ago, in_flight, paused }
+        Self { id, seen_ago, in_flight, paused, host: None }
     }
 }
 

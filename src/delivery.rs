@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use postrider_transport::{DeliveryId, Recipient, Scope, mask_addresses};
+use postrider_transport::{DeliveryId, Recipient, Scope, TraceParent, mask_addresses};
 
 use crate::state::{Outcome, Priority, RecipientState, State, WhenInDoubt};
 
@@ -27,6 +27,8 @@ pub struct Delivery {
     pub priority: Priority,
     /// What to do if the message may have been accepted.
     pub when_in_doubt: WhenInDoubt,
+    /// The trace context of the request that enqueued it. `None` if none is stored, or if it is invalid.
+    pub traceparent: Option<TraceParent>,
     /// When it was enqueued.
     pub created_at: SystemTime,
     /// When it is due, or its lease expires; `None` once it is finished.
@@ -57,6 +59,7 @@ impl fmt::Debug for Delivery {
             .field("key", &self.key.as_deref().map(mask_addresses))
             .field("priority", &self.priority)
             .field("when_in_doubt", &self.when_in_doubt)
+            .field("traceparent", &self.traceparent)
             .field("created_at", &self.created_at)
             .field("due_at", &self.due_at)
             .field("finished_at", &self.finished_at)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{CodecError, DeliveryId, Failure, Message, mask_addresses};
+use postrider_transport::{CodecError, DeliveryId, Failure, Message, TraceParent, mask_addresses};
 
 use crate::outbox::{AcceptMessages, Outbox};
 use crate::state::{Priority, WhenInDoubt};
@@ -32,6 +32,7 @@ pub struct NewDelivery<M> {
     due: Option<When>,
     expires: Option<When>,
     when_in_doubt: WhenInDoubt,
+    traceparent: Option<TraceParent>,
 }
 
 impl<M: Message> NewDelivery<M> {
@@ -44,6 +45,7 @@ impl<M: Message> NewDelivery<M> {
             due: None,
             expires: None,
             when_in_doubt: WhenInDoubt::default(),
+            traceparent: None,
         }
     }
 
@@ -98,8 +100,18 @@ impl<M: Message> NewDelivery<M> {
         self
     }
 
-    /// The row that the store inserts.
-    pub(crate) fn into_row(self) -> Result<NewRow, EnqueueError> {
+    /// Sets the trace context of the request that enqueues the message, so that the attempts to send it can be found from the request and
+    /// the request from them. Default: none, or that of [`Outbox::trace_context`].
+    ///
+    /// An invalid header must be ignored, so parse it so: `header.parse::<TraceParent>().ok()`.
+    #[must_use]
+    pub fn traceparent(mut self, parent: impl Into<Option<TraceParent>>) -> Self {
+        self.traceparent = parent.into();
+        self
+    }
+
+    /// The row that the store inserts. `current` is the trace context of a delivery that has none of its own.
+    pub(crate) fn into_row(self, current: Option<TraceParent>) -> Result<NewRow, EnqueueError> {
         if let Some(key) = &self.key {
             let length = key.chars().count();
             if length == 0 || length > NewRow::MAX_KEY || key.contains('\0') {
@@ -121,6 +133,7 @@ impl<M: Message> NewDelivery<M> {
             due: self.due,
             expires: self.expires,
             when_in_doubt: self.when_in_doubt,
+            traceparent: self.traceparent.or(current),
             ..NewRow::new(DeliveryId::new(), message, recipients)
         };
         match row.excess() {
@@ -139,6 +152,7 @@ impl<M: fmt::Debug> fmt::Debug for NewDelivery<M> {
             .field("due", &self.due)
             .field("expires", &self.expires)
             .field("when_in_doubt", &self.when_in_doubt)
+            .field("traceparent", &self.traceparent)
             .finish()
     }
 }
@@ -158,7 +172,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     /// # Cancel safety
     /// If the future is dropped, the message may have been added or not. With an idempotency key, the call can be repeated safely.
     pub async fn enqueue(&self, delivery: impl Into<NewDelivery<T::Message>>) -> Result<DeliveryId, EnqueueError> {
-        let row = self.row(delivery.into())?;
+        let row = self.row(delivery.into(), self.current_trace())?;
         let id = row.id;
         let ids = self.store().insert(vec![row]).await?;
         Ok(ids.first().copied().unwrap_or(id))
@@ -179,7 +193,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
         connection: &mut S::Connection,
         delivery: impl Into<NewDelivery<T::Message>>,
     ) -> Result<DeliveryId, EnqueueError> {
-        let row = self.row(delivery.into())?;
+        let row = self.row(delivery.into(), self.current_trace())?;
         let id = row.id;
         let ids = self.store().insert_in(connection, vec![row]).await?;
         Ok(ids.first().copied().unwrap_or(id))
@@ -193,8 +207,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     where
         I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
     {
-        let rows: Vec<_> =
-            deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
+        let rows = self.rows(deliveries)?;
         Ok(self.store().insert(rows).await?)
     }
 
@@ -210,14 +223,21 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     where
         I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
     {
-        let rows: Vec<_> =
-            deliveries.into_iter().map(|delivery| self.row(delivery.into())).collect::<Result<_, _>>()?;
+        let rows = self.rows(deliveries)?;
         Ok(self.store().insert_in(connection, rows).await?)
     }
 
-    fn row(&self, delivery: NewDelivery<T::Message>) -> Result<NewRow, EnqueueError> {
+    fn rows<I>(&self, deliveries: I) -> Result<Vec<NewRow>, EnqueueError>
+    where
+        I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
+    {
+        let current = self.current_trace();
+        deliveries.into_iter().map(|delivery| self.row(delivery.into(), current)).collect()
+    }
+
+    fn row(&self, delivery: NewDelivery<T::Message>, current: Option<TraceParent>) -> Result<NewRow, EnqueueError> {
         self.transport().accepts(&delivery.message).map_err(EnqueueError::Unsupported)?;
-        delivery.into_row()
+        delivery.into_row(current)
     }
 }
 

@@ -26,7 +26,9 @@ pub mod testkit;
 pub use enqueue::{EnqueueError, NewDelivery};
 pub use outbox::{AcceptMessages, EnqueueOnly, Outbox};
 #[doc(no_inline)]
-pub use postrider_transport::{Address, Attachment, DeliveryId, Email, EmailError, Mailbox};
+pub use postrider_transport::{
+    Address, Attachment, DeliveryId, Email, EmailError, Mailbox, TraceParent, TraceParentError,
+};
 pub use state::{Priority, WhenInDoubt};
 
 // To send.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use postrider_transport::{Email, Failure, Message, Transport};
+use postrider_transport::{Email, Failure, Message, TraceParent, Transport};
 
 use crate::relay::Relay;
 use crate::store::Store;
@@ -91,7 +91,11 @@ impl<M: Message> AcceptMessages for EnqueueOnly<M> {
 pub struct Outbox<S, T = EnqueueOnly<Email>> {
     store: S,
     transport: Arc<T>,
+    trace_context: Option<TraceContext>,
 }
+
+/// Returns the trace context of the caller.
+type TraceContext = Arc<dyn Fn() -> Option<TraceParent> + Send + Sync>;
 
 impl<S: Store> Outbox<S> {
     /// Creates an outbox that only enqueues. Another process sends the mail.
@@ -103,7 +107,30 @@ impl<S: Store> Outbox<S> {
 impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     /// Creates an outbox over a store and a transport.
     pub fn new(store: S, transport: T) -> Self {
-        Self { store, transport: Arc::new(transport) }
+        Self { store, transport: Arc::new(transport), trace_context: None }
+    }
+
+    /// Sets where a delivery without a trace context of its own ([`NewDelivery::traceparent`](crate::NewDelivery::traceparent)) gets one:
+    /// from a function that returns the context of the request in progress, or `None` outside of a request.
+    ///
+    /// Each call that enqueues calls the function once, on the caller's task and before it waits for anything, so that the current span of
+    /// `tracing` or the current context of OpenTelemetry is the caller's. Clones and [handles](Self::handle) made afterwards have it too.
+    /// `docs/monitoring.md` has the function for OpenTelemetry, and [`Relay::link_spans`](crate::Relay::link_spans) is its counterpart.
+    ///
+    /// ```
+    /// use postrider::{MemoryStore, Outbox, TraceParent};
+    ///
+    /// tokio::task_local! {
+    ///     /// The header `traceparent` of the request in progress.
+    ///     static TRACE: Option<TraceParent>;
+    /// }
+    ///
+    /// let outbox = Outbox::enqueue_only(MemoryStore::new()).trace_context(|| TRACE.try_get().ok().flatten());
+    /// ```
+    #[must_use]
+    pub fn trace_context(mut self, current: impl Fn() -> Option<TraceParent> + Send + Sync + 'static) -> Self {
+        self.trace_context = Some(Arc::new(current));
+        self
     }
 
     /// Notifies the relays of this process that something may be due.
@@ -133,7 +160,8 @@ impl<S: Store, T: Transport> Outbox<S, T> {
     /// ```
     pub fn handle(&self) -> Outbox<S, EnqueueOnly<T::Message>> {
         let check: Arc<dyn AcceptMessages<Message = T::Message>> = Arc::clone(&self.transport) as _;
-        Outbox::new(self.store.clone(), EnqueueOnly { check: Some(check) })
+        let trace_context = self.trace_context.clone();
+        Outbox { trace_context, ..Outbox::new(self.store.clone(), EnqueueOnly { check: Some(check) }) }
     }
 
     /// Creates a relay for this outbox. Configure it and run it. Any number of relays may run at once, in any number of processes.
@@ -152,11 +180,20 @@ impl<S, T> Outbox<S, T> {
     pub fn transport(&self) -> &T {
         &self.transport
     }
+
+    /// The trace context of the caller.
+    pub(crate) fn current_trace(&self) -> Option<TraceParent> {
+        self.trace_context.as_ref().and_then(|current| current())
+    }
 }
 
 impl<S: Clone, T> Clone for Outbox<S, T> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), transport: Arc::clone(&self.transport) }
+        Self {
+            store: self.store.clone(),
+            transport: Arc::clone(&self.transport),
+            trace_context: self.trace_context.clone(),
+        }
     }
 }
 

@@ -87,9 +87,12 @@ async fn a_text_that_is_not_utf_8_becomes_a_dead_letter() {
         sqlx::raw_sql(AssertSqlSafe(add)).execute(&pool).await.unwrap();
     }
     let good = outbox.enqueue(ada()).await.unwrap();
+    let parent = "UPDATE postrider_deliveries SET traceparent = CAST(x'30ff' AS TEXT)";
+    sqlx::raw_sql(parent).execute(&pool).await.unwrap();
     let summary = outbox.relay().drain().await.unwrap();
     assert_eq!((summary.sent, summary.dead), (1, 3));
-    assert_eq!(outbox.get(good).await.unwrap().unwrap().state, State::Sent);
+    let shown = outbox.get(good).await.unwrap().unwrap();
+    assert_eq!((shown.state, shown.traceparent, shown.malformed), (State::Sent, None, None));
     let listed = outbox.list(&Filter::new()).await.unwrap();
     assert_eq!(listed.len(), 4);
     for dead in listed.iter().filter(|summary| summary.id != good) {

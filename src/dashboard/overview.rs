@@ -54,6 +54,7 @@ struct Card {
 
 struct Relay {
     id: String,
+    host: Option<String>,
     seen: String,
     in_flight: u64,
     paused: Option<String>,
@@ -96,6 +97,7 @@ fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
     });
     let relays = stats.relays.iter().map(|relay| Relay {
         id: relay.id.clone(),
+        host: relay.host.as_deref().map(|host| cut(host, 64)),
         seen: format::duration(relay.seen_ago),
         in_flight: relay.in_flight,
         paused: relay.paused.as_deref().map(|reason| cut(reason, 1_000)),

@@ -166,6 +166,7 @@ fn events(delivery: &Delivery, now: SystemTime) -> Vec<Event> {
         kind: "plain",
         title: "Enqueued".to_owned(),
         time: Some(Moment::new(delivery.created_at, now)),
+        facts: delivery.traceparent.map(|parent| format!("trace {parent}")).into_iter().collect(),
         ..Event::default()
     }];
     let skipped = delivery.attempts.len().saturating_sub(SHOWN);

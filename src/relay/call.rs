@@ -1,12 +1,13 @@
 //! Calls the transport, within the relay's time limit and until the relay stops.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 
 use futures_util::FutureExt;
 use postrider_transport::{Class, Classify, Failure, Outgoing, Receipt, Scope, Transport};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::shared::Shared;
 use crate::store::{Lease, Store};
@@ -35,7 +36,9 @@ pub(super) async fn call<S: Store, T: Transport>(
         attempt = lease.attempts + 1,
         cycle_attempt = lease.charged_attempts + 1,
         batch = messages.len(),
+        traceparent = lease.traceparent.map(tracing::field::display),
     );
+    link(shared, &span, messages);
     let transport = &shared.transport;
     let sending = async {
         match messages {
@@ -81,6 +84,19 @@ pub(super) async fn call<S: Store, T: Transport>(
                 _ => CallResult::Interrupted(why),
             });
             each.collect()
+        }
+    }
+}
+
+/// Links the span of a call to the requests that enqueued its messages.
+fn link<S: Store, T: Transport>(shared: &Shared<S, T>, span: &Span, messages: &[Outgoing<T::Message>]) {
+    let Some(link) = shared.settings.link_spans.as_ref().filter(|_| !span.is_disabled()) else {
+        return;
+    };
+    let mut linked = HashSet::new();
+    for parent in messages.iter().filter_map(Outgoing::traceparent) {
+        if linked.insert(parent) && catch_unwind(AssertUnwindSafe(|| link(span, parent))).is_err() {
+            tracing::error!("the function of `link_spans` panicked");
         }
     }
 }

@@ -254,7 +254,9 @@ pub(super) fn prepare<S: Store, T: Transport>(
                     recipients,
                     lease.has_completed_recipients,
                 );
-                return Prepared::Send(outgoing.with_attempt(lease.attempts + 1, lease.cycle), probe);
+                let outgoing =
+                    outgoing.with_attempt(lease.attempts + 1, lease.cycle).with_traceparent(lease.traceparent);
+                return Prepared::Send(outgoing, probe);
             }
         },
         Ok(Err(error)) => error.into(),

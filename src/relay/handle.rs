@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use postrider_transport::Transport;
 
-use super::PausedTransport;
 use super::shared::Shared;
+use super::{PausedTransport, host};
 use crate::store::{RelayId, Store};
 
 /// A relay is unhealthy if the database has not answered any of its calls for this long. It makes a call every five seconds.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Shows the id, the state and the health of a relay, for instance in a service's own `/healthz`.
+/// Shows the id, the host, the state and the health of a relay, for instance in a service's own `/healthz`.
 ///
 /// [`Relay::handle`](crate::Relay::handle) returns it before the relay runs. Clones are cheap and show the same relay. Its methods read
 /// memory: they do not wait, and make no call to the database. A handle does not keep its relay alive.
@@ -39,6 +39,7 @@ pub struct RelayHandle {
 #[derive(Default)]
 struct Inner {
     state: RelayState,
+    host: Option<String>,
     /// `None` until the relay runs.
     relay: Option<Weak<dyn Live>>,
 }
@@ -111,12 +112,22 @@ impl RelayHealth {
 
 impl RelayHandle {
     pub(super) fn new() -> Self {
-        Self { id: RelayId::new(), inner: Arc::default() }
+        let inner = Inner { host: host::name(), ..Inner::default() };
+        Self { id: RelayId::new(), inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    pub(super) fn set_host(&self, host: Option<String>) {
+        self.inner().host = host;
     }
 
     /// Unique id of the relay, new for each [`Outbox::relay`](crate::Outbox::relay). [`Stats::relays`](crate::Stats::relays) shows it too.
     pub fn id(&self) -> RelayId {
         self.id
+    }
+
+    /// The name of the host on which the relay runs: see [`Relay::host`](crate::Relay::host). `None` if it is unknown.
+    pub fn host(&self) -> Option<String> {
+        self.inner().host.clone()
     }
 
     /// What the relay is doing.
@@ -143,7 +154,9 @@ impl RelayHandle {
     /// Shows this relay as running until the guard is dropped.
     pub(super) fn running<S: Store, T: Transport>(&self, shared: &Arc<Shared<S, T>>) -> impl Drop + use<S, T> {
         let relay: Weak<dyn Live> = Arc::downgrade(shared) as _;
-        *self.inner() = Inner { state: RelayState::Running, relay: Some(relay) };
+        let mut inner = self.inner();
+        (inner.state, inner.relay) = (RelayState::Running, Some(relay));
+        drop(inner);
         StopGuard(self.clone())
     }
 
@@ -163,7 +176,8 @@ struct StopGuard(RelayHandle);
 
 impl Drop for StopGuard {
     fn drop(&mut self) {
-        *self.0.inner() = Inner { state: RelayState::Stopped, relay: None };
+        let mut inner = self.0.inner();
+        (inner.state, inner.relay) = (RelayState::Stopped, None);
     }
 }
 

@@ -10,6 +10,7 @@ mod evidence;
 mod executor;
 mod handle;
 mod heartbeat;
+mod host;
 mod in_flight;
 mod jitter;
 mod outage;
@@ -27,7 +28,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_transport::{Backoff, Transport};
+use postrider_transport::{Backoff, TraceParent, Transport};
 use tokio_util::sync::CancellationToken;
 
 pub use handle::{RelayHandle, RelayHealth, RelayState};
@@ -73,6 +74,9 @@ const MIN_CALL_LIMIT: Duration = Duration::from_secs(30);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// Links a span to the trace context of a message.
+type LinkSpans = Box<dyn Fn(&tracing::Span, TraceParent) + Send + Sync>;
+
 /// The settings of a relay.
 struct Settings {
     concurrency: usize,
@@ -86,6 +90,7 @@ struct Settings {
     abandon: CancellationToken,
     memory: u64,
     observers: Vec<Arc<dyn Observer>>,
+    link_spans: Option<LinkSpans>,
     jitter: Jitter,
 }
 
@@ -102,6 +107,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
             abandon: CancellationToken::new(),
             memory: 256 * 1024 * 1024,
             observers: Vec::new(),
+            link_spans: None,
             jitter: Jitter::default(),
         };
         Self { store, transport, settings, abandon: None, retention: None, handle: RelayHandle::new() }
@@ -187,7 +193,16 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self
     }
 
-    /// Returns a handle that shows the relay's id, state and health, also while it runs.
+    /// Sets the name of the host, which tells operators where the relay runs ([`RelayStatus::host`](crate::RelayStatus::host)). Default: the
+    /// name of the system on Linux, otherwise the environment variable `HOSTNAME` or `COMPUTERNAME`, otherwise none.
+    ///
+    /// Control characters are removed, addresses are masked, and at most 64 characters are kept. An empty name is none.
+    pub fn host(self, name: impl AsRef<str>) -> Self {
+        self.handle.set_host(host::shown(name.as_ref()));
+        self
+    }
+
+    /// Returns a handle that shows the relay's id, host, state and health, also while it runs.
     pub fn handle(&self) -> RelayHandle {
         self.handle.clone()
     }
@@ -195,6 +210,19 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// Adds an observer of the relay's events.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.settings.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Links the span of each call of the transport to the requests that enqueued its messages.
+    ///
+    /// The relay has a span of `tracing` for each call: `delivery`, with the id, the number of the attempt, and the trace context that is
+    /// stored with the delivery. Before the call, it calls the function with the span and each different context of the messages, so that
+    /// the function can add a link. (OpenTelemetry's conventions for messaging link producers and consumers, because a call may carry
+    /// messages of several traces, and a message may need several calls.) `docs/monitoring.md` has the function for OpenTelemetry.
+    ///
+    /// It must return quickly. A panic is caught and logged. If no subscriber wants the span, the function is not called.
+    pub fn link_spans(mut self, link: impl Fn(&tracing::Span, TraceParent) + Send + Sync + 'static) -> Self {
+        self.settings.link_spans = Some(Box::new(link));
         self
     }
 
@@ -262,8 +290,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
 
     async fn work(self, mode: RunMode, shutdown: impl Future<Output = ()> + Send) -> Result<RunSummary, StoreError> {
         let abandon = self.settings.abandon.clone();
-        let id = self.handle.id();
-        let shared = Arc::new(Shared::new(id, self.store, self.transport, self.settings, mode != RunMode::Run));
+        let ends_by_itself = mode != RunMode::Run;
+        let shared = Shared::new(&self.handle, self.store, self.transport, self.settings, ends_by_itself);
+        let shared = Arc::new(shared);
         let _running = self.handle.running(&shared);
         // A pass is too short for it.
         let retention = self.retention.filter(|_| mode == RunMode::Run);

@@ -13,12 +13,14 @@ use super::controls::{Orders, reason};
 use super::evidence::{Admission, Call, Change, Evidence, Verdict};
 use super::in_flight::InFlight;
 use super::outage::Outage;
-use super::{PausedSender, PausedTransport, RunSummary, Settings};
+use super::{PausedSender, PausedTransport, RelayHandle, RunSummary, Settings};
 use crate::observe::Event;
 use crate::store::{RelayId, RelayReport, Store};
 
 pub(super) struct Shared<S, T> {
     pub(super) id: RelayId,
+    /// The name of the host. `None` if it is unknown.
+    host: Option<String>,
     pub(super) store: S,
     pub(super) transport: Arc<T>,
     pub(super) settings: Settings,
@@ -44,11 +46,18 @@ pub(super) struct Shared<S, T> {
 }
 
 impl<S: Store, T: Transport> Shared<S, T> {
-    pub(super) fn new(id: RelayId, store: S, transport: Arc<T>, settings: Settings, ends_by_itself: bool) -> Self {
+    pub(super) fn new(
+        handle: &RelayHandle,
+        store: S,
+        transport: Arc<T>,
+        settings: Settings,
+        ends_by_itself: bool,
+    ) -> Self {
         // The server's limit is shorter than the relay's, so that a call cannot commit after the relay has stopped waiting for it.
         let store = store.with_call_limit(settings.call_limit().mul_f64(0.8));
         Self {
-            id,
+            id: handle.id(),
+            host: handle.host(),
             store,
             transport,
             outage: Outage::default(),
@@ -93,7 +102,8 @@ impl<S: Store, T: Transport> Shared<S, T> {
 
     pub(super) fn report(&self) -> RelayReport {
         let paused: Vec<_> = self.operator_pause().into_iter().chain(self.failure_pauses()).collect();
-        RelayReport::new(self.id, self.in_flight.len(), (!paused.is_empty()).then(|| paused.join("; ")))
+        let paused = (!paused.is_empty()).then(|| paused.join("; "));
+        RelayReport { host: self.host.clone(), ..RelayReport::new(self.id, self.in_flight.len(), paused) }
     }
 
     /// The pauses after failures, as texts for the report.

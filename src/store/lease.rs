@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded, Recipient, Scope};
+use postrider_transport::{DeliveryId, Encoded, Recipient, Scope, TraceParent};
 
 use super::RelayId;
 use crate::delivery::Attempt;
@@ -110,6 +110,8 @@ pub struct Lease {
     pub any_accepted: bool,
     /// The id of the template of the message. `None` without a template.
     pub template_id: Option<String>,
+    /// The trace context of the request that enqueued it. `None` if none is stored, or if it is invalid.
+    pub traceparent: Option<TraceParent>,
     /// The number of attempts over the whole life of the delivery. It includes a lost attempt that this claim has recorded.
     pub attempts: u32,
     /// The number of the cycle, from 1 on. A resend begins a new cycle.
@@ -142,6 +144,7 @@ impl Lease {
             has_completed_recipients: false,
             any_accepted: false,
             template_id: None,
+            traceparent: None,
             attempts: 0,
             cycle: 1,
             charged_attempts: 0,

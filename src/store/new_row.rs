@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use postrider_transport::{DeliveryId, Encoded, MessageSummary, Recipient, mask_addresses};
+use postrider_transport::{DeliveryId, Encoded, MessageSummary, Recipient, TraceParent, mask_addresses};
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::clock::{micros, to_micros};
@@ -40,6 +40,12 @@ pub(crate) fn tags_json(tags: &[String]) -> Option<String> {
     (!tags.is_empty()).then(|| serde_json::Value::from_iter(tags.iter().map(|tag| tag.replace('\0', ""))).to_string())
 }
 
+/// The trace context as it is stored. `None` without one.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+pub(crate) fn traceparent_column(row: &NewRow) -> Option<String> {
+    row.traceparent.map(|parent| parent.to_string())
+}
+
 /// A new delivery for a [`Store`](crate::Store) to insert.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -64,6 +70,8 @@ pub struct NewRow {
     pub expires: Option<When>,
     /// What to do if the message may have been accepted.
     pub when_in_doubt: WhenInDoubt,
+    /// The trace context of the request that enqueues it. `None` without one.
+    pub traceparent: Option<TraceParent>,
 }
 
 impl fmt::Debug for NewRow {
@@ -137,6 +145,7 @@ impl NewRow {
             due: None,
             expires: None,
             when_in_doubt: WhenInDoubt::default(),
+            traceparent: None,
         }
     }
 }

@@ -43,11 +43,13 @@ pub struct RelayReport {
     /// Why the transport is paused. `None` if it is not. If only some transports of a combined one are paused, the text begins with their
     /// path, such as `failover/ses: `, and the relay sends by the others.
     pub paused: Option<String>,
+    /// The name of the host on which the relay runs, at most 64 characters. `None` if it is unknown.
+    pub host: Option<String>,
 }
 
 impl RelayReport {
-    /// Creates a report.
+    /// Creates a report of a relay on an unknown host. Set the field to name it.
     pub fn new(id: RelayId, in_flight: usize, paused: Option<String>) -> Self {
-        Self { id, in_flight, paused }
+        Self { id, in_flight, paused, host: None }
     }
 }

@@ -6,7 +6,7 @@
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use postrider_transport::{DeliveryId, Recipient, Scope};
+use postrider_transport::{DeliveryId, Recipient, Scope, TraceParent};
 
 use crate::admin::{HourlyCount, Stats};
 use crate::audit::AuditEntry;
@@ -101,6 +101,19 @@ fn read_tags(row: &impl Columns) -> Result<Vec<String>, StoreError> {
         None => Ok(Vec::new()),
         Some(tags) => serde_json::from_slice(tags).map_err(|_| corrupt("the tags are not a JSON array of strings")),
     }
+}
+
+/// Parses a stored trace context. An invalid one counts as none: it must not stop a mail.
+///
+/// Queries read only the first 56 characters, since another program may have stored a long text. That is one more than a valid one of
+/// version 00 has, and of a later version nothing more may be read.
+pub(super) fn parse_traceparent(octets: Option<&[u8]>) -> Option<TraceParent> {
+    std::str::from_utf8(octets?).ok()?.parse().ok()
+}
+
+/// Reads the trace context.
+pub(super) fn read_traceparent(row: &impl Columns) -> Result<Option<TraceParent>, StoreError> {
+    Ok(parse_traceparent(row.bytes("traceparent")?))
 }
 
 /// Collects the problems of a row while the rest of it is read.
@@ -240,6 +253,7 @@ pub(super) fn read_delivery(
         key: problems.unwrap_or(row.text_or_null("key"), None),
         priority: problems.unwrap_or(level, Priority::default()),
         when_in_doubt: problems.unwrap_or(read_enum(row, "when_in_doubt"), WhenInDoubt::default()),
+        traceparent: problems.unwrap_or(read_traceparent(row), None),
         created_at: problems.unwrap_or(row.time("created_at"), SystemTime::UNIX_EPOCH),
         due_at: problems.unwrap_or(row.time_or_null("due_at"), None),
         finished_at,

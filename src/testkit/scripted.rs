@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use postrider_transport::{DeliveryId, Failure, Message, Outgoing, Receipt, Recipient, Transport};
+use postrider_transport::{DeliveryId, Failure, Message, Outgoing, Receipt, Recipient, TraceParent, Transport};
 
 /// One call of a [`ScriptedTransport`].
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Call<M> {
     pub recipients: Vec<Recipient>,
     /// The idempotency key.
     pub idempotency_key: String,
+    /// The trace context of the request that enqueued the message.
+    pub traceparent: Option<TraceParent>,
     /// The message.
     pub message: M,
 }
@@ -122,6 +124,7 @@ impl<M: Message> Transport for ScriptedTransport<M> {
             attempt: outgoing.attempt(),
             recipients: outgoing.recipients().to_vec(),
             idempotency_key: outgoing.idempotency_key(),
+            traceparent: outgoing.traceparent(),
             message: outgoing.message().clone(),
         };
         let answer = self.with(|inner| {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::smtp_server::{Answer, SmtpServer, Step};
-use crate::tool::Tool;
+use crate::tool::{Tool, wait_until};
 
 fn keys(object: &Value) -> BTreeSet<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
@@ -72,6 +72,40 @@ fn json_output_has_the_documented_keys() {
     assert_has_keys(&stats, &["pending", "leased", "sent", "dead", "in_doubt", "cancelled", "oldest_due_s", "relays"]);
     assert_eq!((&stats["pending"], &stats["dead"], &stats["sent"]), (&json!(1), &json!(1), &json!(0)));
     assert!(stats["oldest_due_s"].is_number());
+}
+
+#[test]
+fn the_trace_context_and_the_host_of_a_relay_are_shown() {
+    let (tool, server) = (Tool::new(), SmtpServer::start());
+    let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let id = tool.enqueue(&["--traceparent", header]);
+    assert_eq!(tool.show(&id)["traceparent"], header);
+    assert!(tool.ok(&["show", &id]).contains(&format!("\ntrace       {header}\n")));
+    let plain = tool.enqueue(&[]);
+    assert_eq!(tool.show(&plain)["traceparent"], json!(null));
+    assert!(!tool.ok(&["show", &plain]).contains("trace"));
+    let wrong = tool.run(&[
+        "enqueue",
+        "--from",
+        "a@example.com",
+        "--to",
+        "b@example.com",
+        "--text",
+        "x",
+        "--traceparent",
+        "00-1",
+    ]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("fewer than 55"), "{}", wrong.stderr);
+
+    let relay = tool.start(&["work", "--transport", &server.url()]);
+    wait_until("the relay is listed", || tool.stats()["relays"].as_array().unwrap().len() == 1);
+    // The name by the system's own tool.
+    let host = std::process::Command::new("uname").arg("-n").output().unwrap().stdout;
+    let host = String::from_utf8(host).unwrap().trim().to_owned();
+    assert_eq!(tool.stats()["relays"][0]["host"], host);
+    assert!(tool.ok(&["stats"]).contains(&format!(" on {host}  seen ")));
+    relay.signal("TERM");
+    assert_eq!(relay.wait().code, 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::store::{RelayId, RelayReport};
-use postrider::{PauseTarget, Store};
+use postrider::{NewDelivery, PauseTarget, Store, TraceParent};
 
 use crate::fixture::{email, mail};
 use crate::site::Site;
@@ -26,10 +26,12 @@ async fn the_overview_shows_states_hours_failures_and_pauses() {
     site.enqueue(email()).await;
     site.drain(Vec::new()).await;
     site.enqueue(email()).await;
-    let report = RelayReport::new(RelayId::new(), 3, Some("535 authentication failed".to_owned()));
+    let mut report = RelayReport::new(RelayId::new(), 3, Some("535 authentication failed".to_owned()));
+    report.host = Some("mail-1 <b>".to_owned());
     site.outbox.store().report(&report).await.unwrap();
     let page = site.page("/overview").await;
     assert!(page.contains("Sending is paused") && page.contains("535 authentication failed"), "{page}");
+    assert!(page.contains("<bdi>mail-1 &#60;b&#62;</bdi>"), "{page}");
     assert!(
         page.contains("<span class=\"count\">3</span> <a href=\"./deliveries?error=this+mailbox+is+unknown\">"),
         "{page}"
@@ -69,4 +71,16 @@ async fn the_statistics_are_read_once_in_two_seconds_for_all_viewers() {
     assert!(!has_one().await, "the statistics were read again");
     tokio::time::advance(Duration::from_millis(200)).await;
     assert!(has_one().await, "the statistics are old");
+}
+
+#[tokio::test]
+async fn a_delivery_shows_the_trace_of_its_request() {
+    let site = Site::new();
+    let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let parent = header.parse::<TraceParent>().unwrap();
+    let id = site.enqueue(NewDelivery::new(email()).traceparent(parent)).await;
+    let page = site.page(&format!("/deliveries/{id}")).await;
+    assert!(page.contains(&format!("<li><bdi>trace {header}</bdi></li>")), "{page}");
+    let id = site.enqueue(email()).await;
+    assert!(!site.page(&format!("/deliveries/{id}")).await.contains("trace"));
 }

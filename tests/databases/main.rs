@@ -17,6 +17,7 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;
+mod traces;
 mod transactions;
 
 /// The tests of every database.
@@ -51,6 +52,10 @@ macro_rules! database_tests {
                 a_call_without_tables_fails_as_not_migrated
                 a_closed_pool_fails_as_closed
                 two_outboxes_are_separate
+            }
+            traces {
+                a_traceparent_is_stored_as_its_header_and_goes_with_its_delivery
+                an_invalid_traceparent_counts_as_none_and_stops_no_mail
             }
             transactions {
                 mail_and_data_commit_or_roll_back_together

@@ -25,6 +25,7 @@ pub(crate) async fn a_text_that_is_not_utf_8_becomes_a_dead_letter(server: Postg
     run(&pool, "INSERT INTO postrider.outbox (format, body, recipients) VALUES ('email/1', '{}', E'[\"\\xff@b.c\"]')")
         .await;
     let good = outbox.enqueue(ada()).await.unwrap();
+    run(&pool, "UPDATE postrider.deliveries SET traceparent = E'\\xff'").await;
     let summary = outbox.relay().drain().await.unwrap();
     assert_eq!((summary.sent, summary.dead), (1, 4));
     let listed = outbox.list(&Filter::new().state(State::Dead)).await.unwrap();
@@ -33,7 +34,8 @@ pub(crate) async fn a_text_that_is_not_utf_8_becomes_a_dead_letter(server: Postg
         assert!(dead.last_error.as_deref().unwrap().contains("the stored row cannot be read"), "{dead:?}");
         assert_eq!(outbox.get(dead.id).await.unwrap().unwrap().state, State::Dead);
     }
-    assert_eq!(outbox.get(good).await.unwrap().unwrap().state, State::Sent);
+    let good = outbox.get(good).await.unwrap().unwrap();
+    assert_eq!((good.state, good.traceparent, good.malformed), (State::Sent, None, None));
     // Each call uses a new store, so that each one has to handle the encoding.
     let fresh = || PgStore::new(pool.clone());
     let id = outbox.list(&Filter::new().state(State::Dead)).await.unwrap()[1].id;

@@ -84,3 +84,34 @@ async fn an_outage_is_unhealthy_and_a_pause_is_not() {
     assert!(handle.health().is_healthy());
     worker.abort();
 }
+
+/// The name of the host is in the relay's report, and reaches a handle that was made before.
+#[tokio::test]
+async fn a_relay_reports_its_host() {
+    let system = std::process::Command::new("uname").arg("-n").output().unwrap().stdout;
+    let system = String::from_utf8(system).unwrap().trim().to_owned();
+    for (name, expected) in [
+        (None, Some(system.as_str())),
+        (Some("mail-1"), Some("mail-1")),
+        (Some(" "), None),
+        (Some("ada@example.com"), Some("a***@example.com")),
+    ] {
+        let transport = ScriptedTransport::<Email>::new();
+        let outbox = outbox(transport);
+        let relay = outbox.relay();
+        let handle = relay.handle();
+        let relay = match name {
+            Some(name) => relay.host(name),
+            None => relay,
+        };
+        assert_eq!(handle.host().as_deref(), expected);
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(relay.run(shutdown.clone().cancelled_owned()));
+        until("it has reported", || async { !outbox.stats().await.unwrap().relays.is_empty() }).await;
+        let relays = outbox.stats().await.unwrap().relays;
+        assert_eq!((&relays[0].id, relays[0].host.as_deref()), (&handle.id().to_string(), expected));
+        shutdown.cancel();
+        running.await.unwrap().unwrap();
+        assert_eq!(handle.host().as_deref(), expected, "it is still known after the end");
+    }
+}

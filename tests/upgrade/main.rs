@@ -14,6 +14,8 @@ mod stored;
 #[path = "../support/mod.rs"]
 mod support;
 mod version_1;
+#[cfg(feature = "postgres")]
+mod version_2;
 
 /// The tests of every database.
 macro_rules! upgrade_tests {
@@ -57,6 +59,10 @@ mod postgres_15 {
     server_tests!([#[ignore = "needs PostgreSQL: run scripts/test"]] Postgres::new("PG"));
     crate::support::tests_for! { [#[ignore = "needs PostgreSQL: run scripts/test"]] Postgres::new("PG");
         erased { a_dump_after_an_erasure_does_not_name_the_person }
+        version_2 { roles_that_enqueue_need_no_new_right }
+    }
+    crate::support::tests_for! { multi_thread [#[ignore = "needs PostgreSQL: run scripts/test"]] Postgres::new("PG");
+        version_2 { no_call_fails_while_the_functions_are_replaced }
     }
 }
 
@@ -65,6 +71,12 @@ mod postgres_18 {
     use crate::support::database::Postgres;
 
     server_tests!([#[ignore = "needs PostgreSQL 18: run scripts/test"]] Postgres::new("PG18"));
+    crate::support::tests_for! { [#[ignore = "needs PostgreSQL 18: run scripts/test"]] Postgres::new("PG18");
+        version_2 { roles_that_enqueue_need_no_new_right }
+    }
+    crate::support::tests_for! { multi_thread [#[ignore = "needs PostgreSQL 18: run scripts/test"]] Postgres::new("PG18");
+        version_2 { no_call_fails_while_the_functions_are_replaced }
+    }
 }
 
 #[cfg(feature = "mysql")]

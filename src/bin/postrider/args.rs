@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use postrider::transport::Recipient;
-use postrider::{DeliveryId, PrunedPart, State};
+use postrider::{DeliveryId, PrunedPart, State, TraceParent};
 
 use crate::database::OutboxArgs;
 use crate::parsers;
@@ -188,6 +188,9 @@ pub(crate) struct EnqueueArgs {
     /// If it is unknown whether the mail was accepted, hold it instead of sending it again
     #[arg(long)]
     pub(crate) hold: bool,
+    /// The trace context of the request: the value of the header traceparent (W3C Trace Context)
+    #[arg(long, value_name = "TRACEPARENT")]
+    pub(crate) traceparent: Option<TraceParent>,
     /// How many deliveries of this mail to add; with --key K, their keys are K-1, K-2 and so on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,

@@ -77,9 +77,7 @@ impl Endpoint {
             // With port 0, the system has chosen the port.
             tracing::info!(%address, "serving /metrics and /healthz");
         }
-        let host = gethostname::gethostname().to_string_lossy().into_owned();
-        let state =
-            Arc::new(State { outbox, relay, host, metrics, prometheus: prometheus.clone(), read: Arc::default() });
+        let state = Arc::new(State { outbox, relay, metrics, prometheus: prometheus.clone(), read: Arc::default() });
         let upkeep = async {
             loop {
                 tokio::time::sleep(UPKEEP).await;
@@ -132,7 +130,6 @@ async fn connection<S: AdminStore>(stream: TcpStream, state: Arc<State<S>>) -> h
 struct State<S> {
     outbox: Outbox<S>,
     relay: RelayHandle,
-    host: String,
     metrics: Metrics,
     prometheus: PrometheusHandle,
     /// When the gauges of the outbox were last read. Locked while they are being read.
@@ -154,7 +151,7 @@ impl<S: AdminStore> State<S> {
             "/healthz" => {
                 let health = self.relay.health();
                 let status = if health.is_healthy() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                let mut body = health_json(&self.relay, &self.host, &health).to_string();
+                let mut body = health_json(&self.relay, &health).to_string();
                 body.push('\n');
                 response(status, JSON, body)
             }
@@ -195,12 +192,12 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
 }
 
 /// The body of `/healthz`. Its keys are a stable interface.
-fn health_json(relay: &RelayHandle, host: &str, health: &RelayHealth) -> Value {
+fn health_json(relay: &RelayHandle, health: &RelayHealth) -> Value {
     let paused = |paused: &PausedTransport| format!("{}: {}", paused.transport, paused.reason);
     let seconds = |duration: Option<Duration>| duration.map(|duration| (duration.as_secs_f64() * 1e3).round() / 1e3);
     json!({
         "id": relay.id().to_string(),
-        "host": host,
+        "host": relay.host(),
         "state": health.state.as_str(),
         "healthy": health.is_healthy(),
         "in_flight": health.in_flight,

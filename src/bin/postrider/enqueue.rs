@@ -38,7 +38,7 @@ pub(crate) async fn run<S: AdminStore>(args: EnqueueArgs, store: S, out: &mut Ou
 
 fn delivery(args: &EnqueueArgs, email: &Email, number: u32) -> Result<NewDelivery<Email>, CliError> {
     let priority = Priority::new(args.priority).ok_or_else(|| CliError::usage("--priority must be from 0 to 9"))?;
-    let mut delivery = NewDelivery::new(email.clone()).priority(priority);
+    let mut delivery = NewDelivery::new(email.clone()).priority(priority).traceparent(args.traceparent);
     if let Some(key) = &args.key {
         delivery = delivery.key(if args.count > 1 { format!("{key}-{number}") } else { key.clone() });
     }

@@ -30,6 +30,7 @@ fn delivery_json(delivery: &Delivery) -> Value {
         "key": delivery.key,
         "priority": delivery.priority.level(),
         "when_in_doubt": delivery.when_in_doubt.as_str(),
+        "traceparent": delivery.traceparent.map(|parent| parent.to_string()),
         "created_at": rfc3339(delivery.created_at),
         "due_at": delivery.due_at.map(rfc3339),
         "finished_at": delivery.finished_at.map(rfc3339),
@@ -74,6 +75,7 @@ fn delivery_lines(delivery: &Delivery, out: &mut Output) -> Result<(), CliError>
     line("key", delivery.key.clone())?;
     line("priority", Some(delivery.priority.level().to_string()))?;
     line("in doubt", Some(delivery.when_in_doubt.to_string()))?;
+    line("trace", delivery.traceparent.map(|parent| parent.to_string()))?;
     line("created", Some(rfc3339(delivery.created_at)))?;
     line("due", delivery.due_at.map(rfc3339))?;
     line("finished", delivery.finished_at.map(rfc3339))?;

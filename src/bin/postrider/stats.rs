@@ -64,7 +64,8 @@ pub(crate) async fn stats<S: AdminStore>(
         let RelayStatus { id, in_flight, .. } = relay;
         let seen = humantime::format_duration(whole_seconds(relay.seen_ago));
         let paused = relay.paused.as_deref().map(|why| format!(", paused: {}", printable(why))).unwrap_or_default();
-        out.line(format_args!("relay       {id}  seen {seen} ago, {in_flight} in flight{paused}"))?;
+        let host = relay.host.as_deref().map(|host| format!(" on {}", printable(host))).unwrap_or_default();
+        out.line(format_args!("relay       {id}{host}  seen {seen} ago, {in_flight} in flight{paused}"))?;
     }
     if let Some(hourly) = hourly {
         out.line("HOUR                  WHAT       COUNT  TRANSPORT")?;
@@ -80,6 +81,7 @@ fn stats_json(stats: &Stats) -> Value {
     let relays = stats.relays.iter().map(|relay| {
         json!({
             "id": relay.id,
+            "host": relay.host,
             "seen_s_ago": seconds(relay.seen_ago),
             "in_flight": relay.in_flight,
             "paused": relay.paused,

@@ -50,6 +50,11 @@ pub(crate) async fn run<S: AdminStore>(
         .poll(args.poll)
         .retry(retry_policy(&args))
         .abandon_on(stop.abandon.cancelled_owned());
+    // Also where the library does not know the name.
+    #[cfg(feature = "prometheus")]
+    {
+        relay = relay.host(gethostname::gethostname().to_string_lossy());
+    }
     let retention = prune::retention(&args.keep);
     if !retention.is_empty() {
         relay = relay.retention(retention);

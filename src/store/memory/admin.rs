@@ -109,6 +109,7 @@ impl AdminStore for MemoryStore {
                 key: row.key.clone(),
                 priority: row.priority,
                 when_in_doubt: row.when_in_doubt,
+                traceparent: row.traceparent,
                 created_at: from_millis(row.created),
                 due_at: due_at(row),
                 finished_at: row.finished.map(from_millis),
@@ -242,7 +243,9 @@ impl AdminStore for MemoryStore {
             .values()
             .map(|(seen, report)| {
                 let in_flight = u64::try_from(report.in_flight).unwrap_or(u64::MAX);
-                RelayStatus::new(report.id.to_string(), elapsed(now, *seen), in_flight, report.paused.clone())
+                let (id, seen_ago) = (report.id.to_string(), elapsed(now, *seen));
+                let host = report.host.clone();
+                RelayStatus { host, ..RelayStatus::new(id, seen_ago, in_flight, report.paused.clone()) }
             })
             .collect();
         stats.relays.sort_by(|a, b| a.id.cmp(&b.id));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use postrider_transport::{DeliveryId, Encoded, MessageSummary, Recipient};
+use postrider_transport::{DeliveryId, Encoded, MessageSummary, Recipient, TraceParent};
 
 use crate::admin::{CountedEvent, UpdateOutcome};
 use crate::audit::{Act, Action, AuditEntry};
@@ -52,6 +52,7 @@ pub(super) struct Row {
     pub(super) key: Option<String>,
     pub(super) priority: Priority,
     pub(super) when_in_doubt: WhenInDoubt,
+    pub(super) traceparent: Option<TraceParent>,
     pub(super) created: i64,
     /// The time for the mail's Date: when the delivery was first due.
     pub(super) dated: i64,
@@ -126,6 +127,7 @@ impl Rows {
             key: new.key,
             priority: new.priority,
             when_in_doubt: new.when_in_doubt,
+            traceparent: new.traceparent,
             created: now,
             dated: due.max(now),
             due,
@@ -187,6 +189,7 @@ impl Rows {
         let mut lease = Lease {
             dated_at: from_millis(row.dated),
             template_id: row.template_id.clone(),
+            traceparent: row.traceparent,
             attempts: row.attempt_count,
             cycle: row.cycle,
             charged_attempts: row.charged_attempts,
@@ -425,7 +428,7 @@ impl Rows {
         }
         row.recipients = erasure.recipients;
         row.message = None;
-        row.summary.subject = None;
+        (row.summary.subject, row.traceparent) = (None, None);
         row.reason = row.reason.take().map(|_| ERASED.to_owned());
         for attempt in &mut row.attempts {
             (attempt.reply, attempt.note) = (None, None);

@@ -31,6 +31,7 @@ use crate::store::{AdminStore, RecipientOutcome, RelayId, StoreError};
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
 const WITH_STATE: &str = "
     SELECT d.id, d.created_at, d.subject, d.template_id, d.tags, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority, d.when_in_doubt, d.recipients,
+           LEFT(d.traceparent, 56) AS traceparent,
            q.due_at, q.expires_at, e.reason, e.ended_at, d.`body` IS NOT NULL AS has_message, COALESCE(q.cycle, e.cycle) AS cycle,
            CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE COALESCE(e.state, 'sent') END AS state
@@ -76,7 +77,8 @@ impl MySqlStore {
     }
 
     async fn read_relays(&self, connection: &mut MySqlConnection) -> Result<Vec<RelayStatus>, StoreError> {
-        let text = "SELECT id, CAST({now} AS SIGNED) AS now, seen_at, in_flight, paused FROM {p}relays ORDER BY id";
+        let text =
+            "SELECT id, CAST({now} AS SIGNED) AS now, seen_at, in_flight, paused, host FROM {p}relays ORDER BY id";
         let text = self.sql.fill(text);
         let rows = self.sql.query(&text).bind(self.clock.test_micros()).fetch_all(connection).await?;
         rows.iter()
@@ -85,7 +87,8 @@ impl MySqlStore {
                 let seen_ago = Duration::from_micros(to_u64(seen_ago));
                 let in_flight = to_u64(row.number("in_flight")?);
                 let id = row.text_or_null("id")?.unwrap_or_default();
-                Ok(RelayStatus::new(id, seen_ago, in_flight, row.text_or_null("paused")?))
+                let status = RelayStatus::new(id, seen_ago, in_flight, row.text_or_null("paused")?);
+                Ok(RelayStatus { host: row.text_or_null("host")?, ..status })
             })
             .collect()
     }

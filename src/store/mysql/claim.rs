@@ -16,7 +16,9 @@ use crate::state::Outcome;
 use crate::store::blobs::{BLOB_MISSING, MESSAGE_DELETED};
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
 use crate::store::recipients::remove_completed;
-use crate::store::row::{Columns, Problems, add_delivery_columns, corrupt, read_count, read_enum, read_last_attempt};
+use crate::store::row::{
+    Columns, Problems, add_delivery_columns, corrupt, read_count, read_enum, read_last_attempt, read_traceparent,
+};
 use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreError};
 
 pub(super) async fn claim(
@@ -101,7 +103,7 @@ pub(super) const SELECT_DUE: &str = "
 
 pub(super) const MESSAGES: &str = "
     SELECT d.id, GREATEST(d.created_at, COALESCE(d.send_at, d.created_at)) AS dated_at, d.format, d.`body`, d.`text`, d.html, d.blobs_size,
-           d.recipients, d.template_id, d.when_in_doubt
+           d.recipients, d.template_id, d.when_in_doubt, LEFT(d.traceparent, 56) AS traceparent
     FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)";
 
 /// Leases rows. The number beside an id is 1 if the last holder of the row vanished. A counter stops just below the largest value of its
@@ -284,6 +286,7 @@ fn build_lease(
     let lease = Lease {
         dated_at: message.time("dated_at")?,
         template_id: message.text_or_null("template_id")?,
+        traceparent: read_traceparent(message)?,
         attempts: count(&mut problems, "attempts").saturating_add(u32::from(lost)),
         cycle: count(&mut problems, "cycle"),
         charged_attempts: count(&mut problems, "charged_attempts").saturating_add(u32::from(lost)),

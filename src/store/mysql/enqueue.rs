@@ -9,7 +9,7 @@ use sqlx::{Connection, Row};
 use super::blobs::{insert_carried, store_blobs};
 use super::rows::read_id;
 use super::sql::{BEGIN, Sql};
-use crate::store::new_row::{stored_subject, tags_json, time_columns};
+use crate::store::new_row::{stored_subject, tags_json, time_columns, traceparent_column};
 use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, StoreError, StoreErrorKind};
 
@@ -106,11 +106,12 @@ fn octets_of_blobs(message: &Encoded) -> usize {
 pub(super) const INSERT: &str = "
     INSERT INTO {p}deliveries
         (id, created_at, format, `body`, `text`, html, blobs_size, recipients, subject, tags, template_id, `key`, priority, when_in_doubt,
-         send_at, expires_at)
+         traceparent, send_at, expires_at)
     VALUES";
 
 /// A row of values. The last two columns are times, each from a flag (whether it is relative to now) and its microseconds.
-pub(super) const ROW: &str = "(?, {now}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, IF(?, {now}, 0) + ?, IF(?, {now}, 0) + ?)";
+pub(super) const ROW: &str =
+    "(?, {now}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, IF(?, {now}, 0) + ?, IF(?, {now}, 0) + ?)";
 
 async fn insert_batch(
     connection: &mut MySqlConnection,
@@ -138,6 +139,7 @@ async fn insert_batch(
             .bind(row.key.as_ref().map(|key| key.as_bytes().to_vec()))
             .bind(i64::from(row.priority.level()))
             .bind(row.when_in_doubt.as_str())
+            .bind(traceparent_column(row))
             .bind(send_after)
             .bind(now)
             .bind(send)

@@ -13,7 +13,8 @@ use crate::store::row::{Columns, read_enum, read_recipients};
 
 const ERASE_DELIVERY: &str = "
     UPDATE {p}deliveries
-    SET recipients = ?, subject = NULL, `body` = NULL, `text` = NULL, html = NULL, blobs_size = 0, `key` = IF(?, NULL, `key`)
+    SET recipients = ?, subject = NULL, `body` = NULL, `text` = NULL, html = NULL, blobs_size = 0, traceparent = NULL,
+        `key` = IF(?, NULL, `key`)
     WHERE id = ?";
 
 /// The bound parameter is the id. `{erased}` is [`ERASED`].

@@ -16,6 +16,7 @@ use crate::store::{StoreError, StoreErrorKind};
 const VERSIONS: Versions<'static> = Versions::new(&[
     include_str!("../../../migrations/mysql/1_outbox.sql"),
     include_str!("../../../migrations/mysql/2_operators.sql"),
+    include_str!("../../../migrations/mysql/3_trace_context.sql"),
 ]);
 
 /// The errors of a statement that an interrupted migration has already applied: a table or view, a column, an index, a trigger, a foreign

@@ -313,7 +313,8 @@ impl Store for MySqlStore {
             .bind(report.id.to_string())
             .bind(now)
             .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
-            .bind(report.paused.clone());
+            .bind(report.paused.clone())
+            .bind(report.host.clone());
         insert.execute(&mut *session).await?;
         let delete = self.sql.query(&self.sql.delete_old_reports).bind(now).bind(micros(HEARTBEAT_TTL));
         delete.execute(&mut *session).await?;

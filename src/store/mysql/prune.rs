@@ -86,7 +86,7 @@ const DELETE_DELIVERIES: [&str; 1] =
 const FORGET: &str = "
     UPDATE {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)
     SET d.key_until = d.created_at + k.n, d.recipients = '[\"\"]', d.`body` = NULL, d.`text` = NULL, d.html = NULL, d.blobs_size = 0,
-        d.subject = NULL, d.template_id = NULL, d.tags = NULL";
+        d.subject = NULL, d.template_id = NULL, d.tags = NULL, d.traceparent = NULL";
 
 pub(super) async fn step(
     connection: &mut MySqlConnection,

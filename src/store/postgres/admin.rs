@@ -33,6 +33,7 @@ use crate::store::{AdminStore, RecipientOutcome, RelayId, StoreError};
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
 pub(super) const WITH_STATE: &str = r#"
     SELECT d.id, d.created_at, d.subject, d.template_id, d.tags::text AS tags, d.key, d.priority::bigint, d.when_in_doubt, d.recipients::text AS recipients,
+           left(d.traceparent, 56) AS traceparent,
            CASE WHEN q.leased_at IS NULL THEN q.due_at ELSE q.lease_until END AS due_at, q.expires_at, e.reason, e.ended_at,
            coalesce(q.cycle, e.cycle)::bigint AS cycle,
            CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
@@ -88,7 +89,8 @@ impl PgStore {
     }
 
     async fn read_relays(&self, connection: &mut PgConnection) -> Result<Vec<RelayStatus>, StoreError> {
-        let text = self.fill(r#"SELECT id, {now} AS now, seen_at, in_flight, paused FROM "{s}".relays ORDER BY id"#);
+        let text =
+            self.fill(r#"SELECT id, {now} AS now, seen_at, in_flight, paused, host FROM "{s}".relays ORDER BY id"#);
         let rows = self.sql.query(&text).bind(self.test_now()).fetch_all(connection).await?;
         Ok(rows.iter().map(read_relay).collect())
     }
@@ -157,7 +159,9 @@ fn read_relay(row: &PgRow) -> RelayStatus {
     let seen_ago = now.duration_since(problems.unwrap_or(row.time("seen_at"), now)).unwrap_or_default();
     let in_flight = to_u64(problems.unwrap_or(row.number("in_flight"), 0));
     let id = problems.unwrap_or(row.text_or_null("id"), None).unwrap_or_default();
-    RelayStatus::new(id, seen_ago, in_flight, problems.unwrap_or(row.text_or_null("paused"), None))
+    let host = problems.unwrap_or(row.text_or_null("host"), None);
+    let paused = problems.unwrap_or(row.text_or_null("paused"), None);
+    RelayStatus { host, ..RelayStatus::new(id, seen_ago, in_flight, paused) }
 }
 
 impl AdminStore for PgStore {

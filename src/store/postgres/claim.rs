@@ -18,7 +18,7 @@ use crate::clock::{from_micros, micros, to_micros};
 use crate::store::blobs::{BLOB_MISSING, MESSAGE_DELETED, add_blobs};
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
 use crate::store::recipients::remove_completed;
-use crate::store::row::{Problems, add_delivery_columns, corrupt, read_last_attempt};
+use crate::store::row::{Problems, add_delivery_columns, corrupt, parse_traceparent, read_last_attempt};
 use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreError};
 
 /// Claims due deliveries. The statement looks up each priority in the index, the most urgent first, so that it never scans rows that are
@@ -67,7 +67,7 @@ pub(super) const CLAIM: &str = r#"
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN ARRAY[c.attempts, c.cycle, c.charged_attempts, c.has_outcomes::int, (c.abandoned_at IS NOT NULL)::int] END,
            CASE WHEN c.token > 1 OR c.cycle > 1 THEN c.cycle_started_at END,
            nullif(greatest(d.created_at, d.send_at), c.due_at), nullif(b.format, '{format}'), b.body, b.text, b.html, nullif(b.blobs, 0),
-           d.recipients, d.template_id, nullif(d.when_in_doubt, '{when_in_doubt}')
+           d.recipients, d.template_id, nullif(d.when_in_doubt, '{when_in_doubt}'), left(d.traceparent, 56)
     FROM claimed c
     LEFT JOIN "{s}".deliveries d ON d.id = c.delivery_id
     LEFT JOIN "{s}".bodies b ON b.delivery_id = c.delivery_id"#;
@@ -112,6 +112,7 @@ mod column {
     pub(super) const RECIPIENTS: usize = 14;
     pub(super) const TEMPLATE_ID: usize = 15;
     pub(super) const WHEN_IN_DOUBT: usize = 16;
+    pub(super) const TRACEPARENT: usize = 17;
 }
 
 pub(super) async fn claim(
@@ -267,6 +268,7 @@ fn read_claimed_row(row: &PgRow) -> Result<ClaimedRow, StoreError> {
     let lease = Lease {
         dated_at,
         template_id: problems.unwrap_or(read_text(row, column::TEMPLATE_ID), None).map(str::to_owned),
+        traceparent: parse_traceparent(read_value(row, column::TRACEPARENT)?),
         attempts: problems.unwrap_or(count(attempts), 0),
         cycle: problems.unwrap_or(count(cycle), 1),
         charged_attempts: problems.unwrap_or(count(charged_attempts), 0),

@@ -13,16 +13,17 @@ use super::rows::Moment;
 use super::sql::{DEFAULT_FORMAT, DEFAULT_IN_DOUBT, DEFAULT_PRIORITY, Sql};
 use crate::state::Priority;
 use crate::store::blobs::distinct_hashes;
-use crate::store::new_row::{stored_subject, tags_json, time_columns};
+use crate::store::new_row::{stored_subject, tags_json, time_columns, traceparent_column};
 use crate::store::recipients::deduplicate;
 use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, StoreError};
 
 pub(super) const INSERT_ONE: &str = r#"
-    SELECT "{s}".insert_delivery($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"#;
+    SELECT "{s}".insert_delivery($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"#;
 
 pub(super) const INSERT_MANY: &str = r#"
-    SELECT "{s}".insert_deliveries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"#;
+    SELECT "{s}".insert_deliveries($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+        $24)"#;
 
 pub(super) const IDS_OF_KEYS: &str = r#"SELECT key, id FROM "{s}".deliveries WHERE key = ANY($1)"#;
 
@@ -94,6 +95,7 @@ async fn insert_one(
         .bind(due)
         .bind(expires_after)
         .bind(expires)
+        .bind(traceparent_column(row))
         .fetch_one(connection)
         .await?;
     Ok(inserted.into())
@@ -139,6 +141,7 @@ fn insert_many(sql: &Sql, rows: &[NewRow], now: Option<Moment>) -> Query<'static
         .bind((!other_addresses.is_empty()).then_some(other_addresses))
         .bind((!carrier_ids.is_empty()).then_some(carrier_ids))
         .bind((!carried.is_empty()).then_some(carried))
+        .bind(omit_defaults(None, rows.iter().map(traceparent_column)))
 }
 
 fn size_column(row: &NewRow) -> i32 {

@@ -11,7 +11,8 @@ use crate::store::recipients::{ERASED, Erasure, key_contains};
 use crate::store::row::{Columns, read_enum, read_recipients};
 
 const ERASE_DELIVERY: &str = r#"
-    UPDATE "{s}".deliveries SET recipients = $2::json, subject = NULL, key = CASE WHEN $3 THEN NULL ELSE key END WHERE id = $1"#;
+    UPDATE "{s}".deliveries SET recipients = $2::json, subject = NULL, traceparent = NULL, key = CASE WHEN $3 THEN NULL ELSE key END
+    WHERE id = $1"#;
 
 /// The bound parameters are the id and [`ERASED`].
 const ERASE_TEXTS: &str = r#"

@@ -15,6 +15,7 @@ use crate::store::{StoreError, StoreErrorKind};
 const VERSIONS: Versions<'static> = Versions::new(&[
     include_str!("../../../migrations/postgres/1_outbox.sql"),
     include_str!("../../../migrations/postgres/2_operators.sql"),
+    include_str!("../../../migrations/postgres/3_trace_context.sql"),
 ]);
 
 /// Renames the schema in the statements of a version. The schema's name is in double quotes everywhere, except once in the name of the

@@ -346,7 +346,8 @@ impl Store for PgStore {
             let mut call = self.begin_call().await?;
             let query = self.sql.query(&self.sql.report).bind(self.test_now()).bind(report.id.to_string());
             let query = query.bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX)).bind(report.paused.clone());
-            let reported = query.bind(micros(HEARTBEAT_TTL)).execute(&mut *call).await;
+            let query = query.bind(micros(HEARTBEAT_TTL)).bind(report.host.clone());
+            let reported = query.execute(&mut *call).await;
             call.finish(reported.map_err(StoreError::from)).await
         });
         reported.await.map(drop)

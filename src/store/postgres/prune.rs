@@ -67,7 +67,8 @@ const DELETE_HISTORY: &str = r#"
 const KEEP_KEYS: &str = r#"
     WITH kept AS (
         UPDATE "{s}".deliveries d
-        SET key_until = created_at + $3 * interval '1 microsecond', recipients = '[]', subject = NULL, template_id = NULL, tags = NULL
+        SET key_until = created_at + $3 * interval '1 microsecond', recipients = '[]', subject = NULL, template_id = NULL, tags = NULL,
+            traceparent = NULL
         WHERE id = ANY ($2) AND key IS NOT NULL AND created_at >= {now} - $3 * interval '1 microsecond' RETURNING id),
     total AS (
         INSERT INTO "{s}".totals AS t (state, slot, count)

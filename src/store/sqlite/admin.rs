@@ -27,7 +27,8 @@ use crate::store::{AdminStore, RelayId, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent.
 const WITH_STATE: &str = "
-    SELECT d.id, d.created_at, d.subject, d.template_id, d.tags, d.key, d.priority, d.when_in_doubt, d.recipients, q.due_at,
+    SELECT d.id, d.created_at, d.subject, d.template_id, d.tags, d.key, d.priority, d.when_in_doubt, d.recipients,
+           substr(d.traceparent, 1, 56) AS traceparent, q.due_at,
            q.expires_at, e.reason, e.ended_at,
            coalesce(q.cycle, e.cycle) AS cycle,
            CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
@@ -277,7 +278,7 @@ async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats,
 }
 
 async fn read_relays(connection: &mut SqliteConnection, now: i64) -> Result<Vec<RelayStatus>, StoreError> {
-    let rows = sqlx::query("SELECT id, seen_at, in_flight, paused FROM postrider_relays ORDER BY id")
+    let rows = sqlx::query("SELECT id, seen_at, in_flight, paused, host FROM postrider_relays ORDER BY id")
         .fetch_all(connection)
         .await?;
     Ok(rows.iter().map(|row| read_relay(row, now)).collect())
@@ -289,5 +290,7 @@ fn read_relay(row: &SqliteRow, now: i64) -> RelayStatus {
     let seen_ago = elapsed(problems.unwrap_or(row.number("seen_at"), now), now);
     let in_flight = to_u64(problems.unwrap_or(row.number("in_flight"), 0));
     let id = problems.unwrap_or(row.text_or_null("id"), None).unwrap_or_default();
-    RelayStatus::new(id, seen_ago, in_flight, problems.unwrap_or(row.text_or_null("paused"), None))
+    let host = problems.unwrap_or(row.text_or_null("host"), None);
+    let paused = problems.unwrap_or(row.text_or_null("paused"), None);
+    RelayStatus { host, ..RelayStatus::new(id, seen_ago, in_flight, paused) }
 }

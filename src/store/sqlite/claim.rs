@@ -11,7 +11,9 @@ use super::rows::{ids_as_json, read_id, read_outcomes};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::store::blobs::MESSAGE_DELETED;
 use crate::store::recipients::remove_completed;
-use crate::store::row::{Columns, Problems, add_delivery_columns, corrupt, read_count, read_enum, read_last_attempt};
+use crate::store::row::{
+    Columns, Problems, add_delivery_columns, corrupt, read_count, read_enum, read_last_attempt, read_traceparent,
+};
 use crate::store::session::Session;
 use crate::store::{Claim, LastAttempt, Lease, LeaseKey, StoreError};
 
@@ -30,7 +32,7 @@ const FIRST_DUE: &str = "
 const DUE: &str = "
     SELECT q.delivery_id, q.size, q.due, q.leased_at, q.token, q.attempts, q.cycle, q.charged_attempts, q.cycle_started_at, q.expires_at,
            max(d.created_at, coalesce(d.send_at, d.created_at)) AS dated_at, d.format, d.body, d.text, d.html, d.blobs,
-           d.recipients, d.template_id, d.when_in_doubt,
+           d.recipients, d.template_id, d.when_in_doubt, substr(d.traceparent, 1, 56) AS traceparent,
            EXISTS (SELECT 1 FROM postrider_recipients r WHERE r.delivery_id = q.delivery_id AND outcome IS NOT NULL) AS has_outcomes
     FROM (SELECT *, count(*) OVER () AS due, sum(size) OVER (ORDER BY due_at, delivery_id ROWS UNBOUNDED PRECEDING) AS total
           FROM (SELECT * FROM postrider_queue WHERE priority = ?1 AND due_at <= ?2 ORDER BY due_at, delivery_id LIMIT ?3)) q
@@ -200,6 +202,7 @@ async fn build_lease(connection: &mut SqliteConnection, row: &SqliteRow, now: i6
     let lease = Lease {
         dated_at: row.time("dated_at")?,
         template_id,
+        traceparent: read_traceparent(row)?,
         attempts: count(&mut problems, "attempts").saturating_add(u32::from(lost)),
         cycle: count(&mut problems, "cycle"),
         charged_attempts: count(&mut problems, "charged_attempts").saturating_add(u32::from(lost)),

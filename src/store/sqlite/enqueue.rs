@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::message::store_blobs;
 use crate::clock::{millis, to_millis};
 use crate::store::blobs::distinct_hashes;
-use crate::store::new_row::{stored_subject, tags_json};
+use crate::store::new_row::{stored_subject, tags_json, traceparent_column};
 use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, StoreError, When};
 
@@ -37,8 +37,8 @@ async fn insert_one(connection: &mut SqliteConnection, row: &NewRow, now: i64) -
     let inserted = sqlx::query(
         "INSERT INTO postrider_deliveries
              (id, created_at, format, body, recipients, template_id, key, priority, when_in_doubt, send_at, expires_at,
-              text, html, blobs, subject, tags)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+              text, html, blobs, subject, tags, traceparent)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
          ON CONFLICT (key) DO NOTHING",
     )
     .bind(row.id.to_string())
@@ -57,6 +57,7 @@ async fn insert_one(connection: &mut SqliteConnection, row: &NewRow, now: i64) -
     .bind(hashes_json(&row.message))
     .bind(stored_subject(&row.summary))
     .bind(tags_json(&row.summary.tags))
+    .bind(traceparent_column(row))
     .execute(&mut *connection)
     .await?;
     if inserted.rows_affected() > 0 {

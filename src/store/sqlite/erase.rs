@@ -14,7 +14,8 @@ use crate::store::row::{Columns, read_enum, read_recipients};
 /// The bound parameters are the id, the recipients, and whether to delete the key.
 const ERASE_DELIVERY: &str = "
     UPDATE postrider_deliveries
-    SET recipients = ?2, subject = NULL, body = NULL, text = NULL, html = NULL, blobs = NULL, key = CASE WHEN ?3 THEN NULL ELSE key END
+    SET recipients = ?2, subject = NULL, body = NULL, text = NULL, html = NULL, blobs = NULL, traceparent = NULL,
+        key = CASE WHEN ?3 THEN NULL ELSE key END
     WHERE id = ?1";
 
 /// The bound parameter is the id. `{erased}` is [`ERASED`].

@@ -14,6 +14,7 @@ use crate::store::{StoreError, StoreErrorKind};
 const VERSIONS: Versions<'static> = Versions::new(&[
     include_str!("../../../migrations/sqlite/1_outbox.sql"),
     include_str!("../../../migrations/sqlite/2_operators.sql"),
+    include_str!("../../../migrations/sqlite/3_trace_context.sql"),
 ]);
 
 /// The table of applied versions.

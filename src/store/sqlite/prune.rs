@@ -150,7 +150,7 @@ async fn delete_and_keep_keys(
     sqlx::query(
         "UPDATE postrider_deliveries
          SET key_until = created_at + ?2, recipients = '[\"\"]', body = NULL, text = NULL, html = NULL, blobs = NULL, subject = NULL,
-             template_id = NULL, tags = NULL
+             template_id = NULL, tags = NULL, traceparent = NULL
          WHERE id IN (SELECT value FROM json_each(?1))",
     )
     .bind(&kept)

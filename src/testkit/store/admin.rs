@@ -330,17 +330,21 @@ pub async fn relays_are_listed_while_they_report<F: StoreUnderTest>(fixture: &F)
     let (one, other) = (RelayId::new(), RelayId::new());
     store.report(&RelayReport::new(one, 3, None)).await.expect("reporting works");
     clock.advance(SECOND * 9);
-    let paused = Some("smtp: 535 no".to_owned());
-    store.report(&RelayReport::new(other, 0, paused.clone())).await.expect("reporting works");
+    let (paused, host) = (Some("smtp: 535 no".to_owned()), Some("pösthost-1".to_owned()));
+    let report = RelayReport { host: host.clone(), ..RelayReport::new(other, 0, paused.clone()) };
+    store.report(&report).await.expect("reporting works");
     let relays = store.stats().await.expect("counting works").relays;
-    let seen: Vec<_> = relays.iter().map(|r| (r.id.clone(), r.seen_ago, r.in_flight, r.paused.clone())).collect();
+    let seen: Vec<_> =
+        relays.iter().map(|r| (r.id.clone(), r.seen_ago, r.in_flight, r.paused.clone(), r.host.clone())).collect();
     assert_eq!(seen.len(), 2);
-    assert!(seen.contains(&(one.to_string(), SECOND * 9, 3, None)), "{seen:?}");
-    assert!(seen.contains(&(other.to_string(), Duration::ZERO, 0, paused)), "{seen:?}");
-    store.report(&RelayReport::new(one, 0, None)).await.expect("reporting works");
+    assert!(seen.contains(&(one.to_string(), SECOND * 9, 3, None, None)), "{seen:?}");
+    assert!(seen.contains(&(other.to_string(), Duration::ZERO, 0, paused, host.clone())), "{seen:?}");
+    let report = RelayReport { host: host.clone(), ..RelayReport::new(one, 0, None) };
+    store.report(&report).await.expect("reporting works");
     store.retire(other).await.expect("retiring works");
     let relays = store.stats().await.expect("counting works").relays;
     assert_eq!((relays.len(), relays[0].in_flight, relays[0].seen_ago), (1, 0, Duration::ZERO));
+    assert_eq!(relays[0].host, host);
     // A relay that vanished is listed for some time. The report of another relay then deletes it.
     clock.advance(SECOND * 500);
     store.report(&RelayReport::new(other, 0, None)).await.expect("reporting works");

@@ -6,7 +6,7 @@ use postrider_transport::{Blob, Email, Recipient};
 
 use super::{
     LEASE, SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, recipient_outcome, retry, row, row_for,
-    sent, settle, settlement,
+    sent, settle, settlement, traceparent,
 };
 use crate::state::{Outcome, RecipientState};
 use crate::store::{NewRow, Next, RelayId, Settled, Settlement, TestClock, When};
@@ -158,6 +158,7 @@ fn row_with_everything() -> NewRow {
     new.summary.subject = Some("For Ada".to_owned());
     new.key = Some("welcome ADA@example.com".to_owned());
     new.template_id = Some("welcome".to_owned());
+    new.traceparent = traceparent();
     new
 }
 
@@ -189,7 +190,7 @@ pub async fn a_recipient_is_erased<F: StoreUnderTest>(fixture: &F) {
         let left = get(&store, id).await;
         assert_eq!(left.recipients[0].recipient.as_str(), placeholder);
         assert_eq!(left.recipients.len(), 1 + others);
-        assert_eq!((&left.subject, &left.key), (&None, &None));
+        assert_eq!((&left.subject, &left.key, left.traceparent), (&None, &None, None));
         assert_eq!(store.message(id).await.expect("reading works"), None);
         let shown = format!("{left:?}").to_lowercase();
         assert!(!shown.contains("ada"), "{shown}");

@@ -1,8 +1,8 @@
 //! Tests of enqueueing.
 
-use postrider_transport::{Blob, Encoded, MessageSummary};
+use postrider_transport::{Blob, Encoded, MessageSummary, TraceParent};
 
-use super::{StoreUnderTest, claim_one, dead, get, insert_one, row, row_for, settle};
+use super::{StoreUnderTest, claim_one, dead, get, insert_one, row, row_for, settle, traceparent};
 use crate::state::{Priority, WhenInDoubt};
 use crate::store::{NewRow, Settled, TestClock, When};
 use crate::{AdminStore, Filter, Prune, State, Store};
@@ -53,6 +53,7 @@ pub async fn a_message_is_stored_unchanged<F: StoreUnderTest>(fixture: &F) {
         due: Some(When::At(clock.now())),
         expires: Some(When::After(super::LEASE * 10)),
         when_in_doubt: WhenInDoubt::Hold,
+        traceparent: TraceParent::new([0x0f; 16], [0xf0; 8], 3),
         ..row_for(&["ada@example.com", "\"b o'b\"@example.com", "пошта@example.com"])
     };
     let id = insert_one(&store, new.clone()).await;
@@ -63,6 +64,7 @@ pub async fn a_message_is_stored_unchanged<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(lease.recipients, new.recipients);
     assert_eq!(lease.template_id, new.template_id);
     assert_eq!(lease.when_in_doubt, WhenInDoubt::Hold);
+    assert_eq!(lease.traceparent, new.traceparent);
     assert_eq!(lease.dated_at, clock.now());
     assert_eq!(lease.expires_at, Some(clock.now() + super::LEASE * 10));
     assert_eq!(
@@ -72,7 +74,7 @@ pub async fn a_message_is_stored_unchanged<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(store.message(id).await.expect("reading works"), Some(new.message));
     let shown = get(&store, id).await;
     assert_eq!((shown.key, shown.priority), (new.key, Priority::URGENT));
-    assert_eq!(shown.template_id, new.template_id);
+    assert_eq!((shown.template_id, shown.traceparent), (new.template_id, new.traceparent));
     let subject: String = format!("Wel'come ✓{}", "é".repeat(NewRow::MAX_SUBJECT - 10));
     assert_eq!(
         (shown.subject.as_deref(), &shown.tags),
@@ -98,6 +100,7 @@ pub async fn each_row_of_a_batch_keeps_its_own_options<F: StoreUnderTest>(fixtur
         due: Some(When::After(super::SECOND)),
         expires: Some(When::After(super::LEASE * 10)),
         when_in_doubt: WhenInDoubt::Hold,
+        traceparent: traceparent(),
         ..row_for(&["bob@example.com"])
     };
     let keyed = |key: &str| NewRow { key: Some(key.to_owned()), ..special() };
@@ -120,10 +123,12 @@ pub async fn each_row_of_a_batch_keeps_its_own_options<F: StoreUnderTest>(fixtur
             let lease = claimed.iter().find(|lease| lease.key.id == row.id).expect("it is claimed");
             assert_eq!((&lease.message, &lease.recipients), (&row.message, &row.recipients));
             assert_eq!((&lease.template_id, lease.when_in_doubt), (&row.template_id, row.when_in_doubt));
+            assert_eq!(lease.traceparent, row.traceparent);
             assert_eq!(lease.dated_at, if row.due.is_some() { clock.now() } else { enqueued });
             assert_eq!(lease.expires_at, row.expires.map(|_| enqueued + super::LEASE * 10));
             let shown = get(&store, row.id).await;
             assert_eq!((&shown.template_id, &shown.key, shown.priority), (&row.template_id, &row.key, row.priority));
+            assert_eq!(shown.traceparent, row.traceparent);
         }
     }
 }

@@ -52,7 +52,7 @@ mod settle;
 use std::future::Future;
 use std::time::Duration;
 
-use postrider_transport::{DeliveryId, Encoded, Recipient};
+use postrider_transport::{DeliveryId, Encoded, Recipient, TraceParent};
 
 use crate::delivery::Attempt;
 use crate::state::{Outcome, RecipientState};
@@ -199,6 +199,11 @@ fn row() -> NewRow {
 fn row_for(recipients: &[&str]) -> NewRow {
     let message = Encoded::new("test/1", r#"{"text":"hello"}"#);
     NewRow::new(DeliveryId::new(), message, recipients.iter().map(|r| Recipient::new(*r)).collect())
+}
+
+/// The trace context of a request that was not sampled.
+fn traceparent() -> Option<TraceParent> {
+    TraceParent::new([0xab; 16], [0xcd; 8], 0)
 }
 
 async fn insert_one<S: AdminStore>(store: &S, row: NewRow) -> DeliveryId {

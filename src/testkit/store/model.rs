@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postrider_transport::DeliveryId;
 
-use super::{LEASE, SECOND, StoreUnderTest, recipient_outcome, row_for, settlement};
+use super::{LEASE, SECOND, StoreUnderTest, recipient_outcome, row_for, settlement, traceparent};
 use crate::state::{Outcome, Priority, RecipientState};
 use crate::store::{Act, Claim, Lease, LeaseKey, NewRow, Next, Settlement, TestClock, When};
 use crate::{AdminStore, AuditFilter, Change, Filter, MemoryStore, State, Store};
@@ -139,6 +139,7 @@ impl<S: AdminStore> Walk<S> {
             due: (self.random.below(3) == 0).then(|| When::After(Duration::from_secs(self.random.below(200)))),
             expires: (self.random.below(3) == 0).then(|| When::After(Duration::from_secs(self.random.below(400)))),
             key: (key < 6).then(|| format!("key-{key}")),
+            traceparent: traceparent().filter(|_| key % 2 == 0),
             ..row_for(&recipients[..many])
         }
     }

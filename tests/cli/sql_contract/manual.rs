@@ -11,6 +11,8 @@ use crate::smtp_server::SmtpServer;
 
 /// The delivery that the page reads by its id.
 const ID: &str = "01a22c73-ac08-7fb2-a763-fc77197a54ba";
+/// The trace context in the statements of the page.
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const KEY: &str = "schlüssel-ключ-🔑";
 
 macro_rules! clients {
@@ -82,6 +84,7 @@ fn every_statement_works(database: Database, client: Client) {
     let keyed: Vec<_> = enqueue.iter().filter(|statement| statement.contains("-471")).cloned().collect();
     session.ok(&enqueue);
     session.ok(&page("Many"));
+    session.ok(&page("Trace context"));
     // The keys are taken.
     session.ok(&keyed);
 
@@ -98,6 +101,10 @@ fn every_statement_works(database: Database, client: Client) {
     expected.extend(
         [("ada", welcome), ("bob", order), ("cy", invoice)].map(|(name, mail)| (format!("{name}@example.com"), mail)),
     );
+    let traced: &[&str] = if database == Database::Postgres { &["eve", "fay"] } else { &["eve"] };
+    for name in traced {
+        expected.insert(format!("{name}@example.com"), mail("Traced", "Hello"));
+    }
     if client == Client::CommandLine {
         a_refused_row_names_the_column(&session, &keyed);
         if database != Database::Sqlite {
@@ -118,6 +125,10 @@ fn every_statement_works(database: Database, client: Client) {
     }
     assert!(expected.is_empty());
 
+    for name in traced {
+        let id = session.tool.list(&["--to", &format!("{name}@example.com")])[0]["id"].as_str().unwrap().to_owned();
+        assert_eq!(session.tool.show(&id)["traceparent"], TRACEPARENT, "{name}");
+    }
     let read = page("Read");
     for (statement, answer) in read.iter().zip(session.ok(&read)) {
         check_rows(&session, statement, &answer, sent);

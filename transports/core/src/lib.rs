@@ -103,6 +103,7 @@ mod receipt;
 mod recipient;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+mod trace_parent;
 mod transport;
 #[cfg(feature = "url")]
 mod url;
@@ -115,6 +116,7 @@ pub use failure::Failure;
 pub use outgoing::{Outgoing, Waiting};
 pub use receipt::{Receipt, Refusal};
 pub use recipient::Recipient;
+pub use trace_parent::{TraceParent, TraceParentError};
 pub use transport::Transport;
 
 // The message.

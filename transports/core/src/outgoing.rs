@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::{DeliveryId, Email, Message, Recipient};
+use crate::{DeliveryId, Email, Message, Recipient, TraceParent};
 
 /// A message for one attempt, with its delivery id and recipients.
 ///
@@ -20,6 +20,7 @@ pub struct Outgoing<M> {
     cycle: u32,
     recipients: Vec<Recipient>,
     partial: bool,
+    traceparent: Option<TraceParent>,
     /// The number of [`Waiting`] marks. Clones share it, because they belong to the same call.
     waiting: Arc<AtomicU32>,
     message: M,
@@ -79,13 +80,30 @@ impl<M> Outgoing<M> {
         recipients: Vec<Recipient>,
         partial: bool,
     ) -> Self {
-        Self { id, dated_at, attempt: 1, cycle: 1, recipients, partial, waiting: Arc::default(), message }
+        Self {
+            id,
+            dated_at,
+            attempt: 1,
+            cycle: 1,
+            recipients,
+            partial,
+            traceparent: None,
+            waiting: Arc::default(),
+            message,
+        }
     }
 
     /// Sets the number of the attempt and of the cycle: see [`attempt`](Self::attempt). Both count from 1; a resend starts a cycle.
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32, cycle: u32) -> Self {
         (self.attempt, self.cycle) = (attempt, cycle);
+        self
+    }
+
+    /// Sets the trace context of the request that enqueued the message: see [`traceparent`](Self::traceparent).
+    #[must_use]
+    pub fn with_traceparent(mut self, parent: Option<TraceParent>) -> Self {
+        self.traceparent = parent;
         self
     }
 
@@ -104,6 +122,13 @@ impl<M> Outgoing<M> {
     /// The number of this attempt over the delivery's life. Counts from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// The trace context of the request that enqueued the message. `None` if none was stored.
+    ///
+    /// It is not the context of this attempt. It can be passed on to a next hop of your own, but not to the recipients.
+    pub fn traceparent(&self) -> Option<TraceParent> {
+        self.traceparent
     }
 
     /// The recipients of this attempt. A transport sends to these, and not to those in the message's headers.
@@ -135,6 +160,7 @@ impl<M> Outgoing<M> {
             cycle: self.cycle,
             recipients: self.recipients,
             partial: self.partial,
+            traceparent: self.traceparent,
             waiting: self.waiting,
             message: rewrite(self.message),
         }

@@ -2,6 +2,7 @@
 //! exporters by those of `opentelemetry-otlp`.
 
 mod recorder;
+mod traces;
 
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::trace::TracerProvider;
@@ -9,6 +10,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use postrider::testkit::ScriptedTransport;
 use postrider::{Email, MemoryStore, Metrics, Outbox};
+use tracing::Instrument;
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -34,11 +36,11 @@ async fn observe(meters: &SdkMeterProvider, tracers: &SdkTracerProvider) -> Resu
     Registry::default().with(traces).init();
 
     let metrics = Metrics::with_recorder(recorder::Recorder::new(meters.meter("postrider")));
-    let outbox = Outbox::new(MemoryStore::new(), ScriptedTransport::<Email>::new());
+    let outbox = Outbox::new(MemoryStore::new(), ScriptedTransport::<Email>::new()).trace_context(traces::current);
     let email = Email::builder().from("shop@example.com").to("ada@example.com").text("Hello").build()?;
-    outbox.enqueue(email).await?;
+    outbox.enqueue(email).instrument(tracing::info_span!("request")).await?;
 
-    let relay = outbox.relay().observer(metrics.clone());
+    let relay = outbox.relay().observer(metrics.clone()).link_spans(traces::link);
     let handle = relay.handle();
     relay.drain().await?;
     metrics.refresh(&outbox, &[handle]).await?;
@@ -99,6 +101,9 @@ mod tests {
         let spans = spans.get_finished_spans().unwrap();
         let delivery = spans.iter().find(|span| span.name == "delivery").expect("a span of the call");
         assert!(delivery.attributes.iter().any(|pair| pair.key.as_str() == "attempt"), "{delivery:?}");
+        let request = spans.iter().find(|span| span.name == "request").expect("a span of the request");
+        let linked: Vec<_> = delivery.links.iter().map(|link| link.span_context.span_id()).collect();
+        assert_eq!(linked, [request.span_context.span_id()]);
         assert!(!format!("{spans:?} {finished:?}").contains("example.com"));
     }
 }
