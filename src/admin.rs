@@ -38,6 +38,11 @@ pub struct Stats {
     /// The lag: how long the oldest delivery that should have been sent by now has waited, in its present cycle. Neither a failed attempt
     /// nor a probe resets it. `None` if nothing waits.
     pub oldest_waiting: Option<Duration>,
+    /// The same without deferred deliveries: those that the next hop has refused for now, in this cycle, for a reason of their own, such as
+    /// greylisting or a full mailbox. What remains waits for a relay, for the transport, or for the end of a pause. `None` if nothing does.
+    ///
+    /// A deferred delivery has an attempt that is [charged](crate::Attempt::charged), and is neither in doubt nor lost.
+    pub oldest_undeferred: Option<Duration>,
     /// How long the oldest due delivery without a valid lease has waited. `None` if nothing is due. If it keeps growing, no relay runs. A
     /// failed attempt moves the due time, so it says nothing of a next hop that refuses.
     pub oldest_due: Option<Duration>,

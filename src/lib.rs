@@ -2,10 +2,13 @@
 
 mod admin;
 mod audit;
+mod check_as;
 mod clock;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
 mod delivery;
+#[cfg(feature = "mailbox")]
+mod dev_mailbox;
 mod enqueue;
 mod filter;
 #[cfg(feature = "metrics")]
@@ -23,6 +26,7 @@ pub mod store;
 pub mod testkit;
 
 // To enqueue.
+pub use check_as::CheckAsError;
 pub use enqueue::{EnqueueError, NewDelivery};
 pub use outbox::{AcceptMessages, EnqueueOnly, Outbox};
 #[doc(no_inline)]
@@ -32,6 +36,8 @@ pub use postrider_transport::{
 pub use state::{Priority, WhenInDoubt};
 
 // To send.
+#[cfg(feature = "mailbox")]
+pub use dev_mailbox::{DevMailbox, DevMailboxError};
 pub use observe::{Event, Observer};
 #[doc(no_inline)]
 pub use postrider_transport::{Backoff, BoxTransport, Failure, Message, Scope, Transport};

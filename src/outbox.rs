@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use postrider_transport::{Email, Failure, Message, TraceParent, Transport};
 
+use crate::check_as::{Check, CheckAsError};
 use crate::relay::Relay;
 use crate::store::Store;
 
@@ -18,7 +19,7 @@ pub trait AcceptMessages: sealed::Sealed + Send + Sync + 'static {
     fn accepts(&self, message: &Self::Message) -> Result<(), Failure>;
 }
 
-mod sealed {
+pub(crate) mod sealed {
     pub trait Sealed {}
 }
 
@@ -34,16 +35,65 @@ impl<T: Transport> AcceptMessages for T {
 
 /// Takes the place of the transport in a process that only enqueues.
 ///
-/// [`Outbox::handle`] uses it too, so that an application need not name the transport's type.
+/// It accepts every message, unless a check is set. What the relay's transport does not support is then refused only when it is sent, and
+/// becomes a dead letter. With a check, the caller gets the error:
+///
+/// ```
+/// # #[cfg(feature = "smtp")]
+/// # fn demo<S: postrider::Store>(store: S) -> Result<(), postrider::CheckAsError> {
+/// use postrider::{EnqueueOnly, Outbox};
+///
+/// // Another process sends the mail by SMTP.
+/// let outbox = Outbox::new(store, EnqueueOnly::new().check_as("smtp")?);
+/// # Ok(()) }
+/// ```
+///
+/// [`Outbox::handle`] uses this type too, so that an application need not name the transport's type.
 pub struct EnqueueOnly<M = Email> {
-    /// The transport of this process; `None` if it has none.
-    check: Option<Arc<dyn AcceptMessages<Message = M>>>,
+    /// A message must pass all of them.
+    checks: Vec<Arc<dyn AcceptMessages<Message = M>>>,
 }
 
 impl<M: Message> EnqueueOnly<M> {
     /// Accepts all messages of type `M`. Another process sends them.
     pub fn new() -> Self {
-        Self { check: None }
+        Self { checks: Vec::new() }
+    }
+
+    /// Refuses what this transport [does not support](Transport::check), for a transport of your own, a combined one, or one whose settings
+    /// matter. It sends nothing. A message must pass each check that is added.
+    #[must_use]
+    pub fn check_with<T: Transport<Message = M>>(self, transport: T) -> Self {
+        self.with(Arc::new(transport))
+    }
+
+    fn with(mut self, check: Arc<dyn AcceptMessages<Message = M>>) -> Self {
+        self.checks.push(check);
+        self
+    }
+}
+
+impl EnqueueOnly<Email> {
+    /// Refuses what the transport of this name does not support: `smtp`, `ses`, `postmark`, and so on, as its feature is called. The
+    /// check needs no credentials and no network. A message must pass each check that is added.
+    ///
+    /// It knows the limits that a transport has by itself. Those of your account and of your server show only when a mail is sent.
+    ///
+    /// # Errors
+    /// If no transport has this name, or this build lacks its feature.
+    pub fn check_as(self, transport: &str) -> Result<Self, CheckAsError> {
+        Ok(self.with(Arc::new(Check::named(transport)?)))
+    }
+
+    #[cfg(feature = "mailbox")]
+    pub(crate) fn has_checks(&self) -> bool {
+        !self.checks.is_empty()
+    }
+}
+
+impl<M> Clone for EnqueueOnly<M> {
+    fn clone(&self) -> Self {
+        Self { checks: self.checks.clone() }
     }
 }
 
@@ -65,7 +115,7 @@ impl<M: Message> AcceptMessages for EnqueueOnly<M> {
     type Message = M;
 
     fn accepts(&self, message: &M) -> Result<(), Failure> {
-        self.check.as_ref().map_or(Ok(()), |check| check.accepts(message))
+        self.checks.iter().try_for_each(|check| check.accepts(message))
     }
 }
 
@@ -98,7 +148,8 @@ pub struct Outbox<S, T = EnqueueOnly<Email>> {
 type TraceContext = Arc<dyn Fn() -> Option<TraceParent> + Send + Sync>;
 
 impl<S: Store> Outbox<S> {
-    /// Creates an outbox that only enqueues. Another process sends the mail.
+    /// Creates an outbox that only enqueues. Another process sends the mail. [`EnqueueOnly`] can check what that process's transport
+    /// supports.
     pub fn enqueue_only(store: S) -> Self {
         Self::new(store, EnqueueOnly::new())
     }
@@ -159,9 +210,9 @@ impl<S: Store, T: Transport> Outbox<S, T> {
     /// # }
     /// ```
     pub fn handle(&self) -> Outbox<S, EnqueueOnly<T::Message>> {
-        let check: Arc<dyn AcceptMessages<Message = T::Message>> = Arc::clone(&self.transport) as _;
         let trace_context = self.trace_context.clone();
-        Outbox { trace_context, ..Outbox::new(self.store.clone(), EnqueueOnly { check: Some(check) }) }
+        let checked = EnqueueOnly::new().with(Arc::clone(&self.transport) as _);
+        Outbox { trace_context, ..Outbox::new(self.store.clone(), checked) }
     }
 
     /// Creates a relay for this outbox. Configure it and run it. Any number of relays may run at once, in any number of processes.

@@ -72,8 +72,8 @@ impl fmt::Debug for PauseTarget {
     }
 }
 
-/// A pause by an operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A pause by an operator. `Debug` masks addresses.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pause {
     /// What is paused.
@@ -90,6 +90,25 @@ impl Pause {
     /// Creates a pause, for authors of stores.
     pub fn new(target: PauseTarget, since: SystemTime, operator: String, note: Option<String>) -> Self {
         Self { target, since, operator, note }
+    }
+}
+
+impl fmt::Debug for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pause")
+            .field("target", &self.target)
+            .field("since", &self.since)
+            .field("operator", &mask_addresses(&self.operator))
+            .field("note", &self.note.as_deref().map(mask_addresses))
+            .finish()
+    }
+}
+
+/// What is paused, by whom and why: `outbox: paused by ada: wrong price`. It shows addresses in full.
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: paused by {}", self.target, self.operator)?;
+        self.note.as_ref().map_or(Ok(()), |note| write!(f, ": {note}"))
     }
 }
 

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use postrider_transport::{Email, Encoded, Mailbox, Message, Mime, Outgoing, ReversePath};
+use postrider_transport::{Email, Encoded, Mailbox, Message, Mime, MimePart, Outgoing, ReversePath};
 
 use super::App;
 use super::deliveries::{back_pair, back_query, cut};
@@ -63,13 +63,42 @@ impl Stored {
         self.email.as_ref().map_err(|_| Problem::Bad("The stored message is not a mail that this program can read."))
     }
 
-    /// The mail as SMTP and SES send it. Other transports send the same content in their own form.
-    fn source(&self) -> Result<Vec<u8>, String> {
+    fn outgoing(&self) -> Result<Outgoing<Email>, String> {
         let email = self.email.as_ref().map_err(Clone::clone)?.clone();
         // The time that the relay uses for a mail that was not scheduled.
-        let outgoing = Outgoing::new(self.delivery.id, self.delivery.created_at, email);
-        Mime::new().render(&outgoing).map_err(|error| error.to_string())
+        Ok(Outgoing::new(self.delivery.id, self.delivery.created_at, email))
     }
+
+    /// The mail as SMTP and SES send it. Other transports send the same content in their own form.
+    fn source(&self) -> Result<Vec<u8>, String> {
+        Mime::new().render(&self.outgoing()?).map_err(|error| error.to_string())
+    }
+
+    /// The tree of its parts, a line for each, and its size.
+    fn parts(&self) -> Result<String, String> {
+        let parts = Mime::new().parts(&self.outgoing()?).map_err(|error| error.to_string())?;
+        let mut out: String = parts.iter().map(part_line).collect();
+        out.push_str(&format!("\nThe whole message: {}\n", format::size(self.source()?.len())));
+        Ok(out)
+    }
+}
+
+/// Whether a character would make a name look like another part: a line break, or one that reorders the text after it.
+fn breaks_lines(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn part_line(part: &MimePart) -> String {
+    let mut line = format!("{}{}", "    ".repeat(part.depth), cut(&part.content_type, 100));
+    let size = part.octets.map(|octets| format!("{}, {}", format::size(octets), part.encoding));
+    let name = part.file_name.as_deref().map(|name| cut(name, 200));
+    let id = part.content_id.as_deref().map(|id| format!("<{}>", cut(id, 200)));
+    for more in [size, name, id].into_iter().flatten() {
+        line.push_str("  ");
+        line.push_str(&more.replace(breaks_lines, " "));
+    }
+    line.push('\n');
+    line
 }
 
 async fn read<S: AdminStore>(app: &App<S>, page: &Page, params: &RawPathParams) -> Result<Stored, Problem> {
@@ -101,6 +130,7 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
     if let Some(email) = email {
         views.extend(email.html().map(|_| View { name: "html", label: "HTML" }));
         views.extend(email.text().map(|_| View { name: "text", label: "Text" }));
+        views.push(View { name: "parts", label: "Parts" });
         views.push(View { name: "source", label: "Source" });
     }
     views.push(View { name: "stored", label: "Stored form" });
@@ -115,6 +145,7 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
             Ok(source) => String::from_utf8_lossy(&source).replace("\r\n", "\n"),
             Err(error) => error,
         },
+        ("parts", _) => stored.parts().unwrap_or_else(|error| error),
         _ => stored_form(&stored.encoded),
     };
     let back = back_query(query);

@@ -163,7 +163,7 @@ fn verdict(stats: &Stats, pauses: &[Pause]) -> Verdict {
             advice: "The next hop refuses or does not answer. The relays probe it, and go on by themselves when it works. \
                      No mail is lost or charged for it.",
         },
-        None if stats.oldest_waiting.is_some_and(|age| age >= LATE) => Verdict {
+        None if stats.oldest_undeferred.is_some_and(|age| age >= LATE) => Verdict {
             level: "warn",
             title: "Mail is late",
             text: waiting,
@@ -191,7 +191,14 @@ mod tests {
         let relay =
             |paused: &Option<&str>| RelayStatus::new("relay".to_owned(), Duration::ZERO, 0, paused.map(str::to_owned));
         let oldest_waiting = oldest_waiting.map(Duration::from_secs);
-        Stats { pending, oldest_waiting, relays: relays.iter().map(relay).collect(), ..Stats::default() }
+        let oldest_undeferred = oldest_waiting;
+        Stats {
+            pending,
+            oldest_waiting,
+            oldest_undeferred,
+            relays: relays.iter().map(relay).collect(),
+            ..Stats::default()
+        }
     }
 
     #[test]
@@ -203,6 +210,8 @@ mod tests {
             (stats(3, None, &[Some("535 no"), None]), "warn", "Some relays are paused"),
             (stats(3, Some(300), &[None]), "warn", "Mail is late"),
             (stats(3, Some(299), &[None]), "ok", "Mail is being sent"),
+            // Its recipient's server defers the oldest.
+            (Stats { oldest_undeferred: None, ..stats(3, Some(300), &[None]) }, "ok", "Mail is being sent"),
             (stats(3, None, &[None]), "ok", "Nothing is due"),
             (stats(0, None, &[None]), "ok", "Nothing waits"),
         ] {

@@ -22,7 +22,10 @@ fn gauge(recorder: &dyn Recorder, name: &'static str) -> Gauge {
 pub(super) struct OutboxGauges {
     /// In the order of [`State::ALL`].
     deliveries: [Gauge; State::ALL.len()],
+    /// The age of the oldest mail that is due and not yet sent.
     lag: Gauge,
+    /// The same without deferred mail.
+    lag_undeferred: Gauge,
     relays: Gauge,
     relays_paused: Gauge,
     refreshed: Gauge,
@@ -37,6 +40,7 @@ impl OutboxGauges {
         Self {
             deliveries: State::ALL.map(of_state),
             lag: gauge(recorder, names::LAG),
+            lag_undeferred: gauge(recorder, names::LAG_UNDEFERRED),
             relays: gauge(recorder, names::RELAYS),
             relays_paused: gauge(recorder, names::RELAYS_PAUSED),
             refreshed: gauge(recorder, names::REFRESHED),
@@ -48,18 +52,14 @@ impl OutboxGauges {
         let counts =
             [stats.pending, stats.leased, stats.sent, stats.dead, stats.in_doubt, stats.cancelled, stats.dismissed];
         self.deliveries.iter().zip(counts).for_each(|(gauge, count)| gauge.set(count as f64));
-        self.lag.set(lag(stats).as_secs_f64());
+        self.lag.set(stats.oldest_waiting.unwrap_or_default().as_secs_f64());
+        self.lag_undeferred.set(stats.oldest_undeferred.unwrap_or_default().as_secs_f64());
         let relays = stats.relays.iter().filter(|relay: &&RelayStatus| relay.seen_ago <= REPORTED);
         let paused = relays.clone().filter(|relay| relay.paused.is_some());
         self.relays.set(relays.count() as f64);
         self.relays_paused.set(paused.count() as f64);
         self.refreshed.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
-}
-
-/// The age of the oldest mail that is due and not yet sent.
-fn lag(stats: &Stats) -> Duration {
-    stats.oldest_waiting.unwrap_or_default()
 }
 
 /// The gauges of the relays of this process, except those of transports.

@@ -57,6 +57,8 @@ metrics! {
         "Deliveries in the outbox, by state."
     LAG: Gauge Seconds "postrider.outbox.lag"
         "Age of the oldest mail that is due and not yet sent, from when it was first due. 0 if none waits."
+    LAG_UNDEFERRED: Gauge Seconds "postrider.outbox.lag.undeferred"
+        "The same without mail that the next hop defers for a reason of its own, such as greylisting. 0 if none waits."
     RELAYS: Gauge Count "postrider.outbox.relays"
         "Relays of all processes that reported in the last 30 seconds."
     RELAYS_PAUSED: Gauge Count "postrider.outbox.relays.paused"

@@ -78,6 +78,14 @@ impl Orders {
         known.as_ref()?.controls.pauses.iter().find(stops).cloned()
     }
 
+    /// The pauses that keep mail from a relay with this transport.
+    fn for_relay(&self, transport: &str) -> Vec<Pause> {
+        let known = self.known();
+        let pauses = known.iter().flat_map(|known| &known.controls.pauses);
+        let concerns = |pause: &&Pause| !matches!(&pause.target, PauseTarget::Transport(name) if name != transport);
+        pauses.filter(concerns).cloned().collect()
+    }
+
     /// How long a mail must wait because its sender or its template is paused. `None`: it may be sent.
     fn wait_of(&self, sender: Option<&str>, template: Option<&str>) -> Option<Duration> {
         let known = self.known();
@@ -116,6 +124,11 @@ impl<S: Store, T: Transport> Shared<S, T> {
         self.orders.of_relay(self.transport.name())
     }
 
+    /// All pauses by operators that keep mail from this relay.
+    pub(super) fn pauses_by_operators(&self) -> Vec<Pause> {
+        self.orders.for_relay(self.transport.name())
+    }
+
     /// How long a mail must wait because an operator paused its sender or its template.
     pub(super) fn wait_by_operator(&self, sender: Option<&str>, template: Option<&str>) -> Option<Duration> {
         let wait = self.orders.wait_of(sender, template)?;
@@ -126,7 +139,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
     /// The pause by an operator that keeps this relay from claiming, as a text for its report. A paused sender or template does not pause
     /// the relay.
     pub(super) fn operator_pause(&self) -> Option<String> {
-        self.paused_by_operator().map(|pause| format!("{}: {}", pause.target, reason(&pause)))
+        self.paused_by_operator().map(|pause| pause.to_string())
     }
 }
 

@@ -8,6 +8,7 @@ use postrider_transport::Transport;
 
 use super::shared::Shared;
 use super::{PausedTransport, host};
+use crate::pause::Pause;
 use crate::store::{RelayId, Store};
 
 /// A relay is unhealthy if the database has not answered any of its calls for this long. It makes a call every five seconds.
@@ -97,13 +98,16 @@ pub struct RelayHealth {
     pub paused_inner: Vec<PausedTransport>,
     /// The number of senders and domains whose mail is paused.
     pub paused_senders: usize,
+    /// The pauses by operators that keep mail from this relay: of the outbox, its transport, a sender or a template. They are as the relay
+    /// last read them, at most two seconds ago while the database answers. The fields above have pauses after failures only.
+    pub operator_pauses: Vec<Pause>,
 }
 
 impl RelayHealth {
     /// Whether the relay runs and the database answers: it is not in an outage, and answered within the last minute.
     ///
-    /// A paused transport does not count. It is the next hop's condition: a restart of the relay does not help, and an alert should watch
-    /// the age of the oldest mail instead.
+    /// A pause does not count. If it follows from failures, it is the next hop's condition: a restart of the relay does not help, and an
+    /// alert should watch the age of the oldest mail instead. If an operator ordered it, the relay does what it should.
     pub fn is_healthy(&self) -> bool {
         let silent = self.store_answered_ago.is_some_and(|ago| ago > SILENCE);
         self.state == RelayState::Running && self.store_unavailable_for.is_none() && !silent
@@ -209,6 +213,7 @@ impl<S: Store, T: Transport> Live for Shared<S, T> {
                 .map(|(inner, reason)| PausedTransport { transport: format!("{name}/{inner}"), reason })
                 .collect(),
             paused_senders,
+            operator_pauses: self.pauses_by_operators(),
         }
     }
 }

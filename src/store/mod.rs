@@ -259,6 +259,9 @@ pub trait AdminStore: Store {
     fn audit(&self, filter: &AuditFilter) -> impl Future<Output = Result<Vec<AuditEntry>, StoreError>> + Send;
 
     /// The number of deliveries in each state, and the running relays.
+    ///
+    /// [`Stats::oldest_undeferred`] needs the history of deliveries with a charged attempt. To limit the cost, a store may read it for the
+    /// 1,000 oldest of them only, and take the others for deferred.
     fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;
 
     /// The counts of each hour, from the hour of `since` on: the outcomes of attempts and the ends of deliveries, counted in the

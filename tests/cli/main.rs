@@ -19,6 +19,8 @@ mod errors;
 mod explain;
 #[cfg(all(feature = "postmark", feature = "resend"))]
 mod http_server;
+#[cfg(feature = "mailbox")]
+mod mailbox;
 mod operators;
 mod outages;
 mod output;

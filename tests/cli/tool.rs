@@ -91,6 +91,7 @@ impl Tool {
             "TRANSPORT_URL",
             "RUST_LOG",
             "POSTRIDER_PASSWORD",
+            "POSTRIDER_CHECK_AS",
             "POSTRIDER_SCHEMA",
             "POSTRIDER_TABLE_PREFIX",
             "POSTRIDER_PGBOUNCER",

@@ -1,8 +1,11 @@
 //! A database server that accepts connections and never answers.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
+
+use postrider::DeliveryId;
 
 use crate::tool::{Running, TIMEOUT, Tool};
 
@@ -33,6 +36,61 @@ fn the_wait_for_a_database_has_a_time_limit() {
         let output = tool.run(&["stats"]);
         assert_eq!((output.code, output.stderr.lines().count()), (1, 1), "{}", output.stderr);
         assert!(output.stderr.contains("did not answer"), "{}", output.stderr);
+    }
+}
+
+/// A server for PostgreSQL's first connection, which stops listening before it answers that one. Returns its port.
+///
+/// The messages are those of the PostgreSQL manual, "Message Flow": AuthenticationOk and ReadyForQuery.
+fn server_for_one_connection() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut startup = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap() - 4];
+        stream.read_exact(&mut startup).unwrap();
+        stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").unwrap();
+        // The connection is open until the tool closes it.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    port
+}
+
+/// The pool connects again and again while the server refuses, so each command needs a limit of its own.
+#[test]
+fn a_database_that_stops_is_reported_by_each_command() {
+    let mail = ["enqueue", "--from", "ada@example.com", "--to", "bob@example.com", "--text", "Hello!"];
+    let id = DeliveryId::new().to_string();
+    let commands: [&[&str]; 14] = [
+        &["stats"],
+        &["stats", "--json", "--since", "1h"],
+        &["list"],
+        &["list", "--count"],
+        &["show", &id],
+        &["resend", &id],
+        &["cancel", "--state", "pending"],
+        &["pause", "--all"],
+        &["probe"],
+        &["audit"],
+        &["prune", "messages", "--state", "sent", "--older-than", "1d"],
+        &["erase", "ada@example.com"],
+        &["migrate"],
+        &mail,
+    ];
+    // At once, since each waits.
+    let running = commands.map(|command| {
+        let url = format!("postgres://app@127.0.0.1:{}/shop?sslmode=disable", server_for_one_connection());
+        let tool = Tool::with_env(vec![("DATABASE_URL", url)]);
+        let running = tool.start(command);
+        (command, tool, running)
+    });
+    for (command, _tool, running) in running {
+        let output = running.wait();
+        assert_eq!((output.code, output.stderr.lines().count()), (1, 1), "{command:?}: {}", output.stderr);
+        assert!(output.stderr.contains("the database does not answer"), "{command:?}: {}", output.stderr);
     }
 }
 

@@ -54,6 +54,39 @@ async fn the_source_is_a_mail_that_another_parser_reads() {
     assert!(page.contains("Subject: Your order"), "{page}");
 }
 
+/// The tree of the parts is that of the source, as an independent parser reads it.
+#[tokio::test]
+async fn the_parts_are_those_of_the_source() {
+    fn lines(mail: &mail_parser::Message<'_>, part: u32, depth: usize, out: &mut Vec<(usize, String)>) {
+        let part = &mail.parts[usize::try_from(part).unwrap()];
+        let kind = part.content_type().unwrap();
+        out.push((depth, format!("{}/{}", kind.ctype(), kind.subtype().unwrap())));
+        for inner in part.sub_parts().unwrap_or_default() {
+            lines(mail, *inner, depth + 1, out);
+        }
+    }
+    let site = Site::new();
+    for email in [full(), email(), mail().html("<p>Hi</p>").build().unwrap()] {
+        let id = site.enqueue(email).await;
+        let source = site.get(&format!("/deliveries/{id}/message.eml")).await.bytes;
+        let parsed = MessageParser::default().parse(&source).unwrap();
+        let mut expected = Vec::new();
+        lines(&parsed, 0, 0, &mut expected);
+        let page = site.page(&format!("/deliveries/{id}/message?show=parts")).await;
+        let (_, tree) = page.split_once("<pre class=\"content\"").unwrap();
+        let tree = tree.split_once("<bdi>").unwrap().1.split_once("\n\n").unwrap().0;
+        let shown: Vec<_> = tree
+            .lines()
+            .map(|line| (line.len() - line.trim_start().len(), line.split_whitespace().next().unwrap().to_owned()))
+            .map(|(indent, kind)| (indent / 4, kind))
+            .collect();
+        assert_eq!(shown, expected, "{tree}");
+        assert!(page.contains("The whole message: "), "{page}");
+    }
+    let page = site.page(&format!("/deliveries/{}/message?show=parts", site.enqueue(full()).await)).await;
+    assert!(page.contains("application/pdf  1.5 kB, base64  invoice.pdf"), "{page}");
+}
+
 #[tokio::test]
 async fn attachments_are_downloaded_and_never_shown() {
     let site = Site::new();

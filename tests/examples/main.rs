@@ -239,3 +239,57 @@ async fn prometheus() {
     }
     assert_eq!(catcher.caught().len(), 1);
 }
+
+/// The body of an answer to a request without a body. `None` if the server does not listen yet.
+async fn fetch(address: &str, path: &str) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.ok()?;
+    let end = answer.windows(4).position(|octets| octets == b"\r\n\r\n")?;
+    assert!(answer.starts_with(b"HTTP/1.0 200") || answer.starts_with(b"HTTP/1.1 200"), "{path}: {answer:?}");
+    Some(answer.split_off(end + 4))
+}
+
+/// One command shows mails in a dashboard: sent, refused, deferred and scheduled ones. An independent parser reads the source of one.
+#[tokio::test]
+async fn mailbox() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = tokio::process::Command::new(program("mailbox"));
+    command.env_clear().env("DASHBOARD_ADDRESS", &address).current_dir(directory.path()).kill_on_drop(true);
+    let mut running = command.spawn().unwrap();
+    let shows = [
+        ("state=sent", &["Welcome, Ada", "Invoice 42", "What is new in spring"][..]),
+        ("state=dead", &["Your parcel is on its way"]),
+        ("state=pending", &["Your parcel has arrived", "Your basket waits"]),
+    ];
+    let read = async {
+        'again: loop {
+            assert_eq!(running.try_wait().unwrap(), None, "the example has ended");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            for (query, subjects) in shows {
+                let Some(page) = fetch(&address, &format!("/deliveries?{query}")).await else { continue 'again };
+                let page = String::from_utf8(page).unwrap();
+                if !subjects.iter().all(|subject| page.contains(subject)) {
+                    continue 'again;
+                }
+            }
+            break;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), read).await.expect("the mails are shown");
+    let page = String::from_utf8(fetch(&address, "/deliveries?subject=Welcome").await.unwrap()).unwrap();
+    let (_, rest) = page.split_once("deliveries/").expect("a link to the delivery");
+    let id = &rest[..36];
+    let source = fetch(&address, &format!("/deliveries/{id}/message.eml")).await.unwrap();
+    let mail = mail_parser::MessageParser::default().parse(&source).unwrap();
+    assert_eq!(mail.subject(), Some("Welcome, Ada"));
+    assert!(mail.body_html(0).unwrap().contains("Good to have you."));
+    let logo = mail.attachments().next().expect("the inline image");
+    assert_eq!(logo.contents(), include_bytes!("../../examples/common/envelope.png"));
+    let page = String::from_utf8(fetch(&address, &format!("/deliveries/{id}")).await.unwrap()).unwrap();
+    assert!(page.contains("nothing was sent"), "{page}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "the example leaves files behind");
+}

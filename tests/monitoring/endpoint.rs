@@ -89,6 +89,29 @@ fn a_refusal_is_shown_without_its_text_in_the_metrics() {
     assert!(!served.text().contains("535"));
 }
 
+/// A pause on purpose is healthy, and says who ordered it and why.
+#[test]
+fn a_pause_by_an_operator_is_shown_and_healthy() {
+    let server = SmtpServer::start();
+    let tool = Tool::new();
+    let served = Served::start(&tool, &server.url(), &["--poll", "50ms"]);
+    assert_eq!(served.health().1["paused_by_operator"], Value::Array(vec![]));
+    tool.ok(&["pause", "--all", "--by", "ada", "--note", "wrong price"]);
+    tool.ok(&["pause", "--sender", "shop@example.com", "--by", "bob@example.org"]);
+    let shown = |health: &Value| health["paused_by_operator"].as_array().unwrap().len();
+    wait_until("the pauses are shown", || shown(&served.health().1) == 2);
+    let (status, health) = served.health();
+    assert_eq!((status, &health["healthy"]), (200, &true.into()), "{health}");
+    assert_eq!(health["paused_by_operator"][0], "outbox: paused by ada: wrong price");
+    assert!(health["paused_by_operator"][1].as_str().unwrap().starts_with("sender "), "{health}");
+    assert_eq!((&health["paused"], &health["paused_senders"]), (&Value::Array(vec![]), &0.into()));
+    let text = served.get("/healthz").body;
+    assert!(!text.contains("shop@example.com") && !text.contains("bob@example.org"), "{text}");
+    tool.ok(&["resume", "--all"]);
+    tool.ok(&["resume", "--sender", "shop@example.com"]);
+    wait_until("no pause is shown", || shown(&served.health().1) == 0);
+}
+
 /// Whatever a stranger sends gets an answer or is dropped, and the relay goes on.
 #[test]
 fn other_requests_are_refused_and_silent_clients_do_not_block() {

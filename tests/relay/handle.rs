@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use postrider::testkit::ScriptedTransport;
-use postrider::{Email, Failure, Outbox, RelayState, Scope};
+use postrider::{Email, Failure, Outbox, PauseTarget, RelayState, Scope};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::outbox;
@@ -114,4 +114,38 @@ async fn a_relay_reports_its_host() {
         running.await.unwrap().unwrap();
         assert_eq!(handle.host().as_deref(), expected, "it is still known after the end");
     }
+}
+
+/// A relay that is paused on purpose is healthy, and says which pauses it obeys.
+#[tokio::test]
+async fn pauses_by_operators_are_shown_and_healthy() {
+    let outbox = outbox(ScriptedTransport::new());
+    let relay = outbox.relay().poll(Duration::from_millis(5));
+    let handle = relay.handle();
+    assert!(handle.health().operator_pauses.is_empty());
+    let worker = tokio::spawn(relay.run(std::future::pending()));
+    let ada = outbox.operator("ada").note("wrong price");
+    let targets = [
+        PauseTarget::Outbox,
+        PauseTarget::Transport("scripted".to_owned()),
+        PauseTarget::Sender("shop@example.com".to_owned()),
+        PauseTarget::Template("news".to_owned()),
+    ];
+    let other = PauseTarget::Transport("ses".to_owned());
+    assert!(ada.pause(other.clone()).await.unwrap(), "this relay is not concerned");
+    for target in &targets {
+        assert!(ada.pause(target.clone()).await.unwrap());
+    }
+    until("the pauses are shown", || async { handle.health().operator_pauses.len() == targets.len() }).await;
+    let health = handle.health();
+    assert!(health.is_healthy() && health.paused.is_none() && health.paused_senders == 0, "{health:?}");
+    let shown: Vec<_> = health.operator_pauses.iter().map(|pause| pause.target.clone()).collect();
+    assert_eq!(shown, targets);
+    assert_eq!(health.operator_pauses[3].to_string(), "template news: paused by ada: wrong price");
+    assert!(!format!("{health:?}").contains("shop@example.com"), "{health:?}");
+    for target in targets {
+        assert!(ada.resume(target).await.unwrap());
+    }
+    until("no pause is shown", || async { handle.health().operator_pauses.is_empty() }).await;
+    worker.abort();
 }

@@ -38,6 +38,7 @@ A transport is a URL:
   sendgrid://KEY@default?region=eu                (also brevo, mailersend, mailtrap, postmark,
                                                    resend and sparkpost)
   mailgun://KEY@default?domain=mg.example.com     mailjet://KEY:SECRET@default
+  mailbox:  mailbox:?check_as=ses                 (for development: sends nothing)
 
 or a combination of transports, separated by whitespace. Combinations can be nested:
   failover(URL URL …)             tries the next one if one is unavailable or refuses the sender
@@ -191,6 +192,9 @@ pub(crate) struct EnqueueArgs {
     /// The trace context of the request: the value of the header traceparent (W3C Trace Context)
     #[arg(long, value_name = "TRACEPARENT")]
     pub(crate) traceparent: Option<TraceParent>,
+    /// Refuse what this transport cannot carry, before the relay would: smtp, ses, postmark and so on
+    #[arg(long, value_name = "TRANSPORT", env = "POSTRIDER_CHECK_AS")]
+    pub(crate) check_as: Option<String>,
     /// How many deliveries of this mail to add; with --key K, their keys are K-1, K-2 and so on
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: u32,

@@ -102,14 +102,39 @@ pub(crate) fn schema(args: &OutboxArgs, from: u32) -> Result<String, CliError> {
     }
 }
 
+/// How long a command waits for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Somebody waits for the command, or for a page that it serves.
+    Short,
+    /// A relay outlasts outages. If its connections are busy for a while, that is not one.
+    OfRelay,
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+impl Patience {
+    /// The pool's time limit for a connection. The pool connects again and again until then, and its error does not name the cause.
+    fn acquire_timeout(self) -> std::time::Duration {
+        match self {
+            Self::Short => CONNECT_TIMEOUT,
+            // The default of sqlx.
+            Self::OfRelay => std::time::Duration::from_secs(30),
+        }
+    }
+}
+
 #[cfg_attr(not(feature = "sqlite"), allow(unused_variables, reason = "only SQLite databases are files"))]
-pub(crate) async fn open(args: &OutboxArgs, if_missing: IfMissing) -> Result<Database, CliError> {
+#[cfg_attr(
+    not(any(feature = "postgres", feature = "mysql")),
+    allow(unused_variables, reason = "only a server can be out of reach")
+)]
+pub(crate) async fn open(args: &OutboxArgs, if_missing: IfMissing, patience: Patience) -> Result<Database, CliError> {
     let (scheme, url) = scheme(args)?;
     match scheme.feature {
         #[cfg(feature = "postgres")]
-        "postgres" => postgres(url, args).await.map(Database::Postgres),
+        "postgres" => postgres(url, args, patience).await.map(Database::Postgres),
         #[cfg(feature = "mysql")]
-        "mysql" => mysql(url, table_prefix(args)).await.map(Database::MySql),
+        "mysql" => mysql(url, table_prefix(args), patience).await.map(Database::MySql),
         #[cfg(feature = "sqlite")]
         "sqlite" => sqlite(url, if_missing).await.map(Database::Sqlite),
         _ => Err(scheme.missing_feature()),
@@ -150,7 +175,7 @@ async fn sqlite(url: &str, if_missing: IfMissing) -> Result<postrider::SqliteSto
 
 /// The time limit for a connection to the server. sqlx has none for a server that accepts the connection and does not answer.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 async fn connect<T>(
@@ -166,11 +191,11 @@ async fn connect<T>(
 }
 
 #[cfg(feature = "postgres")]
-async fn postgres(url: &str, args: &OutboxArgs) -> Result<postrider::PgStore, CliError> {
+async fn postgres(url: &str, args: &OutboxArgs, patience: Patience) -> Result<postrider::PgStore, CliError> {
     use std::str::FromStr;
 
     use postrider::{PgStore, StoreError};
-    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use sqlx::postgres::PgConnectOptions;
     use sqlx::{ConnectOptions, Connection};
 
     let options = PgConnectOptions::from_str(url)
@@ -182,17 +207,29 @@ async fn postgres(url: &str, args: &OutboxArgs) -> Result<postrider::PgStore, Cl
     let connection = connect(options.connect(), |error| StoreError::from(error).to_string()).await?;
     // The server sees the end of the connection even if this close fails.
     let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
-    let pool = PgPoolOptions::new().max_connections(8).connect_lazy_with(options);
+    let pool = pg_pool(options, patience);
     let store = PgStore::in_schema(pool, pg_schema(args)).map_err(usage_error)?;
     Ok(if args.pgbouncer { store.without_prepared_statements().without_listen() } else { store })
 }
 
+#[cfg(feature = "postgres")]
+fn pg_pool(options: sqlx::postgres::PgConnectOptions, patience: Patience) -> sqlx::PgPool {
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(8);
+    pool.acquire_timeout(patience.acquire_timeout()).connect_lazy_with(options)
+}
+
 #[cfg(feature = "mysql")]
-async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, CliError> {
+fn mysql_pool(options: sqlx::mysql::MySqlConnectOptions, patience: Patience) -> sqlx::MySqlPool {
+    let pool = sqlx::mysql::MySqlPoolOptions::new().max_connections(8);
+    pool.acquire_timeout(patience.acquire_timeout()).connect_lazy_with(options)
+}
+
+#[cfg(feature = "mysql")]
+async fn mysql(url: &str, prefix: &str, patience: Patience) -> Result<postrider::MySqlStore, CliError> {
     use std::str::FromStr;
 
     use postrider::{MySqlStore, StoreError};
-    use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+    use sqlx::mysql::MySqlConnectOptions;
     use sqlx::{ConnectOptions, Connection};
 
     let options = MySqlConnectOptions::from_str(url).map_err(|_| {
@@ -209,7 +246,7 @@ async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, CliErro
     let connection = connect(options.connect(), describe).await?;
     // The server sees the end of the connection even if this close fails.
     let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
-    let pool = MySqlPoolOptions::new().max_connections(8).connect_lazy_with(options);
+    let pool = mysql_pool(options, patience);
     MySqlStore::with_table_prefix(pool, prefix).map_err(usage_error)
 }
 
@@ -218,4 +255,21 @@ async fn mysql(url: &str, prefix: &str) -> Result<postrider::MySqlStore, CliErro
 #[cfg(feature = "mysql")]
 fn needs_tls(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Configuration(why) if why.to_string().contains("mysql-rsa"))
+}
+
+#[cfg(all(test, feature = "postgres", feature = "mysql"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The default of sqlx, 30 s, is too long for somebody who waits for the answer of a command.
+    #[tokio::test]
+    async fn a_command_waits_a_few_seconds_for_a_connection_and_a_relay_longer() {
+        for (patience, limit) in [(Patience::Short, 5), (Patience::OfRelay, 30)] {
+            let limit = Duration::from_secs(limit);
+            assert_eq!(pg_pool(Default::default(), patience).options().get_acquire_timeout(), limit);
+            assert_eq!(mysql_pool(Default::default(), patience).options().get_acquire_timeout(), limit);
+        }
+    }
 }

@@ -12,7 +12,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use postrider::{AdminStore, Metrics, Outbox, PausedTransport, RelayHandle, RelayHealth};
+use postrider::transport::mask_addresses;
+use postrider::{AdminStore, Metrics, Outbox, Pause, PausedTransport, RelayHandle, RelayHealth};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
@@ -194,6 +195,7 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
 /// The body of `/healthz`. Its keys are a stable interface.
 fn health_json(relay: &RelayHandle, health: &RelayHealth) -> Value {
     let paused = |paused: &PausedTransport| format!("{}: {}", paused.transport, paused.reason);
+    let by_operator = |pause: &Pause| mask_addresses(&pause.to_string()).into_owned();
     let seconds = |duration: Option<Duration>| duration.map(|duration| (duration.as_secs_f64() * 1e3).round() / 1e3);
     json!({
         "id": relay.id().to_string(),
@@ -205,5 +207,6 @@ fn health_json(relay: &RelayHandle, health: &RelayHealth) -> Value {
         "database_unavailable_s": seconds(health.store_unavailable_for),
         "paused": health.paused.iter().chain(&health.paused_inner).map(paused).collect::<Vec<_>>(),
         "paused_senders": health.paused_senders,
+        "paused_by_operator": health.operator_pauses.iter().map(by_operator).collect::<Vec<_>>(),
     })
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use postrider::transport::AddressError;
-use postrider::{AdminStore, Attachment, Email, Mailbox, NewDelivery, Outbox, Priority, WhenInDoubt};
+use postrider::{AdminStore, Attachment, Email, EnqueueOnly, Mailbox, NewDelivery, Outbox, Priority, WhenInDoubt};
 
 use crate::args::EnqueueArgs;
 use crate::error::CliError;
@@ -17,7 +17,11 @@ const MAX_BATCH_OCTETS: usize = 64 * 1024 * 1024;
 
 pub(crate) async fn run<S: AdminStore>(args: EnqueueArgs, store: S, out: &mut Output) -> Result<(), CliError> {
     let email = email(&args)?;
-    let outbox = Outbox::enqueue_only(store);
+    let mut checks = EnqueueOnly::new();
+    if let Some(transport) = &args.check_as {
+        checks = checks.check_as(transport).map_err(|error| CliError::usage(format!("--check-as: {error}")))?;
+    }
+    let outbox = Outbox::new(store, checks);
     let batch = u32::try_from((MAX_BATCH_OCTETS / stored_octets(&email)).clamp(1, MAX_BATCH)).unwrap_or(1);
     let mut next = 1;
     while next <= args.count {

@@ -45,7 +45,9 @@ pub(crate) async fn stats<S: AdminStore>(
     for (name, count) in counts {
         out.line(format_args!("{name:<12}{count}"))?;
     }
-    for (name, age) in [("waiting", stats.oldest_waiting), ("oldest due", stats.oldest_due)] {
+    let ages =
+        [("waiting", stats.oldest_waiting), ("undeferred", stats.oldest_undeferred), ("oldest due", stats.oldest_due)];
+    for (name, age) in ages {
         match age {
             Some(age) => out.line(format_args!("{name:<12}{} ago", humantime::format_duration(whole_seconds(age))))?,
             None => out.line(format_args!("{name:<12}-"))?,
@@ -99,6 +101,7 @@ fn stats_json(stats: &Stats) -> Value {
         "scheduled": stats.scheduled,
         "retrying": stats.retrying,
         "oldest_waiting_s": stats.oldest_waiting.map(seconds),
+        "oldest_undeferred_s": stats.oldest_undeferred.map(seconds),
         "oldest_due_s": stats.oldest_due.map(seconds),
         "relays": relays.collect::<Vec<_>>(),
     })

@@ -24,6 +24,7 @@ const SCHEMES: &[Scheme] = &[
     Scheme::new("sparkpost", "sparkpost", cfg!(feature = "sparkpost")),
     Scheme::new("mailersend", "mailersend", cfg!(feature = "mailersend")),
     Scheme::new("mailtrap", "mailtrap", cfg!(feature = "mailtrap")),
+    Scheme::without_host("mailbox", "mailbox", cfg!(feature = "mailbox")),
 ];
 
 /// The SMTP connections of a transport, to close at the end.
@@ -136,16 +137,17 @@ async fn from_url(
     let how_to_set = "use --transport URL, or set TRANSPORT_URL";
     let (scheme, url) = url_scheme::find("transport", how_to_set, SCHEMES, Some(url))?;
     if options.signer.is_some() && !matches!(scheme.feature, "smtp" | "ses") {
-        let name = scheme.name;
-        return Err(CliError::usage(format!(
-            "{name}:// cannot use --dkim-domain: the provider signs the mail by itself"
-        )));
+        let why =
+            if scheme.feature == "mailbox" { "it sends no mail" } else { "the provider signs the mail by itself" };
+        return Err(CliError::usage(format!("{} cannot use --dkim-domain: {why}", scheme.prefix())));
     }
     match scheme.feature {
         #[cfg(feature = "smtp")]
         "smtp" => smtp(url, options, connections),
         #[cfg(feature = "ses")]
         "ses" => ses(url, options).await,
+        #[cfg(feature = "mailbox")]
+        "mailbox" => mailbox(url),
         #[cfg(feature = "brevo")]
         "brevo" => http::<postrider::http::Brevo>(url),
         #[cfg(feature = "mailgun")]
@@ -199,6 +201,15 @@ async fn ses(url: &str, options: UrlOptions<'_>) -> Result<BoxTransport<Email>, 
         builder = builder.dkim(signer.clone());
     }
     Ok(BoxTransport::new(builder.build().map_err(invalid)?))
+}
+
+/// Builds the transport that sends nothing, and says so.
+#[cfg(feature = "mailbox")]
+fn mailbox(url: &str) -> Result<BoxTransport<Email>, CliError> {
+    let mailbox = postrider::DevMailbox::from_url(url).map_err(invalid)?;
+    // The warning of the library comes before the logs start.
+    crate::error::warn("the transport mailbox: sends no mail; it is for development");
+    Ok(BoxTransport::new(mailbox))
 }
 
 #[cfg(feature = "http")]

@@ -232,6 +232,7 @@ impl AdminStore for MemoryStore {
             let waiting =
                 (row.state == State::Pending && row.cycle_started <= now).then(|| elapsed(now, row.cycle_started));
             stats.oldest_waiting = stats.oldest_waiting.max(waiting);
+            stats.oldest_undeferred = stats.oldest_undeferred.max(waiting.filter(|_| !row.is_deferred()));
             if row.shown_state() == State::Pending {
                 due += u64::from(row.due <= now);
                 scheduled += u64::from(row.cycle_started > now);

@@ -79,6 +79,13 @@ impl Row {
     pub(super) fn shown_state(&self) -> State {
         if self.state == State::Pending && self.leased_at.is_some() { State::Leased } else { self.state }
     }
+
+    /// Whether the next hop has refused it for now, in this cycle, for a reason of its own.
+    pub(super) fn is_deferred(&self) -> bool {
+        let refused = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Transient | Outcome::Permanent);
+        let deferred = |attempt: &Attempt| attempt.cycle == self.cycle && attempt.charged && refused(attempt);
+        self.charged_attempts > 0 && self.attempts.iter().any(deferred)
+    }
 }
 
 fn resolve(when: When, now: i64) -> i64 {

@@ -139,6 +139,14 @@ impl MySqlStore {
         let text = self.sql.fill(
             "SELECT COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased, MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now,
                     MIN(cycle_started_at) AS oldest_waiting,
+                    MIN(CASE WHEN charged_attempts = 0 THEN cycle_started_at END) AS oldest_uncharged,
+                    (SELECT MIN(q.cycle_started_at)
+                     FROM (SELECT delivery_id, cycle, cycle_started_at FROM {p}queue
+                           WHERE charged_attempts > 0 ORDER BY cycle_started_at LIMIT 1000) q
+                     WHERE NOT EXISTS (
+                         SELECT 1 FROM {p}attempts a
+                         WHERE a.delivery_id = q.delivery_id AND a.cycle = q.cycle AND a.charged
+                             AND a.outcome IN ('transient', 'permanent'))) AS oldest_in_doubt,
                     CAST(COALESCE(SUM(leased_at = 0 AND due_at <= {now}), 0) AS SIGNED) AS due,
                     CAST(COALESCE(SUM(leased_at = 0 AND cycle_started_at > {now}), 0) AS SIGNED) AS scheduled
              FROM {p}queue",
@@ -156,6 +164,8 @@ impl MySqlStore {
         };
         stats.oldest_due = ago(row.number_or_null("oldest_due")?);
         stats.oldest_waiting = ago(row.number_or_null("oldest_waiting")?);
+        stats.oldest_undeferred =
+            ago(row.number_or_null("oldest_uncharged")?).max(ago(row.number_or_null("oldest_in_doubt")?));
         stats.set_pending_parts(to_u64(row.number("due")?), to_u64(row.number("scheduled")?));
         stats.relays = self.read_relays(&mut tx).await?;
         tx.rollback().await?;

@@ -134,6 +134,14 @@ impl PgStore {
             r#"SELECT count(*) AS queued, count(leased_at) AS leased, {now} AS now,
                    min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due,
                    min(cycle_started_at) AS oldest_waiting,
+                   least(min(cycle_started_at) FILTER (WHERE charged_attempts = 0), (
+                       SELECT min(q.cycle_started_at)
+                       FROM (SELECT delivery_id, cycle, cycle_started_at FROM "{s}".queue
+                             WHERE charged_attempts > 0 ORDER BY cycle_started_at LIMIT 1000) q
+                       WHERE NOT EXISTS (
+                           SELECT FROM "{s}".attempts a
+                           WHERE a.delivery_id = q.delivery_id AND a.cycle = q.cycle AND a.charged
+                               AND a.outcome IN ('transient', 'permanent')))) AS oldest_undeferred,
                    count(*) FILTER (WHERE leased_at IS NULL AND due_at <= {now}) AS due,
                    count(*) FILTER (WHERE leased_at IS NULL AND cycle_started_at > {now}) AS scheduled
                FROM "{s}".queue"#,
@@ -146,6 +154,7 @@ impl PgStore {
         let ago = |time: Option<SystemTime>| time.and_then(|time| now.duration_since(time).ok());
         stats.oldest_due = ago(row.time_or_null("oldest_due")?);
         stats.oldest_waiting = ago(row.time_or_null("oldest_waiting")?);
+        stats.oldest_undeferred = ago(row.time_or_null("oldest_undeferred")?);
         stats.set_pending_parts(to_u64(row.number("due")?), to_u64(row.number("scheduled")?));
         stats.relays = self.read_relays(call).await?;
         Ok(stats)

@@ -259,6 +259,14 @@ async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats,
         "SELECT (SELECT count(*) FROM postrider_queue) AS queued,
                 (SELECT count(*) FROM postrider_queue WHERE leased_at IS NOT NULL) AS leased,
                 (SELECT min(cycle_started_at) FROM postrider_queue) AS oldest_waiting,
+                (SELECT min(cycle_started_at) FROM postrider_queue WHERE charged_attempts = 0) AS oldest_uncharged,
+                (SELECT min(q.cycle_started_at)
+                 FROM (SELECT delivery_id, cycle, cycle_started_at FROM postrider_queue
+                       WHERE charged_attempts > 0 ORDER BY cycle_started_at LIMIT 1000) q
+                 WHERE NOT EXISTS (
+                     SELECT 1 FROM postrider_attempts a
+                     WHERE a.delivery_id = q.delivery_id AND a.cycle = q.cycle AND a.charged
+                         AND a.outcome IN ('transient', 'permanent'))) AS oldest_in_doubt,
                 (SELECT count(*) FROM postrider_queue WHERE leased_at IS NULL AND due_at <= ?1) AS due,
                 (SELECT count(*) FROM postrider_queue WHERE leased_at IS NULL AND cycle_started_at > ?1) AS scheduled",
     )
@@ -269,11 +277,12 @@ async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats,
         sqlx::query("SELECT state, count AS deliveries FROM postrider_totals").fetch_all(&mut *connection).await?;
     let mut stats = read_counts(row.number("queued")?, row.number("leased")?, &ended)?;
     stats.set_pending_parts(to_u64(row.number("due")?), to_u64(row.number("scheduled")?));
-    let waiting = row.number_or_null("oldest_waiting")?.filter(|since| *since <= now);
-    stats.oldest_waiting = waiting.map(|since| elapsed(since, now));
+    let ago = |since: Option<i64>| since.filter(|since| *since <= now).map(|since| elapsed(since, now));
+    stats.oldest_waiting = ago(row.number_or_null("oldest_waiting")?);
+    stats.oldest_undeferred =
+        ago(row.number_or_null("oldest_uncharged")?).max(ago(row.number_or_null("oldest_in_doubt")?));
     stats.relays = read_relays(connection, now).await?;
-    let due = super::claim::first_due(connection).await?.filter(|due| *due <= now);
-    stats.oldest_due = due.map(|due| elapsed(due, now));
+    stats.oldest_due = ago(super::claim::first_due(connection).await?);
     Ok(stats)
 }
 

@@ -170,6 +170,7 @@ macro_rules! store_tests {
             a_cancellation_follows_its_transaction
             pauses_and_probes_are_stored
             waiting_is_measured_honestly
+            deferred_deliveries_are_left_out_of_the_second_lag
             it_behaves_like_the_memory_store
         }
     };

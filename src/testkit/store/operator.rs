@@ -291,3 +291,65 @@ pub async fn waiting_is_measured_honestly<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(stats().await.oldest_waiting, None);
     assert_eq!(stats().await.scheduled, 1);
 }
+
+/// A second figure leaves out mail that the next hop defers for a reason of its own, so that such mail raises no alarm and hides no outage.
+/// An attempt that fails for the transport's condition or is in doubt does not reset it, nor does a probe.
+pub async fn deferred_deliveries_are_left_out_of_the_second_lag<F: StoreUnderTest>(fixture: &F) {
+    let clock = TestClock::new();
+    let store = fixture.fresh(clock.clone()).await;
+    let lags = async || {
+        let stats = store.stats().await.expect("counting works");
+        let seconds = |age: Option<std::time::Duration>| age.map(|age| age.as_secs());
+        (seconds(stats.oldest_waiting), seconds(stats.oldest_undeferred))
+    };
+    insert_one(&store, NewRow { due: Some(When::After(SECOND * 1_000)), ..row() }).await;
+    assert_eq!(lags().await, (None, None), "a scheduled delivery does not wait");
+    let deferred = insert_one(&store, row()).await;
+    clock.advance(SECOND * 10);
+    assert_eq!(lags().await, (Some(10), Some(10)), "it has not been tried");
+    let lease = claim_one(&store).await;
+    assert_eq!(lags().await, (Some(10), Some(10)), "it is being tried");
+    assert_eq!(settle(&store, super::retry(&lease, SECOND * 50)).await, Settled::Applied);
+    assert_eq!(lags().await, (Some(10), None), "its attempt was charged");
+
+    let waiting = insert_one(&store, row()).await;
+    for round in 1..=4 {
+        clock.advance(SECOND * 10);
+        if round == 3 {
+            // The probe makes the deferred delivery due as well. It is deferred again.
+            store.request_probe(&Act::by("ada")).await.expect("asking works");
+        }
+        for lease in claim(&store, 10).await {
+            let mut failed = super::retry(&lease, SECOND * 10);
+            if lease.key.id == waiting {
+                failed.charged_attempts = lease.charged_attempts;
+                failed.attempt.iter_mut().for_each(|attempt| attempt.charged = false);
+            }
+            assert_eq!(settle(&store, failed).await, Settled::Applied);
+        }
+        assert_eq!(lags().await, (Some(10 + 10 * round), Some(10 * round)), "the transport failed {round} times");
+    }
+    assert!(get(&store, waiting).await.attempts.len() == 4 && get(&store, deferred).await.attempts.len() > 1);
+
+    // A lost reply is charged, and the cause may be the next hop. So may a relay that died during a call.
+    clock.advance(SECOND * 10);
+    let leases = claim(&store, 10).await;
+    let lease = leases.iter().find(|lease| lease.key.id == waiting).expect("it is due");
+    let doubt = settlement(lease, Outcome::InDoubt, Next::Pending { after: SECOND * 10 });
+    assert_eq!(settle(&store, doubt).await, Settled::Applied);
+    assert_eq!(lags().await, (Some(60), Some(50)), "a lost reply reset it");
+    clock.advance(SECOND * 10);
+    claim_one(&store).await;
+    clock.advance(super::LEASE);
+    let lost = claim(&store, 10).await;
+    assert!(lost.iter().any(|lease| lease.key.id == waiting && lease.lost), "its lease has expired");
+    assert_eq!(lags().await, (Some(130), Some(120)), "a lost attempt reset it");
+    // A resend begins anew.
+    for lease in &lost {
+        assert_eq!(settle(&store, dead(lease)).await, Settled::Applied);
+    }
+    assert_eq!(lags().await, (None, None));
+    assert_eq!(store.resend(deferred).await.expect("resending works"), UpdateOutcome::Updated);
+    clock.advance(SECOND * 5);
+    assert_eq!(lags().await, (Some(5), Some(5)), "a charge of the cycle before counts");
+}

@@ -87,6 +87,14 @@ impl Ses {
         Ok(url::parse(url)?.into_builder().await)
     }
 
+    /// Checks a mail as [`check`](Transport::check) does, without a transport: it needs no credentials and no region.
+    ///
+    /// # Errors
+    /// If SES does not [support](crate#unsupported-mail) the mail.
+    pub fn check_email(email: &Email) -> Result<(), Failure> {
+        request::check(email)
+    }
+
     /// Sends one request and records its progress.
     async fn send_request(
         &self,
@@ -159,7 +167,7 @@ impl Transport for Ses {
 
     /// Checks the mail against the [limits of SES](crate#unsupported-mail), and renders it unless it has large attachments.
     fn check(&self, email: &Email) -> Result<(), Failure> {
-        request::check(email)
+        Self::check_email(email)
     }
 }
 

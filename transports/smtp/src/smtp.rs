@@ -77,6 +77,14 @@ impl Smtp {
         Ok(self.pool.check_connection().await?)
     }
 
+    /// Checks a mail as [`check`](Transport::check) does, without a transport: it needs no server and no configuration.
+    ///
+    /// # Errors
+    /// If the mail cannot be written as a message.
+    pub fn check_email(email: &Email) -> Result<(), Failure> {
+        prepared_message::check(email)
+    }
+
     /// Explains what a reply means at a stage, by [your rules](SmtpBuilder::rule) and then by those of this crate. It does not
     /// connect. See [`explain`](crate::explain).
     ///
@@ -124,7 +132,7 @@ impl Transport for Smtp {
     /// Checks that the mail can be written as a message: a line that cannot be folded to 998 octets, for instance, is an error. It
     /// does not ask the server what it offers.
     fn check(&self, email: &Email) -> Result<(), Failure> {
-        prepared_message::check(email)
+        Self::check_email(email)
     }
 }
 
