@@ -193,12 +193,15 @@ pub struct RelayStatus {
     pub paused: Option<String>,
     /// The name of the host on which it runs ([`Relay::host`](crate::Relay::host)). `None` if it is unknown.
     pub host: Option<String>,
+    /// How long the oldest of its pauses after failures has lasted, to a few seconds. `None` if there is none, or only pauses by operators
+    /// ([`Outbox::controls`] says since when).
+    pub paused_for: Option<Duration>,
 }
 
 impl RelayStatus {
-    /// Creates a status of a relay on an unknown host, for authors of stores. Set the field to name it.
+    /// Creates a status of a relay on an unknown host, for authors of stores. Set the fields for more.
     pub fn new(id: String, seen_ago: Duration, in_flight: u64, paused: Option<String>) -> Self {
-        Self { id, seen_ago, in_flight, paused, host: None }
+        Self { id, seen_ago, in_flight, paused, host: None, paused_for: None }
     }
 }
 

@@ -1,7 +1,10 @@
--- Version 3: the trace context of the request that enqueued a mail, and the host of a relay.
+-- Version 3: the trace context of the request that enqueued a mail, and the host and the pause of a relay.
 
 -- The value of the header "traceparent" of W3C Trace Context. An invalid value counts as none. It has no limit of its own: a longer text
 -- would be refused with its mail, and a trigger that cuts it would cost time for each row.
 ALTER TABLE postrider_deliveries ADD COLUMN traceparent LONGTEXT;
 
 ALTER TABLE postrider_relays ADD COLUMN host VARCHAR(255);
+
+-- How long the oldest pause after failures had lasted at the time of the report, in milliseconds. NULL: none.
+ALTER TABLE postrider_relays ADD COLUMN paused_ms BIGINT;

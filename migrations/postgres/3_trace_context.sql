@@ -1,4 +1,4 @@
--- Version 3: the trace context of the request that enqueued a mail, and the host of a relay.
+-- Version 3: the trace context of the request that enqueued a mail, and the host and the pause of a relay.
 
 -- An insert into the view locks the view before its tables. This version does too, so that the two cannot deadlock. (A block, since the
 -- server takes the statement itself only in a transaction.)
@@ -10,6 +10,9 @@ END $$;
 ALTER TABLE "postrider".deliveries ADD COLUMN traceparent text;
 
 ALTER TABLE "postrider".relays ADD COLUMN host text;
+
+-- How long the oldest pause after failures had lasted at the time of the report, in milliseconds. NULL: none.
+ALTER TABLE "postrider".relays ADD COLUMN paused_ms bigint;
 
 CREATE OR REPLACE VIEW "postrider".outbox AS
     SELECT d.id, d.created_at, b.format, b.body, b.text, b.html, d.recipients, d.template_id, d.key, d.priority, d.when_in_doubt, d.send_at, d.expires_at,

@@ -1,4 +1,4 @@
--- Version 3: the trace context of the request that enqueued a mail, and the host of a relay.
+-- Version 3: the trace context of the request that enqueued a mail, and the host and the pause of a relay.
 
 -- The value of the header "traceparent" of W3C Trace Context. An invalid value counts as none.
 ALTER TABLE postrider_deliveries ADD COLUMN traceparent TEXT;
@@ -9,3 +9,6 @@ CREATE TRIGGER postrider_traceparent AFTER INSERT ON postrider_deliveries WHEN l
 END;
 
 ALTER TABLE postrider_relays ADD COLUMN host TEXT;
+
+-- How long the oldest pause after failures had lasted at the time of the report, in milliseconds. NULL: none.
+ALTER TABLE postrider_relays ADD COLUMN paused_ms INTEGER;

@@ -58,6 +58,8 @@ struct Relay {
     seen: String,
     in_flight: u64,
     paused: Option<String>,
+    /// How long the pause has lasted.
+    paused_for: Option<String>,
 }
 
 struct Failures {
@@ -101,6 +103,7 @@ fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
         seen: format::duration(relay.seen_ago),
         in_flight: relay.in_flight,
         paused: relay.paused.as_deref().map(|reason| cut(reason, 1_000)),
+        paused_for: relay.paused_for.map(format::duration),
     });
     let failures = snapshot.failures.iter().map(|group| Failures {
         count: group.count,

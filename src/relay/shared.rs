@@ -33,6 +33,8 @@ pub(super) struct Shared<S, T> {
     /// Whether results are being written. Permits become free after that.
     pub(super) settling: AtomicBool,
     evidence: Mutex<Evidence>,
+    /// Since when this relay has been paused after failures.
+    paused_since: Mutex<Option<Instant>>,
     /// Notified when a pause begins or ends, so that the change is reported.
     pub(super) pause_changed: Notify,
     /// Notified when a permit is free.
@@ -64,6 +66,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
             unsettled: AtomicBool::new(false),
             settling: AtomicBool::new(false),
             evidence: Mutex::new(Evidence::new(settings.pause, Instant::now().into_std())),
+            paused_since: Mutex::default(),
             pause_changed: Notify::new(),
             permit_freed: Notify::new(),
             in_flight: InFlight::default(),
@@ -101,9 +104,16 @@ impl<S: Store, T: Transport> Shared<S, T> {
     }
 
     pub(super) fn report(&self) -> RelayReport {
-        let paused: Vec<_> = self.operator_pause().into_iter().chain(self.failure_pauses()).collect();
+        let failures = self.failure_pauses();
+        let paused_for = {
+            let mut since = self.paused_since.lock().unwrap_or_else(PoisonError::into_inner);
+            *since = since.or_else(|| Some(Instant::now())).filter(|_| !failures.is_empty());
+            since.map(|since| since.elapsed())
+        };
+        let paused: Vec<_> = self.operator_pause().into_iter().chain(failures).collect();
         let paused = (!paused.is_empty()).then(|| paused.join("; "));
-        RelayReport { host: self.host.clone(), ..RelayReport::new(self.id, self.in_flight.len(), paused) }
+        let host = self.host.clone();
+        RelayReport { host, paused_for, ..RelayReport::new(self.id, self.in_flight.len(), paused) }
     }
 
     /// The pauses after failures, as texts for the report.

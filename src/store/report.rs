@@ -45,11 +45,13 @@ pub struct RelayReport {
     pub paused: Option<String>,
     /// The name of the host on which the relay runs, at most 64 characters. `None` if it is unknown.
     pub host: Option<String>,
+    /// How long the oldest of the pauses after failures has lasted, to a few seconds. `None` if there is none, or only pauses by operators.
+    pub paused_for: Option<Duration>,
 }
 
 impl RelayReport {
-    /// Creates a report of a relay on an unknown host. Set the field to name it.
+    /// Creates a report of a relay on an unknown host. Set the fields for more.
     pub fn new(id: RelayId, in_flight: usize, paused: Option<String>) -> Self {
-        Self { id, in_flight, paused, host: None }
+        Self { id, in_flight, paused, host: None, paused_for: None }
     }
 }

@@ -65,7 +65,11 @@ pub(crate) async fn stats<S: AdminStore>(
     for relay in &stats.relays {
         let RelayStatus { id, in_flight, .. } = relay;
         let seen = humantime::format_duration(whole_seconds(relay.seen_ago));
-        let paused = relay.paused.as_deref().map(|why| format!(", paused: {}", printable(why))).unwrap_or_default();
+        let lasted =
+            relay.paused_for.map(|lasted| format!(" for {}", humantime::format_duration(whole_seconds(lasted))));
+        let lasted = lasted.unwrap_or_default();
+        let paused = relay.paused.as_deref().map(|why| format!(", paused{lasted}: {}", printable(why)));
+        let paused = paused.unwrap_or_default();
         let host = relay.host.as_deref().map(|host| format!(" on {}", printable(host))).unwrap_or_default();
         out.line(format_args!("relay       {id}{host}  seen {seen} ago, {in_flight} in flight{paused}"))?;
     }
@@ -87,6 +91,7 @@ fn stats_json(stats: &Stats) -> Value {
             "seen_s_ago": seconds(relay.seen_ago),
             "in_flight": relay.in_flight,
             "paused": relay.paused,
+            "paused_for_s": relay.paused_for.map(seconds),
         })
     });
     json!({

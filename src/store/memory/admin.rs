@@ -246,7 +246,8 @@ impl AdminStore for MemoryStore {
                 let in_flight = u64::try_from(report.in_flight).unwrap_or(u64::MAX);
                 let (id, seen_ago) = (report.id.to_string(), elapsed(now, *seen));
                 let host = report.host.clone();
-                RelayStatus { host, ..RelayStatus::new(id, seen_ago, in_flight, report.paused.clone()) }
+                let paused_for = report.paused_for.map(|lasted| lasted.saturating_add(seen_ago));
+                RelayStatus { host, paused_for, ..RelayStatus::new(id, seen_ago, in_flight, report.paused.clone()) }
             })
             .collect();
         stats.relays.sort_by(|a, b| a.id.cmp(&b.id));

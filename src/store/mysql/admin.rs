@@ -77,8 +77,7 @@ impl MySqlStore {
     }
 
     async fn read_relays(&self, connection: &mut MySqlConnection) -> Result<Vec<RelayStatus>, StoreError> {
-        let text =
-            "SELECT id, CAST({now} AS SIGNED) AS now, seen_at, in_flight, paused, host FROM {p}relays ORDER BY id";
+        let text = "SELECT id, CAST({now} AS SIGNED) AS now, seen_at, in_flight, paused, host, paused_ms FROM {p}relays ORDER BY id";
         let text = self.sql.fill(text);
         let rows = self.sql.query(&text).bind(self.clock.test_micros()).fetch_all(connection).await?;
         rows.iter()
@@ -88,7 +87,9 @@ impl MySqlStore {
                 let in_flight = to_u64(row.number("in_flight")?);
                 let id = row.text_or_null("id")?.unwrap_or_default();
                 let status = RelayStatus::new(id, seen_ago, in_flight, row.text_or_null("paused")?);
-                Ok(RelayStatus { host: row.text_or_null("host")?, ..status })
+                let paused_ms = row.number_or_null("paused_ms")?;
+                let paused_for = paused_ms.map(|ms| Duration::from_millis(to_u64(ms)).saturating_add(seen_ago));
+                Ok(RelayStatus { host: row.text_or_null("host")?, paused_for, ..status })
             })
             .collect()
     }

@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 
 use sql::Sql;
 
-use crate::clock::{Clock, TestClock, from_micros, micros};
+use crate::clock::{Clock, TestClock, from_micros, micros, millis};
 use crate::pause::Controls;
 use crate::store::claim_cursor::{ClaimCursor, ClaimCursors};
 use crate::store::row::{Columns, to_u64};
@@ -314,7 +314,8 @@ impl Store for MySqlStore {
             .bind(now)
             .bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX))
             .bind(report.paused.clone())
-            .bind(report.host.clone());
+            .bind(report.host.clone())
+            .bind(report.paused_for.map(millis));
         insert.execute(&mut *session).await?;
         let delete = self.sql.query(&self.sql.delete_old_reports).bind(now).bind(micros(HEARTBEAT_TTL));
         delete.execute(&mut *session).await?;

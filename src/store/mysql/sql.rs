@@ -122,7 +122,9 @@ impl Sql {
             add_hourly: fill(&counters::ADD_HOURLY.replace("{slot}", SLOT)),
             recorded: fill(rows::RECORDED),
             now: fill("SELECT CAST({now} AS SIGNED)"),
-            report: fill("REPLACE INTO {p}relays (id, seen_at, in_flight, paused, host) VALUES (?, {now}, ?, ?, ?)"),
+            report: fill(
+                "REPLACE INTO {p}relays (id, seen_at, in_flight, paused, host, paused_ms) VALUES (?, {now}, ?, ?, ?, ?)",
+            ),
             delete_old_reports: fill("DELETE FROM {p}relays WHERE seen_at < {now} - ?"),
             delete_report: fill("DELETE FROM {p}relays WHERE id = ?"),
         }

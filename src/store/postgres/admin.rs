@@ -89,8 +89,9 @@ impl PgStore {
     }
 
     async fn read_relays(&self, connection: &mut PgConnection) -> Result<Vec<RelayStatus>, StoreError> {
-        let text =
-            self.fill(r#"SELECT id, {now} AS now, seen_at, in_flight, paused, host FROM "{s}".relays ORDER BY id"#);
+        let text = self.fill(
+            r#"SELECT id, {now} AS now, seen_at, in_flight, paused, host, paused_ms FROM "{s}".relays ORDER BY id"#,
+        );
         let rows = self.sql.query(&text).bind(self.test_now()).fetch_all(connection).await?;
         Ok(rows.iter().map(read_relay).collect())
     }
@@ -170,7 +171,9 @@ fn read_relay(row: &PgRow) -> RelayStatus {
     let id = problems.unwrap_or(row.text_or_null("id"), None).unwrap_or_default();
     let host = problems.unwrap_or(row.text_or_null("host"), None);
     let paused = problems.unwrap_or(row.text_or_null("paused"), None);
-    RelayStatus { host, ..RelayStatus::new(id, seen_ago, in_flight, paused) }
+    let paused_ms = problems.unwrap_or(row.number_or_null("paused_ms"), None);
+    let paused_for = paused_ms.map(|ms| Duration::from_millis(to_u64(ms)).saturating_add(seen_ago));
+    RelayStatus { host, paused_for, ..RelayStatus::new(id, seen_ago, in_flight, paused) }
 }
 
 impl AdminStore for PgStore {

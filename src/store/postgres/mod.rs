@@ -33,7 +33,7 @@ pub(super) use rows::Moment;
 use settle::OnAttemptConflict;
 use sql::Sql;
 
-use crate::clock::{Clock, TestClock, from_micros, micros};
+use crate::clock::{Clock, TestClock, from_micros, micros, millis};
 use crate::pause::Controls;
 use crate::store::claim_cursor::ClaimCursors;
 use crate::store::row::{Columns, is_invalid_text, is_unique_violation};
@@ -346,7 +346,7 @@ impl Store for PgStore {
             let mut call = self.begin_call().await?;
             let query = self.sql.query(&self.sql.report).bind(self.test_now()).bind(report.id.to_string());
             let query = query.bind(i64::try_from(report.in_flight).unwrap_or(i64::MAX)).bind(report.paused.clone());
-            let query = query.bind(micros(HEARTBEAT_TTL)).bind(report.host.clone());
+            let query = query.bind(micros(HEARTBEAT_TTL)).bind(report.host.clone()).bind(report.paused_for.map(millis));
             let reported = query.execute(&mut *call).await;
             call.finish(reported.map_err(StoreError::from)).await
         });

@@ -173,5 +173,6 @@ const NEXT_DUE: &str = r#"
 
 const REPORT: &str = r#"
     WITH silent AS (DELETE FROM "{s}".relays WHERE seen_at < {now} - $5 * interval '1 microsecond' AND id <> $2)
-    INSERT INTO "{s}".relays (id, seen_at, in_flight, paused, host) VALUES ($2, {now}, $3, $4, $6)
-    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, in_flight = excluded.in_flight, paused = excluded.paused, host = excluded.host"#;
+    INSERT INTO "{s}".relays (id, seen_at, in_flight, paused, host, paused_ms) VALUES ($2, {now}, $3, $4, $6, $7)
+    ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, in_flight = excluded.in_flight, paused = excluded.paused, host = excluded.host,
+        paused_ms = excluded.paused_ms"#;

@@ -287,7 +287,7 @@ async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats,
 }
 
 async fn read_relays(connection: &mut SqliteConnection, now: i64) -> Result<Vec<RelayStatus>, StoreError> {
-    let rows = sqlx::query("SELECT id, seen_at, in_flight, paused, host FROM postrider_relays ORDER BY id")
+    let rows = sqlx::query("SELECT id, seen_at, in_flight, paused, host, paused_ms FROM postrider_relays ORDER BY id")
         .fetch_all(connection)
         .await?;
     Ok(rows.iter().map(|row| read_relay(row, now)).collect())
@@ -301,5 +301,7 @@ fn read_relay(row: &SqliteRow, now: i64) -> RelayStatus {
     let id = problems.unwrap_or(row.text_or_null("id"), None).unwrap_or_default();
     let host = problems.unwrap_or(row.text_or_null("host"), None);
     let paused = problems.unwrap_or(row.text_or_null("paused"), None);
-    RelayStatus { host, ..RelayStatus::new(id, seen_ago, in_flight, paused) }
+    let paused_ms = problems.unwrap_or(row.number_or_null("paused_ms"), None);
+    let paused_for = paused_ms.map(|ms| Duration::from_millis(to_u64(ms)).saturating_add(seen_ago));
+    RelayStatus { host, paused_for, ..RelayStatus::new(id, seen_ago, in_flight, paused) }
 }

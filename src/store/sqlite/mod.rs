@@ -222,12 +222,12 @@ impl Store for SqliteStore {
         let now = self.clock.now_millis();
         let expired_before = now.saturating_sub(millis(HEARTBEAT_TTL));
         self.run(|| sqlx::query("DELETE FROM postrider_relays WHERE seen_at < ?1").bind(expired_before)).await?;
-        let text = "INSERT INTO postrider_relays (id, seen_at, in_flight, paused, host) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (id) DO UPDATE SET seen_at = ?2, in_flight = ?3, paused = ?4, host = ?5";
+        let text = "INSERT INTO postrider_relays (id, seen_at, in_flight, paused, host, paused_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (id) DO UPDATE SET seen_at = ?2, in_flight = ?3, paused = ?4, host = ?5, paused_ms = ?6";
         let query = || {
             let in_flight = i64::try_from(report.in_flight).unwrap_or(i64::MAX);
             let query = sqlx::query(text).bind(report.id.to_string()).bind(now).bind(in_flight);
-            query.bind(report.paused.clone()).bind(report.host.clone())
+            query.bind(report.paused.clone()).bind(report.host.clone()).bind(report.paused_for.map(millis))
         };
         self.run(query).await.map(drop)
     }

@@ -331,7 +331,8 @@ pub async fn relays_are_listed_while_they_report<F: StoreUnderTest>(fixture: &F)
     store.report(&RelayReport::new(one, 3, None)).await.expect("reporting works");
     clock.advance(SECOND * 9);
     let (paused, host) = (Some("smtp: 535 no".to_owned()), Some("pösthost-1".to_owned()));
-    let report = RelayReport { host: host.clone(), ..RelayReport::new(other, 0, paused.clone()) };
+    let paused_for = Some(SECOND * 90);
+    let report = RelayReport { host: host.clone(), paused_for, ..RelayReport::new(other, 0, paused.clone()) };
     store.report(&report).await.expect("reporting works");
     let relays = store.stats().await.expect("counting works").relays;
     let seen: Vec<_> =
@@ -339,6 +340,13 @@ pub async fn relays_are_listed_while_they_report<F: StoreUnderTest>(fixture: &F)
     assert_eq!(seen.len(), 2);
     assert!(seen.contains(&(one.to_string(), SECOND * 9, 3, None, None)), "{seen:?}");
     assert!(seen.contains(&(other.to_string(), Duration::ZERO, 0, paused, host.clone())), "{seen:?}");
+    let paused_for_of = |relays: &[crate::RelayStatus], id: RelayId| {
+        relays.iter().find(|relay| relay.id == id.to_string()).and_then(|relay| relay.paused_for)
+    };
+    assert_eq!((paused_for_of(&relays, one), paused_for_of(&relays, other)), (None, paused_for));
+    clock.advance(SECOND);
+    let relays = store.stats().await.expect("counting works").relays;
+    assert_eq!(paused_for_of(&relays, other), Some(SECOND * 91), "it lasts until the next report");
     let report = RelayReport { host: host.clone(), ..RelayReport::new(one, 0, None) };
     store.report(&report).await.expect("reporting works");
     store.retire(other).await.expect("retiring works");
