@@ -30,6 +30,7 @@ fn a_wrong_password_pauses_the_transport_and_keeps_the_mail_pending() {
     let counts = (&stats["pending"], &stats["dead"], &stats["sent"], &stats["leased"]);
     assert_eq!(counts, (&json!(5), &json!(0), &json!(0), &json!(0)));
     assert!(stats["relays"][0]["paused"].as_str().unwrap().contains("535"), "{stats}");
+    assert!(stats["relays"][0]["paused_for_s"].is_number(), "{stats}");
     assert!(server.received().is_empty());
 
     // The logs contain no secret. The first five deliveries are due after the pause, so this run sends a sixth.
