@@ -192,7 +192,8 @@ pub async fn a_recipient_is_erased<F: StoreUnderTest>(fixture: &F) {
         assert_eq!(left.recipients.len(), 1 + others);
         assert_eq!((&left.subject, &left.key, left.traceparent), (&None, &None, None));
         assert_eq!(store.message(id).await.expect("reading works"), None);
-        let shown = format!("{left:?}").to_lowercase();
+        // An id may have these letters among its digits.
+        let shown = format!("{left:?}").replace(&id.to_string(), "").to_lowercase();
         assert!(!shown.contains("ada"), "{shown}");
         let texts: Vec<_> = left.attempts.iter().map(|attempt| (&attempt.reply, &attempt.note)).collect();
         assert!(texts.iter().all(|texts| *texts == (&None, &None)), "{texts:?}");
