@@ -24,6 +24,7 @@ async fn each_form_of_the_message_is_shown() {
     let linked = site.enqueue(mail().html("<a href='javascript:x()//\"><b>'>Click</a>").build().unwrap()).await;
     let linked = site.page(&format!("/deliveries/{linked}/message")).await;
     assert!(linked.contains("<code><bdi>javascript:x()//&#34;&#62;&#60;b&#62;</bdi></code>"), "{linked}");
+    assert!(linked.contains("<td><bdi>Click</bdi></td>") && !linked.contains("href=\"javascript"), "{linked}");
     let text = site.page(&format!("{path}?show=text")).await;
     assert!(text.contains("<pre class=\"content\"") && text.contains("It is on its way."));
     let stored = site.page(&format!("{path}?show=stored")).await;
@@ -52,6 +53,30 @@ async fn the_source_is_a_mail_that_another_parser_reads() {
     assert!(!String::from_utf8_lossy(&reply.bytes).contains("carol"), "a hidden recipient is in the source");
     let page = site.page(&format!("/deliveries/{id}/message?show=source")).await;
     assert!(page.contains("Subject: Your order"), "{page}");
+}
+
+#[tokio::test]
+async fn the_structure_and_the_size_are_those_of_the_source() {
+    let site = Site::new();
+    let id = site.enqueue(full()).await;
+    let page = site.page(&format!("/deliveries/{id}/message?show=structure")).await;
+    let source = site.get(&format!("/deliveries/{id}/message.eml")).await.bytes;
+    let size = format!("<dt>Size as sent</dt><dd>{}.{} kB</dd>", source.len() / 1_000, source.len() % 1_000 / 100);
+    assert!(page.contains(&size), "{size}: {page}");
+    let mut rest = page.as_str();
+    for (level, text) in [
+        (0, "multipart/mixed"),
+        (1, "multipart/alternative"),
+        (2, "text/plain; charset=utf-8"),
+        (2, "multipart/related"),
+        (3, "text/html; charset=utf-8"),
+        (3, "image/png"),
+        (1, "application/pdf"),
+    ] {
+        let row = format!("<tr class=\"level-{level}\"><td>{level}</td><th scope=\"row\"><bdi>{text}</bdi></th>");
+        rest = rest.split_once(&row).unwrap_or_else(|| panic!("no {row} after that: {page}")).1;
+    }
+    assert!(rest.contains("<bdi>invoice.pdf</bdi>") && rest.contains("<td>1.5 kB</td>"), "{rest}");
 }
 
 #[tokio::test]
