@@ -11,14 +11,21 @@ use postrider_transport::DeliveryId;
 
 use super::App;
 use super::deliveries::cut;
-use super::format::Moment;
+use super::format::{self, Moment};
 use super::page::{self, Page, Problem};
 use crate::audit::Act;
 use crate::store::AdminStore;
-use crate::{Action, AuditEntry, AuditFilter};
+use crate::{Action, AuditEntry, AuditFilter, Outbox, StoreError};
 
-/// The number of entries on a page.
-const PAGE: u32 = 50;
+/// The number of rows on a page.
+const PAGE: usize = 50;
+
+/// The number of entries that are read at once, and how often for one page. A bulk act has an entry for each delivery, and one row.
+const BATCH: u32 = 500;
+const BATCHES: usize = 10;
+
+/// How many deliveries of a bulk act are listed.
+const SHOWN: usize = 10;
 
 #[derive(Template)]
 #[template(path = "audit.html")]
@@ -33,25 +40,88 @@ struct TrailPage<'a> {
 }
 
 struct Row {
+    /// When. For a bulk act, the time of its last entry on this page.
     at: Moment,
     operator: String,
     action: &'static str,
-    delivery: Option<String>,
+    /// The first deliveries.
+    deliveries: Vec<String>,
+    /// The number of deliveries, if there are several.
+    count: Option<String>,
     target: Option<String>,
     note: Option<String>,
 }
 
-impl Row {
-    fn new(entry: AuditEntry, now: SystemTime) -> Self {
-        Self {
+/// Entries that are shown as one row: those of one bulk act, the newest first.
+struct Group {
+    newest: AuditEntry,
+    /// The number of the oldest entry.
+    oldest: i64,
+    deliveries: Vec<DeliveryId>,
+    count: usize,
+}
+
+impl Group {
+    fn new(entry: AuditEntry) -> Self {
+        let deliveries: Vec<_> = entry.delivery.into_iter().collect();
+        Self { oldest: entry.number, count: deliveries.len(), deliveries, newest: entry }
+    }
+
+    /// Takes an entry that belongs to the same act. The target of a bulk act is its filter, with the time of the question.
+    fn take(&mut self, entry: AuditEntry) -> Option<AuditEntry> {
+        let same =
+            |entry: &AuditEntry| (entry.operator.clone(), entry.action, entry.target.clone(), entry.note.clone());
+        match entry.delivery {
+            Some(id) if entry.target.is_some() && same(&entry) == same(&self.newest) => {
+                self.oldest = entry.number;
+                self.count += 1;
+                if self.deliveries.len() < SHOWN {
+                    self.deliveries.push(id);
+                }
+                None
+            }
+            _ => Some(entry),
+        }
+    }
+
+    fn row(self, now: SystemTime) -> Row {
+        let Self { newest: entry, deliveries, count, .. } = self;
+        Row {
             at: Moment::new(entry.at, now),
             operator: cut(&entry.operator, Act::MAX_OPERATOR),
             action: entry.action.as_str(),
-            delivery: entry.delivery.map(|id| id.to_string()),
+            deliveries: deliveries.iter().map(ToString::to_string).collect(),
+            count: (count > 1).then(|| format::count(u64::try_from(count).unwrap_or(u64::MAX))),
             target: entry.target.map(|target| cut(&target, 500)),
             note: entry.note.map(|note| cut(&note, Act::MAX_TEXT)),
         }
     }
+}
+
+/// Reads a page of groups. Returns whether there may be more.
+async fn read<S: AdminStore>(outbox: &Outbox<S>, filter: &AuditFilter) -> Result<(Vec<Group>, bool), StoreError> {
+    let mut filter = filter.clone().limit(BATCH);
+    let mut groups: Vec<Group> = Vec::new();
+    for _ in 0..BATCHES {
+        let entries = outbox.audit(&filter).await?;
+        let is_last = entries.len() < usize::try_from(BATCH).unwrap_or(usize::MAX);
+        for entry in entries {
+            filter.before = Some(entry.number);
+            let rest = match groups.last_mut() {
+                Some(group) => group.take(entry),
+                None => Some(entry),
+            };
+            match rest {
+                Some(_) if groups.len() == PAGE => return Ok((groups, true)),
+                Some(entry) => groups.push(Group::new(entry)),
+                None => {}
+            }
+        }
+        if is_last {
+            return Ok((groups, false));
+        }
+    }
+    Ok((groups, true))
 }
 
 /// The filter in the URL. The names are those of the options of `postrider audit`, where it has them.
@@ -127,24 +197,21 @@ pub(super) async fn show<S: AdminStore>(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = TrailQuery::parse(query.as_deref().unwrap_or_default());
-    let (mut found, mut now) = (Vec::new(), SystemTime::now());
-    if query.is_valid() {
-        // One more shows whether there is another page.
-        let filter = query.filter.clone().limit(PAGE + 1);
-        let read = async { Ok((app.outbox.audit(&filter).await?, app.outbox.store().now().await?)) };
-        (found, now) = app.reader.run(read).await?;
-    }
-    let page_size = usize::try_from(PAGE).unwrap_or(usize::MAX);
-    let has_more = found.len() > page_size;
-    found.truncate(page_size);
+    let ((found, has_more), now) = match query.is_valid() {
+        true => {
+            let read = async { Ok((read(&app.outbox, &query.filter).await?, app.outbox.store().now().await?)) };
+            app.reader.run(read).await?
+        }
+        false => ((Vec::new(), false), SystemTime::now()),
+    };
     let template = TrailPage {
         page: &page,
         section: "audit",
         query: &query,
         actions: Action::ALL,
         first: query.before.map(|_| query.page_before(None)),
-        next: found.last().filter(|_| has_more).map(|last| query.page_before(Some(last.number))),
-        rows: found.into_iter().map(|entry| Row::new(entry, now)).collect(),
+        next: found.last().filter(|_| has_more).map(|last| query.page_before(Some(last.oldest))),
+        rows: found.into_iter().map(|group| group.row(now)).collect(),
     };
     let mut response = page::render(&template);
     if !query.is_valid() {
@@ -156,6 +223,51 @@ pub(super) async fn show<S: AdminStore>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Change, Email, Filter, MemoryStore, PauseTarget, State as DeliveryState};
+
+    /// The numbers of deliveries in each row of all pages.
+    async fn counts(outbox: &Outbox<MemoryStore>) -> Vec<Vec<usize>> {
+        let (mut filter, mut pages) = (AuditFilter::new(), Vec::new());
+        loop {
+            let (groups, has_more) = read(outbox, &filter).await.unwrap();
+            pages.push(groups.iter().map(|group| group.count).collect());
+            match groups.last() {
+                Some(last) if has_more => filter.before = Some(last.oldest),
+                _ => return pages,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bulk_act_is_one_row_of_a_page() {
+        let outbox: Outbox<MemoryStore> = Outbox::enqueue_only(MemoryStore::new());
+        assert_eq!(counts(&outbox).await, [Vec::<usize>::new()]);
+        let email = Email::builder().from("shop@example.com").to("ada@example.com").text("Hello").build().unwrap();
+        let ids = outbox.enqueue_all(vec![email; 6_003]).await.unwrap();
+        let ada = outbox.operator("ada");
+        // Acts on single deliveries stay apart.
+        for id in ids.iter().take(3) {
+            let _ = ada.change(Change::Cancel, *id).await.unwrap();
+        }
+        let _ = ada.change_all(Change::Cancel, &Filter::new().state(DeliveryState::Pending)).await.unwrap();
+        let again = Filter::new().state(DeliveryState::Cancelled);
+        let _ = ada.change_step(Change::Resend, &again.clone().limit(5)).await.unwrap();
+        let _ = outbox.operator("bob").change_step(Change::Resend, &again.limit(7)).await.unwrap();
+        ada.pause(PauseTarget::Outbox).await.unwrap();
+        // The first page ends after 5,000 entries. The rest of the same act follows.
+        assert_eq!(counts(&outbox).await, [vec![0, 7, 5, 4_987], vec![1_013, 1, 1, 1]]);
+    }
+
+    #[tokio::test]
+    async fn a_page_has_fifty_rows() {
+        let outbox: Outbox<MemoryStore> = Outbox::enqueue_only(MemoryStore::new());
+        for _ in 0..50 {
+            outbox.operator("ada").probe().await.unwrap();
+        }
+        assert_eq!(counts(&outbox).await, [vec![0; 50]]);
+        outbox.operator("ada").probe().await.unwrap();
+        assert_eq!(counts(&outbox).await, [vec![0; 50], vec![0]]);
+    }
 
     #[test]
     fn a_query_is_read_and_written_again() {

@@ -79,6 +79,8 @@ async fn what_was_confirmed_is_changed_and_nothing_else<S: AdminStore>(site: Sit
         assert_eq!(entry.note.as_deref(), Some("unblocked <b>today</b>"));
         assert!(entry.target.as_deref().unwrap().contains("state dead"), "{:?}", entry.target);
     }
+    let trail = site.page("/audit").await;
+    assert!(trail.contains("3 deliveries") && trail.matches("unblocked &#60;b&#62;").count() == 1, "{trail}");
 
     // The same form again finds nothing, and changes nothing.
     let again = site.press("/bulk/resend", &question, &[]).await;
