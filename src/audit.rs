@@ -31,7 +31,8 @@ pub enum Action {
 }
 
 impl Action {
-    const ALL: [Self; 8] =
+    /// All kinds of acts.
+    pub(crate) const ALL: [Self; 8] =
         [Self::Resend, Self::Cancel, Self::Dismiss, Self::Pause, Self::Resume, Self::Probe, Self::Erase, Self::Prune];
 
     /// The name in the database, in JSON and on the command line.
@@ -91,12 +92,18 @@ impl AuditEntry {
     }
 }
 
-/// Which entries of the audit trail to list, the newest first.
+/// Which entries of the audit trail to list, the newest first. An entry must meet every condition that is set.
+///
+/// An index finds those of a delivery. For an operator or a kind of act, entries are read from the newest on until the page is full.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AuditFilter {
     /// Only those of this delivery.
     pub delivery: Option<DeliveryId>,
+    /// Only those of the operator with exactly this name.
+    pub operator: Option<String>,
+    /// Only those of this kind.
+    pub action: Option<Action>,
     /// Only those before this [number](AuditEntry::number), for the next page.
     pub before: Option<i64>,
     /// The largest number of entries.
@@ -106,13 +113,27 @@ pub struct AuditFilter {
 impl AuditFilter {
     /// The 100 newest entries.
     pub fn new() -> Self {
-        Self { delivery: None, before: None, limit: 100 }
+        Self { delivery: None, operator: None, action: None, before: None, limit: 100 }
     }
 
     /// Sets the delivery.
     #[must_use]
     pub fn delivery(mut self, id: DeliveryId) -> Self {
         self.delivery = Some(id);
+        self
+    }
+
+    /// Sets the operator's name.
+    #[must_use]
+    pub fn operator(mut self, name: impl Into<String>) -> Self {
+        self.operator = Some(name.into());
+        self
+    }
+
+    /// Sets the kind of act.
+    #[must_use]
+    pub fn action(mut self, action: Action) -> Self {
+        self.action = Some(action);
         self
     }
 

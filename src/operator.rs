@@ -25,6 +25,10 @@ pub enum Change {
 }
 
 impl Change {
+    /// All changes.
+    #[cfg(feature = "dashboard")]
+    pub(crate) const ALL: [Self; 3] = [Self::Resend, Self::Cancel, Self::Dismiss];
+
     /// Whether it changes deliveries in this state.
     pub fn applies_to(self, state: State) -> bool {
         match self {

@@ -1,20 +1,16 @@
-//! Resend, cancel and dismiss, each with a page that asks first.
+//! Resend, cancel or dismiss one delivery, after a page that asks first.
 
 use askama::Template;
-use axum::body::{Body, to_bytes};
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use postrider_transport::mask_addresses;
 
 use super::App;
 use super::deliveries::{back_pair, back_query, label};
+use super::form::{Form, MAX_NOTE};
 use super::page::{self, Page, Problem};
 use crate::store::AdminStore;
 use crate::{Change, Delivery, RecipientState, UpdateOutcome};
-
-/// The largest form in bytes.
-const MAX_FORM: usize = 16 * 1024;
 
 /// How many recipients are listed.
 const SHOWN: usize = 50;
@@ -63,11 +59,7 @@ impl<'a> ActPage<'a> {
             page,
             section: "deliveries",
             act,
-            verb: match act {
-                Change::Resend => "Resend",
-                Change::Cancel => "Cancel",
-                Change::Dismiss => "Dismiss",
-            },
+            verb: verb(act),
             why_not: match act {
                 Change::Resend => "It is not finished, so it will be sent anyway.",
                 Change::Cancel => "Only a pending delivery can be cancelled.",
@@ -94,107 +86,51 @@ fn seen(delivery: &Delivery) -> String {
     format!("{}-{}-{}", delivery.state, delivery.cycle, delivery.attempts.last().map_or(0, |attempt| attempt.number))
 }
 
-pub(super) async fn ask_resend<S: AdminStore>(
-    app: State<App<S>>,
-    page: Page,
-    params: RawPathParams,
-    query: RawQuery,
-) -> Response {
-    respond(ask(&app, &page, Change::Resend, &params, query).await, &page)
+/// The act that the path names.
+pub(super) fn change(params: &RawPathParams) -> Result<Change, Problem> {
+    let name = page::param(params, "act");
+    Change::ALL.into_iter().find(|change| name == Some(change.action().as_str())).ok_or(Problem::NoPage)
 }
 
-pub(super) async fn ask_cancel<S: AdminStore>(
-    app: State<App<S>>,
-    page: Page,
-    params: RawPathParams,
-    query: RawQuery,
-) -> Response {
-    respond(ask(&app, &page, Change::Cancel, &params, query).await, &page)
-}
-
-pub(super) async fn ask_dismiss<S: AdminStore>(
-    app: State<App<S>>,
-    page: Page,
-    params: RawPathParams,
-    query: RawQuery,
-) -> Response {
-    respond(ask(&app, &page, Change::Dismiss, &params, query).await, &page)
-}
-
-pub(super) async fn resend<S: AdminStore>(
-    app: State<App<S>>,
-    page: Page,
-    params: RawPathParams,
-    query: RawQuery,
-    form: Body,
-) -> Response {
-    respond(perform(&app, &page, Change::Resend, &params, query, form).await, &page)
-}
-
-pub(super) async fn cancel<S: AdminStore>(
-    app: State<App<S>>,
-    page: Page,
-    params: RawPathParams,
-    query: RawQuery,
-    form: Body,
-) -> Response {
-    respond(perform(&app, &page, Change::Cancel, &params, query, form).await, &page)
-}
-
-pub(super) async fn dismiss<S: AdminStore>(
-    app: State<App<S>>,
-    page: Page,
-    params: RawPathParams,
-    query: RawQuery,
-    form: Body,
-) -> Response {
-    respond(perform(&app, &page, Change::Dismiss, &params, query, form).await, &page)
-}
-
-fn respond(result: Result<Response, Problem>, page: &Page) -> Response {
-    result.unwrap_or_else(|problem| problem.respond(page))
-}
-
-async fn ask<S: AdminStore>(
-    app: &App<S>,
-    page: &Page,
-    act: Change,
-    params: &RawPathParams,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    let id = page::delivery_id(params)?;
-    let (delivery, _) = app.reader.delivery(id).await?.ok_or(Problem::NoDelivery)?;
-    let back = back_query(query.as_deref());
-    Ok(page::render_form(&ActPage::new(page, act, &delivery, back.as_deref()), page))
-}
-
-async fn perform<S: AdminStore>(
-    app: &App<S>,
-    page: &Page,
-    act: Change,
-    params: &RawPathParams,
-    RawQuery(query): RawQuery,
-    form: Body,
-) -> Result<Response, Problem> {
-    let id = page::delivery_id(params)?;
-    let form = to_bytes(form, MAX_FORM).await.map_err(|_| Problem::Bad("The form is too large or incomplete."))?;
-    let field = |wanted: &str| {
-        let pair = form_urlencoded::parse(&form).find(|(name, _)| name == wanted);
-        pair.map(|(_, value)| value.into_owned()).unwrap_or_default()
-    };
-    if page.is_new_token || !page.token.is(&field("csrf")) {
-        return Err(Problem::WrongToken);
+/// The word on the button.
+pub(super) fn verb(change: Change) -> &'static str {
+    match change {
+        Change::Resend => "Resend",
+        Change::Cancel => "Cancel",
+        Change::Dismiss => "Dismiss",
     }
+}
+
+pub(super) async fn ask<S: AdminStore>(
+    State(app): State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let act = change(&params)?;
+    let (delivery, _) = app.reader.delivery(page::delivery_id(&params)?).await?.ok_or(Problem::NoDelivery)?;
+    let back = back_query(query.as_deref());
+    Ok(page::render_form(&ActPage::new(&page, act, &delivery, back.as_deref()), &page))
+}
+
+pub(super) async fn perform<S: AdminStore>(
+    State(app): State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    RawQuery(query): RawQuery,
+    form: Form,
+) -> Result<Response, Problem> {
+    let (act, id) = (change(&params)?, page::delivery_id(&params)?);
     let back = back_query(query.as_deref());
     let (delivery, _) = app.reader.delivery(id).await?.ok_or(Problem::NoDelivery)?;
-    if seen(&delivery) != field("seen") {
-        let template = ActPage { has_changed: true, ..ActPage::new(page, act, &delivery, back.as_deref()) };
-        let mut response = page::render_form(&template, page);
+    if seen(&delivery) != form.get("seen") {
+        let template = ActPage { has_changed: true, ..ActPage::new(&page, act, &delivery, back.as_deref()) };
+        let mut response = page::render_form(&template, &page);
         *response.status_mut() = StatusCode::CONFLICT;
         return Ok(response);
     }
-    let by = app.outbox.operator(page.operator.as_deref().unwrap_or("unknown")).note("through the dashboard");
-    let operator = page.operator.as_deref().map(mask_addresses).unwrap_or_default();
+    let by = page.operator(&app.outbox, &form.get("note"));
+    let operator = page.masked_operator();
     let outcome = app.reader.run(by.change_from(act, delivery.state, id)).await.map_err(|error| {
         tracing::warn!(%id, ?act, ?error, %operator, "an act through the dashboard got no answer");
         Problem::Uncertain

@@ -1,4 +1,4 @@
-//! The style sheet and the script. Their names contain a hash of their content, so browsers keep them for a year.
+//! The style sheet and the scripts. Their names contain a hash of their content, so browsers keep them for a year.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
-use super::page::{self, Page, Problem};
+use super::page::{self, Problem};
 
 struct Asset {
     name: String,
@@ -32,6 +32,14 @@ static STYLE: LazyLock<Asset> =
 static SCRIPT: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("script", "js", "text/javascript; charset=utf-8", include_str!("assets/script.js")));
 
+/// Only on the page that shows the progress of a bulk change.
+static BULK: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("bulk", "js", "text/javascript; charset=utf-8", include_str!("assets/bulk.js")));
+
+pub(super) fn bulk_name() -> String {
+    BULK.name.clone()
+}
+
 pub(super) fn style_name() -> String {
     STYLE.name.clone()
 }
@@ -40,11 +48,10 @@ pub(super) fn script_name() -> String {
     SCRIPT.name.clone()
 }
 
-pub(super) async fn serve(params: RawPathParams, page: Page, request: HeaderMap) -> Response {
+pub(super) async fn serve(params: RawPathParams, request: HeaderMap) -> Result<Response, Problem> {
     let name = page::param(&params, "asset");
-    let Some(asset) = [&STYLE, &SCRIPT].into_iter().find(|asset| name == Some(asset.name.as_str())) else {
-        return Problem::NoPage.respond(&page);
-    };
+    let asset = [&STYLE, &SCRIPT, &BULK].into_iter().find(|asset| name == Some(asset.name.as_str()));
+    let asset = asset.ok_or(Problem::NoPage)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type)),
         // Private, since only those with access get it.
@@ -52,5 +59,8 @@ pub(super) async fn serve(params: RawPathParams, page: Page, request: HeaderMap)
         (header::ETAG, asset.etag.clone()),
     ];
     let known = request.get_all(header::IF_NONE_MATCH).iter().any(|etag| etag == asset.etag);
-    if known { (StatusCode::NOT_MODIFIED, headers).into_response() } else { (headers, asset.content).into_response() }
+    Ok(match known {
+        true => (StatusCode::NOT_MODIFIED, headers).into_response(),
+        false => (headers, asset.content).into_response(),
+    })
 }

@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use postrider_transport::DeliveryId;
 
-use super::App;
 use super::format::{self, Moment};
 use super::page::{self, Page, Problem};
 use super::query::{self, Field, ListQuery};
+use super::{App, act};
 use crate::store::AdminStore;
-use crate::{DeliverySummary, State as DeliveryState};
+use crate::{Action, Change, DeliverySummary, State as DeliveryState};
 
 #[derive(Template)]
 #[template(path = "deliveries.html")]
@@ -33,6 +33,8 @@ struct ListPage<'a> {
     back: Option<String>,
     next: Option<String>,
     unsearched: Option<Unsearched>,
+    /// What can be done to all that match. Empty if the list has no state, or nothing.
+    acts: Vec<BulkAct>,
 }
 
 /// What a search left, because it took too long.
@@ -43,6 +45,13 @@ struct Unsearched {
     is_older: bool,
     /// About when the last delivery that was looked at was enqueued.
     end: Option<Moment>,
+}
+
+/// A link to a bulk change of all that match.
+struct BulkAct {
+    name: Action,
+    verb: &'static str,
+    query: String,
 }
 
 /// A link to the same list with another state.
@@ -134,15 +143,13 @@ pub(super) fn back_query(query: Option<&str>) -> Option<String> {
     (!back.is_empty()).then_some(back)
 }
 
-pub(super) async fn list<S: AdminStore>(State(app): State<App<S>>, page: Page, RawQuery(query): RawQuery) -> Response {
-    match list_page(&app, &page, query.as_deref().unwrap_or_default()).await {
-        Ok(response) => response,
-        Err(problem) => problem.respond(&page),
-    }
-}
-
-async fn list_page<S: AdminStore>(app: &App<S>, page: &Page, query: &str) -> Result<Response, Problem> {
-    let query = ListQuery::parse(query, SystemTime::now());
+pub(super) async fn list<S: AdminStore>(
+    State(app): State<App<S>>,
+    page: Page,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let page = &page;
+    let query = ListQuery::parse(query.as_deref().unwrap_or_default(), SystemTime::now());
     let (mut found, mut unsearched) = (Vec::new(), None);
     let (mut count, mut now) = (None, SystemTime::now());
     let page_size = usize::try_from(query::PAGE).unwrap_or(usize::MAX);
@@ -202,6 +209,7 @@ async fn list_page<S: AdminStore>(app: &App<S>, page: &Page, query: &str) -> Res
         back: first_id.filter(|_| has_back).map(|id| query.next_to("before", id)),
         next: last_id.filter(|_| has_next).map(|id| query.next_to("after", id)),
         unsearched,
+        acts: bulk_acts(page, &query, !found.is_empty()),
         rows: found.into_iter().map(|found| Row::new(found, &query, now)).collect(),
     };
     let mut response = page::render(&template);
@@ -209,6 +217,12 @@ async fn list_page<S: AdminStore>(app: &App<S>, page: &Page, query: &str) -> Res
         *response.status_mut() = StatusCode::BAD_REQUEST;
     }
     Ok(response)
+}
+
+fn bulk_acts(page: &Page, query: &ListQuery, has_rows: bool) -> Vec<BulkAct> {
+    let state = query.state.filter(|_| page.can_operate && has_rows);
+    let acts = Change::ALL.into_iter().filter(|change| state.is_some_and(|state| change.applies_to(state)));
+    acts.map(|change| BulkAct { name: change.action(), verb: act::verb(change), query: query.first_page() }).collect()
 }
 
 /// Leads from the search field to a delivery or to a list.

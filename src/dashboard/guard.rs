@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::access::{Access, Policy};
 use super::csrf;
-use super::page::{self, Refresh, Refusal};
+use super::page::{self, Explanation, Page, Refresh, Refusal};
 
 pub(super) struct Guard {
     policy: Option<Policy>,
@@ -48,7 +48,12 @@ pub(super) async fn guard(State(guard): State<Arc<Guard>>, request: Request, nex
         Ok(access) => {
             parts.extensions.insert(access);
             parts.extensions.insert(guard.refresh);
-            next.run(Request::from_parts(parts, body)).await
+            let page = Page::new(&parts);
+            let mut response = next.run(Request::from_parts(parts, body)).await;
+            if let Some(problem) = response.extensions_mut().remove::<Explanation>() {
+                problem.show(&page, &mut response);
+            }
+            response
         }
         Err(refusal) => page::refuse(refusal, StatusCode::FORBIDDEN),
     };

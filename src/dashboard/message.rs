@@ -4,12 +4,14 @@ use askama::Template;
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use postrider_transport::{Email, Encoded, Mailbox, Message, Mime, MimePart, Outgoing, ReversePath};
+use postrider_transport::{Email, Encoded, Mailbox, Message, Mime, Outgoing, ReversePath};
 
 use super::App;
 use super::deliveries::{back_pair, back_query, cut};
+use super::links::{self, Links};
 use super::page::{self, Page, Problem};
-use super::{attachment as download, format, frame, links};
+use super::structure::{self, Part};
+use super::{attachment as download, format, frame};
 use crate::Delivery;
 use crate::store::AdminStore;
 
@@ -27,8 +29,13 @@ struct MessagePage<'a> {
     unreadable: Option<String>,
     headers: Vec<(String, String)>,
     attachments: Vec<AttachmentRow>,
-    /// Where the links of the HTML lead.
-    links: Vec<String>,
+    /// The links of the HTML.
+    links: Links,
+    /// The size of the source.
+    size: Option<String>,
+    /// The parts of the source, if they are shown.
+    parts: Vec<Part>,
+    more_parts: usize,
     views: Vec<View>,
     shown: &'static str,
     /// The text or the source.
@@ -73,32 +80,6 @@ impl Stored {
     fn source(&self) -> Result<Vec<u8>, String> {
         Mime::new().render(&self.outgoing()?).map_err(|error| error.to_string())
     }
-
-    /// The tree of its parts, a line for each, and its size.
-    fn parts(&self) -> Result<String, String> {
-        let parts = Mime::new().parts(&self.outgoing()?).map_err(|error| error.to_string())?;
-        let mut out: String = parts.iter().map(part_line).collect();
-        out.push_str(&format!("\nThe whole message: {}\n", format::size(self.source()?.len())));
-        Ok(out)
-    }
-}
-
-/// Whether a character would make a name look like another part: a line break, or one that reorders the text after it.
-fn breaks_lines(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-fn part_line(part: &MimePart) -> String {
-    let mut line = format!("{}{}", "    ".repeat(part.depth), cut(&part.content_type, 100));
-    let size = part.octets.map(|octets| format!("{}, {}", format::size(octets), part.encoding));
-    let name = part.file_name.as_deref().map(|name| cut(name, 200));
-    let id = part.content_id.as_deref().map(|id| format!("<{}>", cut(id, 200)));
-    for more in [size, name, id].into_iter().flatten() {
-        line.push_str("  ");
-        line.push_str(&more.replace(breaks_lines, " "));
-    }
-    line.push('\n');
-    line
 }
 
 async fn read<S: AdminStore>(app: &App<S>, page: &Page, params: &RawPathParams) -> Result<Stored, Problem> {
@@ -117,11 +98,9 @@ pub(super) async fn show<S: AdminStore>(
     page: Page,
     params: RawPathParams,
     RawQuery(query): RawQuery,
-) -> Response {
-    match read(&app, &page, &params).await {
-        Ok(stored) => page::render(&message_page(&page, &stored, query.as_deref())),
-        Err(problem) => problem.respond(&page),
-    }
+) -> Result<Response, Problem> {
+    let stored = read(&app, &page, &params).await?;
+    Ok(page::render(&message_page(&page, &stored, query.as_deref())))
 }
 
 fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> MessagePage<'a> {
@@ -130,7 +109,7 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
     if let Some(email) = email {
         views.extend(email.html().map(|_| View { name: "html", label: "HTML" }));
         views.extend(email.text().map(|_| View { name: "text", label: "Text" }));
-        views.push(View { name: "parts", label: "Parts" });
+        views.push(View { name: "structure", label: "Structure" });
         views.push(View { name: "source", label: "Source" });
     }
     views.push(View { name: "stored", label: "Stored form" });
@@ -138,14 +117,17 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
     let wanted = pairs.into_iter().find(|(name, _)| name == "show").map(|(_, value)| value);
     let shown = views.iter().find(|view| wanted.as_deref() == Some(view.name)).or(views.first());
     let shown = shown.map_or("stored", |view| view.name);
-    let text = match (shown, email) {
-        ("html", _) => String::new(),
-        ("text", Some(email)) => email.text().unwrap_or_default().to_owned(),
-        ("source", _) => match stored.source() {
-            Ok(source) => String::from_utf8_lossy(&source).replace("\r\n", "\n"),
-            Err(error) => error,
-        },
-        ("parts", _) => stored.parts().unwrap_or_else(|error| error),
+    let source = email.map(|_| stored.source());
+    let (parts, more_parts) = match &source {
+        Some(Ok(source)) if shown == "structure" => structure::parts(source),
+        _ => Default::default(),
+    };
+    let text = match (shown, email, &source) {
+        ("html", ..) => String::new(),
+        ("text", Some(email), _) => email.text().unwrap_or_default().to_owned(),
+        ("structure", _, Some(Ok(_))) => String::new(),
+        ("source", _, Some(Ok(source))) => String::from_utf8_lossy(source).replace("\r\n", "\n"),
+        ("structure" | "source", _, Some(Err(error))) => error.clone(),
         _ => stored_form(&stored.encoded),
     };
     let back = back_query(query);
@@ -158,6 +140,9 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
         headers: email.map(|email| headers(&stored.delivery, email)).unwrap_or_default(),
         attachments: email.map(attachments).unwrap_or_default(),
         links: email.filter(|_| shown == "html").and_then(Email::html).map(links::list).unwrap_or_default(),
+        size: source.and_then(Result::ok).map(|source| format::size(source.len())),
+        parts,
+        more_parts,
         views,
         shown,
         is_cut: text.chars().nth(LONGEST).is_some(),
@@ -226,53 +211,42 @@ fn attachments(email: &Email) -> Vec<AttachmentRow> {
 }
 
 /// The document of the frame.
-pub(super) async fn html<S: AdminStore>(State(app): State<App<S>>, page: Page, params: RawPathParams) -> Response {
-    let document = async {
-        let stored = read(&app, &page, &params).await?;
-        let email = stored.email()?;
-        Ok(frame::document(email.html().ok_or(Problem::NoPage)?, email.attachments()))
-    };
-    match document.await {
-        Ok(document) => {
-            let headers = [
-                (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-                (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(frame::POLICY)),
-                (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-                (header::X_DNS_PREFETCH_CONTROL, HeaderValue::from_static("off")),
-            ];
-            (headers, document).into_response()
-        }
-        Err(problem) => Problem::respond(problem, &page),
-    }
+pub(super) async fn html<S: AdminStore>(
+    State(app): State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+) -> Result<Response, Problem> {
+    let stored = read(&app, &page, &params).await?;
+    let email = stored.email()?;
+    let document = frame::document(email.html().ok_or(Problem::NoPage)?, email.attachments());
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(frame::POLICY)),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (header::X_DNS_PREFETCH_CONTROL, HeaderValue::from_static("off")),
+    ];
+    Ok((headers, document).into_response())
 }
 
 /// The source as a file.
-pub(super) async fn source<S: AdminStore>(State(app): State<App<S>>, page: Page, params: RawPathParams) -> Response {
-    let source = async {
-        let stored = read(&app, &page, &params).await?;
-        let source = stored.source().map_err(|_| Problem::Bad("The message has no form that SMTP could send."))?;
-        Ok((format!("{}.eml", stored.delivery.id), source))
-    };
-    match source.await {
-        Ok((name, source)) => (download::headers(&name), source).into_response(),
-        Err(problem) => Problem::respond(problem, &page),
-    }
+pub(super) async fn source<S: AdminStore>(
+    State(app): State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+) -> Result<Response, Problem> {
+    let stored = read(&app, &page, &params).await?;
+    let source = stored.source().map_err(|_| Problem::Bad("The message has no form that SMTP could send."))?;
+    Ok((download::headers(&format!("{}.eml", stored.delivery.id)), source).into_response())
 }
 
 pub(super) async fn attachment<S: AdminStore>(
     State(app): State<App<S>>,
     page: Page,
     params: RawPathParams,
-) -> Response {
-    let file = async {
-        let stored = read(&app, &page, &params).await?;
-        let number = page::param(&params, "attachment").and_then(|number| number.parse::<usize>().ok());
-        let index = number.and_then(|number| number.checked_sub(1)).ok_or(Problem::NoPage)?;
-        let found = stored.email()?.attachments().get(index).ok_or(Problem::NoPage)?;
-        Ok((download::headers(found.file_name()), found.content().to_vec()))
-    };
-    match file.await {
-        Ok(file) => file.into_response(),
-        Err(problem) => Problem::respond(problem, &page),
-    }
+) -> Result<Response, Problem> {
+    let stored = read(&app, &page, &params).await?;
+    let number = page::param(&params, "attachment").and_then(|number| number.parse::<usize>().ok());
+    let index = number.and_then(|number| number.checked_sub(1)).ok_or(Problem::NoPage)?;
+    let found = stored.email()?.attachments().get(index).ok_or(Problem::NoPage)?;
+    Ok((download::headers(found.file_name()), found.content().to_vec()).into_response())
 }

@@ -1,7 +1,8 @@
 //! The dashboard: a website for operators, as an [`axum::Router`] that nests under any path of your service.
 //!
-//! It shows the state of the outbox, finds deliveries, shows the life and the content of each, and resends or cancels them. The pages are
-//! rendered on the server. They work without JavaScript; with it, they refresh.
+//! It shows the state of the outbox, finds deliveries, and shows the life and the content of each. Operators resend, cancel and dismiss one
+//! delivery or all that a filter finds, pause and resume mail, and read the audit trail. The pages are rendered on the server. They work
+//! without JavaScript; with it, they refresh.
 //!
 //! # Access
 //!
@@ -41,27 +42,33 @@
 //! # Cost
 //!
 //! The statistics are read at most once in two seconds, for all viewers together. At most four requests read from the database at once, and
-//! each gets ten seconds.
+//! each gets ten seconds. A bulk change goes in transactions of 500 deliveries, and a request makes at most four of them.
 
 mod access;
 mod act;
 mod assets;
 mod attachment;
+mod bulk;
 mod chart;
 mod csrf;
 mod deliveries;
 mod failures;
+mod form;
 mod format;
 mod frame;
 mod guard;
+mod life;
 mod links;
 mod message;
 mod overview;
 mod page;
+mod pauses;
 mod query;
 mod reader;
 mod snapshot;
+mod structure;
 mod timeline;
+mod trail;
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,7 +76,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::request::Parts;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use postrider_transport::Message;
 
 pub use access::Access;
@@ -162,13 +169,16 @@ impl<S: AdminStore> Dashboard<S> {
             .route("/find", get(deliveries::find))
             .route("/deliveries", get(deliveries::list))
             .route("/deliveries/{delivery_id}", get(timeline::show))
-            .route("/deliveries/{delivery_id}/resend", get(act::ask_resend).post(act::resend))
-            .route("/deliveries/{delivery_id}/cancel", get(act::ask_cancel).post(act::cancel))
-            .route("/deliveries/{delivery_id}/dismiss", get(act::ask_dismiss).post(act::dismiss))
+            // Resend, cancel or dismiss.
+            .route("/deliveries/{delivery_id}/{act}", get(act::ask).post(act::perform))
+            .route("/bulk/{act}", get(bulk::ask).post(bulk::perform))
             .route("/deliveries/{delivery_id}/message", get(message::show))
             .route("/deliveries/{delivery_id}/message.html", get(message::html))
             .route("/deliveries/{delivery_id}/message.eml", get(message::source))
             .route("/deliveries/{delivery_id}/attachments/{attachment}", get(message::attachment))
+            .route("/pauses", get(pauses::show))
+            .route("/pauses/{order}", post(pauses::order))
+            .route("/audit", get(trail::show))
             .route("/assets/{asset}", get(assets::serve))
             // No fallback: axum refuses to nest a router that has one under a path with parameters.
             .route("/{*other}", any(page::not_found))

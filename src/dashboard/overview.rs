@@ -10,7 +10,7 @@ use super::App;
 use super::chart::{self, Chart};
 use super::deliveries::{cut, label};
 use super::format::{self, Moment};
-use super::page::{self, Page};
+use super::page::{self, Page, Problem};
 use super::query;
 use super::snapshot::{SAMPLE, Snapshot};
 use crate::store::AdminStore;
@@ -74,11 +74,9 @@ pub(super) async fn root(original: OriginalUri) -> Response {
     page::redirect(&page::overview_location(&original))
 }
 
-pub(super) async fn show<S: AdminStore>(State(app): State<App<S>>, page: Page) -> Response {
-    match app.snapshots.get(&app.reader, &app.outbox).await {
-        Ok(snapshot) => page::render(&overview(&page, &snapshot)),
-        Err(error) => page::Problem::from(error).respond(&page),
-    }
+pub(super) async fn show<S: AdminStore>(State(app): State<App<S>>, page: Page) -> Result<Response, Problem> {
+    let snapshot = app.snapshots.get(&app.reader, &app.outbox).await?;
+    Ok(page::render(&overview(&page, &snapshot)))
 }
 
 fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
@@ -157,7 +155,7 @@ fn verdict(stats: &Stats, pauses: &[Pause]) -> Verdict {
             level: "warn",
             title: "An operator paused the sending",
             text: format!("{}: paused by {}. {waiting}", pause.target, cut(&pause.operator, 255)),
-            advice: "It goes on when an operator resumes it: postrider resume. Paused mail stays pending.",
+            advice: "It goes on when an operator resumes it: see Pauses. Paused mail stays pending.",
         },
         Some(reason) => Verdict {
             level: if reasons.len() == stats.relays.len() { "bad" } else { "warn" },

@@ -1,5 +1,6 @@
 //! What all pages share: the layout's data, errors, and redirects.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use postrider_transport::{DeliveryId, mask_addresses};
 use super::access::Access;
 use super::assets;
 use super::csrf::Token;
-use super::deliveries::cut;
+use super::deliveries::{cut, label};
 use super::reader::ReadError;
-use crate::Delivery;
+use crate::store::AdminStore;
+use crate::{Change, Delivery, Operator, Outbox, State};
 
 /// How often a page refreshes.
 #[derive(Clone, Copy)]
@@ -36,14 +38,12 @@ pub(super) struct Page {
     pub(super) refresh: f64,
 }
 
-impl<S: Sync> FromRequestParts<S> for Page {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+impl Page {
+    pub(super) fn new(parts: &Parts) -> Self {
         // Without the guard, nobody has access.
         let access = parts.extensions.get::<Access>().cloned().unwrap_or_else(Access::none);
         let of_cookie = Token::of_cookie(&parts.headers);
-        Ok(Self {
+        Self {
             base: base(parts.uri.path()),
             style: assets::style_name(),
             script: assets::script_name(),
@@ -53,7 +53,25 @@ impl<S: Sync> FromRequestParts<S> for Page {
             refresh: parts.extensions.get::<Refresh>().map_or(5.0, |refresh| refresh.0.as_secs_f64()),
             is_new_token: of_cookie.is_none(),
             token: of_cookie.unwrap_or_else(Token::new),
-        })
+        }
+    }
+
+    /// The operator who acts, with the note of the form.
+    pub(super) fn operator<S: AdminStore>(&self, outbox: &Outbox<S>, note: &str) -> Operator<S> {
+        outbox.operator(self.operator.as_deref().unwrap_or("unknown")).note(note.trim())
+    }
+
+    /// The operator's name for the log: it can be an address.
+    pub(super) fn masked_operator(&self) -> Cow<'_, str> {
+        self.operator.as_deref().map(mask_addresses).unwrap_or_default()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Page {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::new(parts))
     }
 }
 
@@ -110,7 +128,7 @@ pub(super) fn redirect(location: &str) -> Response {
     }
 }
 
-/// Why a page cannot be shown.
+/// Why a page cannot be shown. Handlers return it, and the guard shows it in the layout of the pages.
 pub(super) enum Problem {
     NoDelivery,
     NoPage,
@@ -118,6 +136,8 @@ pub(super) enum Problem {
     NoMessage,
     /// The request is malformed. The text says how.
     Bad(&'static str),
+    /// The act changes no delivery of this state, or no single state is chosen.
+    NoState(Change),
     /// The form's token is not that of the cookie.
     WrongToken,
     Read(ReadError),
@@ -140,8 +160,28 @@ struct ProblemPage<'a> {
     text: String,
 }
 
-impl Problem {
-    pub(super) fn respond(self, page: &Page) -> Response {
+/// What a problem's page says, on its way from the handler to the guard.
+#[derive(Clone)]
+pub(super) struct Explanation {
+    title: &'static str,
+    text: String,
+}
+
+impl Explanation {
+    /// The page in the place of the empty response of the handler.
+    pub(super) fn show(self, page: &Page, response: &mut Response) {
+        let Self { title, text } = self;
+        let shown = render(&ProblemPage { page, section: "", title, text });
+        if shown.status() != StatusCode::OK {
+            *response.status_mut() = shown.status();
+        }
+        response.headers_mut().extend(shown.headers().clone());
+        *response.body_mut() = shown.into_body();
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
         let (status, title, text) = match self {
             Self::NoDelivery => {
                 (StatusCode::NOT_FOUND, "No such delivery", "It was deleted, or the id is wrong.".to_owned())
@@ -156,6 +196,11 @@ impl Problem {
                 "Retention or an erasure has deleted it. The delivery's history is still there.".to_owned(),
             ),
             Self::Bad(text) => (StatusCode::BAD_REQUEST, "The request is malformed", text.to_owned()),
+            Self::NoState(change) => {
+                let states = State::ALL.into_iter().filter(|state| change.applies_to(*state)).map(label);
+                let text = format!("Choose a list of one of these states: {}.", states.collect::<Vec<_>>().join(", "));
+                (StatusCode::BAD_REQUEST, "No state is chosen", text)
+            }
             Self::WrongToken => (
                 StatusCode::FORBIDDEN,
                 "Nothing was changed",
@@ -177,19 +222,19 @@ impl Problem {
                 (StatusCode::SERVICE_UNAVAILABLE, "The database failed", text)
             }
         };
-        let mut response = render(&ProblemPage { page, section: "", title, text });
-        *response.status_mut() = status;
+        let mut response = status.into_response();
+        response.extensions_mut().insert(Explanation { title, text });
         response
     }
 }
 
 /// Answers a request for which there is no route.
-pub(super) async fn not_found(page: Page, request: Request) -> Response {
+pub(super) async fn not_found(request: Request) -> Result<Response, Problem> {
     let path = request.uri().path();
     let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
     match path.strip_suffix('/').and_then(|path| path.rsplit_once('/')) {
-        Some((_, last)) if is_read && !last.is_empty() => redirect(&format!("../{last}")),
-        _ => Problem::NoPage.respond(&page),
+        Some((_, last)) if is_read && !last.is_empty() => Ok(redirect(&format!("../{last}"))),
+        _ => Err(Problem::NoPage),
     }
 }
 

@@ -94,6 +94,61 @@ fn a_mail_is_found_and_cancelled(tool: &Tool) {
     assert_eq!(tool.show(&id)["state"], "cancelled");
     let page = curl(&[&format!("{url}deliveries/{id}")]).1;
     assert!(page.contains("<h3>Cancelled</h3>"), "{page}");
+    operators_act(tool, &url);
+}
+
+/// The hidden fields of the first form that changes something in a piece of a page, as arguments of curl.
+fn fields(html: &str) -> Vec<String> {
+    let form = html.split("<form method=\"post\"").nth(1).unwrap_or_else(|| panic!("no form: {html}"));
+    let form = form.split("</form>").next().unwrap();
+    let hidden = form.split("<input type=\"hidden\" name=\"").skip(1).map(|field| {
+        let (name, rest) = field.split_once("\" value=\"").unwrap();
+        format!("{name}={}", rest.split('"').next().unwrap().replace("&#38;", "&"))
+    });
+    hidden.flat_map(|pair| ["--data-urlencode".to_owned(), pair]).collect()
+}
+
+/// Pauses and resumes, cancels by a filter, and reads the audit trail.
+fn operators_act(tool: &Tool, url: &str) {
+    let jar = tool.directory().join("cookies").display().to_string();
+    let origin = format!("Origin: {}", url.trim_end_matches('/'));
+    let get = |path: &str| curl(&["--cookie", &jar, &format!("{url}{path}")]).1;
+    let post = |path: &str, html: &str, filled: &[&str]| {
+        let mut args: Vec<_> = fields(html);
+        args.extend(filled.iter().flat_map(|pair| ["--data-urlencode".to_owned(), (*pair).to_owned()]));
+        let url = format!("{url}{path}");
+        let mut all = vec!["--cookie", &jar, "--header", &origin, &url];
+        all.extend(args.iter().map(String::as_str));
+        curl(&all)
+    };
+    let pauses = get("pauses");
+    let new = pauses.split("<h2 id=\"new\">").nth(1).unwrap();
+    assert_eq!(post("pauses/pause", new, &["kind=template", "name=Grüße & <b>", "note=wrong <i>price</i>"]).0, "303");
+    let paused = tool.json(&["stats", "--json"])["pauses"][0].clone();
+    assert_eq!((&paused["kind"], &paused["name"]), (&"template".into(), &"Grüße & <b>".into()));
+    let pauses = get("pauses");
+    assert!(pauses.contains("wrong &#60;i&#62;price") && pauses.contains("Grüße &#38; &#60;b&#62;"), "{pauses}");
+    let orders = pauses.split("id=\"orders\"").nth(1).unwrap();
+    assert_eq!(post("pauses/resume", orders, &[]).0, "303");
+    assert_eq!(tool.json(&["stats", "--json"])["pauses"], serde_json::json!([]));
+
+    let ids: Vec<_> = (0..3).map(|_| tool.enqueue(&["--to", "ada@bulk.example"])).collect();
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let question = get("bulk/cancel?state=pending&to=%40bulk.example&since=1h");
+    assert!(question.contains("3 match"), "{question}");
+    let later = tool.enqueue(&["--to", "ada@bulk.example"]);
+    let (status, done) = post("bulk/cancel", &question, &["note=the shop is closed"]);
+    assert_eq!(status, "200", "{done}");
+    assert!(done.contains("Done: 3 cancelled."), "{done}");
+    assert!(ids.iter().all(|id| tool.show(id)["state"] == "cancelled"));
+    assert_eq!(tool.show(&later)["state"], "pending");
+    let trail = get("audit?action=cancel");
+    // A bulk act is one row.
+    assert_eq!(trail.matches("the shop is closed").count(), 1, "{trail}");
+    assert!(trail.contains("3 deliveries") && ids.iter().all(|id| trail.contains(id)), "{trail}");
+    let timeline = get(&format!("deliveries/{}", ids[0]));
+    assert!(timeline.contains("the shop is closed") && timeline.contains("by unknown"), "{timeline}");
+    assert!(get("audit?operator=unknown&action=resume").contains("template Grüße &#38; &#60;b&#62;"));
 }
 
 #[test]

@@ -21,7 +21,7 @@ async fn a_dead_letter_is_resent_after_a_question() {
     let delivery = site.outbox.get(id).await.unwrap().unwrap();
     assert_eq!((delivery.state, delivery.cycle), (State::Pending, 2));
     let page = site.page(&format!("/deliveries/{id}?done=resent")).await;
-    assert!(page.contains("pending again") && page.contains("Resent by an operator"), "{page}");
+    assert!(page.contains("pending again") && page.contains("Resent, with a new budget"), "{page}");
 }
 
 #[tokio::test]

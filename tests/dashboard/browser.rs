@@ -14,7 +14,7 @@ use axum::response::Html;
 use axum::routing::{get, post};
 use postrider::dashboard::{Access, Dashboard};
 use postrider::transport::Attachment;
-use postrider::{DeliveryId, Email, MemoryStore, Outbox, State as DeliveryState};
+use postrider::{Change, DeliveryId, Email, Filter, MemoryStore, Outbox, PauseTarget, State as DeliveryState};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -169,15 +169,24 @@ async fn nothing_of_a_mail_runs_or_connects_in_chromium() {
     for text in TEXTS {
         let id = hostile::plant(&site, text).await;
         hostile::fail(&site, text).await;
+        hostile::act(&site, text, id).await;
+        let filtered =
+            |start: &str, names: &[&str]| format!("http://{address}/admin/mail/{start}{}", hostile::query(names, text));
         pages.extend([
+            filtered("bulk/resend?state=cancelled&", &["subject"]),
+            filtered("pauses?", &["kind", "name", "done"]),
+            filtered("audit?", &["operator"]),
+            filtered("audit?", &["action", "id"]),
+            path(id, "/message?show=structure"),
             path(id, ""),
             path(id, "/message?show=text"),
             path(id, "/message?show=source"),
             path(id, "/message?show=html"),
         ]);
     }
-    pages.push(format!("http://{address}/admin/mail/deliveries?state=dead"));
-    pages.push(format!("http://{address}/admin/mail/overview"));
+    for page in ["deliveries?state=cancelled", "overview", "pauses", "audit", "bulk/resend?state=cancelled"] {
+        pages.push(format!("http://{address}/admin/mail/{page}"));
+    }
 
     let count = format!("http://{address}/connections");
     let result = browse(json!({ "count": count, "messages": messages, "clicks": clicks, "pages": pages })).await;
@@ -185,7 +194,7 @@ async fn nothing_of_a_mail_runs_or_connects_in_chromium() {
     let all =
         [array(&result, "messages"), array(&result, "clicks"), array(&result, "pages"), array(&framed, "messages")];
     let all: Vec<_> = all.into_iter().flatten().collect();
-    assert_eq!(all.len(), 2 * HTML.len() + CLICKS.len() + 4 * TEXTS.len() + 2);
+    assert_eq!(all.len(), 2 * HTML.len() + CLICKS.len() + 9 * TEXTS.len() + 5);
     let connected: Vec<_> = all.iter().filter(|case| case["connections"] != 0).collect();
     let requests = canary.requests();
     assert_eq!(canary.connections(), 0, "Chromium connected: {requests:?}, for {connected:#?}");
@@ -232,6 +241,11 @@ async fn the_pages_work_in_chromium_with_and_without_javascript() {
         "keyboard": true,
         "cancel": [{ "base": base, "id": first.to_string() }, { "base": format!("{insecure}/"), "id": second.to_string() }],
     });
+    let mut plan = plan;
+    plan["bulk"] = json!(format!("{base}/bulk/cancel?state=pending&subject=Bulk"));
+    let bulk = |count| (0..count).map(|_| mail().subject("Bulk").build().unwrap());
+    site.outbox.enqueue_all(bulk(8_600)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
     let result = browse(plan).await;
     let state = async |id| site.outbox.get(id).await.unwrap().unwrap().state;
 
@@ -258,6 +272,18 @@ async fn the_pages_work_in_chromium_with_and_without_javascript() {
     }
     assert_eq!(live["requestsWhileHidden"], 0, "{live}");
     assert_eq!(live["errors"], json!([]), "{live}");
+    // A change of 8,600 deliveries takes at least five requests. Without JavaScript, each needs a press of a button. With it, the change goes on
+    // by itself until it is stopped, and again after a press of "Go on".
+    let bulk = &result["bulk"];
+    for step in ["withoutScript", "stopped"] {
+        assert!(bulk[step].as_str().unwrap().contains("cancelled so far"), "{step}: {bulk}");
+    }
+    assert!(bulk["stopped"].as_str().unwrap().contains("Press “Go on”"), "{bulk}");
+    assert_eq!(bulk["requestsWhileStopped"], 0, "{bulk}");
+    assert!(bulk["over"].as_str().unwrap().contains("Done: "), "{bulk}");
+    assert_eq!((&bulk["errors"], &bulk["violations"]), (&json!([]), &json!([])), "{bulk}");
+    let cancelled = Filter::new().subject_prefix("Bulk").state(DeliveryState::Cancelled).limit(10_000);
+    assert_eq!(site.outbox.count(&cancelled).await.unwrap(), 8_600);
     let keyboard = &result["keyboard"];
     assert_eq!(keyboard["first"], "Skip to the content");
     assert_eq!(
@@ -286,7 +312,6 @@ async fn scenery(site: &Site) -> (DeliveryId, DeliveryId) {
         site.enqueue(numbered(number).build().unwrap()).await;
     }
     site.drain(Vec::new()).await;
-    let mut dead = None;
     for number in 0..7 {
         let to = people[number % people.len()];
         let reply = match number {
@@ -294,7 +319,7 @@ async fn scenery(site: &Site) -> (DeliveryId, DeliveryId) {
             4..6 => "552 5.2.2 The mailbox is full".to_owned(),
             _ => "554 5.7.1 The message looks like spam".to_owned(),
         };
-        dead = Some(site.dead(numbered(number).build().unwrap(), &reply).await);
+        site.dead(numbered(number).build().unwrap(), &reply).await;
     }
     site.held(numbered(1).build().unwrap()).await;
     let logo = "<svg xmlns='http://www.w3.org/2000/svg' width='48' height='48'><circle cx='24' cy='24' r='22' fill='#3b7d5b'/></svg>";
@@ -322,7 +347,21 @@ async fn scenery(site: &Site) -> (DeliveryId, DeliveryId) {
     let _ = site.outbox.cancel(cancelled).await.unwrap();
     let report = postrider::store::RelayReport::new(postrider::store::RelayId::new(), 2, None);
     postrider::Store::report(site.outbox.store(), &report).await.unwrap();
-    (dead.unwrap(), retried)
+    let operator = site.outbox.operator("ada").note("the domain is unblocked");
+    let resent = site.dead(numbered(4).build().unwrap(), "554 5.7.1 The domain is blocked").await;
+    let _ = operator.change(Change::Resend, resent).await.unwrap();
+    site.drain(vec![
+        postrider::Failure::permanent(postrider::Scope::Message, "550 5.1.1 User unknown")
+            .with_reply("550 5.1.1 User unknown"),
+    ])
+    .await;
+    for target in [PauseTarget::Template("invoice".to_owned()), PauseTarget::Sender("news@shop.example".to_owned())] {
+        site.outbox.operator("grace").note("wrong price").pause(target).await.unwrap();
+    }
+    let reason = Some("smtp: 535 5.7.8 authentication failed".to_owned());
+    let report = postrider::store::RelayReport::new(postrider::store::RelayId::new(), 0, reason);
+    postrider::Store::report(site.outbox.store(), &report).await.unwrap();
+    (resent, retried)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -342,6 +381,14 @@ async fn the_pages_are_accessible() {
         url(&format!("deliveries/{dead}/resend")),
         url(&format!("deliveries/{full}/message")),
         url(&format!("deliveries/{full}/message?show=source")),
+        url(&format!("deliveries/{full}/message?show=structure")),
+        url("deliveries?state=dead"),
+        url("bulk/resend?state=dead&to=%40example.com"),
+        url("bulk/resend?state=dead&to=nobody%40example.com"),
+        url("bulk/resend"),
+        url("pauses?done=paused"),
+        url("audit"),
+        url("audit?id=1&action=x"),
         url("nothing"),
     ];
     let mut plan = json!({ "accessibility": urls });
@@ -354,6 +401,8 @@ async fn the_pages_are_accessible() {
             picture("deliveries", url("deliveries?to=%40example.com"), "light", false),
             picture("delivery", url(&format!("deliveries/{dead}")), "light", false),
             picture("message", url(&format!("deliveries/{full}/message")), "light", false),
+            picture("bulk", url("bulk/resend?state=dead&to=%40example.com"), "light", false),
+            picture("pauses", url("pauses"), "light", false),
             picture("overview-dark", url("overview"), "dark", false),
             picture("delivery-phone", url(&format!("deliveries/{dead}")), "dark", true),
         ]);

@@ -19,7 +19,7 @@ pub(crate) fn full() -> Email {
         .reply_to("help@example.com")
         .header("X-Shop", "42")
         .tag("order")
-        .metadata("order", "1815")
+        .metadata("order", "no-1815")
         .template_id("shipped")
         .attach(Attachment::inline("logo", "logo.png", "image/png", *b"png").unwrap())
         .attach(Attachment::new("invoice.pdf", "application/pdf", vec![1; 1_500]).unwrap())

@@ -3,7 +3,7 @@
 use postrider::store::NewRow;
 use postrider::testkit::ScriptedTransport;
 use postrider::transport::{Attachment, Encoded, Message, Recipient};
-use postrider::{DeliveryId, Email, Failure, Outbox, Scope, Store};
+use postrider::{Change, DeliveryId, Email, Failure, Outbox, PauseTarget, Scope, Store, UpdateOutcome};
 
 use crate::fixture::mail;
 use crate::site::Site;
@@ -52,6 +52,23 @@ pub(crate) async fn plant(site: &Site, text: &str) -> DeliveryId {
     id
 }
 
+/// Acts with a name, a note and targets that have the text: each field of the audit trail and of the pauses.
+pub(crate) async fn act(site: &Site, text: &str, id: DeliveryId) {
+    let operator = site.outbox.operator(text).note(text);
+    assert_eq!(operator.change(Change::Resend, id).await.unwrap(), UpdateOutcome::Updated);
+    assert_eq!(operator.change(Change::Cancel, id).await.unwrap(), UpdateOutcome::Updated);
+    let text = || text.to_owned();
+    for target in [PauseTarget::Transport(text()), PauseTarget::Sender(text()), PauseTarget::Template(text())] {
+        assert!(operator.pause(target).await.unwrap());
+    }
+}
+
+/// A query with the text as the value of each name.
+pub(crate) fn query(names: &[&str], text: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(names.iter().map(|name| (*name, text))).finish()
+}
+
 /// Ends all planted deliveries with replies that have the text.
 pub(crate) async fn fail(site: &Site, text: &str) {
     let reply = text.to_owned();
@@ -87,6 +104,8 @@ async fn hostile_texts_are_texts_on_every_page() {
         let id = plant(&site, text).await;
         fail(&site, text).await;
         assert_eq!(site.outbox.get(id).await.unwrap().unwrap().state, postrider::State::Dead, "{text}");
+        act(&site, text, id).await;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         // What only the text could have brought.
         let markup = [
             "<script>",
@@ -114,7 +133,15 @@ async fn hostile_texts_are_texts_on_every_page() {
             format!("/deliveries/{id}/message?show=html"),
             format!("/deliveries/{id}/message?show=text"),
             format!("/deliveries/{id}/message?show=source"),
+            format!("/deliveries/{id}/message?show=structure"),
             format!("/deliveries/{id}/message?show=stored"),
+            format!("/bulk/resend?state=cancelled&{}", self::query(&["subject"], text)),
+            "/bulk/resend?state=cancelled".to_owned(),
+            "/pauses".to_owned(),
+            format!("/pauses?{}", self::query(&["kind", "name", "done"], text)),
+            "/audit".to_owned(),
+            format!("/audit?{}", self::query(&["operator"], text)),
+            format!("/audit?{}", self::query(&["action", "id", "before"], text)),
         ] {
             let reply = site.get(&path).await;
             let page = reply.text().replace("<details class", "").replace("<details id", "");
@@ -129,7 +156,9 @@ async fn hostile_texts_are_texts_on_every_page() {
             .replace('>', "&#62;")
             .replace('"', "&#34;")
             .replace('\'', "&#39;");
-        assert!(site.page(&format!("/deliveries/{id}")).await.contains(&escaped), "{text}");
+        for path in [format!("/deliveries/{id}"), "/pauses".to_owned(), "/audit".to_owned()] {
+            assert!(site.page(&path).await.contains(&escaped), "{text} on {path}");
+        }
     }
 }
 

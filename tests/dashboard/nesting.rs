@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, StatusCode};
 use postrider::dashboard::{Access, Dashboard};
 use postrider::{MemoryStore, Outbox};
 use tower::ServiceExt;
@@ -42,9 +42,18 @@ fn resolve(path: &str, reference: &str) -> String {
 /// Every link and asset of a page.
 fn links(page: &Reply) -> Vec<String> {
     let starts = ["href=\"", "src=\"", "action=\""];
-    let all = starts.iter().flat_map(|start| page.text().split(start).skip(1));
+    // What a form posts is no page: see `actions`.
+    let text = page.text().replace("method=\"post\" action=\"", "method=\"post\" data-post=\"");
+    let all: Vec<_> = starts.iter().flat_map(|start| text.split(start).skip(1).map(str::to_owned)).collect();
+    let all = all.into_iter();
     let all = all.map(|rest| rest.split('"').next().unwrap().replace("&#38;", "&"));
     all.filter(|link| !link.starts_with(['#']) && !link.starts_with("data:")).collect()
+}
+
+/// Where the forms of a page lead that change something.
+fn actions(page: &Reply) -> Vec<String> {
+    let all = page.text().split("method=\"post\" action=\"").skip(1);
+    all.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
 }
 
 async fn follow_every_link(router: &Router, start: &str) -> usize {
@@ -63,6 +72,12 @@ async fn follow_every_link(router: &Router, start: &str) -> usize {
         assert!(reply.status.is_success(), "{path}: {}", reply.status);
         if !reply.header("content-type").starts_with("text/html") {
             continue;
+        }
+        for action in actions(&reply) {
+            let to = resolve(&path, &action);
+            let status = get(router, &to).await.status;
+            // There is a route. It refuses `GET`, or a bulk change without a filter.
+            assert!([StatusCode::METHOD_NOT_ALLOWED, StatusCode::BAD_REQUEST].contains(&status), "{to}: {status}");
         }
         for link in links(&reply) {
             let to = resolve(&path, &link);

@@ -1,5 +1,6 @@
 //! A dashboard, and requests to it without a network.
 
+use std::path::Path;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,15 +9,19 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use postrider::dashboard::{Access, Dashboard};
 use postrider::testkit::ScriptedTransport;
 use postrider::{
-    Backoff, DeliveryId, Email, Failure, MemoryStore, NewDelivery, Outbox, RetryPolicy, Scope, WhenInDoubt,
+    AdminStore, Backoff, DeliveryId, Email, Failure, MemoryStore, NewDelivery, Outbox, RetryPolicy, Scope, SqliteStore,
+    WhenInDoubt,
 };
 use tower::ServiceExt;
 
-/// A dashboard over an outbox in memory.
-pub(crate) struct Site {
-    pub(crate) outbox: Outbox<MemoryStore>,
+/// A dashboard over an outbox.
+pub(crate) struct Site<S = MemoryStore> {
+    pub(crate) outbox: Outbox<S>,
     pub(crate) router: Router,
 }
+
+/// The cookie of a browser that has opened a form before.
+const COOKIE: &str = "postrider-csrf=0123456789abcdef0123456789abcdef";
 
 /// A response.
 #[derive(Debug)]
@@ -61,9 +66,45 @@ impl Site {
     }
 
     pub(crate) fn with_access(access: Access) -> Self {
-        let outbox = Outbox::enqueue_only(MemoryStore::new());
+        Self::over(MemoryStore::new(), access)
+    }
+}
+
+/// The values of the hidden fields in a piece of a page.
+pub(crate) fn hidden_fields(html: &str) -> Vec<(String, String)> {
+    let fields = html.split("<input type=\"hidden\" name=\"").skip(1);
+    let pair = |field: &str| {
+        let (name, rest) = field.split_once("\" value=\"").unwrap();
+        (name.to_owned(), unescape(rest.split_once('"').unwrap().0))
+    };
+    fields.map(pair).collect()
+}
+
+/// Reverses the escapes of the template engine.
+pub(crate) fn unescape(html: &str) -> String {
+    let pairs = [("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'"), ("&#38;", "&")];
+    pairs.into_iter().fold(html.to_owned(), |text, (escape, character)| text.replace(escape, character))
+}
+
+impl<S: AdminStore> Site<S> {
+    pub(crate) fn over(store: S, access: Access) -> Self {
+        let outbox = Outbox::enqueue_only(store);
         let dashboard = Dashboard::new(outbox.clone()).access(move |_| std::future::ready(access.clone()));
         Self { outbox, router: dashboard.into_router() }
+    }
+
+    /// Presses the button of a form: sends its hidden fields and what was filled in, from a page of the dashboard.
+    pub(crate) async fn press(&self, path: &str, form: &str, filled: &[(&str, &str)]) -> Reply {
+        let mut body = form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(hidden_fields(form)).extend_pairs(filled);
+        self.send(post(path, &[("sec-fetch-site", "same-origin"), ("cookie", COOKIE)], body.finish())).await
+    }
+
+    /// A page with forms, as a browser with the cookie gets it.
+    pub(crate) async fn form(&self, path: &str) -> String {
+        let reply = self.send(Request::get(path).header("cookie", COOKIE).body(Body::empty()).unwrap()).await;
+        assert_eq!(reply.status, StatusCode::OK, "{path}: {}", reply.text());
+        reply.text().to_owned()
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Reply {
@@ -115,6 +156,13 @@ impl Site {
         self.drain(vec![Failure::maybe_accepted("the connection was lost").with_scope(Scope::Message)]).await;
         id
     }
+}
+
+/// A dashboard over an outbox in SQLite.
+pub(crate) async fn in_sqlite(directory: &Path) -> Site<SqliteStore> {
+    let store = SqliteStore::open(&format!("sqlite://{}", directory.join("outbox.db").display())).await.unwrap();
+    store.migrate().await.unwrap();
+    Site::over(store, Access::operate().by("Ada"))
 }
 
 pub(crate) fn post(path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {

@@ -207,6 +207,8 @@ impl AdminStore for MemoryStore {
         let wanted = rows.audit.iter().rev().filter(|entry| {
             filter.before.is_none_or(|before| entry.number < before)
                 && filter.delivery.is_none_or(|id| entry.delivery == Some(id))
+                && filter.operator.as_ref().is_none_or(|name| entry.operator == *name)
+                && filter.action.is_none_or(|action| entry.action == action)
         });
         Ok(wanted.take(limit).cloned().collect())
     }

@@ -101,6 +101,12 @@ impl MySqlStore {
         if let Some(id) = filter.delivery {
             query.push(" AND delivery_id = ").push_bind(id.as_uuid());
         }
+        if let Some(name) = &filter.operator {
+            query.push(" AND operator = ").push_bind(name.clone());
+        }
+        if let Some(action) = filter.action {
+            query.push(" AND action = ").push_bind(action.as_str());
+        }
         query.push(" ORDER BY number DESC LIMIT ").push_bind(i64::from(filter.limit));
         let mut session = self.session().await?;
         let rows = query.build().persistent(false).fetch_all(&mut *session).await;

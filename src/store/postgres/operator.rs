@@ -112,6 +112,12 @@ impl PgStore {
         if let Some(id) = filter.delivery {
             query.push(" AND delivery_id = ").push_bind(id.as_uuid());
         }
+        if let Some(name) = &filter.operator {
+            query.push(" AND operator = ").push_bind(name.clone());
+        }
+        if let Some(action) = filter.action {
+            query.push(" AND action = ").push_bind(action.as_str());
+        }
         query.push(" ORDER BY number DESC LIMIT ").push_bind(i64::from(filter.limit));
         let rows = query.build().persistent(false).fetch_all(connection).await?;
         let read = |row: &PgRow| read_audit_entry(row, row.try_get::<Option<Uuid>, _>("delivery_id")?.map(Into::into));

@@ -76,6 +76,12 @@ pub(super) async fn read_audit(
     if let Some(id) = filter.delivery {
         query.push(" AND delivery_id = ").push_bind(id.to_string());
     }
+    if let Some(name) = &filter.operator {
+        query.push(" AND operator = ").push_bind(name.clone());
+    }
+    if let Some(action) = filter.action {
+        query.push(" AND action = ").push_bind(action.as_str());
+    }
     query.push(" ORDER BY number DESC LIMIT ").push_bind(i64::from(filter.limit));
     let rows = query.build().persistent(false).fetch_all(connection).await?;
     let read = |row: &SqliteRow| {

@@ -255,6 +255,15 @@ pub async fn pauses_and_probes_are_stored<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(page, all[3..6]);
     let of_none = store.audit(&AuditFilter::new().delivery(DeliveryId::new())).await.expect("reading works");
     assert_eq!(of_none, []);
+    // By operator and by kind of act.
+    let by_bob = store.audit(&AuditFilter::new().operator("bob")).await.expect("reading works");
+    assert_eq!(by_bob, all[1..7]);
+    let probes = AuditFilter::new().operator("bob").action(Action::Probe);
+    assert_eq!(store.audit(&probes).await.expect("reading works"), all[5..7]);
+    for nobody in ["Bob", "bo", ""] {
+        let found = store.audit(&AuditFilter::new().operator(nobody)).await.expect("reading works");
+        assert_eq!(found, [], "{nobody:?} is not the name of an operator");
+    }
 }
 
 /// The parts of the pending deliveries, and the age of the oldest one that should have been sent. A failed attempt does not reset it.

@@ -163,6 +163,51 @@ async function live(browser, plan) {
   return result;
 }
 
+// A bulk change: one part without JavaScript, then with it, stopped and taken up again.
+async function bulk(browser, url) {
+  const { page, seen } = await open(browser, { script: false });
+  const text = () => page.$eval("main", (main) => main.textContent);
+  await page.goto(url, { waitUntil: "load" });
+  await page.type("#note", "a note");
+  await Promise.all([page.waitForNavigation(), page.click("form[method=post] button")]);
+  const result = { withoutScript: await text() };
+
+  // With JavaScript, the first request of the script waits here until “Stop” is pressed.
+  await page.setJavaScriptEnabled(true);
+  await page.setRequestInterception(true);
+  let isHeld = true;
+  let held = null;
+  let posts = 0;
+  page.on("request", (request) => {
+    if (request.method() === "POST") posts += 1;
+    if (isHeld && request.resourceType() === "xhr") held = request;
+    else request.continue();
+  });
+  await Promise.all([page.waitForNavigation(), page.click("form[method=post] button")]);
+  await page.waitForSelector("button.stop", { timeout: 15000 });
+  while (held === null) await sleep(20);
+  await page.evaluate(AXE);
+  const axe = await page.evaluate((rules) => globalThis.axe.run(document, { runOnly: { type: "tag", values: rules } }), RULES);
+  result.violations = axe.violations.map((v) => ({ id: v.id, nodes: v.nodes.map((n) => n.html).slice(0, 3) }));
+  await page.click("button.stop");
+  isHeld = false;
+  held.continue();
+  await page.waitForFunction(() => document.querySelector("button.stop") === null, { timeout: 60000 });
+  const before = posts;
+  await sleep(1000);
+  result.requestsWhileStopped = posts - before;
+  result.stopped = await text();
+  if (await page.$("form[method=post] button")) {
+    await page.click("form[method=post] button");
+    await page.waitForFunction(() => document.querySelector("main").textContent.includes("Done: "), { timeout: 60000 });
+  }
+  result.over = await text();
+  result.posts = posts;
+  result.errors = seen.errors;
+  await page.close();
+  return result;
+}
+
 async function keyboard(browser, base) {
   const { page } = await open(browser);
   await page.goto(`${base}/overview`, { waitUntil: "load" });
@@ -220,6 +265,7 @@ async function main() {
     }
     if (plan.victim) result.attack = await attack(browser, plan);
     if (plan.poke) result.live = await live(browser, plan);
+    if (plan.bulk) result.bulk = await bulk(browser, plan.bulk);
     if (plan.keyboard) result.keyboard = await keyboard(browser, plan.base);
     if (plan.pictures) await screenshots(browser, plan);
     process.stdout.write(JSON.stringify(result));

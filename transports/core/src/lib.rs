@@ -128,7 +128,7 @@ pub use message::{CodecError, Encoded, Message, MessageSummary};
 #[cfg(feature = "dkim")]
 pub use mime::{Dkim, DkimError};
 #[cfg(feature = "mime")]
-pub use mime::{Mime, MimeError, MimePart};
+pub use mime::{Mime, MimeError};
 
 // Combine transports.
 #[cfg(feature = "rate-limit")]

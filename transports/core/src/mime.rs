@@ -12,13 +12,10 @@ mod body;
 mod dkim;
 mod header_text;
 mod headers;
-mod outline;
 mod parameters;
 mod transfer;
 #[cfg(feature = "dkim")]
 pub use dkim::{Dkim, DkimError};
-
-pub use outline::MimePart;
 
 use body::Body;
 
@@ -91,14 +88,6 @@ impl Mime {
         body.write(&mut message);
         check_lines(&message)?;
         Ok(message)
-    }
-
-    /// Lists the parts of the message, each before those within it. A message with one part has no multipart.
-    ///
-    /// # Errors
-    /// If a part cannot be written.
-    pub fn parts(&self, outgoing: &Outgoing<Email>) -> Result<Vec<MimePart>, MimeError> {
-        Ok(Body::new(outgoing)?.parts())
     }
 
     /// Checks whether a mail can be rendered, at a lower cost. Returns the message without the content of encoded attachments.

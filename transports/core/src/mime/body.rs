@@ -4,7 +4,6 @@ use memchr::memmem;
 
 use super::MimeError;
 use super::header_text::Field;
-use super::outline::MimePart;
 use super::parameters::{content_type, parameter};
 use super::transfer::{self, Encoding};
 use crate::email::media_type::MediaType;
@@ -58,13 +57,6 @@ impl<'a> Body<'a> {
         self.root.size()
     }
 
-    /// The parts, each before those within it.
-    pub(super) fn parts(&self) -> Vec<MimePart> {
-        let mut parts = Vec::new();
-        self.root.list(0, &mut parts);
-        parts
-    }
-
     /// Writes the headers, without the empty line after them.
     pub(super) fn headers(&self, out: &mut String) {
         self.root.headers(&self.boundary, out);
@@ -110,29 +102,6 @@ impl<'a> Part<'a> {
             Self::Text { text, .. } => 150 + text.len() + text.len() / 8,
             Self::Attachment { attachment, .. } => 500 + attachment.content().len() / 57 * 78 + 78,
             Self::Multi { parts, .. } => 300 + parts.iter().map(Self::size).sum::<usize>(),
-        }
-    }
-
-    fn list(&self, depth: usize, out: &mut Vec<MimePart>) {
-        let part = |content_type: String, octets| MimePart {
-            depth,
-            content_type,
-            encoding: self.encoding().name(),
-            file_name: None,
-            content_id: None,
-            octets,
-        };
-        match self {
-            Self::Text { subtype, text, .. } => out.push(part(format!("text/{subtype}"), Some(text.len()))),
-            Self::Attachment { attachment, media_type, .. } => out.push(MimePart {
-                file_name: Some(attachment.file_name().to_owned()),
-                content_id: attachment.content_id().map(str::to_owned),
-                ..part(media_type.essence.to_owned(), Some(attachment.content().len()))
-            }),
-            Self::Multi { subtype, parts, .. } => {
-                out.push(part(format!("multipart/{subtype}"), None));
-                parts.iter().for_each(|part| part.list(depth + 1, out));
-            }
         }
     }
 

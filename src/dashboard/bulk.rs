@@ -1,0 +1,360 @@
+//! Resend, cancel or dismiss all deliveries that a filter finds, after a page that asks first.
+//!
+//! The work goes in transactions of 500. A request makes a few of them and answers with a form that goes on from there, so that no request
+//! runs for long, the operator sees the progress, and can stop. The form holds everything: the filter, the last delivery that was looked at,
+//! and the counts.
+
+use std::time::{Duration, SystemTime};
+
+use askama::Template;
+use axum::extract::{RawPathParams, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use postrider_transport::DeliveryId;
+use tokio::time::Instant;
+
+use super::App;
+use super::act::{change, verb};
+use super::assets;
+use super::deliveries::{cut, label};
+use super::form::{Form, MAX_NOTE};
+use super::format;
+use super::page::{self, Page, Problem};
+use super::query::ListQuery;
+use super::reader::ReadError;
+use crate::store::AdminStore;
+use crate::{Change, DeliverySummary, Filter, State as DeliveryState};
+
+/// The largest number that is counted before the act.
+const COUNT_LIMIT: u32 = 10_000;
+
+/// How many of the deliveries are shown as examples.
+const EXAMPLES: u32 = 5;
+
+/// A request starts no further transaction after this time.
+const SLICE: Duration = Duration::from_secs(2);
+
+/// A request makes at most this number of transactions of 500 deliveries.
+const STEPS: usize = 4;
+
+/// What is done, and to which deliveries.
+struct Plan {
+    act: Change,
+    /// The state that the act applies to.
+    state: DeliveryState,
+    /// The filter, whose times are fixed.
+    query: ListQuery,
+}
+
+impl Plan {
+    /// Reads a filter. It must name a state that the act applies to.
+    fn read(act: Change, query: &str, now: SystemTime) -> Result<Self, Problem> {
+        let query = ListQuery::parse(query, now);
+        if !query.is_valid() {
+            return Err(Problem::Bad("The filter has an error."));
+        }
+        let state = query.state.filter(|state| act.applies_to(*state)).ok_or(Problem::NoState(act))?;
+        Ok(Self { act, state, query })
+    }
+
+    /// Fixes what the filter finds. Mail that ends in the state later, or that is enqueued later, is not found, and a time such as `2d` does
+    /// not move on.
+    fn fix(mut self, now: SystemTime) -> Result<Self, Problem> {
+        let filter = &mut self.query.filter;
+        let bound = if self.state.is_finished() { &mut filter.finished_before } else { &mut filter.created_before };
+        *bound = Some(bound.map_or(now, |given| given.min(now)));
+        let times = [
+            ("since", filter.created_from),
+            ("until", filter.created_before),
+            ("finished_since", filter.finished_from),
+            ("finished_until", filter.finished_before),
+        ];
+        for (name, time) in times {
+            let field = self.query.fields.iter_mut().find(|field| field.name == name);
+            if let (Some(field), Some(time)) = (field, time) {
+                field.value = humantime::format_rfc3339_millis(time).to_string();
+            }
+        }
+        // It is read again, so that what is counted is exactly what the form names.
+        Self::read(self.act, &self.query.first_page(), now)
+    }
+
+    fn filter(&self) -> Filter {
+        self.query.filter.clone()
+    }
+
+    /// The filter in words.
+    fn conditions(&self) -> Vec<(&'static str, String)> {
+        let state = ("State", label(self.state).to_owned());
+        let set = self.query.fields.iter().filter(|field| !field.value.is_empty());
+        [state].into_iter().chain(set.map(|field| (field.label, field.value.clone()))).collect()
+    }
+}
+
+#[derive(Template)]
+#[template(path = "bulk.html")]
+struct AskPage<'a> {
+    page: &'a Page,
+    section: &'static str,
+    act: Change,
+    verb: &'static str,
+    conditions: Vec<(&'static str, String)>,
+    /// How many match.
+    count: String,
+    matching: u64,
+    examples: Vec<Example>,
+    may_be_second: bool,
+    /// The fixed filter, as the query of a list.
+    filter: String,
+    /// The query of the list that the operator comes from.
+    back: String,
+}
+
+/// One of the deliveries that match.
+struct Example {
+    id: String,
+    recipient: Option<String>,
+    subject: Option<String>,
+    error: Option<String>,
+}
+
+impl Example {
+    fn new(delivery: DeliverySummary) -> Self {
+        Self {
+            id: delivery.id.to_string(),
+            recipient: delivery.recipient.map(|recipient| cut(recipient.as_str(), 100)),
+            subject: delivery.subject.filter(|subject| !subject.trim().is_empty()).map(|subject| cut(&subject, 120)),
+            error: delivery.last_error.map(|error| cut(&error, 200)),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "bulk_progress.html")]
+struct ProgressPage<'a> {
+    page: &'a Page,
+    script: String,
+    section: &'static str,
+    verb: &'static str,
+    /// `pending again`.
+    done: &'static str,
+    conditions: Vec<(&'static str, String)>,
+    filter: String,
+    back: String,
+    progress: &'a Progress,
+    updated: String,
+    unchanged: String,
+    looked_at: u64,
+    /// How many there are, if they were fewer than the largest number that is counted.
+    of: Option<String>,
+    is_over: bool,
+    /// Why the last step failed.
+    failure: Option<&'static str>,
+}
+
+/// How far it is, in the form.
+struct Progress {
+    note: String,
+    after: Option<DeliveryId>,
+    updated: u64,
+    unchanged: u64,
+    /// The number that was counted before the act.
+    matching: u64,
+}
+
+impl Progress {
+    fn read(form: &Form) -> Self {
+        Self {
+            note: form.get("note").chars().take(MAX_NOTE).collect(),
+            after: form.get("after").parse().ok(),
+            updated: form.number("updated"),
+            unchanged: form.number("unchanged"),
+            matching: form.number("matching"),
+        }
+    }
+}
+
+pub(super) async fn ask<S: AdminStore>(
+    State(app): State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = query.unwrap_or_default();
+    let act = change(&params)?;
+    // What cannot be done is said without asking the database.
+    Plan::read(act, &query, SystemTime::now())?;
+    let now = app.reader.run(app.outbox.store().now()).await?;
+    let back = ListQuery::parse(&query, now).first_page();
+    let plan = Plan::read(act, &query, now)?.fix(now)?;
+    let (few, all) = (plan.filter().limit(EXAMPLES), plan.filter().limit(COUNT_LIMIT));
+    let read = async { Ok((app.outbox.list(&few).await?, app.outbox.count(&all).await?)) };
+    let (examples, matching) = app.reader.run(read).await?;
+    Ok(page::render_form(
+        &AskPage {
+            page: &page,
+            section: "deliveries",
+            act,
+            verb: verb(act),
+            conditions: plan.conditions(),
+            count: at_most(matching),
+            matching,
+            examples: examples.into_iter().map(Example::new).collect(),
+            may_be_second: act == Change::Resend && matches!(plan.state, DeliveryState::Sent | DeliveryState::InDoubt),
+            filter: plan.query.first_page(),
+            back,
+        },
+        &page,
+    ))
+}
+
+pub(super) async fn perform<S: AdminStore>(
+    State(app): State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    form: Form,
+) -> Result<Response, Problem> {
+    let act = change(&params)?;
+    let plan = Plan::read(act, &form.get("filter"), SystemTime::now())?;
+    let bound =
+        if plan.state.is_finished() { plan.query.filter.finished_before } else { plan.query.filter.created_before };
+    if bound.is_none() {
+        return Err(Problem::Bad("The form names no time of the question."));
+    }
+    let mut progress = Progress::read(&form);
+    let (is_over, failed) = go_on(&app, &page, &plan, &mut progress).await;
+    let failure = failed.as_ref().map(|error| match error {
+        ReadError::Slow => "The database did not answer in time. The last step may have been done or not.",
+        ReadError::Store(_) => "The database failed. The last step may have been done or not.",
+    });
+    let mut response = page::render_form(
+        &ProgressPage {
+            page: &page,
+            script: assets::bulk_name(),
+            section: "deliveries",
+            verb: verb(act),
+            done: match act {
+                Change::Resend => "pending again",
+                Change::Cancel => "cancelled",
+                Change::Dismiss => "dismissed",
+            },
+            conditions: plan.conditions(),
+            filter: plan.query.first_page(),
+            back: ListQuery::parse(&form.get("back"), SystemTime::now()).first_page(),
+            updated: format::count(progress.updated),
+            unchanged: format::count(progress.unchanged),
+            looked_at: progress.updated.saturating_add(progress.unchanged),
+            of: (progress.matching < u64::from(COUNT_LIMIT)).then(|| format::count(progress.matching)),
+            progress: &progress,
+            is_over,
+            failure,
+        },
+        &page,
+    );
+    if failure.is_some() {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    Ok(response)
+}
+
+/// Makes the next steps. Returns whether there are no more, and the error that ended them.
+///
+/// After an error, the same step can be made again: a delivery that was changed is no longer in the state.
+async fn go_on<S: AdminStore>(
+    app: &App<S>,
+    page: &Page,
+    plan: &Plan,
+    progress: &mut Progress,
+) -> (bool, Option<ReadError>) {
+    let by = page.operator(&app.outbox, &progress.note);
+    let (act, operator) = (plan.act, page.masked_operator());
+    let mut filter = plan.filter().limit(u32::MAX);
+    let until = Instant::now() + SLICE;
+    let (before, mut is_over, mut failed) = (progress.updated, false, None);
+    for _ in 0..STEPS {
+        filter.after = progress.after;
+        let start = Instant::now();
+        match app.reader.run(by.change_step(act, &filter)).await {
+            Ok(step) => {
+                progress.updated = progress.updated.saturating_add(step.updated);
+                progress.unchanged = progress.unchanged.saturating_add(step.unchanged);
+                is_over = step.last.is_none();
+                progress.after = step.last.or(progress.after);
+            }
+            Err(error) => {
+                tracing::warn!(?act, ?filter, ?error, %operator, "a bulk change through the dashboard was interrupted");
+                failed = Some(error);
+                break;
+            }
+        }
+        if is_over || Instant::now() >= until {
+            break;
+        }
+        // As in `Operator::change_all`.
+        tokio::time::sleep(start.elapsed()).await;
+    }
+    let changed = progress.updated.saturating_sub(before);
+    tracing::info!(?act, ?filter, changed, is_over, %operator, "an operator changed deliveries through the dashboard");
+    (is_over, failed)
+}
+
+/// A count up to the largest one.
+fn at_most(count: u64) -> String {
+    let or_more = if count >= u64::from(COUNT_LIMIT) { " or more" } else { "" };
+    format!("{}{or_more}", format::count(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    const NOW: SystemTime = UNIX_EPOCH;
+
+    fn now() -> SystemTime {
+        NOW + Duration::from_millis(2_000_000_000_123)
+    }
+
+    fn fixed(act: Change, query: &str) -> String {
+        Plan::read(act, query, now()).and_then(|plan| plan.fix(now())).map(|plan| plan.query.first_page()).ok().unwrap()
+    }
+
+    #[test]
+    fn the_filter_is_bounded_by_the_time_of_the_question() {
+        let at = "2033-05-18T03%3A33%3A20.123Z";
+        assert_eq!(fixed(Change::Resend, "state=dead"), format!("state=dead&finished_until={at}"));
+        assert_eq!(fixed(Change::Cancel, "state=pending"), format!("state=pending&until={at}"));
+        // A time that the operator set is kept if it is earlier, and times from now on do not move.
+        let kept =
+            "state=dead&since=2033-05-16T03%3A33%3A20.123Z&finished_until=2033-05-18T02%3A33%3A20.123Z&order=oldest";
+        assert_eq!(fixed(Change::Dismiss, "order=oldest&state=dead&finished_until=1h&since=2d"), kept);
+        let later = fixed(Change::Resend, "state=sent&finished_until=2099-01-01");
+        assert_eq!(later, format!("state=sent&finished_until={at}"));
+        // What is fixed stays as it is.
+        assert_eq!(fixed(Change::Dismiss, kept), kept);
+        let plan = Plan::read(Change::Resend, &fixed(Change::Resend, "state=dead"), UNIX_EPOCH).ok().unwrap();
+        assert_eq!(plan.filter().finished_before, Some(now()));
+    }
+
+    #[test]
+    fn an_act_needs_a_state_that_it_applies_to() {
+        for (act, query) in [
+            (Change::Resend, ""),
+            (Change::Resend, "to=%40example.com"),
+            (Change::Resend, "state=pending"),
+            (Change::Resend, "state=leased"),
+            (Change::Cancel, "state=dead"),
+            (Change::Dismiss, "state=sent"),
+            (Change::Dismiss, "state=nonsense"),
+        ] {
+            assert!(matches!(Plan::read(act, query, now()), Err(Problem::NoState(_))), "{act:?} {query}");
+        }
+        assert!(matches!(Plan::read(Change::Resend, "state=dead&since=x", now()), Err(Problem::Bad(_))));
+    }
+
+    #[test]
+    fn a_count_of_the_largest_size_says_so() {
+        assert_eq!((at_most(9_999).as_str(), at_most(10_000).as_str()), ("9,999", "10,000 or more"));
+    }
+}

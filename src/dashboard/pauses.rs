@@ -1,0 +1,271 @@
+//! What is paused: by operators, and by relays after failures. Operators pause, resume, and ask for a probe.
+
+use askama::Template;
+use axum::extract::{RawPathParams, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::App;
+use super::deliveries::cut;
+use super::form::{Form, MAX_NOTE};
+use super::format::{self, Moment};
+use super::page::{self, Page, Problem};
+use super::reader::ReadError;
+use crate::store::AdminStore;
+use crate::{Controls, PauseTarget, RelayStatus, StoreErrorKind};
+
+/// How many pauses are shown, and how many relays.
+const SHOWN: usize = 200;
+
+#[derive(Template)]
+#[template(path = "pauses.html")]
+struct PausesPage<'a> {
+    page: &'a Page,
+    section: &'static str,
+    now: Moment,
+    orders: Vec<Order>,
+    more_orders: usize,
+    relays: Vec<PausedRelay>,
+    more_relays: usize,
+    /// The number of relays that reported.
+    relay_count: usize,
+    probe_requested: Option<Moment>,
+    /// The names of transports that sent in the last hours, as suggestions.
+    transports: Vec<String>,
+    input: Input,
+    error: Option<String>,
+    notice: Option<&'static str>,
+}
+
+/// A pause by an operator.
+struct Order {
+    label: &'static str,
+    name: String,
+    /// The whole target for the form, as a query: a browser changes line ends in a field.
+    target: String,
+    since: Moment,
+    operator: String,
+    note: Option<String>,
+}
+
+/// A relay whose transport is paused after failures.
+struct PausedRelay {
+    id: String,
+    seen: String,
+    reason: String,
+}
+
+/// The form for a pause, as it was filled in.
+#[derive(Default)]
+struct Input {
+    kind: String,
+    name: String,
+    note: String,
+}
+
+impl Input {
+    fn has_kind(&self, kind: &str) -> bool {
+        self.kind == kind
+    }
+
+    fn read(query: &str) -> Self {
+        let value = |wanted: &str| {
+            let pair = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == wanted);
+            pair.map(|(_, value)| value.into_owned()).unwrap_or_default()
+        };
+        Self { kind: value("kind"), name: value("name"), note: String::new() }
+    }
+
+    fn query(&self) -> String {
+        let mut out = form_urlencoded::Serializer::new(String::new());
+        out.append_pair("kind", &self.kind).append_pair("name", &self.name).finish()
+    }
+
+    /// What to pause or to resume.
+    fn target(&self) -> Result<PauseTarget, &'static str> {
+        let target = PauseTarget::from_stored(&self.kind, self.name.clone()).ok_or("Choose what to pause.")?;
+        match target {
+            PauseTarget::Outbox if !self.name.is_empty() => {
+                Err("All mail has no name. Leave the name empty, or choose what it names.")
+            }
+            PauseTarget::Outbox => Ok(target),
+            _ if self.name.is_empty() => Err("Write the name of what to pause."),
+            _ => Ok(target),
+        }
+    }
+}
+
+pub(super) async fn show<S: AdminStore>(
+    State(app): State<App<S>>,
+    page: Page,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = query.unwrap_or_default();
+    // A link can fill in what to pause, as from the page of a delivery.
+    respond(&app, &page, Input::read(&query), None, notice(&query)).await
+}
+
+/// The form for a pause, with this template.
+pub(super) fn link_to_template(name: &str) -> String {
+    let input = Input { kind: "template".to_owned(), name: name.to_owned(), note: String::new() };
+    format!("pauses?{}", input.query())
+}
+
+/// The notice after an act. A link can name only these texts.
+fn notice(query: &str) -> Option<&'static str> {
+    let done = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done")?.1;
+    match done.as_ref() {
+        "paused" => Some("It is paused. Every relay obeys within two seconds."),
+        "already" => Some("It was paused already. Nothing was changed."),
+        "resumed" => Some("It is resumed. Mail of a sender or a template follows within a minute."),
+        "gone" => Some("It was not paused. Nothing was changed."),
+        "asked" => Some("Relays that are paused after failures probe within two seconds."),
+        _ => None,
+    }
+}
+
+async fn respond<S: AdminStore>(
+    app: &App<S>,
+    page: &Page,
+    input: Input,
+    error: Option<String>,
+    notice: Option<&'static str>,
+) -> Result<Response, Problem> {
+    let snapshot = app.snapshots.get(&app.reader, &app.outbox).await?;
+    // The orders are read anew, since an operator looks for what was just changed.
+    let read = async { Ok((app.outbox.controls().await?, app.outbox.store().now().await?)) };
+    let (controls, now) = app.reader.run(read).await?;
+    let paused = || paused_relays(&snapshot.stats.relays, &controls);
+    let mut transports: Vec<_> = snapshot.hourly.iter().filter_map(|count| count.transport.as_deref()).collect();
+    // The name of a combined transport is what a pause needs.
+    transports.iter_mut().for_each(|name| *name = name.split(['/', ',']).next().unwrap_or_default());
+    transports.sort_unstable();
+    transports.dedup();
+    let orders = controls.pauses.iter().take(SHOWN).map(|pause| Order {
+        label: label(&pause.target),
+        name: cut(&pause.target.name(), 200),
+        target: Input { kind: pause.target.kind().to_owned(), name: pause.target.name(), ..Input::default() }.query(),
+        since: Moment::new(pause.since, now),
+        operator: cut(&pause.operator, 255),
+        note: pause.note.as_deref().map(|note| cut(note, 1_000)),
+    });
+    let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let mut response = page::render_form(
+        &PausesPage {
+            page,
+            section: "pauses",
+            now: Moment::new(now, now),
+            orders: orders.collect(),
+            more_orders: controls.pauses.len().saturating_sub(SHOWN),
+            relays: paused().take(SHOWN).collect(),
+            more_relays: paused().count().saturating_sub(SHOWN),
+            relay_count: snapshot.stats.relays.len(),
+            probe_requested: controls.probe_requested_at.map(|time| Moment::new(time, now)),
+            transports: transports.into_iter().take(20).map(|name| cut(name, 200)).collect(),
+            input,
+            error,
+            notice,
+        },
+        page,
+    );
+    if status != StatusCode::OK {
+        *response.status_mut() = status;
+    }
+    Ok(response)
+}
+
+/// The relays that are paused for another reason than an operator's order, which a relay reports as well.
+fn paused_relays<'a>(relays: &'a [RelayStatus], controls: &'a Controls) -> impl Iterator<Item = PausedRelay> + 'a {
+    let by_operator =
+        |reason: &str| controls.pauses.iter().any(|pause| reason.starts_with(&format!("{}: paused by ", pause.target)));
+    relays.iter().filter_map(move |relay| {
+        let reason = relay.paused.as_deref().filter(|reason| !by_operator(reason))?;
+        Some(PausedRelay { id: relay.id.clone(), seen: format::duration(relay.seen_ago), reason: cut(reason, 1_000) })
+    })
+}
+
+fn label(target: &PauseTarget) -> &'static str {
+    match target {
+        PauseTarget::Outbox => "all mail",
+        PauseTarget::Transport(_) => "transport",
+        PauseTarget::Sender(_) => "sender",
+        PauseTarget::Template(_) => "template",
+    }
+}
+
+/// Pauses, resumes, or asks for a probe.
+pub(super) async fn order<S: AdminStore>(
+    State(app): State<App<S>>,
+    page: Page,
+    params: RawPathParams,
+    form: Form,
+) -> Result<Response, Problem> {
+    let order = page::param(&params, "order").unwrap_or_default();
+    let input = match order {
+        "resume" => Input::read(&form.get("target")),
+        _ => Input { kind: form.get("kind"), name: form.get("name"), note: form.get("note") },
+    };
+    let by = page.operator(&app.outbox, &input.note);
+    let result = match (order, input.target()) {
+        ("probe", _) => app.reader.run(by.probe()).await.map(|()| "asked"),
+        ("pause" | "resume", Err(error)) => return respond(&app, &page, input, Some(error.to_owned()), None).await,
+        ("pause", Ok(target)) => {
+            app.reader.run(by.pause(target)).await.map(|changed| if changed { "paused" } else { "already" })
+        }
+        ("resume", Ok(target)) => {
+            app.reader.run(by.resume(target)).await.map(|changed| if changed { "resumed" } else { "gone" })
+        }
+        _ => return Err(Problem::NoPage),
+    };
+    let operator = page.masked_operator();
+    match result {
+        Ok(done) => {
+            tracing::info!(order, done, %operator, "an operator gave an order through the dashboard");
+            // From `pauses/pause` to `pauses`.
+            Ok(page::redirect(&format!("../pauses?done={done}")))
+        }
+        Err(ReadError::Store(error)) if error.kind() == StoreErrorKind::Rejected => {
+            respond(&app, &page, input, Some(error.to_string()), None).await
+        }
+        Err(error) => {
+            tracing::warn!(order, ?error, %operator, "an order through the dashboard got no answer");
+            Err(Problem::Uncertain)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::Pause;
+
+    #[test]
+    fn a_relay_that_an_operator_paused_is_not_among_those_that_failed() {
+        let relay = |paused: &str| RelayStatus::new("r".to_owned(), Duration::ZERO, 0, Some(paused.to_owned()));
+        let pause = |target| Pause::new(target, SystemTime::UNIX_EPOCH, "ada".to_owned(), None);
+        let controls = Controls {
+            pauses: vec![pause(PauseTarget::Outbox), pause(PauseTarget::Transport("ses".to_owned()))],
+            probe_requested_at: None,
+        };
+        let relays =
+            ["outbox: paused by ada: why", "transport ses: paused by ada", "transport smtp: paused by ada", "535 no"];
+        let relays: Vec<_> =
+            relays.into_iter().map(relay).chain([RelayStatus::new("r".to_owned(), Duration::ZERO, 0, None)]).collect();
+        let reasons: Vec<_> = paused_relays(&relays, &controls).map(|relay| relay.reason).collect();
+        assert_eq!(reasons, ["transport smtp: paused by ada", "535 no"]);
+    }
+
+    #[test]
+    fn a_target_has_a_kind_and_a_name() {
+        let target = |kind: &str, name: &str| {
+            Input { kind: kind.to_owned(), name: name.to_owned(), note: String::new() }.target().ok()
+        };
+        assert_eq!(target("outbox", ""), Some(PauseTarget::Outbox));
+        assert_eq!(target("template", "news"), Some(PauseTarget::Template("news".to_owned())));
+        for (kind, name) in [("", "news"), ("everything", ""), ("template", ""), ("sender", ""), ("outbox", "news")] {
+            assert_eq!(target(kind, name), None, "{kind} {name}");
+        }
+    }
+}
