@@ -139,7 +139,7 @@ impl<S: AdminStore> Walk<S> {
             due: (self.random.below(3) == 0).then(|| When::After(Duration::from_secs(self.random.below(200)))),
             expires: (self.random.below(3) == 0).then(|| When::After(Duration::from_secs(self.random.below(400)))),
             key: (key < 6).then(|| format!("key-{key}")),
-            traceparent: traceparent().filter(|_| key % 2 == 0),
+            traceparent: traceparent().filter(|_| key.is_multiple_of(2)),
             ..row_for(&recipients[..many])
         }
     }
