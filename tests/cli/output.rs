@@ -77,7 +77,7 @@ fn json_output_has_the_documented_keys() {
 #[test]
 fn the_trace_context_and_the_host_of_a_relay_are_shown() {
     let (tool, server) = (Tool::new(), SmtpServer::start());
-    let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-00";
     let id = tool.enqueue(&["--traceparent", header]);
     assert_eq!(tool.show(&id)["traceparent"], header);
     assert!(tool.ok(&["show", &id]).contains(&format!("\ntrace       {header}\n")));

@@ -76,7 +76,7 @@ async fn the_statistics_are_read_once_in_two_seconds_for_all_viewers() {
 #[tokio::test]
 async fn a_delivery_shows_the_trace_of_its_request() {
     let site = Site::new();
-    let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01";
     let parent = header.parse::<TraceParent>().unwrap();
     let id = site.enqueue(NewDelivery::new(email()).traceparent(parent)).await;
     let page = site.page(&format!("/deliveries/{id}")).await;

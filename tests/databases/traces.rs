@@ -6,7 +6,7 @@ use postrider::{DeliveryId, NewDelivery, Prune, State};
 use crate::support::database::{Database, Harness};
 use crate::support::fixture::{SECOND, ada};
 
-const IDS: &str = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
+const IDS: &str = "4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331";
 
 /// W3C Trace Context, section "Versioning of traceparent": an invalid value is ignored. Invariants 4, 5.
 pub(crate) async fn an_invalid_traceparent_counts_as_none_and_stops_no_mail<D: Database>(database: D) {

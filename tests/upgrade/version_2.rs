@@ -14,7 +14,7 @@ use crate::support::database::{Database, Postgres, unique_name};
 use crate::support::fixture::ada;
 use crate::support::wait::until;
 
-const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01";
 
 const MAIL: &str = r#"{"from": "shop@example.com", "to": ["ada@example.com"], "text": "Hello"}"#;
 
@@ -59,8 +59,8 @@ impl Upgraded {
         let outbox = Outbox::new(server.store(pool.clone()), ScriptedTransport::<Email>::new());
         let upgraded = Self { server, pool, outbox };
         upgraded.run(&format!("CREATE ROLE {owner} LOGIN; CREATE SCHEMA {{s}} AUTHORIZATION {owner}")).await;
-        let mut owners = upgraded.connect(&owner).await;
-        Postgres::execute(&mut owners, version_2(&upgraded.server)).await.unwrap();
+        let mut by_owner = upgraded.connect(&owner).await;
+        Postgres::execute(&mut by_owner, version_2(&upgraded.server)).await.unwrap();
         upgraded
     }
 
@@ -88,7 +88,7 @@ impl Upgraded {
     }
 }
 
-/// Rights, owners and dependent objects stay. Statements that were prepared before the upgrade work after it, and new ones too.
+/// Rights, by_owner and dependent objects stay. Statements that were prepared before the upgrade work after it, and new ones too.
 pub(crate) async fn roles_that_enqueue_need_no_new_right(server: Postgres) {
     let old = Upgraded::version_2(server).await;
     let [library, shop, stranger] = [unique_name(), unique_name(), unique_name()];
@@ -108,13 +108,13 @@ pub(crate) async fn roles_that_enqueue_need_no_new_right(server: Postgres) {
                   WHERE p.pronamespace = '{s}'::regnamespace AND p.proname IN ('insert_delivery', 'insert_deliveries', 'enqueue', 'enqueue_delivery')";
     let before = old.text(rights).await;
     assert!(before.contains(&library) && before.contains(&shop), "{before}");
-    let (mut librarys, mut shops) = (old.connect(&library).await, old.connect(&shop).await);
+    let (mut by_library, mut by_shop) = (old.connect(&library).await, old.connect(&shop).await);
     for _ in 0..2 {
         for way in &WAYS[..2] {
-            old.enqueue(&mut librarys, way).await.unwrap();
+            old.enqueue(&mut by_library, way).await.unwrap();
         }
         for way in &WAYS[2..] {
-            old.enqueue(&mut shops, way).await.unwrap();
+            old.enqueue(&mut by_shop, way).await.unwrap();
         }
     }
 
@@ -122,12 +122,12 @@ pub(crate) async fn roles_that_enqueue_need_no_new_right(server: Postgres) {
     let new = old;
     assert_eq!(new.text(rights).await, before);
     for way in &WAYS[..2] {
-        new.enqueue(&mut librarys, way).await.unwrap();
-        assert!(new.enqueue(&mut shops, way).await.is_err(), "{way}");
+        new.enqueue(&mut by_library, way).await.unwrap();
+        assert!(new.enqueue(&mut by_shop, way).await.is_err(), "{way}");
     }
     for way in &WAYS[2..] {
-        new.enqueue(&mut shops, way).await.unwrap();
-        assert!(new.enqueue(&mut librarys, way).await.is_err(), "{way}");
+        new.enqueue(&mut by_shop, way).await.unwrap();
+        assert!(new.enqueue(&mut by_library, way).await.is_err(), "{way}");
     }
     assert_eq!(new.text("SELECT count(*)::text FROM {s}.deliveries").await, "12");
     let welcome = new.text("SELECT {s}.welcome()::text").await;
@@ -137,9 +137,9 @@ pub(crate) async fn roles_that_enqueue_need_no_new_right(server: Postgres) {
 
     // What is new in version 3 needs no other right.
     let options = new.server.options().username(&library);
-    let librarys = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
     let traced = || NewDelivery::new(ada()).traceparent(TRACEPARENT.parse::<postrider::TraceParent>().ok());
-    let application = Outbox::enqueue_only(new.server.store(librarys));
+    let application = Outbox::enqueue_only(new.server.store(pool));
     application.enqueue(traced()).await.unwrap();
     application.enqueue_all([traced(), NewDelivery::new(ada())]).await.unwrap();
     let with_trace = [
@@ -147,19 +147,19 @@ pub(crate) async fn roles_that_enqueue_need_no_new_right(server: Postgres) {
         WAYS[3].replace("recipients)", "recipients, traceparent)").replace("]')", &format!("]', '{TRACEPARENT}')")),
     ];
     for way in &with_trace {
-        new.enqueue(&mut shops, way).await.unwrap();
+        new.enqueue(&mut by_shop, way).await.unwrap();
     }
     let traced = format!("SELECT count(*)::text FROM {{s}}.deliveries WHERE traceparent = '{TRACEPARENT}'");
     assert_eq!(new.text(&traced).await, "4");
-    let mut strangers = new.connect(&stranger).await;
+    let mut by_stranger = new.connect(&stranger).await;
     for way in WAYS.iter().copied().chain(with_trace.iter().map(String::as_str)) {
-        let refused = new.enqueue(&mut strangers, way).await.unwrap_err();
+        let refused = new.enqueue(&mut by_stranger, way).await.unwrap_err();
         let code = refused.as_database_error().and_then(|error| error.code());
         assert_eq!(code.as_deref(), Some("42501"), "{refused}");
     }
     let grant = new.sql(&format!("GRANT EXECUTE ON FUNCTION {{s}}.enqueue TO {stranger}"));
-    Postgres::execute(&mut shops, grant).await.expect("the right to grant it stays");
-    new.enqueue(&mut strangers, WAYS[2]).await.unwrap();
+    Postgres::execute(&mut by_shop, grant).await.expect("the right to grant it stays");
+    new.enqueue(&mut by_stranger, WAYS[2]).await.unwrap();
     assert_eq!(new.outbox.relay().drain().await.unwrap().sent, 20);
     assert_eq!(new.outbox.transport().calls().iter().filter(|call| call.traceparent.is_some()).count(), 4);
 }

@@ -12,7 +12,7 @@ use crate::smtp_server::SmtpServer;
 /// The delivery that the page reads by its id.
 const ID: &str = "01a22c73-ac08-7fb2-a763-fc77197a54ba";
 /// The trace context in the statements of the page.
-const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01";
 const KEY: &str = "schlüssel-ключ-🔑";
 
 macro_rules! clients {
