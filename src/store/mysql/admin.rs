@@ -134,6 +134,25 @@ impl MySqlStore {
         }
     }
 
+    /// The start of the cycle of the oldest delivery whose charged attempts are all in doubt or lost. Of those from before `before`, it looks
+    /// at the 1,000 oldest. The subquery is a scalar one, because a server could turn NOT EXISTS into a scan of the whole history.
+    async fn oldest_in_doubt(
+        &self,
+        connection: &mut MySqlConnection,
+        before: Option<i64>,
+    ) -> Result<Option<i64>, StoreError> {
+        let text = self.sql.fill(
+            "SELECT MIN(q.cycle_started_at) AS started
+             FROM (SELECT delivery_id, cycle, cycle_started_at FROM {p}queue
+                   WHERE charged_attempts > 0 AND cycle_started_at < ?
+                   ORDER BY cycle_started_at LIMIT 1000) q
+             WHERE (SELECT a.number FROM {p}attempts a
+                    WHERE a.delivery_id = q.delivery_id AND a.cycle = q.cycle AND a.charged
+                        AND a.outcome IN ('transient', 'permanent') LIMIT 1) IS NULL",
+        );
+        self.sql.query(&text).bind(before.unwrap_or(i64::MAX)).fetch_one(connection).await?.number_or_null("started")
+    }
+
     async fn try_stats(&self) -> Result<Stats, StoreError> {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN_SNAPSHOT).await?;
@@ -141,13 +160,6 @@ impl MySqlStore {
             "SELECT COUNT(*) AS queued, COUNT(NULLIF(leased_at, 0)) AS leased, MIN(due_at) AS oldest_due, CAST({now} AS SIGNED) AS now,
                     MIN(cycle_started_at) AS oldest_waiting,
                     MIN(CASE WHEN charged_attempts = 0 THEN cycle_started_at END) AS oldest_uncharged,
-                    (SELECT MIN(q.cycle_started_at)
-                     FROM (SELECT delivery_id, cycle, cycle_started_at FROM {p}queue
-                           WHERE charged_attempts > 0 ORDER BY cycle_started_at LIMIT 1000) q
-                     WHERE NOT EXISTS (
-                         SELECT 1 FROM {p}attempts a
-                         WHERE a.delivery_id = q.delivery_id AND a.cycle = q.cycle AND a.charged
-                             AND a.outcome IN ('transient', 'permanent'))) AS oldest_in_doubt,
                     CAST(COALESCE(SUM(leased_at = 0 AND due_at <= {now}), 0) AS SIGNED) AS due,
                     CAST(COALESCE(SUM(leased_at = 0 AND cycle_started_at > {now}), 0) AS SIGNED) AS scheduled
              FROM {p}queue",
@@ -165,8 +177,11 @@ impl MySqlStore {
         };
         stats.oldest_due = ago(row.number_or_null("oldest_due")?);
         stats.oldest_waiting = ago(row.number_or_null("oldest_waiting")?);
-        stats.oldest_undeferred =
-            ago(row.number_or_null("oldest_uncharged")?).max(ago(row.number_or_null("oldest_in_doubt")?));
+        let mut undeferred = row.number_or_null("oldest_uncharged")?;
+        if undeferred != row.number_or_null("oldest_waiting")? {
+            undeferred = self.oldest_in_doubt(&mut tx, undeferred).await?.or(undeferred);
+        }
+        stats.oldest_undeferred = ago(undeferred);
         stats.set_pending_parts(to_u64(row.number("due")?), to_u64(row.number("scheduled")?));
         stats.relays = self.read_relays(&mut tx).await?;
         tx.rollback().await?;

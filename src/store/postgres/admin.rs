@@ -130,19 +130,32 @@ impl PgStore {
         Ok(Some(message))
     }
 
+    /// The start of the cycle of the oldest delivery whose charged attempts are all in doubt or lost. Of those from before `before`, it looks
+    /// at the 1,000 oldest. The subquery is a scalar one, because a server could turn NOT EXISTS into a scan of the whole history.
+    async fn oldest_in_doubt(
+        &self,
+        call: &mut PgConnection,
+        before: Option<SystemTime>,
+    ) -> Result<Option<SystemTime>, StoreError> {
+        let text = self.fill(
+            r#"SELECT min(q.cycle_started_at) AS started
+               FROM (SELECT delivery_id, cycle, cycle_started_at FROM "{s}".queue
+                     WHERE charged_attempts > 0 AND cycle_started_at < coalesce($1, 'infinity')
+                     ORDER BY cycle_started_at LIMIT 1000) q
+               WHERE (SELECT a.number FROM "{s}".attempts a
+                      WHERE a.delivery_id = q.delivery_id AND a.cycle = q.cycle AND a.charged
+                          AND a.outcome IN ('transient', 'permanent') LIMIT 1) IS NULL"#,
+        );
+        let row = self.sql.query(&text).bind(before.map(Moment)).fetch_one(call).await?;
+        row.time_or_null("started")
+    }
+
     async fn stats_in(&self, call: &mut PgConnection) -> Result<Stats, StoreError> {
         let text = self.fill(
             r#"SELECT count(*) AS queued, count(leased_at) AS leased, {now} AS now,
                    min(CASE WHEN leased_at IS NULL THEN due_at ELSE lease_until END) AS oldest_due,
                    min(cycle_started_at) AS oldest_waiting,
-                   least(min(cycle_started_at) FILTER (WHERE charged_attempts = 0), (
-                       SELECT min(q.cycle_started_at)
-                       FROM (SELECT delivery_id, cycle, cycle_started_at FROM "{s}".queue
-                             WHERE charged_attempts > 0 ORDER BY cycle_started_at LIMIT 1000) q
-                       WHERE NOT EXISTS (
-                           SELECT FROM "{s}".attempts a
-                           WHERE a.delivery_id = q.delivery_id AND a.cycle = q.cycle AND a.charged
-                               AND a.outcome IN ('transient', 'permanent')))) AS oldest_undeferred,
+                   min(cycle_started_at) FILTER (WHERE charged_attempts = 0) AS oldest_uncharged,
                    count(*) FILTER (WHERE leased_at IS NULL AND due_at <= {now}) AS due,
                    count(*) FILTER (WHERE leased_at IS NULL AND cycle_started_at > {now}) AS scheduled
                FROM "{s}".queue"#,
@@ -155,7 +168,11 @@ impl PgStore {
         let ago = |time: Option<SystemTime>| time.and_then(|time| now.duration_since(time).ok());
         stats.oldest_due = ago(row.time_or_null("oldest_due")?);
         stats.oldest_waiting = ago(row.time_or_null("oldest_waiting")?);
-        stats.oldest_undeferred = ago(row.time_or_null("oldest_undeferred")?);
+        let mut undeferred = row.time_or_null("oldest_uncharged")?;
+        if undeferred != row.time_or_null("oldest_waiting")? {
+            undeferred = self.oldest_in_doubt(call, undeferred).await?.or(undeferred);
+        }
+        stats.oldest_undeferred = ago(undeferred);
         stats.set_pending_parts(to_u64(row.number("due")?), to_u64(row.number("scheduled")?));
         stats.relays = self.read_relays(call).await?;
         Ok(stats)

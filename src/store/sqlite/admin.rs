@@ -260,13 +260,6 @@ async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats,
                 (SELECT count(*) FROM postrider_queue WHERE leased_at IS NOT NULL) AS leased,
                 (SELECT min(cycle_started_at) FROM postrider_queue) AS oldest_waiting,
                 (SELECT min(cycle_started_at) FROM postrider_queue WHERE charged_attempts = 0) AS oldest_uncharged,
-                (SELECT min(q.cycle_started_at)
-                 FROM (SELECT delivery_id, cycle, cycle_started_at FROM postrider_queue
-                       WHERE charged_attempts > 0 ORDER BY cycle_started_at LIMIT 1000) q
-                 WHERE NOT EXISTS (
-                     SELECT 1 FROM postrider_attempts a
-                     WHERE a.delivery_id = q.delivery_id AND a.cycle = q.cycle AND a.charged
-                         AND a.outcome IN ('transient', 'permanent'))) AS oldest_in_doubt,
                 (SELECT count(*) FROM postrider_queue WHERE leased_at IS NULL AND due_at <= ?1) AS due,
                 (SELECT count(*) FROM postrider_queue WHERE leased_at IS NULL AND cycle_started_at > ?1) AS scheduled",
     )
@@ -279,11 +272,29 @@ async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats,
     stats.set_pending_parts(to_u64(row.number("due")?), to_u64(row.number("scheduled")?));
     let ago = |since: Option<i64>| since.filter(|since| *since <= now).map(|since| elapsed(since, now));
     stats.oldest_waiting = ago(row.number_or_null("oldest_waiting")?);
-    stats.oldest_undeferred =
-        ago(row.number_or_null("oldest_uncharged")?).max(ago(row.number_or_null("oldest_in_doubt")?));
+    let mut undeferred = row.number_or_null("oldest_uncharged")?;
+    if undeferred != row.number_or_null("oldest_waiting")? {
+        undeferred = oldest_in_doubt(connection, undeferred).await?.or(undeferred);
+    }
+    stats.oldest_undeferred = ago(undeferred);
     stats.relays = read_relays(connection, now).await?;
     stats.oldest_due = ago(super::claim::first_due(connection).await?);
     Ok(stats)
+}
+
+/// The start of the cycle of the oldest delivery whose charged attempts are all in doubt or lost. Of those from before `before`, it looks at
+/// the 1,000 oldest.
+async fn oldest_in_doubt(connection: &mut SqliteConnection, before: Option<i64>) -> Result<Option<i64>, StoreError> {
+    let query = sqlx::query(
+        "SELECT min(q.cycle_started_at) AS started
+         FROM (SELECT delivery_id, cycle, cycle_started_at FROM postrider_queue
+               WHERE charged_attempts > 0 AND cycle_started_at < ?1
+               ORDER BY cycle_started_at LIMIT 1000) q
+         WHERE (SELECT a.number FROM postrider_attempts a
+                WHERE a.delivery_id = q.delivery_id AND a.cycle = q.cycle AND a.charged
+                    AND a.outcome IN ('transient', 'permanent') LIMIT 1) IS NULL",
+    );
+    query.bind(before.unwrap_or(i64::MAX)).fetch_one(connection).await?.number_or_null("started")
 }
 
 async fn read_relays(connection: &mut SqliteConnection, now: i64) -> Result<Vec<RelayStatus>, StoreError> {
