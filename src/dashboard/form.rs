@@ -5,8 +5,8 @@ use axum::extract::{FromRequest, Request};
 
 use super::page::{Page, Problem};
 
-/// The largest form in bytes.
-const MAX_FORM: usize = 16 * 1024;
+/// The largest form in bytes. That of a bulk change has a filter with up to 1,000 characters in each field, escaped twice.
+const MAX_FORM: usize = 256 * 1024;
 
 /// The longest note in characters: as many as the audit trail keeps.
 pub(super) const MAX_NOTE: usize = crate::store::Act::MAX_TEXT;

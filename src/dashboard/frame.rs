@@ -45,19 +45,29 @@ fn disable(html: &str) -> String {
     while let Some(at) = rest.find('<') {
         let (before, tag) = rest.split_at(at + 1);
         out.push_str(before);
-        let starts_with = |name: &str| tag.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-        // What ends the name of a tag (HTML Standard section 13.2.5.8).
-        let is_tag = |name: &str| {
-            let next = tag.get(name.len()..).and_then(|rest| rest.chars().next());
-            starts_with(name) && next.is_none_or(|c| c.is_ascii_whitespace() || matches!(c, '/' | '>'))
+        let is_link = |text: &str| LINKS.into_iter().any(|name| is_tag(text, name));
+        rest = match tag.strip_prefix('/') {
+            // Otherwise all that follows a link would look like one.
+            Some(name) if is_link(name) => {
+                out.push('/');
+                name
+            }
+            _ => tag,
         };
-        if DISABLED.into_iter().any(starts_with) || LINKS.into_iter().any(is_tag) {
+        let starts_with = |name: &str| rest.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        if DISABLED.into_iter().any(starts_with) || is_link(rest) {
             out.push_str("x-");
         }
-        rest = tag;
     }
     out.push_str(rest);
     out
+}
+
+/// Whether a text begins with the name of a tag, and not with a longer one: what ends a name is in the HTML Standard, section 13.2.5.8.
+fn is_tag(text: &str, name: &str) -> bool {
+    let is_name = text.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    let next = text.get(name.len()..).and_then(|rest| rest.chars().next());
+    is_name && next.is_none_or(|c| c.is_ascii_whitespace() || matches!(c, '/' | '>'))
 }
 
 /// Replaces the `cid:` URL of each inline image (RFC 2392) by its content.
@@ -124,6 +134,7 @@ mod tests {
             ("<a href=//x><A\nhref=//x><a/href=//x>", "<x-a href=//x><x-A\nhref=//x><x-a/href=//x>"),
             ("<article><address><abbr>", "<article><address><abbr>"),
             ("<area href=//x>", "<x-area href=//x>"),
+            ("<a href=//x>1</a> 2 </A ></abbr></article><", "<x-a href=//x>1</x-a> 2 </x-A ></abbr></article><"),
         ] {
             assert_eq!(disable(html), expected);
         }

@@ -160,7 +160,7 @@ fn verdict(stats: &Stats, pauses: &[Pause]) -> Verdict {
         Some(reason) => Verdict {
             level: if reasons.len() == stats.relays.len() { "bad" } else { "warn" },
             title: if reasons.len() == stats.relays.len() { "Sending is paused" } else { "Some relays are paused" },
-            text: format!("{} {waiting}", cut(reason, 1_000)),
+            text: format!("{}. {waiting}", cut(reason, 1_000).trim_end_matches('.')),
             advice: "The next hop refuses or does not answer. The relays probe it, and go on by themselves when it works. \
                      No mail is lost or charged for it.",
         },

@@ -46,8 +46,8 @@ struct Row {
     action: &'static str,
     /// The first deliveries.
     deliveries: Vec<String>,
-    /// The number of deliveries, if there are several.
-    count: Option<String>,
+    /// The number of deliveries, if there are several, and whether all are listed.
+    count: Option<(String, bool)>,
     target: Option<String>,
     note: Option<String>,
 }
@@ -91,7 +91,8 @@ impl Group {
             operator: cut(&entry.operator, Act::MAX_OPERATOR),
             action: entry.action.as_str(),
             deliveries: deliveries.iter().map(ToString::to_string).collect(),
-            count: (count > 1).then(|| format::count(u64::try_from(count).unwrap_or(u64::MAX))),
+            count: (count > 1)
+                .then(|| (format::count(u64::try_from(count).unwrap_or(u64::MAX)), count == deliveries.len())),
             target: entry.target.map(|target| cut(&target, 500)),
             note: entry.note.map(|note| cut(&note, Act::MAX_TEXT)),
         }

@@ -130,7 +130,7 @@ async fn forged_requests_change_nothing() {
         assert_eq!(reply.status, StatusCode::FORBIDDEN, "{who}: {}", reply.text());
         assert_eq!(site.outbox.get(id).await.unwrap().unwrap().state, State::Pending, "{who}");
     }
-    let huge = site.send(post(&path, &[host, same, cookie], format!("{body}&x={}", "x".repeat(20_000)))).await;
+    let huge = site.send(post(&path, &[host, same, cookie], format!("{body}&x={}", "x".repeat(300_000)))).await;
     assert_eq!(huge.status, StatusCode::BAD_REQUEST);
     // The control: the same form from the dashboard's page, by each of the two headers.
     let reply = site.send(post(&path, &[host, cookie, ("origin", "http://ops.example")], body)).await;

@@ -8,7 +8,7 @@ use postrider::{Action, AdminStore, AuditFilter, DeliveryId, Email, Filter, Stat
 
 use crate::fixture::email;
 use crate::on_each_store;
-use crate::site::{Site, hidden_fields, post, unescape};
+use crate::site::{Site, hidden_fields, in_sqlite, post, unescape};
 
 /// The filter of a question stops before its millisecond.
 async fn let_a_moment_pass() {
@@ -173,6 +173,51 @@ on_each_store!(
     what_somebody_else_changed_meanwhile_is_left_alone,
     a_bulk_change_without_a_fitting_state_is_refused,
 );
+
+#[tokio::test]
+async fn a_change_that_an_outage_interrupts_goes_on_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = in_sqlite(directory.path()).await;
+    site.outbox.enqueue_all((0..2_600).map(|_| email())).await.unwrap();
+    let_a_moment_pass().await;
+    let question = site.form("/bulk/cancel?state=pending").await;
+    let first = site.press("/bulk/cancel", &question, &[]).await;
+    assert!(first.text().contains("data-continue"), "{}", first.text());
+    site.outbox.store().pool().close().await;
+    let failed = site.press("/bulk/cancel", first.text(), &[]).await;
+    assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(failed.text().contains("The database failed."), "{}", failed.text());
+    // The script does not repeat it by itself, and the form stands where the last one stood.
+    assert!(!failed.text().contains("data-continue"), "{}", failed.text());
+    assert_eq!(hidden_fields(failed.text()), hidden_fields(first.text()));
+
+    let site = in_sqlite(directory.path()).await;
+    let mut page = failed.text().to_owned();
+    for _ in 0..6 {
+        page = site.press("/bulk/cancel", &page, &[]).await.text().to_owned();
+        if page.contains("Done: ") {
+            break;
+        }
+    }
+    assert!(page.contains("Done: 2,600 cancelled."), "{page}");
+    assert_eq!(site.outbox.stats().await.unwrap().cancelled, 2_600);
+}
+
+/// Each character is escaped to twelve.
+#[tokio::test]
+async fn a_long_filter_fits_into_the_form() {
+    let site = Site::new();
+    let subject = "\u{1f4ec}".repeat(1_000);
+    let delivery = Email::builder().from("shop@example.com").to("ada@example.com").subject(&subject).text("Hello");
+    let id = site.enqueue(delivery.build().unwrap()).await;
+    let_a_moment_pass().await;
+    let query = form_urlencoded::Serializer::new(String::new()).append_pair("subject", &subject).finish();
+    let question = site.form(&format!("/bulk/cancel?state=pending&{query}")).await;
+    assert!(question.contains("1 match"), "{question}");
+    let done = site.press("/bulk/cancel", &question, &[("note", &subject)]).await;
+    assert!(done.text().contains("Done: 1 cancelled."), "{}", done.text());
+    assert_eq!(state(&site, id).await, State::Cancelled);
+}
 
 #[tokio::test]
 async fn many_deliveries_are_counted_up_to_a_limit() {

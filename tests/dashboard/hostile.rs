@@ -120,6 +120,12 @@ async fn hostile_texts_are_texts_on_every_page() {
             "<style",
             "<tpircs",
         ];
+        let check = |page: &str, place: &str| {
+            let page = page.replace("<details class", "").replace("<details id", "");
+            let found: Vec<_> = markup.iter().filter(|markup| page.contains(**markup)).collect();
+            assert!(found.is_empty(), "{text} became {found:?} on {place}: {page}");
+            assert!(!page.contains("\" autofocus") && !page.contains("href=\"javascript"), "{text} on {place}");
+        };
         let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("subject", text).finish();
         for path in [
             "/overview".to_owned(),
@@ -144,11 +150,16 @@ async fn hostile_texts_are_texts_on_every_page() {
             format!("/audit?{}", self::query(&["action", "id", "before"], text)),
         ] {
             let reply = site.get(&path).await;
-            let page = reply.text().replace("<details class", "").replace("<details id", "");
-            let found: Vec<_> = markup.iter().filter(|markup| page.contains(**markup)).collect();
-            assert!(found.is_empty(), "{text} became {found:?} on {path}: {page}");
-            assert!(!page.contains("\" autofocus") && !page.contains("href=\"javascript"), "{text} on {path}");
+            check(reply.text(), &path);
         }
+        // What a bulk change and a refused pause answer.
+        let question = site.form("/bulk/resend?state=cancelled").await;
+        let done = site.press("/bulk/resend", &question, &[("note", text)]).await;
+        assert!(done.text().contains("Done: 1 pending again."), "{text}: {}", done.text());
+        check(done.text(), "the end of a bulk change");
+        let filled = [("kind", text), ("name", text), ("note", text)];
+        let refused = site.press("/pauses/pause", &site.form("/pauses").await, &filled).await;
+        check(refused.text(), "a refused pause");
         // The control: the text is there, escaped.
         let escaped = text
             .replace('&', "&#38;")

@@ -15,6 +15,7 @@ mod messages;
 mod nesting;
 mod operators;
 mod overview;
+mod scenery;
 mod site;
 
 /// Runs each test on a store in memory and on SQLite.
