@@ -95,5 +95,11 @@ pub(crate) fn operators_act(tool: Tool) {
     assert_eq!(all.len(), 3 + 2 + 1 + 3 + 4, "{all:?}");
     assert!(!format!("{all:?}").contains("nobody@"), "the audit trail names an erased person");
     assert_eq!(audit(&tool, &["--limit", "2"]), all[..2]);
+    for (option, key, value) in [("--operator", "operator", "bob"), ("--action", "action", "dismiss")] {
+        let wanted: Vec<_> = all.iter().filter(|act| act[key] == value).cloned().collect();
+        assert!(!wanted.is_empty() && wanted.len() < all.len());
+        assert_eq!(audit(&tool, &[option, value]), wanted, "{option}");
+    }
+    assert_eq!(tool.run(&["audit", "--action", "sing"]).code, 2);
     assert!(tool.ok(&["audit"]).lines().nth(1).unwrap().contains("asked by mail"));
 }

@@ -135,15 +135,12 @@ pub(crate) async fn probe<S: AdminStore>(by: &ByArgs, store: &S, out: &mut Outpu
 }
 
 pub(crate) async fn audit<S: AdminStore>(
-    id: Option<DeliveryId>,
-    limit: u32,
+    filter: &AuditFilter,
     json: bool,
     store: &S,
     out: &mut Output,
 ) -> Result<(), CliError> {
-    let mut filter = AuditFilter::new().limit(limit);
-    filter.delivery = id;
-    let entries = store.audit(&filter).await?;
+    let entries = store.audit(filter).await?;
     if !json {
         out.line("TIME                  WHO               WHAT     DELIVERY                              MORE")?;
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use postrider::transport::Recipient;
-use postrider::{DeliveryId, PrunedPart, State, TraceParent};
+use postrider::{Action, DeliveryId, PrunedPart, State, TraceParent};
 
 use crate::database::OutboxArgs;
 use crate::parsers;
@@ -103,6 +103,12 @@ pub(crate) enum Command {
         /// Only the acts on this delivery
         #[arg(long, value_name = "ID", value_parser = parsers::delivery_id)]
         id: Option<DeliveryId>,
+        /// Only the acts of this operator
+        #[arg(long, value_name = "NAME")]
+        operator: Option<String>,
+        /// Only these acts: resend, cancel, dismiss, pause, resume, probe, erase or prune
+        #[arg(long, value_name = "ACTION")]
+        action: Option<Action>,
         /// The maximum number of acts
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 100)]
         limit: u32,

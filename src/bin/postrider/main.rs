@@ -34,7 +34,7 @@ mod work;
 use std::process::ExitCode;
 
 use clap::Parser;
-use postrider::{AdminStore, Change};
+use postrider::{AdminStore, AuditFilter, Change};
 
 use args::{Cli, Command};
 use database::{IfMissing, Patience};
@@ -107,7 +107,11 @@ async fn dispatch<S: AdminStore>(command: Command, store: S, signals: &Signals) 
         Command::Pause(args) => admin::pause(args, &store, &mut out).await?,
         Command::Resume(args) => admin::resume(args, &store, &mut out).await?,
         Command::Probe { by } => admin::probe(&by, &store, &mut out).await?,
-        Command::Audit { id, limit, json } => admin::audit(id, limit, json, &store, &mut out).await?,
+        Command::Audit { id, operator, action, limit, json } => {
+            let mut filter = AuditFilter::new().limit(limit);
+            (filter.delivery, filter.operator, filter.action) = (id, operator, action);
+            admin::audit(&filter, json, &store, &mut out).await?;
+        }
         Command::Prune(args) => prune::prune(&args, &store, &mut out).await?,
         Command::Erase { address, by } => prune::erase(&address, &by, &store, &mut out).await?,
         #[cfg(feature = "dashboard")]
