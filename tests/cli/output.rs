@@ -155,7 +155,9 @@ fn the_printed_statements_create_the_tables() {
     assert_eq!(tool.ok(&["migrate", "--print", "--from", "0"]), statements);
     let from_1 = tool.ok(&["migrate", "--print", "--from", "1"]);
     assert!(from_1.contains("postrider_audit") && statements.ends_with(&from_1), "{from_1}");
-    assert_eq!(tool.ok(&["migrate", "--print", "--from", "2"]), "", "a later version is in tests/upgrade");
+    let newest = statements.matches("INSERT INTO postrider_migrations (version) VALUES").count();
+    let from_newest = tool.ok(&["migrate", "--print", "--from", &newest.to_string()]);
+    assert!(newest >= 3 && from_newest.is_empty(), "{newest} versions: {from_newest}");
     assert!(!tool.directory().join("outbox.db").exists(), "printing creates no file");
     execute(&tool, statements);
     tool.enqueue(&[]);
