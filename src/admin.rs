@@ -193,8 +193,8 @@ pub struct RelayStatus {
     pub paused: Option<String>,
     /// The name of the host on which it runs ([`Relay::host`](crate::Relay::host)). `None` if it is unknown.
     pub host: Option<String>,
-    /// How long the oldest of its pauses after failures has lasted, to a few seconds. `None` if there is none, or only pauses by operators
-    /// ([`Outbox::controls`] says since when).
+    /// For how long it has had a pause after a failure without a break, to a few seconds. `None` if it has none now, or only pauses by
+    /// operators ([`Outbox::controls`] says since when).
     pub paused_for: Option<Duration>,
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use postrider_transport::DeliveryId;
+use postrider_transport::{DeliveryId, mask_addresses};
 
 use crate::state::ParseError;
 
@@ -66,7 +66,7 @@ impl FromStr for Action {
 }
 
 /// One act of an operator. A bulk act has one entry for each delivery that it changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditEntry {
     /// Number of the entry. It grows with time.
@@ -85,6 +85,19 @@ pub struct AuditEntry {
     pub note: Option<String>,
 }
 
+impl fmt::Debug for AuditEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditEntry")
+            .field("number", &self.number)
+            .field("at", &self.at)
+            .field("operator", &mask_addresses(&self.operator))
+            .field("action", &self.action)
+            .field("delivery", &self.delivery)
+            .field("target", &self.target.as_deref().map(mask_addresses))
+            .finish_non_exhaustive()
+    }
+}
+
 impl AuditEntry {
     /// Creates an entry without a delivery, a target or a note, for authors of stores.
     pub fn new(number: i64, at: SystemTime, operator: String, action: Action) -> Self {
@@ -95,7 +108,7 @@ impl AuditEntry {
 /// Which entries of the audit trail to list, the newest first. An entry must meet every condition that is set.
 ///
 /// An index finds those of a delivery. For an operator or a kind of act, entries are read from the newest on until the page is full.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct AuditFilter {
     /// Only those of this delivery.
@@ -152,6 +165,19 @@ impl AuditFilter {
     }
 }
 
+impl fmt::Debug for AuditFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { delivery, operator, action, before, limit } = self;
+        f.debug_struct("AuditFilter")
+            .field("delivery", delivery)
+            .field("operator", &operator.as_deref().map(mask_addresses))
+            .field("action", action)
+            .field("before", before)
+            .field("limit", limit)
+            .finish()
+    }
+}
+
 impl Default for AuditFilter {
     fn default() -> Self {
         Self::new()
@@ -159,7 +185,7 @@ impl Default for AuditFilter {
 }
 
 /// Who acts and why, for a store to record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Act {
     /// Who: at most [`MAX_OPERATOR`](Self::MAX_OPERATOR) characters.
@@ -168,6 +194,12 @@ pub struct Act {
     pub target: Option<String>,
     /// Why: at most [`MAX_TEXT`](Self::MAX_TEXT) characters.
     pub note: Option<String>,
+}
+
+impl fmt::Debug for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Act").field("operator", &mask_addresses(&self.operator)).finish_non_exhaustive()
+    }
 }
 
 impl Act {

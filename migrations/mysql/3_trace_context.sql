@@ -6,5 +6,5 @@ ALTER TABLE postrider_deliveries ADD COLUMN traceparent LONGTEXT;
 
 ALTER TABLE postrider_relays ADD COLUMN host VARCHAR(255);
 
--- How long the oldest pause after failures had lasted at the time of the report, in milliseconds. NULL: none.
+-- For how long there had been a pause after a failure without a break at the time of the report, in milliseconds. NULL: none.
 ALTER TABLE postrider_relays ADD COLUMN paused_ms BIGINT;

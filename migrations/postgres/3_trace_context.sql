@@ -11,7 +11,7 @@ ALTER TABLE "postrider".deliveries ADD COLUMN traceparent text;
 
 ALTER TABLE "postrider".relays ADD COLUMN host text;
 
--- How long the oldest pause after failures had lasted at the time of the report, in milliseconds. NULL: none.
+-- For how long there had been a pause after a failure without a break at the time of the report, in milliseconds. NULL: none.
 ALTER TABLE "postrider".relays ADD COLUMN paused_ms bigint;
 
 CREATE OR REPLACE VIEW "postrider".outbox AS
@@ -329,6 +329,7 @@ BEGIN
         SELECT new.oid::regprocedure AS signature, old.proowner::regrole AS owner, old.proacl AS rights, new.proowner <> old.proowner AS moves
         FROM pg_catalog.pg_proc old
         JOIN pg_catalog.pg_proc new ON new.pronamespace = old.pronamespace AND new.proname || '_2' = old.proname
+            AND new.proname IN ('insert_delivery', 'insert_deliveries', 'enqueue')
         WHERE old.pronamespace = '"postrider"'::regnamespace
     LOOP
         IF replaced.moves THEN

@@ -10,5 +10,5 @@ END;
 
 ALTER TABLE postrider_relays ADD COLUMN host TEXT;
 
--- How long the oldest pause after failures had lasted at the time of the report, in milliseconds. NULL: none.
+-- For how long there had been a pause after a failure without a break at the time of the report, in milliseconds. NULL: none.
 ALTER TABLE postrider_relays ADD COLUMN paused_ms INTEGER;

@@ -28,6 +28,9 @@ use crate::{Change, DeliverySummary, Filter, State as DeliveryState};
 /// The largest number that is counted before the act.
 const COUNT_LIMIT: u32 = 10_000;
 
+/// For how long they are looked for, if no index finds them.
+const SEARCH: Duration = Duration::from_secs(2);
+
 /// How many of the deliveries are shown as examples.
 const EXAMPLES: u32 = 5;
 
@@ -102,6 +105,8 @@ struct AskPage<'a> {
     /// How many match.
     count: String,
     matching: u64,
+    /// Whether the search for those that match stopped after a time.
+    is_more: bool,
     examples: Vec<Example>,
     may_be_second: bool,
     /// The fixed filter, as the query of a list.
@@ -187,9 +192,24 @@ pub(super) async fn ask<S: AdminStore>(
     let now = app.reader.run(app.outbox.store().now()).await?;
     let back = ListQuery::parse(&query, now).first_page();
     let plan = Plan::read(act, &query, now)?.fix(now)?;
-    let (few, all) = (plan.filter().limit(EXAMPLES), plan.filter().limit(COUNT_LIMIT));
-    let read = async { Ok((app.outbox.list(&few).await?, app.outbox.count(&all).await?)) };
-    let (examples, matching) = app.reader.run(read).await?;
+    let all = plan.filter().limit(COUNT_LIMIT);
+    let read = async {
+        // Only what an index finds is counted whole.
+        if app.outbox.store().search_end(&all, COUNT_LIMIT).await?.is_none() {
+            let examples = app.outbox.list(&plan.filter().limit(EXAMPLES)).await?;
+            return Ok((examples, app.outbox.count(&all).await?, false));
+        }
+        let page = app.outbox.search(&all, SEARCH).await?;
+        let found = u64::try_from(page.deliveries.len()).unwrap_or(u64::MAX);
+        let is_more = page.next.is_some() && found < u64::from(COUNT_LIMIT);
+        Ok((page.deliveries.into_iter().take(usize::try_from(EXAMPLES).unwrap_or(0)).collect(), found, is_more))
+    };
+    let (examples, matching, is_more): (Vec<DeliverySummary>, u64, bool) = app.reader.run(read).await?;
+    // Nobody knows how many match. The form then says no number.
+    let (count, matching) = match is_more {
+        true => (format!("{} or more", format::count(matching)), u64::from(COUNT_LIMIT)),
+        false => (at_most(matching), matching),
+    };
     Ok(page::render_form(
         &AskPage {
             page: &page,
@@ -197,8 +217,9 @@ pub(super) async fn ask<S: AdminStore>(
             act,
             verb: verb(act),
             conditions: plan.conditions(),
-            count: at_most(matching),
+            count,
             matching,
+            is_more,
             examples: examples.into_iter().map(Example::new).collect(),
             may_be_second: act == Change::Resend && matches!(plan.state, DeliveryState::Sent | DeliveryState::InDoubt),
             filter: plan.query.first_page(),

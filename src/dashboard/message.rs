@@ -117,15 +117,20 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
     let wanted = pairs.into_iter().find(|(name, _)| name == "show").map(|(_, value)| value);
     let shown = views.iter().find(|view| wanted.as_deref() == Some(view.name)).or(views.first());
     let shown = shown.map_or("stored", |view| view.name);
-    let source = email.map(|_| stored.source());
+    // It is long to write, so only for who asks.
+    let source = email.filter(|_| matches!(shown, "structure" | "source")).map(|_| stored.source());
+    let is_simple = email.is_some_and(structure::is_simple);
     let (parts, more_parts) = match &source {
-        Some(Ok(source)) if shown == "structure" => structure::parts(source),
+        Some(Ok(source)) if shown == "structure" && is_simple => structure::parts(source),
         _ => Default::default(),
     };
     let text = match (shown, email, &source) {
         ("html", ..) => String::new(),
         ("text", Some(email), _) => email.text().unwrap_or_default().to_owned(),
-        ("structure", _, Some(Ok(_))) => String::new(),
+        ("structure", _, Some(Ok(_))) if is_simple => String::new(),
+        ("structure", _, Some(Ok(_))) => {
+            "A large message or multipart is attached. Its parts are not shown.".to_owned()
+        }
         ("source", _, Some(Ok(source))) => String::from_utf8_lossy(source).replace("\r\n", "\n"),
         ("structure" | "source", _, Some(Err(error))) => error.clone(),
         _ => stored_form(&stored.encoded),

@@ -214,7 +214,7 @@ impl IntoResponse for Problem {
             Self::Read(ReadError::Slow) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The database did not answer in time",
-                "A search without a recipient, a state or a time reads every delivery: add one of them.".to_owned(),
+                "Try again. A filter with a recipient, a key or a time reads less.".to_owned(),
             ),
             Self::Read(ReadError::Store(error)) => {
                 tracing::warn!(%error, "the dashboard cannot read the outbox");

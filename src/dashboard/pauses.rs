@@ -12,7 +12,7 @@ use super::format::{self, Moment};
 use super::page::{self, Page, Problem};
 use super::reader::ReadError;
 use crate::store::AdminStore;
-use crate::{Controls, PauseTarget, RelayStatus, StoreErrorKind};
+use crate::{PauseTarget, RelayStatus, StoreErrorKind};
 
 /// How many pauses are shown, and how many relays.
 const SHOWN: usize = 200;
@@ -52,6 +52,8 @@ struct Order {
 struct PausedRelay {
     id: String,
     seen: String,
+    /// For how long it has been paused.
+    lasted: String,
     reason: String,
 }
 
@@ -135,7 +137,7 @@ async fn respond<S: AdminStore>(
     // The orders are read anew, since an operator looks for what was just changed.
     let read = async { Ok((app.outbox.controls().await?, app.outbox.store().now().await?)) };
     let (controls, now) = app.reader.run(read).await?;
-    let paused = || paused_relays(&snapshot.stats.relays, &controls);
+    let paused = || paused_relays(&snapshot.stats.relays);
     let mut transports: Vec<_> = snapshot.hourly.iter().filter_map(|count| count.transport.as_deref()).collect();
     // The name of a combined transport is what a pause needs.
     transports.iter_mut().for_each(|name| *name = name.split(['/', ',']).next().unwrap_or_default());
@@ -174,13 +176,16 @@ async fn respond<S: AdminStore>(
     Ok(response)
 }
 
-/// The relays that are paused for another reason than an operator's order, which a relay reports as well.
-fn paused_relays<'a>(relays: &'a [RelayStatus], controls: &'a Controls) -> impl Iterator<Item = PausedRelay> + 'a {
-    let by_operator =
-        |reason: &str| controls.pauses.iter().any(|pause| reason.starts_with(&format!("{}: paused by ", pause.target)));
-    relays.iter().filter_map(move |relay| {
-        let reason = relay.paused.as_deref().filter(|reason| !by_operator(reason))?;
-        Some(PausedRelay { id: relay.id.clone(), seen: format::duration(relay.seen_ago), reason: cut(reason, 1_000) })
+/// The relays that are paused after failures. The reason begins with an operator's order if there is one as well.
+fn paused_relays(relays: &[RelayStatus]) -> impl Iterator<Item = PausedRelay> {
+    relays.iter().filter_map(|relay| {
+        let (reason, lasted) = (relay.paused.as_deref()?, relay.paused_for?);
+        Some(PausedRelay {
+            id: relay.id.clone(),
+            seen: format::duration(relay.seen_ago),
+            lasted: format::duration(lasted),
+            reason: cut(reason, 1_000),
+        })
     })
 }
 
@@ -236,25 +241,29 @@ pub(super) async fn order<S: AdminStore>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use super::*;
-    use crate::Pause;
 
     #[test]
     fn a_relay_that_an_operator_paused_is_not_among_those_that_failed() {
-        let relay = |paused: &str| RelayStatus::new("r".to_owned(), Duration::ZERO, 0, Some(paused.to_owned()));
-        let pause = |target| Pause::new(target, SystemTime::UNIX_EPOCH, "ada".to_owned(), None);
-        let controls = Controls {
-            pauses: vec![pause(PauseTarget::Outbox), pause(PauseTarget::Transport("ses".to_owned()))],
-            probe_requested_at: None,
+        let relay = |paused: Option<&str>, failing: bool| {
+            let mut relay = RelayStatus::new("r".to_owned(), Duration::ZERO, 0, paused.map(str::to_owned));
+            relay.paused_for = failing.then_some(Duration::from_secs(90));
+            relay
         };
-        let relays =
-            ["outbox: paused by ada: why", "transport ses: paused by ada", "transport smtp: paused by ada", "535 no"];
-        let relays: Vec<_> =
-            relays.into_iter().map(relay).chain([RelayStatus::new("r".to_owned(), Duration::ZERO, 0, None)]).collect();
-        let reasons: Vec<_> = paused_relays(&relays, &controls).map(|relay| relay.reason).collect();
-        assert_eq!(reasons, ["transport smtp: paused by ada", "535 no"]);
+        let relays = [
+            relay(Some("outbox: paused by ada: why"), false),
+            relay(Some("outbox: paused by ada; smtp: 535 no"), true),
+            relay(Some("535 no"), true),
+            relay(None, false),
+        ];
+        let shown: Vec<_> = paused_relays(&relays).map(|relay| (relay.reason, relay.lasted)).collect();
+        let lasted = || "1 min 30 s".to_owned();
+        assert_eq!(
+            shown,
+            [("outbox: paused by ada; smtp: 535 no".to_owned(), lasted()), ("535 no".to_owned(), lasted())]
+        );
     }
 
     #[test]

@@ -173,7 +173,7 @@ fn apply(filter: &mut Filter, name: &str, value: &str, now: SystemTime) -> Resul
 fn time(text: &str, now: SystemTime) -> Result<SystemTime, String> {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     if let Ok(age) = humantime::parse_duration(text) {
-        let time = now.checked_sub(age).filter(|_| age <= CENTURY);
+        let time = now.checked_sub(age).filter(|time| age <= CENTURY && *time >= SystemTime::UNIX_EPOCH);
         return time.ok_or_else(|| "it is too long ago".to_owned());
     }
     let upper = text.to_ascii_uppercase();
@@ -184,7 +184,8 @@ fn time(text: &str, now: SystemTime) -> Result<SystemTime, String> {
         16 => format!("{bare}:00"),
         _ => bare.to_owned(),
     };
-    let time = humantime::parse_rfc3339_weak(&whole).ok().filter(|_| !bare.contains('Z'));
+    let is_shown = |time: &SystemTime| !bare.contains('Z') && *time >= SystemTime::UNIX_EPOCH;
+    let time = humantime::parse_rfc3339_weak(&whole).ok().filter(is_shown);
     time.ok_or_else(|| "write a time in UTC, 2030-12-31T18:00Z, or a duration before now, 2d or 90m".to_owned())
 }
 
@@ -226,6 +227,8 @@ mod tests {
             "2030-13-01",
             "2030-12-31T18:00+02:00",
             "101years",
+            "99years",
+            "1969-12-31T23:59Z",
             "2030-12-31T18:00ZZ",
             "é",
             "300000000000years",

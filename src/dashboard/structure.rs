@@ -3,6 +3,7 @@
 //! A parser that other programs use reads the source, so that the page shows what a receiver finds in it.
 
 use mail_parser::{Encoding, MessageParser, MessagePart, MimeHeaders, PartType};
+use postrider_transport::Email;
 
 use super::deliveries::cut;
 use super::format;
@@ -12,6 +13,20 @@ const SHOWN: usize = 200;
 
 /// The deepest part that is shown. An attached message can nest without an end.
 const DEEPEST: usize = 12;
+
+/// The largest size of all attached messages and multiparts that the parser takes apart. It nests without a limit, and looks for the end of
+/// each part.
+const NESTED: usize = 16_384;
+
+/// Whether the source of a mail can be parsed in a short time, and on a small stack. Attached messages and multiparts are in it as they are.
+pub(super) fn is_simple(email: &Email) -> bool {
+    let is_nested = |content_type: &str| {
+        let main = content_type.split('/').next().unwrap_or_default().trim();
+        main.eq_ignore_ascii_case("message") || main.eq_ignore_ascii_case("multipart")
+    };
+    let nested = email.attachments().iter().filter(|attachment| is_nested(attachment.content_type()));
+    nested.map(|attachment| attachment.content().len()).sum::<usize>() <= NESTED
+}
 
 /// A part, in the order of the source.
 #[derive(Debug, PartialEq, Eq)]
@@ -139,6 +154,29 @@ mod tests {
             "3 text/html; charset=utf-8",
         ];
         assert_eq!(told(&source(Email::builder().text("See below").attach(attached))), expected);
+    }
+
+    /// A hundred thousand messages within each other would overflow the stack of the parser's destructor. Half a million multiparts without
+    /// an end would be searched for it, each to the end of the message.
+    #[test]
+    fn a_large_attached_message_is_not_parsed() {
+        let with = |content_type: &str, content: String| {
+            let attached = Attachment::new("mail.eml", content_type, content.into_bytes()).unwrap();
+            let email = Email::builder().from("a@example.com").to("b@example.com").text("See below").attach(attached);
+            email.build().unwrap()
+        };
+        let nested = |levels: usize| "Content-Type: message/rfc822\r\n\r\n".repeat(levels);
+        assert!(!is_simple(&with("message/rfc822", nested(100_000))));
+        assert!(!is_simple(&with("MESSAGE/rfc822", nested(100_000))));
+        assert!(!is_simple(&with("multipart/mixed; boundary=x", "--x\r\n\r\nx\r\n".repeat(500_000))));
+        assert!(is_simple(&with("application/octet-stream", nested(100_000))));
+        // The deepest one that is parsed.
+        let deepest = with("message/rfc822", nested(NESTED / nested(1).len()));
+        assert!(is_simple(&deepest));
+        let id = DeliveryId::new();
+        let outgoing = Outgoing::new(id, SystemTime::UNIX_EPOCH, deepest);
+        let source = Mime::new().render(&outgoing).unwrap();
+        assert!(!parts(&source).0.is_empty());
     }
 
     #[test]

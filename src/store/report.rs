@@ -45,7 +45,8 @@ pub struct RelayReport {
     pub paused: Option<String>,
     /// The name of the host on which the relay runs, at most 64 characters. `None` if it is unknown.
     pub host: Option<String>,
-    /// How long the oldest of the pauses after failures has lasted, to a few seconds. `None` if there is none, or only pauses by operators.
+    /// For how long there has been a pause after a failure without a break, to a few seconds. `None` if there is none now, or only pauses by
+    /// operators.
     pub paused_for: Option<Duration>,
 }
 

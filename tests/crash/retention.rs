@@ -15,7 +15,7 @@ use crate::harness::Harness;
 use crate::kill::kill;
 use crate::maintenance::{KEY_AGE, Maintenance, prune_all};
 use crate::outage::Down;
-use crate::shop::{self, BLOBS, LATER, Order, REFUSED, Shop, blob, file_name};
+use crate::shop::{self, BLOBS, LATER, Order, REFUSED, Shop, blob, file_name, random_blob};
 use crate::smtp_server::{Answer, Mail, SmtpServer, Step};
 use crate::tool::{Running, wait_until};
 
@@ -117,7 +117,7 @@ fn wait_for_mails(harness: &Harness, random: &mut StdRng) {
 
 /// Kills a process that enqueues mails with the same attachments.
 fn kill_enqueueing(harness: &Harness, random: &mut StdRng) {
-    let files = [file_name(random.random_range(0..BLOBS)), file_name(random.random_range(0..BLOBS))];
+    let files = [file_name(random_blob(random)), file_name(random_blob(random))];
     let args = ["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", "100"];
     let attach = ["--attach", &files[0], "--attach", &files[1]];
     let mut process = harness.database.tool.start(&[&args[..], &attach].concat());

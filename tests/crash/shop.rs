@@ -20,13 +20,19 @@ pub(crate) const REFUSED: &str = "nobody@example.com";
 /// The recipient of mails that are scheduled and cancelled.
 pub(crate) const LATER: &str = "later@example.com";
 
-/// The number of shared attachments. It is so large that each is often in no mail, and is then deleted.
-pub(crate) const BLOBS: usize = 12;
+/// The number of shared attachments.
+pub(crate) const BLOBS: usize = 40;
+
+/// The number of a shared attachment. A few are in many mails. Each of the others is often in no mail, and is then deleted, also if the
+/// backlog is long.
+pub(crate) fn random_blob(random: &mut StdRng) -> usize {
+    if random.random_bool(0.2) { random.random_range(6..BLOBS) } else { random.random_range(0..6) }
+}
 
 /// The octets of a shared attachment, all values among them.
 pub(crate) fn blob(number: usize) -> Vec<u8> {
     // From 4 KiB on, the outbox stores a blob once.
-    let mut octets = vec![0; 4_096 + 2_500 * number];
+    let mut octets = vec![0; 4_096 + 800 * number];
     StdRng::seed_from_u64(number as u64).fill_bytes(&mut octets);
     octets
 }
@@ -121,7 +127,7 @@ async fn sell_one(kind: Kind, pool: &Pool, random: &mut StdRng) -> Result<(), Bo
 fn email(recipient: &str, random: &mut StdRng) -> Result<Email, Box<dyn Error>> {
     let mut email = Email::builder().from("shop@example.com").to(recipient).subject("Your order").text("Thank you");
     for _ in 0..random.random_range(1..=3) {
-        let number = random.random_range(0..BLOBS);
+        let number = random_blob(random);
         email = email.attach(Attachment::new(file_name(number), "application/octet-stream", blob(number))?);
     }
     Ok(email.build()?)

@@ -106,7 +106,8 @@ async fn a_pause_without_a_clear_target_is_refused<S: AdminStore>(site: Site<S>)
 async fn a_relay_that_failed_is_shown_and_probed<S: AdminStore>(site: Site<S>) {
     let now = site.form("/pauses").await;
     assert!(now.contains("No relay has reported"), "{now}");
-    let failed = RelayReport::new(RelayId::new(), 0, Some("535 <b>authentication</b> failed".to_owned()));
+    let mut failed = RelayReport::new(RelayId::new(), 0, Some("535 <b>authentication</b> failed".to_owned()));
+    failed.paused_for = Some(std::time::Duration::from_secs(90 * 60));
     let ordered = RelayReport::new(RelayId::new(), 0, Some("outbox: paused by bob: inventory".to_owned()));
     for report in [&failed, &ordered] {
         site.outbox.store().report(report).await.unwrap();
@@ -116,7 +117,7 @@ async fn a_relay_that_failed_is_shown_and_probed<S: AdminStore>(site: Site<S>) {
     tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
     let page = site.form("/pauses").await;
     let relays = between(&page, "id=\"relays\"", "</section>");
-    assert!(relays.contains("535 &#60;b&#62;authentication"), "{relays}");
+    assert!(relays.contains("535 &#60;b&#62;authentication") && relays.contains("1 h 30 min"), "{relays}");
     assert!(!relays.contains("inventory"), "an operator's pause is not a failure: {relays}");
     assert!(!relays.contains("last asked for a probe"), "{relays}");
     let probe = between(relays, "pauses/probe\"", "</form>");

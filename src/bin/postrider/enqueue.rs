@@ -18,7 +18,8 @@ const MAX_BATCH_OCTETS: usize = 64 * 1024 * 1024;
 pub(crate) async fn run<S: AdminStore>(args: EnqueueArgs, store: S, out: &mut Output) -> Result<(), CliError> {
     let email = email(&args)?;
     let mut checks = EnqueueOnly::new();
-    if let Some(transport) = &args.check_as {
+    // An empty variable counts as not set.
+    if let Some(transport) = args.check_as.as_ref().filter(|name| !name.is_empty()) {
         checks = checks.check_as(transport).map_err(|error| CliError::usage(format!("--check-as: {error}")))?;
     }
     let outbox = Outbox::new(store, checks);

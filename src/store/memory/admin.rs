@@ -139,7 +139,13 @@ impl AdminStore for MemoryStore {
         let Some(skipped) = rows.checked_sub(1).filter(|_| !filter.is_indexed(true)) else { return Ok(None) };
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
         let rows = self.lock();
-        let mut ids = rows.deliveries.keys().copied().filter(|id| in_range(filter, *id));
+        let is_read = |row: &Row| match filter.state {
+            Some(State::Sent) | None => true,
+            Some(State::Pending | State::Leased) => matches!(row.shown_state(), State::Pending | State::Leased),
+            Some(state) => row.shown_state() == state,
+        };
+        let mut ids =
+            rows.deliveries.iter().filter(|(id, row)| is_read(row) && in_range(filter, **id)).map(|(id, _)| *id);
         Ok(if filter.newest_first { ids.rev().nth(skipped) } else { ids.nth(skipped) })
     }
 

@@ -104,7 +104,7 @@ impl Search<'_> {
         let (id, tables) = match filter.state {
             Some(State::Pending | State::Leased) => (
                 "q.delivery_id",
-                "postrider_queue q JOIN postrider_deliveries d ON d.id = q.delivery_id LEFT JOIN postrider_ended e ON false",
+                "postrider_queue q JOIN postrider_deliveries d ON d.id = q.delivery_id LEFT JOIN postrider_ended e ON e.delivery_id = ''",
             ),
             Some(State::Dead | State::InDoubt | State::Cancelled | State::Dismissed) => {
                 ("e.delivery_id", "postrider_ended e JOIN postrider_deliveries d ON d.id = e.delivery_id")

@@ -248,6 +248,27 @@ pub async fn deliveries_are_found<F: StoreUnderTest>(fixture: &F) {
             assert_eq!(store.count(&backwards.limit(1)).await.expect("counting works"), 1);
         }
     }
+    // What has no index is searched in parts.
+    let mut every = [sent_one, dead_one, waiting, cancelled];
+    every.sort();
+    let newest = Filter::new().tag("b").newest_first();
+    for (filter, rows, expected) in [
+        (Filter::new().tag("b"), 1, Some(every[0])),
+        (Filter::new().tag("b"), 3, Some(every[2])),
+        (Filter::new().tag("b"), 5, None),
+        (Filter::new().tag("b").after(every[1]), 1, Some(every[2])),
+        (Filter::new().tag("b").through(every[1]), 3, None),
+        (newest.clone(), 1, Some(every[3])),
+        (newest.clone().after(every[3]), 2, Some(every[1])),
+        (newest.clone().through(every[2]), 3, None),
+        (newest.clone().recipient("ada@example.com"), 1, None),
+        (newest.key("order'1"), 1, None),
+    ] {
+        assert_eq!(store.search_end(&filter, rows).await.expect("searching works"), expected, "{filter:?}, {rows}");
+    }
+    let end = async |filter: Filter| store.search_end(&filter, 1).await.expect("searching works");
+    assert_eq!(end(Filter::new().state(State::Pending).tag("x")).await, Some(waiting));
+    assert_eq!(end(Filter::new().state(State::Dead).tag("x").newest_first()).await, Some(dead_one));
     let ends = async |id| get(&store, id).await.finished_at.and_then(|end| end.duration_since(start).ok());
     assert_eq!((ends(sent_one).await, ends(dead_one).await), (Some(SECOND * 10), Some(SECOND * 20)));
     assert_eq!((ends(waiting).await, ends(cancelled).await), (None, Some(SECOND * 30)));
