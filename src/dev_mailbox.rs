@@ -124,8 +124,10 @@ impl Transport for DevMailbox {
         let refused: Vec<_> = recipients.iter().filter_map(refusal).collect();
         if !refused.is_empty() && refused.len() == recipients.len() {
             let deferred = refused.iter().any(|refusal| refusal.class == Class::Transient);
-            let failure = if deferred { Failure::transient } else { Failure::permanent };
-            let failure = failure(Scope::Message, "every recipient is at a domain that the mailbox refuses");
+            let failure = match deferred {
+                true => Failure::transient(Scope::Message, "the mailbox refuses the recipients for now"),
+                false => Failure::permanent(Scope::Message, "the mailbox refuses the recipients for good"),
+            };
             return Err(failure.with_refused(refused));
         }
         Ok(Receipt::new().with_reply("mailbox: nothing was sent; the outbox keeps the mail").with_refused(refused))

@@ -40,7 +40,7 @@ pub struct Filter {
     pub provider_id: Option<String>,
     /// The transport of the last attempt. The name of a combined transport includes those that it chose: `failover` finds `failover/ses`.
     pub transport: Option<String>,
-    /// A part of [`last_error`](crate::DeliverySummary::last_error).
+    /// A part of [`last_error`](crate::DeliverySummary::last_error), with the same capital letters.
     pub error: Option<String>,
     /// The earliest time of enqueueing. A delivery whose id is more than a day older is not found in a database, because the search goes by
     /// the ids. An id has the time of the program that enqueued.

@@ -262,12 +262,17 @@ impl<S: AdminStore> Operator<S> {
     /// at its own time, or when it is older than the relay's [`RetryPolicy`](crate::RetryPolicy) allows.
     ///
     /// # Errors
-    /// If the name is empty or has more than 700 characters, or the database fails.
+    /// If the name is empty or has more than 700 characters, if a sender has no `@` with a domain, or the database fails.
     pub async fn pause(&self, target: PauseTarget) -> Result<bool, StoreError> {
         let name = target.name();
         let is_valid = target == PauseTarget::Outbox || (!name.is_empty() && !name.contains('\0'));
         if !is_valid || name.chars().count() > PauseTarget::MAX_NAME {
             let text = "the name of what to pause must have 1 to 700 characters";
+            return Err(StoreError::new(StoreErrorKind::Rejected, text));
+        }
+        if matches!(target, PauseTarget::Sender(_)) && name.split_once('@').is_none_or(|(_, domain)| domain.is_empty())
+        {
+            let text = "a sender is an address, or a domain with an at sign before it";
             return Err(StoreError::new(StoreErrorKind::Rejected, text));
         }
         self.store.set_pause(&target, true, &self.act).await

@@ -14,7 +14,8 @@ pub enum PauseTarget {
     /// All mail of the relays whose transport has this [name](crate::Transport::name). The transports inside of a combined one cannot be
     /// paused by themselves.
     Transport(String),
-    /// Mail from this sender: the address of the envelope. The case of ASCII letters does not matter.
+    /// Mail from this sender: the address of the envelope, or `@example.com` for all addresses at a domain. The case of ASCII letters does
+    /// not matter.
     Sender(String),
     /// Mail of this template.
     Template(String),

@@ -7,7 +7,7 @@ use postrider_transport::{Scope, mask_addresses};
 
 use super::deliveries::cut;
 use super::format::{self, Moment};
-use crate::{Action, Attempt, AuditEntry, Delivery, Outcome, State as DeliveryState};
+use crate::{Action, Attempt, AuditEntry, Delivery, Outcome, Pause, PauseTarget, State as DeliveryState};
 
 /// How many attempts are shown, the last ones.
 pub(super) const SHOWN: usize = 200;
@@ -36,7 +36,7 @@ pub(super) struct Event {
 ///
 /// An act ends a cycle or begins one, so acts stand between cycles. The clock of a relay can differ from that of the database by a moment,
 /// so the attempts keep the order of their numbers, and their times only choose between two gaps.
-pub(super) fn events(delivery: &Delivery, acts: &[AuditEntry], now: SystemTime) -> Vec<Event> {
+pub(super) fn events(delivery: &Delivery, acts: &[AuditEntry], pauses: &[Pause], now: SystemTime) -> Vec<Event> {
     let end = ended_by(delivery, acts);
     let skipped = delivery.attempts.len().saturating_sub(SHOWN);
     let mut before = skipped.checked_sub(1).and_then(|last| delivery.attempts.get(last));
@@ -63,7 +63,7 @@ pub(super) fn events(delivery: &Delivery, acts: &[AuditEntry], now: SystemTime) 
     }
     gap.tell(delivery.cycle.saturating_sub(before.map_or(1, |before| before.cycle)), None, &mut events);
     events.extend(ended(delivery, end, now));
-    events.push(next(delivery, now));
+    events.push(next(delivery, pauses, now));
     events
 }
 
@@ -209,9 +209,24 @@ fn ended(delivery: &Delivery, act: Option<&AuditEntry>, now: SystemTime) -> Opti
 }
 
 /// What happens next, and when.
-fn next(delivery: &Delivery, now: SystemTime) -> Event {
+fn next(delivery: &Delivery, pauses: &[Pause], now: SystemTime) -> Event {
     let due = delivery.due_at;
     let is_due = due.is_none_or(|due| due <= now);
+    let pause = pauses.iter().find(|pause| match &pause.target {
+        PauseTarget::Outbox => true,
+        PauseTarget::Template(name) => delivery.template_id.as_ref() == Some(name),
+        // Which transport will take it, and what its envelope says, is not known here.
+        _ => false,
+    });
+    if let Some(pause) = pause.filter(|_| delivery.state == DeliveryState::Pending) {
+        return Event {
+            kind: "next",
+            title: "Next: it waits until an operator ends a pause".to_owned(),
+            time: Some(Moment::new(pause.since, now)),
+            facts: vec![cut(&pause.to_string(), LONGEST)],
+            texts: Vec::new(),
+        };
+    }
     let title = match delivery.state {
         DeliveryState::Pending if is_due => "Next: a relay takes it as soon as one is free",
         DeliveryState::Pending if delivery.attempts.is_empty() => "Next: scheduled for later",
@@ -280,9 +295,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_paused_mail_waits_for_an_operator() {
+        let pause = |target| Pause::new(target, at(5), "nina".to_owned(), Some("wrong price".to_owned()));
+        let news =
+            Delivery { template_id: Some("news".to_owned()), ..delivery(DeliveryState::Pending, 1, None, Vec::new()) };
+        let template = |name: &str| PauseTarget::Template(name.to_owned());
+        for (target, waits) in [
+            (PauseTarget::Outbox, true),
+            (template("news"), true),
+            (template("receipt"), false),
+            (PauseTarget::Transport("smtp".to_owned()), false),
+        ] {
+            let events = events(&news, &[], &[pause(target.clone())], at(10));
+            let next = events.last().unwrap();
+            assert_eq!(next.title == "Next: it waits until an operator ends a pause", waits, "{target:?}");
+            assert_eq!(next.facts.iter().any(|fact| fact.contains("paused by nina: wrong price")), waits, "{target:?}");
+        }
+    }
+
     /// The titles up to the first colon, with who did it, and without what happens next.
     fn told(delivery: &Delivery, acts: &[AuditEntry]) -> Vec<String> {
-        let mut events = events(delivery, acts, at(1_000));
+        let mut events = events(delivery, acts, &[], at(1_000));
         events.pop();
         let short = |event: Event| {
             let title = event.title.split([':', ',']).next().unwrap_or_default().to_owned();

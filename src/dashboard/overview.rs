@@ -170,6 +170,12 @@ fn verdict(stats: &Stats, pauses: &[Pause]) -> Verdict {
             text: waiting,
             advice: "The relays send more slowly than mail comes in, or a sender is paused. See the failures below.",
         },
+        None if !pauses.is_empty() && stats.oldest_waiting.is_some() => Verdict {
+            level: "warn",
+            title: "Mail is being sent, except what an operator paused",
+            text: waiting,
+            advice: "See the pauses below. Paused mail stays pending.",
+        },
         None if stats.leased > 0 || stats.oldest_waiting.is_some() => {
             Verdict { level: "ok", title: "Mail is being sent", text: waiting, advice: "" }
         }

@@ -15,7 +15,7 @@ use super::page::{self, Page, Problem};
 use super::pauses;
 use super::query;
 use crate::store::AdminStore;
-use crate::{AuditEntry, AuditFilter, Delivery, State as DeliveryState, WhenInDoubt};
+use crate::{AuditEntry, AuditFilter, Delivery, Pause, State as DeliveryState, WhenInDoubt};
 
 /// How many acts of operators are shown, the newest ones.
 const MAX_ACTS: u32 = 100;
@@ -72,14 +72,16 @@ pub(super) async fn show<S: AdminStore>(
     let id = page::delivery_id(&params)?;
     let (delivery, now) = app.reader.delivery(id).await?.ok_or(Problem::NoDelivery)?;
     let wanted = AuditFilter::new().delivery(id).limit(MAX_ACTS);
-    let acts = app.reader.run(app.outbox.audit(&wanted)).await?;
-    Ok(page::render(&delivery_page(&page, &delivery, &acts, now, query.as_deref())))
+    let read = async { Ok((app.outbox.audit(&wanted).await?, app.outbox.controls().await?.pauses)) };
+    let (acts, pauses) = app.reader.run(read).await?;
+    Ok(page::render(&delivery_page(&page, &delivery, &acts, &pauses, now, query.as_deref())))
 }
 
 fn delivery_page<'a>(
     page: &'a Page,
     delivery: &Delivery,
     acts: &[AuditEntry],
+    pauses: &[Pause],
     now: SystemTime,
     query: Option<&str>,
 ) -> DeliveryPage<'a> {
@@ -107,7 +109,7 @@ fn delivery_page<'a>(
         recipient_count: format::count(u64::try_from(delivery.recipients.len()).unwrap_or(u64::MAX)),
         recipient_states: states.into_iter().collect(),
         more_recipients: delivery.recipients.len().saturating_sub(SHOWN),
-        events: life::events(delivery, acts, now),
+        events: life::events(delivery, acts, pauses, now),
         earlier_attempts: delivery.attempts.len().saturating_sub(SHOWN),
         can_resend: page.can_operate && delivery.state.is_finished(),
         can_cancel: page.can_operate && delivery.state == DeliveryState::Pending,

@@ -67,6 +67,11 @@ impl Orders {
         self.probe.swap(false, Ordering::SeqCst)
     }
 
+    /// Keeps a request for which no call was made.
+    pub(super) fn keep_probe(&self) {
+        self.probe.store(true, Ordering::SeqCst);
+    }
+
     /// The pause of the whole outbox or of this transport.
     fn of_relay(&self, transport: &str) -> Option<Pause> {
         let known = self.known();
@@ -90,7 +95,7 @@ impl Orders {
     fn wait_of(&self, sender: Option<&str>, template: Option<&str>) -> Option<Duration> {
         let known = self.known();
         let stops = |target: &PauseTarget| match target {
-            PauseTarget::Sender(name) => sender.is_some_and(|sender| sender.eq_ignore_ascii_case(name)),
+            PauseTarget::Sender(name) => sender.is_some_and(|sender| is_from(sender, name)),
             PauseTarget::Template(name) => template == Some(name.as_str()),
             PauseTarget::Outbox | PauseTarget::Transport(_) => false,
         };
@@ -141,6 +146,12 @@ impl<S: Store, T: Transport> Shared<S, T> {
     pub(super) fn operator_pause(&self) -> Option<String> {
         self.paused_by_operator().map(|pause| pause.to_string())
     }
+}
+
+/// Whether a sender is this address, or is at this domain, which begins with an at sign.
+fn is_from(sender: &str, name: &str) -> bool {
+    let wanted = if name.starts_with('@') { sender.rfind('@').and_then(|at| sender.get(at..)) } else { Some(sender) };
+    wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(name))
 }
 
 /// Why it is paused, for people.

@@ -64,6 +64,8 @@ struct Tried<M> {
 #[derive(Default)]
 struct Round {
     calls: usize,
+    /// The deliveries that were settled without a call, for instance because an operator paused their template.
+    settled: usize,
     of_sender: HashMap<Option<String>, usize>,
     recipients: Vec<Vec<Recipient>>,
     domains: Vec<String>,
@@ -102,6 +104,10 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
                 _ => break,
             }
         }
+        // What was put off is behind other mail now, so the next round gets further.
+        if round.calls == 0 && round.settled > 0 && !self.shared.ends_by_itself {
+            self.shared.orders.keep_probe();
+        }
         self.finish_round(tried, resumed);
     }
 
@@ -121,7 +127,10 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
                     let failed = claimed.previous_attempt().is_some_and(|before| before.scope.is_some());
                     candidates.push(Candidate { outgoing, failed, sender });
                 }
-                Prepared::Settle(settlement) => guard.complete(candidates.len(), settlement),
+                Prepared::Settle(settlement) => {
+                    guard.complete(candidates.len(), settlement);
+                    round.settled += 1;
+                }
             }
         }
         while let Some(place) = self.pick(&candidates, round) {
@@ -171,7 +180,9 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
                 guard.complete(0, settlement);
             }
         }
-        !*resumed && round.calls < MAX_CALLS && exhausted == left && (left > 0 || round.calls > 0)
+        // A pass would find what it has put off again.
+        let skipped = round.settled > 0 && !self.shared.ends_by_itself;
+        !*resumed && round.calls < MAX_CALLS && exhausted == left && (left > 0 || round.calls > 0 || skipped)
     }
 
     /// Picks the best candidate: preferably one that has not failed, has another sender, and goes to another domain.

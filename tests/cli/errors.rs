@@ -29,7 +29,7 @@ fn an_invalid_command_line() {
         (&["migrate", "--print", "--from", "99"], "version 99"),
         (&["show"], "<ID>"),
         (&["show", "17"], "UUID"),
-        (&["resend"], "<ID>"),
+        (&["resend"], "--state"),
         (&["cancel", "ada@example.com"], "UUID"),
         (&["enqueue"], "--from"),
         (&["work", "smtp://ada:h0rse@localhost"], "unexpected"),

@@ -10,6 +10,39 @@ fn operators_act_in_sqlite() {
     operators_act(Tool::new());
 }
 
+/// It ends its transaction, and says where to go on.
+#[test]
+fn an_interrupted_bulk_change_says_where_to_go_on() {
+    const MAILS: u64 = 6_000;
+    for signal in ["INT", "TERM"] {
+        let tool = Tool::new();
+        let mail = ["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "Hello"];
+        tool.ok(&[&mail[..], &["--count", &MAILS.to_string()]].concat());
+        let running = tool.start(&["cancel", "--state", "pending"]);
+        wait_until("some are cancelled", || tool.stats()["cancelled"].as_u64() >= Some(500));
+        running.signal(signal);
+        let output = running.wait();
+        let done: u64 = output.stdout.strip_suffix(" cancelled\n").unwrap().parse().unwrap();
+        assert_eq!((output.code, tool.stats()["cancelled"].as_u64()), (1, Some(done)), "{}", output.stderr);
+        assert!(done < MAILS, "it ended before the signal");
+        let (_, after) = output.stderr.trim_end().split_once("; to continue, add --after ").unwrap();
+        let rest = tool.ok(&["cancel", "--state", "pending", "--after", after]);
+        assert_eq!(rest, format!("{} cancelled\n", MAILS - done));
+    }
+}
+
+#[test]
+fn a_bulk_change_without_a_fitting_state_says_which_fit() {
+    let tool = Tool::new();
+    for args in [&["cancel", "--template-id", "news"][..], &["cancel", "--state", "sent"], &["cancel"]] {
+        let output = tool.run(args);
+        assert_eq!(output.code, 2, "{args:?}");
+        assert!(output.stderr.contains("cancel takes ids, or --state with one of pending"), "{}", output.stderr);
+    }
+    assert!(tool.run(&["resend"]).stderr.contains("sent, dead, in_doubt, cancelled, dismissed"));
+    assert_eq!(tool.run(&["list", "--to", "ada"]).code, 2);
+}
+
 fn audit(tool: &Tool, args: &[&str]) -> Vec<Value> {
     let text = tool.ok(&[&["audit", "--json"], args].concat());
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -69,7 +102,7 @@ pub(crate) fn operators_act(tool: Tool) {
     assert_eq!(tool.list(&["--state", "dismissed"]).len(), 1);
     let output = tool.run(&["cancel", "--state", "sent"]);
     assert!(
-        output.code == 1 && output.stderr.contains("a bulk cancel needs a filter with a state"),
+        output.code == 2 && output.stderr.contains("cancel takes ids, or --state with one of pending"),
         "{}",
         output.stderr
     );

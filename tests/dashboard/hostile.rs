@@ -58,7 +58,8 @@ pub(crate) async fn act(site: &Site, text: &str, id: DeliveryId) {
     assert_eq!(operator.change(Change::Resend, id).await.unwrap(), UpdateOutcome::Updated);
     assert_eq!(operator.change(Change::Cancel, id).await.unwrap(), UpdateOutcome::Updated);
     let text = || text.to_owned();
-    for target in [PauseTarget::Transport(text()), PauseTarget::Sender(text()), PauseTarget::Template(text())] {
+    let sender = PauseTarget::Sender(format!("{text}@example.com", text = text()));
+    for target in [PauseTarget::Transport(text()), sender, PauseTarget::Template(text())] {
         assert!(operator.pause(target).await.unwrap());
     }
 }

@@ -68,11 +68,12 @@ fn mail(from: &str, template: &str) -> Email {
 #[tokio::test(start_paused = true)]
 async fn each_kind_of_pause_is_obeyed_and_ends() {
     let held = || mail("shop@example.com", "news");
-    let other = || mail("bank@example.com", "receipt");
+    let other = || mail("bank@bank.example", "receipt");
     for (target, stops_all) in [
         (PauseTarget::Outbox, true),
         (PauseTarget::Transport("scripted".to_owned()), true),
         (PauseTarget::Sender("Shop@example.com".to_owned()), false),
+        (PauseTarget::Sender("@EXAMPLE.com".to_owned()), false),
         (PauseTarget::Template("news".to_owned()), false),
     ] {
         let running = Running::start(ScriptedTransport::new());
@@ -163,6 +164,42 @@ async fn a_probe_is_made_at_once() {
     tokio::time::sleep(OBEYS + SECOND).await;
     assert_eq!(running.state(id).await, State::Sent);
     running.stop().await;
+}
+
+/// More mail of a paused template than a round of probes claims stands first in the queue. The probe passes it by.
+#[tokio::test(start_paused = true)]
+async fn a_probe_passes_mail_that_an_operator_paused() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&broken);
+    let transport = ScriptedTransport::new().with_handler(move |_| {
+        let fails = flag.load(Ordering::SeqCst);
+        async move { if fails { Err(Failure::permanent(Scope::Transport, "535 no")) } else { Ok(Receipt::new()) } }
+    });
+    let running = Running::start(transport);
+    let outbox = &running.outbox;
+    outbox.enqueue_all((0..3_000).map(|_| mail("shop@example.com", "news"))).await.unwrap();
+    let id = outbox.enqueue(mail("bank@bank.example", "receipt")).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    let operator = outbox.operator("ada");
+    operator.pause(PauseTarget::Template("news".to_owned())).await.unwrap();
+    tokio::time::sleep(OBEYS).await;
+    broken.store(false, Ordering::SeqCst);
+    operator.probe().await.unwrap();
+    tokio::time::sleep(OBEYS + SECOND * 2).await;
+    assert_eq!(running.state(id).await, State::Sent);
+    assert_eq!(outbox.stats().await.unwrap().sent, 1, "the paused mail was sent");
+    running.stop().await;
+}
+
+/// A sender that no mail can have is refused.
+#[tokio::test]
+async fn a_pause_of_no_sender_is_refused() {
+    let outbox = Outbox::enqueue_only(MemoryStore::new());
+    for name in ["", "shop", "shop@", "@"] {
+        let refused = outbox.operator("ada").pause(PauseTarget::Sender(name.to_owned())).await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Rejected, "{name}");
+    }
+    assert!(outbox.controls().await.unwrap().pauses.is_empty());
 }
 
 /// A bulk change needs a state that fits, goes through all pages once, and is recorded.

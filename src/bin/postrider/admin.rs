@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use postrider::{
-    AdminStore, AuditEntry, AuditFilter, Change, DeliveryId, Operator, Outbox, PauseTarget, StoreErrorKind,
+    AdminStore, AuditEntry, AuditFilter, Change, DeliveryId, Operator, Outbox, PauseTarget, State, StoreErrorKind,
     UpdateOutcome,
 };
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use crate::args::{ByArgs, ChangeArgs, PauseArgs, TargetArgs};
 use crate::error::CliError;
 use crate::list;
 use crate::output::{Output, printable, rfc3339, seconds};
+use crate::signals::Signals;
 
 /// The operator with the given name, or that of the user.
 pub(crate) fn operator<S: AdminStore>(by: &ByArgs, store: &S) -> Operator<S> {
@@ -28,11 +29,12 @@ pub(crate) async fn change<S: AdminStore>(
     change: Change,
     args: &ChangeArgs,
     store: &S,
+    signals: &Signals,
     out: &mut Output,
 ) -> Result<(), CliError> {
     let operator = operator(&args.by, store);
     if args.ids.is_empty() {
-        return change_found(change, args, &operator, store, out).await;
+        return change_found(change, args, &operator, store, signals, out).await;
     }
     let mut unchanged = 0;
     for id in &args.ids {
@@ -53,14 +55,21 @@ async fn change_found<S: AdminStore>(
     args: &ChangeArgs,
     operator: &Operator<S>,
     store: &S,
+    signals: &Signals,
     out: &mut Output,
 ) -> Result<(), CliError> {
+    if !args.filter.state.is_some_and(|state| change.applies_to(state)) {
+        let states = State::ALL.into_iter().filter(|state| change.applies_to(*state)).map(State::as_str);
+        let states = states.collect::<Vec<_>>().join(", ");
+        return Err(CliError::usage(format!("{} takes ids, or --state with one of {states}", change.action())));
+    }
     let mut filter = list::filter(&args.filter).limit(Operator::<S>::STEP);
     filter.after = args.after;
     if args.preview {
         return out.line(format_args!("{} would be {}", store.count(&filter.limit(u32::MAX)).await?, word(change)));
     }
     let (mut updated, mut unchanged) = (0, 0);
+    let stop = signals.stop_on_signal();
     loop {
         let start = Instant::now();
         match operator.change_step(change, &filter).await {
@@ -72,7 +81,13 @@ async fn change_found<S: AdminStore>(
                     None => break,
                 }
                 // As in `Operator::change_all`.
-                tokio::time::sleep(start.elapsed()).await;
+                _ = tokio::time::timeout(start.elapsed(), stop.cancelled()).await;
+                if stop.is_cancelled() {
+                    out.line(format_args!("{updated} {}", word(change)))?;
+                    out.flush()?;
+                    let rest = filter.after.map(|last| format!("; to continue, add --after {last}"));
+                    return Err(CliError::runtime(format!("stopped by a signal{}", rest.unwrap_or_default())));
+                }
             }
             Err(error) if error.kind() == StoreErrorKind::Rejected => return Err(error.into()),
             Err(error) => {

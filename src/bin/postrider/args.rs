@@ -438,7 +438,7 @@ pub(crate) struct ByArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ChangeArgs {
     /// The deliveries; without them, all that the filter finds, which must have a state
-    #[arg(required_unless_present = "state", conflicts_with = "state", value_name = "ID", value_parser = parsers::delivery_id)]
+    #[arg(conflicts_with = "state", value_name = "ID", value_parser = parsers::delivery_id)]
     pub(crate) ids: Vec<DeliveryId>,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,

@@ -50,7 +50,7 @@ pub(crate) async fn run<S: AdminStore>(
     let address = listener.local_addr().unwrap_or(args.listen);
     logs::start(None)?;
     let router = router(&args, password, Outbox::enqueue_only(store));
-    let stop = signals.stop_server_on_signal();
+    let stop = signals.stop_on_signal();
     out.line(format_args!("the dashboard is at http://{address}/"))?;
     out.flush()?;
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());

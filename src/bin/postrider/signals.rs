@@ -24,15 +24,15 @@ pub(crate) struct StopTokens {
 /// The handler of the signals.
 #[derive(Clone)]
 pub(crate) struct Signals {
-    /// `None` until a relay or a server runs.
+    /// `None` until a relay, a server or a bulk change runs.
     running: Arc<Mutex<Option<Running>>>,
 }
 
 #[derive(Clone)]
 enum Running {
     Relay(RunningRelay),
-    #[cfg(feature = "dashboard")]
-    Server(CancellationToken),
+    /// A server, or a bulk change.
+    Other(CancellationToken),
 }
 
 #[derive(Clone)]
@@ -66,10 +66,9 @@ impl Signals {
     }
 
     /// From now on, the first signal cancels the returned token.
-    #[cfg(feature = "dashboard")]
-    pub(crate) fn stop_server_on_signal(&self) -> CancellationToken {
+    pub(crate) fn stop_on_signal(&self) -> CancellationToken {
         let stop = CancellationToken::new();
-        self.set(Running::Server(stop.clone()));
+        self.set(Running::Other(stop.clone()));
         stop
     }
 
@@ -81,8 +80,7 @@ impl Signals {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (stop, progress) = match running {
             Some(Running::Relay(RunningRelay { stop, progress })) => (stop, progress),
-            #[cfg(feature = "dashboard")]
-            Some(Running::Server(stop)) if !stop.is_cancelled() => return stop.cancel(),
+            Some(Running::Other(stop)) if !stop.is_cancelled() => return stop.cancel(),
             // A shell reports the same code for a process that a signal has ended.
             _ => process::exit(128 + number),
         };
