@@ -12,7 +12,7 @@ pub enum StoreErrorKind {
     /// A conflict with another transaction: a deadlock, a serialization failure, a lock timeout, or a certification conflict in a cluster.
     /// The database works, and nothing was written. Roll your own transaction back and run it again from its beginning. A relay retries.
     Conflict,
-    /// The tables are missing: call [`migrate`](crate::Outbox::migrate) first.
+    /// The tables are missing, or older than this program: call [`migrate`](crate::Outbox::migrate) first.
     NotMigrated,
     /// A newer release has upgraded the tables, so [`migrate`](crate::Outbox::migrate) changes nothing. Enqueueing, relays and the
     /// operator's methods keep working (`docs/upgrading.md`); only `migrate` returns this.
@@ -26,7 +26,7 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
-    /// Whether a retry cannot succeed: the tables are missing or newer than the program, or the pool is closed. A relay then stops. After any
+    /// Whether a retry cannot succeed: the tables are missing, older or newer than the program, or the pool is closed. A relay then stops. After any
     /// other error it retries.
     pub fn is_final(self) -> bool {
         matches!(self, Self::NotMigrated | Self::NewerTables | Self::Closed)

@@ -8,7 +8,8 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => {
                 match classify(database.code().as_deref(), mysql_number(&error), database.message()) {
                     StoreErrorKind::NotMigrated => {
-                        (StoreErrorKind::NotMigrated, "the outbox's tables are missing: migrate first".to_owned())
+                        let text = "the outbox's tables are missing, or older than this program: migrate first";
+                        (StoreErrorKind::NotMigrated, text.to_owned())
                     }
                     kind => (kind, format!("database error: {}", database.message())),
                 }
@@ -59,12 +60,16 @@ fn classify(code: Option<&str>, number: Option<u16>, message: &str) -> StoreErro
             // Read-only, I/O error, full, cannot open.
             Ok(8 | 10 | 13 | 14) => StoreErrorKind::Unavailable,
             _ if message.starts_with("no such table: postrider_") => StoreErrorKind::NotMigrated,
+            _ if message.starts_with("no such column: ") => StoreErrorKind::NotMigrated,
+            _ if message.starts_with("table postrider_") && message.contains(" has no column named ") => {
+                StoreErrorKind::NotMigrated
+            }
             _ => StoreErrorKind::Rejected,
         };
     }
     match (&code[..2], code) {
-        // No such table, no such schema.
-        (_, "42P01" | "3F000" | "42S02") => StoreErrorKind::NotMigrated,
+        // No such table, no such schema; no such column or function, which an earlier version of the tables does not have.
+        (_, "42P01" | "3F000" | "42S02" | "42703" | "42883" | "42S22") => StoreErrorKind::NotMigrated,
         // Connection errors, missing resources, an intervention by an operator, system errors; a standby server; a statement with an
         // unknown result.
         ("08" | "53" | "57" | "58", _) | (_, "25006" | "40003") => StoreErrorKind::Unavailable,
@@ -173,6 +178,11 @@ mod tests {
             ("13", "database or disk is full", StoreErrorKind::Unavailable),
             ("1", "no such table: postrider_queue", StoreErrorKind::NotMigrated),
             ("1", "no such table: users", StoreErrorKind::Rejected),
+            ("1", "table postrider_deliveries has no column named traceparent", StoreErrorKind::NotMigrated),
+            ("1", "no such column: d.traceparent", StoreErrorKind::NotMigrated),
+            ("1", "table users has no column named age", StoreErrorKind::Rejected),
+            ("42703", "column d.traceparent does not exist", StoreErrorKind::NotMigrated),
+            ("42883", "function postrider.insert_delivery(…) does not exist", StoreErrorKind::NotMigrated),
             ("2067", "UNIQUE constraint failed", StoreErrorKind::Rejected),
             ("57P01", "terminating connection", StoreErrorKind::Unavailable),
             ("40001", "could not serialize access", StoreErrorKind::Conflict),
@@ -204,6 +214,7 @@ mod tests {
             ("08S01", 1053, StoreErrorKind::Unavailable),
             ("08S01", 1153, StoreErrorKind::Rejected),
             ("42S02", 1146, StoreErrorKind::NotMigrated),
+            ("42S22", 1054, StoreErrorKind::NotMigrated),
             ("HY000", 1419, StoreErrorKind::Rejected),
             ("42000", 1142, StoreErrorKind::Rejected),
             ("23000", 1062, StoreErrorKind::Rejected),
