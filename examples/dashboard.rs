@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let email = Email::builder().from("shop@example.com").to("ada@example.com").subject("Your order");
     outbox.enqueue(email.text("It is on its way.").html("<h1>It is on its way.</h1>").build()?).await?;
 
-    // The five lines: who may do what, and where.
+    // Who may do what, and where.
     let dashboard = Dashboard::new(outbox).access(|request| async move {
         match request.extensions.get::<User>() {
             Some(User(name)) if name == "ada" => Access::operate().by(name),
