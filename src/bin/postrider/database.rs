@@ -123,10 +123,9 @@ impl Patience {
     }
 }
 
-#[cfg_attr(not(feature = "sqlite"), allow(unused_variables, reason = "only SQLite databases are files"))]
 #[cfg_attr(
-    not(any(feature = "postgres", feature = "mysql")),
-    allow(unused_variables, reason = "only a server can be out of reach")
+    not(all(feature = "sqlite", any(feature = "postgres", feature = "mysql"))),
+    allow(unused_variables, reason = "only SQLite databases are files, and only a server can be out of reach")
 )]
 pub(crate) async fn open(args: &OutboxArgs, if_missing: IfMissing, patience: Patience) -> Result<Database, CliError> {
     let (scheme, url) = scheme(args)?;
