@@ -365,7 +365,7 @@ impl<S: AdminStore, T> Outbox<S, T> {
 
 /// The number of deliveries in the first part of a search. A server checks a condition on 100,000 to 10,000,000 deliveries each second. The
 /// next part has twice as many, if this one took less than `SHORT_PART`.
-const SEARCH_PART: u32 = 4_000;
+pub(crate) const SEARCH_PART: u32 = 4_000;
 const SHORT_PART: Duration = Duration::from_millis(15);
 
 pub(crate) async fn search<S: AdminStore>(

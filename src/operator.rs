@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use postrider_transport::{DeliveryId, Recipient};
 
 use crate::Outbox;
-use crate::admin::{Erased, UpdateOutcome, erase};
+use crate::admin::{Erased, SEARCH_PART, UpdateOutcome, erase, search};
 use crate::audit::{Act, Action, AuditEntry, AuditFilter};
 use crate::filter::Filter;
 use crate::pause::{Controls, PauseTarget};
@@ -247,7 +247,7 @@ impl<S: AdminStore> Operator<S> {
             let text = format!("a bulk {} needs a filter with a state that it applies to", change.action());
             return Err(StoreError::new(StoreErrorKind::Rejected, text));
         }
-        let page = Outbox::enqueue_only(self.store.clone()).search(&filter.clone().limit(limit), Self::SEARCH).await?;
+        let page = search(&self.store, &filter.clone().limit(limit), Self::SEARCH, SEARCH_PART).await?;
         let ids: Vec<DeliveryId> = page.deliveries.iter().map(|found| found.id).collect();
         let act = self.act.clone().target(&filter.describe());
         let outcomes =

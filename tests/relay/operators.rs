@@ -130,15 +130,21 @@ async fn a_pause_from_before_the_start_is_obeyed() {
     assert_eq!(get(&outbox, id).await.attempts.len(), 1);
 }
 
-/// A request for a probe ends a pause after failures early, if the transport works again. It does not end an operator's pause.
-#[tokio::test(start_paused = true)]
-async fn a_probe_is_made_at_once() {
+/// A transport that refuses the client until the flag is cleared.
+fn broken_transport() -> (Arc<AtomicBool>, ScriptedTransport<Email>) {
     let broken = Arc::new(AtomicBool::new(true));
     let flag = Arc::clone(&broken);
     let transport = ScriptedTransport::new().with_handler(move |_| {
         let fails = flag.load(Ordering::SeqCst);
         async move { if fails { Err(Failure::permanent(Scope::Transport, "535 no")) } else { Ok(Receipt::new()) } }
     });
+    (broken, transport)
+}
+
+/// A request for a probe ends a pause after failures early, if the transport works again. It does not end an operator's pause.
+#[tokio::test(start_paused = true)]
+async fn a_probe_is_made_at_once() {
+    let (broken, transport) = broken_transport();
     let running = Running::start(transport);
     // A request while nothing is paused does not end a later pause.
     tokio::time::sleep(SECOND).await;
@@ -169,12 +175,7 @@ async fn a_probe_is_made_at_once() {
 /// More mail of a paused template than a round of probes claims stands first in the queue. The probe passes it by.
 #[tokio::test(start_paused = true)]
 async fn a_probe_passes_mail_that_an_operator_paused() {
-    let broken = Arc::new(AtomicBool::new(true));
-    let flag = Arc::clone(&broken);
-    let transport = ScriptedTransport::new().with_handler(move |_| {
-        let fails = flag.load(Ordering::SeqCst);
-        async move { if fails { Err(Failure::permanent(Scope::Transport, "535 no")) } else { Ok(Receipt::new()) } }
-    });
+    let (broken, transport) = broken_transport();
     let running = Running::start(transport);
     let outbox = &running.outbox;
     outbox.enqueue_all((0..3_000).map(|_| mail("shop@example.com", "news"))).await.unwrap();
