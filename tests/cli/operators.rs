@@ -40,7 +40,10 @@ fn a_bulk_change_without_a_fitting_state_says_which_fit() {
         assert!(output.stderr.contains("cancel takes ids, or --state with one of pending"), "{}", output.stderr);
     }
     assert!(tool.run(&["resend"]).stderr.contains("sent, dead, in_doubt, cancelled, dismissed"));
-    assert_eq!(tool.run(&["list", "--to", "ada"]).code, 2);
+    for args in [&["list", "--to", "ada"][..], &["resend", "--state", "dead", "--to", "ada"]] {
+        let output = tool.run(args);
+        assert!(output.code == 2 && output.stderr.contains("a domain with @ before it"), "{}", output.stderr);
+    }
 }
 
 fn audit(tool: &Tool, args: &[&str]) -> Vec<Value> {

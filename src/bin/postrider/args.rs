@@ -366,7 +366,7 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_parser = parsers::state)]
     pub(crate) state: Option<State>,
     /// Only deliveries to this recipient, or to a domain: ada@example.com, @example.com
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parsers::address_or_domain)]
     pub(crate) to: Option<String>,
     /// Only deliveries whose subject begins with this
     #[arg(long, value_name = "TEXT")]

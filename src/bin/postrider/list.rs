@@ -26,9 +26,6 @@ pub(crate) async fn list<S: AdminStore>(args: &ListArgs, store: &S, out: &mut Ou
         return out.line(store.count(&filter).await?);
     }
     let outbox = Outbox::enqueue_only(store.clone());
-    if args.filter.to.as_ref().is_some_and(|to| !to.contains('@')) {
-        return Err(CliError::usage("--to takes an address, or a domain with @ before it: @example.com".to_owned()));
-    }
     let mut left = args.limit.unwrap_or(u32::MAX);
     let mut needs_header = !args.json;
     while left > 0 && !out.closed() {

@@ -70,6 +70,10 @@ fn at_least(text: &str, min: Duration) -> Result<Duration, String> {
     }
 }
 
+pub(crate) fn address_or_domain(text: &str) -> Result<String, &'static str> {
+    Some(text.to_owned()).filter(|text| text.contains('@')).ok_or("it must be an address, or a domain with @ before it")
+}
+
 pub(crate) fn factor(text: &str) -> Result<f64, &'static str> {
     finite(text).filter(|factor| *factor >= 1.0).ok_or("it must be a number of at least 1")
 }
