@@ -50,6 +50,26 @@ impl TestClock {
     }
 }
 
+/// A time in UTC, in whole seconds: `2030-12-31T18:00:00Z` (RFC 3339). Times before 1970 and after 9999 are shown as the nearest in between.
+pub(crate) fn utc_text(time: SystemTime) -> String {
+    const DAY: u64 = 24 * 3_600;
+    const YEARS: std::ops::RangeInclusive<u64> = 1970..=9999;
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (mut days, second) = (seconds / DAY, seconds % DAY);
+    for year in YEARS {
+        let february = if is_leap(year) { 29 } else { 28 };
+        for (month, length) in (1..).zip([31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]) {
+            if days < length {
+                let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+                return format!("{year}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", days + 1);
+            }
+            days -= length;
+        }
+    }
+    format!("{}-12-31T23:59:59Z", YEARS.end())
+}
+
 /// Converts a time to microseconds since the Unix epoch, within the range of dates that databases have.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn to_micros(time: SystemTime) -> i64 {

@@ -111,10 +111,16 @@ pub struct DeliverySummary {
     pub template_id: Option<String>,
     /// The subject. `None` if the message has none.
     pub subject: Option<String>,
-    /// The first recipient. `None` if the stored recipients are malformed.
+    /// The first recipient; or, in the result of a search by [`Filter::recipient`](crate::Filter::recipient), one that it found. `None` if
+    /// the stored recipients are malformed.
     pub recipient: Option<Recipient>,
+    /// The state of this recipient. A delivery is [`Sent`](State::Sent) if the next hop accepted it for some recipients, and this one may
+    /// have been refused.
+    pub recipient_state: RecipientState,
     /// The number of recipients.
     pub recipients: u32,
+    /// How many recipients of a sent delivery did not get it: they were refused, given up, or are in doubt. 0 in the other states.
+    pub failed_recipients: u32,
     /// The number of attempts in its history.
     pub attempts: u32,
     /// When it was enqueued.
@@ -134,13 +140,29 @@ impl fmt::Debug for DeliverySummary {
             .field("state", &self.state)
             .field("template_id", &self.template_id)
             .field("recipient", &self.recipient)
+            .field("recipient_state", &self.recipient_state)
             .field("recipients", &self.recipients)
+            .field("failed_recipients", &self.failed_recipients)
             .field("attempts", &self.attempts)
             .field("created_at", &self.created_at)
             .field("due_at", &self.due_at)
             .field("finished_at", &self.finished_at)
             .field("last_error", &self.last_error)
             .finish_non_exhaustive()
+    }
+}
+
+impl DeliverySummary {
+    /// The state of [`recipient`](Self::recipient), if it does not follow from the delivery's: for instance `Refused` in a sent delivery, or
+    /// `Sent` in a pending one. `None` if it does.
+    pub fn differing_recipient_state(&self) -> Option<RecipientState> {
+        let own = self.recipient_state;
+        let follows = match self.state {
+            State::Pending | State::Leased => own == RecipientState::Pending,
+            State::Dead => matches!(own, RecipientState::Dead | RecipientState::Refused),
+            state => own.as_str() == state.as_str(),
+        };
+        (!follows).then_some(own)
     }
 }
 

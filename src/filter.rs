@@ -167,9 +167,7 @@ impl Filter {
 
     /// The conditions in one line, with masked addresses, such as `state dead, recipient a***@example.com`.
     pub(crate) fn describe(&self) -> String {
-        let time = |time: Option<SystemTime>| {
-            time.map(|time| format!("{} s after 1970", crate::clock::to_millis(time) / 1_000))
-        };
+        let time = |time: Option<SystemTime>| time.map(crate::clock::utc_text);
         let conditions = [
             ("state", self.state.map(|state| state.as_str().to_owned())),
             ("recipient", self.recipient.clone()),

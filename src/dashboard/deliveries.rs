@@ -13,7 +13,7 @@ use super::page::{self, Page, Problem};
 use super::query::{self, Field, ListQuery};
 use super::{App, act};
 use crate::store::AdminStore;
-use crate::{Action, Change, DeliverySummary, State as DeliveryState};
+use crate::{Action, Change, DeliverySummary, RecipientState, State as DeliveryState};
 
 #[derive(Template)]
 #[template(path = "deliveries.html")]
@@ -27,6 +27,8 @@ struct ListPage<'a> {
     is_filtered: bool,
     is_open: bool,
     is_valid: bool,
+    /// The names of values in the URL that cannot be read.
+    unreadable: String,
     count: Option<String>,
     rows: Vec<Row>,
     first: Option<String>,
@@ -66,7 +68,11 @@ struct Row {
     state: &'static str,
     label: &'static str,
     recipient: Option<String>,
+    /// The recipient's own state, if it differs from the delivery's.
+    own_state: Option<RecipientState>,
     others: u32,
+    /// How many recipients of a sent delivery did not get it.
+    failed: u32,
     subject: Option<String>,
     template: Option<String>,
     attempts: u32,
@@ -118,7 +124,9 @@ impl Row {
             href: format!("deliveries/{}{back}", delivery.id),
             state: delivery.state.as_str(),
             label: label(delivery.state),
+            own_state: delivery.differing_recipient_state(),
             recipient: delivery.recipient.map(|recipient| cut(recipient.as_str(), 100)),
+            failed: delivery.failed_recipients,
             others: delivery.recipients.saturating_sub(1),
             subject: delivery.subject.filter(|subject| !subject.trim().is_empty()).map(|subject| cut(&subject, 120)),
             template: delivery.template_id.map(|template| cut(&template, 60)),
@@ -201,6 +209,7 @@ pub(super) async fn list<S: AdminStore>(
         is_filtered: query.is_filtered(),
         is_open: query.has_fields() || query.oldest_first,
         is_valid: query.is_valid(),
+        unreadable: query.unreadable.join(", "),
         count: count.map(|count| match count >= u64::from(query::COUNT_LIMIT) {
             true => format!("{} or more", format::count(count)),
             false => format::count(count),

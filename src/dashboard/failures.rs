@@ -31,13 +31,21 @@ pub(super) fn group(failed: &[DeliverySummary]) -> Vec<FailureGroup> {
     let mut groups: HashMap<String, Vec<(&DeliverySummary, &str)>> = HashMap::new();
     for delivery in failed {
         if let Some(error) = delivery.last_error.as_deref() {
-            groups.entry(pattern(error)).or_default().push((delivery, error));
+            groups.entry(pattern(cause(error))).or_default().push((delivery, error));
         }
     }
     let mut groups: Vec<_> = groups.into_values().filter_map(|members| summarize(&members)).collect();
     groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.newest.cmp(&a.newest)));
     groups.truncate(SHOWN);
     groups
+}
+
+/// The error of a reason, without why the relay gave up, so that a dead letter is in one group with the mail that waits.
+fn cause(reason: &str) -> &str {
+    const WHY: [&str; 4] =
+        ["permanent: ", "in doubt: ", "expired: the next attempt would come too late: ", "expired: "];
+    let budget = || reason.strip_prefix("budget: ")?.split_once(" attempts spent: ").map(|(_, error)| error);
+    WHY.iter().find_map(|why| reason.strip_prefix(why)).or_else(budget).unwrap_or(reason)
 }
 
 fn summarize(members: &[(&DeliverySummary, &str)]) -> Option<FailureGroup> {
@@ -85,6 +93,7 @@ mod tests {
     use postrider_transport::Recipient;
 
     use super::*;
+    use crate::RecipientState;
 
     fn failed(state: State, error: Option<&str>) -> DeliverySummary {
         DeliverySummary {
@@ -93,13 +102,29 @@ mod tests {
             template_id: None,
             subject: None,
             recipient: Some(Recipient::new("ada@example.com")),
+            recipient_state: RecipientState::Pending,
             recipients: 1,
+            failed_recipients: 0,
             attempts: 1,
             created_at: SystemTime::UNIX_EPOCH,
             due_at: None,
             finished_at: None,
             last_error: error.map(str::to_owned),
         }
+    }
+
+    #[test]
+    fn a_dead_letter_is_in_one_group_with_mail_that_waits() {
+        let all = [
+            failed(State::Pending, Some("451 mailbox busy")),
+            failed(State::Dead, Some("permanent: 451 mailbox busy")),
+            failed(State::Dead, Some("budget: 20 attempts spent: 451 mailbox busy")),
+            failed(State::Dead, Some("expired: the next attempt would come too late: 451 mailbox busy")),
+            failed(State::InDoubt, Some("in doubt: 451 mailbox busy")),
+            failed(State::Dead, Some("expired: it was not sent in time")),
+        ];
+        let counts: Vec<_> = group(&all).iter().map(|group| (group.count, group.given_up)).collect();
+        assert_eq!(counts, [(5, 4), (1, 1)]);
     }
 
     #[test]

@@ -50,10 +50,12 @@ pub(super) struct ListQuery {
     pub(super) filter: Filter,
     pub(super) after: Option<postrider_transport::DeliveryId>,
     pub(super) before: Option<postrider_transport::DeliveryId>,
+    /// The names of values without a field in the form that cannot be read.
+    pub(super) unreadable: Vec<&'static str>,
 }
 
 impl ListQuery {
-    /// Reads a query. Unknown names are ignored; a value that cannot be read is an error of its field.
+    /// Reads a query. Unknown names are ignored; a value that cannot be read is an error.
     pub(super) fn parse(query: &str, now: SystemTime) -> Self {
         let text = |(name, label, hint)| Field { name, label, hint, value: String::new(), error: None };
         let mut parsed = Self {
@@ -63,14 +65,20 @@ impl ListQuery {
             filter: Filter::new().limit(PAGE),
             after: None,
             before: None,
+            unreadable: Vec::new(),
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let value = value.trim();
             match name.as_ref() {
-                "state" => parsed.state = value.parse().ok(),
-                "order" => parsed.oldest_first = value == "oldest",
-                "after" => parsed.after = value.parse().ok(),
-                "before" => parsed.before = value.parse().ok(),
+                "state" | "order" | "after" | "before" if value.is_empty() => {}
+                "state" => parsed.state = parsed.read("state", value.parse().ok()),
+                "order" => {
+                    let oldest_first = (value == "oldest").then_some(true);
+                    let order = oldest_first.or((value == "newest").then_some(false));
+                    parsed.oldest_first = parsed.read("order", order).unwrap_or_default();
+                }
+                "after" => parsed.after = parsed.read("after", value.parse().ok()),
+                "before" => parsed.before = parsed.read("before", value.parse().ok()),
                 name => {
                     if let Some(field) = parsed.fields.iter_mut().find(|field| field.name == name) {
                         field.value = value.chars().take(MAX_LENGTH).collect();
@@ -88,8 +96,16 @@ impl ListQuery {
         parsed
     }
 
+    /// Notes the name of a value that could not be read.
+    fn read<T>(&mut self, name: &'static str, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.unreadable.push(name);
+        }
+        value
+    }
+
     pub(super) fn is_valid(&self) -> bool {
-        self.fields.iter().all(|field| field.error.is_none())
+        self.unreadable.is_empty() && self.fields.iter().all(|field| field.error.is_none())
     }
 
     /// Whether any condition is set.
@@ -204,7 +220,7 @@ mod tests {
     #[test]
     fn a_query_is_read_and_written_again() {
         let query = "state=dead&to=%40example.com&error=a%26b%3Dc%23&since=2d&order=oldest";
-        let parsed = ListQuery::parse(&format!("{query}&unknown=1&after=x"), now());
+        let parsed = ListQuery::parse(&format!("{query}&unknown=1&after="), now());
         assert!(parsed.is_valid() && parsed.after.is_none());
         assert_eq!(parsed.first_page(), query);
         assert_eq!(parsed.filter.state, Some(State::Dead));
@@ -245,6 +261,11 @@ mod tests {
         assert!(field("since").error.is_some() && field("tag").error.is_none());
         assert_eq!(field("tag").value.len(), MAX_LENGTH);
         assert!(!ListQuery::parse("to=a%00b", now()).is_valid());
+        for name in ["state", "order", "after", "before"] {
+            let parsed = ListQuery::parse(&format!("{name}=x"), now());
+            assert!(!parsed.is_valid() && parsed.unreadable == [name], "{name}");
+            assert!(ListQuery::parse(&format!("{name}="), now()).is_valid(), "{name}");
+        }
         assert!(!ListQuery::parse("", now()).is_filtered());
     }
 }

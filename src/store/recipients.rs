@@ -22,6 +22,18 @@ fn index_by_recipient(recorded: &[RecipientOutcome]) -> HashMap<&Recipient, &Rec
     recorded.iter().rev().map(|outcome| (&outcome.recipient, outcome)).collect()
 }
 
+/// The state of a recipient without a recorded outcome.
+pub(super) fn common_state(state: State) -> RecipientState {
+    match state {
+        State::Pending | State::Leased => RecipientState::Pending,
+        State::Sent => RecipientState::Sent,
+        State::Dead => RecipientState::Dead,
+        State::InDoubt => RecipientState::InDoubt,
+        State::Cancelled => RecipientState::Cancelled,
+        State::Dismissed => RecipientState::Dismissed,
+    }
+}
+
 /// The status of each recipient. `reply` is the reply to the last attempt.
 pub(super) fn recipient_statuses(
     state: State,
@@ -29,14 +41,7 @@ pub(super) fn recipient_statuses(
     recorded: &[RecipientOutcome],
     reply: Option<&str>,
 ) -> Vec<RecipientStatus> {
-    let common = match state {
-        State::Pending | State::Leased => RecipientState::Pending,
-        State::Sent => RecipientState::Sent,
-        State::Dead => RecipientState::Dead,
-        State::InDoubt => RecipientState::InDoubt,
-        State::Cancelled => RecipientState::Cancelled,
-        State::Dismissed => RecipientState::Dismissed,
-    };
+    let common = common_state(state);
     let recorded = index_by_recipient(recorded);
     recipients
         .into_iter()

@@ -13,7 +13,7 @@ use crate::audit::AuditEntry;
 use crate::delivery::{Attempt, Delivery, DeliverySummary};
 use crate::pause::{Controls, Pause, PauseTarget};
 use crate::state::{Outcome, ParseError, Priority, RecipientState, State, WhenInDoubt, parse_scope};
-use crate::store::recipients::{deduplicate, recipient_statuses};
+use crate::store::recipients::{common_state, deduplicate, recipient_statuses};
 pub(super) use crate::store::sqlx_error::corrupt;
 #[cfg(feature = "mysql")]
 pub(super) use crate::store::sqlx_error::mysql_number;
@@ -148,11 +148,16 @@ pub(super) fn add_delivery_columns(
     Lease { recipients, when_in_doubt, malformed: problems.first(), ..lease }
 }
 
-/// Reads the outcome of a recipient. A malformed outcome counts as a refusal, so that nobody is mailed because of it.
+/// Reads the recorded state of a recipient. A malformed one counts as a refusal, so that nobody is mailed because of it.
+fn read_recipient_state(row: &impl Columns, column: &str) -> RecipientState {
+    read_enum(row, column).unwrap_or(RecipientState::Refused)
+}
+
+/// Reads the outcome of a recipient.
 pub(super) fn read_outcome(row: &impl Columns) -> Result<RecipientOutcome, StoreError> {
     Ok(RecipientOutcome {
         recipient: Recipient::new(row.text_or_null("address")?.unwrap_or_default()),
-        state: read_enum(row, "outcome").unwrap_or(RecipientState::Refused),
+        state: read_recipient_state(row, "outcome"),
         reply: row.text_or_null("reply")?,
     })
 }
@@ -205,13 +210,19 @@ pub(super) fn read_summary(row: &impl Columns, id: DeliveryId) -> DeliverySummar
     let mut problems = Problems::default();
     let reason = problems.unwrap_or(row.text_or_null("reason"), None);
     let error = problems.unwrap_or(row.text_or_null("last_error"), None);
+    let state = problems.unwrap_or(read_enum(row, "state"), State::Dead);
+    let outcome = row
+        .text_or_null("recipient_outcome")
+        .map(|outcome| outcome.map(|_| read_recipient_state(row, "recipient_outcome")));
     let mut summary = DeliverySummary {
         id,
-        state: problems.unwrap_or(read_enum(row, "state"), State::Dead),
+        state,
         template_id: problems.unwrap_or(row.text_or_null("template_id"), None),
         subject: problems.unwrap_or(row.text_or_null("subject"), None),
         recipient: problems.unwrap_or(row.text_or_null("recipient"), None).map(Recipient::new),
+        recipient_state: problems.unwrap_or(outcome, None).unwrap_or_else(|| common_state(state)),
         recipients: problems.unwrap_or(read_count(row, "recipient_count"), 0),
+        failed_recipients: problems.unwrap_or(read_count(row, "failed_recipients"), 0),
         attempts: problems.unwrap_or(read_count(row, "attempts"), 0),
         created_at: problems.unwrap_or(row.time("created_at"), SystemTime::UNIX_EPOCH),
         due_at: problems.unwrap_or(row.time_or_null("due_at"), None),

@@ -8,8 +8,9 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => {
                 match classify(database.code().as_deref(), mysql_number(&error), database.message()) {
                     StoreErrorKind::NotMigrated => {
+                        // The database's words tell a caller's own missing table apart.
                         let text = "the outbox's tables are missing, or older than this program: migrate first";
-                        (StoreErrorKind::NotMigrated, text.to_owned())
+                        (StoreErrorKind::NotMigrated, format!("{text} ({})", database.message()))
                     }
                     kind => (kind, format!("database error: {}", database.message())),
                 }

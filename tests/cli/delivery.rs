@@ -79,7 +79,7 @@ fn show_lists_the_outcome_of_each_recipient() {
     assert_eq!(shown["state"], "sent");
     let outcome = |index: usize| {
         let recipient = &shown["recipients"][index];
-        (recipient["address"].as_str().unwrap().to_owned(), recipient["outcome"].as_str().unwrap().to_owned())
+        (recipient["address"].as_str().unwrap().to_owned(), recipient["state"].as_str().unwrap().to_owned())
     };
     assert_eq!(outcome(0), ("ada@example.com".to_owned(), "sent".to_owned()));
     assert_eq!(outcome(1), ("bob@example.com".to_owned(), "refused".to_owned()));

@@ -96,6 +96,13 @@ pub(crate) fn operators_act(tool: Tool) {
     let to_nobody = ["--state", "dead", "--to", "nobody@example.net"];
     let with = |command: &'static str, rest: &[&'static str]| [&[command], &to_nobody[..], rest].concat();
     assert_eq!(tool.ok(&with("resend", &["--preview"])), "3 would be pending again\n");
+    let ids = [&dead[0], &news, "01977c0e-0000-7000-8000-000000000000"].map(|id| id.to_owned());
+    let preview = [&["cancel", "--preview"], &ids.each_ref().map(String::as_str)[..]].concat();
+    let [dead_one, sent, none] = &ids;
+    assert_eq!(tool.ok(&preview), format!("{dead_one} unchanged: dead\n{sent} unchanged: sent\n{none} not found\n"));
+    let preview = tool.ok(&["resend", "--preview", dead_one, sent]);
+    assert_eq!(preview, format!("{dead_one} would be pending again\n{sent} would be pending again\n"));
+    assert_eq!(tool.show(dead_one)["state"], "dead");
     assert_eq!(tool.ok(&with("resend", &["--by", "ada"])), "3 pending again\n");
     let cancel = ["cancel", "--state", "pending", "--after", dead[0].as_str(), "--by", "ada"];
     assert_eq!(tool.ok(&cancel), "2 cancelled\n");
@@ -137,5 +144,31 @@ pub(crate) fn operators_act(tool: Tool) {
         assert_eq!(audit(&tool, &[option, value]), wanted, "{option}");
     }
     assert_eq!(tool.run(&["audit", "--action", "sing"]).code, 2);
-    assert!(tool.ok(&["audit"]).lines().nth(1).unwrap().contains("asked by mail"));
+    // A bulk act is one line for people.
+    let lines = tool.ok(&["audit"]);
+    let lines: Vec<_> = lines.lines().skip(1).collect();
+    assert!(lines[0].contains("asked by mail"), "{lines:#?}");
+    let bulk: Vec<_> = lines.iter().filter(|line| line.contains(" deliveries ")).collect();
+    assert_eq!(bulk.len(), 2, "{lines:#?}");
+    assert!(bulk[0].contains("cancel   2 deliveries ") && bulk[1].contains("resend   3 deliveries "), "{bulk:#?}");
+    assert_eq!(lines.len(), all.len() - 3, "{lines:#?}");
+    assert_eq!(tool.ok(&["audit", "--limit", "2"]).lines().skip(1).collect::<Vec<_>>(), lines[..2]);
+
+    // What may be misspelt is stored with a warning.
+    let pause = |args: &[&str]| tool.run(&[&["pause", "--by", "ada"], args].concat());
+    for (args, warning) in [
+        (&["--transport", "smpt"][..], "no mail was sent by a transport of this name in the last 7 days, but by smtp"),
+        (&["--template-id", "nwes"], "no delivery has this template"),
+    ] {
+        let paused = pause(args);
+        assert_eq!((paused.code, paused.stdout.ends_with(" paused\n")), (0, true), "{args:?}");
+        assert_eq!(paused.stderr, format!("postrider: {warning}\n"), "{args:?}");
+        tool.ok(&[&["resume"], args].concat());
+    }
+    for args in [&["--transport", "smtp"][..], &["--template-id", "news"], &["--sender", "@example.com"], &["--all"]] {
+        let paused = pause(args);
+        assert_eq!((paused.code, paused.stderr.as_str()), (0, ""), "{args:?}");
+    }
+    let drained = tool.run(&["work", "--drain", "--transport", &server.url()]);
+    assert!(drained.stderr.contains("paused by ada: sender @example.com; its mail is still pending"), "{drained:?}");
 }

@@ -40,7 +40,7 @@ fn json_output_has_the_documented_keys() {
 
     let shown = tool.show(&dead);
     assert_has_keys(&shown, &["id", "state", "template_id", "created_at", "due_at", "recipients", "attempts"]);
-    assert_has_keys(&shown["recipients"][0], &["address", "outcome", "reply"]);
+    assert_has_keys(&shown["recipients"][0], &["address", "state", "reply"]);
     let attempt = &shown["attempts"][0];
     assert_has_keys(
         attempt,

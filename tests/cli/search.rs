@@ -52,7 +52,21 @@ pub(crate) fn deliveries_are_found_pruned_and_erased(tool: Tool) {
     if let Some(provider_id) = provider_id.as_str() {
         assert_eq!(ids(&tool.list(&["--provider-id", provider_id])), [&welcome]);
     }
-    assert_eq!(tool.ok(&["list", "--count"]), "4\n");
+    // Who did not get a mail that others got.
+    let mixed = tool.enqueue(&["--cc", "nobody@example.net", "--subject", "Mixed"]);
+    tool.drain(&server.url());
+    let listed = tool.list(&["--to", "nobody@example.net", "--newest", "--limit", "1"]);
+    let fields = ["id", "state", "recipient", "recipient_state", "recipients", "failed_recipients"];
+    let expected = json!([mixed, "sent", "nobody@example.net", "refused", 2, 1]);
+    assert_eq!(Value::from_iter(fields.map(|field| listed[0][field].clone())), expected);
+    for (args, to) in [
+        (&["--to", "nobody@example.net"][..], "nobody@example.n… (refused) +1, 1 failed"),
+        (&[], "b@example.com +1, 1 failed"),
+    ] {
+        let table = tool.ok(&[&["list", "--newest", "--limit", "1"], args].concat());
+        assert!(table.lines().nth(1).unwrap().contains(to), "{table}");
+    }
+    assert_eq!(tool.ok(&["list", "--count"]), "5\n");
     assert_eq!(tool.ok(&["list", "--count", "--state", "sent", "--limit", "1"]), "1\n");
     let table = tool.ok(&["list", "--to", "carol@example.org"]);
     let line = table.lines().nth(1).unwrap();

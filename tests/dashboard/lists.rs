@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use postrider::dashboard::Dashboard;
+use postrider::testkit::ScriptedTransport;
+use postrider::transport::{Receipt, Refusal};
+use postrider::{Class, Email, Outbox};
 
 use crate::fixture::{email, full, mail};
 use crate::site::Site;
@@ -90,10 +93,34 @@ async fn each_condition_of_the_filter_finds_its_delivery() {
 async fn a_value_that_cannot_be_read_is_named_and_nothing_is_listed() {
     let site = Site::new();
     site.enqueue(email()).await;
+    for name in ["state", "order", "after", "before"] {
+        let reply = site.get(&format!("/deliveries?{name}=soon")).await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{name}");
+        assert!(reply.text().contains(&format!("cannot be read: {name}.")), "{}", reply.text());
+        assert!(ids(reply.text()).is_empty(), "{}", reply.text());
+    }
     for query in ["since=yesterday", "until=2030-13-01", "finished_since=%00", "to=a%00"] {
         let reply = site.get(&format!("/deliveries?{query}")).await;
         assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{query}");
         assert!(reply.text().contains("aria-invalid=\"true\"") && ids(reply.text()).is_empty(), "{}", reply.text());
+    }
+}
+
+/// Two got the mail, and one was refused.
+#[tokio::test]
+async fn a_list_shows_who_did_not_get_a_sent_mail() {
+    let site = Site::new();
+    let to_three = mail().to("bob@example.org").to("cy@example.net").build().unwrap();
+    let id = site.enqueue(to_three).await.to_string();
+    let refusal = Refusal::new("bob@example.org", Class::Permanent, "550 5.1.1 no such user");
+    let transport = ScriptedTransport::<Email>::new().then(Ok(Receipt::new().with_refused(vec![refusal])));
+    Outbox::new(site.outbox.store().clone(), transport).relay().drain().await.unwrap();
+    let refused = "<span class=\"state refused\">refused</span>";
+    for (query, is_refused) in [("to=Bob%40example.org", true), ("to=cy%40example.net", false), ("state=sent", false)] {
+        let page = site.page(&format!("/deliveries?{query}")).await;
+        assert_eq!(ids(&page), std::slice::from_ref(&id), "{query}");
+        assert_eq!(page.contains(refused), is_refused, "{query}: {page}");
+        assert!(page.contains(">sent</span>") && page.contains(", 1 failed"), "{query}: {page}");
     }
 }
 

@@ -1,22 +1,27 @@
 //! The commands `resend`, `cancel`, `dismiss`, `pause`, `resume`, `probe` and `audit`. The JSON keys are a stable interface.
 
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime};
 
 use postrider::{
-    AdminStore, AuditEntry, AuditFilter, Change, DeliveryId, Operator, Outbox, PauseTarget, State, StoreErrorKind,
-    UpdateOutcome,
+    AdminStore, AuditEntry, AuditFilter, Change, DeliveryId, Filter, Operator, Outbox, PauseTarget, State,
+    StoreErrorKind, UpdateOutcome,
 };
 use serde_json::{Value, json};
 
 use crate::args::{ByArgs, ChangeArgs, PauseArgs, TargetArgs};
-use crate::error::CliError;
+use crate::error::{CliError, warn};
 use crate::list;
 use crate::output::{Output, printable, rfc3339, seconds};
 use crate::signals::Signals;
 
+/// The name of the user. `None` if the environment does not say it.
+pub(crate) fn user() -> Option<String> {
+    std::env::var("USER").ok().filter(|name| !name.is_empty())
+}
+
 /// The operator with the given name, or that of the user.
 pub(crate) fn operator<S: AdminStore>(by: &ByArgs, store: &S) -> Operator<S> {
-    let user = || std::env::var("USER").ok().filter(|name| !name.is_empty());
     let name = by.by.clone().or_else(user).unwrap_or_else(|| "unknown".to_owned());
     let operator = Outbox::enqueue_only(store.clone()).operator(name);
     match &by.note {
@@ -36,6 +41,9 @@ pub(crate) async fn change<S: AdminStore>(
     if args.ids.is_empty() {
         return change_found(change, args, &operator, store, signals, out).await;
     }
+    if args.preview {
+        return preview(change, &args.ids, store, out).await;
+    }
     let mut unchanged = 0;
     for id in &args.ids {
         let outcome = operator.change(change, *id).await?;
@@ -47,6 +55,28 @@ pub(crate) async fn change<S: AdminStore>(
         0 => Ok(()),
         count => Err(CliError::runtime(format!("{count} of {} deliveries not found or unchanged", args.ids.len()))),
     }
+}
+
+/// Prints what a change of these deliveries would do.
+async fn preview<S: AdminStore>(
+    change: Change,
+    ids: &[DeliveryId],
+    store: &S,
+    out: &mut Output,
+) -> Result<(), CliError> {
+    for id in ids {
+        match store.get(*id).await? {
+            None => print(change, *id, UpdateOutcome::NotFound, out)?,
+            Some(found) if !change.applies_to(found.state) => {
+                print(change, *id, UpdateOutcome::Unchanged(found.state), out)?;
+            }
+            Some(_) if change == Change::Resend && store.message(*id).await?.is_none() => {
+                print(change, *id, UpdateOutcome::MessageDeleted, out)?;
+            }
+            Some(_) => out.line(format_args!("{id} would be {}", word(change)))?,
+        }
+    }
+    Ok(())
 }
 
 /// Changes all deliveries that the filter finds, step by step.
@@ -126,8 +156,43 @@ fn print(change: Change, id: DeliveryId, outcome: UpdateOutcome, out: &mut Outpu
 pub(crate) async fn pause<S: AdminStore>(args: PauseArgs, store: &S, out: &mut Output) -> Result<(), CliError> {
     let target = target(args.target);
     let text = printable(&target.to_string()).into_owned();
-    let paused = operator(&args.by, store).pause(target).await?;
-    out.line(format_args!("{text} {}", if paused { "paused" } else { "was paused already" }))
+    let paused = operator(&args.by, store).pause(target.clone()).await?;
+    out.line(format_args!("{text} {}", if paused { "paused" } else { "was paused already" }))?;
+    out.flush()?;
+    warn_of_unknown(&target, store).await
+}
+
+/// How far back the transports' names are looked for.
+const RECENT: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// Warns of a name that may be misspelt: a pause of it is stored, and stops nothing until mail has this name.
+async fn warn_of_unknown<S: AdminStore>(target: &PauseTarget, store: &S) -> Result<(), CliError> {
+    let outbox = Outbox::enqueue_only(store.clone());
+    match target {
+        PauseTarget::Transport(name) => {
+            let since = store.now().await?.checked_sub(RECENT).unwrap_or(SystemTime::UNIX_EPOCH);
+            let recent = outbox.hourly(since).await?.into_iter().filter_map(|count| count.transport);
+            let names: BTreeSet<_> = recent.filter_map(|path| path.split('/').next().map(str::to_owned)).collect();
+            if !names.contains(name) {
+                let known = if names.is_empty() {
+                    String::new()
+                } else {
+                    format!(", but by {}", Vec::from_iter(names).join(", "))
+                };
+                warn(&format!("no mail was sent by a transport of this name in the last 7 days{known}"));
+            }
+        }
+        PauseTarget::Template(name) => {
+            let filter = Filter::new().template_id(name.as_str()).newest_first().limit(1);
+            let page = outbox.search(&filter, Duration::from_secs(1)).await?;
+            if page.deliveries.is_empty() {
+                let searched = if page.next.is_some() { "recent delivery" } else { "delivery" };
+                warn(&format!("no {searched} has this template"));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 pub(crate) async fn resume<S: AdminStore>(args: PauseArgs, store: &S, out: &mut Output) -> Result<(), CliError> {
@@ -155,19 +220,61 @@ pub(crate) async fn audit<S: AdminStore>(
     store: &S,
     out: &mut Output,
 ) -> Result<(), CliError> {
-    let entries = store.audit(filter).await?;
-    if !json {
-        out.line("TIME                  WHO               WHAT     DELIVERY                              MORE")?;
+    if json {
+        for entry in &store.audit(filter).await? {
+            out.line(entry_json(entry))?;
+        }
+        return Ok(());
     }
-    for entry in &entries {
-        if json { out.line(entry_json(entry))? } else { out.line(entry_line(entry))? }
+    out.line("TIME                  WHO               WHAT     DELIVERY                              MORE")?;
+    let mut lines = 0;
+    let mut last: Option<(AuditEntry, u64)> = None;
+    let mut page_filter = filter.clone().limit(AUDIT_PAGE);
+    loop {
+        let page = store.audit(&page_filter).await?;
+        let is_last_page = page.len() < usize::try_from(AUDIT_PAGE).unwrap_or(usize::MAX);
+        for entry in page {
+            page_filter.before = Some(entry.number);
+            match &mut last {
+                Some((newest, count)) if is_one_act(newest, &entry) => *count += 1,
+                _ => {
+                    if let Some((entry, count)) = last.replace((entry, 1)) {
+                        out.line(entry_line(&entry, count))?;
+                        lines += 1;
+                    }
+                    if lines == filter.limit {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        if is_last_page || out.closed() {
+            break;
+        }
     }
-    Ok(())
+    match last {
+        Some((entry, count)) => out.line(entry_line(&entry, count)),
+        None => Ok(()),
+    }
 }
 
-fn entry_line(entry: &AuditEntry) -> String {
+/// How many entries are read at once.
+const AUDIT_PAGE: u32 = 500;
+
+/// Whether two entries are of one bulk act, which has an entry for each delivery. Its target is its filter.
+fn is_one_act(a: &AuditEntry, b: &AuditEntry) -> bool {
+    let act = |entry: &AuditEntry| (entry.operator.clone(), entry.action, entry.target.clone(), entry.note.clone());
+    a.delivery.is_some() && b.delivery.is_some() && a.target.is_some() && act(a) == act(b)
+}
+
+/// One line for an act on `count` deliveries.
+fn entry_line(entry: &AuditEntry, count: u64) -> String {
     let more: Vec<_> = entry.target.iter().chain(&entry.note).map(|text| printable(text)).collect();
-    let delivery = entry.delivery.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    let delivery = match entry.delivery {
+        Some(_) if count > 1 => format!("{count} deliveries"),
+        Some(id) => id.to_string(),
+        None => "-".to_owned(),
+    };
     let (at, operator) = (seconds(entry.at), printable(&entry.operator));
     let line = format!("{at}  {operator:16}  {:7}  {delivery:36}  {}", entry.action, more.join("; "));
     line.trim_end().to_owned()

@@ -109,7 +109,7 @@ pub(crate) enum Command {
         /// Only these acts: resend, cancel, dismiss, pause, resume, probe, erase or prune
         #[arg(long, value_name = "ACTION")]
         action: Option<Action>,
-        /// The maximum number of acts
+        /// The maximum number of lines; a bulk act has one, or with --json one for each delivery
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 100)]
         limit: u32,
         /// Print a JSON object for each line
@@ -442,8 +442,8 @@ pub(crate) struct ChangeArgs {
     pub(crate) ids: Vec<DeliveryId>,
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
-    /// Print only how many would be changed
-    #[arg(long, conflicts_with = "ids")]
+    /// Change nothing: print how many would be changed, or, for ids, which
+    #[arg(long)]
     pub(crate) preview: bool,
     /// Only deliveries after this one, to continue after an interruption
     #[arg(long, value_name = "ID", conflicts_with = "ids", value_parser = parsers::delivery_id)]

@@ -71,7 +71,9 @@ fn summary_json(summary: &DeliverySummary) -> Value {
         "id": summary.id.to_string(),
         "state": summary.state.as_str(),
         "recipient": summary.recipient.as_ref().map(|recipient| recipient.as_str()),
+        "recipient_state": summary.recipient_state.as_str(),
         "recipients": summary.recipients,
+        "failed_recipients": summary.failed_recipients,
         "subject": summary.subject,
         "template_id": summary.template_id,
         "attempts": summary.attempts,
@@ -84,9 +86,9 @@ fn summary_json(summary: &DeliverySummary) -> Value {
 
 fn summary_line(summary: &DeliverySummary) -> String {
     let time = summary.due_at.or(summary.finished_at).map_or_else(|| "-".to_owned(), seconds);
-    let first = summary.recipient.as_ref().map_or("-", |recipient| recipient.as_str());
-    let others = summary.recipients.saturating_sub(1);
-    let to = if others > 0 { format!("{} +{others}", cut(first, WIDTH - 7)) } else { cut(first, WIDTH) };
+    let recipient = summary.recipient.as_ref().map_or("-", |recipient| recipient.as_str());
+    let notes = notes(summary);
+    let to = cut(recipient, WIDTH.saturating_sub(notes.chars().count())) + &notes;
     row([
         &summary.id.to_string(),
         summary.state.as_str(),
@@ -97,6 +99,20 @@ fn summary_line(summary: &DeliverySummary) -> String {
         &cut(summary.subject.as_deref().unwrap_or("-"), WIDTH),
         &summary.last_error.as_deref().map(printable).unwrap_or_default(),
     ])
+}
+
+/// What follows the recipient: its own state if that differs, the number of others, and how many in all did not get a sent mail.
+fn notes(summary: &DeliverySummary) -> String {
+    let own = summary.differing_recipient_state();
+    let mut notes = own.map(|own| format!(" ({own})")).unwrap_or_default();
+    let others = summary.recipients.saturating_sub(1);
+    if others > 0 {
+        notes += &format!(" +{others}");
+    }
+    if others > 0 && summary.failed_recipients > 0 {
+        notes += &format!(", {} failed", summary.failed_recipients);
+    }
+    notes
 }
 
 fn row([id, state, attempts, enqueued, time, to, subject, error]: [&str; 8]) -> String {

@@ -22,9 +22,9 @@ use tokio::sync::Mutex;
 
 use crate::args::ServeArgs;
 use crate::error::CliError;
-use crate::logs;
 use crate::output::Output;
 use crate::signals::Signals;
+use crate::{admin, logs};
 
 /// The wait after a wrong password. Wrong passwords wait one after the other, so nobody can try more than five in a second.
 const WRONG_PASSWORD: Duration = Duration::from_millis(200);
@@ -59,12 +59,15 @@ pub(crate) async fn run<S: AdminStore>(
 
 fn router<S: AdminStore>(args: &ServeArgs, password: Option<Password>, outbox: Outbox<S>) -> Router {
     let (read_only, hide_bodies) = (args.read_only, args.hide_bodies);
+    // Without a password, only users of this machine act, usually the one who started it.
+    let owner = if password.is_none() { admin::user() } else { None };
     let access = move |request: Parts| {
         let access = if read_only { Access::read() } else { Access::operate() };
         let access = if hide_bodies { access.without_bodies() } else { access };
-        let access = match request.extensions.get::<User>() {
-            Some(User(name)) if !name.is_empty() => access.by(name),
-            _ => access,
+        let login = request.extensions.get::<User>().map(|User(name)| name);
+        let access = match login.filter(|name| !name.is_empty()).or(owner.as_ref()) {
+            Some(name) => access.by(name),
+            None => access,
         };
         async move { access }
     };

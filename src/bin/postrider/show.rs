@@ -17,9 +17,9 @@ pub(crate) async fn delivery<S: AdminStore>(
 }
 
 fn delivery_json(delivery: &Delivery) -> Value {
-    let recipients = delivery.recipients.iter().map(|status| {
-        json!({ "address": status.recipient.as_str(), "outcome": status.state.as_str(), "reply": status.reply })
-    });
+    let recipients = delivery.recipients.iter().map(
+        |status| json!({ "address": status.recipient.as_str(), "state": status.state.as_str(), "reply": status.reply }),
+    );
     json!({
         "id": delivery.id.to_string(),
         "state": delivery.state.as_str(),

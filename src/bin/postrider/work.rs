@@ -85,6 +85,7 @@ pub(crate) async fn run<S: AdminStore>(
     }
     drop(progress.as_ref().map(Progress::hide));
     let summary = result?;
+    let paused_by_operators = if args.drain { outbox.controls().await?.pauses } else { Vec::new() };
 
     if args.json {
         out.line(summary_json(&summary))?
@@ -92,6 +93,10 @@ pub(crate) async fn run<S: AdminStore>(
         out.line(summary_line(&summary))?
     }
     out.flush()?;
+    for pause in paused_by_operators {
+        let (target, operator) = (mask_addresses(&pause.target.to_string()).into_owned(), &pause.operator);
+        warn(&printable(&format!("paused by {operator}: {target}; its mail is still pending")));
+    }
     report_pauses(&summary, args.drain, graceful.is_cancelled())
 }
 

@@ -9,14 +9,14 @@ use super::{MemoryStore, MemoryTransaction};
 use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
 use crate::audit::{Act, Action, AuditEntry, AuditFilter};
 use crate::clock::{from_millis, millis, to_millis};
-use crate::delivery::{Delivery, DeliverySummary};
+use crate::delivery::{Delivery, DeliverySummary, RecipientStatus};
 use crate::filter::Filter;
 use crate::operator::Change;
 use crate::pause::PauseTarget;
 use crate::prune::{Prune, PruneStep, PrunedPart};
-use crate::state::State;
+use crate::state::{RecipientState, State};
 use crate::store::counters::HOUR;
-use crate::store::recipients::recipient_statuses;
+use crate::store::recipients::{common_state, recipient_statuses};
 use crate::store::{AdminStore, PROBE_CANDIDATES, RelayId, StoreError};
 
 fn elapsed(now: i64, then: i64) -> Duration {
@@ -31,6 +31,11 @@ fn last_error(row: &Row) -> Option<String> {
     row.reason.clone().or_else(|| row.attempts.last().and_then(|attempt| attempt.error.clone()))
 }
 
+fn matches_recipient(wanted: &str, recipient: &Recipient) -> bool {
+    let (wanted, recipient) = (wanted.to_ascii_lowercase(), recipient.as_str().to_ascii_lowercase());
+    if wanted.starts_with('@') { recipient.ends_with(&wanted) } else { recipient == wanted }
+}
+
 fn matches(filter: &Filter, id: DeliveryId, row: &Row) -> bool {
     fn is<T: PartialEq>(wanted: Option<&T>, value: Option<&T>) -> bool {
         wanted.is_none() || wanted == value
@@ -40,13 +45,7 @@ fn matches(filter: &Filter, id: DeliveryId, row: &Row) -> bool {
         from.is_none_or(|from| time.is_some_and(|time| time >= from))
             && before.is_none_or(|before| time.is_some_and(|time| time < before))
     };
-    let is_recipient = |wanted: &String| {
-        let wanted = wanted.to_ascii_lowercase();
-        row.recipients
-            .iter()
-            .map(|recipient| recipient.as_str().to_ascii_lowercase())
-            .any(|recipient| if wanted.starts_with('@') { recipient.ends_with(&wanted) } else { recipient == wanted })
-    };
+    let is_recipient = |wanted: &String| row.recipients.iter().any(|recipient| matches_recipient(wanted, recipient));
     let is_transport = |wanted: &String| {
         let last = row.attempts.last().and_then(|attempt| attempt.transport.as_deref());
         last.and_then(|last| last.strip_prefix(wanted.as_str()))
@@ -75,14 +74,23 @@ fn in_range(filter: &Filter, id: DeliveryId) -> bool {
         && filter.through.is_none_or(|through| if filter.newest_first { id >= through } else { id <= through })
 }
 
-fn summary(id: DeliveryId, row: &Row) -> DeliverySummary {
+fn summary(filter: &Filter, id: DeliveryId, row: &Row) -> DeliverySummary {
+    let state = row.shown_state();
+    let statuses = recipient_statuses(state, row.recipients.clone(), &row.recorded, None);
+    let found = |status: &&RecipientStatus| {
+        filter.recipient.as_ref().is_some_and(|wanted| matches_recipient(wanted, &status.recipient))
+    };
+    let shown = statuses.iter().find(found).or(statuses.first());
+    let failed = statuses.iter().filter(|status| state == State::Sent && status.state != RecipientState::Sent).count();
     DeliverySummary {
         id,
-        state: row.shown_state(),
+        state,
         template_id: row.template_id.clone(),
         subject: row.summary.subject.clone(),
-        recipient: row.recipients.first().cloned(),
+        recipient: shown.map(|status| status.recipient.clone()),
+        recipient_state: shown.map_or(common_state(state), |status| status.state),
         recipients: u32::try_from(row.recipients.len()).unwrap_or(u32::MAX),
+        failed_recipients: u32::try_from(failed).unwrap_or(u32::MAX),
         attempts: u32::try_from(row.attempts.len()).unwrap_or(u32::MAX),
         created_at: from_millis(row.created),
         due_at: due_at(row),
@@ -130,8 +138,11 @@ impl AdminStore for MemoryStore {
     async fn list(&self, filter: &Filter) -> Result<Vec<DeliverySummary>, StoreError> {
         let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
         let rows = self.lock();
-        let found =
-            rows.deliveries.iter().filter(|(id, row)| matches(filter, **id, row)).map(|(id, row)| summary(*id, row));
+        let found = rows
+            .deliveries
+            .iter()
+            .filter(|(id, row)| matches(filter, **id, row))
+            .map(|(id, row)| summary(filter, *id, row));
         Ok(if filter.newest_first { found.rev().take(limit).collect() } else { found.take(limit).collect() })
     }
 

@@ -8,7 +8,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 
 use super::blobs::read_blobs;
 use super::claim::read_message;
-use super::rows::{read_id, read_outcomes};
+use super::rows::{ids_json, read_id, read_outcomes};
 use super::sql::BEGIN_SNAPSHOT;
 use super::{MySqlStore, prune, search};
 use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
@@ -29,15 +29,16 @@ use crate::store::session::retry_conflicts;
 use crate::store::{AdminStore, RecipientOutcome, RelayId, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent by its last attempt.
-const WITH_STATE: &str = "
+pub(super) const WITH_STATE: &str = "
     SELECT d.id, d.created_at, d.subject, d.template_id, d.tags, CONVERT(d.`key` USING utf8mb4) AS `key`, d.priority, d.when_in_doubt, d.recipients,
            LEFT(d.traceparent, 56) AS traceparent,
            q.due_at, q.expires_at, e.reason, e.ended_at, d.`body` IS NOT NULL AS has_message, COALESCE(q.cycle, e.cycle) AS cycle,
            CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE COALESCE(e.state, 'sent') END AS state
-    FROM {p}deliveries d
-    LEFT JOIN {p}queue q ON q.delivery_id = d.id
-    LEFT JOIN {p}ended e ON e.delivery_id = d.id";
+    FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)
+    LEFT JOIN {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = d.id
+    LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id
+    WHERE d.key_until IS NULL";
 
 impl MySqlStore {
     /// Finds the row of one delivery with its state.
@@ -46,8 +47,8 @@ impl MySqlStore {
         connection: &mut MySqlConnection,
         id: DeliveryId,
     ) -> Result<Option<MySqlRow>, StoreError> {
-        let text = self.sql.fill(&format!("{WITH_STATE} WHERE d.id = ? AND d.key_until IS NULL"));
-        Ok(self.sql.query(&text).bind(id.as_uuid()).fetch_optional(connection).await?)
+        let text = self.sql.fill(WITH_STATE);
+        Ok(self.sql.query(&text).bind(ids_json([(id, 0)])).fetch_optional(connection).await?)
     }
 
     /// Runs a statement with the id of one delivery as its only parameter.

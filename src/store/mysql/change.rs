@@ -1,21 +1,27 @@
-//! Resends, cancels and dismisses deliveries.
+//! Resends, cancels and dismisses deliveries, any number in one transaction.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use postrider_transport::DeliveryId;
 use sqlx::Connection;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
 use super::MySqlStore;
+use super::admin::WITH_STATE;
 use super::counters::add_admin_counts;
-use super::rows::{json_array, outcome_item};
+use super::rows::{ids_json, json_array, outcome_item, read_id, read_outcomes};
 use super::sql::BEGIN;
 use crate::admin::{CountedEvent, UpdateOutcome};
-use crate::audit::Act;
+use crate::audit::{Act, Action};
 use crate::operator::Change;
 use crate::state::State;
-use crate::store::StoreError;
 use crate::store::counters::{Counts, HOUR};
 use crate::store::recipients::outcomes_kept_on_resend;
 use crate::store::row::{Columns, read_enum, read_recipients};
+use crate::store::{RecipientOutcome, StoreError};
+
+/// Deliveries that are locked, with their states and rows.
+type Found = BTreeMap<DeliveryId, (State, MySqlRow)>;
 
 impl MySqlStore {
     /// Changes the deliveries, and records the changes.
@@ -26,23 +32,10 @@ impl MySqlStore {
         ids: &[DeliveryId],
         act: Option<&Act>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
-        // In the order of ids, so that two operators cannot deadlock.
-        let mut order: Vec<usize> = (0..ids.len()).collect();
-        order.sort_by_key(|place| ids.get(*place));
-        let mut outcomes = vec![UpdateOutcome::NotFound; ids.len()];
-        let mut counts = Counts::default();
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
-        for place in order {
-            let (Some(id), Some(outcome)) = (ids.get(place), outcomes.get_mut(place)) else { continue };
-            *outcome = self.change_one(&mut tx, (change, from), *id, ids.len() > 1, &mut counts).await?;
-            if let (UpdateOutcome::Updated, Some(act)) = (*outcome, act) {
-                self.record_in(&mut tx, change.action(), Some(*id), act).await?;
-            }
-        }
+        let outcomes = self.change_in(&mut tx, change, from, ids, act).await?;
         if outcomes.contains(&UpdateOutcome::Updated) {
-            // These rows are the last locks that a transaction takes.
-            add_admin_counts(&mut tx, &self.sql, counts).await?;
             tx.commit().await?;
         } else {
             // A rollback releases the locks at once. A drop would release them when the connection is next used, and a claim skips locked
@@ -52,46 +45,67 @@ impl MySqlStore {
         session.finish(Ok(outcomes))
     }
 
-    async fn change_one(
+    async fn change_in(
         &self,
         connection: &mut MySqlConnection,
-        (change, from): (Change, Option<State>),
-        id: DeliveryId,
-        is_one_of_many: bool,
-        counts: &mut Counts,
-    ) -> Result<UpdateOutcome, StoreError> {
-        // The row in `deliveries` comes first, since it exists even if the queue has none.
-        self.execute_for(connection, "SELECT 1 FROM {p}deliveries WHERE id = ? FOR UPDATE", id).await?;
+        change: Change,
+        from: Option<State>,
+        ids: &[DeliveryId],
+        act: Option<&Act>,
+    ) -> Result<Vec<UpdateOutcome>, StoreError> {
+        // In the order of ids, so that two operators cannot deadlock.
+        let mut sorted = ids.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let keys = ids_json(sorted.iter().map(|id| (*id, 0)));
+        // The row in `deliveries` exists even if the queue has none.
+        let lock = "SELECT 1 FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id) FOR UPDATE {of_d}";
+        self.sql.query(&self.sql.fill(lock)).bind(keys.clone()).execute(&mut *connection).await?;
         // A relay locks rows of the queue in its own order.
-        let wait = if is_one_of_many { "SKIP LOCKED" } else { "" };
-        let text = self.sql.fill(&format!("SELECT 1 FROM {{p}}queue WHERE delivery_id = ? FOR UPDATE {wait}"));
-        let locked = self.sql.query(&text).bind(id.as_uuid()).fetch_optional(&mut *connection).await?.is_some();
-        let Some(row) = self.find_with_state(connection, id).await? else {
-            return Ok(UpdateOutcome::NotFound);
-        };
-        let state: State = read_enum(&row, "state")?;
-        // Another transaction works on it: a relay that claims it, or an operator's.
-        let state = if state == State::Pending && !locked { State::Leased } else { state };
-        if !change.applies_to(state) || from.is_some_and(|from| from != state) {
-            return Ok(UpdateOutcome::Unchanged(state));
+        let wait = if sorted.len() > 1 { "SKIP LOCKED" } else { "" };
+        let text = self.sql.fill(&format!(
+            "SELECT q.delivery_id FROM {{keys}} {{p}}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
+             FOR UPDATE {{of_q}} {wait}"
+        ));
+        let rows = self.sql.query(&text).bind(keys.clone()).fetch_all(&mut *connection).await?;
+        let locked: HashSet<DeliveryId> =
+            rows.iter().map(|row| read_id(row, "delivery_id")).collect::<Result<_, _>>()?;
+        let mut outcomes: HashMap<DeliveryId, UpdateOutcome> = HashMap::new();
+        let mut found = Found::new();
+        for row in self.sql.query(&self.sql.fill(WITH_STATE)).bind(keys).fetch_all(&mut *connection).await? {
+            let (id, state) = (read_id(&row, "id")?, read_enum(&row, "state")?);
+            // Another transaction works on it: a relay that claims it, or an operator's.
+            let state = if state == State::Pending && !locked.contains(&id) { State::Leased } else { state };
+            let outcome = if !change.applies_to(state) || from.is_some_and(|from| from != state) {
+                UpdateOutcome::Unchanged(state)
+            } else if change == Change::Resend && row.number("has_message")? == 0 {
+                UpdateOutcome::MessageDeleted
+            } else {
+                found.insert(id, (state, row));
+                UpdateOutcome::Updated
+            };
+            outcomes.insert(id, outcome);
         }
-        if change == Change::Resend && row.number("has_message")? == 0 {
-            return Ok(UpdateOutcome::MessageDeleted);
-        }
-        match change {
-            Change::Resend => self.resend_one(connection, state, &row, id).await?,
-            Change::Cancel => self.cancel_one(connection, id, counts).await?,
-            Change::Dismiss => {
-                let now = self.now_in(connection).await?;
-                let text = self.sql.fill("UPDATE {p}ended SET state = 'dismissed', ended_at = ? WHERE delivery_id = ?");
-                self.sql.query(&text).bind(now).bind(id.as_uuid()).execute(connection).await?;
-                count_end(counts, State::Dismissed, CountedEvent::Dismissed, now);
+        if !found.is_empty() {
+            let now = self.now_in(connection).await?;
+            let keys = ids_json(found.keys().map(|id| (*id, 0)));
+            match change {
+                Change::Resend => self.resend_found(connection, &found, now).await?,
+                Change::Cancel => self.cancel_found(connection, &keys, now).await?,
+                Change::Dismiss => {
+                    let text = "UPDATE {keys} {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = UNHEX(k.id)
+                        SET e.state = 'dismissed', e.ended_at = ?";
+                    self.sql.query(&self.sql.fill(text)).bind(keys.clone()).bind(now).execute(&mut *connection).await?;
+                }
             }
+            if let Some(act) = act {
+                self.record_changes(connection, change.action(), keys, act).await?;
+            }
+            // These rows are the last locks that a transaction takes.
+            let states = found.values().map(|(state, _)| *state);
+            add_admin_counts(connection, &self.sql, counts(change, states, now)).await?;
         }
-        if state.is_finished() {
-            *counts.ended.entry(state.as_str()).or_default() -= 1;
-        }
-        Ok(UpdateOutcome::Updated)
+        Ok(ids.iter().map(|id| outcomes.get(id).copied().unwrap_or(UpdateOutcome::NotFound)).collect())
     }
 
     /// Cancels a delivery in the caller's transaction, which may have any isolation level.
@@ -117,8 +131,9 @@ impl MySqlStore {
         if is_leased {
             return Ok(UpdateOutcome::Unchanged(State::Leased));
         }
-        let mut counts = Counts::default();
-        self.cancel_one(connection, id, &mut counts).await?;
+        let now = self.now_in(connection).await?;
+        self.cancel_found(connection, &ids_json([(id, 0)]), now).await?;
+        let counts = counts(Change::Cancel, std::iter::once(State::Pending), now);
         add_admin_counts(connection, &self.sql, counts).await?;
         Ok(UpdateOutcome::Updated)
     }
@@ -127,22 +142,29 @@ impl MySqlStore {
         Ok(self.sql.scalar(&self.sql.now).bind(self.clock.test_micros()).fetch_one(connection).await?)
     }
 
-    async fn resend_one(
-        &self,
-        connection: &mut MySqlConnection,
-        state: State,
-        row: &MySqlRow,
-        id: DeliveryId,
-    ) -> Result<(), StoreError> {
-        let outcomes = self.read_outcomes_of(connection, id).await?;
-        // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
-        let kept = outcomes_kept_on_resend(state, &read_recipients(row).unwrap_or_default(), &outcomes);
-        let clear_outcomes =
-            "UPDATE {p}recipients SET outcome = NULL, reply = NULL WHERE delivery_id = ? AND outcome IS NOT NULL";
-        self.execute_for(connection, clear_outcomes, id).await?;
+    async fn resend_found(&self, connection: &mut MySqlConnection, found: &Found, now: i64) -> Result<(), StoreError> {
+        let ids: Vec<DeliveryId> = found.keys().copied().collect();
+        let mut recorded: HashMap<DeliveryId, Vec<RecipientOutcome>> = HashMap::new();
+        for (id, outcome) in read_outcomes(connection, &self.sql, &ids).await? {
+            recorded.entry(id).or_default().push(outcome);
+        }
+        let mut kept: BTreeMap<DeliveryId, Vec<RecipientOutcome>> = BTreeMap::new();
+        for (id, outcomes) in &recorded {
+            let Some((state, row)) = found.get(id) else { continue };
+            // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
+            let recipients = read_recipients(row).unwrap_or_default();
+            let outcomes = outcomes_kept_on_resend(*state, &recipients, outcomes);
+            if !outcomes.is_empty() {
+                kept.insert(*id, outcomes);
+            }
+        }
+        let keys = ids_json(ids.iter().map(|id| (*id, i64::from(kept.contains_key(id)))));
+        let clear = "UPDATE {keys} {p}recipients r FORCE INDEX (PRIMARY) ON r.delivery_id = UNHEX(k.id)
+            SET r.outcome = NULL, r.reply = NULL WHERE r.outcome IS NOT NULL";
+        self.sql.query(&self.sql.fill(clear)).bind(keys.clone()).execute(&mut *connection).await?;
         if !kept.is_empty() {
-            let kept = json_array(kept.iter().map(|outcome| outcome_item(id, outcome)));
-            self.sql.query(&self.sql.record_recipients).bind(kept).execute(&mut *connection).await?;
+            let all = kept.iter().flat_map(|(id, kept)| kept.iter().map(|outcome| outcome_item(*id, outcome)));
+            self.sql.query(&self.sql.record_recipients).bind(json_array(all)).execute(&mut *connection).await?;
         }
         // Token, attempts and cycle continue those of the last cycle: they are in the row of `ended` or, for a sent delivery, in its last
         // attempt.
@@ -150,43 +172,67 @@ impl MySqlStore {
             "INSERT INTO {p}queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at, has_outcomes)
              SELECT d.id, d.priority,
                     LEAST(COALESCE(OCTET_LENGTH(d.`body`), 0) + COALESCE(OCTET_LENGTH(d.`text`), 0) + COALESCE(OCTET_LENGTH(d.html), 0)
-                          + d.blobs_size, 2147483647), {now}, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
+                          + d.blobs_size, 2147483647), ?, GREATEST(COALESCE(e.token, 0), COALESCE(a.token, 0)),
                     GREATEST(COALESCE(e.attempts, 0), COALESCE(a.number, 0)),
-                    LEAST(GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)), 2147483646) + 1, {now}, ?
-             FROM {p}deliveries d
-             LEFT JOIN {p}ended e ON e.delivery_id = d.id
-             LEFT JOIN {p}attempts a ON a.delivery_id = d.id
-                 AND a.number = (SELECT MAX(l.number) FROM {p}attempts l WHERE l.delivery_id = d.id)
-             WHERE d.id = ?",
+                    LEAST(GREATEST(COALESCE(e.cycle, 1), COALESCE(a.cycle, 1)), 2147483646) + 1, ?, k.n
+             FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)
+             LEFT JOIN {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = d.id
+             LEFT JOIN {p}attempts a FORCE INDEX (PRIMARY) ON a.delivery_id = d.id
+                 AND a.number = (SELECT MAX(l.number) FROM {p}attempts l FORCE INDEX (PRIMARY) WHERE l.delivery_id = d.id)",
         );
-        let now = self.clock.test_micros();
-        let query = self.sql.query(&text).bind(now).bind(now).bind(!kept.is_empty()).bind(id.as_uuid());
-        query.execute(&mut *connection).await?;
-        self.execute_for(connection, "DELETE FROM {p}ended WHERE delivery_id = ?", id).await
+        self.sql.query(&text).bind(now).bind(now).bind(keys.clone()).execute(&mut *connection).await?;
+        let text = "DELETE e FROM {keys} {p}ended e FORCE INDEX (PRIMARY) ON e.delivery_id = UNHEX(k.id)";
+        self.sql.query(&self.sql.fill(text)).bind(keys).execute(connection).await?;
+        Ok(())
     }
 
-    async fn cancel_one(
-        &self,
-        connection: &mut MySqlConnection,
-        id: DeliveryId,
-        counts: &mut Counts,
-    ) -> Result<(), StoreError> {
+    async fn cancel_found(&self, connection: &mut MySqlConnection, keys: &str, now: i64) -> Result<(), StoreError> {
         let text = self.sql.fill(
             "INSERT INTO {p}ended (delivery_id, state, ended_at, token, attempts, cycle)
-             SELECT delivery_id, 'cancelled', ?, token, attempts, cycle FROM {p}queue q WHERE delivery_id = ?
+             SELECT q.delivery_id, 'cancelled', ?, q.token, q.attempts, q.cycle
+             FROM {keys} {p}queue q FORCE INDEX (PRIMARY) ON q.delivery_id = UNHEX(k.id)
              ON DUPLICATE KEY UPDATE state = 'cancelled', reason = NULL, ended_at = ?, token = q.token, attempts = q.attempts,
                  cycle = q.cycle",
         );
-        let now = self.now_in(connection).await?;
-        self.sql.query(&text).bind(now).bind(id.as_uuid()).bind(now).execute(&mut *connection).await?;
-        self.execute_for(connection, "DELETE FROM {p}queue WHERE delivery_id = ?", id).await?;
-        count_end(counts, State::Cancelled, CountedEvent::Cancelled, now);
+        self.sql.query(&text).bind(now).bind(keys.to_owned()).bind(now).execute(&mut *connection).await?;
+        self.sql.query(&self.sql.remove).bind(keys.to_owned()).execute(connection).await?;
+        Ok(())
+    }
+
+    /// Records an act on several deliveries.
+    async fn record_changes(
+        &self,
+        connection: &mut MySqlConnection,
+        action: Action,
+        keys: String,
+        act: &Act,
+    ) -> Result<(), StoreError> {
+        let text = self.sql.fill(
+            "INSERT INTO {p}audit (at, operator, action, delivery_id, target, note)
+             SELECT {now}, ?, ?, UNHEX(k.id), ?, ? FROM JSON_TABLE(?, '$[*]' COLUMNS ({id})) k",
+        );
+        let query = self.sql.query(&text).bind(self.clock.test_micros()).bind(act.operator.clone());
+        let query = query.bind(action.as_str()).bind(act.target.clone()).bind(act.note.clone());
+        query.bind(keys).execute(connection).await?;
         Ok(())
     }
 }
 
-/// Counts a delivery that ended now, in microseconds.
-fn count_end(counts: &mut Counts, state: State, event: CountedEvent, now: i64) {
-    *counts.ended.entry(state.as_str()).or_default() += 1;
-    *counts.hourly.entry((now.div_euclid(1_000).div_euclid(HOUR) * HOUR, event, None)).or_default() += 1;
+/// Counts changes of deliveries in these states, at a time in microseconds.
+fn counts(change: Change, before: impl Iterator<Item = State>, now: i64) -> Counts {
+    let mut counts = Counts::default();
+    let mut changed = 0;
+    for state in before.inspect(|_| changed += 1).filter(|state| state.is_finished()) {
+        *counts.ended.entry(state.as_str()).or_default() -= 1;
+    }
+    let ended = match change {
+        Change::Resend => None,
+        Change::Cancel => Some((State::Cancelled, CountedEvent::Cancelled)),
+        Change::Dismiss => Some((State::Dismissed, CountedEvent::Dismissed)),
+    };
+    if let Some((state, event)) = ended {
+        *counts.ended.entry(state.as_str()).or_default() += changed;
+        counts.hourly.insert((now.div_euclid(1_000).div_euclid(HOUR) * HOUR, event, None), changed);
+    }
+    counts
 }

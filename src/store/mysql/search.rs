@@ -19,9 +19,18 @@ const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
 
 /// The statement for a page of summaries.
 pub(super) fn list(prefix: &str, filter: &Filter, ids_tell_time: bool) -> QueryBuilder<MySql> {
-    let mut sql = QueryBuilder::new(
-        "SELECT d.id, d.created_at, d.subject, d.template_id, q.due_at, e.reason,
-             IF(JSON_VALID(d.recipients), JSON_UNQUOTE(JSON_EXTRACT(d.recipients, '$[0]')), NULL) AS recipient,
+    let mut sql = QueryBuilder::new(fill(
+        prefix,
+        "SELECT found.*,
+             (SELECT o.outcome FROM {p}recipients o FORCE INDEX (PRIMARY) WHERE o.delivery_id = found.id
+                  AND o.address = CONVERT(found.recipient USING utf8mb4) COLLATE utf8mb4_bin) AS recipient_outcome,
+             IF(found.state = 'sent', (SELECT COUNT(*) FROM {p}recipients o FORCE INDEX (PRIMARY)
+                  WHERE o.delivery_id = found.id AND o.outcome <> 'sent'), 0) AS failed_recipients
+         FROM (SELECT ",
+    ));
+    Search { sql: &mut sql, prefix, filter, ids_tell_time }.push_recipient_to_show();
+    sql.push(
+        " AS recipient, d.id, d.created_at, d.subject, d.template_id, q.due_at, e.reason,
              IF(JSON_VALID(d.recipients), JSON_LENGTH(d.recipients), NULL) AS recipient_count,
              CASE WHEN q.leased_at <> 0 THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                   ELSE COALESCE(e.state, 'sent') END AS state, ",
@@ -37,7 +46,7 @@ pub(super) fn list(prefix: &str, filter: &Filter, ids_tell_time: bool) -> QueryB
     sql.push(fill(
         prefix,
         &format!(
-            ") page STRAIGHT_JOIN {{p}}deliveries d FORCE INDEX (PRIMARY) ON d.id = page.id {JOIN_QUEUE} {JOIN_ENDED} {JOIN_LAST_ATTEMPT} ORDER BY page.id {order}"
+            ") page STRAIGHT_JOIN {{p}}deliveries d FORCE INDEX (PRIMARY) ON d.id = page.id {JOIN_QUEUE} {JOIN_ENDED} {JOIN_LAST_ATTEMPT}) found ORDER BY found.id {order}"
         ),
     ));
     sql
@@ -146,6 +155,21 @@ impl Search<'_> {
         self.push(") UNION (");
         self.push_part(Recipients::Others);
         self.push(&format!(")) part ORDER BY part.id {order} LIMIT {limit}"));
+    }
+
+    /// A recipient that the filter looks for, otherwise the first one.
+    fn push_recipient_to_show(&mut self) {
+        self.push("CASE WHEN NOT JSON_VALID(d.recipients) THEN NULL ");
+        if self.filter.recipient.is_some() {
+            self.push("WHEN NOT COALESCE(TRUE");
+            self.push_recipient(Recipients::First);
+            self.push(
+                ", FALSE) THEN (SELECT r.address FROM {p}recipients r FORCE INDEX (PRIMARY) WHERE r.delivery_id = d.id",
+            );
+            self.push_recipient(Recipients::Others);
+            self.push(" ORDER BY r.address LIMIT 1) ");
+        }
+        self.push("ELSE JSON_UNQUOTE(JSON_EXTRACT(d.recipients, '$[0]')) END");
     }
 
     /// The ids that meet the conditions.

@@ -19,10 +19,12 @@ const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
 /// The statement for a page of summaries.
 pub(super) fn list(schema: &str, filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Postgres> {
     let mut sql = QueryBuilder::new("WITH page AS (");
-    Search { sql: &mut sql, schema, filter, ids_tell_time }.push_ids();
+    let mut search = Search { sql: &mut sql, schema, filter, ids_tell_time };
+    search.push_ids();
+    search.push("), found AS (SELECT ").push_recipient_to_show();
     let order = order(filter);
     sql.push(format!(
-        r#") SELECT d.id, d.created_at, d.subject, d.template_id, d.recipients ->> 0 AS recipient,
+        r#" AS recipient, d.id, d.created_at, d.subject, d.template_id,
                CASE WHEN json_typeof(d.recipients) = 'array' THEN json_array_length(d.recipients) END::bigint AS recipient_count,
                CASE WHEN q.leased_at IS NULL THEN q.due_at ELSE q.lease_until END AS due_at, e.reason,
                CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
@@ -33,11 +35,18 @@ pub(super) fn list(schema: &str, filter: &Filter, ids_tell_time: bool) -> QueryB
            LEFT JOIN "{schema}".queue q ON q.delivery_id = d.id
            LEFT JOIN "{schema}".ended e ON e.delivery_id = d.id
            LEFT JOIN LATERAL (SELECT error, finished_at FROM "{schema}".attempts a
-                              WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true
-           ORDER BY d.id {order}"#
+                              WHERE a.delivery_id = d.id ORDER BY number DESC LIMIT 1) last ON true)
+           SELECT found.*,
+               (SELECT r.outcome FROM "{schema}".recipients r WHERE r.delivery_id = found.id AND r.address = found.recipient) AS recipient_outcome,
+               CASE WHEN found.state = 'sent' THEN (SELECT count(*) FROM "{schema}".recipients r
+                   WHERE r.delivery_id = found.id AND r.outcome <> 'sent') ELSE 0 END AS failed_recipients
+           FROM found ORDER BY id {order}"#
     ));
     sql
 }
+
+const FIRST_RECIPIENT: &str = r#"reverse(lower(d.recipients ->> 0)) COLLATE "C""#;
+const OTHER_RECIPIENT: &str = r#"reverse(lower(r.address)) COLLATE "C""#;
 
 /// The statement that counts up to the filter's limit.
 pub(super) fn count(schema: &str, filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Postgres> {
@@ -94,10 +103,25 @@ impl Search<'_> {
             return;
         }
         self.push("SELECT id FROM ((");
-        self.push_part(Some("reverse(lower(d.recipients ->> 0)) COLLATE \"C\""));
+        self.push_part(Some(FIRST_RECIPIENT));
         self.push(") UNION (");
-        self.push_part(Some("reverse(lower(r.address)) COLLATE \"C\""));
+        self.push_part(Some(OTHER_RECIPIENT));
         self.push(&format!(")) part ORDER BY id {order} LIMIT {limit}"));
+    }
+
+    /// A recipient that the filter looks for, otherwise the first one.
+    fn push_recipient_to_show(&mut self) {
+        let Some(wanted) = self.filter.recipient.as_ref() else {
+            self.push("d.recipients ->> 0");
+            return;
+        };
+        self.push("CASE WHEN true");
+        self.push_recipient(wanted, FIRST_RECIPIENT);
+        self.push(
+            r#" THEN d.recipients ->> 0 ELSE (SELECT r.address FROM "{s}".recipients r WHERE r.delivery_id = d.id"#,
+        );
+        self.push_recipient(wanted, OTHER_RECIPIENT);
+        self.push(" ORDER BY r.address LIMIT 1) END");
     }
 
     /// The ids that meet the conditions, with the column to look for the recipient in.
@@ -116,7 +140,7 @@ impl Search<'_> {
                 ("d.id", r#""{s}".deliveries d LEFT JOIN "{s}".ended e ON e.delivery_id = d.id"#)
             }
         };
-        let distinct = if recipient.is_some_and(|column| column.contains("r.address")) { "DISTINCT " } else { "" };
+        let distinct = if recipient == Some(OTHER_RECIPIENT) { "DISTINCT " } else { "" };
         self.push(&format!("SELECT {distinct}{id} AS id FROM {tables}"));
         if !distinct.is_empty() {
             self.push(r#" JOIN "{s}".recipients r ON r.delivery_id = d.id"#);

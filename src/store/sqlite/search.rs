@@ -15,11 +15,12 @@ const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
 /// The statement for a page of summaries.
 pub(super) fn list(filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Sqlite> {
     let mut sql = QueryBuilder::new("WITH page AS MATERIALIZED (");
-    Search { sql: &mut sql, filter, ids_tell_time }.push_ids();
+    let mut search = Search { sql: &mut sql, filter, ids_tell_time };
+    search.push_ids();
+    search.push("), found AS (SELECT ").push_recipient_to_show();
     let order = order(filter);
     sql.push(format!(
-        ") SELECT d.id, d.created_at, d.subject, d.template_id, q.due_at, e.reason,
-               CASE WHEN json_valid(d.recipients) THEN json_extract(d.recipients, '$[0]') END AS recipient,
+        " AS recipient, d.id, d.created_at, d.subject, d.template_id, q.due_at, e.reason,
                CASE WHEN json_valid(d.recipients) THEN json_array_length(d.recipients) ELSE 0 END AS recipient_count,
                CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                     ELSE coalesce(e.state, 'sent') END AS state,
@@ -28,11 +29,18 @@ pub(super) fn list(filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Sqlite>
            FROM page JOIN postrider_deliveries d ON d.id = page.id
            LEFT JOIN postrider_queue q ON q.delivery_id = d.id
            LEFT JOIN postrider_ended e ON e.delivery_id = d.id
-           {LAST_ATTEMPT}
-           ORDER BY d.id {order}"
+           {LAST_ATTEMPT})
+           SELECT found.*,
+               (SELECT r.outcome FROM postrider_recipients r WHERE r.delivery_id = found.id AND r.address = found.recipient) AS recipient_outcome,
+               CASE WHEN found.state = 'sent' THEN (SELECT count(*) FROM postrider_recipients r
+                   WHERE r.delivery_id = found.id AND r.outcome <> 'sent') ELSE 0 END AS failed_recipients
+           FROM found ORDER BY id {order}"
     ));
     sql
 }
+
+const FIRST_RECIPIENT: &str = "lower(json_extract(d.recipients, '$[0]'))";
+const OTHER_RECIPIENT: &str = "lower(r.address)";
 
 /// The statement that counts up to the filter's limit.
 pub(super) fn count(filter: &Filter, ids_tell_time: bool) -> QueryBuilder<Sqlite> {
@@ -91,10 +99,23 @@ impl Search<'_> {
             return;
         }
         self.push("SELECT id FROM (SELECT * FROM (");
-        self.push_part(Some("lower(json_extract(d.recipients, '$[0]'))"));
+        self.push_part(Some(FIRST_RECIPIENT));
         self.push(") UNION SELECT * FROM (");
-        self.push_part(Some("lower(r.address)"));
+        self.push_part(Some(OTHER_RECIPIENT));
         self.push(&format!(")) ORDER BY id {order} LIMIT {limit}"));
+    }
+
+    /// A recipient that the filter looks for, otherwise the first one.
+    fn push_recipient_to_show(&mut self) {
+        self.push("CASE WHEN NOT json_valid(d.recipients) THEN NULL ");
+        if let Some(wanted) = self.filter.recipient.as_ref() {
+            self.push("WHEN NOT coalesce(true");
+            self.push_recipient(wanted, FIRST_RECIPIENT);
+            self.push(", false) THEN (SELECT r.address FROM postrider_recipients r WHERE r.delivery_id = d.id");
+            self.push_recipient(wanted, OTHER_RECIPIENT);
+            self.push(" ORDER BY r.address LIMIT 1) ");
+        }
+        self.push("ELSE json_extract(d.recipients, '$[0]') END");
     }
 
     /// The ids that meet the conditions, with the column to look for the recipient in.
@@ -113,7 +134,7 @@ impl Search<'_> {
                 ("d.id", "postrider_deliveries d LEFT JOIN postrider_ended e ON e.delivery_id = d.id")
             }
         };
-        let in_recipients = recipient.is_some_and(|column| column.contains("r.address"));
+        let in_recipients = recipient == Some(OTHER_RECIPIENT);
         let distinct = if in_recipients { "DISTINCT " } else { "" };
         self.push(&format!("SELECT {distinct}{id} AS id FROM {tables}"));
         if in_recipients {
@@ -126,15 +147,7 @@ impl Search<'_> {
         self.push_state();
         self.push_attempted();
         if let (Some(wanted), Some(column)) = (&filter.recipient, recipient) {
-            if wanted.starts_with('@') {
-                self.push(&format!(" AND substr({column}, -length("))
-                    .bind(wanted)
-                    .push(")) = lower(")
-                    .bind(wanted)
-                    .push(")");
-            } else {
-                self.push(&format!(" AND {column} = lower(")).bind(wanted).push(")");
-            }
+            self.push_recipient(wanted, column);
         }
         self.push_message();
         self.push_attempts();
@@ -203,6 +216,18 @@ impl Search<'_> {
             Some(State::Leased) => _ = self.push(" AND q.leased_at IS NOT NULL"),
             Some(State::Sent) => _ = self.push(" AND coalesce(e.state, 'sent') = 'sent'").push(NOT_QUEUED),
             Some(state) => _ = self.push(" AND e.state = ").bind(state.as_str()),
+        }
+    }
+
+    fn push_recipient(&mut self, wanted: &str, column: &str) {
+        if wanted.starts_with('@') {
+            self.push(&format!(" AND substr({column}, -length("))
+                .bind(wanted)
+                .push(")) = lower(")
+                .bind(wanted)
+                .push(")");
+        } else {
+            self.push(&format!(" AND {column} = lower(")).bind(wanted).push(")");
         }
     }
 

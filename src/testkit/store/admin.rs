@@ -10,7 +10,7 @@ use super::{
 };
 use crate::state::RecipientState;
 use crate::store::{NewRow, Next, RelayId, RelayReport, Settled, Settlement, TestClock, When};
-use crate::{AdminStore, Filter, Prune, State, Store, UpdateOutcome};
+use crate::{AdminStore, DeliverySummary, Filter, Prune, State, Store, UpdateOutcome};
 
 /// A resend makes an ended delivery pending again, with a fresh budget, a new cycle and no expiry. Attempt numbers and tokens continue.
 /// Invariant 2.
@@ -272,6 +272,54 @@ pub async fn deliveries_are_found<F: StoreUnderTest>(fixture: &F) {
     let ends = async |id| get(&store, id).await.finished_at.and_then(|end| end.duration_since(start).ok());
     assert_eq!((ends(sent_one).await, ends(dead_one).await), (Some(SECOND * 10), Some(SECOND * 20)));
     assert_eq!((ends(waiting).await, ends(cancelled).await), (None, Some(SECOND * 30)));
+}
+
+/// A list shows a recipient that it was searched by, with this recipient's own state. For a sent delivery, it counts those who did not get
+/// it.
+pub async fn a_list_shows_the_recipient_it_was_searched_by<F: StoreUnderTest>(fixture: &F) {
+    let store = fixture.fresh(TestClock::new()).await;
+    let shown = async |filter: Filter| -> Vec<(String, RecipientState, u32)> {
+        let found = store.list(&filter).await.expect("listing works").into_iter();
+        let recipient =
+            |found: &DeliverySummary| found.recipient.as_ref().map_or("", |found| found.as_str()).to_owned();
+        found.map(|found| (recipient(&found), found.recipient_state, found.failed_recipients)).collect()
+    };
+    let to = |recipient: &str| Filter::new().recipient(recipient);
+    let one = |recipient: &str, state, failed| vec![(recipient.to_owned(), state, failed)];
+    use RecipientState::{Dead, InDoubt, Pending, Refused, Sent};
+
+    let id = insert_one(&store, row_for(&["a@example.com", "B@example.com", "c@example.org"])).await;
+    assert_eq!(shown(to("b@example.com")).await, one("B@example.com", Pending, 0));
+    let lease = claim_one(&store).await;
+    let recipients = vec![recipient_outcome("B@example.com", Refused), recipient_outcome("c@example.org", InDoubt)];
+    assert_eq!(settle(&store, Settlement { recipients, ..sent(&lease) }).await, Settled::Applied);
+    for (filter, expected) in [
+        (Filter::new(), one("a@example.com", Sent, 2)),
+        (to("b@EXAMPLE.com"), one("B@example.com", Refused, 2)),
+        (to("b@example.com").state(State::Sent).newest_first(), one("B@example.com", Refused, 2)),
+        (to("@example.com"), one("a@example.com", Sent, 2)),
+        (to("@Example.org"), one("c@example.org", InDoubt, 2)),
+        (to("d@example.com"), vec![]),
+    ] {
+        assert_eq!(shown(filter.clone()).await, expected, "{filter:?}");
+    }
+
+    assert_eq!(store.resend(id).await.expect("resending works"), UpdateOutcome::Updated);
+    assert_eq!(shown(to("a@example.com")).await, one("a@example.com", Sent, 0));
+    assert_eq!(shown(to("b@example.com")).await, one("B@example.com", Pending, 0));
+    let lease = claim_one(&store).await;
+    let recipients = vec![recipient_outcome("B@example.com", Refused)];
+    assert_eq!(settle(&store, Settlement { recipients, ..dead(&lease) }).await, Settled::Applied);
+    assert_eq!(shown(to("b@example.com")).await, one("B@example.com", Refused, 0));
+    assert_eq!(shown(to("c@example.org").state(State::Dead)).await, one("c@example.org", Dead, 0));
+
+    insert_one(&store, row_for(&["x@example.net", "y@example.net"])).await;
+    let lease = claim_one(&store).await;
+    let recipients = vec![recipient_outcome("x@example.net", Refused)];
+    assert_eq!(settle(&store, Settlement { recipients, ..sent(&lease) }).await, Settled::Applied);
+    assert_eq!(shown(Filter::new().state(State::Sent)).await, one("x@example.net", Refused, 1));
+    assert_eq!(shown(to("@example.net")).await, one("x@example.net", Refused, 1));
+    assert_eq!(shown(to("y@example.net")).await, one("y@example.net", Sent, 1));
 }
 
 /// Counters follow settlements, cancellations, resends and deletions. The counts of each hour stay.

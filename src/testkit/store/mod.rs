@@ -154,6 +154,7 @@ macro_rules! store_tests {
             only_a_pending_delivery_can_be_cancelled
             lists_are_paged_and_filtered
             deliveries_are_found
+            a_list_shows_the_recipient_it_was_searched_by
             counters_follow_what_happens
             pruning_deletes_old_finished_deliveries
             pruning_goes_step_by_step
