@@ -71,7 +71,7 @@ struct Row {
     /// The recipient's own state, if it differs from the delivery's.
     own_state: Option<RecipientState>,
     others: u32,
-    /// How many recipients of a sent delivery did not get it.
+    /// How many of the others did not get a sent delivery.
     failed: u32,
     subject: Option<String>,
     template: Option<String>,
@@ -120,13 +120,14 @@ impl Row {
             (_, None, Some(end)) => Some(("finished", end)),
             (_, None, None) => None,
         };
+        let own_state = delivery.differing_recipient_state();
         Self {
             href: format!("deliveries/{}{back}", delivery.id),
             state: delivery.state.as_str(),
             label: label(delivery.state),
-            own_state: delivery.differing_recipient_state(),
+            own_state,
             recipient: delivery.recipient.map(|recipient| cut(recipient.as_str(), 100)),
-            failed: delivery.failed_recipients,
+            failed: delivery.failed_recipients.saturating_sub(u32::from(own_state.is_some())),
             others: delivery.recipients.saturating_sub(1),
             subject: delivery.subject.filter(|subject| !subject.trim().is_empty()).map(|subject| cut(&subject, 120)),
             template: delivery.template_id.map(|template| cut(&template, 60)),

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use crate::database_servers::{MySqlServer, pg_url, pgbouncer, postgres, unique_name};
 use crate::operators::operators_act;
-use crate::search::{a_relay_deletes_what_is_old, deliveries_are_found_pruned_and_erased};
+use crate::search::{
+    a_list_shows_who_did_not_get_a_mail, a_relay_deletes_what_is_old, deliveries_are_found_pruned_and_erased,
+};
 use crate::smtp_server::{Answer, SmtpServer, Step};
 use crate::tool::{Tool, wait_until};
 
@@ -56,6 +58,7 @@ macro_rules! on_each_server {
 on_each_server!(
     every_command_works,
     deliveries_are_found_pruned_and_erased,
+    a_list_shows_who_did_not_get_a_mail,
     a_relay_deletes_what_is_old,
     operators_act,
     ten_processes_can_migrate_at_once,

@@ -170,5 +170,9 @@ pub(crate) fn operators_act(tool: Tool) {
         assert_eq!((paused.code, paused.stderr.as_str()), (0, ""), "{args:?}");
     }
     let drained = tool.run(&["work", "--drain", "--transport", &server.url()]);
-    assert!(drained.stderr.contains("paused by ada: sender @example.com; its mail is still pending"), "{drained:?}");
+    assert!(
+        drained.stderr.contains("paused by ada: sender @example.com; its mail is still pending"),
+        "{}",
+        drained.stderr
+    );
 }

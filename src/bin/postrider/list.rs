@@ -101,7 +101,7 @@ fn summary_line(summary: &DeliverySummary) -> String {
     ])
 }
 
-/// What follows the recipient: its own state if that differs, the number of others, and how many in all did not get a sent mail.
+/// What follows the recipient: its own state if that differs, the number of others, and how many of these did not get a sent mail.
 fn notes(summary: &DeliverySummary) -> String {
     let own = summary.differing_recipient_state();
     let mut notes = own.map(|own| format!(" ({own})")).unwrap_or_default();
@@ -109,8 +109,9 @@ fn notes(summary: &DeliverySummary) -> String {
     if others > 0 {
         notes += &format!(" +{others}");
     }
-    if others > 0 && summary.failed_recipients > 0 {
-        notes += &format!(", {} failed", summary.failed_recipients);
+    let failed = summary.failed_recipients.saturating_sub(u32::from(own.is_some()));
+    if failed > 0 {
+        notes += &format!(", {failed} failed");
     }
     notes
 }

@@ -11,11 +11,11 @@ use super::admin::WITH_STATE;
 use super::counters::add_admin_counts;
 use super::rows::{ids_json, json_array, outcome_item, read_id, read_outcomes};
 use super::sql::BEGIN;
-use crate::admin::{CountedEvent, UpdateOutcome};
+use crate::admin::UpdateOutcome;
 use crate::audit::{Act, Action};
 use crate::operator::Change;
 use crate::state::State;
-use crate::store::counters::{Counts, HOUR};
+use crate::store::counters::Counts;
 use crate::store::recipients::outcomes_kept_on_resend;
 use crate::store::row::{Columns, read_enum, read_recipients};
 use crate::store::{RecipientOutcome, StoreError};
@@ -103,7 +103,7 @@ impl MySqlStore {
             }
             // These rows are the last locks that a transaction takes.
             let states = found.values().map(|(state, _)| *state);
-            add_admin_counts(connection, &self.sql, counts(change, states, now)).await?;
+            add_admin_counts(connection, &self.sql, Counts::of_changes(change, states, now.div_euclid(1_000))).await?;
         }
         Ok(ids.iter().map(|id| outcomes.get(id).copied().unwrap_or(UpdateOutcome::NotFound)).collect())
     }
@@ -133,7 +133,7 @@ impl MySqlStore {
         }
         let now = self.now_in(connection).await?;
         self.cancel_found(connection, &ids_json([(id, 0)]), now).await?;
-        let counts = counts(Change::Cancel, std::iter::once(State::Pending), now);
+        let counts = Counts::of_changes(Change::Cancel, std::iter::once(State::Pending), now.div_euclid(1_000));
         add_admin_counts(connection, &self.sql, counts).await?;
         Ok(UpdateOutcome::Updated)
     }
@@ -216,23 +216,4 @@ impl MySqlStore {
         query.bind(keys).execute(connection).await?;
         Ok(())
     }
-}
-
-/// Counts changes of deliveries in these states, at a time in microseconds.
-fn counts(change: Change, before: impl Iterator<Item = State>, now: i64) -> Counts {
-    let mut counts = Counts::default();
-    let mut changed = 0;
-    for state in before.inspect(|_| changed += 1).filter(|state| state.is_finished()) {
-        *counts.ended.entry(state.as_str()).or_default() -= 1;
-    }
-    let ended = match change {
-        Change::Resend => None,
-        Change::Cancel => Some((State::Cancelled, CountedEvent::Cancelled)),
-        Change::Dismiss => Some((State::Dismissed, CountedEvent::Dismissed)),
-    };
-    if let Some((state, event)) = ended {
-        *counts.ended.entry(state.as_str()).or_default() += changed;
-        counts.hourly.insert((now.div_euclid(1_000).div_euclid(HOUR) * HOUR, event, None), changed);
-    }
-    counts
 }

@@ -26,11 +26,11 @@ use crate::store::session::{Session, retry_conflicts};
 use crate::store::{AdminStore, RelayId, StoreError};
 
 /// Selects deliveries with their states. A delivery in neither of the joined tables was sent.
-const WITH_STATE: &str = "
+pub(super) const WITH_STATE: &str = "
     SELECT d.id, d.created_at, d.subject, d.template_id, d.tags, d.key, d.priority, d.when_in_doubt, d.recipients,
            substr(d.traceparent, 1, 56) AS traceparent, q.due_at,
            q.expires_at, e.reason, e.ended_at,
-           coalesce(q.cycle, e.cycle) AS cycle,
+           coalesce(q.cycle, e.cycle) AS cycle, d.body IS NOT NULL AS has_message,
            CASE WHEN q.leased_at IS NOT NULL THEN 'leased' WHEN q.delivery_id IS NOT NULL THEN 'pending'
                 ELSE coalesce(e.state, 'sent') END AS state
     FROM postrider_deliveries d

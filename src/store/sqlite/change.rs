@@ -1,20 +1,28 @@
-//! Resends, cancels and dismisses deliveries.
+//! Resends, cancels and dismisses deliveries, any number in one transaction.
+
+use std::collections::{BTreeMap, HashMap};
 
 use postrider_transport::DeliveryId;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row};
 
-use super::admin::find_with_state;
-use super::operator::record;
-use super::rows::read_outcomes;
+use super::admin::WITH_STATE;
+use super::rows::ids_as_json;
 use super::settle::add_counts;
-use crate::admin::{CountedEvent, UpdateOutcome};
+use crate::admin::UpdateOutcome;
 use crate::audit::Act;
 use crate::operator::Change;
 use crate::state::State;
-use crate::store::StoreError;
-use crate::store::counters::{Counts, HOUR};
+use crate::store::counters::Counts;
 use crate::store::recipients::outcomes_kept_on_resend;
-use crate::store::row::{read_enum, read_recipients};
+use crate::store::row::{Columns, read_enum, read_outcome, read_recipients};
+use crate::store::{RecipientOutcome, StoreError};
+
+/// The ids in the first parameter, a JSON array.
+const CHOSEN: &str = "IN (SELECT value FROM json_each(?1))";
+
+/// Deliveries with their states and rows, by the text of their ids.
+type Found = BTreeMap<String, (State, SqliteRow)>;
 
 /// Changes the deliveries, and records the changes.
 pub(super) async fn change(
@@ -25,74 +33,50 @@ pub(super) async fn change(
     act: Option<&Act>,
     now: i64,
 ) -> Result<Vec<UpdateOutcome>, StoreError> {
-    let mut outcomes = Vec::with_capacity(ids.len());
-    for id in ids {
-        let text = id.to_string();
-        let outcome = change_one(connection, change, from, &text, now).await?;
-        if let (UpdateOutcome::Updated, Some(act)) = (outcome, act) {
-            record(connection, change.action(), Some(&text), act, now).await?;
-        }
-        outcomes.push(outcome);
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let find = format!("{WITH_STATE} WHERE d.id {CHOSEN} AND d.key_until IS NULL");
+    let rows = sqlx::query(AssertSqlSafe(find)).bind(ids_as_json(ids.clone())).fetch_all(&mut *connection).await?;
+    let mut outcomes: HashMap<String, UpdateOutcome> = HashMap::new();
+    let mut found = Found::new();
+    for row in rows {
+        let (id, state): (String, State) = (row.try_get("id")?, read_enum(&row, "state")?);
+        let outcome = if !change.applies_to(state) || from.is_some_and(|from| from != state) {
+            UpdateOutcome::Unchanged(state)
+        } else if change == Change::Resend && !row.flag("has_message")? {
+            UpdateOutcome::MessageDeleted
+        } else {
+            found.insert(id.clone(), (state, row));
+            UpdateOutcome::Updated
+        };
+        outcomes.insert(id, outcome);
     }
-    Ok(outcomes)
-}
-
-async fn change_one(
-    connection: &mut SqliteConnection,
-    change: Change,
-    from: Option<State>,
-    id: &str,
-    now: i64,
-) -> Result<UpdateOutcome, StoreError> {
-    let Some(row) = find_with_state(connection, id).await? else {
-        return Ok(UpdateOutcome::NotFound);
-    };
-    let state: State = read_enum(&row, "state")?;
-    if !change.applies_to(state) || from.is_some_and(|from| from != state) {
-        return Ok(UpdateOutcome::Unchanged(state));
-    }
-    let mut counts = Counts::default();
-    if state.is_finished() {
-        counts.ended.insert(state.as_str(), -1);
-    }
-    let ended = match change {
-        Change::Resend => {
-            let has_message = "SELECT body IS NOT NULL FROM postrider_deliveries WHERE id = ?1";
-            if !sqlx::query_scalar::<_, bool>(has_message).bind(id).fetch_one(&mut *connection).await? {
-                return Ok(UpdateOutcome::MessageDeleted);
+    if !found.is_empty() {
+        let chosen = ids_as_json(found.keys().cloned().collect());
+        match change {
+            Change::Resend => resend(connection, &found, &chosen, now).await?,
+            Change::Cancel => cancel(connection, &chosen, now).await?,
+            Change::Dismiss => {
+                let dismiss =
+                    format!("UPDATE postrider_ended SET state = 'dismissed', ended_at = ?2 WHERE delivery_id {CHOSEN}");
+                sqlx::query(AssertSqlSafe(dismiss)).bind(&chosen).bind(now).execute(&mut *connection).await?;
             }
-            resend(connection, state, &row, id, now).await?;
-            None
         }
-        Change::Cancel => {
-            cancel(connection, id, now).await?;
-            Some((State::Cancelled, CountedEvent::Cancelled))
+        if let Some(act) = act {
+            let record = "INSERT INTO postrider_audit (at, operator, action, delivery_id, target, note)
+                SELECT ?2, ?3, ?4, value, ?5, ?6 FROM json_each(?1)";
+            let query = sqlx::query(record).bind(&chosen).bind(now).bind(&act.operator).bind(change.action().as_str());
+            query.bind(&act.target).bind(&act.note).execute(&mut *connection).await?;
         }
-        Change::Dismiss => {
-            let dismiss = "UPDATE postrider_ended SET state = 'dismissed', ended_at = ?2 WHERE delivery_id = ?1";
-            sqlx::query(dismiss).bind(id).bind(now).execute(&mut *connection).await?;
-            Some((State::Dismissed, CountedEvent::Dismissed))
-        }
-    };
-    if let Some((state, event)) = ended {
-        counts.ended.insert(state.as_str(), 1);
-        counts.hourly.insert((now.div_euclid(HOUR) * HOUR, event, None), 1);
+        add_counts(connection, Counts::of_changes(change, found.values().map(|(state, _)| *state), now)).await?;
     }
-    add_counts(connection, counts).await?;
-    Ok(UpdateOutcome::Updated)
+    Ok(ids.iter().map(|id| outcomes.get(id).copied().unwrap_or(UpdateOutcome::NotFound)).collect())
 }
 
-async fn resend(
-    connection: &mut SqliteConnection,
-    state: State,
-    row: &SqliteRow,
-    id: &str,
-    now: i64,
-) -> Result<(), StoreError> {
-    delete_outcomes_on_resend(connection, state, row, id).await?;
+async fn resend(connection: &mut SqliteConnection, found: &Found, chosen: &str, now: i64) -> Result<(), StoreError> {
+    clear_outcomes(connection, found, chosen).await?;
     // Token, attempts and cycle continue those of the last cycle: they are in the row of `postrider_ended` or, for a sent delivery, in its
     // last attempt. They stop below the largest value.
-    sqlx::query(
+    let insert = format!(
         "INSERT INTO postrider_queue (delivery_id, priority, size, due_at, token, attempts, cycle, cycle_started_at)
          SELECT d.id, d.priority,
                 coalesce(length(CAST(d.body AS BLOB)), 0) + coalesce(length(CAST(d.text AS BLOB)), 0)
@@ -106,45 +90,54 @@ async fn resend(
          LEFT JOIN postrider_ended e ON e.delivery_id = d.id
          LEFT JOIN postrider_attempts a ON a.delivery_id = d.id
               AND a.number = (SELECT max(number) FROM postrider_attempts WHERE delivery_id = d.id)
-         WHERE d.id = ?1",
-    )
-    .bind(id)
-    .bind(now)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query("DELETE FROM postrider_ended WHERE delivery_id = ?1").bind(id).execute(&mut *connection).await?;
+         WHERE d.id {CHOSEN}"
+    );
+    sqlx::query(AssertSqlSafe(insert)).bind(chosen).bind(now).execute(&mut *connection).await?;
+    let delete = format!("DELETE FROM postrider_ended WHERE delivery_id {CHOSEN}");
+    sqlx::query(AssertSqlSafe(delete)).bind(chosen).execute(&mut *connection).await?;
     Ok(())
 }
 
-async fn cancel(connection: &mut SqliteConnection, id: &str, now: i64) -> Result<(), StoreError> {
-    let end = "INSERT OR REPLACE INTO postrider_ended (delivery_id, state, ended_at, token, attempts, cycle)
-         SELECT delivery_id, 'cancelled', ?2, token, attempts, cycle FROM postrider_queue WHERE delivery_id = ?1";
-    sqlx::query(end).bind(id).bind(now).execute(&mut *connection).await?;
-    sqlx::query("DELETE FROM postrider_queue WHERE delivery_id = ?1").bind(id).execute(&mut *connection).await?;
+async fn cancel(connection: &mut SqliteConnection, chosen: &str, now: i64) -> Result<(), StoreError> {
+    let end = format!(
+        "INSERT OR REPLACE INTO postrider_ended (delivery_id, state, ended_at, token, attempts, cycle)
+         SELECT delivery_id, 'cancelled', ?2, token, attempts, cycle FROM postrider_queue WHERE delivery_id {CHOSEN}"
+    );
+    sqlx::query(AssertSqlSafe(end)).bind(chosen).bind(now).execute(&mut *connection).await?;
+    let delete = format!("DELETE FROM postrider_queue WHERE delivery_id {CHOSEN}");
+    sqlx::query(AssertSqlSafe(delete)).bind(chosen).execute(&mut *connection).await?;
     Ok(())
 }
 
 /// Deletes the recorded outcomes that do not survive a resend.
-async fn delete_outcomes_on_resend(
-    connection: &mut SqliteConnection,
-    state: State,
-    row: &SqliteRow,
-    id: &str,
-) -> Result<(), StoreError> {
-    let outcomes = read_outcomes(connection, id).await?;
-    // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
-    let kept = outcomes_kept_on_resend(state, &read_recipients(row).unwrap_or_default(), &outcomes);
-    let clear =
-        "UPDATE postrider_recipients SET outcome = NULL, reply = NULL WHERE delivery_id = ?1 AND outcome IS NOT NULL";
-    sqlx::query(clear).bind(id).execute(&mut *connection).await?;
-    for outcome in kept {
-        sqlx::query("INSERT OR REPLACE INTO postrider_recipients (delivery_id, address, outcome, reply) VALUES (?1, ?2, ?3, ?4)")
-            .bind(id)
-            .bind(outcome.recipient.as_str())
-            .bind(outcome.state.as_str())
-            .bind(outcome.reply)
-            .execute(&mut *connection)
-            .await?;
+async fn clear_outcomes(connection: &mut SqliteConnection, found: &Found, chosen: &str) -> Result<(), StoreError> {
+    let select = format!(
+        "SELECT delivery_id, address, outcome, reply FROM postrider_recipients WHERE delivery_id {CHOSEN} AND outcome IS NOT NULL"
+    );
+    let mut recorded: HashMap<String, Vec<RecipientOutcome>> = HashMap::new();
+    for row in sqlx::query(AssertSqlSafe(select)).bind(chosen).fetch_all(&mut *connection).await? {
+        recorded.entry(row.try_get("delivery_id")?).or_default().push(read_outcome(&row)?);
+    }
+    if recorded.is_empty() {
+        return Ok(());
+    }
+    let clear = format!(
+        "UPDATE postrider_recipients SET outcome = NULL, reply = NULL WHERE delivery_id {CHOSEN} AND outcome IS NOT NULL"
+    );
+    sqlx::query(AssertSqlSafe(clear)).bind(chosen).execute(&mut *connection).await?;
+    for (id, outcomes) in &recorded {
+        let Some((state, row)) = found.get(id) else { continue };
+        // The recipients may be malformed. The next claim then makes the delivery a dead letter again, with the reason.
+        let recipients = read_recipients(row).unwrap_or_default();
+        for outcome in outcomes_kept_on_resend(*state, &recipients, outcomes) {
+            sqlx::query("INSERT OR REPLACE INTO postrider_recipients (delivery_id, address, outcome, reply) VALUES (?1, ?2, ?3, ?4)")
+                .bind(id)
+                .bind(outcome.recipient.as_str())
+                .bind(outcome.state.as_str())
+                .bind(outcome.reply)
+                .execute(&mut *connection)
+                .await?;
+        }
     }
     Ok(())
 }
