@@ -63,7 +63,7 @@ async fn main() {
                 }
             }
             if !rates.is_empty() {
-                rates.print_beside(&title, "mails/s", &["smtp-source", "lettre", "relay over memory"]);
+                rates.print_with_bases(&title, "mails/s", &["smtp-source", "lettre", "relay over memory"]);
                 tables.insert(title, rates);
             }
         }
@@ -84,7 +84,7 @@ impl Sink {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         drop(listener);
-        // The sink dies with this process. It refuses to run as root, and a change of user by itself would undo the death signal.
+        // The sink dies with this process. It refuses to run as root. If it changed its user itself, it would lose the death signal.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
         if std::fs::metadata("/proc/self").expect("/proc is readable").uid() == 0 {

@@ -1,4 +1,4 @@
-//! What each table and each index costs the program that enqueues, on PostgreSQL: the same call without it.
+//! What each table and each index costs the program that enqueues, on PostgreSQL, compared with the same call without it.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 

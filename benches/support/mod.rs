@@ -2,8 +2,8 @@
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
+pub(crate) mod background_load;
 pub(crate) mod baseline;
-pub(crate) mod beside;
 pub(crate) mod databases;
 pub(crate) mod dataset;
 pub(crate) mod figures;
