@@ -1,6 +1,6 @@
 //! The rate of mail over SMTP, compared with `smtp-source`, the fastest known client, and the pool of lettre.
 //!
-//! All send the same octets to one server. The time includes opening the connections.
+//! All send the same bytes to one server. The time includes opening the connections.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -23,7 +23,7 @@ use support::proxy::Proxy;
 use support::{Options, databases, mail_of};
 use tempfile::NamedTempFile;
 
-/// The octets of a mail's text.
+/// The size of a mail's text, in bytes.
 const SIZE: usize = 10 * 1024;
 
 #[tokio::main]
@@ -33,7 +33,7 @@ async fn main() {
     let octets = Mime::new()
         .render(&Outgoing::new(DeliveryId::new(), SystemTime::now(), mail_of(0, SIZE)))
         .expect("the mail can be written");
-    println!("\nmails of {} octets on the wire", octets.len());
+    println!("\nmails of {} bytes on the wire", octets.len());
     let mut tables = BTreeMap::new();
     for delay in [0, 20] {
         let proxy = Proxy::start(sink.port, Duration::from_millis(delay) / 2).await;
