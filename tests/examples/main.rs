@@ -1,5 +1,5 @@
-//! Runs the example of each provider against a local server in place of the provider's: the mail is sent, and the request has all parts of it
-//! and conforms to the provider's specification. Also runs the examples for SMTP, Prometheus and the mailbox.
+//! Runs the example of each provider against a local server in place of the provider's. The mail is sent, and the request has all parts of
+//! it and conforms to the provider's specification. Also runs the examples for SMTP, Prometheus and the mailbox.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
