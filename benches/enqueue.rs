@@ -117,7 +117,7 @@ struct Run {
     transactions: Times,
 }
 
-/// Calls `work` with each number up to `count`, on this many workers. It returns the time of its call within the transaction.
+/// Calls `work` with each number up to `count`, on this many workers. `work` returns the time of its call within the transaction.
 async fn by_workers<W, F>(workers: u32, count: usize, work: W) -> Run
 where
     W: Fn(usize) -> F + Clone + Send + Sync + 'static,

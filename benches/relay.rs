@@ -161,9 +161,10 @@ async fn surroundings(options: &Options) -> Figures {
         sqlx::query("SELECT txid_current()").execute(&mut *open).await.expect("a snapshot");
         drains.add(&format!("a transaction held open, {many}"), drain(store, 1, many).await);
 
-        drains.add(&format!("little before, {many}"), all_at_once(databases::pg_store(10).await, many).await);
+        drains
+            .add(&format!("at once to an idle relay, {many}"), all_at_once(databases::pg_store(10).await, many).await);
     }
-    drains.print(&format!("Drain of {count} among other things, PostgreSQL, 1 relay"), "deliveries/s", "nothing");
+    drains.print(&format!("Drain of {count} in other surroundings, PostgreSQL, 1 relay"), "deliveries/s", "nothing");
     drains
 }
 
@@ -192,7 +193,7 @@ async fn metrics(options: &Options) -> Figures {
         }
     }
     let title = format!("Drain of {count}, with and without metrics, 1 relay");
-    drains.print_beside(&title, "deliveries/s", &["memory", "sqlite", "postgres"]);
+    drains.print_with_bases(&title, "deliveries/s", &["memory", "sqlite", "postgres"]);
     drains
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postrider::{AdminStore, Prune, State, Store};
-use support::beside::{Work, measure_during};
+use support::background_load::{Work, measure_during};
 use support::dataset::Dataset;
 use support::figures::{Figures, write_json};
 use support::{Options, databases};

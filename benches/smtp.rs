@@ -1,6 +1,6 @@
 //! The rate of mail over SMTP, compared with `smtp-source`, the fastest known client, and the pool of lettre.
 //!
-//! All send the same octets to one server. The time includes opening the connections.
+//! All send the same bytes to one server. The time includes opening the connections.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -23,7 +23,7 @@ use support::proxy::Proxy;
 use support::{Options, databases, mail_of};
 use tempfile::NamedTempFile;
 
-/// The octets of a mail's text.
+/// The size of a mail's text, in bytes.
 const SIZE: usize = 10 * 1024;
 
 #[tokio::main]
@@ -33,7 +33,7 @@ async fn main() {
     let octets = Mime::new()
         .render(&Outgoing::new(DeliveryId::new(), SystemTime::now(), mail_of(0, SIZE)))
         .expect("the mail can be written");
-    println!("\nmails of {} octets on the wire", octets.len());
+    println!("\nmails of {} bytes on the wire", octets.len());
     let mut tables = BTreeMap::new();
     for delay in [0, 20] {
         let proxy = Proxy::start(sink.port, Duration::from_millis(delay) / 2).await;
@@ -63,7 +63,7 @@ async fn main() {
                 }
             }
             if !rates.is_empty() {
-                rates.print_beside(&title, "mails/s", &["smtp-source", "lettre", "relay over memory"]);
+                rates.print_with_bases(&title, "mails/s", &["smtp-source", "lettre", "relay over memory"]);
                 tables.insert(title, rates);
             }
         }
@@ -84,7 +84,7 @@ impl Sink {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("it is bound").port();
         drop(listener);
-        // The sink dies with this process. It refuses to run as root, and a change of user by itself would undo the death signal.
+        // The sink dies with this process. It refuses to run as root. If it changed its user itself, it would lose the death signal.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
         if std::fs::metadata("/proc/self").expect("/proc is readable").uid() == 0 {

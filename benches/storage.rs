@@ -114,7 +114,7 @@ async fn prune<S: AdminStore>(store: &S, count: usize) {
     assert_eq!(store.prune(&messages).await.expect("the deletion succeeds"), count as u64, "a message was not deleted");
 }
 
-/// A mail in words of English, whose file cannot be compressed, like a PDF.
+/// A mail with English words. Its file cannot be compressed, like a PDF.
 fn mail(random: &mut StdRng, number: usize, parts: Parts, logo: Option<&[u8]>) -> Email {
     let mut builder = Email::builder()
         .from("Shop <orders@shop.example>")

@@ -1,4 +1,4 @@
-//! What each table and each index costs the program that enqueues, on PostgreSQL: the same call without it.
+//! What each table and each index costs the program that enqueues, on PostgreSQL, compared with the same call without it.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -78,7 +78,7 @@ async fn main() {
         }
     }
     rates.print(&format!("Enqueue one mail in each call, {CONNECTIONS} connections"), "mails/s", "one recipient");
-    wal.print("… WAL for each mail", "octets", "one recipient");
+    wal.print("… WAL for each mail", "bytes", "one recipient");
     if let Some(path) = &options.json {
         write_json(path, &BTreeMap::from([("rate".to_owned(), rates), ("wal".to_owned(), wal)]));
     }
@@ -130,7 +130,7 @@ fn cut(text: &str, start: &str, end: &str) -> String {
     format!("{before}NULL;{after}")
 }
 
-/// The position in the WAL, in octets.
+/// The position in the WAL, in bytes.
 async fn position(pool: &PgPool) -> f64 {
     let text = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8";
     sqlx::query_scalar(text).fetch_one(pool).await.expect("the server has a WAL")

@@ -1,6 +1,6 @@
 //! A data set of millions of deliveries, which plain SQL writes into the tables in minutes.
 //!
-//! Of `count` deliveries, 1 in 50 is dead, and few are cancelled or in doubt. The newest, `unfinished` of them, are pending or leased.
+//! Of `count` deliveries, 1 in 50 is dead, and a few are cancelled or in doubt. The newest `unfinished` ones are pending or leased.
 //! All others were sent. A recipient has four mails on average, except `alerts@ops.example`, which has 1 in 100. Of the recipients, 4 in 10
 //! are at `mail-one.example`, 2 in 10 at `mail-two.example`, and the rest at 20,011 domains. 1 in 10 mails has a second recipient.
 
@@ -157,7 +157,7 @@ impl Dataset {
         const SPAN: Duration = Duration::from_secs(30 * 24 * 3600);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970");
         let step = SPAN.as_millis() / self.count as u128;
-        // The whole second, so that all statements of one run agree.
+        // The whole hour, so that all statements of one run agree.
         let base = u128::from((now - self.newest - SPAN).as_secs() / 3600 * 3600 * 1000);
         let (numbers, id) = (dialect.numbers, dialect.id);
         let (unfinished, leased) = (self.count - self.unfinished, self.count - LEASED.min(self.unfinished));

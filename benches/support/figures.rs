@@ -26,13 +26,13 @@ impl Figures {
     pub(crate) fn print(&self, title: &str, unit: &str, base: &str) {
         let Some((first, _)) = self.rows.first() else { return };
         let base = if self.median_of(base).is_some() { base } else { first };
-        self.print_beside(title, unit, &[base]);
+        self.print_with_bases(title, unit, &[base]);
     }
 
     /// Prints the medians, and their ratio to that of each of `bases`.
-    pub(crate) fn print_beside(&self, title: &str, unit: &str, bases: &[&str]) {
-        let beside: String = bases.iter().map(|base| format!(" ÷ {base} |")).collect();
-        println!("\n{title}\n\n| case | median {unit} | smallest–largest |{beside}");
+    pub(crate) fn print_with_bases(&self, title: &str, unit: &str, bases: &[&str]) {
+        let columns: String = bases.iter().map(|base| format!(" ÷ {base} |")).collect();
+        println!("\n{title}\n\n| case | median {unit} | smallest–largest |{columns}");
         println!("|---|--:|--:|{}", "--:|".repeat(bases.len()));
         for (name, figures) in &self.rows {
             let (low, middle, high) = spread(figures);

@@ -2,8 +2,8 @@
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
+pub(crate) mod background_load;
 pub(crate) mod baseline;
-pub(crate) mod beside;
 pub(crate) mod databases;
 pub(crate) mod dataset;
 pub(crate) mod figures;
@@ -71,7 +71,7 @@ pub(crate) fn mail(number: usize) -> Email {
     mail_of(number, 800)
 }
 
-/// A mail with this many octets of text.
+/// A mail with this many bytes of text.
 pub(crate) fn mail_of(number: usize, octets: usize) -> Email {
     let mut text = String::with_capacity(octets + 80);
     while text.len() < octets {

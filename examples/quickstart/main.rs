@@ -145,7 +145,7 @@ fn check_caught(catcher: &Catcher) -> Result<(), Box<dyn Error>> {
     }
     ensure(caught.len() == 1, "exactly one mail must arrive")?;
     ensure(caught[0].to == [ada()], "it must be for Ada")?;
-    ensure(caught[0].content.contains("Good to have you, Ada."), "it must say what was written")
+    ensure(caught[0].content.contains("Good to have you, Ada."), "the mail must contain its text")
 }
 
 fn ensure(holds: bool, what: &str) -> Result<(), Box<dyn Error>> {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The clients that run the statements of docs/sql.md: Python and Node with drivers for
-# each database, and sqlite3. It is no server. README.md in this directory describes
-# the commands of all server scripts.
+# each database, and sqlite3. They are no servers. README.md in this directory
+# describes the commands of all server scripts.
 #
 # Usage: drivers.sh needs        prints the missing Debian packages, one on each line
 #        drivers.sh start DIR    installs them and prints `export` lines

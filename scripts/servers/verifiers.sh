@@ -20,8 +20,8 @@ say() { echo "verifiers.sh: $*" >&2; }
 
 needs() { python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv; }
 
-# No code of a package runs before its hash is checked: all packages are wheels,
-# except dkimpy, which the packages installed before it build.
+# No code of a package runs before its hash is checked. All packages are wheels,
+# except dkimpy, which is built by the packages that are installed before it.
 install() {
     local pip=("$dir/venv/bin/python" -m pip install --disable-pip-version-check --no-input --no-compile --require-hashes)
     {

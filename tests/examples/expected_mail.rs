@@ -74,7 +74,7 @@ pub(crate) fn texts_of_json(value: &Value) -> Vec<String> {
 /// The headers of a message, its bodies, and the names and contents of its attachments, these in base64.
 pub(crate) fn texts_of_mime(message: &[u8]) -> Vec<String> {
     let message = MessageParser::default().parse(message).expect("it is a message");
-    assert!(message.bcc().is_none(), "hidden recipients show");
+    assert!(message.bcc().is_none(), "the message has a Bcc header");
     let mut texts: Vec<_> = message.headers_raw().map(|(name, value)| format!("{name}: {}", value.trim())).collect();
     texts.extend([message.body_text(0), message.body_html(0)].into_iter().flatten().map(|text| text.into_owned()));
     for part in message.parts.iter().filter(|part| part.attachment_name().is_some()) {

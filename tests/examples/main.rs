@@ -1,5 +1,5 @@
-//! Runs every example program against a local server in place of the provider's. The mail is sent, the request has all parts of it, and the
-//! request conforms to the provider's specification.
+//! Runs the example of each provider against a local server in place of the provider's. The mail is sent, and the request has all parts of
+//! it and conforms to the provider's specification. Also runs the examples for SMTP, Prometheus and the mailbox.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -20,12 +20,12 @@ use tokio::net::TcpStream;
 
 use crate::catcher::Catcher;
 use crate::expected_mail::{ExpectedMail, texts_of_json, texts_of_mime};
-use crate::spec::Form;
+use crate::spec::Schema;
 
 const FROM: &str = "shop@example.com";
 const TO: &str = "ada@example.org";
 
-/// The program of an example.
+/// The path of an example's executable.
 fn program(example: &str) -> std::path::PathBuf {
     // This program is in `deps`, beside `examples`.
     let here = std::env::current_exe().unwrap();
@@ -46,9 +46,9 @@ async fn run(example: &str, variables: &[(&str, &str)]) {
     assert!(stdout.lines().next().is_some_and(|line| line.ends_with(" is sent")), "{example}: {stdout}{stderr}");
 }
 
-/// Runs an example against a server with this answer. Returns its only request.
-async fn request_of(example: &str, base_url: &str, keys: &[(&str, &str)], answer: HttpReply) -> HttpRequest {
-    let peer = HttpPeer::start([answer]).await;
+/// Runs an example against a server with this response. Returns the only request.
+async fn request_of(example: &str, base_url: &str, keys: &[(&str, &str)], response: HttpReply) -> HttpRequest {
+    let peer = HttpPeer::start([response]).await;
     let url = peer.url();
     let variables = [keys, &[(base_url, &url)]].concat();
     run(example, &variables).await;
@@ -57,22 +57,22 @@ async fn request_of(example: &str, base_url: &str, keys: &[(&str, &str)], answer
     seen.remove(0)
 }
 
-fn assert_valid(form: Form, value: &Value) {
-    let faults = form.faults(value);
-    assert!(faults.is_empty(), "{faults:#?}");
+fn assert_valid(schema: Schema, value: &Value) {
+    let errors = schema.errors(value);
+    assert!(errors.is_empty(), "{errors:#?}");
 }
 
-/// Each row has the example, the variable for the server's URL, other variables, the path, the answer, the specification and the mail.
+/// Each row has the example, the variable for the server's URL, other variables, the path, the response, the specification and the mail.
 macro_rules! json_examples {
-    ($($example:ident: $base_url:literal, [$($key:literal),*], $path:literal, $answer:expr, $form:expr, $mail:expr;)*) => {
+    ($($example:ident: $base_url:literal, [$($key:literal),*], $path:literal, $response:expr, $schema:expr, $mail:expr;)*) => {
         $(
             #[tokio::test]
             async fn $example() {
                 let keys = [$(($key, "a-key-of-the-example")),*];
-                let request = request_of(stringify!($example), $base_url, &keys, $answer).await;
+                let request = request_of(stringify!($example), $base_url, &keys, $response).await;
                 assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", $path));
                 assert_eq!(request.header("content-type"), Some("application/json"));
-                assert_valid($form, &request.json());
+                assert_valid($schema, &request.json());
                 $mail.assert_in(&texts_of_json(&request.json()));
             }
         )*
@@ -99,9 +99,9 @@ json_examples! {
 
 #[tokio::test]
 async fn sparkpost() {
-    let answer = json!({"results": {"total_rejected_recipients": 0, "total_accepted_recipients": 3, "id": "1"}});
+    let response = json!({"results": {"total_rejected_recipients": 0, "total_accepted_recipients": 3, "id": "1"}});
     let keys = [("SPARKPOST_API_KEY", "a-key-of-the-example")];
-    let request = request_of("sparkpost", "SPARKPOST_BASE_URL", &keys, HttpReply::json(200, answer)).await;
+    let request = request_of("sparkpost", "SPARKPOST_BASE_URL", &keys, HttpReply::json(200, response)).await;
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/api/v1/transmissions"));
     let mut transmission = request.json();
     assert_valid(providers::SPARKPOST, &transmission);
@@ -113,9 +113,9 @@ async fn sparkpost() {
 
 #[tokio::test]
 async fn mailgun() {
-    let answer = HttpReply::json(200, json!({"id": "<1@example.com>", "message": "Queued. Thank you."}));
+    let response = HttpReply::json(200, json!({"id": "<1@example.com>", "message": "Queued. Thank you."}));
     let keys = [("MAILGUN_API_KEY", "a-key-of-the-example"), ("MAILGUN_DOMAIN", "mg.example.com")];
-    let request = request_of("mailgun", "MAILGUN_BASE_URL", &keys, answer).await;
+    let request = request_of("mailgun", "MAILGUN_BASE_URL", &keys, response).await;
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v3/mg.example.com/messages.mime"));
     let mut texts = Vec::new();
     let mut messages = 0;
@@ -163,7 +163,7 @@ async fn ses() {
     ExpectedMail::new(2, 3).assert_in(&texts);
 }
 
-/// Sends a request to a test server, and returns the body of its answer.
+/// Sends a request to a test server, and returns the body of its response.
 async fn exchange(url: &str, request: &str, body: &str) -> String {
     let host = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
@@ -174,9 +174,9 @@ async fn exchange(url: &str, request: &str, body: &str) -> String {
     let head =
         format!("{request} HTTP/1.0\r\nHost: {host}\r\nAuthorization: {signature}\r\nContent-Length: {length}\r\n\r\n");
     stream.write_all((head + body).as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 #[tokio::test]
@@ -224,32 +224,32 @@ async fn prometheus() {
             assert_eq!(running.try_wait().unwrap(), None, "the example has ended");
             if let Ok(mut stream) = TcpStream::connect(&address).await {
                 let request = format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n");
-                let mut answer = String::new();
+                let mut response = String::new();
                 let written = stream.write_all(request.as_bytes()).await;
-                if written.is_ok() && stream.read_to_string(&mut answer).await.is_ok() && answer.contains(sent) {
-                    break answer;
+                if written.is_ok() && stream.read_to_string(&mut response).await.is_ok() && response.contains(sent) {
+                    break response;
                 }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let answer = tokio::time::timeout(Duration::from_secs(60), read).await.expect("the mail is counted");
+    let response = tokio::time::timeout(Duration::from_secs(60), read).await.expect("the mail is counted");
     for metric in ["messaging_client_operation_duration_seconds_bucket", "postrider_outbox_lag_seconds 0"] {
-        assert!(answer.contains(metric), "{metric} is missing: {answer}");
+        assert!(response.contains(metric), "{metric} is missing: {response}");
     }
     assert_eq!(catcher.caught().len(), 1);
 }
 
-/// The body of an answer to a request without a body. `None` if the server does not listen yet.
+/// The body of a response to a request without a body. `None` if the server does not listen yet.
 async fn fetch(address: &str, path: &str) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.ok()?;
-    let end = answer.windows(4).position(|octets| octets == b"\r\n\r\n")?;
-    assert!(answer.starts_with(b"HTTP/1.0 200") || answer.starts_with(b"HTTP/1.1 200"), "{path}: {answer:?}");
-    Some(answer.split_off(end + 4))
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.ok()?;
+    let end = response.windows(4).position(|octets| octets == b"\r\n\r\n")?;
+    assert!(response.starts_with(b"HTTP/1.0 200") || response.starts_with(b"HTTP/1.1 200"), "{path}: {response:?}");
+    Some(response.split_off(end + 4))
 }
 
 /// One command shows mails in a dashboard: sent, refused, deferred and scheduled ones. An independent parser reads the source of one.

@@ -1,88 +1,88 @@
 //! The fields that each provider accepts for a mail, with their names, types and limits, by its specification. Other fields (templates,
 //! send times, tracking) are omitted, because no request may have them.
 
-use crate::spec::{Form, SOME_TEXT, TEXT, may, must};
-use Form::{Address, Base64, Flag, List, Mailbox, Mailboxes, Map, Object, OneOf, Quoted, Text, Without};
+use crate::spec::{NON_EMPTY, Schema, TEXT, optional, required};
+use Schema::{Address, Base64, Boolean, List, Mailbox, Mailboxes, Map, Object, OneOf, Quoted, Text, Without};
 
 const ANY: usize = usize::MAX;
 
-const DISPOSITION: Form = OneOf(&["attachment", "inline"]);
+const DISPOSITION: Schema = OneOf(&["attachment", "inline"]);
 
 /// `{"email": …, "name": …}`.
-const PERSON: Form = Object(&[must("email", Address), may("name", TEXT)]);
+const PERSON: Schema = Object(&[required("email", Address), optional("name", TEXT)]);
 
 /// A recipient whose name has a comma or semicolon is dropped after acceptance, unless it is in quotes: the API's limitations;
 /// <https://github.com/sendgrid/sendgrid-csharp/issues/268>.
-const SENDGRID_RECIPIENT: Form = Object(&[must("email", Address), may("name", Quoted(&[',', ';']))]);
+const SENDGRID_RECIPIENT: Schema = Object(&[required("email", Address), optional("name", Quoted(&[',', ';']))]);
 
 /// The `attachments` of <https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors>.
-const SENDGRID_NAME: Form = Without(&[';', ',', '\r', '\n']);
+const SENDGRID_NAME: Schema = Without(&[';', ',', '\r', '\n']);
 
 /// <https://github.com/twilio/sendgrid-oai/blob/main/spec/json/tsg_mail_v3.json>, `PostMailSend`.
-pub(crate) const SENDGRID: Form = Object(&[
-    must(
+pub(crate) const SENDGRID: Schema = Object(&[
+    required(
         "personalizations",
         List(
             1,
             1000,
             &Object(&[
-                must("to", List(1, 1000, &SENDGRID_RECIPIENT)),
-                may("cc", List(1, 1000, &SENDGRID_RECIPIENT)),
-                may("bcc", List(1, 1000, &SENDGRID_RECIPIENT)),
-                may("subject", SOME_TEXT),
-                may("headers", Map(&TEXT)),
-                may("custom_args", Map(&TEXT)),
+                required("to", List(1, 1000, &SENDGRID_RECIPIENT)),
+                optional("cc", List(1, 1000, &SENDGRID_RECIPIENT)),
+                optional("bcc", List(1, 1000, &SENDGRID_RECIPIENT)),
+                optional("subject", NON_EMPTY),
+                optional("headers", Map(&TEXT)),
+                optional("custom_args", Map(&TEXT)),
             ]),
         ),
     ),
-    must("from", PERSON),
-    may("reply_to", PERSON),
-    may("reply_to_list", List(1, 1000, &PERSON)),
-    must("subject", SOME_TEXT),
-    must("content", List(1, ANY, &Object(&[must("type", SOME_TEXT), must("value", SOME_TEXT)]))),
-    may(
+    required("from", PERSON),
+    optional("reply_to", PERSON),
+    optional("reply_to_list", List(1, 1000, &PERSON)),
+    required("subject", NON_EMPTY),
+    required("content", List(1, ANY, &Object(&[required("type", NON_EMPTY), required("value", NON_EMPTY)]))),
+    optional(
         "attachments",
         List(
             1,
             ANY,
             &Object(&[
-                must("content", Base64),
-                must("filename", SENDGRID_NAME),
-                may("type", SENDGRID_NAME),
-                may("disposition", DISPOSITION),
-                may("content_id", SENDGRID_NAME),
+                required("content", Base64),
+                required("filename", SENDGRID_NAME),
+                optional("type", SENDGRID_NAME),
+                optional("disposition", DISPOSITION),
+                optional("content_id", SENDGRID_NAME),
             ]),
         ),
     ),
-    may("headers", Map(&TEXT)),
-    may("categories", List(1, 10, &Text(0, 255))),
-    may("mail_settings", Object(&[may("sandbox_mode", Object(&[may("enable", Flag)]))])),
+    optional("headers", Map(&TEXT)),
+    optional("categories", List(1, 10, &Text(0, 255))),
+    optional("mail_settings", Object(&[optional("sandbox_mode", Object(&[optional("enable", Boolean)]))])),
 ]);
 
 /// <https://github.com/mailtrap/mailtrap-openapi/blob/main/specs/email-sending-transactional.openapi.yml>, `EmailWithTextAndHtml`.
-pub(crate) const MAILTRAP: Form = Object(&[
-    must("from", PERSON),
-    may("to", List(1, 1000, &PERSON)),
-    may("cc", List(1, 1000, &PERSON)),
-    may("bcc", List(1, 1000, &PERSON)),
-    may("reply_to", PERSON),
-    must("subject", SOME_TEXT),
-    must("text", SOME_TEXT),
-    must("html", SOME_TEXT),
-    may("category", Text(0, 255)),
-    may("custom_variables", Map(&TEXT)),
-    may("headers", Map(&TEXT)),
-    may(
+pub(crate) const MAILTRAP: Schema = Object(&[
+    required("from", PERSON),
+    optional("to", List(1, 1000, &PERSON)),
+    optional("cc", List(1, 1000, &PERSON)),
+    optional("bcc", List(1, 1000, &PERSON)),
+    optional("reply_to", PERSON),
+    required("subject", NON_EMPTY),
+    required("text", NON_EMPTY),
+    required("html", NON_EMPTY),
+    optional("category", Text(0, 255)),
+    optional("custom_variables", Map(&TEXT)),
+    optional("headers", Map(&TEXT)),
+    optional(
         "attachments",
         List(
             1,
             ANY,
             &Object(&[
-                must("content", Base64),
-                must("filename", TEXT),
-                may("type", TEXT),
-                may("disposition", DISPOSITION),
-                may("content_id", TEXT),
+                required("content", Base64),
+                required("filename", TEXT),
+                optional("type", TEXT),
+                optional("disposition", DISPOSITION),
+                optional("content_id", TEXT),
             ]),
         ),
     ),
@@ -90,162 +90,172 @@ pub(crate) const MAILTRAP: Form = Object(&[
 
 /// <https://developers.brevo.com/reference/send-transac-email> and
 /// <https://github.com/getbrevo/brevo-python/blob/main/docs/SendSmtpEmail.md>, which is made of its specification.
-pub(crate) const BREVO: Form = Object(&[
-    must("sender", PERSON),
-    must("to", List(1, 99, &PERSON)),
-    may("cc", List(1, 99, &PERSON)),
-    may("bcc", List(1, 99, &PERSON)),
-    may("replyTo", PERSON),
-    must("subject", SOME_TEXT),
-    must("htmlContent", SOME_TEXT),
-    may("textContent", TEXT),
-    may("attachment", List(1, ANY, &Object(&[must("name", SOME_TEXT), must("content", Base64)]))),
-    may("headers", Map(&TEXT)),
-    may("tags", List(1, ANY, &TEXT)),
+pub(crate) const BREVO: Schema = Object(&[
+    required("sender", PERSON),
+    required("to", List(1, 99, &PERSON)),
+    optional("cc", List(1, 99, &PERSON)),
+    optional("bcc", List(1, 99, &PERSON)),
+    optional("replyTo", PERSON),
+    required("subject", NON_EMPTY),
+    required("htmlContent", NON_EMPTY),
+    optional("textContent", TEXT),
+    optional("attachment", List(1, ANY, &Object(&[required("name", NON_EMPTY), required("content", Base64)]))),
+    optional("headers", Map(&TEXT)),
+    optional("tags", List(1, ANY, &TEXT)),
 ]);
 
 /// <https://resend.com/docs/api-reference/emails/send-email>, which is made of <https://github.com/resend/resend-openapi>; the length of
 /// tags: <https://resend.com/docs/dashboard/emails/tags>.
-pub(crate) const RESEND: Form = Object(&[
-    must("from", Mailbox),
-    must("to", List(1, 50, &Mailbox)),
-    may("cc", List(1, ANY, &Mailbox)),
-    may("bcc", List(1, ANY, &Mailbox)),
-    may("reply_to", List(1, ANY, &Mailbox)),
-    must("subject", TEXT),
-    may("html", TEXT),
-    may("text", TEXT),
-    may("headers", Map(&TEXT)),
-    may(
+pub(crate) const RESEND: Schema = Object(&[
+    required("from", Mailbox),
+    required("to", List(1, 50, &Mailbox)),
+    optional("cc", List(1, ANY, &Mailbox)),
+    optional("bcc", List(1, ANY, &Mailbox)),
+    optional("reply_to", List(1, ANY, &Mailbox)),
+    required("subject", TEXT),
+    optional("html", TEXT),
+    optional("text", TEXT),
+    optional("headers", Map(&TEXT)),
+    optional(
         "attachments",
         List(
             1,
             ANY,
             &Object(&[
-                must("content", Base64),
-                must("filename", TEXT),
-                may("content_type", TEXT),
-                may("content_id", Text(1, 127)),
+                required("content", Base64),
+                required("filename", TEXT),
+                optional("content_type", TEXT),
+                optional("content_id", Text(1, 127)),
             ]),
         ),
     ),
-    may("tags", List(1, ANY, &Object(&[must("name", Text(1, 256)), must("value", Text(1, 256))]))),
+    optional("tags", List(1, ANY, &Object(&[required("name", Text(1, 256)), required("value", Text(1, 256))]))),
 ]);
 
 /// <https://postmarkapp.com/developer/api/email-api#send-a-single-email>; metadata:
 /// <https://postmarkapp.com/support/article/1125-custom-metadata-faq>.
-pub(crate) const POSTMARK: Form = Object(&[
-    must("From", Mailbox),
-    may("To", Mailboxes(50)),
-    may("Cc", Mailboxes(50)),
-    may("Bcc", Mailboxes(50)),
-    may("ReplyTo", Mailboxes(ANY)),
-    may("Subject", Text(0, 2000)),
-    may("TextBody", TEXT),
-    may("HtmlBody", TEXT),
-    may("Tag", Text(0, 1000)),
-    may("Metadata", Map(&Text(0, 80))),
-    may("Headers", List(1, ANY, &Object(&[must("Name", SOME_TEXT), must("Value", TEXT)]))),
-    may(
+pub(crate) const POSTMARK: Schema = Object(&[
+    required("From", Mailbox),
+    optional("To", Mailboxes(50)),
+    optional("Cc", Mailboxes(50)),
+    optional("Bcc", Mailboxes(50)),
+    optional("ReplyTo", Mailboxes(ANY)),
+    optional("Subject", Text(0, 2000)),
+    optional("TextBody", TEXT),
+    optional("HtmlBody", TEXT),
+    optional("Tag", Text(0, 1000)),
+    optional("Metadata", Map(&Text(0, 80))),
+    optional("Headers", List(1, ANY, &Object(&[required("Name", NON_EMPTY), required("Value", TEXT)]))),
+    optional(
         "Attachments",
         List(
             1,
             ANY,
             &Object(&[
-                must("Name", SOME_TEXT),
-                must("Content", Base64),
-                must("ContentType", SOME_TEXT),
-                may("ContentID", SOME_TEXT),
+                required("Name", NON_EMPTY),
+                required("Content", Base64),
+                required("ContentType", NON_EMPTY),
+                optional("ContentID", NON_EMPTY),
             ]),
         ),
     ),
-    may("MessageStream", SOME_TEXT),
+    optional("MessageStream", NON_EMPTY),
 ]);
 
-const MAILJET_PERSON: Form = Object(&[must("Email", Address), may("Name", TEXT)]);
-const MAILJET_FILE: Form =
-    Object(&[must("ContentType", SOME_TEXT), must("Filename", SOME_TEXT), must("Base64Content", Base64)]);
-const MAILJET_INLINED_FILE: Form = Object(&[
-    must("ContentType", SOME_TEXT),
-    must("Filename", SOME_TEXT),
-    must("Base64Content", Base64),
-    may("ContentID", SOME_TEXT),
+const MAILJET_PERSON: Schema = Object(&[required("Email", Address), optional("Name", TEXT)]);
+const MAILJET_FILE: Schema =
+    Object(&[required("ContentType", NON_EMPTY), required("Filename", NON_EMPTY), required("Base64Content", Base64)]);
+const MAILJET_INLINED_FILE: Schema = Object(&[
+    required("ContentType", NON_EMPTY),
+    required("Filename", NON_EMPTY),
+    required("Base64Content", Base64),
+    optional("ContentID", NON_EMPTY),
 ]);
 
 /// <https://dev.mailjet.com/email/guides/send-api-v31/> and <https://dev.mailjet.com/email/reference/send-emails/>.
-pub(crate) const MAILJET: Form = Object(&[
-    must(
+pub(crate) const MAILJET: Schema = Object(&[
+    required(
         "Messages",
         List(
             1,
             50,
             &Object(&[
-                must("From", MAILJET_PERSON),
-                must("To", List(1, 50, &MAILJET_PERSON)),
-                may("Cc", List(1, 50, &MAILJET_PERSON)),
-                may("Bcc", List(1, 50, &MAILJET_PERSON)),
-                may("ReplyTo", MAILJET_PERSON),
-                may("Subject", Text(0, 255)),
-                may("TextPart", TEXT),
-                may("HTMLPart", TEXT),
-                may("Attachments", List(1, 50, &MAILJET_FILE)),
-                may("InlinedAttachments", List(1, 50, &MAILJET_INLINED_FILE)),
-                may("Headers", Map(&TEXT)),
-                may("CustomID", TEXT),
-                may("EventPayload", TEXT),
-                may("CustomCampaign", TEXT),
+                required("From", MAILJET_PERSON),
+                required("To", List(1, 50, &MAILJET_PERSON)),
+                optional("Cc", List(1, 50, &MAILJET_PERSON)),
+                optional("Bcc", List(1, 50, &MAILJET_PERSON)),
+                optional("ReplyTo", MAILJET_PERSON),
+                optional("Subject", Text(0, 255)),
+                optional("TextPart", TEXT),
+                optional("HTMLPart", TEXT),
+                optional("Attachments", List(1, 50, &MAILJET_FILE)),
+                optional("InlinedAttachments", List(1, 50, &MAILJET_INLINED_FILE)),
+                optional("Headers", Map(&TEXT)),
+                optional("CustomID", TEXT),
+                optional("EventPayload", TEXT),
+                optional("CustomCampaign", TEXT),
             ]),
         ),
     ),
-    may("SandboxMode", Flag),
+    optional("SandboxMode", Boolean),
 ]);
 
 /// <https://developers.mailersend.com/api/v1/email.html#send-an-email>.
-pub(crate) const MAILERSEND: Form = Object(&[
-    must("from", PERSON),
-    must("to", List(1, 50, &PERSON)),
-    may("cc", List(1, 10, &PERSON)),
-    may("bcc", List(1, 10, &PERSON)),
-    may("reply_to", PERSON),
-    must("subject", Text(1, 998)),
-    may("text", Text(1, 2 * 1024 * 1024)),
-    may("html", Text(1, 2 * 1024 * 1024)),
-    may(
+pub(crate) const MAILERSEND: Schema = Object(&[
+    required("from", PERSON),
+    required("to", List(1, 50, &PERSON)),
+    optional("cc", List(1, 10, &PERSON)),
+    optional("bcc", List(1, 10, &PERSON)),
+    optional("reply_to", PERSON),
+    required("subject", Text(1, 998)),
+    optional("text", Text(1, 2 * 1024 * 1024)),
+    optional("html", Text(1, 2 * 1024 * 1024)),
+    optional(
         "attachments",
         List(
             1,
             ANY,
             &Object(&[
-                must("content", Base64),
-                must("filename", SOME_TEXT),
-                may("disposition", DISPOSITION),
-                may("id", Text(1, 998)),
+                required("content", Base64),
+                required("filename", NON_EMPTY),
+                optional("disposition", DISPOSITION),
+                optional("id", Text(1, 998)),
             ]),
         ),
     ),
-    may("tags", List(1, 5, &Text(1, 191))),
-    may("headers", List(1, ANY, &Object(&[must("name", SOME_TEXT), must("value", SOME_TEXT)]))),
-    may("list_unsubscribe", SOME_TEXT),
+    optional("tags", List(1, 5, &Text(1, 191))),
+    optional("headers", List(1, ANY, &Object(&[required("name", NON_EMPTY), required("value", NON_EMPTY)]))),
+    optional("list_unsubscribe", NON_EMPTY),
 ]);
 
 /// <https://developers.sparkpost.com/api/transmissions/> and <https://developers.sparkpost.com/api/recipient-lists/>.
-pub(crate) const SPARKPOST: Form = Object(&[
-    must(
+pub(crate) const SPARKPOST: Schema = Object(&[
+    required(
         "recipients",
         List(
             1,
             ANY,
             &Object(&[
-                must("address", Object(&[must("email", Address), may("name", TEXT), may("header_to", TEXT)])),
-                may("tags", List(1, 10, &TEXT)),
-                may("metadata", Map(&TEXT)),
+                required(
+                    "address",
+                    Object(&[required("email", Address), optional("name", TEXT), optional("header_to", TEXT)]),
+                ),
+                optional("tags", List(1, 10, &TEXT)),
+                optional("metadata", Map(&TEXT)),
             ]),
         ),
     ),
-    must("content", Object(&[must("email_rfc822", SOME_TEXT)])),
-    may("options", Object(&[may("transactional", Flag), may("perform_substitutions", Flag), may("sandbox", Flag)])),
-    may("metadata", Map(&TEXT)),
-    may("return_path", Address),
+    required("content", Object(&[required("email_rfc822", NON_EMPTY)])),
+    optional(
+        "options",
+        Object(&[
+            optional("transactional", Boolean),
+            optional("perform_substitutions", Boolean),
+            optional("sandbox", Boolean),
+        ]),
+    ),
+    optional("metadata", Map(&TEXT)),
+    optional("return_path", Address),
 ]);
 
 /// Names of form fields. An asterisk stands for any ending:
@@ -253,11 +263,11 @@ pub(crate) const SPARKPOST: Form = Object(&[
 pub(crate) const MAILGUN: [&str; 5] = ["to", "message", "o:tag", "o:testmode", "v:*"];
 
 /// <https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html>.
-pub(crate) const SES: Form = Object(&[
-    must("Content", Object(&[must("Raw", Object(&[must("Data", Base64)]))])),
-    must("Destination", Object(&[must("ToAddresses", List(1, 50, &Address))])),
-    may("FromEmailAddress", Mailbox),
-    may("FeedbackForwardingEmailAddress", Address),
-    may("ConfigurationSetName", SOME_TEXT),
-    may("EmailTags", List(1, 50, &Object(&[must("Name", Text(1, 256)), must("Value", Text(1, 256))]))),
+pub(crate) const SES: Schema = Object(&[
+    required("Content", Object(&[required("Raw", Object(&[required("Data", Base64)]))])),
+    required("Destination", Object(&[required("ToAddresses", List(1, 50, &Address))])),
+    optional("FromEmailAddress", Mailbox),
+    optional("FeedbackForwardingEmailAddress", Address),
+    optional("ConfigurationSetName", NON_EMPTY),
+    optional("EmailTags", List(1, 50, &Object(&[required("Name", Text(1, 256)), required("Value", Text(1, 256))]))),
 ]);

@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-/// The form of a value.
+/// The schema of a value.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Form {
+pub(crate) enum Schema {
     /// A text with this minimum and maximum number of characters.
     Text(usize, usize),
     /// A text that is not empty and has none of these characters.
@@ -26,11 +26,11 @@ pub(crate) enum Form {
     /// Content in base64 that is not empty.
     Base64,
     /// A boolean.
-    Flag,
-    /// An array of this form with this minimum and maximum length.
-    List(usize, usize, &'static Form),
-    /// An object with any names, whose values have this form.
-    Map(&'static Form),
+    Boolean,
+    /// An array with this minimum and maximum length, whose items have this schema.
+    List(usize, usize, &'static Schema),
+    /// An object with any names, whose values have this schema.
+    Map(&'static Schema),
     /// An object with these fields and no others.
     Object(&'static [Field]),
 }
@@ -39,65 +39,65 @@ pub(crate) enum Form {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Field {
     name: &'static str,
-    form: Form,
+    schema: Schema,
     required: bool,
 }
 
 /// A required field.
-pub(crate) const fn must(name: &'static str, form: Form) -> Field {
-    Field { name, form, required: true }
+pub(crate) const fn required(name: &'static str, schema: Schema) -> Field {
+    Field { name, schema, required: true }
 }
 
 /// An optional field.
-pub(crate) const fn may(name: &'static str, form: Form) -> Field {
-    Field { name, form, required: false }
+pub(crate) const fn optional(name: &'static str, schema: Schema) -> Field {
+    Field { name, schema, required: false }
 }
 
 /// Any text.
-pub(crate) const TEXT: Form = Form::Text(0, usize::MAX);
+pub(crate) const TEXT: Schema = Schema::Text(0, usize::MAX);
 /// Any text that is not empty.
-pub(crate) const SOME_TEXT: Form = Form::Text(1, usize::MAX);
+pub(crate) const NON_EMPTY: Schema = Schema::Text(1, usize::MAX);
 
-impl Form {
+impl Schema {
     /// Returns each error in a value, with its path.
-    pub(crate) fn faults(&self, value: &Value) -> Vec<String> {
-        let mut faults = Vec::new();
-        self.check("request", value, &mut faults);
-        faults
+    pub(crate) fn errors(&self, value: &Value) -> Vec<String> {
+        let mut errors = Vec::new();
+        self.check("request", value, &mut errors);
+        errors
     }
 
-    fn check(&self, at: &str, value: &Value, faults: &mut Vec<String>) {
-        let fine = match self {
-            Self::List(least, most, form) => match value.as_array() {
+    fn check(&self, at: &str, value: &Value, errors: &mut Vec<String>) {
+        let valid = match self {
+            Self::List(min, max, schema) => match value.as_array() {
                 Some(values) => {
                     for (place, value) in values.iter().enumerate() {
-                        form.check(&format!("{at}[{place}]"), value, faults);
+                        schema.check(&format!("{at}[{place}]"), value, errors);
                     }
-                    (*least..=*most).contains(&values.len())
+                    (*min..=*max).contains(&values.len())
                 }
                 None => false,
             },
-            Self::Map(form) => match value.as_object() {
+            Self::Map(schema) => match value.as_object() {
                 Some(fields) => {
                     for (name, value) in fields {
-                        form.check(&format!("{at}.{name}"), value, faults);
+                        schema.check(&format!("{at}.{name}"), value, errors);
                     }
                     true
                 }
                 None => false,
             },
-            Self::Object(fields) => return check_object(at, fields, value, faults),
-            Self::Flag => value.is_boolean(),
-            text => value.as_str().is_some_and(|value| text.holds(value)),
+            Self::Object(fields) => return check_object(at, fields, value, errors),
+            Self::Boolean => value.is_boolean(),
+            text => value.as_str().is_some_and(|value| text.matches(value)),
         };
-        if !fine {
-            faults.push(format!("{at} is not {self:?}"));
+        if !valid {
+            errors.push(format!("{at} is not {self:?}"));
         }
     }
 
-    fn holds(&self, text: &str) -> bool {
+    fn matches(&self, text: &str) -> bool {
         match self {
-            Self::Text(least, most) => (*least..=*most).contains(&text.chars().count()),
+            Self::Text(min, max) => (*min..=*max).contains(&text.chars().count()),
             Self::Without(characters) => !text.is_empty() && !text.contains(*characters),
             Self::Quoted(characters) => {
                 !text.contains(*characters) || text.len() > 1 && text.starts_with('"') && text.ends_with('"')
@@ -107,9 +107,9 @@ impl Form {
             Self::Mailbox => {
                 is_address(text.strip_suffix('>').and_then(|text| text.split_once(" <")).map_or(text, |it| it.1))
             }
-            Self::Mailboxes(most) => {
+            Self::Mailboxes(max) => {
                 let all: Vec<_> = text.split(", ").collect();
-                all.len() <= *most && all.iter().all(|one| Self::Mailbox.holds(one))
+                all.len() <= *max && all.iter().all(|one| Self::Mailbox.matches(one))
             }
             Self::Base64 => STANDARD.decode(text).is_ok_and(|content| !content.is_empty()),
             _ => false,
@@ -117,20 +117,20 @@ impl Form {
     }
 }
 
-fn check_object(at: &str, fields: &[Field], value: &Value, faults: &mut Vec<String>) {
+fn check_object(at: &str, fields: &[Field], value: &Value, errors: &mut Vec<String>) {
     let Some(object) = value.as_object() else {
-        faults.push(format!("{at} is no object"));
+        errors.push(format!("{at} is not an object"));
         return;
     };
     let known: BTreeSet<_> = fields.iter().map(|field| field.name).collect();
-    faults.extend(
+    errors.extend(
         object.keys().filter(|name| !known.contains(name.as_str())).map(|name| format!("{at}.{name} is unknown")),
     );
     for field in fields {
         let at = format!("{at}.{}", field.name);
         match object.get(field.name) {
-            Some(value) => field.form.check(&at, value, faults),
-            None if field.required => faults.push(format!("{at} is missing")),
+            Some(value) => field.schema.check(&at, value, errors),
+            None if field.required => errors.push(format!("{at} is missing")),
             None => {}
         }
     }
@@ -143,17 +143,17 @@ fn is_address(text: &str) -> bool {
 }
 
 #[test]
-fn a_form_finds_each_error() {
+fn a_schema_finds_each_error() {
     use serde_json::json;
-    const FORM: Form = Form::Object(&[
-        must("to", Form::List(1, 2, &Form::Mailbox)),
-        may("kind", Form::OneOf(&["a", "b"])),
-        may("content", Form::Base64),
-        may("headers", Form::Map(&TEXT)),
+    const SCHEMA: Schema = Schema::Object(&[
+        required("to", Schema::List(1, 2, &Schema::Mailbox)),
+        optional("kind", Schema::OneOf(&["a", "b"])),
+        optional("content", Schema::Base64),
+        optional("headers", Schema::Map(&TEXT)),
     ]);
-    let fine = json!({"to": ["A B <a@x.example>"], "kind": "a", "content": "eA==", "headers": {"X-A": ""}});
-    assert_eq!(FORM.faults(&fine), [""; 0]);
-    for (value, fault) in [
+    let valid = json!({"to": ["A B <a@x.example>"], "kind": "a", "content": "eA==", "headers": {"X-A": ""}});
+    assert_eq!(SCHEMA.errors(&valid), [""; 0]);
+    for (value, error) in [
         (json!({"kind": "a"}), "request.to is missing"),
         (json!({"to": ["a@x.example"], "knd": "a"}), "request.knd is unknown"),
         (json!({"to": []}), "request.to is not"),
@@ -163,9 +163,9 @@ fn a_form_finds_each_error() {
         (json!({"to": ["a@x.example"], "kind": "c"}), "request.kind is not"),
         (json!({"to": ["a@x.example"], "content": "?"}), "request.content is not"),
         (json!({"to": ["a@x.example"], "headers": {"X-A": 1}}), "request.headers.X-A is not"),
-        (json!([]), "request is no object"),
+        (json!([]), "request is not an object"),
     ] {
-        let faults = FORM.faults(&value);
-        assert!(faults.len() == 1 && faults[0].starts_with(fault), "{value}: {faults:?}");
+        let errors = SCHEMA.errors(&value);
+        assert!(errors.len() == 1 && errors[0].starts_with(error), "{value}: {errors:?}");
     }
 }

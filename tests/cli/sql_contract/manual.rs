@@ -83,7 +83,7 @@ fn every_statement_works(database: Database, client: Client) {
     let enqueue = page("Enqueue");
     let keyed: Vec<_> = enqueue.iter().filter(|statement| statement.contains("-471")).cloned().collect();
     session.ok(&enqueue);
-    session.ok(&page("Many"));
+    session.ok(&page("Enqueue many"));
     session.ok(&page("Trace context"));
     // The keys are taken.
     session.ok(&keyed);

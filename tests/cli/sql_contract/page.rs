@@ -21,7 +21,7 @@ pub(super) fn statements(database: &str, heading: &str) -> Vec<String> {
 }
 
 /// The headings under a database that have statements.
-const HEADINGS: [&str; 7] = ["Enqueue", "Many", "From a driver", "Trace context", "Rights", "Read", "Delete"];
+const HEADINGS: [&str; 7] = ["Enqueue", "Enqueue many", "From a driver", "Trace context", "Rights", "Read", "Delete"];
 
 /// Every statement is under a heading whose statements the tests run.
 #[test]

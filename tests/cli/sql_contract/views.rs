@@ -14,7 +14,7 @@ fn views_read_little(database: Database) {
     ];
     fill.extend(page("Enqueue"));
     for _ in 0..3 {
-        fill.extend(page("Many"));
+        fill.extend(page("Enqueue many"));
     }
     fill.push(match database {
         Database::Postgres => "ANALYZE postrider.deliveries".to_owned(),

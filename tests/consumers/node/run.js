@@ -55,19 +55,19 @@ async function main() {
         : value instanceof Date ? value.toISOString()
         : typeof value === 'object' ? JSON.stringify(value)
         : String(value);
-    const answers = [];
+    const results = [];
     for (const { sql, params } of task.steps) {
         try {
             const rows = await driver.query(sql, params?.map(parameter));
-            answers.push({
+            results.push({
                 rows: rows.map((row) => Object.fromEntries(Object.entries(row).map(([name, value]) => [name, text(value)]))),
             });
         } catch (error) {
-            answers.push({ error: String(error.message), column: error.column ?? null });
+            results.push({ error: String(error.message), column: error.column ?? null });
         }
     }
     await driver.close();
-    process.stdout.write(JSON.stringify(answers));
+    process.stdout.write(JSON.stringify(results));
 }
 
 main();

@@ -65,14 +65,14 @@ def main():
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, (None if v is None else str(v) for v in row))) for row in cursor.fetchall()]
 
-    answers = []
+    results = []
     for step in task["steps"]:
         try:
-            answers.append({"rows": run(step)})
+            results.append({"rows": run(step)})
         except Exception as error:  # the drivers have no common class
             column = getattr(getattr(error, "diag", None), "column_name", None)
-            answers.append({"error": str(error), "column": column})
-    json.dump(answers, sys.stdout)
+            results.append({"error": str(error), "column": column})
+    json.dump(results, sys.stdout)
 
 
 main()

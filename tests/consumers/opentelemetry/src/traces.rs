@@ -9,8 +9,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 pub fn current() -> Option<TraceParent> {
     let context = Span::current().context();
     let span = context.span();
-    let of = span.span_context();
-    TraceParent::new(of.trace_id().to_bytes(), of.span_id().to_bytes(), of.trace_flags().to_u8())
+    let ids = span.span_context();
+    TraceParent::new(ids.trace_id().to_bytes(), ids.span_id().to_bytes(), ids.trace_flags().to_u8())
 }
 
 /// Links a span of the relay to the span that enqueued the mail.

@@ -24,7 +24,7 @@ use tracing_subscriber::Registry;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Records every span but those of unsampled requests.
+/// Records every span, except those of unsampled requests.
 #[derive(Debug, Clone)]
 struct ByName;
 
@@ -112,18 +112,18 @@ async fn each_send_links_to_the_request_that_enqueued_it() {
     assert_eq!(of_request.iter().map(ids).collect::<Vec<_>>(), vec![ids(&request.span_context); 2]);
     assert!(of_request.iter().all(SpanContext::is_remote));
     assert!(sends.iter().all(|send| send.span_context.trace_id() != request.span_context.trace_id()));
-    // The ids of a request that was not recorded are kept, and that it was not.
+    // The ids of a request that was not recorded are stored, with the flag that says so.
     let stored = sender.get(unsampled).await.unwrap().unwrap().traceparent.expect("it is stored");
     assert!(!stored.is_sampled());
     let of_unsampled = links(unsampled);
     assert_eq!(of_unsampled.iter().map(ids).collect::<Vec<_>>(), [ids(&read_header(stored.to_string()))]);
     assert!(of_unsampled[0].is_valid() && !of_unsampled[0].is_sampled());
-    // A header that was given comes before the current span.
+    // A header of the caller takes precedence over the current span.
     assert_eq!(links(forwarded).iter().map(ids).collect::<Vec<_>>(), [ids(&caller.span_context)]);
     assert_eq!(links(outside), []);
 }
 
-/// OpenTelemetry's propagator is laxer with texts that W3C's rules forbid, so only texts that it refuses, and valid ones, are compared.
+/// A header means the same to OpenTelemetry's propagator. Texts that it accepts although W3C's rules forbid them are not compared.
 #[test]
 fn a_header_means_the_same_to_opentelemetry() {
     let ids = "4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331";

@@ -1,4 +1,4 @@
-//! A relay and a program that enqueues, beside some other work.
+//! Measures a background load, a relay and a program that enqueues, while some other work runs.
 
 use std::time::{Duration, Instant};
 
