@@ -97,9 +97,9 @@ async fn a_value_that_cannot_be_read_is_named_and_nothing_is_listed() {
     }
 }
 
-/// It has no index, so it looks at each delivery. The first page stops after one part, and says so.
+/// A search by tag has no index, so it reads each delivery. The first page stops after one part, and says so.
 #[tokio::test]
-async fn a_search_that_takes_long_stops_and_goes_on() {
+async fn a_long_search_stops_and_continues() {
     let site = Site::new();
     let tagged = || mail().tag("rare").build().unwrap();
     let oldest = site.enqueue(tagged()).await;
