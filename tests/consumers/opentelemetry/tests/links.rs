@@ -112,7 +112,7 @@ async fn each_send_links_to_the_request_that_enqueued_it() {
     assert_eq!(of_request.iter().map(ids).collect::<Vec<_>>(), vec![ids(&request.span_context); 2]);
     assert!(of_request.iter().all(SpanContext::is_remote));
     assert!(sends.iter().all(|send| send.span_context.trace_id() != request.span_context.trace_id()));
-    // The ids of a request that was not recorded are kept, and that it was not.
+    // The ids of a request that was not recorded are kept, with the flag that says so.
     let stored = sender.get(unsampled).await.unwrap().unwrap().traceparent.expect("it is stored");
     assert!(!stored.is_sampled());
     let of_unsampled = links(unsampled);
