@@ -26,7 +26,7 @@ use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// | 400, 422: `validation_error`, `missing_required_field`, `missing_required_parameter`, `invalid_attachment`, `invalid_parameter` | [`Message`](HttpErrorKind::Message) |
 /// | `invalid_idempotency_key`; 451: `security_error` | [`Message`](HttpErrorKind::Message) |
 /// | `concurrent_idempotent_requests`, `invalid_idempotent_request`: an earlier request of this delivery is in progress, or had other content | [`NoResponse`](HttpErrorKind::NoResponse) |
-/// | 401; `validation_error` about the API key; `missing_`, `restricted_`, `invalid_`, `suspended_api_key`, `invalid_permission`, `not_found`, `method_not_allowed` | [`Account`](HttpErrorKind::Account) |
+/// | 401; `validation_error` about the API key; `missing_api_key`, `restricted_api_key`, `invalid_api_key`, `suspended_api_key`, `invalid_permission`, `not_found`, `method_not_allowed` | [`Account`](HttpErrorKind::Account) |
 /// | `daily_quota_exceeded`, `monthly_quota_exceeded` | [`Quota`](HttpErrorKind::Quota) |
 /// | `rate_limit_exceeded` | [`RateLimit`](HttpErrorKind::RateLimit) |
 /// | `application_error`, `internal_server_error`, `resource_locked` | [`ServerError`](HttpErrorKind::ServerError) |
