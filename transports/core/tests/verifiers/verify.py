@@ -40,7 +40,7 @@ def unfolded(raw, name):
 def part(message):
     kind = message.get_content_type()
     disposition = message["Content-Disposition"]
-    told = {
+    result = {
         "type": kind,
         "encoding": message.get("Content-Transfer-Encoding"),
         # get_filename() would strip spaces around it.
@@ -51,13 +51,13 @@ def part(message):
     }
     if message.get_content_maintype() == "message":
         inner = message.get_payload(0)
-        told["subject"] = inner["Subject"]
-        told["content"] = base64.b64encode(inner.as_bytes()).decode()
+        result["subject"] = inner["Subject"]
+        result["content"] = base64.b64encode(inner.as_bytes()).decode()
     elif kind in ("text/plain", "text/html") and message.get_filename() is None:
-        told["text"] = message.get_content()
+        result["text"] = message.get_content()
     else:
-        told["content"] = base64.b64encode(message.get_payload(decode=True)).decode()
-    return told
+        result["content"] = base64.b64encode(message.get_payload(decode=True)).decode()
+    return result
 
 
 def leaves(message):
@@ -91,18 +91,18 @@ def signatures(octets, dns):
 
     answers = {name.encode() + b".": text.encode() for name, text in dns.items()}
     count = email.message_from_bytes(octets).get_all("DKIM-Signature", [])
-    told = []
+    result = []
     for index in range(len(count)):
         try:
             verified = dkim.DKIM(octets).verify(index, dnsfunc=lambda name, timeout=5: answers.get(name))
-            told.append("pass" if verified else "fail")
+            result.append("pass" if verified else "fail")
         except dkim.DKIMException as error:
-            told.append(f"{type(error).__name__}: {error}")
-    return told
+            result.append(f"{type(error).__name__}: {error}")
+    return result
 
 
 for line in sys.stdin:
-    asked = json.loads(line)
-    octets = base64.b64decode(asked["mail"])
-    answer = read(octets) if asked["dns"] is None else {"dkim": signatures(octets, asked["dns"])}
+    request = json.loads(line)
+    octets = base64.b64decode(request["mail"])
+    answer = read(octets) if request["dns"] is None else {"dkim": signatures(octets, request["dns"])}
     print(json.dumps(answer), flush=True)
