@@ -62,7 +62,7 @@ fn mails() -> Vec<(String, Email)> {
     for (index, (first, add_first)) in PARTS.iter().enumerate() {
         mails.push(((*first).to_owned(), add_first(plain()).build().unwrap()));
         for (second, add_second) in &PARTS[index + 1..] {
-            // Not every two parts make a mail.
+            // Some pairs of parts are not a valid mail.
             if let Ok(mail) = add_second(add_first(plain())).build() {
                 mails.push((format!("{first} and {second}"), mail));
             }
@@ -159,7 +159,7 @@ async fn checks_combine_as_transports_do() {
         assert_eq!(delivery.attempts.last().unwrap().transport.as_deref(), Some(by), "{delivery:?}");
         assert_eq!(delivery.state, postrider::State::Sent);
     }
-    // A transport that is given takes the place of its name.
+    // A transport can be passed instead of its name.
     let smtp = Smtp::from_url("smtp://localhost").unwrap();
     let outbox = Outbox::new(MemoryStore::new(), EnqueueOnly::new().check_with(smtp.clone()));
     let unwritable = || with("a message with a NUL");

@@ -53,7 +53,7 @@ async fn each_domain_for_tests_gets_its_result() {
         for status in &delivery.recipients {
             let of = |domain| status.recipient.as_str().to_lowercase().ends_with(&format!("@{domain}"));
             let expected = match *state {
-                // The delivery's own end.
+                // A dead letter is checked by its state alone.
                 State::Dead => continue,
                 _ if of("refuse.invalid") => RecipientState::Refused,
                 _ if of("defer.invalid") => RecipientState::Pending,

@@ -162,7 +162,7 @@ async fn gauges_show_the_outbox_and_the_relays() {
     assert!(!handle.render().contains("secret"));
 }
 
-/// A transport whose name a program did not choose well.
+/// A transport with any name, even one with an address in it.
 struct Named(&'static str);
 
 impl Transport for Named {
@@ -202,7 +202,7 @@ async fn retention_is_counted_by_what_it_deletes() {
     let deletions =
         [Prune::messages(Duration::ZERO).state(State::Sent), Prune::deliveries(Duration::ZERO).state(State::Sent)];
     assert_eq!(outbox.relay().drain().await.unwrap().sent, 1);
-    // Within the clock's resolution, the delivery is not older than nothing.
+    // The limit of zero holds for deliveries that ended before now, not at the same time.
     clock.advance(Duration::from_secs(1));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let relay = outbox.relay().retention(deletions).observer(metrics);

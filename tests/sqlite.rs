@@ -120,7 +120,7 @@ async fn a_mail_that_is_damaged_after_one_recipient_accepted_it_ends_as_sent() {
     assert_eq!(states, [("ada@example.com", RecipientState::Sent), ("bob@example.com", RecipientState::Refused)]);
 }
 
-/// The steps of SQLite's machine grow as the rows pruned, and not as their square.
+/// The number of steps of SQLite's virtual machine grows with the number of rows pruned, and not with its square.
 #[tokio::test]
 async fn pruning_reads_the_history_once() {
     let mut steps = Vec::new();

@@ -1,6 +1,6 @@
 //! The trace context of the request that enqueued a mail, and the span of each call.
 //!
-//! These tests have a program of its own, because its subscriber listens for the whole process.
+//! These tests are a program of their own, because the subscriber listens for the whole process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -95,7 +95,7 @@ async fn a_function_that_panics_costs_no_mail() {
     assert!(outbox.transport().calls().iter().all(|call| call.attempt == 1));
 }
 
-/// A context of its own comes first. The function is called once for each call, and not for each mail.
+/// The context of a delivery takes precedence over that of the function. The function is called once for each call, and not for each mail.
 #[tokio::test]
 async fn a_delivery_gets_the_context_of_the_request_in_progress() {
     tokio::task_local! { static REQUEST: TraceParent; }

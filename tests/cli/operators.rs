@@ -10,9 +10,9 @@ fn operators_act_in_sqlite() {
     operators_act(Tool::new());
 }
 
-/// It ends its transaction, and says where to go on.
+/// An interrupted bulk change ends its transaction, and prints how to continue.
 #[test]
-fn an_interrupted_bulk_change_says_where_to_go_on() {
+fn an_interrupted_bulk_change_says_where_to_continue() {
     const MAILS: u64 = 15_000;
     for signal in ["INT", "TERM"] {
         let tool = Tool::new();
@@ -78,7 +78,7 @@ pub(crate) fn operators_act(tool: Tool) {
     let shown = tool.ok(&["stats"]);
     assert!(shown.contains("paused      template news since ") && shown.contains(" by ada: wrong price"), "{shown}");
 
-    // A working relay obeys, too.
+    // A running relay obeys too.
     let running = tool.start(&["work", "--transport", &server.url()]);
     assert_eq!(tool.ok(&["pause", "--all", "--by", "ada"]), "outbox paused\n");
     wait_until("the relay says that it is paused", || {

@@ -206,7 +206,7 @@ fn read_only_and_hidden_bodies_are_obeyed() {
 }
 
 #[test]
-fn it_starts_on_no_public_address_without_a_password() {
+fn a_public_address_needs_a_password() {
     let tool = Tool::new();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8080"] {
         let output = tool.run(&["serve", "--listen", address]);

@@ -23,8 +23,8 @@ pub(crate) const LATER: &str = "later@example.com";
 /// The number of shared attachments.
 pub(crate) const BLOBS: usize = 40;
 
-/// The number of a shared attachment. A few are in many mails. Each of the others is often in no mail, and is then deleted, also if the
-/// backlog is long.
+/// The index of a random shared attachment. A few are in many mails. Each of the others is often in no mail, and is then deleted even
+/// while the backlog is long.
 pub(crate) fn random_blob(random: &mut StdRng) -> usize {
     if random.random_bool(0.2) { random.random_range(6..BLOBS) } else { random.random_range(0..6) }
 }

@@ -1,6 +1,6 @@
 //! The dashboard in Chromium: nothing of a mail runs or connects, the pages are accessible, and they work with and without JavaScript.
 //!
-//! The judges are Chromium and axe-core. `tests/dashboard/browser/run.js` drives them.
+//! The checks run in Chromium, some with axe-core. `tests/dashboard/browser/run.js` drives both.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -23,10 +23,10 @@ use tokio::process::Command;
 use crate::canary::Canary;
 use crate::fixture::{email, mail};
 use crate::hostile::{self, TEXTS};
-use crate::scenery::build;
+use crate::sample_outbox::build;
 use crate::site::Site;
 
-/// The HTML of hostile mails. `CANARY` is the address of a server that must not hear of it.
+/// The HTML of hostile mails. `CANARY` is the address of a server that must get no connection.
 const HTML: [&str; 54] = [
     "<script>pwned()</script>",
     "<script type=module>pwned()</script>",

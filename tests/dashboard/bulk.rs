@@ -10,7 +10,7 @@ use crate::fixture::email;
 use crate::on_each_store;
 use crate::site::{Site, hidden_fields, in_sqlite, post, unescape};
 
-/// The filter of a question stops before its millisecond.
+/// Waits for a later millisecond, since the filter of a question ends before its own.
 async fn let_a_moment_pass() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
@@ -54,7 +54,7 @@ async fn what_was_confirmed_is_changed_and_nothing_else<S: AdminStore>(site: Sit
     let exact = unescape(exact.split('"').next().unwrap());
     assert!(site.page(&format!("/deliveries?{exact}")).await.contains("3 found."));
 
-    // It is given up after the question.
+    // A mail that becomes a dead letter after the question is left alone.
     let_a_moment_pass().await;
     let later = dead_to(&site, "late@old.example").await;
     let done = site.press("/bulk/resend", &question, &[("note", "unblocked <b>today</b>")]).await;
@@ -128,7 +128,7 @@ async fn what_somebody_else_changed_meanwhile_is_left_alone<S: AdminStore>(site:
     let (first, second) = (dead_to(&site, "a@old.example").await, dead_to(&site, "b@old.example").await);
     let_a_moment_pass().await;
     let question = site.form("/bulk/dismiss?state=dead").await;
-    // It is resent, and given up for another reason.
+    // The first one is resent, and becomes a dead letter for another reason.
     let _ = site.outbox.resend(first).await.unwrap();
     site.drain(vec![postrider::Failure::permanent(postrider::Scope::Message, "552 full")]).await;
     let done = site.press("/bulk/dismiss", &question, &[]).await;
@@ -203,7 +203,7 @@ async fn a_change_that_an_outage_interrupts_goes_on_where_it_was() {
     assert_eq!(site.outbox.stats().await.unwrap().cancelled, 2_600);
 }
 
-/// Each character is escaped to twelve.
+/// In the form, each character of the filter is escaped to twelve.
 #[tokio::test]
 async fn a_long_filter_fits_into_the_form() {
     let site = Site::new();

@@ -1,4 +1,4 @@
-//! Another site.
+//! A server that records connections, as another site.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -107,7 +107,7 @@ async fn hostile_texts_are_texts_on_every_page() {
         assert_eq!(site.outbox.get(id).await.unwrap().unwrap().state, postrider::State::Dead, "{text}");
         act(&site, text, id).await;
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        // What only the text could have brought.
+        // Markup that a page can have only from the text.
         let markup = [
             "<script>",
             "<img",

@@ -125,9 +125,9 @@ async fn a_list_shows_who_did_not_get_a_sent_mail() {
     }
 }
 
-/// It has no index, so it looks at each delivery. The first page stops after one part, and says so.
+/// A search by tag has no index, so it reads each delivery. The first page stops after one part, and says so.
 #[tokio::test]
-async fn a_search_that_takes_long_stops_and_goes_on() {
+async fn a_long_search_stops_and_continues() {
     let site = Site::new();
     let tagged = || mail().tag("rare").build().unwrap();
     let oldest = site.enqueue(tagged()).await;

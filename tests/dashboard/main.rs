@@ -15,7 +15,7 @@ mod messages;
 mod nesting;
 mod operators;
 mod overview;
-mod scenery;
+mod sample_outbox;
 mod site;
 
 /// Runs each test on a store in memory and on SQLite.

@@ -37,7 +37,7 @@ async fn each_form_of_the_message_is_shown() {
     assert!(site.page(&format!("/deliveries/{plain}/message")).await.contains("It is on its way."));
 }
 
-/// The counterpart is an independent parser.
+/// The parser is independent of this project.
 #[tokio::test]
 async fn the_source_is_a_mail_that_another_parser_reads() {
     let site = Site::new();

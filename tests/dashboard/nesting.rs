@@ -42,7 +42,7 @@ fn resolve(path: &str, reference: &str) -> String {
 /// Every link and asset of a page.
 fn links(page: &Reply) -> Vec<String> {
     let starts = ["href=\"", "src=\"", "action=\""];
-    // What a form posts is no page: see `actions`.
+    // The target of a form that posts is not a page: see `actions`.
     let text = page.text().replace("method=\"post\" action=\"", "method=\"post\" data-post=\"");
     let all: Vec<_> = starts.iter().flat_map(|start| text.split(start).skip(1).map(str::to_owned)).collect();
     let all = all.into_iter();

@@ -43,7 +43,7 @@ async fn mail_is_paused_and_resumed<S: AdminStore>(site: Site<S>) {
         assert!(orders.contains(text), "{text}: {orders}");
     }
     assert!(page.contains("It is paused."), "{page}");
-    // A relay obeys.
+    // The pause has its effect.
     site.drain(Vec::new()).await;
     let delivery = site.outbox.get(id).await.unwrap().unwrap();
     assert_eq!((delivery.state, delivery.attempts.len()), (State::Pending, 0));
@@ -55,7 +55,7 @@ async fn mail_is_paused_and_resumed<S: AdminStore>(site: Site<S>) {
     assert_eq!(site.press("/pauses/resume", resume, &[]).await.location(), "../pauses?done=resumed");
     assert_eq!(site.press("/pauses/resume", resume, &[]).await.location(), "../pauses?done=gone");
     assert!(site.outbox.controls().await.unwrap().pauses.is_empty());
-    // The first pass put the mail off to the next millisecond.
+    // The first pass postponed the mail to the next millisecond.
     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     site.drain(Vec::new()).await;
     assert_eq!(site.outbox.get(id).await.unwrap().unwrap().state, State::Sent);

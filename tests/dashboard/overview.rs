@@ -43,7 +43,7 @@ async fn the_overview_shows_states_hours_failures_and_pauses() {
     assert!(list.contains("3 found."), "{list}");
 }
 
-/// The next hop works, and no relay probes it.
+/// During an operator's pause, the next hop works and no relay probes it.
 #[tokio::test]
 async fn the_overview_tells_an_operators_pause_from_a_failure() {
     let site = Site::new();

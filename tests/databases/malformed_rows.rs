@@ -173,7 +173,7 @@ pub(crate) async fn queue_rows_without_a_mail_are_removed<D: Database>(database:
     assert_eq!(queued, i64::try_from(leases.len()).unwrap());
     delete(ids[5]).await;
     drain(&harness).await;
-    // A blob goes, too, if nothing else carries it.
+    // A blob that nothing else carries is deleted too.
     let mut with_blob = row();
     with_blob.message.blobs = vec![Blob::new(vec![7; 50_000])];
     let id = harness.store().insert(vec![with_blob]).await.unwrap()[0];

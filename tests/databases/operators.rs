@@ -18,9 +18,9 @@ use crate::support::wait::until;
 
 const MAILS: usize = 400;
 
-/// The first call for each mail is refused, and the mail becomes a dead letter; all later calls are accepted. Two operators resend all
-/// dead letters again and again, while four relays send, the application enqueues, and its transactions cancel mail by its key, of which
-/// every third rolls back. Invariants 1 to 5.
+/// The first call for each mail is refused, which makes it a dead letter; all later calls are accepted. Two operators resend all dead
+/// letters again and again, while four relays send and the application enqueues. Transactions of the application cancel mail by its key,
+/// and every third one rolls back. Invariants 1 to 5.
 pub(crate) async fn operators_beside_relays_and_callers_lose_and_repeat_nothing<D: Database>(database: D) {
     let harness = Arc::new(Harness::new(database).await);
     let calls = Arc::new(Mutex::new(HashMap::<DeliveryId, usize>::new()));

@@ -53,7 +53,8 @@ impl Network {
     }
 }
 
-/// Health says so, the metrics are still served, the gauges of the outbox keep their values and show their age, and all recovers.
+/// During the outage, health reports it, the metrics are still served, and the gauges of the outbox keep their values and show their age.
+/// After it, all recovers.
 #[test]
 #[ignore = "needs PostgreSQL: run scripts/test"]
 fn an_outage_of_the_database_is_shown_and_recovers() {

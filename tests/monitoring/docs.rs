@@ -16,7 +16,7 @@ const PAGE: &str = include_str!("../../docs/monitoring.md");
 const DASHBOARD: &str = include_str!("../../docs/monitoring/grafana.json");
 
 /// An endpoint of a relay that has sent a mail and has been paused, so that each metric has a sample.
-fn experienced(tool: &Tool) -> Served {
+fn served_after_a_pause(tool: &Tool) -> Served {
     let refused = Arc::new(AtomicBool::new(false));
     let server = SmtpServer::with_script(move |step| match step {
         Step::Recipient(_) if !refused.swap(true, Ordering::SeqCst) => Answer::Refuse("421 4.3.2 shutting down"),
@@ -72,7 +72,7 @@ fn dashboard_expressions() -> Vec<String> {
 #[test]
 fn the_page_names_every_metric_and_no_other() {
     let tool = Tool::new();
-    let served = experienced(&tool);
+    let served = served_after_a_pause(&tool);
     let shown = served.metrics();
     let documented = documented();
     assert_eq!(documented.keys().copied().collect::<BTreeSet<_>>(), shown.names());
@@ -108,7 +108,7 @@ fn alerts_and_dashboard_use_metrics_of_the_page() {
 #[ignore = "needs promtool: scripts/test"]
 fn promtool_finds_no_fault_in_the_text() {
     let tool = Tool::new();
-    let text = experienced(&tool).text();
+    let text = served_after_a_pause(&tool).text();
     let output = promtool(&["check", "metrics"], &text);
     assert_eq!(output, "", "{text}");
 }
@@ -118,7 +118,7 @@ fn promtool_finds_no_fault_in_the_text() {
 #[ignore = "needs Prometheus: scripts/test"]
 fn the_dashboard_asks_what_prometheus_understands() {
     let tool = Tool::new();
-    let served = experienced(&tool);
+    let served = served_after_a_pause(&tool);
     let prometheus = Prometheus::watch("dashboard", &served.address, "groups: []");
     let sent = format!("messaging_client_sent_messages_total{{job=\"{}\",error_type=\"\"}}", prometheus.job);
     wait_until("the endpoint is scraped", || prometheus.samples(&sent).len() > 4);

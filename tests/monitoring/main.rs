@@ -1,6 +1,6 @@
 //! The tool's endpoint for Prometheus, the alert rules and the dashboard of `docs/monitoring`, and the real Prometheus.
 //!
-//! The tests that start with `prometheus` in their reason need the server of `scripts/servers/prometheus.sh`.
+//! The tests with `needs Prometheus` or `needs promtool` as the reason need what `scripts/servers/prometheus.sh` starts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -58,8 +58,8 @@ fn is_firing(prometheus: &Prometheus, name: &str) -> bool {
 }
 
 /// The next hop refuses everything for a while. The lag grows from scrape to scrape although the relay probes with the mail, the alerts
-/// fire, and all of it clears by itself. Beside it a mail waits for a reason of its own, a full mailbox: it raises no alarm before the outage,
-/// and keeps none alive after it.
+/// fire, and all of it clears by itself. Another mail waits all the time because of a full mailbox: it raises no alert before the outage,
+/// and keeps none firing after it.
 #[test]
 #[ignore = "needs Prometheus: scripts/test"]
 fn an_outage_of_the_next_hop_is_seen_and_clears_by_itself() {
@@ -117,8 +117,8 @@ fn an_outage_of_the_next_hop_is_seen_and_clears_by_itself() {
     assert_eq!(served.running.wait().code, 0);
 }
 
-/// A next hop that takes the mail and does not answer: the attempt is charged, since the mail may have been accepted, and the lag grows
-/// all the same. After that, an operator pauses everything: the lag goes on growing, until the pause ends.
+/// A next hop that takes the mail and does not answer: the attempt is charged, since the mail may have been accepted, and the lag still
+/// grows. After that, an operator pauses everything: the lag goes on growing until the pause ends.
 #[test]
 #[ignore = "needs Prometheus: scripts/test"]
 fn lost_replies_and_pauses_by_operators_do_not_reset_the_lag() {

@@ -1,4 +1,4 @@
-//! The alert rules of `docs/monitoring/alerts.yml`, judged by `promtool`.
+//! The alert rules of `docs/monitoring/alerts.yml`, checked by `promtool`.
 
 use std::collections::BTreeSet;
 

@@ -104,7 +104,7 @@ async fn scalar(pool: &MySqlPool, sql: String) -> i64 {
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(pool).await.unwrap()
 }
 
-/// A settlement after a permanent failure, with this text as error, reply and the like.
+/// A settlement after a permanent failure, with this text as the error, the reply and the transport.
 fn failed(lease: &Lease, text: &str, next: Next) -> Settlement {
     let mut attempt = Attempt::new(lease.attempts + 1, 1, lease.claimed_at, lease.claimed_at, Outcome::Permanent);
     attempt.error = Some(text.to_owned());

@@ -43,7 +43,7 @@ pub(crate) async fn a_claim_skips_deliveries_that_are_not_due(server: MySql) {
     assert!(settled_by - claimed < 1_000, "settling 32 read {} rows", settled_by - claimed);
 }
 
-/// The rows read grow as the rows pruned, and not as their square.
+/// The number of rows read grows with the number of rows pruned, and not with its square.
 pub(crate) async fn pruning_reads_the_history_once(server: MySql) {
     let mut reads = Vec::new();
     for (state, deliveries) in [("sent", 1_000), ("sent", 12_000), ("dead", 1_000), ("dead", 12_000)] {

@@ -87,7 +87,7 @@ pub(crate) async fn the_server_ends_a_call_that_takes_too_long(server: Postgres)
 }
 
 /// A claim is dropped while it waits for a lock. The server rolls it back when it gets the lock. Invariant 2.
-pub(crate) async fn a_call_that_nobody_waits_for_is_never_committed(server: Postgres) {
+pub(crate) async fn a_dropped_call_is_never_committed(server: Postgres) {
     let (schema, pool, outbox) = outbox(&server).await;
     outbox.enqueue(ada()).await.unwrap();
     let mut lock = pool.begin().await.unwrap();

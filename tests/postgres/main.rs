@@ -39,7 +39,7 @@ macro_rules! postgres_tests {
             faults {
                 a_call_that_meets_a_conflict_is_made_again
                 the_server_ends_a_call_that_takes_too_long
-                a_call_that_nobody_waits_for_is_never_committed
+                a_dropped_call_is_never_committed
                 the_error_says_why_there_is_no_connection
                 a_key_of_an_invisible_row_refuses_all_rows
             }

@@ -106,7 +106,7 @@ pub(crate) async fn a_claim_does_not_sort_the_backlog_after_an_old_analyze(serve
 
 /// Claims 500 deliveries and settles them as sent, `claims` times. Returns the pages that a claim visits at the end: the smaller count of
 /// the last two.
-async fn send_away(store: &PgStore, one: &PgPool, schema: &str, claims: usize) -> i64 {
+async fn claim_and_settle(store: &PgStore, one: &PgPool, schema: &str, claims: usize) -> i64 {
     let mut read = Vec::new();
     for _ in 0..claims {
         let before = visited_so_far(one, schema).await;
@@ -130,10 +130,10 @@ pub(crate) async fn a_long_transaction_does_not_make_claims_walk_over_sent_deliv
     let mut open = pool.begin().await.unwrap();
     sqlx::query("SELECT txid_current()").execute(&mut *open).await.unwrap();
     let (one, store) = planning("auto", &pool, &schema).await;
-    let read = send_away(&store, &one, &schema, 24).await;
+    let read = claim_and_settle(&store, &one, &schema, 24).await;
     // Another relay has no cursor, and starts from the beginning.
     let other = PgStore::in_schema(one.clone(), &schema).unwrap().without_listen();
-    let without_cursor = send_away(&other, &one, &schema, 2).await;
+    let without_cursor = claim_and_settle(&other, &one, &schema, 2).await;
     assert!(2 * read < without_cursor, "a claim visited {read} pages, and {without_cursor} from the beginning");
     open.rollback().await.unwrap();
 }

@@ -12,7 +12,7 @@ use crate::support::wait::until;
 use crate::unreliable_store::UnreliableStore;
 
 #[tokio::test]
-async fn a_handle_follows_the_relay_from_its_making_to_its_end() {
+async fn a_handle_follows_the_relay_from_its_creation_to_its_end() {
     let (release, released) = tokio::sync::watch::channel(false);
     let transport = ScriptedTransport::new().with_handler(move |_| {
         let mut released = released.clone();

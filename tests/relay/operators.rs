@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::{TestOutbox, get};
 use crate::support::fixture::{SECOND, ada};
 
-/// The time in which every relay obeys.
+/// The time within which every relay obeys.
 const OBEYS: Duration = Duration::from_secs(2);
 
 /// An outbox and its relays on the runtime's clock.

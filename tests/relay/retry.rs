@@ -1,4 +1,4 @@
-//! Failures, retries, budgets and doubt.
+//! Failures, retries, budgets and messages in doubt.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

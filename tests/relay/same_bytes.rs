@@ -34,7 +34,7 @@ impl Transport for Rendering {
     }
 }
 
-/// Message-ID, Date, boundaries and idempotency key. Invariant 7.
+/// The Message-ID, the Date, the boundaries and the idempotency key do not change. Invariant 7.
 #[tokio::test]
 async fn every_attempt_sends_the_same_bytes() {
     let transport = Rendering::default();

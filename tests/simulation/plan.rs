@@ -21,7 +21,7 @@ pub(crate) struct Condition {
     pub(crate) reply: Reply,
 }
 
-/// The mails whose condition it is.
+/// The mails that a condition affects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Affected {
     Everyone,

@@ -1,4 +1,4 @@
-//! What an erasure leaves, read by the servers' own tools. It stands here because the dumps do.
+//! What an erasure leaves, read by the servers' own tools. It is in this suite because the dumps are.
 
 use std::time::Duration;
 

@@ -88,7 +88,7 @@ impl Upgraded {
     }
 }
 
-/// Rights, by_owner and dependent objects stay. Statements that were prepared before the upgrade work after it, and new ones too.
+/// Rights, owners and dependent objects stay. Statements that were prepared before the upgrade work after it, and new ones too.
 pub(crate) async fn roles_that_enqueue_need_no_new_right(server: Postgres) {
     let old = Upgraded::version_2(server).await;
     let [library, shop, stranger] = [unique_name(), unique_name(), unique_name()];

@@ -30,7 +30,7 @@ async function open(browser, options = {}) {
   return { page, seen };
 }
 
-// Opens a URL, and waits until what it loads has had its chance.
+// Opens a URL, and waits until the page has loaded and the network is idle.
 async function visit(page, url) {
   await page.goto(url, { waitUntil: "load", timeout: 30000 }).catch(() => {});
   await page.waitForNetworkIdle({ idleTime: 100, timeout: 1500 }).catch(() => {});
@@ -117,7 +117,7 @@ async function attack(browser, plan) {
   return { forged, embedded };
 }
 
-// Whether a page shows mail that comes in, and when it must not.
+// Whether a page shows new mail, and does not while it is hidden, has a selection or is stopped.
 async function live(browser, plan) {
   const { page, seen } = await open(browser);
   const requests = [];

@@ -158,7 +158,7 @@ impl Failure {
         self.0.via.as_deref()
     }
 
-    /// The transport's error, if its type is `E`.
+    /// The transport's error, if its type is `E`. `None` if it has another type.
     ///
     /// ```
     /// use postrider_transport::{Failure, Unsupported};

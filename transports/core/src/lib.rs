@@ -10,7 +10,7 @@
 //!
 //! - [`Outgoing`] holds the message, the id of its delivery, and the recipients of this attempt.
 //! - [`Receipt`]: the next hop accepted the message for at least one recipient.
-//! - [`Failure`]: the next hop accepted it for nobody, or nobody knows.
+//! - [`Failure`]: the next hop accepted it for nobody, or the outcome is unknown.
 //!
 //! # The shortest transport
 //!

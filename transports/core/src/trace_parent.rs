@@ -18,7 +18,7 @@ use std::str::FromStr;
 /// ```
 ///
 /// A header that does not parse must be ignored (section "Versioning of traceparent"): `header.parse().ok()`. The header `tracestate`,
-/// which holds data of tracing systems, has no place here: a link to a span does not need it.
+/// which holds data of tracing systems, is not kept: a link to a span does not need it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceParent {
     trace_id: [u8; 16],
@@ -35,9 +35,9 @@ impl TraceParent {
     /// The flag of a trace id whose last seven octets are random (Level 2, section "Random Trace ID Flag").
     const RANDOM: u8 = 0b10;
 
-    /// Creates it from the ids of a trace and of the span that is the parent. `None` if an id is zero, which is no id.
+    /// Creates it from the ids of a trace and of the span that is the parent. `None` if an id is zero, which the standard forbids.
     ///
-    /// Of the flags, those for "sampled" (1) and "random trace id" (2) are kept. All others must be zero.
+    /// Of the flags, those for "sampled" (1) and "random trace id" (2) are kept. The others are cleared, as the standard requires.
     pub fn new(trace_id: [u8; 16], parent_id: [u8; 8], flags: u8) -> Option<Self> {
         let are_ids = trace_id != [0; 16] && parent_id != [0; 8];
         are_ids.then_some(Self { trace_id, parent_id, flags: flags & (Self::SAMPLED | Self::RANDOM) })
@@ -77,7 +77,8 @@ impl fmt::Debug for TraceParent {
     }
 }
 
-/// Parses the value of the header. A later version than 00 is read as far as version 00 goes, as W3C's rules say.
+/// Parses the value of the header. Of a later version than 00, only the fields of version 00 are read (section "Versioning of
+/// traceparent").
 impl FromStr for TraceParent {
     type Err = TraceParentError;
 
@@ -109,7 +110,8 @@ impl FromStr for TraceParent {
     }
 }
 
-/// Reads two lower-case hexadecimal digits for each octet. `None` if another character is among them, or if there are not as many.
+/// Reads two lower-case hexadecimal digits for each octet. `None` if there is another character, or
+/// another number of digits.
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let digit = |character: u8| match character {
         b'0'..=b'9' => Some(character - b'0'),

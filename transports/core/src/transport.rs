@@ -43,7 +43,7 @@ pub trait Transport: Send + Sync + 'static {
     /// [`Receipt::refused`].
     ///
     /// # Errors
-    /// [`Failure`] if the next hop accepted it for nobody, or if nobody knows ([`Failure::in_doubt`]).
+    /// [`Failure`] if the next hop accepted it for nobody, or if the outcome is unknown ([`Failure::in_doubt`]).
     fn send(&self, outgoing: &Outgoing<Self::Message>) -> impl Future<Output = Result<Receipt, Failure>> + Send;
 
     /// Checks whether this transport supports the message. It must not do I/O. Default: `Ok`.

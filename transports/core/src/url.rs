@@ -108,7 +108,8 @@ impl TransportUrl {
         self.port
     }
 
-    /// Takes the value of an option, decoded. `None` if it is missing. The name is then a known one.
+    /// Takes the value of an option, decoded. `None` if it is missing. The error for an unknown option then
+    /// lists this name.
     pub fn option(&mut self, name: &'static str) -> Option<String> {
         if !self.known.contains(&name) {
             self.known.push(name);

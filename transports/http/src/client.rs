@@ -11,7 +11,7 @@ use crate::error::HttpError;
 use crate::error_kind::HttpErrorKind;
 use crate::provider::Request;
 use crate::response::{Incomplete, Response};
-use crate::tracked_body::{HandedOver, TrackedBody};
+use crate::tracked_body::{RequestTaken, TrackedBody};
 use crate::{Secret, Timeouts};
 
 /// Maximum size of a response, in octets, without the part for each recipient.
@@ -51,7 +51,7 @@ impl ApiClient {
         // A path that begins with a slash would replace the path of the base URL.
         let path = format!("./{}", request.path.trim_start_matches('/'));
         let url = self.base.join(&path).map_err(|_| self.unavailable("the request has an invalid path"))?;
-        let handed_over = Arc::new(HandedOver::default());
+        let request_taken = Arc::new(RequestTaken::default());
         let post = self.http.post(url).header(authorization.0, authorization.1.header());
         let mut post = post.header(ACCEPT_ENCODING, IDENTITY);
         for (name, value) in request.headers {
@@ -59,10 +59,10 @@ impl ApiClient {
         }
         if request.body.is_empty() {
             // The connection never polls an empty body.
-            handed_over.set();
+            request_taken.set();
         }
         let length = HeaderValue::from(request.body.len());
-        let body = TrackedBody { rest: request.body, handed_over: Arc::clone(&handed_over) };
+        let body = TrackedBody { rest: request.body, request_taken: Arc::clone(&request_taken) };
         let post = post.header(CONTENT_LENGTH, length).body(reqwest::Body::wrap(body));
 
         let call = post.send();
@@ -70,7 +70,7 @@ impl ApiClient {
         let result = tokio::select! {
             biased;
             result = &mut call => result,
-            () = handed_over.wait() => match tokio::time::timeout(self.timeouts.response, &mut call).await {
+            () = request_taken.wait() => match tokio::time::timeout(self.timeouts.response, &mut call).await {
                 Ok(result) => result,
                 Err(_) => return Err(self.no_response("no response within the time limit")),
             },
@@ -85,7 +85,7 @@ impl ApiClient {
                 authorization.1.redact(&mut response.body);
                 Ok(response)
             }
-            Err(error) => Err(self.connection_error(error, handed_over.is_set())),
+            Err(error) => Err(self.connection_error(error, request_taken.is_set())),
         }
     }
 
@@ -107,14 +107,14 @@ impl ApiClient {
         Response { provider: self.provider, status, headers, body, incomplete }
     }
 
-    /// Returns the error for a request without a response. Only a request that was handed over whole is in doubt.
-    fn connection_error(&self, error: reqwest::Error, handed_over: bool) -> HttpError {
+    /// Returns the error for a request without a response. Only a request that the connection has taken as a whole is in doubt.
+    fn connection_error(&self, error: reqwest::Error, request_taken: bool) -> HttpError {
         // reqwest's text contains the URL, which is the same for every message.
         let error = error.without_url();
         let failure = if error.is_connect() {
             let text = format!("cannot connect: {}", root_cause(&error));
             HttpError::new(HttpErrorKind::Unavailable, self.provider, text)
-        } else if handed_over {
+        } else if request_taken {
             self.no_response("the connection broke before a response arrived")
         } else {
             self.unavailable("the connection broke before the request was written")

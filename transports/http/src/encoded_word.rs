@@ -8,7 +8,7 @@ use postrider_transport::Mailbox;
 
 /// Maximum number of octets in one encoded word.
 ///
-/// A word has at most 75 characters (RFC 2047 section 2): 12 for its frame and 60 of base64, which encode 45 octets.
+/// A word has at most 75 characters (RFC 2047 section 2): 12 for its delimiters and 60 of base64, which encode 45 octets.
 const MAX_WORD_OCTETS: usize = 45;
 
 /// Encodes a text, unless it is plain.

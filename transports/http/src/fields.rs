@@ -27,7 +27,8 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Checks for what no API with such fields carries reliably: a `Sender`, an envelope sender, only empty bodies, an empty attachment.
+    /// Refuses what no API with such fields carries reliably: a `Sender`, an envelope sender, a mail whose bodies are all empty, and an empty
+    /// attachment.
     ///
     /// # Errors
     /// The first of these that the mail has.

@@ -3,8 +3,8 @@
 use crate::error_kind::HttpErrorKind;
 use HttpErrorKind::{Account, Message, NoResponse, RateLimit, Unavailable};
 
-/// Kind of a refusal in the provider's own format that no rule of the provider matches, and whether the kind is sure. `None` below 200 and
-/// from 500 on, except for 503: then the format does not matter.
+/// Kind of a refusal in the provider's own format that no rule of the provider matches, and whether the kind is sure. `None` for the other
+/// statuses, for which the format does not matter: those below 200, and those from 500 on except 503.
 #[allow(dead_code, reason = "its use depends on the enabled providers")]
 pub(crate) fn in_provider_format(status: u16) -> Option<(HttpErrorKind, bool)> {
     match status {

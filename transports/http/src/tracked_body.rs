@@ -15,12 +15,12 @@ const BLOCK: usize = 16 * 1024;
 
 /// Whether the connection has taken the whole request.
 #[derive(Debug, Default)]
-pub(crate) struct HandedOver {
+pub(crate) struct RequestTaken {
     done: AtomicBool,
     notify: Notify,
 }
 
-impl HandedOver {
+impl RequestTaken {
     pub(crate) fn set(&self) {
         self.done.store(true, Ordering::SeqCst);
         self.notify.notify_one();
@@ -35,10 +35,10 @@ impl HandedOver {
     }
 }
 
-/// A body that sets `handed_over` with its last block. The connection takes a block just before it writes it.
+/// A body that sets `request_taken` with its last block. The connection takes a block just before it writes it.
 pub(crate) struct TrackedBody {
     pub(crate) rest: Bytes,
-    pub(crate) handed_over: Arc<HandedOver>,
+    pub(crate) request_taken: Arc<RequestTaken>,
 }
 
 impl Body for TrackedBody {
@@ -47,13 +47,13 @@ impl Body for TrackedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.rest.is_empty() {
-            self.handed_over.set();
+            self.request_taken.set();
             return Poll::Ready(None);
         }
         let length = self.rest.len().min(BLOCK);
         let block = self.rest.split_to(length);
         if self.rest.is_empty() {
-            self.handed_over.set();
+            self.request_taken.set();
         }
         Poll::Ready(Some(Ok(Frame::data(block))))
     }

@@ -17,7 +17,7 @@ const CONCURRENCY: usize = 8;
 
 /// Number of unknown refusals in a row after which the rest of a refused batch is not sent.
 ///
-/// The cause is then hardly the messages, and a batch may hold hundreds of them.
+/// The messages are then unlikely to be the cause, and a batch may hold hundreds of them.
 const MAX_UNKNOWN_REFUSALS: usize = 3;
 
 /// Sends mail through a provider's HTTP API. Cheap to clone; clones share their connections.
@@ -101,7 +101,7 @@ impl<P: Provider> Http<P> {
         (batch, results)
     }
 
-    /// Sends messages in one request, and again one by one those that the provider did not accept. Returns one result for each.
+    /// Sends messages in one request, and then sends those that the provider did not accept one by one. Returns one result for each.
     async fn send_requests(
         &self,
         requests: &[(&Outgoing<Email>, Request)],
@@ -197,7 +197,7 @@ impl<P: Provider> Transport for Http<P> {
             let (batch, new) = self.send_unless_stopped(batch, &stop).await;
             store_results(&batch, new);
         }
-        // One after the other, the last of these would wait for all the others.
+        // They are sent at the same time, so that the last one does not wait for all the others.
         let calls: Vec<_> = singles.into_iter().map(|batch| self.send_unless_stopped(batch, &stop)).collect();
         let mut calls = stream::iter(calls).buffer_unordered(CONCURRENCY);
         while let Some((batch, new)) = calls.next().await {

@@ -121,8 +121,8 @@ fn classify_status(status: u16) -> Classification {
 }
 
 /// Classifies a call without a valid response.
-pub(crate) fn classify_no_response(handed_over: bool) -> Classification {
-    if handed_over { IN_DOUBT } else { UNAVAILABLE }
+pub(crate) fn classify_no_response(request_taken: bool) -> Classification {
+    if request_taken { IN_DOUBT } else { UNAVAILABLE }
 }
 
 #[cfg(test)]

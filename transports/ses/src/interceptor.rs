@@ -33,25 +33,25 @@ pub(crate) struct RequestProgress(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    handed_over: AtomicBool,
+    request_taken: AtomicBool,
     notify: Notify,
 }
 
 impl RequestProgress {
     /// Stage of the request: `Response` once the connection has taken all of it, since it may then have written it.
     pub(crate) fn stage(&self) -> Stage {
-        if self.0.handed_over.load(Ordering::Acquire) { Stage::Response } else { Stage::Request }
+        if self.0.request_taken.load(Ordering::Acquire) { Stage::Response } else { Stage::Request }
     }
 
     /// Waits until the connection has taken the whole request. Only one task may wait.
-    pub(crate) async fn handed_over(&self) {
+    pub(crate) async fn request_taken(&self) {
         while self.stage() == Stage::Request {
             self.0.notify.notified().await;
         }
     }
 
-    fn set_handed_over(&self) {
-        self.0.handed_over.store(true, Ordering::Release);
+    fn set_request_taken(&self) {
+        self.0.request_taken.store(true, Ordering::Release);
         self.0.notify.notify_one();
     }
 }
@@ -119,14 +119,14 @@ impl Body for TrackedBody {
                 Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
-                    this.progress.set_handed_over();
+                    this.progress.set_request_taken();
                     return Poll::Ready(None);
                 }
             }
         }
         let chunk = this.rest.split_to(this.rest.len().min(CHUNK));
         if this.is_end_stream() {
-            this.progress.set_handed_over();
+            this.progress.set_request_taken();
         }
         Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_request_is_handed_over_with_its_last_chunk() {
+    async fn a_request_is_taken_with_its_last_chunk() {
         let progress = RequestProgress::default();
         let whole: Vec<u8> = (0..3 * CHUNK + 1).map(|i| (i % 251) as u8).collect();
         let mut body = TrackedBody::new(SdkBody::from(whole.clone()), progress.clone());
@@ -169,7 +169,7 @@ mod tests {
         }
         assert_eq!(taken, whole);
         assert_eq!(progress.stage(), Stage::Response);
-        progress.handed_over().await;
+        progress.request_taken().await;
         assert!(body.is_end_stream());
         assert!(body.frame().await.is_none());
     }

@@ -55,15 +55,15 @@
 //! | 200 without `MessageId` and request id, or not in JSON | transient, **in doubt** | transport |
 //! | `AccountSuspended`, `SendingPaused`, `NotFound` (the configuration set) | permanent | transport |
 //! | credentials: `AccessDenied`, `ExpiredToken`, `InvalidClientTokenId`, `SignatureDoesNotMatch` and similar | permanent | transport |
-//! | `Throttling`, `TooManyRequests`, `LimitExceeded` | transient, after 2 s | transport |
+//! | `Throttling`, `TooManyRequests`, `LimitExceeded` and similar | transient, after 2 s | transport |
 //! | the same, if the message mentions a daily quota | transient, after 1 h | transport |
 //! | `MailFromDomainNotVerified`; `MessageRejected`, "Email address is not verified" | permanent | sender |
 //! | the same, if it names only recipients (which must be verified too in the sandbox) | transient | message |
 //! | `MessageRejected`, "Sending suspended for this account" | permanent | transport |
-//! | other `MessageRejected`, `BadRequest`, `Validation`, `InvalidParameterValue` | permanent | message |
-//! | `InternalFailure` | transient | message |
-//! | `ServiceUnavailable`, `RequestTimeout` | transient | transport |
-//! | another error code | by status: 401 and 403, 429, 503 as above; other 4xx permanent and **not sure**, else transient | message |
+//! | other `MessageRejected`, `BadRequest`, `Validation`, `InvalidParameterValue` and similar | permanent | message |
+//! | `InternalFailure` and similar | transient | message |
+//! | `ServiceUnavailable`, `RequestTimeout`, `RequestAborted` | transient | transport |
+//! | another error code | by status: 401 and 403, 429, 503 as above; other 4xx permanent and **not sure**, else transient | as above; else message |
 //!
 //! The table omits the suffix `Exception` of most error codes. A `Retry-After` in the response overrides these waits. The codes and texts
 //! are those of the API reference (SendEmail, common errors) and of the developer guide (errors related to the sending quotas, error

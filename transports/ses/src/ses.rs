@@ -125,7 +125,7 @@ impl Ses {
             tokio::select! {
                 biased;
                 result = &mut call => Some(result),
-                () = progress.handed_over() => None,
+                () = progress.request_taken() => None,
             }
         });
         let result = match sent.await {

@@ -17,7 +17,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Takes both as they are, without percent-encoding.
+    /// Creates credentials from a user name and a password or access token, neither of them percent-encoded.
     pub fn new(username: impl Into<String>, secret: impl Into<String>) -> Self {
         Self { username: username.into(), secret: secret.into() }
     }
@@ -57,27 +57,27 @@ pub enum AuthMechanism {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Looking up the name, and then connecting to each of its addresses. Default: 30 seconds.
+    /// Limit for looking up the name, and again for connecting to each of its addresses. Default: 30 seconds.
     pub connect: Duration,
-    /// Until the server's greeting. Default: 5 minutes (section 4.5.3.2.1).
+    /// Limit for the server's greeting. Default: 5 minutes (section 4.5.3.2.1).
     pub greeting: Duration,
-    /// Until the reply to `EHLO`, `STARTTLS` or `RSET`. Default: 5 minutes.
+    /// Limit for the reply to `EHLO`, `STARTTLS` or `RSET`. Default: 5 minutes.
     pub hello: Duration,
-    /// The TLS handshake. Default: 1 minute.
+    /// Limit for the TLS handshake. Default: 1 minute.
     pub handshake: Duration,
-    /// Until each reply in `AUTH`. Default: 3 minutes. RFC 4954 has no value, and a server may query a directory.
+    /// Limit for each reply in `AUTH`. Default: 3 minutes. RFC 4954 has no value, and a server may query a directory.
     pub auth: Duration,
-    /// Until the reply to `MAIL FROM`. Default: 5 minutes (section 4.5.3.2.2).
+    /// Limit for the reply to `MAIL FROM`. Default: 5 minutes (section 4.5.3.2.2).
     pub mail: Duration,
-    /// Until the reply to each `RCPT TO`. Default: 5 minutes (section 4.5.3.2.3).
+    /// Limit for the reply to each `RCPT TO`. Default: 5 minutes (section 4.5.3.2.3).
     pub rcpt: Duration,
-    /// Until the reply to `DATA`. Default: 2 minutes (section 4.5.3.2.4).
+    /// Limit for the reply to `DATA`. Default: 2 minutes (section 4.5.3.2.4).
     pub data: Duration,
-    /// Until the server takes the next block of the message or of commands. Default: 3 minutes (section 4.5.3.2.5).
+    /// Limit for writing a block of the message or of commands. Default: 3 minutes (section 4.5.3.2.5).
     pub block: Duration,
-    /// Until the reply to the end of the message. Beyond it, the message is **in doubt**. Default: 10 minutes (section 4.5.3.2.6).
+    /// Limit for the reply to the end of the message. Beyond it, the message is **in doubt**. Default: 10 minutes (section 4.5.3.2.6).
     pub accept: Duration,
-    /// Until the reply to `QUIT`. No message waits for it. Default: 5 seconds.
+    /// Limit for the reply to `QUIT`. No message waits for it. Default: 5 seconds.
     pub quit: Duration,
 }
 

@@ -54,7 +54,8 @@ impl SmtpError {
         Self::after_data(user_rules, stage, cause, false)
     }
 
-    /// An error while or after the message was written. `message_ended` says whether its end was.
+    /// An error while or after the message was written. `message_ended` says whether its end was
+    /// written.
     pub(crate) fn after_data(user_rules: &[Rule], stage: Stage, cause: Cause, message_ended: bool) -> Self {
         let meaning = match &cause {
             Cause::Refused(reply) => meaning::refusal(user_rules, stage, RuleInput::new(reply)),

@@ -17,7 +17,7 @@ use crate::stage::Stage;
 pub struct Explanation {
     /// Whether the same mail may be accepted later.
     pub class: Class,
-    /// Whose condition the failure is.
+    /// What the failure affects.
     pub scope: Scope,
     /// Whether a rule gave the class and the scope. If not, a relay retries a permanent refusal until evidence shows that
     /// the message is at fault.
@@ -26,7 +26,7 @@ pub struct Explanation {
     pub in_doubt: bool,
     /// How long to wait, by the reply or by the rule. `None` if neither has a wait.
     pub retry_after: Option<Duration>,
-    /// The rule that decided, in short. For text that is not an SMTP reply, what it is.
+    /// The rule that decided, in short. If the reply is malformed or does not fit the stage, this says so.
     pub rule: String,
     /// Where the rule is documented.
     pub source: String,
@@ -49,8 +49,8 @@ impl std::error::Error for NoRefusal {}
 
 /// Explains what a reply means at a stage, by the rules of this crate.
 ///
-/// Lines end with a line feed, with or without a carriage return. Text that is not an SMTP reply is explained by what the
-/// transport does with it. [`Smtp::explain`](crate::Smtp::explain) applies the rules of a transport as well.
+/// Lines end with a line feed, with or without a carriage return. Text that is not an SMTP reply counts as no reply, as for
+/// the transport. [`Smtp::explain`](crate::Smtp::explain) applies the rules of a transport as well.
 ///
 /// ```
 /// use postrider_smtp::{Stage, explain};

@@ -71,7 +71,7 @@ impl Pool {
     /// Opens a new session and closes it.
     pub(crate) async fn check_connection(&self) -> Result<(), SmtpError> {
         let _permit = self.permit().await;
-        // An idle session makes room for it, so that the limit holds.
+        // An idle session is closed first, so that the limit holds.
         let idle = self.lock().sessions.pop();
         if let Some(idle) = idle {
             let _ = idle.session.quit(&self.config).await;

@@ -8,7 +8,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use postrider::Metrics;
 
-/// A recorder of the facade. An instrument has its unit and description from its first registration on, so each is made once.
+/// A recorder of the facade. The first registration of an instrument sets its unit and description, so each is made once.
 pub struct Recorder {
     meter: Meter,
     descriptions: Mutex<HashMap<String, (&'static str, String)>>,

@@ -37,7 +37,7 @@ pub struct BreakerState {
     failures: u32,
     /// The end of the present pause.
     until: Instant,
-    /// The last failure. Results of calls that started earlier are stale.
+    /// When the last failure arrived. Results of calls that started earlier are stale.
     opened: Instant,
     /// The number of the running probe. `None` if none is running.
     probing: Option<u64>,
@@ -86,7 +86,7 @@ impl BreakerState {
         }
     }
 
-    /// Takes a probe before the pause ends, unless one is running.
+    /// Takes a probe before the pause ends, unless one is running. Returns [`Admit::All`] while the breaker is closed.
     pub fn admit_early(&mut self) -> Admit {
         match (self.failures, self.probing) {
             (0, _) => Admit::All,
@@ -133,7 +133,9 @@ impl BreakerState {
         self.record_failure_with_pause(reason, self.next_pause(asked, random), call)
     }
 
-    /// Records a failure with a pause of this length. [`next_pause`](Self::next_pause) has the usual length.
+    /// Records a failure with a pause of this length, and returns the pause. [`next_pause`](Self::next_pause) has the usual length.
+    ///
+    /// `None` if the failure has no effect: the call began before the last failure, or the breaker is open without a probe.
     pub fn record_failure_with_pause(&mut self, reason: String, pause: Duration, call: CallTime) -> Option<Duration> {
         if self.is_stale(call.began) || (self.is_paused() && self.probing.is_none()) {
             return None;

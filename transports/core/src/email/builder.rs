@@ -122,7 +122,7 @@ impl EmailBuilder {
 
     /// Adds a pair that the provider returns in its events.
     ///
-    /// The key has 1 to 64 letters, digits, `-` and `_`. The value has no control characters.
+    /// The key has 1 to 64 letters, digits, `-` and `_`. The value has no control characters. A repeated key replaces the value.
     pub fn metadata(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let (key, value) = (key.into(), value.into());
         self.step(|mail| {

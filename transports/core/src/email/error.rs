@@ -23,7 +23,7 @@ pub enum EmailError {
     NoBody,
     /// The subject has a line break or another control character.
     Subject,
-    /// A header's name is empty, too long, or has a character other than printable ASCII without the colon.
+    /// A header's name is empty, too long, or has a colon or a character that is not printable ASCII.
     HeaderName,
     /// A header's value has a line break or another control character.
     HeaderValue {

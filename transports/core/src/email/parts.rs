@@ -57,7 +57,7 @@ impl Attachment {
         Ok(Self { content_id: Some(content_id), ..Self::new(file_name, content_type, content)? })
     }
 
-    /// Removes the blob.
+    /// Removes the content.
     #[cfg(feature = "mime")]
     pub(crate) fn emptied(self) -> Self {
         Self { content: Blob::new([]), ..self }
@@ -73,7 +73,7 @@ impl Attachment {
         &self.content_type
     }
 
-    /// The blob.
+    /// The content.
     pub fn content(&self) -> &[u8] {
         self.content.bytes()
     }

@@ -20,7 +20,7 @@ use super::{Attachment, Email, EmailError, ListUnsubscribe, ReversePath};
 
 const FORMAT: &str = "email/1";
 
-/// The size in bytes from which on a store keeps an attachment once for all mails that carry it. A smaller one stays in the body, since a
+/// The minimum size in bytes of an attachment that a store keeps once for all mails that carry it. A smaller one stays in the body, since a
 /// row of its own would cost more than it saves.
 const SHARED_SIZE: usize = 4096;
 

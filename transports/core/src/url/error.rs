@@ -51,7 +51,7 @@ pub enum UrlErrorKind {
     Other(&'static str),
 }
 
-/// The usual cause of most errors.
+/// The remedy for the usual cause of these errors.
 const ENCODE: &str = "in a user name, password or key, write / ? # : @ as %2F %3F %23 %3A %40";
 
 impl UrlError {

@@ -24,9 +24,9 @@ pub(crate) enum Defect {
     OutageIsPermanent,
     LimitWithoutWait,
     LimitBlamesTheMessage,
-    CloseIsCertain,
+    CloseIsNotInDoubt,
     CloseChargesTheMessage,
-    HangIsCertain,
+    HangIsNotInDoubt,
     NoTimeLimit,
     GarbageIsSuccess,
     AlwaysInDoubt,
@@ -52,11 +52,11 @@ pub(crate) enum Defect {
     IsBrokenByADroppedCall,
     SendsADroppedCallAgain,
     NameIsEmpty,
-    NameIsSecret,
-    DebugIsSecret,
+    NameShowsSecret,
+    DebugShowsSecret,
     DebugShowsTheLastMail,
-    FailureIsSecret,
-    ReplyIsSecret,
+    FailureShowsSecret,
+    ReplyShowsSecret,
     SourceShowsAddresses,
     FailureShowsTheSubject,
 }
@@ -144,7 +144,7 @@ impl Defective {
         self.defect == defect
     }
 
-    fn certain(&self, failure: Failure, defect: Defect) -> Failure {
+    fn in_doubt_unless(&self, failure: Failure, defect: Defect) -> Failure {
         if self.is(defect) {
             failure.with_scope(Scope::Transport)
         } else {
@@ -162,7 +162,7 @@ impl Defective {
         // Yield as on a network, so that other calls run in between.
         tokio::task::yield_now().await;
         let transport_failed = |text: &str| Failure::transient(Scope::Transport, text);
-        let text = if self.is(D::ReplyIsSecret) { format!("refused, {SECRET}") } else { "refused".to_owned() };
+        let text = if self.is(D::ReplyShowsSecret) { format!("refused, {SECRET}") } else { "refused".to_owned() };
         let refused = Failure::permanent(Scope::Message, "refused <bob.builder@example.org>").with_reply(text);
         Err(match answer {
             Answer::RefuseMessage if self.is(D::RefusalIsTransient) => Failure::transient(Scope::Message, "refused"),
@@ -177,7 +177,9 @@ impl Defective {
             Answer::RefuseCredentials if self.is(D::CredentialsBlameTheMessage) => {
                 Failure::permanent(Scope::Message, "wrong")
             }
-            Answer::RefuseCredentials if self.is(D::FailureIsSecret) => transport_failed(&format!("wrong: {SECRET}")),
+            Answer::RefuseCredentials if self.is(D::FailureShowsSecret) => {
+                transport_failed(&format!("wrong: {SECRET}"))
+            }
             Answer::RefuseCredentials => Failure::permanent(Scope::Transport, "wrong"),
             Answer::RateLimit(_) if self.is(D::LimitWithoutWait) => transport_failed("too much"),
             Answer::RateLimit(wait) if self.is(D::LimitBlamesTheMessage) => {
@@ -190,7 +192,9 @@ impl Defective {
                 Failure::transient(Scope::Message, "closed")
             }
             Answer::CloseBeforeReading => transport_failed("closed"),
-            Answer::CloseAfterReading => self.certain(Failure::transient(Scope::Message, "closed"), D::CloseIsCertain),
+            Answer::CloseAfterReading => {
+                self.in_doubt_unless(Failure::transient(Scope::Message, "closed"), D::CloseIsNotInDoubt)
+            }
             Answer::Garbage if self.is(D::GarbageIsSuccess) => return Ok(Receipt::new()),
             Answer::Garbage => Failure::maybe_accepted("what?"),
             Answer::Hang => {
@@ -203,7 +207,7 @@ impl Defective {
                 } else {
                     let _ = tokio::time::timeout(self.limit, released).await;
                 }
-                self.certain(Failure::transient(Scope::Message, "silence"), D::HangIsCertain)
+                self.in_doubt_unless(Failure::transient(Scope::Message, "silence"), D::HangIsNotInDoubt)
             }
             _ => return Ok(self.accepted(counter, mail)),
         })
@@ -270,7 +274,7 @@ impl std::error::Error for Underneath {}
 impl fmt::Debug for Defective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.defect {
-            D::DebugIsSecret => write!(f, "Defective({SECRET})"),
+            D::DebugShowsSecret => write!(f, "Defective({SECRET})"),
             D::DebugShowsTheLastMail => write!(f, "Defective({})", self.state.lock().unwrap().last),
             _ => write!(f, "Defective"),
         }
@@ -283,7 +287,7 @@ impl Transport for Defective {
     fn name(&self) -> &str {
         match self.defect {
             D::NameIsEmpty => "",
-            D::NameIsSecret => SECRET,
+            D::NameShowsSecret => SECRET,
             _ => "defective",
         }
     }

@@ -29,9 +29,9 @@ async fn wrong_classification() {
         OutageIsPermanent by an_unavailable_peer,
         LimitWithoutWait by a_rate_limit,
         LimitBlamesTheMessage by a_rate_limit,
-        CloseIsCertain by a_connection_closed_before_the_answer,
+        CloseIsNotInDoubt by a_connection_closed_before_the_answer,
         CloseChargesTheMessage by a_connection_closed_at_once,
-        HangIsCertain by a_missing_answer,
+        HangIsNotInDoubt by a_missing_answer,
         NoTimeLimit by a_missing_answer,
         GarbageIsSuccess by a_malformed_answer,
         AlwaysInDoubt by an_unreachable_peer,
@@ -86,11 +86,11 @@ async fn state_left_by_a_call() {
 async fn leaks() {
     caught! {
         NameIsEmpty by the_name_can_be_shown,
-        NameIsSecret by the_name_can_be_shown,
-        DebugIsSecret by nothing_confidential_is_shown,
+        NameShowsSecret by the_name_can_be_shown,
+        DebugShowsSecret by nothing_confidential_is_shown,
         DebugShowsTheLastMail by nothing_confidential_is_shown,
-        FailureIsSecret by nothing_confidential_is_shown,
-        ReplyIsSecret by nothing_confidential_is_shown,
+        FailureShowsSecret by nothing_confidential_is_shown,
+        ReplyShowsSecret by nothing_confidential_is_shown,
         SourceShowsAddresses by nothing_confidential_is_shown,
         FailureShowsTheSubject by nothing_confidential_is_shown,
     }

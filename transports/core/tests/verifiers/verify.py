@@ -1,7 +1,7 @@
-"""Reads mails, each a line of JSON on the standard input, and says of each, in a line of JSON, what Python's own
-parser takes it for, and with "dns" (a map of names to TXT records) what dkimpy says of its signatures.
+"""Parses mails with Python's `email`, or verifies their DKIM signatures with dkimpy.
 
-The parser is `email` with its policy `default`.
+Reads one JSON object a line from the standard input, and prints one for each. The signatures are verified if "dns", a
+map of names to TXT records, is not null. The parser has the policy `default`.
 """
 
 import base64
@@ -14,7 +14,7 @@ import sys
 
 
 def utf8(text):
-    """UTF-8 in a header (RFC 6532), which the parser hands on octet by octet."""
+    """Decodes UTF-8 in a header (RFC 6532), whose octets the parser returns as single characters."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8")
 
 
@@ -24,8 +24,10 @@ def mailboxes(message, name):
 
 
 def names(raw, name):
-    """The names once more, by the parser of old: the one of the policy shows the white space between encoded words in
-    names up to Python 3.12 (RFC 2047 section 6.2 has it dropped)."""
+    """Returns the display names, read with the older parser.
+
+    Up to Python 3.12, the policy's parser keeps the white space between encoded words (RFC 2047 section 6.2 drops it).
+    """
     lines = raw.get_all(name, [])
     decoded = email.utils.getaddresses([str(line).replace("\r", "").replace("\n", "") for line in lines])
     return [str(email.header.make_header(email.header.decode_header(text))) for text, _ in decoded]
@@ -38,10 +40,10 @@ def unfolded(raw, name):
 def part(message):
     kind = message.get_content_type()
     disposition = message["Content-Disposition"]
-    told = {
+    result = {
         "type": kind,
         "encoding": message.get("Content-Transfer-Encoding"),
-        # get_filename() would take blanks around it away.
+        # get_filename() would strip spaces around it.
         "file_name": disposition.params.get("filename") if disposition else None,
         "disposition": message.get_content_disposition(),
         "content_id": message.get("Content-ID"),
@@ -49,17 +51,17 @@ def part(message):
     }
     if message.get_content_maintype() == "message":
         inner = message.get_payload(0)
-        told["subject"] = inner["Subject"]
-        told["content"] = base64.b64encode(inner.as_bytes()).decode()
+        result["subject"] = inner["Subject"]
+        result["content"] = base64.b64encode(inner.as_bytes()).decode()
     elif kind in ("text/plain", "text/html") and message.get_filename() is None:
-        told["text"] = message.get_content()
+        result["text"] = message.get_content()
     else:
-        told["content"] = base64.b64encode(message.get_payload(decode=True)).decode()
-    return told
+        result["content"] = base64.b64encode(message.get_payload(decode=True)).decode()
+    return result
 
 
 def leaves(message):
-    """In the order in which they stand; an attached message is one, whatever is in it."""
+    """Yields the leaf parts in order. An attached message is one leaf, even if it is a multipart."""
     if message.get_content_maintype() == "multipart" and message.get_content_disposition() is None:
         for inner in message.get_payload():
             yield from leaves(inner)
@@ -76,7 +78,7 @@ def read(octets):
         "mailboxes": {name: mailboxes(message, name) for name in fields},
         "names": {name: names(raw, name) for name in fields},
         "custom": message.get_all("X-Value", []),
-        # Neither holds text, so that nothing in them is an encoded word.
+        # These fields hold no text, so they have no encoded words.
         "references": unfolded(raw, "References"),
         "unsubscribe": unfolded(raw, "List-Unsubscribe"),
         "defects": [type(defect).__name__ for defect in message.defects],
@@ -89,18 +91,18 @@ def signatures(octets, dns):
 
     answers = {name.encode() + b".": text.encode() for name, text in dns.items()}
     count = email.message_from_bytes(octets).get_all("DKIM-Signature", [])
-    told = []
+    result = []
     for index in range(len(count)):
         try:
             verified = dkim.DKIM(octets).verify(index, dnsfunc=lambda name, timeout=5: answers.get(name))
-            told.append("pass" if verified else "fail")
+            result.append("pass" if verified else "fail")
         except dkim.DKIMException as error:
-            told.append(f"{type(error).__name__}: {error}")
-    return told
+            result.append(f"{type(error).__name__}: {error}")
+    return result
 
 
 for line in sys.stdin:
-    asked = json.loads(line)
-    octets = base64.b64decode(asked["mail"])
-    answer = read(octets) if asked["dns"] is None else {"dkim": signatures(octets, asked["dns"])}
+    request = json.loads(line)
+    octets = base64.b64decode(request["mail"])
+    answer = read(octets) if request["dns"] is None else {"dkim": signatures(octets, request["dns"])}
     print(json.dumps(answer), flush=True)

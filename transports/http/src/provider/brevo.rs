@@ -22,7 +22,8 @@ use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// Brevo would send its text as HTML. So is a mail with an expression of Brevo's template language. Metadata is sent as JSON in the header
 /// `X-Mailin-custom`, which recipients can see and Brevo's events return. Brevo sets the Message-ID.
 ///
-/// A retry within 30 minutes has the same idempotency key. Brevo then responds that it has processed the mail, which counts as accepted.
+/// Every retry has the same idempotency key, which Brevo remembers for 30 minutes. Within that time it responds that it has processed
+/// the mail, which counts as accepted.
 ///
 /// | Response | Means |
 /// |---|---|
@@ -30,7 +31,7 @@ use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// | 400 with code `duplicate_parameter` about the idempotency key | accepted earlier; no id |
 /// | 400 about the sender | [`Sender`](HttpErrorKind::Sender) |
 /// | 401, 403; `unauthorized`, `permission_denied`, `account_under_validation`, `document_not_found`, `method_not_allowed`, `not_acceptable` | [`Account`](HttpErrorKind::Account) |
-/// | `invalid_parameter`, `missing_parameter`, `out_of_range`, `duplicate_parameter`, `bad_request`, `unprocessable_entity`; 413 | [`Message`](HttpErrorKind::Message) |
+/// | `invalid_parameter`, `missing_parameter`, `out_of_range`, `duplicate_parameter`, `duplicate_request`, `bad_request`, `unprocessable_entity`; 413 | [`Message`](HttpErrorKind::Message) |
 /// | 402, or the code `not_enough_credits` | [`Quota`](HttpErrorKind::Quota) |
 /// | 429 | [`RateLimit`](HttpErrorKind::RateLimit) for the seconds in `x-sib-ratelimit-reset` |
 /// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |

@@ -42,7 +42,7 @@ impl Mailgun {
     /// Creates the provider with an API key of the domain or the account, and the domain as named in the account.
     ///
     /// # Errors
-    /// When the key is empty or has characters that no key has, or the domain is invalid.
+    /// If the key is empty or contains invalid characters, or if the domain is invalid.
     pub fn new(key: impl AsRef<str>, domain: impl AsRef<str>) -> Result<Self, HttpConfigError> {
         let domain = domain.as_ref();
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.' || byte == b'_';

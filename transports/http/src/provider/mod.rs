@@ -98,12 +98,13 @@ pub trait Provider: Send + Sync + Sized + 'static {
     /// If the message was not accepted, or is in doubt.
     fn parse_response(&self, outgoing: &Outgoing<Email>, response: &Response) -> Result<Receipt, Failure>;
 
-    /// Limits of the provider's batch call. `None` if it has no such call.
+    /// Limits of the provider's batch call. `None`, the default, if it has no such call. A provider with limits must implement
+    /// [`build_batch_request`](Self::build_batch_request) and [`parse_batch_response`](Self::parse_batch_response).
     fn batch_limits(&self) -> Option<BatchLimits> {
         None
     }
 
-    /// Returns whether this message may be part of a batch.
+    /// Returns whether this message may be part of a batch. Default: `true`.
     fn is_batchable(&self, outgoing: &Outgoing<Email>) -> bool {
         let _ = outgoing;
         true
@@ -111,13 +112,14 @@ pub trait Provider: Send + Sync + Sized + 'static {
 
     /// Combines the requests of several messages into one, in their order.
     ///
-    /// Called only with [batchable](Self::is_batchable) messages, within the [limits](Self::batch_limits).
+    /// Called only with [batchable](Self::is_batchable) messages, within the [limits](Self::batch_limits). The default
+    /// is an empty request.
     fn build_batch_request(&self, batch: &[(&Outgoing<Email>, Request)]) -> Request {
         let _ = batch;
         Request::json_bytes("", Vec::new())
     }
 
-    /// Parses the response to [`build_batch_request`](Self::build_batch_request).
+    /// Parses the response to [`build_batch_request`](Self::build_batch_request). Default: [`BatchOutcome::SendEach`].
     fn parse_batch_response(&self, batch: &[&Outgoing<Email>], response: &Response) -> BatchOutcome {
         let _ = (batch, response);
         BatchOutcome::SendEach

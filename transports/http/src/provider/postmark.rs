@@ -71,8 +71,8 @@ impl Postmark {
 const MAX_RECIPIENTS: usize = 50;
 
 /// Maximum size of a message with attachments in base64, in octets:
-/// <https://postmarkapp.com/support/article/1056-what-are-the-attachment-and-email-size-limits>. The page says 10 MB; this is the larger
-/// reading.
+/// <https://postmarkapp.com/support/article/1056-what-are-the-attachment-and-email-size-limits>. The page says 10 MB, which may
+/// mean MiB; this is the larger value.
 const MAX_SIZE: usize = 10 * 1024 * 1024;
 
 /// Maximum size of each body, in octets.

@@ -24,9 +24,9 @@ use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// | 2xx in the provider's format | accepted; the id is in `id` |
 /// | 403: `validation_error` about a domain, or about testing emails; `invalid_from_address` | [`Sender`](HttpErrorKind::Sender) |
 /// | 400, 422: `validation_error`, `missing_required_field`, `missing_required_parameter`, `invalid_attachment`, `invalid_parameter` | [`Message`](HttpErrorKind::Message) |
-/// | 451: `security_error` | [`Message`](HttpErrorKind::Message) |
+/// | `invalid_idempotency_key`; 451: `security_error` | [`Message`](HttpErrorKind::Message) |
 /// | `concurrent_idempotent_requests`, `invalid_idempotent_request`: an earlier request of this delivery is in progress, or had other content | [`NoResponse`](HttpErrorKind::NoResponse) |
-/// | 401; `validation_error` about the API key; `missing_`, `restricted_`, `invalid_`, `suspended_api_key`, `invalid_permission`, `not_found`, `method_not_allowed` | [`Account`](HttpErrorKind::Account) |
+/// | 401; `validation_error` about the API key; `missing_api_key`, `restricted_api_key`, `invalid_api_key`, `suspended_api_key`, `invalid_permission`, `not_found`, `method_not_allowed` | [`Account`](HttpErrorKind::Account) |
 /// | `daily_quota_exceeded`, `monthly_quota_exceeded` | [`Quota`](HttpErrorKind::Quota) |
 /// | `rate_limit_exceeded` | [`RateLimit`](HttpErrorKind::RateLimit) |
 /// | `application_error`, `internal_server_error`, `resource_locked` | [`ServerError`](HttpErrorKind::ServerError) |
@@ -78,7 +78,7 @@ impl Resend {
 const MAX_TO: usize = 50;
 
 /// Maximum size of a mail with attachments in base64, in octets: <https://resend.com/docs/dashboard/emails/attachments>. The page says 40
-/// MB; this is the larger reading.
+/// MB, which may mean MiB; this is the larger value.
 const MAX_SIZE: usize = 40 * 1024 * 1024;
 
 /// Maximum length of a tag's name, and of its value, in octets.

@@ -31,7 +31,7 @@ use crate::{Fields, HttpConfigError, HttpError, HttpErrorKind, Provider, Provide
 /// | 403 about the from address; 400 about the field `from` | [`Sender`](HttpErrorKind::Sender) |
 /// | 400 about an address in the field `personalizations` | [`Recipient`](HttpErrorKind::Recipient) |
 /// | other 400 with a field; 413 | [`Message`](HttpErrorKind::Message) |
-/// | 401 about credits | [`Quota`](HttpErrorKind::Quota) |
+/// | 401, 403 about credits | [`Quota`](HttpErrorKind::Quota) |
 /// | other 401, 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
 /// | 429 | [`RateLimit`](HttpErrorKind::RateLimit) until `X-RateLimit-Reset` |
 /// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |

@@ -23,18 +23,19 @@ use crate::{HttpConfigError, HttpError, HttpErrorKind, Provider, ProviderUrl, Re
 /// The envelope sender is sent as the return path. Its domain must be a verified bounce domain. Only Enterprise accounts keep its local
 /// part.
 ///
-/// A retry within 24 hours has the same idempotency key, so SparkPost does not send an accepted message again.
+/// Every retry has the same idempotency key, which SparkPost remembers for 24 hours. Within that time it does not send an accepted
+/// message again.
 ///
 /// | Response | Means |
 /// |---|---|
 /// | 200 | accepted, except for the rejected recipients that it names; the body has the id. If it rejected some without naming them: **in doubt** |
 /// | codes 7000 and 7001: the domain of the sender or the return path | [`Sender`](HttpErrorKind::Sender) |
-/// | codes 1100 to 1103, 1303, 1304, 1600, 1601, 1910; 401 | [`Account`](HttpErrorKind::Account) |
+/// | codes 1100 to 1103, 1303, 1304, 1600, 1601, 1700, 1800, 1910; 401; other 403, 404, 405 | [`Account`](HttpErrorKind::Account) |
 /// | code 5002; 400 with code 1902 for a suppressed address; 200 without an accepted recipient | [`Recipient`](HttpErrorKind::Recipient) |
 /// | codes 1502, 1900 | [`Unavailable`](HttpErrorKind::Unavailable) |
-/// | codes 1200 to 1401, 1901, other 1902, 2002, 3000 to 3050, 10000 to 10002; 413 | [`Message`](HttpErrorKind::Message) |
+/// | codes 1200, 1300, 1301, 1305, 1400, 1401, 1901, other 1902, 2002, 3000 to 3050, 10000 to 10002; 413 | [`Message`](HttpErrorKind::Message) |
 /// | 409: an earlier request of this delivery is in progress, or had other content | [`NoResponse`](HttpErrorKind::NoResponse) |
-/// | 420 | [`Quota`](HttpErrorKind::Quota) |
+/// | codes 2101, 2103; 420 | [`Quota`](HttpErrorKind::Quota) |
 /// | 429 | [`RateLimit`](HttpErrorKind::RateLimit) |
 /// | 500 in the provider's format | [`ServerError`](HttpErrorKind::ServerError) |
 #[derive(Debug, Clone)]

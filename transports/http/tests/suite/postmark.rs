@@ -328,7 +328,7 @@ async fn messages_of_a_refused_batch_are_sent_one_by_one() {
     }
 }
 
-/// The cause is hardly the messages, and a batch may have 500.
+/// The messages are unlikely to be the cause, and a batch may have 500.
 #[tokio::test]
 async fn after_three_unknown_refusals_the_rest_of_a_batch_is_not_sent() {
     let unknown = HttpReply::json(422, error(9999, "nobody knows").to_string());

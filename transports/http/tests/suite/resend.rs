@@ -133,7 +133,7 @@ async fn responses_are_classified_by_the_table() {
         json!({"statusCode": status, "name": "validation_error", "message": text}).to_string()
     };
     let mut table = vec![
-        unsure_row(400, r#"{"error":"in new_delivery form"}"#, Account),
+        unsure_row(400, r#"{"error":"in another form"}"#, Account),
         row(200, &error(422, "validation_error"), NoResponse),
         row(403, &said(403, "The example.com domain is not verified. Please, add and verify your domain"), Sender),
         row(403, &said(403, "You can only send testing emails to your own email address (ada@example.org)."), Sender),

@@ -164,7 +164,7 @@ async fn a_sandbox_response_has_status_200() {
 }
 
 #[tokio::test]
-async fn answers() {
+async fn responses_are_classified_by_the_table() {
     use HttpErrorKind::{Account, Message, Quota, RateLimit, Recipient, Sender, ServerError, Unavailable};
     let errors = |text: &str| format!(r#"{{"errors":[{{"message":"{text}","field":null,"help":null}}]}}"#);
     let about = |field: &str, text: &str| format!(r#"{{"errors":[{{"message":"{text}","field":"{field}"}}]}}"#);
@@ -260,7 +260,7 @@ async fn unsupported_mail_is_refused_and_not_sent() {
 }
 
 #[tokio::test]
-async fn reads_its_url() {
+async fn from_url_reads_all_settings() {
     let peer = HttpPeer::start([SendGridCase::accepted()]).await;
     let transport =
         Http::<SendGrid>::from_url(&format!("sendgrid://{KEY}@{}?sandbox=true", peer.host())).expect("a URL");

@@ -31,7 +31,7 @@ pub(super) const ROWS: &[Row] = &[
     row(ACCOUNT, EXCHANGE).says(&["bad outbound sender", "client was not authenticated"]),
     row(ACCOUNT, OUTLOOK).says(&["sc 001|002|003|004", "dy 001|002", "ou 001|002", "rp 001|002|003", "block list s3140|s3150"]),
 
-    // Gmail. The code alone does not say whose condition it is.
+    // Gmail. The code alone does not say what the failure affects.
     row(CONTENT, GMAIL).says(&["same message id", "nature of the content or the links", "one of your url domains"]),
     row(ACCOUNT, GMAIL).says(&["to use tls ssl", "mail relay denied", "mail sending denied", "invalid credentials for relay"]),
     row(SERVER, GMAIL).says(&["no identity changes permitted", "connection expired"]),

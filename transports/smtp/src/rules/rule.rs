@@ -57,8 +57,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Creates a rule for all refusals: whether the same mail may be accepted later, and whose condition the failure is. The result
-    /// is sure, so a relay acts on it without evidence from other mail.
+    /// Creates a rule for all refusals. `class` says whether the same mail may be accepted later, and `scope` what the failure affects.
+    /// The result is sure, so a relay acts on it without evidence from other mail.
     pub fn new(class: Class, scope: Scope) -> Self {
         Self {
             verdict: Verdict { scope, class: Some(class), too_many_recipients: false },

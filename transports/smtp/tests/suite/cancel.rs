@@ -31,7 +31,7 @@ async fn drop_at_mail<F: Future>(server: &TestServer, release: &Notify, call: F)
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-/// The hazard is real: lettre's pool reads each reply one late, and reports success for refused mail. If this test fails, lettre has
+/// The hazard is real: lettre's pool reads the reply to the previous command each time, and reports success for refused mail. If this test fails, lettre has
 /// fixed its pool.
 #[tokio::test]
 async fn lettres_pool_reports_success_for_refused_mail() {

@@ -99,7 +99,7 @@ impl TransportUnderTest for SmtpTest {
     }
 
     fn unsupported(&self) -> Option<Email> {
-        // It must travel unchanged, and cannot because of the NUL.
+        // It must be sent without an encoding, which the NUL makes impossible.
         let odd = Attachment::new("a", "message/rfc822", b"Subject: a\0\r\n".to_vec()).unwrap();
         Some(email().to("bob.builder@example.org").attach(odd).build().unwrap())
     }

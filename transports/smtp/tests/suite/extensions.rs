@@ -106,7 +106,7 @@ fn check_finds_an_unwritable_message_without_a_server() {
     let smtp = postrider_smtp::Smtp::builder("localhost").build().unwrap();
     assert_eq!(smtp.name(), "smtp");
     smtp.check(&email().to("bob@example.org").build().unwrap()).unwrap();
-    // It must travel unchanged, and cannot because of the NUL.
+    // It must be sent without an encoding, which the NUL makes impossible.
     let odd = postrider_transport::Attachment::new("a", "message/rfc822", b"Subject: a\0\r\n".to_vec()).unwrap();
     let unwritable = email().to("bob@example.org").attach(odd).build().unwrap();
     let failure = smtp.check(&unwritable).unwrap_err();

@@ -235,7 +235,7 @@ async fn an_extra_reply_never_counts_as_success() {
             server.once(at, Action::ExtraReply("250 2.0.0 and another thing"));
             server.once(At::EndOfData, Action::Reply("550 5.7.1 refused"));
             let first = mail();
-            // Replies that are one late may turn a refusal into another refusal, but never into a success.
+            // If each reply answers the command before, a refusal may become another refusal, but never a success.
             smtp.send(&first).await.expect_err("a refused message counted as sent");
             assert_eq!(count_copies(&server, &first), 0);
         }

@@ -26,9 +26,9 @@ struct Score {
     count: usize,
     /// The scope is right, and so is the class if the scope is the message's. The class has no effect with other scopes.
     right: usize,
-    /// A condition of the account or the server that the rules take for a permanent failure of the message.
+    /// A failure of the account or the server that the rules take for a permanent failure of the message.
     given_up: usize,
-    /// A condition of the message that the rules take for the transport's, so that all mail would wait.
+    /// A failure of the message that the rules take for the transport's, so that all mail would wait.
     held_up: usize,
     /// No rule matches.
     unsure: usize,
@@ -102,16 +102,16 @@ fn print(score: &Score, wrong: &str) {
     let percent = score.percent();
     let text = format!(
         "{wrong}SMTP replies: {right} of {count} right in effect, {percent:.1} %\n\
-         \u{20} an account's or a server's condition that would end the mail for good: {given_up}\n\
-         \u{20} a mail's own condition that would stop the others: {held_up}\n\
-         \u{20} known to no rule: {unsure}\n"
+         \u{20} a failure of the account or the server that would make a dead letter: {given_up}\n\
+         \u{20} a failure of the message that would stop the others: {held_up}\n\
+         \u{20} without a matching rule: {unsure}\n"
     );
     std::io::stdout().write_all(text.as_bytes()).unwrap();
 }
 
 /// `POSTRIDER_REPLIES`, which `scripts/replies FILE` sets, names another corpus.
 #[test]
-fn replies_of_the_world_are_read_as_they_are_meant() {
+fn the_corpus_is_classified_as_labelled() {
     let file = match std::env::var_os("POSTRIDER_REPLIES") {
         Some(path) => std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
         None => include_str!("../replies.jsonl").to_owned(),

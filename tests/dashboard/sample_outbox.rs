@@ -1,4 +1,4 @@
-//! An outbox with something in every state, to be looked at and checked for accessibility.
+//! An outbox with deliveries in every state, for the screenshots and the accessibility checks.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use postrider::{Change, DeliveryId, Email, Failure, NewDelivery, PauseTarget, Sc
 
 use crate::site::Site;
 
-/// Deliveries in every state, for people to look at.
+/// Enqueues and sends mail until each state has a delivery.
 pub(crate) async fn build(site: &Site) -> (DeliveryId, DeliveryId) {
     let subjects =
         ["Your order 1815 is on its way", "Reset your password", "Invoice for November", "Welcome to the shop"];
