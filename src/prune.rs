@@ -9,8 +9,7 @@ use crate::state::State;
 /// Which data of finished deliveries to delete. Without a state, nothing is deleted.
 ///
 /// The age counts from the time at which a delivery finished, by the database's clock. A mail that was scheduled long ahead is therefore
-/// kept as long as any other.
-/// Pending and leased deliveries are never touched.
+/// kept as long as any other. Pending and leased deliveries are never touched.
 ///
 /// ```
 /// use std::time::Duration;
