@@ -83,9 +83,9 @@ impl Prune {
         not(any(feature = "mysql", feature = "postgres", feature = "sqlite")),
         allow(dead_code, reason = "for the databases")
     )]
-    pub(crate) fn ended_states(&self) -> Vec<&'static str> {
-        let ended = self.states.iter().filter(|state| !matches!(state, State::Pending | State::Leased));
-        ended.map(|state| state.as_str()).collect()
+    pub(crate) fn finished_states(&self) -> Vec<&'static str> {
+        let finished = self.states.iter().filter(|state| !matches!(state, State::Pending | State::Leased));
+        finished.map(|state| state.as_str()).collect()
     }
 }
 

@@ -107,7 +107,7 @@ impl RelayHealth {
     /// Whether the relay runs and the database answers: it is not in an outage, and answered within the last minute.
     ///
     /// A pause does not count. If it follows from failures, it is the next hop's condition: a restart of the relay does not help, and an
-    /// alert should watch the age of the oldest mail instead. If an operator ordered it, the relay does what it should.
+    /// alert should watch the age of the oldest mail instead. If an operator set it, the relay does what it should.
     pub fn is_healthy(&self) -> bool {
         let silent = self.store_answered_ago.is_some_and(|ago| ago > UNHEALTHY_AFTER);
         self.state == RelayState::Running && self.store_unavailable_for.is_none() && !silent
