@@ -1,4 +1,4 @@
-//! The life of a delivery as a timeline: its attempts, what operators did to it, and what happens next.
+//! The timeline of a delivery: its attempts, what operators did to it, and what happens next.
 
 use std::iter::Peekable;
 use std::time::{Duration, SystemTime};
@@ -15,8 +15,8 @@ pub(super) const SHOWN: usize = 200;
 /// The longest text of a server that is shown, in characters.
 pub(super) const LONGEST: usize = 4_000;
 
-/// How much two times can differ that are the same: a database may tell the statements of one transaction different times, and a relay counts
-/// the time from a claim with its own clock.
+/// Times that differ by at most this count as the same. A database may give the statements of one transaction different times, and a relay
+/// measures the time since a claim by its own clock.
 const SAME_TIME: Duration = Duration::from_secs(1);
 
 /// An entry of the timeline.
@@ -35,7 +35,7 @@ pub(super) struct Event {
 /// The timeline, the oldest event first. `acts` are those of operators, in any order.
 ///
 /// An act ends a cycle or begins one, so acts stand between cycles. The clock of a relay can differ from that of the database by a moment,
-/// so the attempts keep the order of their numbers, and their times only choose between two gaps.
+/// so the attempts keep the order of their numbers, and the time of an act only decides between which cycles it stands.
 pub(super) fn events(delivery: &Delivery, acts: &[AuditEntry], pauses: &[Pause], now: SystemTime) -> Vec<Event> {
     let end = ended_by(delivery, acts);
     let skipped = delivery.attempts.len().saturating_sub(SHOWN);
@@ -57,26 +57,26 @@ pub(super) fn events(delivery: &Delivery, acts: &[AuditEntry], pauses: &[Pause],
     }];
     for attempt in delivery.attempts.iter().skip(skipped) {
         let began = attempt.cycle.saturating_sub(before.map_or(1, |before| before.cycle));
-        gap.tell(began, Some(attempt.started_at), &mut events);
+        gap.add_events(began, Some(attempt.started_at), &mut events);
         events.push(attempted(attempt, before, now));
         before = Some(attempt);
     }
-    gap.tell(delivery.cycle.saturating_sub(before.map_or(1, |before| before.cycle)), None, &mut events);
+    gap.add_events(delivery.cycle.saturating_sub(before.map_or(1, |before| before.cycle)), None, &mut events);
     events.extend(ended(delivery, end, now));
     events.push(next(delivery, pauses, now));
     events
 }
 
-/// Tells what operators did between two attempts.
+/// Adds what operators did between attempts.
 struct Gap<'a, I: Iterator<Item = &'a AuditEntry>> {
-    /// The acts that are not told yet, the oldest first.
+    /// The acts that are not in the timeline yet, the oldest first.
     acts: Peekable<I>,
     now: SystemTime,
 }
 
 impl<'a, I: Iterator<Item = &'a AuditEntry>> Gap<'a, I> {
-    /// Tells the acts up to an attempt, or all that are left. As many cycles began in this gap, each by a resend.
-    fn tell(&mut self, began: u32, until: Option<SystemTime>, events: &mut Vec<Event>) {
+    /// Adds the acts up to an attempt, or all that are left. `began` is how many cycles began in this gap, each by a resend.
+    fn add_events(&mut self, began: u32, until: Option<SystemTime>, events: &mut Vec<Event>) {
         let mut unrecorded = began;
         let is_in_time = |act: &AuditEntry| until.is_none_or(|until| act.at <= until + SAME_TIME);
         // Before an attempt, the last resend is the last act.
@@ -315,7 +315,7 @@ mod tests {
     }
 
     /// The titles up to the first colon, with who did it, and without what happens next.
-    fn told(delivery: &Delivery, acts: &[AuditEntry]) -> Vec<String> {
+    fn titles(delivery: &Delivery, acts: &[AuditEntry]) -> Vec<String> {
         let mut events = events(delivery, acts, &[], at(1_000));
         events.pop();
         let short = |event: Event| {
@@ -335,7 +335,7 @@ mod tests {
         let dismissed = delivery(DeliveryState::Dismissed, 3, Some(60), attempts);
         let expected =
             ["Enqueued", "Attempt 1", "Resent by ada", "Attempt 2", "Resent by bob", "Attempt 3", "Dismissed by cleo"];
-        assert_eq!(told(&dismissed, &acts), expected);
+        assert_eq!(titles(&dismissed, &acts), expected);
     }
 
     /// As when everything happens within a millisecond.
@@ -357,23 +357,23 @@ mod tests {
             "Given up",
         ];
         for (first, second) in [(7, 9), (5, 6), (9, 9)] {
-            assert_eq!(told(&dead, &[resent(2, second), resent(1, first)]), expected);
+            assert_eq!(titles(&dead, &[resent(2, second), resent(1, first)]), expected);
         }
     }
 
     #[test]
-    fn a_resend_without_a_record_is_told_once_for_each_gap() {
+    fn resends_without_a_record_are_shown_once_for_each_gap() {
         let attempts = vec![attempt(1, 1, 10), attempt(2, 2, 30), attempt(3, 4, 50)];
         let acts = [act(3, 40, Action::Resend, "ada")];
         let unknown = "Resent the audit trail has no record of it";
         let pending = delivery(DeliveryState::Pending, 5, None, attempts);
         let expected = ["Enqueued", "Attempt 1", unknown, "Attempt 2", "Resent by ada", unknown, "Attempt 3", unknown];
-        assert_eq!(told(&pending, &acts), expected);
+        assert_eq!(titles(&pending, &acts), expected);
         // The first attempts were deleted.
         let pruned = delivery(DeliveryState::Dead, 3, Some(51), vec![attempt(3, 3, 50)]);
         let acts = [act(5, 20, Action::Resend, "ada"), act(6, 40, Action::Resend, "ada")];
-        assert_eq!(told(&pruned, &acts), ["Enqueued", "Resent by ada", "Resent by ada", "Attempt 3", "Given up"]);
-        assert_eq!(told(&pruned, &acts[..1]), ["Enqueued", "Resent by ada", unknown, "Attempt 3", "Given up"]);
+        assert_eq!(titles(&pruned, &acts), ["Enqueued", "Resent by ada", "Resent by ada", "Attempt 3", "Given up"]);
+        assert_eq!(titles(&pruned, &acts[..1]), ["Enqueued", "Resent by ada", unknown, "Attempt 3", "Given up"]);
     }
 
     #[test]
@@ -381,8 +381,8 @@ mod tests {
         let acts = [act(1, 10, Action::Cancel, "ada"), act(2, 20, Action::Resend, "bob")];
         // A program cancelled it again.
         let cancelled = delivery(DeliveryState::Cancelled, 2, Some(30), Vec::new());
-        assert_eq!(told(&cancelled, &acts), ["Enqueued", "Cancelled by ada", "Resent by bob", "Cancelled"]);
+        assert_eq!(titles(&cancelled, &acts), ["Enqueued", "Cancelled by ada", "Resent by bob", "Cancelled"]);
         let twice = delivery(DeliveryState::Cancelled, 2, Some(10), Vec::new());
-        assert_eq!(told(&twice, &acts[..1]).last().map(String::as_str), Some("Cancelled by ada"));
+        assert_eq!(titles(&twice, &acts[..1]).last().map(String::as_str), Some("Cancelled by ada"));
     }
 }

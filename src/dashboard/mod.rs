@@ -1,13 +1,13 @@
 //! The dashboard: a website for operators, as an [`axum::Router`] that nests under any path of your service.
 //!
-//! It shows the state of the outbox, finds deliveries, and shows the life and the content of each. Operators resend, cancel and dismiss one
-//! delivery or all that a filter finds, pause and resume mail, and read the audit trail. The pages are rendered on the server. They work
-//! without JavaScript; with it, they refresh.
+//! It shows the state of the outbox, finds deliveries, and shows the history and the content of each. Operators resend, cancel and dismiss
+//! one delivery or all that a filter finds, pause and resume mail, and read the audit trail. The pages are rendered on the server. They
+//! work without JavaScript; with it, they refresh.
 //!
 //! # Access
 //!
 //! The dashboard shows whole addresses and the content of mail, so it is closed until you say who may see it. [`Dashboard::access`] takes a
-//! function that gets the head of each request and returns an [`Access`]. Your own login answers the question:
+//! function that gets the head of each request and returns an [`Access`]. Let your own login decide:
 //!
 //! ```
 //! use axum::Router;
@@ -177,7 +177,7 @@ impl<S: AdminStore> Dashboard<S> {
             .route("/deliveries/{delivery_id}/message.eml", get(message::source))
             .route("/deliveries/{delivery_id}/attachments/{attachment}", get(message::attachment))
             .route("/pauses", get(pauses::show))
-            .route("/pauses/{order}", post(pauses::order))
+            .route("/pauses/{action}", post(pauses::perform))
             .route("/audit", get(trail::show))
             .route("/assets/{asset}", get(assets::serve))
             // No fallback: axum refuses to nest a router that has one under a path with parameters.

@@ -1,4 +1,4 @@
-//! One delivery: its life as a timeline, and the state of each recipient.
+//! One delivery: its timeline, and the state of each recipient.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -44,8 +44,8 @@ struct DeliveryPage<'a> {
     /// Where to pause the mail of the same template.
     pause_template: Option<String>,
     back: Option<String>,
-    /// The query that carries the list, with its question mark. Empty if there is none.
-    carry: String,
+    /// The query that leads back to the list, with its question mark. Empty if there is none.
+    back_suffix: String,
     notice: Option<Notice>,
 }
 
@@ -115,7 +115,7 @@ fn delivery_page<'a>(
         can_cancel: page.can_operate && delivery.state == DeliveryState::Pending,
         can_dismiss: page.can_operate && matches!(delivery.state, DeliveryState::Dead | DeliveryState::InDoubt),
         pause_template: delivery.template_id.as_deref().filter(|_| page.can_operate).map(pauses::link_to_template),
-        carry: back.as_deref().map(|back| format!("?{}", back_pair(back))).unwrap_or_default(),
+        back_suffix: back.as_deref().map(|back| format!("?{}", back_pair(back))).unwrap_or_default(),
         back,
         notice: notice(query),
     }

@@ -67,7 +67,7 @@ impl Group {
         Self { oldest: entry.number, count: deliveries.len(), deliveries, newest: entry }
     }
 
-    /// Takes an entry that belongs to the same act. The target of a bulk act is its filter, with the time of the question.
+    /// Takes an entry that belongs to the same act. The target of a bulk act is its filter, with the time at which it was fixed.
     fn take(&mut self, entry: AuditEntry) -> Option<AuditEntry> {
         let same =
             |entry: &AuditEntry| (entry.operator.clone(), entry.action, entry.target.clone(), entry.note.clone());
