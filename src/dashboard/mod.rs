@@ -48,16 +48,17 @@ mod access;
 mod act;
 mod assets;
 mod attachment;
+mod audit;
 mod bulk;
 mod chart;
 mod csrf;
 mod deliveries;
+mod delivery;
 mod failures;
 mod form;
 mod format;
 mod frame;
 mod guard;
-mod life;
 mod links;
 mod message;
 mod overview;
@@ -68,7 +69,6 @@ mod reader;
 mod snapshot;
 mod structure;
 mod timeline;
-mod trail;
 
 use std::fmt;
 use std::sync::Arc;
@@ -168,7 +168,7 @@ impl<S: AdminStore> Dashboard<S> {
             .route("/overview", get(overview::show))
             .route("/find", get(deliveries::find))
             .route("/deliveries", get(deliveries::list))
-            .route("/deliveries/{delivery_id}", get(timeline::show))
+            .route("/deliveries/{delivery_id}", get(delivery::show))
             // Resend, cancel or dismiss.
             .route("/deliveries/{delivery_id}/{act}", get(act::ask).post(act::perform))
             .route("/bulk/{act}", get(bulk::ask).post(bulk::perform))
@@ -178,7 +178,7 @@ impl<S: AdminStore> Dashboard<S> {
             .route("/deliveries/{delivery_id}/attachments/{attachment}", get(message::attachment))
             .route("/pauses", get(pauses::show))
             .route("/pauses/{action}", post(pauses::perform))
-            .route("/audit", get(trail::show))
+            .route("/audit", get(audit::show))
             .route("/assets/{asset}", get(assets::serve))
             // No fallback: axum refuses to nest a router that has one under a path with parameters.
             .route("/{*other}", any(page::not_found))
