@@ -31,7 +31,7 @@ pub struct Stats {
     pub dismissed: u64,
     /// Pending deliveries that are due now.
     pub due: u64,
-    /// Pending deliveries whose first time to be sent has not come.
+    /// Pending deliveries that are not due for the first time yet.
     pub scheduled: u64,
     /// Pending deliveries that wait for another attempt.
     pub retrying: u64,
@@ -127,7 +127,7 @@ impl CountedEvent {
         }
     }
 
-    /// The event of a delivery that ends in a state. `None` for a sent delivery, which its attempt counts, and for a live one.
+    /// The event of a delivery that ends in a state. `None` for a sent delivery, which its attempt counts, and for an unfinished one.
     pub fn of_end(state: State) -> Option<Self> {
         match state {
             State::Dead => Some(Self::Dead),
@@ -188,13 +188,13 @@ pub struct RelayStatus {
     pub seen_ago: Duration,
     /// Number of deliveries that it held.
     pub in_flight: u64,
-    /// Why the transport is paused. `None` if it is not. If only some transports of a combined one are paused, the text begins with their
-    /// path, such as `failover/ses: `.
+    /// What is paused, and why: by an operator, or the transport or senders after failures. `None` if nothing is. A transport within a
+    /// combined one has its path, such as `failover/ses: `.
     pub paused: Option<String>,
     /// The name of the host on which it runs ([`Relay::host`](crate::Relay::host)). `None` if it is unknown.
     pub host: Option<String>,
-    /// For how long it has had a pause after a failure without a break, to a few seconds. `None` if it has none now, or only pauses by
-    /// operators ([`Outbox::controls`] says since when).
+    /// How long the transport or a sender has been paused after failures without interruption, accurate to a few seconds. `None` if neither
+    /// is. A pause by an operator does not count: [`Outbox::controls`] says since when there is one.
     pub paused_for: Option<Duration>,
 }
 
@@ -262,6 +262,9 @@ impl<S: AdminStore, T> Outbox<S, T> {
     /// }
     /// # Ok(()) }
     /// ```
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, a part of the upgrade may have been applied. The next call applies the rest.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         self.store().migrate().await
     }
@@ -341,6 +344,9 @@ impl<S: AdminStore, T> Outbox<S, T> {
     ///
     /// # Errors
     /// If the database fails. What was deleted until then stays deleted.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, what was deleted until then stays deleted.
     pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
         self.store().prune(prune).await
     }
@@ -353,11 +359,13 @@ impl<S: AdminStore, T> Outbox<S, T> {
     /// that no other message carries are deleted.
     ///
     /// Deliveries are found by their recipients alone. An address that stands only in a message to somebody else is not found. Each
-    /// delivery is changed in a transaction of its own. A call that fails or is dropped may have changed some of them: call it again to
-    /// erase the rest.
+    /// delivery is changed in a transaction of its own.
     ///
     /// # Errors
-    /// If the database fails.
+    /// If the database fails. Some deliveries may have been changed: call it again to erase the rest.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, some deliveries may have been changed. Call it again to erase the rest.
     pub async fn erase(&self, recipient: &Recipient) -> Result<Erased, StoreError> {
         erase(self.store(), recipient).await
     }

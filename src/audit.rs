@@ -71,17 +71,17 @@ impl FromStr for Action {
 pub struct AuditEntry {
     /// Number of the entry. It grows with time.
     pub number: i64,
-    /// When, by the database's clock.
+    /// When the operator acted, by the database's clock.
     pub at: SystemTime,
-    /// Who.
+    /// The operator's name.
     pub operator: String,
-    /// What.
+    /// What the operator did.
     pub action: Action,
     /// The delivery. `None` if the act concerns no single one.
     pub delivery: Option<DeliveryId>,
-    /// What else the act concerns: what is paused, or the filter of a bulk act, with masked addresses.
+    /// What else the act concerns: what is paused, or the filter of a bulk act, with masked addresses. `None` if nothing.
     pub target: Option<String>,
-    /// Why, if the operator said so.
+    /// Why, in the operator's words. `None` if the operator gave no note.
     pub note: Option<String>,
 }
 
@@ -107,7 +107,7 @@ impl AuditEntry {
 
 /// Which entries of the audit trail to list, the newest first. An entry must meet every condition that is set.
 ///
-/// An index finds those of a delivery. For an operator or a kind of act, entries are read from the newest on until the page is full.
+/// An index finds the entries of a delivery. For an operator or a kind of act, entries are read from the newest on until the page is full.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct AuditFilter {
@@ -188,11 +188,11 @@ impl Default for AuditFilter {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Act {
-    /// Who: at most [`MAX_OPERATOR`](Self::MAX_OPERATOR) characters.
+    /// The operator's name: at most [`MAX_OPERATOR`](Self::MAX_OPERATOR) characters.
     pub operator: String,
-    /// What else the act concerns: at most [`MAX_TEXT`](Self::MAX_TEXT) characters.
+    /// What else the act concerns: at most [`MAX_TEXT`](Self::MAX_TEXT) characters. `None` if nothing.
     pub target: Option<String>,
-    /// Why: at most [`MAX_TEXT`](Self::MAX_TEXT) characters.
+    /// Why: at most [`MAX_TEXT`](Self::MAX_TEXT) characters. `None` without a note.
     pub note: Option<String>,
 }
 

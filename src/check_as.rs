@@ -1,4 +1,4 @@
-//! The checks of transports by name: what a transport refuses, without the transport.
+//! Checks of messages by a transport's name, for a process that does not have the transport.
 
 use std::fmt;
 use std::sync::Arc;
@@ -95,7 +95,8 @@ fn provider<P: postrider_http::Provider>(provider: Result<P, postrider_http::Htt
     Some(Check::new(P::NAME, move |email| Ok(provider.check(email)?)))
 }
 
-/// There is no check of this name. `Display` lists the names that this build has.
+/// The error of [`EnqueueOnly::check_as`](crate::EnqueueOnly::check_as): there is no check of this name. `Display` lists the names that this
+/// build has.
 ///
 /// It does not repeat the text that was given, which may be a URL with a password.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,11 +17,11 @@ pub struct Delivery {
     pub state: State,
     /// The subject. `None` if the message has none.
     pub subject: Option<String>,
-    /// The template's name, if the message has one.
+    /// The template's name. `None` if the message has none.
     pub template_id: Option<String>,
     /// The tags of the message.
     pub tags: Vec<String>,
-    /// The caller's idempotency key, if one was given.
+    /// The caller's idempotency key. `None` if none was given.
     pub key: Option<String>,
     /// The priority.
     pub priority: Priority,
@@ -33,7 +33,7 @@ pub struct Delivery {
     pub created_at: SystemTime,
     /// When it is due, or its lease expires; `None` once it is finished.
     pub due_at: Option<SystemTime>,
-    /// When it was sent, became a dead letter, was held or was cancelled. `None` until then.
+    /// When it was sent, became a dead letter, or was held, cancelled or dismissed. `None` until then.
     pub finished_at: Option<SystemTime>,
     /// When it becomes a dead letter if it is not sent by then. `None` if it never expires, and once it is finished.
     pub expires_at: Option<SystemTime>,
@@ -73,7 +73,7 @@ impl fmt::Debug for Delivery {
     }
 }
 
-/// The state of one recipient.
+/// One recipient of a delivery, with its state and the next hop's reply.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecipientStatus {
@@ -107,7 +107,7 @@ pub struct DeliverySummary {
     pub id: DeliveryId,
     /// Current state.
     pub state: State,
-    /// The template's name, if the message has one.
+    /// The template's name. `None` if the message has none.
     pub template_id: Option<String>,
     /// The subject. `None` if the message has none.
     pub subject: Option<String>,
@@ -127,9 +127,9 @@ pub struct DeliverySummary {
     pub created_at: SystemTime,
     /// When it is due, or its lease expires; `None` once it is finished.
     pub due_at: Option<SystemTime>,
-    /// When it was sent, became a dead letter, was held or was cancelled. `None` until then.
+    /// When it was sent, became a dead letter, or was held, cancelled or dismissed. `None` until then.
     pub finished_at: Option<SystemTime>,
-    /// Why it is a dead letter or is held; otherwise the error of the last attempt, if it failed.
+    /// Why it is a dead letter or is held; otherwise the error of the last attempt. `None` if there is neither.
     pub last_error: Option<String>,
 }
 

@@ -32,7 +32,7 @@ use crate::{CheckAsError, EnqueueOnly};
 /// # Ok(()) }
 /// ```
 ///
-/// If production uses a [`Failover`](crate::transport::Failover) of two transports, use one of two mailboxes, each with its check.
+/// If production uses a [`Failover`](crate::transport::Failover) of two transports, use a `Failover` of two mailboxes, each with its check.
 ///
 /// # Addresses for tests
 /// Two domains get another result than "accepted". Nobody can own them (RFC 2606 section 2), so no real mail has them.
@@ -182,7 +182,7 @@ impl fmt::Display for DevMailboxError {
         match self {
             Self::Scheme => f.write_str("the URL of a mailbox begins with mailbox:"),
             Self::Host => f.write_str("the URL of a mailbox has no host: write mailbox: or mailbox:?check_as=smtp"),
-            Self::UnknownOption => f.write_str("the mailbox URL has an unknown option; known are check_as"),
+            Self::UnknownOption => f.write_str("the mailbox URL has an unknown option; the only one is check_as"),
             Self::CheckAs(error) => error.fmt(f),
         }
     }

@@ -51,7 +51,8 @@ impl<M: Message> NewDelivery<M> {
 
     /// Sets an idempotency key of 1 to 255 characters, unique in the outbox.
     ///
-    /// While a delivery with this key exists, enqueueing another one adds nothing and returns the id of the first.
+    /// While the key is taken, enqueueing another delivery with it adds nothing and returns the id of the first. The key is taken until the
+    /// delivery is deleted, or for as long as [`Prune::keep_keys`](crate::Prune::keep_keys) says.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
@@ -100,10 +101,10 @@ impl<M: Message> NewDelivery<M> {
         self
     }
 
-    /// Sets the trace context of the request that enqueues the message, so that the attempts to send it can be found from the request and
-    /// the request from them. Default: none, or that of [`Outbox::trace_context`].
+    /// Sets the trace context of the request that enqueues the message, so that a trace shows the request together with the attempts to
+    /// send the message. Default: none, or that of [`Outbox::trace_context`].
     ///
-    /// An invalid header must be ignored, so parse it so: `header.parse::<TraceParent>().ok()`.
+    /// An invalid header must be ignored: pass `header.parse::<TraceParent>().ok()`.
     #[must_use]
     pub fn traceparent(mut self, parent: impl Into<Option<TraceParent>>) -> Self {
         self.traceparent = parent.into();
@@ -202,7 +203,10 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     /// Enqueues many messages, all or none, much faster than one by one. Returns the id of each, in order.
     ///
     /// # Errors
-    /// As [`enqueue`](Self::enqueue), for the first message that cannot be taken.
+    /// As [`enqueue`](Self::enqueue), for the first message that is refused.
+    ///
+    /// # Cancel safety
+    /// As [`enqueue`](Self::enqueue): all messages may have been added, or none.
     pub async fn enqueue_all<I>(&self, deliveries: I) -> Result<Vec<DeliveryId>, EnqueueError>
     where
         I: IntoIterator<Item: Into<NewDelivery<T::Message>>>,
@@ -214,7 +218,10 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
     /// Enqueues many messages in the caller's transaction, all or none. Returns the id of each, in order.
     ///
     /// # Errors
-    /// As [`enqueue_in`](Self::enqueue_in), for the first message that cannot be taken.
+    /// As [`enqueue_in`](Self::enqueue_in), for the first message that is refused.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, roll the transaction back.
     pub async fn enqueue_all_in<I>(
         &self,
         connection: &mut S::Connection,
@@ -247,7 +254,7 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
 pub enum EnqueueError {
     /// The transport cannot carry such a message. Change the message.
     Unsupported(Failure),
-    /// The message has no stored form. Change the message.
+    /// The message cannot be encoded for the store. Change the message.
     Encode(CodecError),
     /// The message has no recipient.
     NoRecipient,

@@ -40,16 +40,16 @@ pub struct Filter {
     pub provider_id: Option<String>,
     /// The transport of the last attempt. The name of a combined transport includes those that it chose: `failover` finds `failover/ses`.
     pub transport: Option<String>,
-    /// A part of [`last_error`](crate::DeliverySummary::last_error), with the same capital letters.
+    /// A part of [`last_error`](crate::DeliverySummary::last_error). The case of letters matters.
     pub error: Option<String>,
-    /// The earliest time of enqueueing. A delivery whose id is more than a day older is not found in a database, because the search goes by
-    /// the ids. An id has the time of the program that enqueued.
+    /// The earliest time of enqueueing. A database searches by the ids, whose time is by the clock of the program that enqueued. It does
+    /// not find a delivery whose id is more than a day older than this time.
     pub created_from: Option<SystemTime>,
-    /// The time before which the delivery was enqueued. A delivery whose id is more than a day newer is not found in a database.
+    /// The time before which the delivery was enqueued. A database does not find a delivery whose id is more than a day newer.
     pub created_before: Option<SystemTime>,
     /// The earliest time at which the delivery finished. An unfinished delivery never matches.
     pub finished_from: Option<SystemTime>,
-    /// The time before which the delivery finished. A delivery whose id is more than a day newer is not found in a database.
+    /// The time before which the delivery finished. A database does not find a delivery whose id is more than a day newer.
     pub finished_before: Option<SystemTime>,
     /// Whether the newest delivery comes first.
     pub newest_first: bool,

@@ -61,7 +61,7 @@ pub struct ChangeStep {
     pub last: Option<DeliveryId>,
 }
 
-/// An operator of the outbox, by whose name each act is recorded in the [audit trail](Outbox::audit).
+/// Changes the outbox as an operator. The [audit trail](Outbox::audit) records each act with the operator's name.
 ///
 /// ```
 /// # async fn demo<S: postrider::AdminStore>(outbox: postrider::Outbox<S>) -> Result<(), postrider::StoreError> {
@@ -87,7 +87,7 @@ pub struct Operator<S> {
 
 /// What operators do, and what they did.
 impl<S: AdminStore, T> Outbox<S, T> {
-    /// Returns the operator with this name, of at most 255 characters. The caller has checked who it is.
+    /// Returns the operator with this name, of at most 255 characters. The caller must check who it is.
     pub fn operator(&self, name: impl AsRef<str>) -> Operator<S> {
         Operator { store: self.store().clone(), act: Act::by(name.as_ref()) }
     }
@@ -112,6 +112,9 @@ impl<S: AdminStore, T> Outbox<S, T> {
     ///
     /// # Errors
     /// If the database fails.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the call may have been carried out or not.
     pub async fn dismiss(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         self.store().dismiss(id).await
     }
@@ -122,6 +125,9 @@ impl<S: AdminStore, T> Outbox<S, T> {
     ///
     /// # Errors
     /// If the database fails.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the call may have been carried out or not.
     pub async fn resend(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         self.store().resend(id).await
     }
@@ -130,6 +136,9 @@ impl<S: AdminStore, T> Outbox<S, T> {
     ///
     /// # Errors
     /// If the database fails.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the call may have been carried out or not.
     pub async fn cancel(&self, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         self.store().cancel(id).await
     }
@@ -191,6 +200,9 @@ impl<S: AdminStore> Operator<S> {
     ///
     /// # Errors
     /// If the database fails.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the call may have been carried out or not.
     pub async fn change(&self, change: Change, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let outcomes = self.store.change(change, None, &[id], Some(&self.act)).await?;
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
@@ -200,6 +212,9 @@ impl<S: AdminStore> Operator<S> {
     ///
     /// # Errors
     /// If the database fails.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the call may have been carried out or not.
     pub async fn change_from(&self, change: Change, seen: State, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
         let outcomes = self.store.change(change, Some(seen), &[id], Some(&self.act)).await?;
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
@@ -241,6 +256,9 @@ impl<S: AdminStore> Operator<S> {
     ///
     /// # Errors
     /// As [`change_all`](Self::change_all). After an error of the database, call it again with the same filter.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the step may have been made or not. Call it again with the same filter.
     pub async fn change_step(&self, change: Change, filter: &Filter) -> Result<ChangeStep, StoreError> {
         let limit = filter.limit.clamp(1, Self::STEP);
         if !filter.state.is_some_and(|state| change.applies_to(state)) {
@@ -263,6 +281,9 @@ impl<S: AdminStore> Operator<S> {
     ///
     /// # Errors
     /// If the name is empty or has more than 700 characters, if a sender has no `@` with a domain, or the database fails.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the call may have been carried out or not.
     pub async fn pause(&self, target: PauseTarget) -> Result<bool, StoreError> {
         let name = target.name();
         let is_valid = target == PauseTarget::Outbox || (!name.is_empty() && !name.contains('\0'));
@@ -283,6 +304,9 @@ impl<S: AdminStore> Operator<S> {
     ///
     /// # Errors
     /// If the database fails.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the call may have been carried out or not.
     pub async fn resume(&self, target: PauseTarget) -> Result<bool, StoreError> {
         self.store.set_pause(&target, false, &self.act).await
     }
@@ -294,6 +318,9 @@ impl<S: AdminStore> Operator<S> {
     ///
     /// # Errors
     /// If the database fails.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the call may have been carried out or not.
     pub async fn probe(&self) -> Result<(), StoreError> {
         self.store.request_probe(&self.act).await
     }
@@ -302,6 +329,9 @@ impl<S: AdminStore> Operator<S> {
     ///
     /// # Errors
     /// As [`Outbox::erase`].
+    ///
+    /// # Cancel safety
+    /// As [`Outbox::erase`]. If the future is dropped before the end, the audit trail has no entry of it.
     pub async fn erase(&self, recipient: &Recipient) -> Result<Erased, StoreError> {
         let erased = erase(&self.store, recipient).await?;
         let act = self.act.clone().target(&format!("{} deliveries", erased.deliveries));
@@ -313,6 +343,9 @@ impl<S: AdminStore> Operator<S> {
     ///
     /// # Errors
     /// As [`Outbox::prune`].
+    ///
+    /// # Cancel safety
+    /// As [`Outbox::prune`]. If the future is dropped before the end, the audit trail has no entry of it.
     pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
         let affected = self.store.prune(prune).await?;
         let act = self.act.clone().target(&format!("{affected} deliveries, {prune:?}"));

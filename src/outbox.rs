@@ -119,7 +119,7 @@ impl<M: Message> AcceptMessages for EnqueueOnly<M> {
     }
 }
 
-/// A transactional outbox over a store `S`, whose messages a transport `T` carries.
+/// A transactional outbox. It keeps messages in a store `S`, and sends them by a transport `T`.
 ///
 /// Cheap to clone; clones share the store and the transport.
 ///
@@ -144,7 +144,7 @@ pub struct Outbox<S, T = EnqueueOnly<Email>> {
     trace_context: Option<TraceContext>,
 }
 
-/// Returns the trace context of the caller.
+/// The function of [`Outbox::trace_context`].
 type TraceContext = Arc<dyn Fn() -> Option<TraceParent> + Send + Sync>;
 
 impl<S: Store> Outbox<S> {
@@ -161,8 +161,8 @@ impl<S: Store, T: AcceptMessages> Outbox<S, T> {
         Self { store, transport: Arc::new(transport), trace_context: None }
     }
 
-    /// Sets where a delivery without a trace context of its own ([`NewDelivery::traceparent`](crate::NewDelivery::traceparent)) gets one:
-    /// from a function that returns the context of the request in progress, or `None` outside of a request.
+    /// Sets a function that returns the trace context of the request in progress, or `None` outside of a request. A delivery without a
+    /// trace context of its own ([`NewDelivery::traceparent`](crate::NewDelivery::traceparent)) gets this one.
     ///
     /// Each call that enqueues calls the function once, on the caller's task and before it waits for anything, so that the current span of
     /// `tracing` or the current context of OpenTelemetry is the caller's. Clones and [handles](Self::handle) made afterwards have it too.

@@ -1,11 +1,11 @@
-//! Pauses by an operator, and the other orders that operators give to relays.
+//! Pauses by operators, and the other controls that relays read.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use postrider_transport::mask_addresses;
 
-/// What an operator pauses. Relays keep the mail that it stands for pending, and charge nothing.
+/// What an operator pauses. Relays keep that mail pending, and charge nothing.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum PauseTarget {
@@ -83,7 +83,7 @@ pub struct Pause {
     pub since: SystemTime,
     /// Who paused it.
     pub operator: String,
-    /// Why, if the operator said so.
+    /// Why, in the operator's words. `None` if the operator gave no note.
     pub note: Option<String>,
 }
 
@@ -113,7 +113,7 @@ impl fmt::Display for Pause {
     }
 }
 
-/// What operators ordered the relays to do. A relay reads it before a claim, at most once a second.
+/// The pauses and the request for a probe that operators have set. A relay reads them before a claim, at most once a second.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Controls {

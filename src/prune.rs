@@ -9,8 +9,7 @@ use crate::state::State;
 /// Which data of finished deliveries to delete. Without a state, nothing is deleted.
 ///
 /// The age counts from the time at which a delivery finished, by the database's clock. A mail that was scheduled long ahead is therefore
-/// kept as long as any other.
-/// Pending and leased deliveries are never touched.
+/// kept as long as any other. Pending and leased deliveries are never touched.
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,9 +83,9 @@ impl Prune {
         not(any(feature = "mysql", feature = "postgres", feature = "sqlite")),
         allow(dead_code, reason = "for the databases")
     )]
-    pub(crate) fn ended_states(&self) -> Vec<&'static str> {
-        let ended = self.states.iter().filter(|state| !matches!(state, State::Pending | State::Leased));
-        ended.map(|state| state.as_str()).collect()
+    pub(crate) fn finished_states(&self) -> Vec<&'static str> {
+        let finished = self.states.iter().filter(|state| !matches!(state, State::Pending | State::Leased));
+        finished.map(|state| state.as_str()).collect()
     }
 }
 

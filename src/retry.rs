@@ -56,7 +56,7 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets the number of attempts in a cycle. 0 counts as 1.
+    /// Sets the number of attempts in a cycle. 0 counts as 1. A cycle lasts until the delivery finishes, and a resend begins a new one.
     ///
     /// An attempt does not count if it failed for the transport's or the sender's condition. A refusal that no rule knows does not count
     /// either, unless other mail proves that it concerns this message. [`max_age`](Self::max_age) ends such deliveries.
@@ -66,7 +66,7 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets the longest duration of a cycle. It begins when the delivery is first due, or when it is resent.
+    /// Sets the longest duration of a cycle. A cycle begins when the delivery is first due, or when it is resent.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;

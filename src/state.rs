@@ -83,7 +83,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecipientState {
-    /// Waits to be sent to.
+    /// The message is still to be sent to this recipient.
     Pending,
     /// The next hop accepted the message for this recipient. Later attempts of this cycle skip the recipient.
     Sent,
@@ -114,7 +114,7 @@ impl RecipientState {
     }
 }
 
-/// A text that names no known value.
+/// The error of `from_str` of [`State`], [`Outcome`] and the like: the text is not the name of a known value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseError(pub(crate) String);
 
@@ -166,7 +166,7 @@ pub enum WhenInDoubt {
     /// Send it again: delivery at least once. Receivers can recognise a second copy by its Message-ID.
     #[default]
     Resend,
-    /// Do not send it again: delivery at most once. The delivery stays in [`State::InDoubt`] until somebody resends it.
+    /// Do not send it again: delivery at most once. The delivery stays in [`State::InDoubt`] until somebody resends or dismisses it.
     Hold,
 }
 

@@ -23,17 +23,17 @@ enum Level {
 }
 
 impl Access {
-    /// Nothing: the request is refused with 403 (Forbidden). To send people to your login page instead, do so in a layer of your own.
+    /// Allows nothing: the request is refused with 403 (Forbidden). To send people to your login page instead, use a layer of your own.
     pub fn none() -> Self {
         Self { level: Level::None, operator: None, bodies: false }
     }
 
-    /// All pages, and no act.
+    /// Allows a request to read all pages, and to change nothing.
     pub fn read() -> Self {
         Self { level: Level::Read, operator: None, bodies: true }
     }
 
-    /// All pages and all acts.
+    /// Allows a request to read all pages and to change everything that the dashboard can change.
     pub fn operate() -> Self {
         Self { level: Level::Operate, operator: None, bodies: true }
     }

@@ -1,4 +1,4 @@
-//! Resend, cancel or dismiss one delivery, after a page that asks first.
+//! Resend, cancel or dismiss one delivery, after a page that asks for confirmation.
 
 use askama::Template;
 use axum::extract::{RawPathParams, RawQuery, State};
@@ -21,7 +21,7 @@ struct ActPage<'a> {
     page: &'a Page,
     section: &'static str,
     act: Change,
-    /// The button's word.
+    /// The text of the button.
     verb: &'static str,
     /// Why the act is not possible, if it is not.
     why_not: &'static str,
@@ -41,7 +41,8 @@ struct ActPage<'a> {
     seen: String,
     /// Whether the form was refused for that reason.
     has_changed: bool,
-    carry: String,
+    /// The query that leads back to the list, with its question mark. Empty if there is none.
+    back_suffix: String,
 }
 
 impl<'a> ActPage<'a> {
@@ -76,7 +77,7 @@ impl<'a> ActPage<'a> {
             may_be_second: last_is_in_doubt || wanted().any(|status| may_have_it(status.state)),
             seen: seen(delivery),
             has_changed: false,
-            carry: back.map(|back| format!("?{}", back_pair(back))).unwrap_or_default(),
+            back_suffix: back.map(|back| format!("?{}", back_pair(back))).unwrap_or_default(),
         }
     }
 }
@@ -92,7 +93,7 @@ pub(super) fn change(params: &RawPathParams) -> Result<Change, Problem> {
     Change::ALL.into_iter().find(|change| name == Some(change.action().as_str())).ok_or(Problem::NoPage)
 }
 
-/// The word on the button.
+/// The text of the button.
 pub(super) fn verb(change: Change) -> &'static str {
     match change {
         Change::Resend => "Resend",
@@ -144,7 +145,7 @@ pub(super) async fn perform<S: AdminStore>(
         (UpdateOutcome::MessageDeleted, _) => "deleted",
         (UpdateOutcome::NotFound, _) => return Err(Problem::NoDelivery),
     };
-    let carry = back.map(|back| format!("&{}", back_pair(&back))).unwrap_or_default();
+    let back_suffix = back.map(|back| format!("&{}", back_pair(&back))).unwrap_or_default();
     // From `deliveries/ID/resend` to `deliveries/ID`.
-    Ok(page::redirect(&format!("../{id}?done={done}{carry}")))
+    Ok(page::redirect(&format!("../{id}?done={done}{back_suffix}")))
 }

@@ -1,4 +1,4 @@
-//! The download of an attachment: never shown by the browser, and under a name that harms nobody.
+//! The download of an attachment: the browser never shows it, and its file name is made safe.
 
 use axum::http::{HeaderName, HeaderValue, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};

@@ -1,8 +1,8 @@
-//! Resend, cancel or dismiss all deliveries that a filter finds, after a page that asks first.
+//! Resend, cancel or dismiss all deliveries that a filter finds, after a page that asks for confirmation.
 //!
-//! The work goes in transactions of 500. A request makes a few of them and answers with a form that goes on from there, so that no request
-//! runs for long, the operator sees the progress, and can stop. The form holds everything: the filter, the last delivery that was looked at,
-//! and the counts.
+//! The work goes in transactions of 500. A request makes a few of them and answers with a form for the rest, so no request runs for long,
+//! and the operator sees the progress and can stop. The form holds everything: the filter, the last delivery that was looked at, and the
+//! counts.
 
 use std::time::{Duration, SystemTime};
 
@@ -25,13 +25,13 @@ use super::reader::ReadError;
 use crate::store::AdminStore;
 use crate::{Change, DeliverySummary, Filter, State as DeliveryState};
 
-/// The largest number that is counted before the act.
+/// The confirmation page counts the matching deliveries up to this number.
 const COUNT_LIMIT: u32 = 10_000;
 
-/// For how long they are looked for, if no index finds them.
+/// How long the confirmation page searches for matching deliveries if no index finds them.
 const SEARCH: Duration = Duration::from_secs(2);
 
-/// How many of the deliveries are shown as examples.
+/// How many of the matching deliveries the confirmation page shows as examples.
 const EXAMPLES: u32 = 5;
 
 /// A request starts no further transaction after this time.
@@ -105,7 +105,7 @@ struct AskPage<'a> {
     /// How many match.
     count: String,
     matching: u64,
-    /// Whether the search for those that match stopped after a time.
+    /// Whether the search for those that match stopped at its time limit.
     is_more: bool,
     examples: Vec<Example>,
     may_be_second: bool,
@@ -141,7 +141,7 @@ struct ProgressPage<'a> {
     script: String,
     section: &'static str,
     verb: &'static str,
-    /// `pending again`.
+    /// What the changed deliveries are now, such as `pending again`.
     done: &'static str,
     conditions: Vec<(&'static str, String)>,
     filter: String,
@@ -150,20 +150,20 @@ struct ProgressPage<'a> {
     updated: String,
     unchanged: String,
     looked_at: u64,
-    /// How many there are, if they were fewer than the largest number that is counted.
+    /// The number of matching deliveries. `None` if it is unknown, or at least the limit of the count.
     of: Option<String>,
     is_over: bool,
     /// Why the last step failed.
     failure: Option<&'static str>,
 }
 
-/// How far it is, in the form.
+/// The progress of a bulk change, which the form carries from request to request.
 struct Progress {
     note: String,
     after: Option<DeliveryId>,
     updated: u64,
     unchanged: u64,
-    /// The number that was counted before the act.
+    /// The number of matching deliveries that the confirmation page counted.
     matching: u64,
 }
 
@@ -187,14 +187,14 @@ pub(super) async fn ask<S: AdminStore>(
 ) -> Result<Response, Problem> {
     let query = query.unwrap_or_default();
     let act = change(&params)?;
-    // What cannot be done is said without asking the database.
+    // An invalid filter is refused before the database is asked.
     Plan::read(act, &query, SystemTime::now())?;
     let now = app.reader.run(app.outbox.store().now()).await?;
     let back = ListQuery::parse(&query, now).first_page();
     let plan = Plan::read(act, &query, now)?.fix(now)?;
     let all = plan.filter().limit(COUNT_LIMIT);
     let read = async {
-        // Only what an index finds is counted whole.
+        // All matches are counted only if an index finds them, or if the search is short.
         if app.outbox.store().search_end(&all, COUNT_LIMIT).await?.is_none() {
             let examples = app.outbox.list(&plan.filter().limit(EXAMPLES)).await?;
             return Ok((examples, app.outbox.count(&all).await?, false));
@@ -205,7 +205,7 @@ pub(super) async fn ask<S: AdminStore>(
         Ok((page.deliveries.into_iter().take(usize::try_from(EXAMPLES).unwrap_or(0)).collect(), found, is_more))
     };
     let (examples, matching, is_more): (Vec<DeliverySummary>, u64, bool) = app.reader.run(read).await?;
-    // Nobody knows how many match. The form then says no number.
+    // After a search that stopped, nobody knows how many match. The form then has the limit, so that the progress page shows no total.
     let (count, matching) = match is_more {
         true => (format!("{} or more", format::count(matching)), u64::from(COUNT_LIMIT)),
         false => (at_most(matching), matching),
@@ -240,10 +240,10 @@ pub(super) async fn perform<S: AdminStore>(
     let bound =
         if plan.state.is_finished() { plan.query.filter.finished_before } else { plan.query.filter.created_before };
     if bound.is_none() {
-        return Err(Problem::Bad("The form names no time of the question."));
+        return Err(Problem::Bad("The form lacks the time at which its filter was fixed."));
     }
     let mut progress = Progress::read(&form);
-    let (is_over, failed) = go_on(&app, &page, &plan, &mut progress).await;
+    let (is_over, failed) = run_steps(&app, &page, &plan, &mut progress).await;
     let failure = failed.as_ref().map(|error| match error {
         ReadError::Slow => "The database did not answer in time. The last step may have been done or not.",
         ReadError::Store(_) => "The database failed. The last step may have been done or not.",
@@ -281,7 +281,7 @@ pub(super) async fn perform<S: AdminStore>(
 /// Makes the next steps. Returns whether there are no more, and the error that ended them.
 ///
 /// After an error, the same step can be made again: a delivery that was changed is no longer in the state.
-async fn go_on<S: AdminStore>(
+async fn run_steps<S: AdminStore>(
     app: &App<S>,
     page: &Page,
     plan: &Plan,
@@ -319,7 +319,7 @@ async fn go_on<S: AdminStore>(
     (is_over, failed)
 }
 
-/// A count up to the largest one.
+/// Formats a count, with `or more` if it reached the limit.
 fn at_most(count: u64) -> String {
     let or_more = if count >= u64::from(COUNT_LIMIT) { " or more" } else { "" };
     format!("{}{or_more}", format::count(count))
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_is_bounded_by_the_time_of_the_question() {
+    fn the_filter_is_bounded_by_the_time_of_the_confirmation_page() {
         let at = "2033-05-18T03%3A33%3A20.123Z";
         assert_eq!(fixed(Change::Resend, "state=dead"), format!("state=dead&finished_until={at}"));
         assert_eq!(fixed(Change::Cancel, "state=pending"), format!("state=pending&until={at}"));
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_of_the_largest_size_says_so() {
+    fn a_count_at_the_limit_says_or_more() {
         assert_eq!((at_most(9_999).as_str(), at_most(10_000).as_str()), ("9,999", "10,000 or more"));
     }
 }

@@ -77,7 +77,7 @@ struct Row {
     template: Option<String>,
     attempts: u32,
     created: Moment,
-    /// What the time says, and the time.
+    /// A second time with its label, such as when the delivery finished.
     then: Option<(&'static str, Moment)>,
     error: Option<String>,
 }
@@ -235,7 +235,7 @@ fn bulk_acts(page: &Page, query: &ListQuery, has_rows: bool) -> Vec<BulkAct> {
     acts.map(|change| BulkAct { name: change.action(), verb: act::verb(change), query: query.first_page() }).collect()
 }
 
-/// Leads from the search field to a delivery or to a list.
+/// Redirects from the search field to a delivery or to a list.
 pub(super) async fn find(RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
     let pairs = form_urlencoded::parse(query.as_bytes());

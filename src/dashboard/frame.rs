@@ -28,7 +28,7 @@ const DISABLED: [&str; 9] = ["link", "meta", "base", "iframe", "frame", "object"
 /// Elements that connect when they are pressed: Chromium connects before the frame's navigation is refused.
 const LINKS: [&str; 2] = ["a", "area"];
 
-/// Shows what was a link like one.
+/// Makes a disabled link look like a link.
 const STYLE: &str = "<style>x-a{color:#0b57b0;text-decoration:underline}</style>";
 
 /// Prepares the HTML of a mail: shows its inline images, and disables what connects.

@@ -42,7 +42,8 @@ struct MessagePage<'a> {
     text: String,
     is_cut: bool,
     has_source: bool,
-    carry: String,
+    /// The query that leads back to the list, with an ampersand before it. Empty if there is none.
+    back_suffix: String,
 }
 
 struct AttachmentRow {
@@ -117,7 +118,7 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
     let wanted = pairs.into_iter().find(|(name, _)| name == "show").map(|(_, value)| value);
     let shown = views.iter().find(|view| wanted.as_deref() == Some(view.name)).or(views.first());
     let shown = shown.map_or("stored", |view| view.name);
-    // It is long to write, so only for who asks.
+    // Rendering the source takes long, so only the views that need it do so.
     let source = email.filter(|_| matches!(shown, "structure" | "source")).map(|_| stored.source());
     let is_simple = email.is_some_and(structure::is_simple);
     let (parts, more_parts) = match &source {
@@ -153,7 +154,7 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
         is_cut: text.chars().nth(LONGEST).is_some(),
         text: cut(&text, LONGEST),
         has_source: email.is_some(),
-        carry: back.as_deref().map(|back| format!("&{}", back_pair(back))).unwrap_or_default(),
+        back_suffix: back.as_deref().map(|back| format!("&{}", back_pair(back))).unwrap_or_default(),
     }
 }
 

@@ -1,13 +1,13 @@
 //! The dashboard: a website for operators, as an [`axum::Router`] that nests under any path of your service.
 //!
-//! It shows the state of the outbox, finds deliveries, and shows the life and the content of each. Operators resend, cancel and dismiss one
-//! delivery or all that a filter finds, pause and resume mail, and read the audit trail. The pages are rendered on the server. They work
-//! without JavaScript; with it, they refresh.
+//! It shows the state of the outbox, finds deliveries, and shows the history and the content of each. Operators resend, cancel and dismiss
+//! one delivery or all that a filter finds, pause and resume mail, and read the audit trail. The pages are rendered on the server. They
+//! work without JavaScript; with it, they refresh.
 //!
 //! # Access
 //!
 //! The dashboard shows whole addresses and the content of mail, so it is closed until you say who may see it. [`Dashboard::access`] takes a
-//! function that gets the head of each request and returns an [`Access`]. Your own login answers the question:
+//! function that gets the head of each request and returns an [`Access`]. Let your own login decide:
 //!
 //! ```
 //! use axum::Router;
@@ -48,16 +48,17 @@ mod access;
 mod act;
 mod assets;
 mod attachment;
+mod audit;
 mod bulk;
 mod chart;
 mod csrf;
 mod deliveries;
+mod delivery;
 mod failures;
 mod form;
 mod format;
 mod frame;
 mod guard;
-mod life;
 mod links;
 mod message;
 mod overview;
@@ -68,7 +69,6 @@ mod reader;
 mod snapshot;
 mod structure;
 mod timeline;
-mod trail;
 
 use std::fmt;
 use std::sync::Arc;
@@ -168,7 +168,7 @@ impl<S: AdminStore> Dashboard<S> {
             .route("/overview", get(overview::show))
             .route("/find", get(deliveries::find))
             .route("/deliveries", get(deliveries::list))
-            .route("/deliveries/{delivery_id}", get(timeline::show))
+            .route("/deliveries/{delivery_id}", get(delivery::show))
             // Resend, cancel or dismiss.
             .route("/deliveries/{delivery_id}/{act}", get(act::ask).post(act::perform))
             .route("/bulk/{act}", get(bulk::ask).post(bulk::perform))
@@ -177,8 +177,8 @@ impl<S: AdminStore> Dashboard<S> {
             .route("/deliveries/{delivery_id}/message.eml", get(message::source))
             .route("/deliveries/{delivery_id}/attachments/{attachment}", get(message::attachment))
             .route("/pauses", get(pauses::show))
-            .route("/pauses/{order}", post(pauses::order))
-            .route("/audit", get(trail::show))
+            .route("/pauses/{action}", post(pauses::perform))
+            .route("/audit", get(audit::show))
             .route("/assets/{asset}", get(assets::serve))
             // No fallback: axum refuses to nest a router that has one under a path with parameters.
             .route("/{*other}", any(page::not_found))

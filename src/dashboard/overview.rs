@@ -16,7 +16,7 @@ use super::snapshot::{SAMPLE, Snapshot};
 use crate::store::AdminStore;
 use crate::{Pause, PauseTarget, State as DeliveryState, Stats};
 
-/// The age of the oldest due mail from which on it is late. A relay that works needs seconds.
+/// Mail is late when the oldest that is not deferred has waited this long. A relay that works needs seconds.
 const LATE: Duration = Duration::from_secs(300);
 
 #[derive(Template)]
@@ -217,7 +217,7 @@ mod tests {
             (stats(3, None, &[Some("535 no"), None]), "warn", "Some relays are paused"),
             (stats(3, Some(300), &[None]), "warn", "Mail is late"),
             (stats(3, Some(299), &[None]), "ok", "Mail is being sent"),
-            // Its recipient's server defers the oldest.
+            // The server of its recipient defers the oldest mail.
             (Stats { oldest_undeferred: None, ..stats(3, Some(300), &[None]) }, "ok", "Mail is being sent"),
             (stats(3, None, &[None]), "ok", "Nothing is due"),
             (stats(0, None, &[None]), "ok", "Nothing waits"),

@@ -24,7 +24,7 @@ pub(super) struct Refresh(pub(super) Duration);
 
 /// The data of the layout. Handlers get it as an extractor.
 pub(super) struct Page {
-    /// The relative way from this page to the root of the dashboard, with a slash at its end.
+    /// The relative path from this page to the root of the dashboard, with a slash at its end.
     pub(super) base: String,
     pub(super) style: String,
     pub(super) script: String,
@@ -90,7 +90,7 @@ pub(super) fn subject(delivery: &Delivery) -> Option<String> {
     delivery.subject.as_deref().filter(|subject| !subject.trim().is_empty()).map(|subject| cut(subject, 500))
 }
 
-/// The relative way from a path to the root. Relative links work under any prefix, also behind a proxy that removes it.
+/// The relative path from a page to the root. Relative links work under any prefix, also behind a proxy that removes it.
 fn base(path: &str) -> String {
     match path.trim_start_matches('/').matches('/').count() {
         0 => "./".to_owned(),
@@ -272,7 +272,7 @@ mod tests {
     use super::base;
 
     #[test]
-    fn each_depth_has_its_way_to_the_root() {
+    fn each_depth_has_its_path_to_the_root() {
         for (path, expected) in
             [("/", "./"), ("/overview", "./"), ("/deliveries/1", "../"), ("/deliveries/1/message", "../../")]
         {

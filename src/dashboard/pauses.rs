@@ -23,8 +23,8 @@ struct PausesPage<'a> {
     page: &'a Page,
     section: &'static str,
     now: Moment,
-    orders: Vec<Order>,
-    more_orders: usize,
+    pauses: Vec<OperatorPause>,
+    more_pauses: usize,
     relays: Vec<PausedRelay>,
     more_relays: usize,
     /// The number of relays that reported.
@@ -38,7 +38,7 @@ struct PausesPage<'a> {
 }
 
 /// A pause by an operator.
-struct Order {
+struct OperatorPause {
     label: &'static str,
     name: String,
     /// The whole target for the form, as a query: a browser changes line ends in a field.
@@ -107,7 +107,7 @@ pub(super) async fn show<S: AdminStore>(
     respond(&app, &page, Input::read(&query), None, notice(&query)).await
 }
 
-/// The form for a pause, with this template.
+/// A link to the form for a pause, with this template filled in.
 pub(super) fn link_to_template(name: &str) -> String {
     let input = Input { kind: "template".to_owned(), name: name.to_owned(), note: String::new() };
     format!("pauses?{}", input.query())
@@ -134,7 +134,7 @@ async fn respond<S: AdminStore>(
     notice: Option<&'static str>,
 ) -> Result<Response, Problem> {
     let snapshot = app.snapshots.get(&app.reader, &app.outbox).await?;
-    // The orders are read anew, since an operator looks for what was just changed.
+    // The pauses are not taken from the snapshot, since an operator looks for what was just changed.
     let read = async { Ok((app.outbox.controls().await?, app.outbox.store().now().await?)) };
     let (controls, now) = app.reader.run(read).await?;
     let paused = || paused_relays(&snapshot.stats.relays);
@@ -143,7 +143,7 @@ async fn respond<S: AdminStore>(
     transports.iter_mut().for_each(|name| *name = name.split(['/', ',']).next().unwrap_or_default());
     transports.sort_unstable();
     transports.dedup();
-    let orders = controls.pauses.iter().take(SHOWN).map(|pause| Order {
+    let pauses = controls.pauses.iter().take(SHOWN).map(|pause| OperatorPause {
         label: label(&pause.target),
         name: cut(&pause.target.name(), 200),
         target: Input { kind: pause.target.kind().to_owned(), name: pause.target.name(), ..Input::default() }.query(),
@@ -157,8 +157,8 @@ async fn respond<S: AdminStore>(
             page,
             section: "pauses",
             now: Moment::new(now, now),
-            orders: orders.collect(),
-            more_orders: controls.pauses.len().saturating_sub(SHOWN),
+            pauses: pauses.collect(),
+            more_pauses: controls.pauses.len().saturating_sub(SHOWN),
             relays: paused().take(SHOWN).collect(),
             more_relays: paused().count().saturating_sub(SHOWN),
             relay_count: snapshot.stats.relays.len(),
@@ -176,7 +176,7 @@ async fn respond<S: AdminStore>(
     Ok(response)
 }
 
-/// The relays that are paused after failures. The reason begins with an operator's order if there is one as well.
+/// The relays that are paused after failures. The reason begins with an operator's pause if there is one as well.
 fn paused_relays(relays: &[RelayStatus]) -> impl Iterator<Item = PausedRelay> {
     relays.iter().filter_map(|relay| {
         let (reason, lasted) = (relay.paused.as_deref()?, relay.paused_for?);
@@ -199,19 +199,19 @@ fn label(target: &PauseTarget) -> &'static str {
 }
 
 /// Pauses, resumes, or asks for a probe.
-pub(super) async fn order<S: AdminStore>(
+pub(super) async fn perform<S: AdminStore>(
     State(app): State<App<S>>,
     page: Page,
     params: RawPathParams,
     form: Form,
 ) -> Result<Response, Problem> {
-    let order = page::param(&params, "order").unwrap_or_default();
-    let input = match order {
+    let action = page::param(&params, "action").unwrap_or_default();
+    let input = match action {
         "resume" => Input::read(&form.get("target")),
         _ => Input { kind: form.get("kind"), name: form.get("name"), note: form.get("note") },
     };
     let by = page.operator(&app.outbox, &input.note);
-    let result = match (order, input.target()) {
+    let result = match (action, input.target()) {
         ("probe", _) => app.reader.run(by.probe()).await.map(|()| "asked"),
         ("pause" | "resume", Err(error)) => return respond(&app, &page, input, Some(error.to_owned()), None).await,
         ("pause", Ok(target)) => {
@@ -225,7 +225,7 @@ pub(super) async fn order<S: AdminStore>(
     let operator = page.masked_operator();
     match result {
         Ok(done) => {
-            tracing::info!(order, done, %operator, "an operator gave an order through the dashboard");
+            tracing::info!(action, done, %operator, "an operator changed the pauses through the dashboard");
             // From `pauses/pause` to `pauses`.
             Ok(page::redirect(&format!("../pauses?done={done}")))
         }
@@ -233,7 +233,7 @@ pub(super) async fn order<S: AdminStore>(
             respond(&app, &page, input, Some(error.to_string()), None).await
         }
         Err(error) => {
-            tracing::warn!(order, ?error, %operator, "an order through the dashboard got no answer");
+            tracing::warn!(action, ?error, %operator, "a change of the pauses through the dashboard got no answer");
             Err(Problem::Uncertain)
         }
     }

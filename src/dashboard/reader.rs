@@ -15,14 +15,14 @@ const CONCURRENCY: usize = 4;
 /// How long a request may take, including the wait for its turn.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a search goes on that was asked to go on.
+/// How long *Search older mail* searches.
 const SEARCH_FURTHER: Duration = Duration::from_secs(2);
 
 /// Why nothing was read.
 #[derive(Debug)]
 pub(super) enum ReadError {
     Store(StoreError),
-    /// The limit is over.
+    /// The time limit was reached.
     Slow,
 }
 

@@ -109,14 +109,14 @@ mod tests {
         Mime::new().render(&Outgoing::new(DeliveryId::new(), SystemTime::UNIX_EPOCH, email)).unwrap()
     }
 
-    fn told(source: &[u8]) -> Vec<String> {
+    fn listed(source: &[u8]) -> Vec<String> {
         let line = |part: Part| format!("{} {} {}", part.depth, part.media_type, part.name.unwrap_or_default());
         parts(source).0.into_iter().map(|part| line(part).trim_end().to_owned()).collect()
     }
 
     /// The structure of RFC 2046 and RFC 2387: mixed(alternative(text, related(html, image)), attachments).
     #[test]
-    fn the_parts_are_told_in_the_order_of_the_source() {
+    fn the_parts_are_listed_in_the_order_of_the_source() {
         let logo = Attachment::inline("logo", "logo.png", "image/png", *b"png").unwrap();
         let invoice = Attachment::new("invoice.pdf", "application/pdf", vec![1; 48_000]).unwrap();
         let builder = Email::builder().text("Grüße").html("<img src=cid:logo>").attach(logo).attach(invoice);
@@ -130,7 +130,7 @@ mod tests {
             "3 image/png logo.png",
             "1 application/pdf invoice.pdf",
         ];
-        assert_eq!(told(&source), expected);
+        assert_eq!(listed(&source), expected);
         let (all, more) = parts(&source);
         assert_eq!(more, 0);
         // The whole message is the first part.
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(all[6].content_size.as_deref(), Some("48 kB"));
         assert!(all[6].facts.contains(&"base64".to_owned()) && all[6].facts.contains(&"attachment".to_owned()));
         assert!(all[5].facts.contains(&"id logo".to_owned()), "{:?}", all[5].facts);
-        assert_eq!(told(&self::source(Email::builder().text("Hello"))), ["0 text/plain; charset=utf-8"]);
+        assert_eq!(listed(&self::source(Email::builder().text("Hello"))), ["0 text/plain; charset=utf-8"]);
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
             "3 text/plain; charset=utf-8",
             "3 text/html; charset=utf-8",
         ];
-        assert_eq!(told(&source(Email::builder().text("See below").attach(attached))), expected);
+        assert_eq!(listed(&source(Email::builder().text("See below").attach(attached))), expected);
     }
 
     /// A hundred thousand messages within each other would overflow the stack of the parser's destructor. Half a million multiparts without

@@ -73,7 +73,7 @@ pub(super) async fn call<S: Store, T: Transport>(
         Ok(_) => messages.iter().map(|_| CallResult::Answered(Err(Interrupted::WrongResultCount.into()))).collect(),
         Err(why) => {
             span.in_scope(|| tracing::error!("{why}"));
-            // Read the marks before the call is dropped. After a panic they are still set.
+            // The call holds the marks of waiting messages, so read them before it is dropped. A panic leaves them set.
             let any_sent = messages.iter().any(|message| !message.is_waiting());
             let each = messages.iter().map(|message| match why {
                 // All messages only waited, so none of the others can have caused the panic.

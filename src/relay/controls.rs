@@ -1,4 +1,4 @@
-//! Obeys what operators ordered: pauses, and probes at once.
+//! Obeys the controls of operators: pauses, and requests for a probe.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::shared::Shared;
 use crate::pause::{Controls, Pause, PauseTarget};
 use crate::store::{Store, StoreError};
 
-/// Before a claim, the orders are read again if they are older than this. So a relay obeys within two seconds, and an idle one asks no more
+/// Before a claim, the controls are read again if they are older than this. So a relay obeys within two seconds, and an idle one asks no more
 /// often than it claims.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(1);
 
@@ -22,9 +22,9 @@ pub(super) const CHECK: Duration = Duration::from_millis(250);
 /// these limits. When the pause ends, the mail follows within the longest wait.
 const WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
-/// The orders as they were last read.
+/// The controls as they were last read.
 #[derive(Default)]
-pub(super) struct Orders {
+pub(super) struct ControlState {
     known: Mutex<Option<Known>>,
     /// Whether an operator has asked for a probe since the relay last probed.
     probe: AtomicBool,
@@ -37,17 +37,17 @@ struct Known {
     seen: Vec<(PauseTarget, Instant)>,
 }
 
-impl Orders {
+impl ControlState {
     fn known(&self) -> MutexGuard<'_, Option<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what was read. Returns whether the pauses changed.
+    /// Stores the controls that were read. Returns whether the pauses changed.
     fn update(&self, controls: Controls) -> bool {
         let mut known = self.known();
         let now = Instant::now();
         let before = known.take();
-        // A request from before the start of the relay is over.
+        // A request from before the start of the relay is ignored.
         if before.as_ref().is_some_and(|before| before.controls.probe_requested_at < controls.probe_requested_at) {
             self.probe.store(true, Ordering::SeqCst);
         }
@@ -105,13 +105,13 @@ impl Orders {
 }
 
 impl<S: Store, T: Transport> Shared<S, T> {
-    /// Reads the orders, unless they were read a moment ago.
-    pub(super) async fn read_orders(&self) -> Result<(), StoreError> {
-        if self.orders.known().as_ref().is_some_and(|known| known.read_at.elapsed() < MAX_AGE) {
+    /// Reads the controls, unless they were read a moment ago.
+    pub(super) async fn read_controls(&self) -> Result<(), StoreError> {
+        if self.control_state.known().as_ref().is_some_and(|known| known.read_at.elapsed() < MAX_AGE) {
             return Ok(());
         }
         let controls = self.call_store(|| self.store.controls()).await?;
-        if self.orders.update(controls) {
+        if self.control_state.update(controls) {
             self.pause_changed.notify_one();
             match self.paused_by_operator() {
                 Some(pause) => {
@@ -126,17 +126,17 @@ impl<S: Store, T: Transport> Shared<S, T> {
 
     /// The pause by an operator that keeps this relay from claiming.
     pub(super) fn paused_by_operator(&self) -> Option<Pause> {
-        self.orders.of_relay(self.transport.name())
+        self.control_state.of_relay(self.transport.name())
     }
 
     /// All pauses by operators that keep mail from this relay.
     pub(super) fn pauses_by_operators(&self) -> Vec<Pause> {
-        self.orders.for_relay(self.transport.name())
+        self.control_state.for_relay(self.transport.name())
     }
 
     /// How long a mail must wait because an operator paused its sender or its template.
     pub(super) fn wait_by_operator(&self, sender: Option<&str>, template: Option<&str>) -> Option<Duration> {
-        let wait = self.orders.wait_of(sender, template)?;
+        let wait = self.control_state.wait_of(sender, template)?;
         // A pass does not wait. The delivery is due for the next pass.
         Some(if self.ends_by_itself { Duration::ZERO } else { wait })
     }
@@ -154,7 +154,7 @@ fn is_from(sender: &str, name: &str) -> bool {
     wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(name))
 }
 
-/// Why it is paused, for people.
+/// The text of a pause by an operator, for the summary.
 pub(super) fn reason(pause: &Pause) -> String {
     let note = pause.note.iter().map(|note| format!(": {note}"));
     format!("paused by {}{}", pause.operator, note.collect::<String>())

@@ -206,10 +206,10 @@ fn failed(failure: &Failure, judged: Judged, at: DecisionInput<'_>) -> Decision 
     }
     // A permanent failure applies to the recipients that it does not name. Transient refusals are retried. If only evidence shows that the
     // message is at fault, the failure is retried until the budget is spent.
-    let unnamed_is_over = failure.class() == Class::Permanent && failure.scope() == Scope::Message && is_final;
-    let retry_some = !grouped.transient.is_empty() || (!unnamed_is_over && !grouped.unnamed.is_empty());
+    let unnamed_is_final = failure.class() == Class::Permanent && failure.scope() == Scope::Message && is_final;
+    let retry_some = !grouped.transient.is_empty() || (!unnamed_is_final && !grouped.unnamed.is_empty());
     let next = if retry_some {
-        if unnamed_is_over {
+        if unnamed_is_final {
             recipients.extend(grouped.unnamed.iter().map(|r| refusal_of(r, failure)));
         }
         match retry(failure, judged, at) {

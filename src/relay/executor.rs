@@ -368,7 +368,7 @@ fn path(name: &str, result: &Result<Receipt, Failure>) -> String {
 
 /// The next hop's replies for refused recipients, with masked addresses.
 fn refusals(refused: &[Refusal]) -> Option<String> {
-    let said = refused.iter().map(|refusal| format!("{:?}: {}", refusal.recipient, mask_addresses(&refusal.reply)));
-    let said: Vec<_> = said.collect();
-    (!said.is_empty()).then(|| format!("refused for {}", said.join("; ")))
+    let replies = refused.iter().map(|refusal| format!("{:?}: {}", refusal.recipient, mask_addresses(&refusal.reply)));
+    let replies: Vec<_> = replies.collect();
+    (!replies.is_empty()).then(|| format!("refused for {}", replies.join("; ")))
 }

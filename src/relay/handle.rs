@@ -12,7 +12,7 @@ use crate::pause::Pause;
 use crate::store::{RelayId, Store};
 
 /// A relay is unhealthy if the database has not answered any of its calls for this long. It makes a call every five seconds.
-const SILENCE: Duration = Duration::from_secs(60);
+const UNHEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// Shows the id, the host, the state and the health of a relay, for instance in a service's own `/healthz`.
 ///
@@ -42,7 +42,7 @@ struct Inner {
     state: RelayState,
     host: Option<String>,
     /// `None` until the relay runs.
-    relay: Option<Weak<dyn Live>>,
+    relay: Option<Weak<dyn RunningRelay>>,
 }
 
 /// What a relay is doing.
@@ -107,9 +107,9 @@ impl RelayHealth {
     /// Whether the relay runs and the database answers: it is not in an outage, and answered within the last minute.
     ///
     /// A pause does not count. If it follows from failures, it is the next hop's condition: a restart of the relay does not help, and an
-    /// alert should watch the age of the oldest mail instead. If an operator ordered it, the relay does what it should.
+    /// alert should watch the age of the oldest mail instead. If an operator set it, the relay does what it should.
     pub fn is_healthy(&self) -> bool {
-        let silent = self.store_answered_ago.is_some_and(|ago| ago > SILENCE);
+        let silent = self.store_answered_ago.is_some_and(|ago| ago > UNHEALTHY_AFTER);
         self.state == RelayState::Running && self.store_unavailable_for.is_none() && !silent
     }
 }
@@ -157,7 +157,7 @@ impl RelayHandle {
 
     /// Shows this relay as running until the guard is dropped.
     pub(super) fn running<S: Store, T: Transport>(&self, shared: &Arc<Shared<S, T>>) -> impl Drop + use<S, T> {
-        let relay: Weak<dyn Live> = Arc::downgrade(shared) as _;
+        let relay: Weak<dyn RunningRelay> = Arc::downgrade(shared) as _;
         let mut inner = self.inner();
         (inner.state, inner.relay) = (RelayState::Running, Some(relay));
         drop(inner);
@@ -186,12 +186,12 @@ impl Drop for StopGuard {
 }
 
 /// A running relay, without the types of its store and transport.
-trait Live: Send + Sync {
+trait RunningRelay: Send + Sync {
     /// The health. The caller sets the state.
     fn health(&self) -> RelayHealth;
 }
 
-impl<S: Store, T: Transport> Live for Shared<S, T> {
+impl<S: Store, T: Transport> RunningRelay for Shared<S, T> {
     fn health(&self) -> RelayHealth {
         let (store_answered_ago, store_unavailable_for) = self.outage.ages();
         let name = self.transport.name();

@@ -196,7 +196,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
     /// Sets the name of the host, which tells operators where the relay runs ([`RelayStatus::host`](crate::RelayStatus::host)). Default: the
     /// name of the system on Linux, otherwise the environment variable `HOSTNAME` or `COMPUTERNAME`, otherwise none.
     ///
-    /// Control characters are removed, addresses are masked, and at most 64 characters are kept. An empty name is none.
+    /// Control characters are removed, addresses are masked, and at most 64 characters are kept. An empty name counts as none.
     pub fn host(self, name: impl AsRef<str>) -> Self {
         self.handle.set_host(host::shown(name.as_ref()));
         self
@@ -217,10 +217,11 @@ impl<S: Store, T: Transport> Relay<S, T> {
     ///
     /// The relay has a span of `tracing` for each call: `delivery`, with the id, the number of the attempt, and the trace context that is
     /// stored with the delivery. Before the call, it calls the function with the span and each different context of the messages, so that
-    /// the function can add a link. (OpenTelemetry's conventions for messaging link producers and consumers, because a call may carry
-    /// messages of several traces, and a message may need several calls.) `docs/monitoring.md` has the function for OpenTelemetry.
+    /// the function can add a link. (OpenTelemetry's conventions for messaging ask for links between producers and consumers, because a
+    /// call may carry messages of several traces, and a message may need several calls.) `docs/monitoring.md` has the function for
+    /// OpenTelemetry.
     ///
-    /// It must return quickly. A panic is caught and logged. If no subscriber wants the span, the function is not called.
+    /// It must return quickly. A panic is caught and logged. If no subscriber records the span, the function is not called.
     pub fn link_spans(mut self, link: impl Fn(&tracing::Span, TraceParent) + Send + Sync + 'static) -> Self {
         self.settings.link_spans = Some(Box::new(link));
         self
@@ -265,6 +266,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
     ///
     /// # Errors
     /// If a call to the database fails. After a conflict with another transaction, the relay repeats the call a few times.
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run): a dropped future drops the calls under way, and their attempts are recorded as `lost`.
     pub async fn tick(self) -> Result<RunSummary, StoreError> {
         self.work(RunMode::Tick, std::future::pending()).await
     }
@@ -276,6 +280,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
     ///
     /// # Errors
     /// As [`tick`](Self::tick). Results of calls under way are settled if the database allows it.
+    ///
+    /// # Cancel safety
+    /// As [`tick`](Self::tick).
     pub async fn drain(self) -> Result<RunSummary, StoreError> {
         self.drain_until(std::future::pending()).await
     }
@@ -284,6 +291,9 @@ impl<S: Store, T: Transport> Relay<S, T> {
     ///
     /// # Errors
     /// As [`drain`](Self::drain).
+    ///
+    /// # Cancel safety
+    /// As [`tick`](Self::tick). Let `shutdown` complete instead.
     pub async fn drain_until(self, shutdown: impl Future<Output = ()> + Send) -> Result<RunSummary, StoreError> {
         self.work(RunMode::Drain, shutdown).await
     }
@@ -294,7 +304,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
         let shared = Shared::new(&self.handle, self.store, self.transport, self.settings, ends_by_itself);
         let shared = Arc::new(shared);
         let _running = self.handle.running(&shared);
-        // A pass is too short for it.
+        // A drain or a tick is too short for retention.
         let retention = self.retention.filter(|_| mode == RunMode::Run);
         let background = heartbeat::start(&shared, retention);
         let stop = CancellationToken::new();

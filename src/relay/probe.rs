@@ -104,9 +104,9 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
                 _ => break,
             }
         }
-        // What was put off is behind other mail now, so the next round gets further.
+        // The released deliveries are behind other mail now, so the next round reaches others.
         if round.calls == 0 && round.settled > 0 && !self.shared.ends_by_itself {
-            self.shared.orders.keep_probe();
+            self.shared.control_state.keep_probe();
         }
         self.finish_round(tried, resumed);
     }
@@ -180,7 +180,7 @@ impl<S: Store, T: Transport> ProbeTask<S, T> {
                 guard.complete(0, settlement);
             }
         }
-        // A pass would find what it has put off again.
+        // A pass would claim the deliveries that it has released again.
         let skipped = round.settled > 0 && !self.shared.ends_by_itself;
         !*resumed && round.calls < MAX_CALLS && exhausted == left && (left > 0 || round.calls > 0 || skipped)
     }

@@ -106,7 +106,7 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         if self.shared.unsettled.load(Ordering::SeqCst) {
             return Ok(Step::Wait(Wait::For(UNSETTLED_WAIT)));
         }
-        self.shared.read_orders().await?;
+        self.shared.read_controls().await?;
         if self.shared.paused_by_operator().is_some() {
             let is_over = self.mode != RunMode::Run;
             return Ok(if is_over { Step::Over } else { Step::Wait(Wait::For(controls::CHECK)) });
@@ -121,13 +121,13 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
             Admit::All if free < self.min_claim() && self.shared.settling.load(Ordering::SeqCst) => 0,
             Admit::All => {
                 self.tried_early = false;
-                // A request for a probe while nothing is paused is done.
-                self.shared.orders.take_probe();
+                // Nothing is paused, so there is nothing to probe.
+                self.shared.control_state.take_probe();
                 free.min(MAX_CLAIM)
             }
             Admit::Probe(_) => return self.probe(admitted, false).await,
             Admit::NotBefore(_) | Admit::Probing if self.mode != RunMode::Run => return self.when_paused().await,
-            Admit::NotBefore(_) if self.shared.orders.take_probe() => {
+            Admit::NotBefore(_) if self.shared.control_state.take_probe() => {
                 let admitted = self.shared.evidence().admit_early();
                 return self.probe(admitted, false).await;
             }
@@ -161,8 +161,8 @@ impl<'a, S: Store, T: Transport> Producer<'a, S, T> {
         (self.shared.settings.concurrency / 2).min(MAX_CLAIM / 2)
     }
 
-    /// Handles a pause in a pass, which does not wait for its end. After the calls under way, the pass probes once with messages that
-    /// differ from the one that paused the transport. If they fail too, the pass ends.
+    /// Handles a pause of the transport during a pass, which does not wait for the pause to end. After the calls under way, the pass probes
+    /// once with messages that differ from the one that paused the transport. If they fail too, the pass ends.
     async fn when_paused(&mut self) -> Result<Step, StoreError> {
         if !self.claimer.capacity.is_idle() {
             return Ok(Step::Wait(Wait::ForPermit));

@@ -14,7 +14,7 @@ use super::producer::Producer;
 use super::shared::Shared;
 use crate::store::{Store, StoreError, StoreErrorKind};
 
-/// When a relay ends.
+/// When a relay ends. A drain and a tick are passes: they end by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunMode {
     /// On shutdown.

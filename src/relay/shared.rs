@@ -9,7 +9,7 @@ use postrider_transport::{Admit, Breaker, DeliveryId, Failure, Receipt, Transpor
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::controls::{Orders, reason};
+use super::controls::{ControlState, reason};
 use super::evidence::{Admission, Call, Change, Evidence, Verdict};
 use super::in_flight::InFlight;
 use super::outage::Outage;
@@ -24,7 +24,7 @@ pub(super) struct Shared<S, T> {
     pub(super) store: S,
     pub(super) transport: Arc<T>,
     pub(super) settings: Settings,
-    /// Whether this is a pass that ends by itself.
+    /// Whether this is a pass: a drain or a tick, which ends by itself.
     pub(super) ends_by_itself: bool,
     pub(super) outage: Outage,
     /// Whether results wait because the database does not answer. The relay claims nothing until they are written: their leases may have
@@ -40,8 +40,8 @@ pub(super) struct Shared<S, T> {
     /// Notified when a permit is free.
     pub(super) permit_freed: Notify,
     pub(super) in_flight: InFlight,
-    /// What operators ordered.
-    pub(super) orders: Orders,
+    /// The controls of operators.
+    pub(super) control_state: ControlState,
     /// When leases were last renewed.
     pub(super) renewed: Mutex<Instant>,
     summary: Mutex<RunSummary>,
@@ -70,7 +70,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
             pause_changed: Notify::new(),
             permit_freed: Notify::new(),
             in_flight: InFlight::default(),
-            orders: Orders::default(),
+            control_state: ControlState::default(),
             renewed: Mutex::new(Instant::now()),
             summary: Mutex::default(),
             settings,

@@ -17,7 +17,7 @@ pub enum StoreErrorKind {
     /// A newer release has upgraded the tables, so [`migrate`](crate::Outbox::migrate) changes nothing. Enqueueing, relays and the
     /// operator's methods keep working (`docs/upgrading.md`); only `migrate` returns this.
     NewerTables,
-    /// The database refuses the statement or its data.
+    /// The database refuses the statement or its data, or an argument is invalid.
     Rejected,
     /// A stored row cannot be read.
     Corrupt,
@@ -26,8 +26,8 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
-    /// Whether a retry cannot succeed: the tables are missing, older or newer than the program, or the pool is closed. A relay then stops. After any
-    /// other error it retries.
+    /// Whether a retry cannot succeed: the tables are missing, older or newer than the program, or the pool is closed. A relay then stops.
+    /// After any other error it retries.
     pub fn is_final(self) -> bool {
         matches!(self, Self::NotMigrated | Self::NewerTables | Self::Closed)
     }

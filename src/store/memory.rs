@@ -22,7 +22,7 @@ use crate::store::{
     StoreError, notify,
 };
 
-/// Deliveries in memory: all rules of a database, without durability. Clones share the deliveries.
+/// A store in memory, with all rules of a database but without durability. Clones share the deliveries.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

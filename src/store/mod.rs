@@ -96,6 +96,10 @@ pub(crate) fn warn_of_orphans(count: usize) {
 /// Each call is one transaction, or joins the caller's. If it is dropped before it returns, all of it is committed or nothing is. A claim
 /// that is dropped after its commit leaves its deliveries leased until the lease expires, or until they are
 /// [released](Self::release_claims).
+///
+/// # Errors
+///
+/// Every method fails with the [`StoreErrorKind`] of the problem. [`StoreErrorKind::is_final`] says when a retry cannot help.
 pub trait Store: Clone + Send + Sync + 'static {
     /// The connection that an open transaction of the caller's derefs to.
     type Connection: ?Sized + Send;
@@ -139,7 +143,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Stores a relay's report in place of its last one, and deletes reports that are older than ten minutes.
     fn report(&self, report: &RelayReport) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// What operators ordered the relays to do.
+    /// The pauses and the request for a probe that operators have set.
     fn controls(&self) -> impl Future<Output = Result<Controls, StoreError>> + Send;
 
     /// Deletes the report of a relay that has stopped.
@@ -163,23 +167,34 @@ pub trait Store: Clone + Send + Sync + 'static {
 }
 
 /// The operator's methods of a store.
+///
+/// # Errors
+///
+/// As those of [`Store`]. An invalid argument is [`StoreErrorKind::Rejected`].
+///
+/// # Cancel safety
+///
+/// A call that is dropped before it returns may have committed or not. [`migrate`](Self::migrate) and [`prune`](Self::prune) commit in
+/// steps: call them again.
 pub trait AdminStore: Store {
     /// Creates or upgrades the tables. Safe to call at each start and from several processes at once. If a newer program has upgraded them,
     /// it changes nothing and fails with [`StoreErrorKind::NewerTables`].
     fn migrate(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// One delivery with its recipients and its history.
+    /// One delivery with its recipients and its history. `None` if it does not exist.
     fn get(&self, id: DeliveryId) -> impl Future<Output = Result<Option<Delivery>, StoreError>> + Send;
 
-    /// The stored message of one delivery.
+    /// The stored message of one delivery. `None` if the delivery does not exist or its message was deleted.
     fn message(&self, id: DeliveryId) -> impl Future<Output = Result<Option<Encoded>, StoreError>> + Send;
 
     /// A page of deliveries in the order of their ids, which is the order of enqueueing.
     fn list(&self, filter: &Filter) -> impl Future<Output = Result<Vec<DeliverySummary>, StoreError>> + Send;
 
-    /// Where to end the next part of a search that no index answers, so that a call of [`list`](Self::list) with this id as
-    /// [`Filter::through`] takes a limited time: the id that is `rows` further among those that the search reads, in its order. `None` if
-    /// fewer are left, or if an index answers the search. The default divides no search.
+    /// The id at which to end the next part of a search that no index answers. A call of [`list`](Self::list) with it as
+    /// [`Filter::through`] then takes a limited time.
+    ///
+    /// It is the id that is `rows` further among those that the search reads, in its order. `None` if fewer are left, or if an index
+    /// answers the search. The default divides no search.
     fn search_end(
         &self,
         filter: &Filter,
@@ -261,7 +276,7 @@ pub trait AdminStore: Store {
     /// The number of deliveries in each state, and the running relays.
     ///
     /// [`Stats::oldest_undeferred`] needs the history of deliveries with a charged attempt. To limit the cost, a store may read it for the
-    /// 1,000 oldest of them only, and take the others for deferred.
+    /// 1,000 oldest of them only, and count the others as deferred.
     fn stats(&self) -> impl Future<Output = Result<Stats, StoreError>> + Send;
 
     /// The counts of each hour, from the hour of `since` on: the outcomes of attempts and the ends of deliveries, counted in the

@@ -40,13 +40,13 @@ pub struct RelayReport {
     pub id: RelayId,
     /// The number of deliveries that the relay holds.
     pub in_flight: usize,
-    /// Why the transport is paused. `None` if it is not. If only some transports of a combined one are paused, the text begins with their
-    /// path, such as `failover/ses: `, and the relay sends by the others.
+    /// What is paused, and why: by an operator, or the transport or senders after failures. `None` if nothing is. A transport within a
+    /// combined one has its path, such as `failover/ses: `; the relay may then send by the others.
     pub paused: Option<String>,
     /// The name of the host on which the relay runs, at most 64 characters. `None` if it is unknown.
     pub host: Option<String>,
-    /// For how long there has been a pause after a failure without a break, to a few seconds. `None` if there is none now, or only pauses by
-    /// operators.
+    /// How long the transport or a sender has been paused after failures without interruption, accurate to a few seconds. `None` if neither
+    /// is. A pause by an operator does not count.
     pub paused_for: Option<Duration>,
 }
 

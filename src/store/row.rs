@@ -105,8 +105,8 @@ fn read_tags(row: &impl Columns) -> Result<Vec<String>, StoreError> {
 
 /// Parses a stored trace context. An invalid one counts as none: it must not stop a mail.
 ///
-/// Queries read only the first 56 characters, since another program may have stored a long text. That is one more than a valid one of
-/// version 00 has, and of a later version nothing more may be read.
+/// Queries read only the first 56 characters, since another program may have stored a long text. Version 00 has exactly 55 characters, so
+/// one more shows that the text is too long. A later version may be longer, but only its first 55 characters have a meaning here.
 pub(super) fn parse_traceparent(octets: Option<&[u8]>) -> Option<TraceParent> {
     std::str::from_utf8(octets?).ok()?.parse().ok()
 }
@@ -308,7 +308,7 @@ pub(super) fn to_u64(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// Reads the orders of operators. A pause of a kind that only a newer release knows is left out.
+/// Reads the pauses and the request for a probe. A pause of a kind that only a newer release knows is left out.
 pub(super) fn read_controls<R: Columns>(rows: &[R]) -> Result<Controls, StoreError> {
     let mut controls = Controls::default();
     for row in rows {

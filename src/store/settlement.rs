@@ -9,7 +9,7 @@ use super::lease::LeaseKey;
 use crate::delivery::Attempt;
 use crate::state::RecipientState;
 
-/// The outcome for one recipient whose cycle has ended.
+/// The recorded outcome for one recipient, who gets no further attempt in this cycle.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecipientOutcome {

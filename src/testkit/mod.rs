@@ -1,4 +1,4 @@
-//! Helpers for tests: of programs that use postrider, and of custom stores and transports.
+//! Helpers to test programs that use postrider, and custom stores and transports.
 //!
 //! - [`ScriptedTransport`] returns scripted results, and records its calls.
 //! - [`store`] is the suite that every store passes. Run it on your own store with [`store_tests!`](crate::store_tests).

@@ -274,12 +274,12 @@ async fn the_pages_work_in_chromium_with_and_without_javascript() {
     assert_eq!(live["requestsWhileHidden"], 0, "{live}");
     assert_eq!(live["errors"], json!([]), "{live}");
     // A change of 8,600 deliveries takes at least five requests. Without JavaScript, each needs a press of a button. With it, the change goes on
-    // by itself until it is stopped, and again after a press of "Go on".
+    // by itself until it is stopped, and again after a press of "Continue".
     let bulk = &result["bulk"];
     for step in ["withoutScript", "stopped"] {
         assert!(bulk[step].as_str().unwrap().contains("cancelled so far"), "{step}: {bulk}");
     }
-    assert!(bulk["stopped"].as_str().unwrap().contains("Press “Go on”"), "{bulk}");
+    assert!(bulk["stopped"].as_str().unwrap().contains("Press “Continue”"), "{bulk}");
     assert_eq!(bulk["requestsWhileStopped"], 0, "{bulk}");
     assert!(bulk["over"].as_str().unwrap().contains("Done: "), "{bulk}");
     assert_eq!((&bulk["errors"], &bulk["violations"]), (&json!([]), &json!([])), "{bulk}");

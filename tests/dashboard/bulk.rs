@@ -101,7 +101,7 @@ async fn a_long_change_goes_on_in_parts_and_can_be_left<S: AdminStore>(site: Sit
     // As many as a request does, or fewer if the machine is slow.
     assert!((500..=2_000).contains(&cancelled), "{cancelled}");
     assert_eq!(count(State::Pending).await, 2_601 - cancelled, "the rest was not left alone");
-    assert!(first.text().contains(" of 2,600 cancelled so far.") && first.text().contains(">Go on</button>"));
+    assert!(first.text().contains(" of 2,600 cancelled so far.") && first.text().contains(">Continue</button>"));
     let fields = hidden_fields(first.text());
     assert!(fields.contains(&("note".to_owned(), "wrong price".to_owned())), "{fields:?}");
 
@@ -152,7 +152,7 @@ async fn a_bulk_change_without_a_fitting_state_is_refused<S: AdminStore>(site: S
         assert!(!reply.text().contains("<form method"), "{path}");
     }
     assert_eq!(site.get("/bulk/erase?state=dead").await.status, StatusCode::NOT_FOUND);
-    // Forms that no page has: without a state, without the time of the question, and with an error.
+    // Forms that no page has: without a state, without the time at which the filter was fixed, and with an error.
     let token = hidden_fields(&site.form("/pauses").await);
     let token = token.iter().find(|(name, _)| name == "csrf").unwrap().1.clone();
     for filter in

@@ -27,7 +27,7 @@ fn pause_form(page: &str) -> &str {
 async fn mail_is_paused_and_resumed<S: AdminStore>(site: Site<S>) {
     let id = site.enqueue(newsletter()).await;
     let page = site.form("/pauses").await;
-    assert!(between(&page, "id=\"orders\"", "</section>").contains("<p>Nothing.</p>"), "{page}");
+    assert!(between(&page, "id=\"pauses\"", "</section>").contains("<p>Nothing.</p>"), "{page}");
     // The page of a delivery leads to the form, with its template filled in.
     let delivery = site.page(&format!("/deliveries/{id}")).await;
     assert!(delivery.contains("href=\"../pauses?kind=template&#38;name=news\">Pause its template…"), "{delivery}");
@@ -38,9 +38,9 @@ async fn mail_is_paused_and_resumed<S: AdminStore>(site: Site<S>) {
     let reply = site.press("/pauses/pause", pause_form(&page), &filled).await;
     assert_eq!(reply.location(), "../pauses?done=paused");
     let page = site.form("/pauses?done=paused").await;
-    let orders = between(&page, "id=\"orders\"", "</section>");
+    let pauses = between(&page, "id=\"pauses\"", "</section>");
     for text in ["template <bdi>news</bdi>", "<bdi>Ada</bdi>", "<bdi>wrong price</bdi>"] {
-        assert!(orders.contains(text), "{text}: {orders}");
+        assert!(pauses.contains(text), "{text}: {pauses}");
     }
     assert!(page.contains("It is paused."), "{page}");
     // The pause has its effect.
@@ -51,7 +51,7 @@ async fn mail_is_paused_and_resumed<S: AdminStore>(site: Site<S>) {
 
     let again = site.press("/pauses/pause", pause_form(&page), &filled).await;
     assert_eq!(again.location(), "../pauses?done=already");
-    let resume = between(orders, "pauses/resume\"", "</form>");
+    let resume = between(pauses, "pauses/resume\"", "</form>");
     assert_eq!(site.press("/pauses/resume", resume, &[]).await.location(), "../pauses?done=resumed");
     assert_eq!(site.press("/pauses/resume", resume, &[]).await.location(), "../pauses?done=gone");
     assert!(site.outbox.controls().await.unwrap().pauses.is_empty());

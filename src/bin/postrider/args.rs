@@ -279,7 +279,7 @@ pub(crate) struct PruneArgs {
     /// Only of deliveries that finished longer ago than this
     #[arg(long, value_name = "DURATION", value_parser = parsers::duration)]
     pub(crate) older_than: Duration,
-    /// Only of deliveries in this state: sent, dead, in_doubt, cancelled; can be repeated
+    /// Only of deliveries in this state: sent, dead, in_doubt, cancelled, dismissed; can be repeated
     #[arg(long = "state", required = true, value_name = "STATE", value_parser = parsers::finished_state, action = ArgAction::Append)]
     pub(crate) states: Vec<State>,
     /// How long the idempotency keys of deleted deliveries stay taken, counted from when the mail was enqueued

@@ -104,21 +104,21 @@ pub(crate) fn schema(args: &OutboxArgs, from: u32) -> Result<String, CliError> {
 
 /// How long a command waits for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Somebody waits for the command, or for a page that it serves.
-    Short,
-    /// A relay outlasts outages. If its connections are busy for a while, that is not one.
-    OfRelay,
+pub(crate) enum AcquireTimeout {
+    /// Short: somebody waits for the command, or for a page that it serves.
+    Command,
+    /// Long: connections that are all busy for some seconds must not count as an outage of the database.
+    Relay,
 }
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-impl Patience {
+impl AcquireTimeout {
     /// The pool's time limit for a connection. The pool connects again and again until then, and its error does not name the cause.
-    fn acquire_timeout(self) -> std::time::Duration {
+    fn duration(self) -> std::time::Duration {
         match self {
-            Self::Short => CONNECT_TIMEOUT,
+            Self::Command => CONNECT_TIMEOUT,
             // The default of sqlx.
-            Self::OfRelay => std::time::Duration::from_secs(30),
+            Self::Relay => std::time::Duration::from_secs(30),
         }
     }
 }
@@ -127,13 +127,17 @@ impl Patience {
     not(all(feature = "sqlite", any(feature = "postgres", feature = "mysql"))),
     allow(unused_variables, reason = "only SQLite databases are files, and only a server can be out of reach")
 )]
-pub(crate) async fn open(args: &OutboxArgs, if_missing: IfMissing, patience: Patience) -> Result<Database, CliError> {
+pub(crate) async fn open(
+    args: &OutboxArgs,
+    if_missing: IfMissing,
+    timeout: AcquireTimeout,
+) -> Result<Database, CliError> {
     let (scheme, url) = scheme(args)?;
     match scheme.feature {
         #[cfg(feature = "postgres")]
-        "postgres" => postgres(url, args, patience).await.map(Database::Postgres),
+        "postgres" => postgres(url, args, timeout).await.map(Database::Postgres),
         #[cfg(feature = "mysql")]
-        "mysql" => mysql(url, table_prefix(args), patience).await.map(Database::MySql),
+        "mysql" => mysql(url, table_prefix(args), timeout).await.map(Database::MySql),
         #[cfg(feature = "sqlite")]
         "sqlite" => sqlite(url, if_missing).await.map(Database::Sqlite),
         _ => Err(scheme.missing_feature()),
@@ -190,7 +194,7 @@ async fn connect<T>(
 }
 
 #[cfg(feature = "postgres")]
-async fn postgres(url: &str, args: &OutboxArgs, patience: Patience) -> Result<postrider::PgStore, CliError> {
+async fn postgres(url: &str, args: &OutboxArgs, timeout: AcquireTimeout) -> Result<postrider::PgStore, CliError> {
     use std::str::FromStr;
 
     use postrider::{PgStore, StoreError};
@@ -206,25 +210,25 @@ async fn postgres(url: &str, args: &OutboxArgs, patience: Patience) -> Result<po
     let connection = connect(options.connect(), |error| StoreError::from(error).to_string()).await?;
     // The server sees the end of the connection even if this close fails.
     let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
-    let pool = pg_pool(options, patience);
+    let pool = pg_pool(options, timeout);
     let store = PgStore::in_schema(pool, pg_schema(args)).map_err(usage_error)?;
     Ok(if args.pgbouncer { store.without_prepared_statements().without_listen() } else { store })
 }
 
 #[cfg(feature = "postgres")]
-fn pg_pool(options: sqlx::postgres::PgConnectOptions, patience: Patience) -> sqlx::PgPool {
+fn pg_pool(options: sqlx::postgres::PgConnectOptions, timeout: AcquireTimeout) -> sqlx::PgPool {
     let pool = sqlx::postgres::PgPoolOptions::new().max_connections(8);
-    pool.acquire_timeout(patience.acquire_timeout()).connect_lazy_with(options)
+    pool.acquire_timeout(timeout.duration()).connect_lazy_with(options)
 }
 
 #[cfg(feature = "mysql")]
-fn mysql_pool(options: sqlx::mysql::MySqlConnectOptions, patience: Patience) -> sqlx::MySqlPool {
+fn mysql_pool(options: sqlx::mysql::MySqlConnectOptions, timeout: AcquireTimeout) -> sqlx::MySqlPool {
     let pool = sqlx::mysql::MySqlPoolOptions::new().max_connections(8);
-    pool.acquire_timeout(patience.acquire_timeout()).connect_lazy_with(options)
+    pool.acquire_timeout(timeout.duration()).connect_lazy_with(options)
 }
 
 #[cfg(feature = "mysql")]
-async fn mysql(url: &str, prefix: &str, patience: Patience) -> Result<postrider::MySqlStore, CliError> {
+async fn mysql(url: &str, prefix: &str, timeout: AcquireTimeout) -> Result<postrider::MySqlStore, CliError> {
     use std::str::FromStr;
 
     use postrider::{MySqlStore, StoreError};
@@ -245,7 +249,7 @@ async fn mysql(url: &str, prefix: &str, patience: Patience) -> Result<postrider:
     let connection = connect(options.connect(), describe).await?;
     // The server sees the end of the connection even if this close fails.
     let _ = tokio::time::timeout(CONNECT_TIMEOUT, connection.close()).await;
-    let pool = mysql_pool(options, patience);
+    let pool = mysql_pool(options, timeout);
     MySqlStore::with_table_prefix(pool, prefix).map_err(usage_error)
 }
 
@@ -265,10 +269,10 @@ mod tests {
     /// The default of sqlx, 30 s, is too long for somebody who waits for the answer of a command.
     #[tokio::test]
     async fn a_command_waits_a_few_seconds_for_a_connection_and_a_relay_longer() {
-        for (patience, limit) in [(Patience::Short, 5), (Patience::OfRelay, 30)] {
+        for (timeout, limit) in [(AcquireTimeout::Command, 5), (AcquireTimeout::Relay, 30)] {
             let limit = Duration::from_secs(limit);
-            assert_eq!(pg_pool(Default::default(), patience).options().get_acquire_timeout(), limit);
-            assert_eq!(mysql_pool(Default::default(), patience).options().get_acquire_timeout(), limit);
+            assert_eq!(pg_pool(Default::default(), timeout).options().get_acquire_timeout(), limit);
+            assert_eq!(mysql_pool(Default::default(), timeout).options().get_acquire_timeout(), limit);
         }
     }
 }

@@ -33,7 +33,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(3);
 const MIN_AGE: Duration = Duration::from_millis(500);
 
 /// How long a request for the metrics waits for the database. After that it gets the gauges as they are. Prometheus's own limit is 10 s.
-const PATIENCE: Duration = Duration::from_millis(500);
+const REFRESH_WAIT: Duration = Duration::from_millis(500);
 
 /// How often the samples of histograms are moved into buckets. They would otherwise pile up while nobody asks for the metrics.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -180,7 +180,7 @@ impl<S: AdminStore> State<S> {
             }
             *read = Some(Instant::now());
         });
-        let _ = tokio::time::timeout(PATIENCE, reading).await;
+        let _ = tokio::time::timeout(REFRESH_WAIT, reading).await;
     }
 }
 

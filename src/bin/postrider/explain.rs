@@ -139,7 +139,7 @@ fn describe_scope(scope: Scope) -> &'static str {
 fn relay_action(explanation: &Explanation) -> &'static str {
     match (explanation.scope, explanation.class) {
         _ if explanation.in_doubt => {
-            "pauses the transport; charges the mail, and sends it again or holds it, as its enqueuer chose"
+            "pauses the transport; charges the mail, and sends it again or holds it, as chosen when it was enqueued"
         }
         (Scope::Transport, _) => "pauses the transport; all mail waits uncharged",
         (Scope::Sender, _) => "pauses this sender; its mail waits uncharged, and other mail is sent",

@@ -37,7 +37,7 @@ use clap::Parser;
 use postrider::{AdminStore, AuditFilter, Change};
 
 use args::{Cli, Command};
-use database::{IfMissing, Patience};
+use database::{AcquireTimeout, IfMissing};
 use error::CliError;
 use output::Output;
 use signals::Signals;
@@ -78,8 +78,8 @@ async fn run(cli: Cli, signals: &Signals) -> Result<(), CliError> {
     #[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
     let _ = signals;
     let if_missing = if matches!(cli.command, Command::Migrate { .. }) { IfMissing::Create } else { IfMissing::Refuse };
-    let patience = if matches!(cli.command, Command::Work(_)) { Patience::OfRelay } else { Patience::Short };
-    match database::open(&cli.outbox, if_missing, patience).await? {
+    let timeout = if matches!(cli.command, Command::Work(_)) { AcquireTimeout::Relay } else { AcquireTimeout::Command };
+    match database::open(&cli.outbox, if_missing, timeout).await? {
         #[cfg(feature = "sqlite")]
         database::Database::Sqlite(store) => dispatch(cli.command, store, signals).await,
         #[cfg(feature = "postgres")]

@@ -119,7 +119,7 @@ fn password(file: Option<&Path>) -> Result<Option<Password>, CliError> {
 struct Gate {
     /// `None` on loopback without a password.
     password: Option<Password>,
-    /// Held by the request with a wrong password that waits.
+    /// A request with a wrong password holds it while it waits.
     wrong: Mutex<()>,
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn run<S: AdminStore>(
         .poll(args.poll)
         .retry(retry_policy(&args))
         .abandon_on(stop.abandon.cancelled_owned());
-    // Also where the library does not know the name.
+    // The library finds the name only on Linux or in a variable; this works on every system.
     #[cfg(feature = "prometheus")]
     {
         relay = relay.host(gethostname::gethostname().to_string_lossy());

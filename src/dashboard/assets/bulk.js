@@ -1,4 +1,4 @@
-// Goes on with a bulk change by itself, and shows the progress. Without this script, the operator presses a button for each part.
+// Continues a bulk change by itself, and shows the progress. Without this script, the operator presses a button for each part.
 "use strict";
 
 (() => {
@@ -25,7 +25,7 @@
     toggle(false);
   }
 
-  // The button of the form is for those who stopped.
+  // Shows the form's button only while this script does not continue by itself.
   function toggle(isRunning) {
     const form = progress.querySelector("form");
     if (form !== null) form.querySelector("button").hidden = isRunning;
@@ -34,7 +34,7 @@
   function go() {
     const form = next();
     if (form === null) return end("");
-    if (isStopped) return end("Stopped. Press “Go on” to do the rest.");
+    if (isStopped) return end("Stopped. Press “Continue” to do the rest.");
     toggle(true);
     // XMLHttpRequest parses a document without running its scripts, and needs no text that becomes HTML.
     const request = new XMLHttpRequest();
@@ -43,12 +43,12 @@
     request.timeout = 60000;
     request.onload = () => {
       const fresh = request.response === null ? null : request.response.getElementById("progress");
-      if (fresh === null) return end("It was interrupted. Press “Go on”, or log in again.");
+      if (fresh === null) return end("It was interrupted. Press “Continue”, or log in again.");
       // The section stays, so that a screen reader announces what changes in it.
       progress.replaceChildren(...document.adoptNode(fresh).childNodes);
       go();
     };
-    request.onerror = request.ontimeout = () => end("The server does not answer. Press “Go on” to try again.");
+    request.onerror = request.ontimeout = () => end("The server does not answer. Press “Continue” to try again.");
     request.send(new URLSearchParams(new FormData(form)));
   }
 

@@ -62,7 +62,7 @@ fn no(recipient: &str, class: Class) -> Refusal {
 }
 
 #[test]
-fn an_acceptance_by_all_records_no_single_recipient() {
+fn an_acceptance_for_all_recipients_records_no_outcomes() {
     let (lease, policy) = (lease(&["a", "b"]), policy());
     let decision = decide(&Ok(Receipt::new()), at(&lease, &policy));
     assert_eq!((decision.outcome, &decision.next), (Outcome::Sent, &Next::Sent));

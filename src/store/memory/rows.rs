@@ -34,7 +34,7 @@ pub(super) struct Rows {
     pub(super) relays: HashMap<RelayId, (i64, RelayReport)>,
     /// The leader of each task, and until when.
     pub(super) leaders: HashMap<String, (RelayId, i64)>,
-    /// What operators ordered.
+    /// The pauses and the request for a probe that operators have set.
     pub(super) controls: Controls,
     /// The acts of operators, oldest first.
     pub(super) audit: Vec<AuditEntry>,

@@ -135,8 +135,9 @@ impl MySqlStore {
         }
     }
 
-    /// The start of the cycle of the oldest delivery whose charged attempts are all in doubt or lost. Of those from before `before`, it looks
-    /// at the 1,000 oldest. The subquery is a scalar one, because a server could turn NOT EXISTS into a scan of the whole history.
+    /// The start of the cycle of the oldest delivery whose charged attempts are all in doubt or lost. It looks only at cycles that started
+    /// before `before`, and at the 1,000 oldest of these. The subquery is a scalar one, because a server could turn NOT EXISTS into a scan
+    /// of the whole history.
     async fn oldest_in_doubt(
         &self,
         connection: &mut MySqlConnection,

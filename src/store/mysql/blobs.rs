@@ -116,12 +116,12 @@ pub(super) async fn insert_carried<'a>(
 
 /// The blobs of some messages.
 #[derive(Default)]
-pub(super) struct StoredContents {
+pub(super) struct MessageBlobs {
     carried: HashMap<DeliveryId, Vec<BlobHash>>,
     blobs: HashMap<BlobHash, Blob>,
 }
 
-impl StoredContents {
+impl MessageBlobs {
     /// Adds the blobs of a message. Returns whether all of them exist. `expected` is whether it has any.
     pub(super) fn add_to(&self, id: DeliveryId, mut message: Encoded, expected: bool) -> (Encoded, bool) {
         let hashes = self.carried.get(&id).map_or(&[][..], Vec::as_slice);
@@ -143,8 +143,8 @@ pub(super) async fn read_blobs(
     connection: &mut MySqlConnection,
     sql: &Sql,
     ids: &[DeliveryId],
-) -> Result<StoredContents, StoreError> {
-    let mut read = StoredContents::default();
+) -> Result<MessageBlobs, StoreError> {
+    let mut read = MessageBlobs::default();
     if ids.is_empty() {
         return Ok(read);
     }

@@ -7,7 +7,7 @@ use postrider_transport::{DeliveryId, Encoded};
 use sqlx::Connection;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
-use super::blobs::{StoredContents, read_blobs};
+use super::blobs::{MessageBlobs, read_blobs};
 use super::rows::{attempt_item, ids_json, json_array, read_id, read_outcomes};
 use super::sql::{BEGIN, Sql};
 use crate::clock::{from_micros, micros, to_micros};
@@ -266,7 +266,7 @@ fn build_lease(
     row: &MySqlRow,
     id: DeliveryId,
     message: &MySqlRow,
-    blobs: &StoredContents,
+    blobs: &MessageBlobs,
     recorded: &[RecipientOutcome],
     now: i64,
 ) -> Result<Lease, StoreError> {

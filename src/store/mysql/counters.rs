@@ -15,14 +15,14 @@ const MAX_TRANSPORT: usize = 255;
 
 pub(super) const ADD_TOTALS: &str = "
     INSERT INTO {p}totals (state, slot, `count`)
-    SELECT t.state, {slot}, t.n FROM JSON_TABLE(?, '$[*]' COLUMNS (state {word} '$[0]', n BIGINT PATH '$[1]')) t
+    SELECT t.state, {slot}, t.n FROM JSON_TABLE(?, '$[*]' COLUMNS (state {name} '$[0]', n BIGINT PATH '$[1]')) t
     ON DUPLICATE KEY UPDATE `count` = {p}totals.`count` + t.n";
 
 pub(super) const ADD_HOURLY: &str = "
     INSERT INTO {p}hourly (hour, event, transport, slot, `count`)
     SELECT t.hour, t.event, t.transport, {slot}, t.n
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
-        hour BIGINT PATH '$[0]', event {word} '$[1]', transport VARCHAR(255) CHARACTER SET utf8mb4 PATH '$[2]', n BIGINT PATH '$[3]')) t
+        hour BIGINT PATH '$[0]', event {name} '$[1]', transport VARCHAR(255) CHARACTER SET utf8mb4 PATH '$[2]', n BIGINT PATH '$[3]')) t
     ON DUPLICATE KEY UPDATE `count` = {p}hourly.`count` + t.n";
 
 /// Adds the counts of settlements, to the slots of relays.

@@ -30,22 +30,22 @@ const FIND: &str = "
 
 /// Selects the deliveries that may have ended long enough ago, because they were enqueued long enough ago. These include
 /// deliveries of which only the key is left.
-const WALK_DELIVERIES: &str = "
+const SCAN_DELIVERIES: &str = "
     SELECT id FROM {p}deliveries FORCE INDEX (PRIMARY) WHERE id > ? AND id < ? AND created_at < {ended_before} ORDER BY id LIMIT {limit}";
 
-const WALK_MESSAGES: &str = "
+const SCAN_MESSAGES: &str = "
     SELECT id FROM {p}deliveries FORCE INDEX (PRIMARY)
     WHERE id > ? AND id < ? AND created_at < {ended_before} AND `body` IS NOT NULL ORDER BY id LIMIT {limit}";
 
 /// Selects the deliveries with several attempts.
-const WALK_HISTORY: &str = "
+const SCAN_HISTORY: &str = "
     SELECT a.delivery_id AS id FROM {p}attempts a FORCE INDEX (PRIMARY) WHERE a.delivery_id > ? AND a.delivery_id < ?
     GROUP BY a.delivery_id HAVING MIN(a.number) < MAX(a.number) ORDER BY a.delivery_id LIMIT {limit}";
 
 /// What to do with a delivery: 0 for nothing, or one of the numbers below.
 const ACTION: &str = "
     CASE WHEN d.id IS NULL THEN 0
-         WHEN d.key_until IS NOT NULL THEN IF({forgets} AND d.key_until < {now}, 3, 0)
+         WHEN d.key_until IS NOT NULL THEN IF({deletes_deliveries} AND d.key_until < {now}, 3, 0)
          WHEN q.delivery_id IS NULL AND COALESCE(e.state, 'sent') IN ({states})
               AND COALESCE(e.ended_at,
                            (SELECT l.finished_at FROM {p}attempts l FORCE INDEX (PRIMARY) WHERE l.delivery_id = d.id
@@ -83,7 +83,7 @@ const DELETE_DELIVERIES: [&str; 1] =
     ["DELETE d FROM {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)"];
 
 /// Deletes all but the keys of deliveries whose keys stay taken. The table refuses an empty list of recipients.
-const FORGET: &str = "
+const KEEP_KEYS: &str = "
     UPDATE {keys} {p}deliveries d FORCE INDEX (PRIMARY) ON d.id = UNHEX(k.id)
     SET d.key_until = d.created_at + k.n, d.recipients = '[\"\"]', d.`body` = NULL, d.`text` = NULL, d.html = NULL, d.blobs_size = 0,
         d.subject = NULL, d.template_id = NULL, d.tags = NULL, d.traceparent = NULL";
@@ -96,26 +96,26 @@ pub(super) async fn step(
     limit: u32,
     test_now: Option<i64>,
 ) -> Result<PruneStep, StoreError> {
-    if prune.ended_states().is_empty() {
+    if prune.finished_states().is_empty() {
         return Ok(PruneStep::new(0, None));
     }
     let mut tx = connection.begin_with(BEGIN).await?;
     let now: i64 = sql.scalar(&sql.now).bind(test_now).fetch_one(&mut *tx).await?;
     let scan = match prune.part {
-        PrunedPart::Messages => WALK_MESSAGES,
-        PrunedPart::History => WALK_HISTORY,
-        PrunedPart::Deliveries => WALK_DELIVERIES,
+        PrunedPart::Messages => SCAN_MESSAGES,
+        PrunedPart::History => SCAN_HISTORY,
+        PrunedPart::Deliveries => SCAN_DELIVERIES,
     };
     let fill = |text: &str| fill(sql, prune, now, &text.replace("{limit}", &limit.to_string()));
     // Sorts before every id. An empty value would be NULL in a session with EMPTY_STRING_IS_NULL.
     let after = after.map_or_else(|| vec![0], |id| id.as_uuid().as_bytes().to_vec());
     let find = sql.query(&fill(&FIND.replace("{scan}", scan))).persistent(false);
-    let walked = find.bind(after).bind(last_id(prune, test_now)).fetch_all(&mut *tx).await?;
-    let more = u32::try_from(walked.len()).unwrap_or(u32::MAX) == limit;
-    let last = walked.last().filter(|_| more).map(|row| read_id(row, "id")).transpose()?;
+    let scanned = find.bind(after).bind(last_id(prune, test_now)).fetch_all(&mut *tx).await?;
+    let more = u32::try_from(scanned.len()).unwrap_or(u32::MAX) == limit;
+    let last = scanned.last().filter(|_| more).map(|row| read_id(row, "id")).transpose()?;
 
     let mut found = Vec::new();
-    for row in &walked {
+    for row in &scanned {
         if row.number("action")? != 0 {
             found.push((read_id(row, "id")?, 0));
         }
@@ -142,10 +142,11 @@ fn fill(sql: &Sql, prune: &Prune, now: i64, text: &str) -> std::sync::Arc<str> {
         }
         _ => "FALSE".to_owned(),
     };
-    let states: Vec<String> = prune.ended_states().iter().map(|state| format!("'{state}'")).collect();
+    let states: Vec<String> = prune.finished_states().iter().map(|state| format!("'{state}'")).collect();
     let text = text.replace("{action}", ACTION).replace("{key_stays}", &key_stays);
-    let text =
-        text.replace("{forgets}", if deletes_deliveries { "TRUE" } else { "FALSE" }).replace("{now}", &now.to_string());
+    let text = text
+        .replace("{deletes_deliveries}", if deletes_deliveries { "TRUE" } else { "FALSE" })
+        .replace("{now}", &now.to_string());
     let ended_before = now.saturating_sub(micros(prune.older_than)).to_string();
     sql.fill(&text.replace("{states}", &states.join(", ")).replace("{ended_before}", &ended_before))
 }
@@ -202,7 +203,7 @@ async fn delete(
         for text in &sql.delete_orphans {
             sql.query(text).bind(&kept).execute(&mut *connection).await?;
         }
-        sql.query(&sql.fill(FORGET)).bind(kept).execute(&mut *connection).await?;
+        sql.query(&sql.fill(KEEP_KEYS)).bind(kept).execute(&mut *connection).await?;
         add_admin_counts(connection, sql, Counts { ended, ..Counts::default() }).await?;
     }
     Ok(u64::try_from(affected).unwrap_or(u64::MAX))

@@ -69,8 +69,8 @@ pub(super) const RECORD_ATTEMPTS: &str = "
            a.reply, a.provider_id, a.transport, a.note
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
         {id}, number BIGINT PATH '$[1]', cycle BIGINT PATH '$[2]', token BIGINT PATH '$[3]',
-        started_at BIGINT PATH '$[4]', finished_at BIGINT PATH '$[5]', outcome {word} '$[6]',
-        scope {word} '$[7]', sure BIGINT PATH '$[8]', charged BIGINT PATH '$[9]',
+        started_at BIGINT PATH '$[4]', finished_at BIGINT PATH '$[5]', outcome {name} '$[6]',
+        scope {name} '$[7]', sure BIGINT PATH '$[8]', charged BIGINT PATH '$[9]',
         error LONGTEXT CHARACTER SET utf8mb4 PATH '$[10]', reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[11]',
         provider_id LONGTEXT CHARACTER SET utf8mb4 PATH '$[12]', transport LONGTEXT CHARACTER SET utf8mb4 PATH '$[13]',
         note LONGTEXT CHARACTER SET utf8mb4 PATH '$[14]')) a
@@ -82,7 +82,7 @@ pub(super) const RECORD_ENDED: &str = "
     INSERT INTO {p}ended (delivery_id, state, reason, ended_at, token, attempts, cycle)
     SELECT UNHEX(e.id), e.state, e.reason, e.ended_at, e.token, e.attempts, e.cycle
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
-        {id}, state {word} '$[1]', reason LONGTEXT CHARACTER SET utf8mb4 PATH '$[2]',
+        {id}, state {name} '$[1]', reason LONGTEXT CHARACTER SET utf8mb4 PATH '$[2]',
         ended_at BIGINT PATH '$[3]', token BIGINT PATH '$[4]', attempts BIGINT PATH '$[5]', cycle BIGINT PATH '$[6]')) e
     ON DUPLICATE KEY UPDATE state = e.state, reason = e.reason, ended_at = e.ended_at, token = e.token, attempts = e.attempts,
         cycle = e.cycle";
@@ -91,7 +91,7 @@ pub(super) const RECORD_RECIPIENTS: &str = "
     INSERT INTO {p}recipients (delivery_id, address, outcome, reply)
     SELECT UNHEX(r.id), r.address, r.outcome, r.reply
     FROM JSON_TABLE(?, '$[*]' COLUMNS (
-        {id}, address VARCHAR(700) CHARACTER SET utf8mb4 PATH '$[1]', outcome {word} '$[2]',
+        {id}, address VARCHAR(700) CHARACTER SET utf8mb4 PATH '$[1]', outcome {name} '$[2]',
         reply LONGTEXT CHARACTER SET utf8mb4 PATH '$[3]')) r
     ON DUPLICATE KEY UPDATE outcome = r.outcome, reply = r.reply";
 

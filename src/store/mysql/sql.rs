@@ -163,7 +163,7 @@ impl Sql {
 }
 
 fn fill(prefix: &str, text: &str) -> Arc<str> {
-    let text = text.replace("{keys}", KEYS).replace("{id}", ID).replace("{word}", NAME_TYPE).replace("{now}", NOW);
+    let text = text.replace("{keys}", KEYS).replace("{id}", ID).replace("{name}", NAME_TYPE).replace("{now}", NOW);
     let text =
         text.replace("{of_d}", OF_D).replace("{of_q}", OF_Q).replace("{of_c}", OF_C).replace("{slot}", ADMIN_SLOT);
     Arc::from(text.replace("{p}", prefix).as_str())

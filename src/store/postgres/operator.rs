@@ -1,4 +1,4 @@
-//! Orders of operators to relays, and the audit trail.
+//! Pauses and requests for a probe by operators, and the audit trail.
 
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{QueryBuilder, Row};
@@ -91,7 +91,7 @@ impl PgStore {
         );
         let advance = self.sql.query(&text).bind(self.test_now()).bind(PROBE_CANDIDATES);
         advance.execute(&mut *connection).await?;
-        // Relays are notified when they have read the request.
+        // No notification: a relay reads the request before its next claim, at most once a second.
         self.record_in(connection, Action::Probe, act).await
     }
 

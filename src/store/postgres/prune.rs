@@ -29,15 +29,15 @@ const ENDED: &str = r#"
       AND coalesce(e.ended_at, last.finished_at, d.created_at) < {now} - $6 * interval '1 microsecond'"#;
 
 /// Selects the deliveries that may have ended long enough ago, because they were enqueued long enough ago.
-const WALK_DELIVERIES: &str = r#"
+const SCAN_DELIVERIES: &str = r#"
     SELECT id FROM "{s}".deliveries
     WHERE id > $2 AND id < $3 AND created_at < {now} - $6 * interval '1 microsecond' ORDER BY id LIMIT $4"#;
 
-const WALK_MESSAGES: &str = r#"
+const SCAN_MESSAGES: &str = r#"
     SELECT delivery_id AS id FROM "{s}".bodies WHERE delivery_id > $2 AND delivery_id < $3 ORDER BY delivery_id LIMIT $4"#;
 
 /// Selects the deliveries with several attempts.
-const WALK_HISTORY: &str = r#"
+const SCAN_HISTORY: &str = r#"
     SELECT delivery_id AS id FROM "{s}".attempts a
     WHERE delivery_id > $2 AND delivery_id < $3
       AND number = (SELECT min(number) FROM "{s}".attempts f WHERE f.delivery_id = a.delivery_id)
@@ -110,14 +110,14 @@ pub(super) async fn step(
     limit: u32,
     now: Option<Moment>,
 ) -> Result<PruneStep, StoreError> {
-    let states = prune.ended_states();
+    let states = prune.finished_states();
     if states.is_empty() {
         return Ok(PruneStep::new(0, None));
     }
     let scan = match prune.part {
-        PrunedPart::Messages => WALK_MESSAGES,
-        PrunedPart::History => WALK_HISTORY,
-        PrunedPart::Deliveries => WALK_DELIVERIES,
+        PrunedPart::Messages => SCAN_MESSAGES,
+        PrunedPart::History => SCAN_HISTORY,
+        PrunedPart::Deliveries => SCAN_DELIVERIES,
     };
     let conditions = |text: &str| {
         let text = sql.fill(&text.replace("{scan}", scan).replace("{ended}", ENDED));

@@ -99,7 +99,7 @@ pub(super) const RECORD_RECIPIENTS: &str = r#"
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[])
     ON CONFLICT (delivery_id, address) DO UPDATE SET outcome = excluded.outcome, reply = excluded.reply"#;
 
-/// Extends leases. It skips rows that are locked by a settlement, which need no longer lease. For the subqueries see [`SETTLE_SENT`].
+/// Extends leases. It skips rows that a settlement has locked, since these no longer need a lease. For the subqueries see [`SETTLE_SENT`].
 pub(super) const RENEW: &str = r#"
     UPDATE "{s}".queue q SET lease_until = {now} + $2 * interval '1 microsecond'
     WHERE ctid = ANY (ARRAY (

@@ -282,8 +282,8 @@ async fn count_all(connection: &mut SqliteConnection, now: i64) -> Result<Stats,
     Ok(stats)
 }
 
-/// The start of the cycle of the oldest delivery whose charged attempts are all in doubt or lost. Of those from before `before`, it looks at
-/// the 1,000 oldest.
+/// The start of the cycle of the oldest delivery whose charged attempts are all in doubt or lost. It looks only at cycles that started
+/// before `before`, and at the 1,000 oldest of these.
 async fn oldest_in_doubt(connection: &mut SqliteConnection, before: Option<i64>) -> Result<Option<i64>, StoreError> {
     let query = sqlx::query(
         "SELECT min(q.cycle_started_at) AS started

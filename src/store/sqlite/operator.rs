@@ -1,4 +1,4 @@
-//! Orders of operators to relays, and the audit trail.
+//! Pauses and requests for a probe by operators, and the audit trail.
 
 use sqlx::QueryBuilder;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};

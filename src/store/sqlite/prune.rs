@@ -43,8 +43,8 @@ pub(super) async fn step(
     limit: u32,
     now: i64,
 ) -> Result<PruneStep, StoreError> {
-    let states = serde_json::Value::from(prune.ended_states()).to_string();
-    if prune.ended_states().is_empty() {
+    let states = serde_json::Value::from(prune.finished_states()).to_string();
+    if prune.finished_states().is_empty() {
         return Ok(PruneStep::new(0, None));
     }
     let before = now.saturating_sub(millis(prune.older_than));

@@ -90,8 +90,8 @@ impl Search<'_> {
         self
     }
 
-    /// The ids of the page. A recipient may be the first or another one of a delivery, which are in different indexes. Each part reads no
-    /// more than a page.
+    /// The ids of the page. The first recipient of a delivery and the other ones are in different indexes, so a search for a recipient has
+    /// a part for each. Each part reads no more than a page.
     fn push_ids(&mut self) {
         let (limit, order) = (self.filter.limit, order(self.filter));
         if self.filter.recipient.is_none() {

@@ -227,7 +227,7 @@ pub async fn deliveries_are_found<F: StoreUnderTest>(fixture: &F) {
                 assert_ne!(filter.after, Some(next), "the search goes on");
                 filter.after = Some(next);
             }
-            panic!("the search of {filter:?} ends");
+            panic!("the search of {filter:?} does not end");
         };
         let backwards = filter.clone().newest_first();
         for (time, limit) in [(Duration::ZERO, 100), (Duration::ZERO, 1), (SECOND * 3_600, 100), (SECOND * 3_600, 1)] {

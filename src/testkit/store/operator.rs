@@ -301,7 +301,7 @@ pub async fn waiting_is_measured_honestly<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(stats().await.scheduled, 1);
 }
 
-/// A second figure leaves out mail that the next hop defers for a reason of its own, so that such mail raises no alarm and hides no outage.
+/// The age `oldest_undeferred` leaves out mail that the next hop defers, so that such mail raises no alarm and hides no outage.
 /// An attempt that fails for the transport's condition or is in doubt does not reset it, nor does a probe.
 pub async fn deferred_deliveries_are_left_out_of_the_second_lag<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();

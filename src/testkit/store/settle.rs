@@ -41,12 +41,12 @@ pub async fn an_uncharged_attempt_costs_no_budget<F: StoreUnderTest>(fixture: &F
     let store = fixture.fresh(clock.clone()).await;
     let id = insert_one(&store, row()).await;
     let lease = claim_one(&store).await;
-    let mut unspent = Settlement { charged_attempts: lease.charged_attempts, ..retry(&lease, SECOND) };
-    if let Some(attempt) = unspent.attempt.as_mut() {
+    let mut uncharged = Settlement { charged_attempts: lease.charged_attempts, ..retry(&lease, SECOND) };
+    if let Some(attempt) = uncharged.attempt.as_mut() {
         (attempt.scope, attempt.charged) = (Some(Scope::Transport), false);
         attempt.transport = None;
     }
-    assert_eq!(settle(&store, unspent).await, Settled::Applied);
+    assert_eq!(settle(&store, uncharged).await, Settled::Applied);
     clock.advance(SECOND);
     let again = claim_one(&store).await;
     assert_eq!((again.attempts, again.charged_attempts), (1, 0));

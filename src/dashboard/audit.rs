@@ -29,10 +29,10 @@ const SHOWN: usize = 10;
 
 #[derive(Template)]
 #[template(path = "audit.html")]
-struct TrailPage<'a> {
+struct AuditPage<'a> {
     page: &'a Page,
     section: &'static str,
-    query: &'a TrailQuery,
+    query: &'a AuditQuery,
     actions: [Action; 8],
     rows: Vec<Row>,
     first: Option<String>,
@@ -67,7 +67,7 @@ impl Group {
         Self { oldest: entry.number, count: deliveries.len(), deliveries, newest: entry }
     }
 
-    /// Takes an entry that belongs to the same act. The target of a bulk act is its filter, with the time of the question.
+    /// Takes an entry that belongs to the same act. The target of a bulk act is its filter, with the time at which it was fixed.
     fn take(&mut self, entry: AuditEntry) -> Option<AuditEntry> {
         let same =
             |entry: &AuditEntry| (entry.operator.clone(), entry.action, entry.target.clone(), entry.note.clone());
@@ -127,7 +127,7 @@ async fn read<S: AdminStore>(outbox: &Outbox<S>, filter: &AuditFilter) -> Result
 
 /// The filter in the URL. The names are those of the options of `postrider audit`, where it has them.
 #[derive(Default)]
-struct TrailQuery {
+struct AuditQuery {
     id: String,
     operator: String,
     action: String,
@@ -138,7 +138,7 @@ struct TrailQuery {
     filter: AuditFilter,
 }
 
-impl TrailQuery {
+impl AuditQuery {
     /// Reads a query. Unknown names are ignored; a value that cannot be read is an error of its field.
     fn parse(query: &str) -> Self {
         let mut parsed = Self::default();
@@ -197,7 +197,7 @@ pub(super) async fn show<S: AdminStore>(
     page: Page,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let query = TrailQuery::parse(query.as_deref().unwrap_or_default());
+    let query = AuditQuery::parse(query.as_deref().unwrap_or_default());
     let ((found, has_more), now) = match query.is_valid() {
         true => {
             let read = async { Ok((read(&app.outbox, &query.filter).await?, app.outbox.store().now().await?)) };
@@ -205,7 +205,7 @@ pub(super) async fn show<S: AdminStore>(
         }
         false => ((Vec::new(), false), SystemTime::now()),
     };
-    let template = TrailPage {
+    let template = AuditPage {
         page: &page,
         section: "audit",
         query: &query,
@@ -274,7 +274,7 @@ mod tests {
     fn a_query_is_read_and_written_again() {
         let id = DeliveryId::new();
         let query = format!("id={id}&operator=ada+%3Cb%3E%26&action=resend");
-        let parsed = TrailQuery::parse(&format!("{query}&before=7&unknown=1"));
+        let parsed = AuditQuery::parse(&format!("{query}&before=7&unknown=1"));
         assert!(parsed.is_valid() && parsed.is_filtered());
         assert_eq!((parsed.filter.delivery, parsed.filter.before), (Some(id), Some(7)));
         assert_eq!(parsed.filter.operator.as_deref(), Some("ada <b>&"));
@@ -285,10 +285,10 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_an_error_of_its_field() {
-        assert!(TrailQuery::parse("id=1").id_error.is_some());
-        assert!(TrailQuery::parse("operator=a%00b").operator_error.is_some());
-        assert!(TrailQuery::parse("action=delete").action_error.is_some());
-        let bare = TrailQuery::parse("before=x");
+        assert!(AuditQuery::parse("id=1").id_error.is_some());
+        assert!(AuditQuery::parse("operator=a%00b").operator_error.is_some());
+        assert!(AuditQuery::parse("action=delete").action_error.is_some());
+        let bare = AuditQuery::parse("before=x");
         assert!(bare.is_valid() && !bare.is_filtered() && bare.filter.before.is_none());
     }
 }
