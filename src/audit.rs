@@ -187,7 +187,7 @@ impl Default for AuditFilter {
 /// Who acts and why, for a store to record.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Act {
+pub struct AuditContext {
     /// The operator's name: at most [`MAX_OPERATOR`](Self::MAX_OPERATOR) characters.
     pub operator: String,
     /// What else the act concerns: at most [`MAX_TEXT`](Self::MAX_TEXT) characters. `None` if nothing.
@@ -196,13 +196,13 @@ pub struct Act {
     pub note: Option<String>,
 }
 
-impl fmt::Debug for Act {
+impl fmt::Debug for AuditContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Act").field("operator", &mask_addresses(&self.operator)).finish_non_exhaustive()
+        f.debug_struct("AuditContext").field("operator", &mask_addresses(&self.operator)).finish_non_exhaustive()
     }
 }
 
-impl Act {
+impl AuditContext {
     /// The largest length of an operator's name in characters. A longer one is cut.
     pub const MAX_OPERATOR: usize = 255;
     /// The largest length of a note or a target in characters. A longer one is cut.

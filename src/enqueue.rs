@@ -272,7 +272,7 @@ impl fmt::Display for EnqueueError {
             Self::Unsupported(failure) => write!(f, "the transport cannot carry this message: {failure}"),
             Self::Encode(error) => write!(f, "the message cannot be stored: {error}"),
             Self::NoRecipient => f.write_str("the message has no recipient"),
-            Self::Key => f.write_str("an idempotency key must have 1 to 255 characters"),
+            Self::Key => f.write_str("an idempotency key must have 1 to 255 characters, and no NUL"),
             Self::TooLarge(what) => write!(f, "the message has {what}"),
             Self::Store(error) => write!(f, "the message could not be enqueued: {error}"),
         }

@@ -6,7 +6,7 @@ use postrider_transport::{DeliveryId, Recipient};
 
 use crate::Outbox;
 use crate::admin::{Erased, SEARCH_PART, UpdateOutcome, erase, search};
-use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::audit::{Action, AuditContext, AuditEntry, AuditFilter};
 use crate::filter::Filter;
 use crate::pause::{Controls, PauseTarget};
 use crate::prune::Prune;
@@ -82,14 +82,14 @@ pub struct ChangeStep {
 #[must_use = "an operator does nothing by itself"]
 pub struct Operator<S> {
     store: S,
-    act: Act,
+    act: AuditContext,
 }
 
 /// What operators do, and what they did.
 impl<S: AdminStore, T> Outbox<S, T> {
     /// Returns the operator with this name, of at most 255 characters. The caller must check who it is.
     pub fn operator(&self, name: impl AsRef<str>) -> Operator<S> {
-        Operator { store: self.store().clone(), act: Act::by(name.as_ref()) }
+        Operator { store: self.store().clone(), act: AuditContext::by(name.as_ref()) }
     }
 
     /// Returns the acts of operators, the newest first.
@@ -325,28 +325,30 @@ impl<S: AdminStore> Operator<S> {
         self.store.request_probe(&self.act).await
     }
 
-    /// As [`Outbox::erase`], with a record that does not name the address.
+    /// As [`Outbox::erase`], with two records that do not name the address: one before it, and one with the number of deliveries after it.
     ///
     /// # Errors
     /// As [`Outbox::erase`].
     ///
     /// # Cancel safety
-    /// As [`Outbox::erase`]. If the future is dropped before the end, the audit trail has no entry of it.
+    /// As [`Outbox::erase`]. If the future is dropped, the audit trail may have the first record alone.
     pub async fn erase(&self, recipient: &Recipient) -> Result<Erased, StoreError> {
+        self.store.record(Action::Erase, &self.act.clone().target("started")).await?;
         let erased = erase(&self.store, recipient).await?;
         let act = self.act.clone().target(&format!("{} deliveries", erased.deliveries));
         self.store.record(Action::Erase, &act).await?;
         Ok(erased)
     }
 
-    /// As [`Outbox::prune`], with a record.
+    /// As [`Outbox::prune`], with two records: one before it, and one with the number of deliveries after it.
     ///
     /// # Errors
     /// As [`Outbox::prune`].
     ///
     /// # Cancel safety
-    /// As [`Outbox::prune`]. If the future is dropped before the end, the audit trail has no entry of it.
+    /// As [`Outbox::prune`]. If the future is dropped, the audit trail may have the first record alone.
     pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
+        self.store.record(Action::Prune, &self.act.clone().target(&format!("started, {prune:?}"))).await?;
         let affected = self.store.prune(prune).await?;
         let act = self.act.clone().target(&format!("{affected} deliveries, {prune:?}"));
         self.store.record(Action::Prune, &act).await?;

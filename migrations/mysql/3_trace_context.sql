@@ -6,5 +6,5 @@ ALTER TABLE postrider_deliveries ADD COLUMN traceparent LONGTEXT;
 
 ALTER TABLE postrider_relays ADD COLUMN host VARCHAR(255);
 
--- For how long there had been a pause after a failure without a break at the time of the report, in milliseconds. NULL: none.
+-- How long the relay had been paused after failures, without a break, when it reported; in milliseconds. NULL: it was not.
 ALTER TABLE postrider_relays ADD COLUMN paused_ms BIGINT;

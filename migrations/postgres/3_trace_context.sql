@@ -11,7 +11,7 @@ ALTER TABLE "postrider".deliveries ADD COLUMN traceparent text;
 
 ALTER TABLE "postrider".relays ADD COLUMN host text;
 
--- For how long there had been a pause after a failure without a break at the time of the report, in milliseconds. NULL: none.
+-- How long the relay had been paused after failures, without a break, when it reported; in milliseconds. NULL: it was not.
 ALTER TABLE "postrider".relays ADD COLUMN paused_ms bigint;
 
 CREATE OR REPLACE VIEW "postrider".outbox AS
@@ -19,7 +19,7 @@ CREATE OR REPLACE VIEW "postrider".outbox AS
            d.traceparent
     FROM "postrider".deliveries d JOIN "postrider".bodies b ON b.delivery_id = d.id;
 
--- As in version 1, with the trace context. Of a long text it keeps what a valid one of any version begins with.
+-- As in version 1, with the trace context. Of a longer text it keeps the first 56 characters: all of a valid one, and one more to tell it apart.
 CREATE OR REPLACE FUNCTION "postrider".enqueue_delivery() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     octets  bigint := octet_length(NEW.body)::bigint + coalesce(octet_length(NEW.text), 0) + coalesce(octet_length(NEW.html), 0);

@@ -3,12 +3,12 @@
 -- The value of the header "traceparent" of W3C Trace Context. An invalid value counts as none.
 ALTER TABLE postrider_deliveries ADD COLUMN traceparent TEXT;
 
--- Of a long text it keeps what a valid one of any version begins with.
+-- Of a longer text it keeps the first 56 characters: all of a valid one, and one more to tell it apart.
 CREATE TRIGGER postrider_traceparent AFTER INSERT ON postrider_deliveries WHEN length(new.traceparent) > 56 BEGIN
     UPDATE postrider_deliveries SET traceparent = substr(traceparent, 1, 56) WHERE id = new.id;
 END;
 
 ALTER TABLE postrider_relays ADD COLUMN host TEXT;
 
--- For how long there had been a pause after a failure without a break at the time of the report, in milliseconds. NULL: none.
+-- How long the relay had been paused after failures, without a break, when it reported; in milliseconds. NULL: it was not.
 ALTER TABLE postrider_relays ADD COLUMN paused_ms INTEGER;

@@ -13,7 +13,7 @@ use super::App;
 use super::deliveries::cut;
 use super::format::{self, Moment};
 use super::page::{self, Page, Problem};
-use crate::audit::Act;
+use crate::audit::AuditContext;
 use crate::store::AdminStore;
 use crate::{Action, AuditEntry, AuditFilter, Outbox, StoreError};
 
@@ -88,13 +88,13 @@ impl Group {
         let Self { newest: entry, deliveries, count, .. } = self;
         Row {
             at: Moment::new(entry.at, now),
-            operator: cut(&entry.operator, Act::MAX_OPERATOR),
+            operator: cut(&entry.operator, AuditContext::MAX_OPERATOR),
             action: entry.action.as_str(),
             deliveries: deliveries.iter().map(ToString::to_string).collect(),
             count: (count > 1)
                 .then(|| (format::count(u64::try_from(count).unwrap_or(u64::MAX)), count == deliveries.len())),
             target: entry.target.map(|target| cut(&target, 500)),
-            note: entry.note.map(|note| cut(&note, Act::MAX_TEXT)),
+            note: entry.note.map(|note| cut(&note, AuditContext::MAX_TEXT)),
         }
     }
 }
@@ -143,7 +143,7 @@ impl AuditQuery {
     fn parse(query: &str) -> Self {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let value = || value.trim().chars().take(Act::MAX_OPERATOR).collect();
+            let value = || value.trim().chars().take(AuditContext::MAX_OPERATOR).collect();
             match name.as_ref() {
                 "id" => parsed.id = value(),
                 "operator" => parsed.operator = value(),

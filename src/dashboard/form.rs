@@ -9,7 +9,7 @@ use super::page::{Page, Problem};
 const MAX_FORM: usize = 256 * 1024;
 
 /// The longest note in characters: as many as the audit trail keeps.
-pub(super) const MAX_NOTE: usize = crate::store::Act::MAX_TEXT;
+pub(super) const MAX_NOTE: usize = crate::store::AuditContext::MAX_TEXT;
 
 /// A form with the token of the cookie. The guard has checked the access and the origin before.
 pub(super) struct Form(Bytes);

@@ -53,7 +53,7 @@ pub use settlement::{Next, RecipientOutcome, Settled, Settlement};
 pub use sqlite::SqliteStore;
 
 use crate::admin::{HourlyCount, Stats, UpdateOutcome};
-pub use crate::audit::Act;
+pub use crate::audit::AuditContext;
 use crate::audit::{Action, AuditEntry, AuditFilter};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
@@ -215,7 +215,7 @@ pub trait AdminStore: Store {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> impl Future<Output = Result<Vec<UpdateOutcome>, StoreError>> + Send;
 
     /// Changes one delivery, without a record.
@@ -261,14 +261,14 @@ pub trait AdminStore: Store {
         &self,
         target: &PauseTarget,
         paused: bool,
-        act: &Act,
+        act: &AuditContext,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Asks relays to probe at once, and records the act. Up to 32 deliveries that wait for another attempt become due, the first ones first.
-    fn request_probe(&self, act: &Act) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn request_probe(&self, act: &AuditContext) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Records an act that the store did not do itself.
-    fn record(&self, action: Action, act: &Act) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn record(&self, action: Action, act: &AuditContext) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The acts of operators, the newest first.
     fn audit(&self, filter: &AuditFilter) -> impl Future<Output = Result<Vec<AuditEntry>, StoreError>> + Send;

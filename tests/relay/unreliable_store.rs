@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use postrider::store::{
-    Act, Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled, Settlement,
-    TestClock,
+    AuditContext, Claim, ClaimId, Lease, LeaseKey, MemoryTransaction, NewRow, RelayId, RelayReport, Settled,
+    Settlement, TestClock,
 };
 use postrider::transport::{Encoded, Recipient};
 use postrider::{
@@ -190,7 +190,7 @@ impl AdminStore for UnreliableStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         self.store.change(change, from, ids, act).await
     }
@@ -200,13 +200,13 @@ impl AdminStore for UnreliableStore {
     async fn find_key_in(&self, tx: &mut MemoryTransaction, key: &str) -> Result<Option<DeliveryId>, StoreError> {
         self.store.find_key_in(tx, key).await
     }
-    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &AuditContext) -> Result<bool, StoreError> {
         self.store.set_pause(target, paused, act).await
     }
-    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
+    async fn request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
         self.store.request_probe(act).await
     }
-    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+    async fn record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
         self.store.record(action, act).await
     }
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {

@@ -7,7 +7,7 @@ use postrider_transport::{DeliveryId, Encoded, Recipient};
 use super::rows::Row;
 use super::{MemoryStore, MemoryTransaction};
 use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
-use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::audit::{Action, AuditContext, AuditEntry, AuditFilter};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::{Delivery, DeliverySummary, RecipientStatus};
 use crate::filter::Filter;
@@ -172,7 +172,7 @@ impl AdminStore for MemoryStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let now = self.clock.now_millis();
         let mut rows = self.lock();
@@ -196,12 +196,12 @@ impl AdminStore for MemoryStore {
         Ok(tx.find_key(key))
     }
 
-    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &AuditContext) -> Result<bool, StoreError> {
         let now = self.clock.now_millis();
         Ok(self.lock().set_pause(target, paused, act, now))
     }
 
-    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
+    async fn request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
         let mut rows = self.lock();
         let last = rows.controls.probe_requested_at;
@@ -212,7 +212,7 @@ impl AdminStore for MemoryStore {
         Ok(())
     }
 
-    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+    async fn record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
         self.lock().record(action, None, act, now);
         Ok(())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use postrider_transport::{DeliveryId, Encoded, MessageSummary, Recipient, TraceParent};
 
 use crate::admin::{CountedEvent, UpdateOutcome};
-use crate::audit::{Act, Action, AuditEntry};
+use crate::audit::{Action, AuditContext, AuditEntry};
 use crate::clock::{from_millis, millis, to_millis};
 use crate::delivery::Attempt;
 use crate::operator::Change;
@@ -385,14 +385,14 @@ impl Rows {
         self.keys.get(key).copied().flatten().filter(|id| self.deliveries.contains_key(id))
     }
 
-    pub(super) fn record(&mut self, action: Action, delivery: Option<DeliveryId>, act: &Act, now: i64) {
+    pub(super) fn record(&mut self, action: Action, delivery: Option<DeliveryId>, act: &AuditContext, now: i64) {
         let number = self.audit.last().map_or(1, |last| last.number + 1);
         let mut entry = AuditEntry::new(number, from_millis(now), act.operator.clone(), action);
         (entry.delivery, entry.target, entry.note) = (delivery, act.target.clone(), act.note.clone());
         self.audit.push(entry);
     }
 
-    pub(super) fn set_pause(&mut self, target: &PauseTarget, paused: bool, act: &Act, now: i64) -> bool {
+    pub(super) fn set_pause(&mut self, target: &PauseTarget, paused: bool, act: &AuditContext, now: i64) -> bool {
         // By kind and name, as the databases compare them.
         let is_same = |pause: &Pause| (pause.target.kind(), pause.target.name()) == (target.kind(), target.name());
         let pauses = &mut self.controls.pauses;

@@ -12,7 +12,7 @@ use super::rows::{ids_json, read_id, read_outcomes};
 use super::sql::BEGIN_SNAPSHOT;
 use super::{MySqlStore, prune, search};
 use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
-use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::audit::{Action, AuditContext, AuditEntry, AuditFilter};
 use crate::clock::{micros, to_micros};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
@@ -233,7 +233,7 @@ impl AdminStore for MySqlStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let outcomes = retry_conflicts(|| self.try_change(change, from, ids, act)).await?;
         if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
@@ -252,15 +252,15 @@ impl AdminStore for MySqlStore {
         found.map(|row| read_id(&row, "id")).transpose()
     }
 
-    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &AuditContext) -> Result<bool, StoreError> {
         retry_conflicts(|| self.try_set_pause(target, paused, act)).await
     }
 
-    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
+    async fn request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
         retry_conflicts(|| self.try_request_probe(act)).await
     }
 
-    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+    async fn record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
         self.try_record(action, act).await
     }
 

@@ -12,7 +12,7 @@ use super::counters::add_admin_counts;
 use super::rows::{ids_json, json_array, outcome_item, read_id, read_outcomes};
 use super::sql::BEGIN;
 use crate::admin::UpdateOutcome;
-use crate::audit::{Act, Action};
+use crate::audit::{Action, AuditContext};
 use crate::operator::Change;
 use crate::state::State;
 use crate::store::counters::Counts;
@@ -30,7 +30,7 @@ impl MySqlStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
@@ -51,7 +51,7 @@ impl MySqlStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         // In the order of ids, so that two operators cannot deadlock.
         let mut sorted = ids.to_vec();
@@ -205,7 +205,7 @@ impl MySqlStore {
         connection: &mut MySqlConnection,
         action: Action,
         keys: String,
-        act: &Act,
+        act: &AuditContext,
     ) -> Result<(), StoreError> {
         let text = self.sql.fill(
             "INSERT INTO {p}audit (at, operator, action, delivery_id, target, note)

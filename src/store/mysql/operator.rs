@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::MySqlStore;
 use super::sql::BEGIN;
-use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::audit::{Action, AuditContext, AuditEntry, AuditFilter};
 use crate::pause::{Controls, PauseTarget};
 use crate::store::row::{read_audit_entry, read_controls};
 use crate::store::{PROBE_CANDIDATES, StoreError};
@@ -19,7 +19,7 @@ impl MySqlStore {
         connection: &mut MySqlConnection,
         action: Action,
         delivery: Option<DeliveryId>,
-        act: &Act,
+        act: &AuditContext,
     ) -> Result<(), StoreError> {
         let text = self.sql.fill(
             "INSERT INTO {p}audit (at, operator, action, delivery_id, target, note) VALUES ({now}, ?, ?, ?, ?, ?)",
@@ -30,7 +30,7 @@ impl MySqlStore {
         Ok(())
     }
 
-    pub(super) async fn try_record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+    pub(super) async fn try_record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
         let mut session = self.session().await?;
         let recorded = self.record_in(&mut session, action, None, act).await;
         session.finish(recorded)
@@ -40,7 +40,7 @@ impl MySqlStore {
         &self,
         target: &PauseTarget,
         paused: bool,
-        act: &Act,
+        act: &AuditContext,
     ) -> Result<bool, StoreError> {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
@@ -63,7 +63,7 @@ impl MySqlStore {
         session.finish(Ok(changed))
     }
 
-    pub(super) async fn try_request_probe(&self, act: &Act) -> Result<(), StoreError> {
+    pub(super) async fn try_request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
         let text = self.sql.fill(
             "INSERT INTO {p}controls (control, kind, name, set_at, operator, note) VALUES ('probe', '', '', {now}, ?, ?)
              ON DUPLICATE KEY UPDATE set_at = GREATEST(VALUES(set_at), set_at + 1), operator = VALUES(operator), note = VALUES(note)",

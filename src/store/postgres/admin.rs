@@ -15,7 +15,7 @@ use super::rows::{Moment, read_id, read_outcomes};
 use super::sql::Sql;
 use super::{prune, search};
 use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
-use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::audit::{Action, AuditContext, AuditEntry, AuditFilter};
 use crate::clock::micros;
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
@@ -258,7 +258,7 @@ impl AdminStore for PgStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let outcomes = self.retry_read(|| self.change_once(change, from, ids, act)).await?;
         if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
@@ -278,7 +278,7 @@ impl AdminStore for PgStore {
         Ok(found.map(Into::into))
     }
 
-    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &AuditContext) -> Result<bool, StoreError> {
         retry_conflicts(|| async {
             let mut call = self.begin_transaction().await?;
             let changed = self.set_pause_in(&mut call, target, paused, act).await;
@@ -287,7 +287,7 @@ impl AdminStore for PgStore {
         .await
     }
 
-    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
+    async fn request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
         retry_conflicts(|| async {
             let mut call = self.begin_transaction().await?;
             let requested = self.request_probe_in(&mut call, act).await;
@@ -296,7 +296,7 @@ impl AdminStore for PgStore {
         .await
     }
 
-    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+    async fn record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
         let mut call = self.begin_transaction().await?;
         let recorded = self.record_in(&mut call, action, act).await;
         call.finish(recorded).await

@@ -12,7 +12,7 @@ use super::admin::WITH_STATE;
 use super::call::Call;
 use super::rows::read_outcomes;
 use crate::admin::UpdateOutcome;
-use crate::audit::Act;
+use crate::audit::AuditContext;
 use crate::operator::Change;
 use crate::state::State;
 use crate::store::recipients::outcomes_kept_on_resend;
@@ -26,7 +26,7 @@ impl PgStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let mut call = self.begin_transaction().await?;
         let outcomes = self.change_in(&mut call, change, from, ids, act).await;
@@ -42,7 +42,7 @@ impl PgStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let uuids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
         // In the order of ids, so that two operators cannot deadlock. The row in `deliveries` exists even if the queue has none.

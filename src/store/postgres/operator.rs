@@ -5,7 +5,7 @@ use sqlx::{QueryBuilder, Row};
 use uuid::Uuid;
 
 use super::PgStore;
-use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::audit::{Action, AuditContext, AuditEntry, AuditFilter};
 use crate::pause::{Controls, PauseTarget};
 use crate::store::row::{read_audit_entry, read_controls};
 use crate::store::{PROBE_CANDIDATES, StoreError};
@@ -20,7 +20,7 @@ impl PgStore {
         connection: &mut PgConnection,
         action: Action,
         ids: Vec<Uuid>,
-        act: &Act,
+        act: &AuditContext,
     ) -> Result<(), StoreError> {
         self.record_rows(connection, action, ids.into_iter().map(Some).collect(), act).await
     }
@@ -30,7 +30,7 @@ impl PgStore {
         &self,
         connection: &mut PgConnection,
         action: Action,
-        act: &Act,
+        act: &AuditContext,
     ) -> Result<(), StoreError> {
         self.record_rows(connection, action, vec![None], act).await
     }
@@ -40,7 +40,7 @@ impl PgStore {
         connection: &mut PgConnection,
         action: Action,
         ids: Vec<Option<Uuid>>,
-        act: &Act,
+        act: &AuditContext,
     ) -> Result<(), StoreError> {
         let text = self.fill(RECORD);
         let query = self.sql.query(&text).bind(self.test_now()).bind(&act.operator).bind(action.as_str());
@@ -53,7 +53,7 @@ impl PgStore {
         connection: &mut PgConnection,
         target: &PauseTarget,
         paused: bool,
-        act: &Act,
+        act: &AuditContext,
     ) -> Result<bool, StoreError> {
         let (kind, name) = (target.kind(), target.name());
         let changed = if paused {
@@ -75,7 +75,11 @@ impl PgStore {
         Ok(true)
     }
 
-    pub(super) async fn request_probe_in(&self, connection: &mut PgConnection, act: &Act) -> Result<(), StoreError> {
+    pub(super) async fn request_probe_in(
+        &self,
+        connection: &mut PgConnection,
+        act: &AuditContext,
+    ) -> Result<(), StoreError> {
         let text = self.fill(
             r#"INSERT INTO "{s}".controls AS c (control, kind, name, set_at, operator, note) VALUES ('probe', '', '', {now}, $2, $3)
                ON CONFLICT (control, kind, name) DO UPDATE

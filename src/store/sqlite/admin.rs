@@ -10,7 +10,7 @@ use super::message::read_message;
 use super::rows::{read_id, read_outcomes};
 use super::{SqliteStore, operator, prune, search};
 use crate::admin::{HourlyCount, RelayStatus, Stats, UpdateOutcome};
-use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::audit::{Action, AuditContext, AuditEntry, AuditFilter};
 use crate::clock::{millis, to_millis};
 use crate::delivery::{Delivery, DeliverySummary};
 use crate::filter::Filter;
@@ -142,7 +142,7 @@ impl AdminStore for SqliteStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&Act>,
+        act: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let now = self.clock.now_millis();
         let outcomes = write!(self, tx => super::change::change(&mut tx, change, from, ids, act, now)).await?;
@@ -168,17 +168,17 @@ impl AdminStore for SqliteStore {
         found.map(|row| read_id(&row, "id")).transpose()
     }
 
-    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &Act) -> Result<bool, StoreError> {
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &AuditContext) -> Result<bool, StoreError> {
         let now = self.clock.now_millis();
         write!(self, tx => operator::set_pause(&mut tx, target, paused, act, now)).await
     }
 
-    async fn request_probe(&self, act: &Act) -> Result<(), StoreError> {
+    async fn request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
         write!(self, tx => operator::request_probe(&mut tx, act, now)).await
     }
 
-    async fn record(&self, action: Action, act: &Act) -> Result<(), StoreError> {
+    async fn record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
         write!(self, tx => operator::record(&mut tx, action, None, act, now)).await
     }

@@ -10,7 +10,7 @@ use super::admin::WITH_STATE;
 use super::rows::ids_as_json;
 use super::settle::add_counts;
 use crate::admin::UpdateOutcome;
-use crate::audit::Act;
+use crate::audit::AuditContext;
 use crate::operator::Change;
 use crate::state::State;
 use crate::store::counters::Counts;
@@ -30,7 +30,7 @@ pub(super) async fn change(
     change: Change,
     from: Option<State>,
     ids: &[DeliveryId],
-    act: Option<&Act>,
+    act: Option<&AuditContext>,
     now: i64,
 ) -> Result<Vec<UpdateOutcome>, StoreError> {
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();

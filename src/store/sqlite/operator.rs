@@ -3,7 +3,7 @@
 use sqlx::QueryBuilder;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use crate::audit::{Act, Action, AuditEntry, AuditFilter};
+use crate::audit::{Action, AuditContext, AuditEntry, AuditFilter};
 use crate::pause::{Controls, PauseTarget};
 use crate::store::row::{self, Columns, corrupt};
 use crate::store::{PROBE_CANDIDATES, StoreError};
@@ -13,7 +13,7 @@ pub(super) async fn record(
     connection: &mut SqliteConnection,
     action: Action,
     delivery: Option<&str>,
-    act: &Act,
+    act: &AuditContext,
     now: i64,
 ) -> Result<(), StoreError> {
     let insert =
@@ -27,7 +27,7 @@ pub(super) async fn set_pause(
     connection: &mut SqliteConnection,
     target: &PauseTarget,
     paused: bool,
-    act: &Act,
+    act: &AuditContext,
     now: i64,
 ) -> Result<bool, StoreError> {
     let changed = if paused {
@@ -47,7 +47,11 @@ pub(super) async fn set_pause(
     Ok(true)
 }
 
-pub(super) async fn request_probe(connection: &mut SqliteConnection, act: &Act, now: i64) -> Result<(), StoreError> {
+pub(super) async fn request_probe(
+    connection: &mut SqliteConnection,
+    act: &AuditContext,
+    now: i64,
+) -> Result<(), StoreError> {
     let insert = "INSERT INTO postrider_controls (control, kind, name, set_at, operator, note) VALUES ('probe', '', '', ?1, ?2, ?3)
          ON CONFLICT (control, kind, name) DO UPDATE
          SET set_at = max(excluded.set_at, set_at + 1), operator = excluded.operator, note = excluded.note";

@@ -170,8 +170,8 @@ macro_rules! store_tests {
             a_dismissed_delivery_is_closed
             a_cancellation_follows_its_transaction
             pauses_and_probes_are_stored
-            waiting_is_measured_honestly
-            deferred_deliveries_are_left_out_of_the_second_lag
+            waiting_counts_from_the_start_of_the_cycle
+            oldest_undeferred_leaves_out_deferred_deliveries
             it_behaves_like_the_memory_store
         }
     };

@@ -7,7 +7,7 @@ use postrider_transport::DeliveryId;
 
 use super::{LEASE, SECOND, StoreUnderTest, recipient_outcome, row_for, settlement, traceparent};
 use crate::state::{Outcome, Priority, RecipientState};
-use crate::store::{Act, Claim, Lease, LeaseKey, NewRow, Next, Settlement, TestClock, When};
+use crate::store::{AuditContext, Claim, Lease, LeaseKey, NewRow, Next, Settlement, TestClock, When};
 use crate::{AdminStore, AuditFilter, Change, Filter, MemoryStore, State, Store};
 
 /// A seeded random generator (splitmix64), so that a failure can be repeated.
@@ -116,7 +116,7 @@ impl<S: AdminStore> Walk<S> {
                     (0..=self.random.below(3)).filter_map(|_| self.random.pick(&self.ids).copied()).collect();
                 // A delivery is changed once in a call.
                 let ids: Vec<DeliveryId> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-                let act = Act::by("ada");
+                let act = AuditContext::by("ada");
                 assert_same(
                     self.store.change(change, None, &ids, Some(&act)).await,
                     self.model.change(change, None, &ids, Some(&act)).await,

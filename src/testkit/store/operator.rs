@@ -3,7 +3,7 @@
 use postrider_transport::DeliveryId;
 
 use super::{SECOND, StoreUnderTest, claim, claim_one, dead, get, insert_one, row, sent, settle, settlement};
-use crate::store::{Act, NewRow, Next, Settled, TestClock, When};
+use crate::store::{AuditContext, NewRow, Next, Settled, TestClock, When};
 use crate::{
     Action, AdminStore, AuditFilter, Change, CountedEvent, Outcome, PauseTarget, Prune, RecipientState, State, Store,
     UpdateOutcome,
@@ -57,7 +57,7 @@ pub async fn a_change_of_many_answers_for_each<F: StoreUnderTest>(fixture: &F) {
         // Not in the order of ids.
         ids.reverse();
         ids.push(DeliveryId::new());
-        let act = Act::by("ada").target("state dead").note("the provider works again");
+        let act = AuditContext::by("ada").target("state dead").note("the provider works again");
         let outcomes = store.change(change, None, &ids, Some(&act)).await.expect("changing works");
         let [pending, leased, sent, cancelled] =
             [State::Pending, State::Leased, State::Sent, State::Cancelled].map(Unchanged);
@@ -206,7 +206,7 @@ pub async fn pauses_and_probes_are_stored<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     assert_eq!(store.controls().await.expect("reading works"), crate::Controls::default());
-    let (ada, bob) = (Act::by("ada").note("wrong price"), Act::by("bob"));
+    let (ada, bob) = (AuditContext::by("ada").note("wrong price"), AuditContext::by("bob"));
     let targets = [
         PauseTarget::Outbox,
         PauseTarget::Transport("ses".to_owned()),
@@ -267,7 +267,7 @@ pub async fn pauses_and_probes_are_stored<F: StoreUnderTest>(fixture: &F) {
 }
 
 /// The parts of the pending deliveries, and the age of the oldest one that should have been sent. A failed attempt does not reset it.
-pub async fn waiting_is_measured_honestly<F: StoreUnderTest>(fixture: &F) {
+pub async fn waiting_counts_from_the_start_of_the_cycle<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let stats = async || store.stats().await.expect("counting works");
@@ -293,7 +293,7 @@ pub async fn waiting_is_measured_honestly<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(settle(&store, super::retry(&lease, SECOND * 100)).await, Settled::Applied);
     assert!(claim(&store, 10).await.is_empty(), "nothing is due");
     // A probe needs a mail. The scheduled one stays scheduled.
-    store.request_probe(&Act::by("ada")).await.expect("asking works");
+    store.request_probe(&AuditContext::by("ada")).await.expect("asking works");
     let lease = claim_one(&store).await;
     assert_eq!(lease.key.id, failing);
     assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
@@ -303,7 +303,7 @@ pub async fn waiting_is_measured_honestly<F: StoreUnderTest>(fixture: &F) {
 
 /// The age `oldest_undeferred` leaves out mail that the next hop defers, so that such mail raises no alarm and hides no outage.
 /// An attempt that fails for the transport's condition or is in doubt does not reset it, nor does a probe.
-pub async fn deferred_deliveries_are_left_out_of_the_second_lag<F: StoreUnderTest>(fixture: &F) {
+pub async fn oldest_undeferred_leaves_out_deferred_deliveries<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
     let lags = async || {
@@ -326,7 +326,7 @@ pub async fn deferred_deliveries_are_left_out_of_the_second_lag<F: StoreUnderTes
         clock.advance(SECOND * 10);
         if round == 3 {
             // The probe makes the deferred delivery due as well. It is deferred again.
-            store.request_probe(&Act::by("ada")).await.expect("asking works");
+            store.request_probe(&AuditContext::by("ada")).await.expect("asking works");
         }
         for lease in claim(&store, 10).await {
             let mut failed = super::retry(&lease, SECOND * 10);

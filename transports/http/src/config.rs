@@ -164,7 +164,7 @@ pub enum HttpConfigError {
         what: &'static str,
     },
     /// The transport's URL has more credentials before the `@` than this provider uses.
-    Surplus,
+    ExtraCredentials,
     /// The transport's URL has an unknown setting.
     UnknownSetting {
         /// The known settings.
@@ -191,7 +191,7 @@ impl fmt::Display for HttpConfigError {
             Self::Url => f.write_str("the URL is invalid; in a key, /, ?, #, : and @ must be percent-encoded"),
             Self::Scheme => f.write_str("the scheme of the URL is not the name of this provider"),
             Self::Missing { what } => write!(f, "the URL lacks {what}"),
-            Self::Surplus => f.write_str("the URL has more credentials before the @ than this provider uses"),
+            Self::ExtraCredentials => f.write_str("the URL has more credentials before the @ than this provider uses"),
             Self::UnknownSetting { known } if known.is_empty() => {
                 f.write_str("the URL has a setting after the ?, but this provider has none")
             }

@@ -13,14 +13,14 @@ use crate::config::is_loopback;
 /// A [`Provider`](crate::Provider) takes the parts it knows; a part that is left is an error.
 pub struct ProviderUrl {
     key: Option<String>,
-    second: Option<String>,
+    secret: Option<String>,
     url: TransportUrl,
 }
 
 impl ProviderUrl {
     pub(crate) fn parse(schemes: &'static [&'static str], text: &str) -> Result<Self, HttpConfigError> {
         let url = TransportUrl::parse(text, schemes)?;
-        Ok(Self { key: url.username().map(str::to_owned), second: url.password().map(str::to_owned), url })
+        Ok(Self { key: url.username().map(str::to_owned), secret: url.password().map(str::to_owned), url })
     }
 
     /// Takes the key: the text before the `@`, and before the `:` if there is one.
@@ -35,8 +35,8 @@ impl ProviderUrl {
     ///
     /// # Errors
     /// [`HttpConfigError::Missing`] if there is none.
-    pub fn second(&mut self, what: &'static str) -> Result<String, HttpConfigError> {
-        self.second.take().ok_or(HttpConfigError::Missing { what })
+    pub fn secret(&mut self, what: &'static str) -> Result<String, HttpConfigError> {
+        self.secret.take().ok_or(HttpConfigError::Missing { what })
     }
 
     /// Takes the value of a setting after the `?`. `None` if it is missing.
@@ -63,8 +63,8 @@ impl ProviderUrl {
 
     /// Checks that every part was taken. Returns the base URL of the API, or `None` for the provider's own address.
     pub(crate) fn finish(self) -> Result<Option<String>, HttpConfigError> {
-        if self.key.is_some() || self.second.is_some() {
-            return Err(HttpConfigError::Surplus);
+        if self.key.is_some() || self.secret.is_some() {
+            return Err(HttpConfigError::ExtraCredentials);
         }
         let base_url = (self.url.host() != "default").then(|| base_url(&self.url)).transpose()?;
         self.url.finish()?;
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn every_part_can_be_taken_once() -> Result<(), HttpConfigError> {
         let mut url = parse("test://K%2Fey:sec%3Aond@DEFAULT?region=eu")?;
-        assert_eq!((url.key()?, url.second("it")?), ("K/ey".to_owned(), "sec:ond".to_owned()));
+        assert_eq!((url.key()?, url.secret("it")?), ("K/ey".to_owned(), "sec:ond".to_owned()));
         assert_eq!((url.setting("region"), url.setting("region")), (Some("eu".to_owned()), None));
         assert_eq!(url.finish(), Ok(None));
         Ok(())
@@ -152,7 +152,7 @@ mod tests {
             ("test://K@default?regoin=eu", unknown),
             ("test://K@default?region=eu&region=eu", value("given once")),
             ("test://K@default?region=mars", value("us or eu")),
-            ("test://K:second@default", HttpConfigError::Surplus),
+            ("test://K:second@default", HttpConfigError::ExtraCredentials),
             ("test://default", HttpConfigError::Missing { what: "a key before the @" }),
             ("test://K@", HttpConfigError::Missing { what: "a host" }),
             ("other://K@default", HttpConfigError::Scheme),

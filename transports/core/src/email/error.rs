@@ -33,10 +33,10 @@ pub enum EmailError {
     /// A custom header has a word that is too long for a line of a message.
     LongWord {
         /// The name of the header.
-        field: String,
+        name: String,
     },
     /// A custom header has the name of a header that is generated from the mail or the delivery.
-    OwnHeader {
+    ReservedHeader {
         /// The name of the header.
         name: String,
     },
@@ -78,10 +78,10 @@ impl fmt::Display for EmailError {
             Self::HeaderValue { name } => {
                 write!(f, "header {name}: the value has a line break or another control character")
             }
-            Self::LongWord { field } => {
-                write!(f, "header {field}: a word is longer than 900 octets and does not fit into a line")
+            Self::LongWord { name } => {
+                write!(f, "header {name}: a word is longer than 900 octets and does not fit into a line")
             }
-            Self::OwnHeader { name } => {
+            Self::ReservedHeader { name } => {
                 write!(f, "header {name} is generated and cannot be set as a custom header")
             }
             Self::Label => f.write_str("a tag or template id must be 1 to 128 printable ASCII characters"),

@@ -139,13 +139,13 @@ impl Header {
         }
         let lower = name.to_ascii_lowercase();
         if GENERATED_HEADERS.contains(&lower.as_str()) || lower.starts_with("content-") {
-            return Err(EmailError::OwnHeader { name });
+            return Err(EmailError::ReservedHeader { name });
         }
         if value.chars().any(|c| c.is_control() && c != '\t') {
             return Err(EmailError::HeaderValue { name });
         }
         if !can_be_folded(&value) {
-            return Err(EmailError::LongWord { field: name });
+            return Err(EmailError::LongWord { name });
         }
         Ok(Self { name, value })
     }

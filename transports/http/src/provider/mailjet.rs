@@ -115,7 +115,7 @@ impl Provider for Mailjet {
     const NAME: &'static str = "mailjet";
 
     fn from_url(url: &mut ProviderUrl) -> Result<Self, HttpConfigError> {
-        let mut mailjet = Self::new(url.key()?, url.second("a secret key between the : and the @")?)?;
+        let mut mailjet = Self::new(url.key()?, url.secret("a secret key between the : and the @")?)?;
         mailjet.us = url.choice("region", "global", "us")?;
         mailjet.sandbox = url.flag("sandbox")?;
         Ok(mailjet)
