@@ -160,7 +160,7 @@ pub(crate) fn operators_act(tool: Tool) {
     // What may be misspelt is stored with a warning.
     let pause = |args: &[&str]| tool.run(&[&["pause", "--by", "ada"], args].concat());
     for (args, warning) in [
-        (&["--transport", "smpt"][..], "no mail was sent by a transport of this name in the last 7 days, but by smtp"),
+        (&["--transport", "smpp"][..], "no mail was sent by a transport of this name in the last 7 days, but by smtp"),
         (&["--template-id", "nwes"], "no delivery has this template"),
     ] {
         let paused = pause(args);
