@@ -128,8 +128,8 @@ fn operators_act(tool: &Tool, url: &str) {
     assert_eq!((&paused["kind"], &paused["name"]), (&"template".into(), &"Grüße & <b>".into()));
     let pauses = get("pauses");
     assert!(pauses.contains("wrong &#60;i&#62;price") && pauses.contains("Grüße &#38; &#60;b&#62;"), "{pauses}");
-    let orders = pauses.split("id=\"orders\"").nth(1).unwrap();
-    assert_eq!(post("pauses/resume", orders, &[]).0, "303");
+    let current = pauses.split("id=\"pauses\"").nth(1).unwrap();
+    assert_eq!(post("pauses/resume", current, &[]).0, "303");
     assert_eq!(tool.json(&["stats", "--json"])["pauses"], serde_json::json!([]));
 
     let ids: Vec<_> = (0..3).map(|_| tool.enqueue(&["--to", "ada@bulk.example"])).collect();
@@ -147,8 +147,8 @@ fn operators_act(tool: &Tool, url: &str) {
     assert_eq!(trail.matches("the shop is closed").count(), 1, "{trail}");
     assert!(trail.contains("3 deliveries") && ids.iter().all(|id| trail.contains(id)), "{trail}");
     let timeline = get(&format!("deliveries/{}", ids[0]));
-    assert!(timeline.contains("the shop is closed") && timeline.contains("by unknown"), "{timeline}");
-    assert!(get("audit?operator=unknown&action=resume").contains("template Grüße &#38; &#60;b&#62;"));
+    assert!(timeline.contains("the shop is closed") && timeline.contains("by sam"), "{timeline}");
+    assert!(get("audit?operator=sam&action=resume").contains("template Grüße &#38; &#60;b&#62;"));
 }
 
 #[test]

@@ -92,12 +92,14 @@ impl Tool {
             "RUST_LOG",
             "POSTRIDER_PASSWORD",
             "POSTRIDER_CHECK_AS",
+            "POSTRIDER_OPERATOR",
             "POSTRIDER_SCHEMA",
             "POSTRIDER_TABLE_PREFIX",
             "POSTRIDER_PGBOUNCER",
         ] {
             command.env_remove(variable);
         }
+        command.env("USER", "sam");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         // A backtrace can contain more than the panic message, and no output may contain a secret.
         command.env("RUST_BACKTRACE", "1");

@@ -15,9 +15,10 @@ use crate::list;
 use crate::output::{Output, printable, rfc3339, seconds};
 use crate::signals::Signals;
 
-/// The name of the user. `None` if the environment does not say it.
+/// The operator's name in the environment. `None` if it has none.
 pub(crate) fn user() -> Option<String> {
-    std::env::var("USER").ok().filter(|name| !name.is_empty())
+    let value = |name| std::env::var(name).ok().filter(|name| !name.is_empty());
+    value("POSTRIDER_OPERATOR").or_else(|| value("USER"))
 }
 
 /// The operator with the given name, or that of the user.

@@ -334,8 +334,9 @@ pub(crate) struct ExplainArgs {
 #[cfg(feature = "dashboard")]
 const SERVE: &str = "\
 Without a password, the dashboard listens on loopback only, where every user of this machine can
-open it. With a password, the browser asks for it; the user name is any name, and the log has it
-with each act. The environment variable POSTRIDER_PASSWORD sets the password, too.
+open it. The audit trail then names POSTRIDER_OPERATOR, or else USER. With a password, the browser
+asks for it, with any user name, which the log and the audit trail have with each act. The
+environment variable POSTRIDER_PASSWORD sets the password, too.
 
 The server has no TLS: put a proxy with TLS in front of it if others can read the network.";
 
