@@ -304,6 +304,7 @@ async fn the_pages_are_accessible() {
         url("overview"),
         url("deliveries"),
         url("deliveries?state=dead&to=%40example.com"),
+        url("deliveries?to=grace%40example.org"),
         url("deliveries?since=yesterday"),
         url(&format!("deliveries/{dead}")),
         url(&format!("deliveries/{full}?done=unchanged")),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use postrider::store::{RelayId, RelayReport};
-use postrider::transport::Attachment;
-use postrider::{Change, DeliveryId, Email, Failure, NewDelivery, PauseTarget, Scope, Store};
+use postrider::testkit::ScriptedTransport;
+use postrider::transport::{Attachment, Class, Receipt, Refusal};
+use postrider::{Change, DeliveryId, Email, Failure, NewDelivery, Outbox, PauseTarget, Scope, Store};
 
 use crate::site::Site;
 
@@ -59,6 +60,10 @@ pub(crate) async fn build(site: &Site) -> (DeliveryId, DeliveryId) {
         let later = NewDelivery::new(numbered(number).build().unwrap()).send_in(Duration::from_secs(7_200));
         site.enqueue(later).await;
     }
+    let refusal = Refusal::new("grace@example.org", Class::Permanent, "550 5.1.1 User unknown");
+    let transport = ScriptedTransport::<Email>::new().then(Ok(Receipt::new().with_refused(vec![refusal])));
+    site.enqueue(numbered(3).cc("grace@example.org").cc("alan@example.net").build().unwrap()).await;
+    Outbox::new(site.outbox.store().clone(), transport).relay().drain().await.unwrap();
     let cancelled = site.enqueue(numbered(2).build().unwrap()).await;
     let _ = site.outbox.cancel(cancelled).await.unwrap();
     let report = RelayReport::new(RelayId::new(), 2, None);
