@@ -58,7 +58,11 @@ pub(crate) fn utc_text(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (mut days, second) = (seconds / DAY, seconds % DAY);
     for year in YEARS {
-        let february = if is_leap(year) { 29 } else { 28 };
+        let (year_length, february) = if is_leap(year) { (366, 29) } else { (365, 28) };
+        if days >= year_length {
+            days -= year_length;
+            continue;
+        }
         for (month, length) in (1..).zip([31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]) {
             if days < length {
                 let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
@@ -140,4 +144,24 @@ pub(crate) fn from_millis(millis: i64) -> SystemTime {
 /// Converts a duration to milliseconds, rounded up so that no wait is too short.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
+}
+
+#[cfg(all(test, any(feature = "cli", feature = "dashboard")))]
+mod tests {
+    use super::*;
+
+    /// humantime formats the same.
+    #[test]
+    fn times_are_formatted_as_rfc_3339() {
+        let last = 253_402_300_799;
+        // Each day of four centuries at a different second, and the ends of the range.
+        let days = (0..146_097).map(|day| day * 86_400 + day % 86_400);
+        for seconds in days.chain([0, 68_169_599, 68_169_600, 951_782_400, 4_107_542_400, last]) {
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(utc_text(time), humantime::format_rfc3339_seconds(time).to_string());
+        }
+        let year_9999 = UNIX_EPOCH + Duration::from_secs(last);
+        assert_eq!(utc_text(year_9999 + Duration::from_secs(1)), utc_text(year_9999));
+        assert_eq!(utc_text(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00Z");
+    }
 }
