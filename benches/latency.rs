@@ -1,4 +1,4 @@
-//! Latency from a commit to the call of the transport, on an idle outbox.
+//! Latency from an enqueue, its commit included, to the call of the transport, on an idle outbox.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -70,7 +70,7 @@ impl Transport for CallTimes {
     }
 }
 
-/// Returns the milliseconds from the start of each commit to the call.
+/// Returns the milliseconds from the start of each enqueue to the call.
 async fn latencies<S: Store>(store: S, count: usize) -> Vec<f64> {
     let (sender, mut called) = mpsc::unbounded_channel();
     let outbox = Arc::new(Outbox::new(store, CallTimes(sender)));
@@ -91,7 +91,7 @@ async fn latencies<S: Store>(store: S, count: usize) -> Vec<f64> {
     times
 }
 
-/// Returns the milliseconds of each commit with a claim after it, without a relay.
+/// Returns the milliseconds of each enqueue with a claim after it, without a relay.
 async fn commit_and_claim<S: Store>(store: S, count: usize) -> Vec<f64> {
     let outbox = Outbox::enqueue_only(store.clone());
     let mut times = Vec::with_capacity(count);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postrider::{AdminStore, Change, Filter, Outbox, State, Store};
-use support::background_load::{Work, measure_during};
+use support::background_load::{LoadResult, measure_during};
 use support::dataset::Dataset;
 use support::figures::{Figures, write_json};
 use support::{Options, databases};
@@ -72,23 +72,23 @@ impl Results {
         let dead = outbox.stats().await.expect("the counts").dead;
         let alone = measure_during(&store, async || tokio::time::sleep(ALONE).await).await;
         self.add(name, "nothing resent", &alone);
-        let work = measure_during(&store, async || {
+        let load = measure_during(&store, async || {
             let operator = outbox.operator("benchmark").note("the provider is up again");
             let filter = Filter::new().state(State::Dead);
             let done = operator.change_all(Change::Resend, &filter).await.expect("the resend succeeds");
             assert_eq!((done.updated, done.unchanged), (dead, 0), "not everything was resent");
         });
-        let work = work.await;
-        self.resent.add(&format!("{name}, {dead} dead"), dead as f64 / work.took.as_secs_f64());
-        self.took.add(&format!("{name}, {dead} dead"), work.took.as_secs_f64());
-        self.add(name, "resend", &work);
+        let load = load.await;
+        self.resent.add(&format!("{name}, {dead} dead"), dead as f64 / load.took.as_secs_f64());
+        self.took.add(&format!("{name}, {dead} dead"), load.took.as_secs_f64());
+        self.add(name, "resend", &load);
     }
 
-    fn add(&mut self, name: &str, part: &str, work: &Work) {
+    fn add(&mut self, name: &str, part: &str, load: &LoadResult) {
         let name = format!("{name}, {part}");
-        self.relay.add(&name, work.sent as f64 / work.took.as_secs_f64());
+        self.relay.add(&name, load.sent as f64 / load.took.as_secs_f64());
         for (figures, percent) in self.enqueue.iter_mut().zip([50.0, 99.0, 100.0]) {
-            figures.add(&name, work.enqueue.percentile(percent));
+            figures.add(&name, load.enqueue.percentile(percent));
         }
     }
 }

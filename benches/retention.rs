@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postrider::{AdminStore, Prune, State, Store};
-use support::background_load::{Work, measure_during};
+use support::background_load::{LoadResult, measure_during};
 use support::dataset::Dataset;
 use support::figures::{Figures, write_json};
 use support::{Options, databases};
@@ -72,21 +72,21 @@ impl Results {
         let states = [State::Sent, State::Dead, State::InDoubt, State::Cancelled];
         for (part, prune) in [("messages", Prune::messages(30 * DAY)), ("deliveries", Prune::deliveries(30 * DAY))] {
             let prune = states.into_iter().fold(prune, Prune::state);
-            let work = measure_during(&store, async || {
+            let load = measure_during(&store, async || {
                 let deleted = store.prune(&prune).await.expect("the deletion succeeds");
                 assert_eq!(deleted, count as u64, "not everything was deleted");
             });
-            let work = work.await;
-            self.deleted.add(&format!("{name}, {part}"), count as f64 / work.took.as_secs_f64());
-            self.add(name, &format!("{part} deleted"), &work);
+            let load = load.await;
+            self.deleted.add(&format!("{name}, {part}"), count as f64 / load.took.as_secs_f64());
+            self.add(name, &format!("{part} deleted"), &load);
         }
     }
 
-    fn add(&mut self, name: &str, part: &str, work: &Work) {
+    fn add(&mut self, name: &str, part: &str, load: &LoadResult) {
         let name = format!("{name}, {part}");
-        self.relay.add(&name, work.sent as f64 / work.took.as_secs_f64());
+        self.relay.add(&name, load.sent as f64 / load.took.as_secs_f64());
         for (figures, percent) in self.enqueue.iter_mut().zip([50.0, 99.0, 100.0]) {
-            figures.add(&name, work.enqueue.percentile(percent));
+            figures.add(&name, load.enqueue.percentile(percent));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The rate of mail over SMTP, compared with `smtp-source`, the fastest known client, and the pool of lettre.
+//! The rate of mail over SMTP, compared with `smtp-source` (the fastest known client) and with the pool of lettre.
 //!
 //! All send the same bytes to one server. The time includes opening the connections.
 

@@ -123,7 +123,7 @@ async fn function(store: &PgStore) -> String {
     sqlx::query_scalar(text).fetch_one(store.pool()).await.expect("the function exists")
 }
 
-/// Removes the text from `start` up to and with `end`.
+/// Replaces the text from `start` up to and with `end` by `NULL;`, a statement that does nothing.
 fn cut(text: &str, start: &str, end: &str) -> String {
     let (before, rest) = text.split_once(start).expect("the function has this part");
     let (_, after) = rest.split_once(end).expect("the part ends");

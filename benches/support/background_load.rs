@@ -1,4 +1,4 @@
-//! Measures a background load, a relay and a program that enqueues, while some other work runs.
+//! Measures a relay and a program that enqueues while other work runs.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ const BACKLOG: u64 = 10_000;
 /// The pause between two enqueues of one mail.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What the relay and the enqueues did while some work ran.
-pub(crate) struct Work {
+/// What the relay and the enqueues did while the other work ran.
+pub(crate) struct LoadResult {
     pub(crate) took: Duration,
     /// The mails that the relay sent.
     pub(crate) sent: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Work {
 }
 
 /// Runs a relay with a backlog, and enqueues single mails, until the work is done.
-pub(crate) async fn measure_during<S: Store>(store: &S, work: impl AsyncFnOnce()) -> Work {
+pub(crate) async fn measure_during<S: Store>(store: &S, work: impl AsyncFnOnce()) -> LoadResult {
     let noop = Noop::default();
     let outbox = Outbox::new(store.clone(), noop.clone());
     let stop = CancellationToken::new();
@@ -40,7 +40,7 @@ pub(crate) async fn measure_during<S: Store>(store: &S, work: impl AsyncFnOnce()
     stop.cancel();
     feeder.await.expect("the feeder does not panic");
     relay.await.expect("the relay does not panic").expect("the relay ends");
-    Work { took, sent, enqueue: caller.await.expect("the caller does not panic") }
+    LoadResult { took, sent, enqueue: caller.await.expect("the caller does not panic") }
 }
 
 /// Keeps a backlog for the relay.

@@ -47,13 +47,13 @@ fn if_all_fail_the_mail_stays_pending_and_the_error_names_each() {
 
 #[test]
 fn round_robin_sends_by_weight() {
-    let (large, small, spare) = (SmtpServer::start(), SmtpServer::start(), SmtpServer::start());
+    let (large, small, backup) = (SmtpServer::start(), SmtpServer::start(), SmtpServer::start());
     let tool = Tool::new();
     let args = ["enqueue", "--from", "a@example.com", "--to", "b@example.com", "--text", "x", "--count", "40"];
     tool.ok(&args);
-    let url = format!("round-robin(3*{} {} 0*{})", large.url(), small.url(), spare.url());
+    let url = format!("round-robin(3*{} {} 0*{})", large.url(), small.url(), backup.url());
     assert_eq!(tool.drain(&url)["sent"], 40);
-    let counts = (large.accepted_count(), small.accepted_count(), spare.accepted_count());
+    let counts = (large.accepted_count(), small.accepted_count(), backup.accepted_count());
     assert_eq!(counts, (30, 10, 0));
 }
 

@@ -126,14 +126,14 @@ pub(crate) fn operators_act(tool: Tool) {
     tool.ok(&["prune", "messages", "--state", "dismissed", "--older-than", "0s", "--by", "ada"]);
     tool.ok(&["erase", "nobody@example.net", "--by", "ada", "--note", "asked by mail"]);
 
-    // The newest act first.
+    // The newest entry first.
     let of_one = audit(&tool, &["--id", &dead[0]]);
-    let acts: Vec<_> = of_one.iter().map(|act| (act["action"].clone(), act["operator"].clone())).collect();
-    assert_eq!(acts, [(json!("dismiss"), json!("bob")), (json!("resend"), json!("ada"))]);
+    let actions: Vec<_> = of_one.iter().map(|entry| (entry["action"].clone(), entry["operator"].clone())).collect();
+    assert_eq!(actions, [(json!("dismiss"), json!("bob")), (json!("resend"), json!("ada"))]);
     assert_eq!(of_one[0]["note"], "moved away");
     assert_eq!(of_one[0]["target"], "state dead, recipient n***@example.net");
     let all = audit(&tool, &[]);
-    let newest: Vec<_> = all.iter().map(|act| act["action"].as_str().unwrap()).take(6).collect();
+    let newest: Vec<_> = all.iter().map(|entry| entry["action"].as_str().unwrap()).take(6).collect();
     assert_eq!(newest, ["erase", "erase", "prune", "prune", "probe", "dismiss"]);
     // An interrupted deletion has the first record.
     assert_eq!((&all[1]["target"], &all[0]["target"]), (&json!("started"), &json!("3 deliveries")));
@@ -142,12 +142,12 @@ pub(crate) fn operators_act(tool: Tool) {
     assert!(!format!("{all:?}").contains("nobody@"), "the audit trail names an erased person");
     assert_eq!(audit(&tool, &["--limit", "2"]), all[..2]);
     for (option, key, value) in [("--operator", "operator", "bob"), ("--action", "action", "dismiss")] {
-        let wanted: Vec<_> = all.iter().filter(|act| act[key] == value).cloned().collect();
+        let wanted: Vec<_> = all.iter().filter(|entry| entry[key] == value).cloned().collect();
         assert!(!wanted.is_empty() && wanted.len() < all.len());
         assert_eq!(audit(&tool, &[option, value]), wanted, "{option}");
     }
     assert_eq!(tool.run(&["audit", "--action", "sing"]).code, 2);
-    // A bulk act is one line for people.
+    // A bulk change is one line for people.
     let lines = tool.ok(&["audit"]);
     let lines: Vec<_> = lines.lines().skip(1).collect();
     assert!(lines[0].contains("asked by mail"), "{lines:#?}");

@@ -97,7 +97,7 @@ fn a_mail_is_found_and_cancelled(tool: &Tool) {
     operators_act(tool, &url);
 }
 
-/// The hidden fields of the first form that changes something in a piece of a page, as arguments of curl.
+/// The hidden fields of the first form in `html` that posts, as arguments of curl.
 fn fields(html: &str) -> Vec<String> {
     let form = html.split("<form method=\"post\"").nth(1).unwrap_or_else(|| panic!("no form: {html}"));
     let form = form.split("</form>").next().unwrap();
@@ -134,16 +134,16 @@ fn operators_act(tool: &Tool, url: &str) {
 
     let ids: Vec<_> = (0..3).map(|_| tool.enqueue(&["--to", "ada@bulk.example"])).collect();
     std::thread::sleep(std::time::Duration::from_millis(5));
-    let question = get("bulk/cancel?state=pending&to=%40bulk.example&since=1h");
-    assert!(question.contains("3 match"), "{question}");
+    let confirmation = get("bulk/cancel?state=pending&to=%40bulk.example&since=1h");
+    assert!(confirmation.contains("3 match"), "{confirmation}");
     let later = tool.enqueue(&["--to", "ada@bulk.example"]);
-    let (status, done) = post("bulk/cancel", &question, &["note=the shop is closed"]);
+    let (status, done) = post("bulk/cancel", &confirmation, &["note=the shop is closed"]);
     assert_eq!(status, "200", "{done}");
     assert!(done.contains("Done: 3 cancelled."), "{done}");
     assert!(ids.iter().all(|id| tool.show(id)["state"] == "cancelled"));
     assert_eq!(tool.show(&later)["state"], "pending");
     let trail = get("audit?action=cancel");
-    // A bulk act is one row.
+    // A bulk change is one row.
     assert_eq!(trail.matches("the shop is closed").count(), 1, "{trail}");
     assert!(trail.contains("3 deliveries") && ids.iter().all(|id| trail.contains(id)), "{trail}");
     let timeline = get(&format!("deliveries/{}", ids[0]));

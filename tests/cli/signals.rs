@@ -106,24 +106,24 @@ fn a_running_relay_is_listed_and_sends_mail_of_other_processes() {
 #[test]
 fn idle_connections_end_with_quit() {
     for drain in [true, false] {
-        let (server, spare) = (SmtpServer::start(), SmtpServer::start());
+        let (server, other) = (SmtpServer::start(), SmtpServer::start());
         let tool = Tool::new();
         for _ in 0..20 {
             tool.enqueue(&[]);
         }
-        let transport = format!("round-robin({} {})", server.url(), spare.url());
+        let transport = format!("round-robin({} {})", server.url(), other.url());
         let args = ["work", "--concurrency", "4", "--poll", "20ms", "--transport", &transport];
         let running = if drain {
             tool.start(&[&args[..], &["--drain"]].concat())
         } else {
             let running = tool.start(&args);
-            wait_until("all mail is sent", || server.accepted_count() + spare.accepted_count() == 20);
+            wait_until("all mail is sent", || server.accepted_count() + other.accepted_count() == 20);
             running.signal("TERM");
             running
         };
         let output = running.wait();
         assert_eq!(output.code, 0, "{}", output.stderr);
-        for server in [&server, &spare] {
+        for server in [&server, &other] {
             let connections = server.connections();
             assert!(connections.opened > 0);
             assert_eq!(connections.quit, connections.opened, "drain: {drain}");

@@ -117,7 +117,7 @@ impl Harness {
     }
 }
 
-/// The mails lost, duplicated and in doubt.
+/// The mails that are missing or duplicated, and the attempts that are lost.
 pub(crate) struct FaultReport {
     mails: usize,
     /// Deliveries that are recorded as sent, and never arrived.

@@ -10,7 +10,7 @@ use crate::fixture::email;
 use crate::on_each_store;
 use crate::site::{Site, hidden_fields, in_sqlite, post, unescape};
 
-/// Waits for a later millisecond, since the filter of a question ends before its own.
+/// Waits for a later millisecond, because a confirmation page finds only what happened before its own millisecond.
 async fn let_a_moment_pass() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
@@ -42,22 +42,25 @@ async fn what_was_confirmed_is_changed_and_nothing_else<S: AdminStore>(site: Sit
     assert!(list.contains(link) && list.contains("Dismiss all that match…"), "{list}");
     assert!(!list.contains("Cancel all that match…"), "{list}");
 
-    let question = site.form("/bulk/resend?state=dead&to=%40old.example&since=1d").await;
+    let confirmation = site.form("/bulk/resend?state=dead&to=%40old.example&since=1d").await;
     for text in ["<h2 id=\"matching\">3 match</h2>", "<dt>Recipient</dt><dd><bdi>@old.example</bdi></dd>", "Resend 3"] {
-        assert!(question.contains(text), "{text}: {question}");
+        assert!(confirmation.contains(text), "{text}: {confirmation}");
     }
-    assert!(question.contains("user2@old.example") && question.contains("550 the domain is blocked"), "{question}");
-    assert!(!question.contains("bob@old.example") && !question.contains("ada@example.com"), "{question}");
-    assert_eq!(state(&site, blocked[0]).await, State::Dead, "a question must change nothing");
+    assert!(
+        confirmation.contains("user2@old.example") && confirmation.contains("550 the domain is blocked"),
+        "{confirmation}"
+    );
+    assert!(!confirmation.contains("bob@old.example") && !confirmation.contains("ada@example.com"), "{confirmation}");
+    assert_eq!(state(&site, blocked[0]).await, State::Dead, "a confirmation page must change nothing");
     // The link to exactly these leads to a list of the same.
-    let exact = question.split("href=\"../deliveries?").find(|link| link.contains("finished_until")).unwrap();
+    let exact = confirmation.split("href=\"../deliveries?").find(|link| link.contains("finished_until")).unwrap();
     let exact = unescape(exact.split('"').next().unwrap());
     assert!(site.page(&format!("/deliveries?{exact}")).await.contains("3 found."));
 
-    // A mail that becomes a dead letter after the question is left alone.
+    // A mail that becomes a dead letter after the confirmation page is left alone.
     let_a_moment_pass().await;
     let later = dead_to(&site, "late@old.example").await;
-    let done = site.press("/bulk/resend", &question, &[("note", "unblocked <b>today</b>")]).await;
+    let done = site.press("/bulk/resend", &confirmation, &[("note", "unblocked <b>today</b>")]).await;
     assert_eq!(done.status, StatusCode::OK);
     assert!(done.text().contains("Done: 3 pending again.") && !done.text().contains("<form method"), "{}", done.text());
     // The list with the filter as the operator had set it.
@@ -83,7 +86,7 @@ async fn what_was_confirmed_is_changed_and_nothing_else<S: AdminStore>(site: Sit
     assert!(trail.contains("3 deliveries") && trail.matches("unblocked &#60;b&#62;").count() == 1, "{trail}");
 
     // The same form again finds nothing, and changes nothing.
-    let again = site.press("/bulk/resend", &question, &[]).await;
+    let again = site.press("/bulk/resend", &confirmation, &[]).await;
     assert!(again.text().contains("Done: 0 pending again."), "{}", again.text());
 }
 
@@ -91,12 +94,12 @@ async fn a_long_change_goes_on_in_parts_and_can_be_left<S: AdminStore>(site: Sit
     site.outbox.enqueue_all((0..2_600).map(|_| email())).await.unwrap();
     let_a_moment_pass().await;
     let count = async |state| site.outbox.count(&Filter::new().state(state).limit(10_000)).await.unwrap();
-    let question = site.form("/bulk/cancel?state=pending").await;
-    assert!(question.contains("2,600 match"), "{question}");
-    // Mail that comes after the question.
+    let confirmation = site.form("/bulk/cancel?state=pending").await;
+    assert!(confirmation.contains("2,600 match"), "{confirmation}");
+    // Mail that comes after the confirmation page.
     let later = site.enqueue(email()).await;
 
-    let first = site.press("/bulk/cancel", &question, &[("note", "wrong price")]).await;
+    let first = site.press("/bulk/cancel", &confirmation, &[("note", "wrong price")]).await;
     let cancelled = count(State::Cancelled).await;
     // As many as a request does, or fewer if the machine is slow.
     assert!((500..=2_000).contains(&cancelled), "{cancelled}");
@@ -127,13 +130,13 @@ async fn a_long_change_goes_on_in_parts_and_can_be_left<S: AdminStore>(site: Sit
 async fn what_somebody_else_changed_meanwhile_is_left_alone<S: AdminStore>(site: Site<S>) {
     let (first, second) = (dead_to(&site, "a@old.example").await, dead_to(&site, "b@old.example").await);
     let_a_moment_pass().await;
-    let question = site.form("/bulk/dismiss?state=dead").await;
+    let confirmation = site.form("/bulk/dismiss?state=dead").await;
     // The first one is resent, and becomes a dead letter for another reason.
     let _ = site.outbox.resend(first).await.unwrap();
     site.drain(vec![postrider::Failure::permanent(postrider::Scope::Message, "552 full")]).await;
-    let done = site.press("/bulk/dismiss", &question, &[]).await;
+    let done = site.press("/bulk/dismiss", &confirmation, &[]).await;
     assert!(done.text().contains("Done: 1 dismissed."), "{}", done.text());
-    assert_eq!(state(&site, first).await, State::Dead, "it failed after the question");
+    assert_eq!(state(&site, first).await, State::Dead, "it failed after the confirmation page");
     assert_eq!(state(&site, second).await, State::Dismissed);
 }
 
@@ -180,8 +183,8 @@ async fn a_change_that_an_outage_interrupts_goes_on_where_it_was() {
     let site = in_sqlite(directory.path()).await;
     site.outbox.enqueue_all((0..2_600).map(|_| email())).await.unwrap();
     let_a_moment_pass().await;
-    let question = site.form("/bulk/cancel?state=pending").await;
-    let first = site.press("/bulk/cancel", &question, &[]).await;
+    let confirmation = site.form("/bulk/cancel?state=pending").await;
+    let first = site.press("/bulk/cancel", &confirmation, &[]).await;
     assert!(first.text().contains("data-continue"), "{}", first.text());
     site.outbox.store().pool().close().await;
     let failed = site.press("/bulk/cancel", first.text(), &[]).await;
@@ -212,9 +215,9 @@ async fn a_long_filter_fits_into_the_form() {
     let id = site.enqueue(delivery.build().unwrap()).await;
     let_a_moment_pass().await;
     let query = form_urlencoded::Serializer::new(String::new()).append_pair("subject", &subject).finish();
-    let question = site.form(&format!("/bulk/cancel?state=pending&{query}")).await;
-    assert!(question.contains("1 match"), "{question}");
-    let done = site.press("/bulk/cancel", &question, &[("note", &subject)]).await;
+    let confirmation = site.form(&format!("/bulk/cancel?state=pending&{query}")).await;
+    assert!(confirmation.contains("1 match"), "{confirmation}");
+    let done = site.press("/bulk/cancel", &confirmation, &[("note", &subject)]).await;
     assert!(done.text().contains("Done: 1 cancelled."), "{}", done.text());
     assert_eq!(state(&site, id).await, State::Cancelled);
 }
@@ -224,9 +227,12 @@ async fn many_deliveries_are_counted_up_to_a_limit() {
     let site = Site::new();
     site.outbox.enqueue_all((0..10_001).map(|_| email())).await.unwrap();
     let_a_moment_pass().await;
-    let question = site.form("/bulk/cancel?state=pending").await;
-    assert!(question.contains("10,000 or more match") && question.contains("Cancel 10,000 or more"), "{question}");
-    let part = site.press("/bulk/cancel", &question, &[]).await;
+    let confirmation = site.form("/bulk/cancel?state=pending").await;
+    assert!(
+        confirmation.contains("10,000 or more match") && confirmation.contains("Cancel 10,000 or more"),
+        "{confirmation}"
+    );
+    let part = site.press("/bulk/cancel", &confirmation, &[]).await;
     assert!(part.text().contains("cancelled so far") && !part.text().contains("<progress"), "{}", part.text());
 }
 
@@ -235,10 +241,10 @@ async fn a_forged_or_forbidden_bulk_change_changes_nothing() {
     let site = Site::new();
     let id = site.enqueue(email()).await;
     let_a_moment_pass().await;
-    let question = site.form("/bulk/cancel?state=pending").await;
+    let confirmation = site.form("/bulk/cancel?state=pending").await;
     let body = |without: &str| {
         let mut body = form_urlencoded::Serializer::new(String::new());
-        body.extend_pairs(hidden_fields(&question).into_iter().filter(|(name, _)| name != without)).finish()
+        body.extend_pairs(hidden_fields(&confirmation).into_iter().filter(|(name, _)| name != without)).finish()
     };
     let cookie = ("cookie", "postrider-csrf=0123456789abcdef0123456789abcdef");
     let same = ("sec-fetch-site", "same-origin");
@@ -252,14 +258,14 @@ async fn a_forged_or_forbidden_bulk_change_changes_nothing() {
         assert_eq!(reply.status, StatusCode::FORBIDDEN, "{who}");
         assert_eq!(state(&site, id).await, State::Pending, "{who}");
     }
-    // Who may only read sees the question, and cannot answer it.
+    // Who may only read sees the confirmation page, and cannot confirm.
     let reader = Site::over(site.outbox.store().clone(), Access::read());
     let shown = reader.page("/bulk/cancel?state=pending").await;
     assert!(shown.contains("You may only read") && !shown.contains("method=\"post\""), "{shown}");
     assert!(!reader.page("/deliveries?state=pending").await.contains("all that match…"));
-    assert_eq!(reader.press("/bulk/cancel", &question, &[]).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(reader.press("/bulk/cancel", &confirmation, &[]).await.status, StatusCode::FORBIDDEN);
     assert_eq!(state(&site, id).await, State::Pending);
     // The control.
-    assert_eq!(site.press("/bulk/cancel", &question, &[]).await.status, StatusCode::OK);
+    assert_eq!(site.press("/bulk/cancel", &confirmation, &[]).await.status, StatusCode::OK);
     assert_eq!(state(&site, id).await, State::Cancelled);
 }

@@ -154,8 +154,8 @@ async fn hostile_texts_are_texts_on_every_page() {
             check(reply.text(), &path);
         }
         // What a bulk change and a refused pause answer.
-        let question = site.form("/bulk/resend?state=cancelled").await;
-        let done = site.press("/bulk/resend", &question, &[("note", text)]).await;
+        let confirmation = site.form("/bulk/resend?state=cancelled").await;
+        let done = site.press("/bulk/resend", &confirmation, &[("note", text)]).await;
         assert!(done.text().contains("Done: 1 pending again."), "{text}: {}", done.text());
         check(done.text(), "the end of a bulk change");
         let filled = [("kind", text), ("name", text), ("note", text)];

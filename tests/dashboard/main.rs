@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod access;
-mod acts;
+mod actions;
 mod browser;
 mod bulk;
 mod canary;

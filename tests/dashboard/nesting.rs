@@ -50,7 +50,7 @@ fn links(page: &Reply) -> Vec<String> {
     all.filter(|link| !link.starts_with(['#']) && !link.starts_with("data:")).collect()
 }
 
-/// Where the forms of a page lead that change something.
+/// The targets of the forms of a page that post.
 fn actions(page: &Reply) -> Vec<String> {
     let all = page.text().split("method=\"post\" action=\"").skip(1);
     all.map(|rest| rest.split('"').next().unwrap().to_owned()).collect()

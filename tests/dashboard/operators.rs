@@ -60,9 +60,9 @@ async fn mail_is_paused_and_resumed<S: AdminStore>(site: Site<S>) {
     site.drain(Vec::new()).await;
     assert_eq!(site.outbox.get(id).await.unwrap().unwrap().state, State::Sent);
     let entries = site.outbox.audit(&AuditFilter::new()).await.unwrap();
-    let acts: Vec<_> =
+    let actions: Vec<_> =
         entries.iter().map(|entry| (entry.action, entry.operator.as_str(), entry.note.as_deref())).collect();
-    assert_eq!(acts, [(Action::Resume, "Ada", None), (Action::Pause, "Ada", Some("wrong price"))]);
+    assert_eq!(actions, [(Action::Resume, "Ada", None), (Action::Pause, "Ada", Some("wrong price"))]);
 }
 
 async fn each_kind_of_pause_can_be_resumed<S: AdminStore>(site: Site<S>) {
@@ -171,8 +171,9 @@ async fn the_trail_has_filters_and_pages<S: AdminStore>(site: Site<S>) {
 async fn a_timeline_tells_who_resent_it_and_why<S: AdminStore>(site: Site<S>) {
     let id = site.dead(email(), "550 no").await;
     // The note of the form is in the trail.
-    let question = site.form(&format!("/deliveries/{id}/resend")).await;
-    let reply = site.press(&format!("/deliveries/{id}/resend"), &question, &[("note", " the domain <works> ")]).await;
+    let confirmation = site.form(&format!("/deliveries/{id}/resend")).await;
+    let reply =
+        site.press(&format!("/deliveries/{id}/resend"), &confirmation, &[("note", " the domain <works> ")]).await;
     assert_eq!(reply.status, StatusCode::SEE_OTHER);
     site.drain(vec![postrider::Failure::permanent(postrider::Scope::Message, "552 full")]).await;
     // A program, which leaves no record.

@@ -13,14 +13,14 @@ async fn drain<D: Database>(harness: &Harness<D>) -> RunSummary {
     harness.outbox.relay().drain().await.unwrap()
 }
 
-async fn stored_ids<D: Database>(harness: &Harness<D>, mails: usize) -> Vec<postrider::DeliveryId> {
+async fn enqueue_mails<D: Database>(harness: &Harness<D>, mails: usize) -> Vec<postrider::DeliveryId> {
     harness.outbox.enqueue_all((0..mails).map(|_| ada())).await.unwrap()
 }
 
 /// A claim returns the malformed row with the others, and marks it. The dead letter has the reason. Invariants 4, 5.
 pub(crate) async fn a_malformed_mail_becomes_a_dead_letter<D: Database>(database: D) {
     let harness = Harness::new(database).await;
-    let malformed = stored_ids(&harness, 2).await;
+    let malformed = enqueue_mails(&harness, 2).await;
     for (id, recipients) in malformed.iter().zip([r#"[{"a": 1}]"#, "[7]"]) {
         let id = D::id(*id);
         harness.run(&format!("UPDATE {{t}}deliveries SET recipients = '{recipients}' WHERE id = {id}")).await;
@@ -64,7 +64,7 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
         values.extend([(column, "-1".to_owned()), (column, last_count.to_string())]);
     }
     values.extend([i64::MAX, i64::MAX - 1, i64::MIN + 1].map(|token| ("token", token.to_string())));
-    let pending = stored_ids(harness, values.len()).await;
+    let pending = enqueue_mails(harness, values.len()).await;
     for ((column, value), id) in values.iter().zip(&pending) {
         let id = D::id(*id);
         harness.run_unchecked(&format!("UPDATE {{t}}queue SET {column} = {value} WHERE delivery_id = {id}")).await;
@@ -82,7 +82,7 @@ pub(crate) async fn malformed_values_stop_no_other_delivery<D: Database>(databas
     assert_eq!((stats.pending, stats.leased), (0, 0));
 
     // Leased rows whose lease has expired.
-    let leased = stored_ids(harness, 4).await;
+    let leased = enqueue_mails(harness, 4).await;
     assert_eq!(store.claim(Claim::new(10, Duration::ZERO)).await.unwrap().len(), 4);
     let last_values = ["attempts", "charged_attempts", "cycle"].map(|column| (column, last_count));
     for ((column, value), id) in last_values.into_iter().chain([("token", i64::MAX)]).zip(&leased) {
@@ -131,7 +131,7 @@ async fn history_with_malformed_values<D: Database>(harness: &Harness<D>, sent: 
 /// Another program has written an attempt and an end with the numbers that the relay writes next.
 async fn attempts_of_another_program<D: Database>(harness: &Harness<D>) {
     let [first, last] = D::TIMES;
-    let ids = stored_ids(harness, 2).await;
+    let ids = enqueue_mails(harness, 2).await;
     for id in &ids {
         let id = D::id(*id);
         harness
@@ -160,7 +160,7 @@ pub(crate) async fn queue_rows_without_a_mail_are_removed<D: Database>(database:
             D::execute(&mut *connection, harness.sql(&statement)).await.unwrap();
         }
     };
-    let ids = stored_ids(&harness, 6).await;
+    let ids = enqueue_mails(&harness, 6).await;
     for id in &ids[..5] {
         delete(*id).await;
     }
@@ -202,9 +202,9 @@ pub(crate) async fn a_delivery_due_long_ago_is_counted_and_sent<D: Database>(dat
 /// The rows of the queue and of the history are deleted.
 pub(crate) async fn a_deleted_mail_takes_its_rows_along<D: Database>(database: D) {
     let harness = Harness::new(database).await;
-    stored_ids(&harness, 2).await;
+    enqueue_mails(&harness, 2).await;
     assert_eq!(drain(&harness).await.sent, 2);
-    stored_ids(&harness, 3).await;
+    enqueue_mails(&harness, 3).await;
     harness.run("DELETE FROM {t}deliveries").await;
     assert_eq!(harness.store().next_due().await.unwrap(), None);
     let stats = harness.outbox.stats().await.unwrap();

@@ -89,7 +89,7 @@ pub(crate) const MAILTRAP: Schema = Object(&[
 ]);
 
 /// <https://developers.brevo.com/reference/send-transac-email> and
-/// <https://github.com/getbrevo/brevo-python/blob/main/docs/SendSmtpEmail.md>, which is made of its specification.
+/// <https://github.com/getbrevo/brevo-python/blob/main/docs/SendSmtpEmail.md>, which is generated from its specification.
 pub(crate) const BREVO: Schema = Object(&[
     required("sender", PERSON),
     required("to", List(1, 99, &PERSON)),
@@ -104,8 +104,8 @@ pub(crate) const BREVO: Schema = Object(&[
     optional("tags", List(1, ANY, &TEXT)),
 ]);
 
-/// <https://resend.com/docs/api-reference/emails/send-email>, which is made of <https://github.com/resend/resend-openapi>; the length of
-/// tags: <https://resend.com/docs/dashboard/emails/tags>.
+/// <https://resend.com/docs/api-reference/emails/send-email>, which is generated from <https://github.com/resend/resend-openapi>; the
+/// length of tags: <https://resend.com/docs/dashboard/emails/tags>.
 pub(crate) const RESEND: Schema = Object(&[
     required("from", Mailbox),
     required("to", List(1, 50, &Mailbox)),

@@ -79,7 +79,7 @@ pub(crate) async fn rows_read(pool: &MySqlPool) -> i64 {
     counts.iter().map(|(_, count)| count.parse::<i64>().unwrap()).sum()
 }
 
-/// Rows appear in the queue while relays claim. Each is claimed once, and none is taken for a row without a delivery. Invariants 2, 4.
+/// Rows appear in the queue while relays claim. Each is claimed once, and none is mistaken for a row without a delivery. Invariants 2, 4.
 pub(crate) async fn claims_beside_commits_take_each_delivery_once(server: MySql) {
     const WRITERS: usize = 8;
     const MAILS: usize = 500;

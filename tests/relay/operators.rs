@@ -172,7 +172,7 @@ async fn a_probe_is_made_at_once() {
     running.stop().await;
 }
 
-/// More mail of a paused template than a round of probes claims stands first in the queue. The probe passes it by.
+/// The queue begins with mail of a paused template, more than one round of probes claims. The probe skips it.
 #[tokio::test(start_paused = true)]
 async fn a_probe_passes_mail_that_an_operator_paused() {
     let (broken, transport) = broken_transport();

@@ -26,7 +26,7 @@ pub(crate) struct UnreliableStore {
     /// How many of the next calls fail with a conflict.
     conflicts: Arc<AtomicUsize>,
     /// Whether each call of `prune_step` is refused.
-    keeps_all: Arc<AtomicBool>,
+    refuses_deletion: Arc<AtomicBool>,
     /// How many calls have failed.
     failures: Arc<AtomicUsize>,
     /// How many calls of `settle` were made.
@@ -73,7 +73,7 @@ impl UnreliableStore {
 
     /// Sets whether deletions are refused, as for a user without the right to delete.
     pub(crate) fn refuse_deletion(&self, refuse: bool) {
-        self.keeps_all.store(refuse, Ordering::SeqCst);
+        self.refuses_deletion.store(refuse, Ordering::SeqCst);
     }
 
     pub(crate) fn failures(&self) -> usize {
@@ -220,7 +220,7 @@ impl AdminStore for UnreliableStore {
     }
     async fn prune_step(&self, prune: &Prune, after: Option<DeliveryId>, limit: u32) -> Result<PruneStep, StoreError> {
         self.check().await?;
-        if self.keeps_all.load(Ordering::SeqCst) {
+        if self.refuses_deletion.load(Ordering::SeqCst) {
             return Err(StoreError::new(StoreErrorKind::Rejected, "DELETE command denied"));
         }
         self.store.prune_step(prune, after, limit).await

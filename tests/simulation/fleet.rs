@@ -52,13 +52,14 @@ async fn live(plan: Plan) -> RunResult {
     let plan = &world.plan;
     let mut fleet = Fleet { world: Arc::clone(&world), store: store.clone(), up: HashMap::new(), incarnations: 0 };
     (0..plan.relays).for_each(|relay| fleet.start(relay));
-    let mut incidents: Vec<_> = plan.incidents.iter().copied().map(|(at, what)| (at, Err(what))).collect();
-    incidents.extend(plan.mails.iter().enumerate().map(|(number, mail)| (mail.enqueued, Ok(number))));
-    incidents.sort_by_key(|(at, _)| *at);
+    // Each time with what happens then: `Ok` is the number of a mail to enqueue, `Err` an incident.
+    let mut schedule: Vec<_> = plan.incidents.iter().copied().map(|(at, what)| (at, Err(what))).collect();
+    schedule.extend(plan.mails.iter().enumerate().map(|(number, mail)| (mail.enqueued, Ok(number))));
+    schedule.sort_by_key(|(at, _)| *at);
     // This outbox only enqueues.
     let outbox = Outbox::new(store.clone(), NextHop { world: Arc::clone(&world), relay: usize::MAX, incarnation: 0 });
     let mut ids = Vec::new();
-    for (at, what) in incidents {
+    for (at, what) in schedule {
         tokio::time::sleep(at.saturating_sub(world.now())).await;
         match what {
             Ok(number) => ids.push(enqueue(&outbox, plan, number).await),
@@ -106,8 +107,8 @@ impl Fleet {
         }
         self.incarnations += 1;
         let (world, incarnation) = (Arc::clone(&self.world), self.incarnations);
-        let line = FaultyStore { store: self.store.clone(), world: Arc::clone(&world), relay, calls: Arc::default() };
-        let outbox = Outbox::new(line, NextHop { world: Arc::clone(&world), relay, incarnation });
+        let store = FaultyStore { store: self.store.clone(), world: Arc::clone(&world), relay, calls: Arc::default() };
+        let outbox = Outbox::new(store, NextHop { world: Arc::clone(&world), relay, incarnation });
         let stop = CancellationToken::new();
         let token = stop.clone();
         let worker = tokio::spawn(async move {

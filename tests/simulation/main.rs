@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fleet::run;
 use plan::Plan;
 
-/// The number of worlds in the edit loop.
+/// The number of worlds unless `POSTRIDER_WORLDS` sets it.
 const WORLDS: u64 = 200;
 
 fn number(variable: &str) -> Option<u64> {
@@ -49,15 +49,18 @@ fn run_seed(seed: u64, print: bool) -> Vec<String> {
 #[test]
 fn drawn_worlds_pass_every_check_of_the_oracle() {
     if let Some(seed) = number("POSTRIDER_SEED") {
-        let faults = run_seed(seed, true);
-        assert!(faults.is_empty(), "seed {seed}:\n{}", faults.join("\n"));
+        let violations = run_seed(seed, true);
+        assert!(violations.is_empty(), "seed {seed}:\n{}", violations.join("\n"));
         return;
     }
     let seeds = number("POSTRIDER_WORLDS").unwrap_or(WORLDS);
     let next = AtomicU64::new(0);
     let work = || {
         let drawn = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::SeqCst)).filter(|seed| *seed < seeds));
-        drawn.map(|seed| (seed, run_seed(seed, false))).filter(|(_, faults)| !faults.is_empty()).collect::<Vec<_>>()
+        drawn
+            .map(|seed| (seed, run_seed(seed, false)))
+            .filter(|(_, violations)| !violations.is_empty())
+            .collect::<Vec<_>>()
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut bad: Vec<_> = std::thread::scope(|scope| {
@@ -65,7 +68,8 @@ fn drawn_worlds_pass_every_check_of_the_oracle() {
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
     bad.sort_unstable();
-    let replays = bad.iter().take(20).map(|(seed, faults)| format!("POSTRIDER_SEED={seed}: {}", faults.join("\n    ")));
+    let replays =
+        bad.iter().take(20).map(|(seed, violations)| format!("POSTRIDER_SEED={seed}: {}", violations.join("\n    ")));
     let replays: Vec<_> = replays.collect();
     assert!(bad.is_empty(), "{} of {seeds} worlds failed; to replay one:\n{}", bad.len(), replays.join("\n"));
 }

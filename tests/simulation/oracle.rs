@@ -19,7 +19,7 @@ use crate::next_hop::{Answer, Call};
 use crate::plan::{Affected, Behavior, Condition, FOREVER, Plan, When, Wording};
 
 pub(crate) fn judge(ended: &RunResult) -> Vec<String> {
-    let mut faults = Vec::new();
+    let mut violations = Vec::new();
     for number in 0..ended.deliveries.len() {
         let case = MailCheck::new(ended, number);
         let checks = [
@@ -32,12 +32,12 @@ pub(crate) fn judge(ended: &RunResult) -> Vec<String> {
             ("charged", case.is_charged_for_its_own()),
         ];
         for (name, check) in checks {
-            faults.extend(check.map(|fault| format!("{name}: mail {number} {fault}")));
+            violations.extend(check.map(|violation| format!("{name}: mail {number} {violation}")));
         }
     }
-    faults.extend(overlapping_calls(ended));
-    faults.extend(excess_calls(ended));
-    faults
+    violations.extend(overlapping_calls(ended));
+    violations.extend(excess_calls(ended));
+    violations
 }
 
 struct MailCheck<'a> {
@@ -235,7 +235,7 @@ fn waits_within((base, cap): (Duration, Duration), time: Duration) -> u64 {
 fn excess_calls(ended: &RunResult) -> Vec<String> {
     let plan = &ended.world.plan;
     let state = ended.world.state();
-    let mut faults = Vec::new();
+    let mut violations = Vec::new();
     let all = plan.conditions.iter().enumerate().filter(|(_, condition)| {
         condition.affected == Affected::Everyone && condition.when == When::Always && condition.until != FOREVER
     });
@@ -266,9 +266,9 @@ fn excess_calls(ended: &RunResult) -> Vec<String> {
             let refused = |call: &&Call| call.answer == Answer::Refused(place);
             let calls = state.calls.iter().filter(during).filter(refused).count() as u64;
             if calls > most {
-                faults.push(format!("excess calls: {calls}, at most {most} in {time:?}"));
+                violations.push(format!("excess calls: {calls}, at most {most} in {time:?}"));
             }
         }
     }
-    faults
+    violations
 }

@@ -16,7 +16,7 @@ fn forms(name: &str) -> [String; 3] {
     [name.to_owned(), name.chars().rev().collect(), hex(name)]
 }
 
-/// Whether the whole outbox has the name in one of the forms, in any case.
+/// Whether a dump of the whole outbox contains this form of a name, in upper or lower case.
 fn is_dumped<D: Upgrade>(harness: &Harness<D>, form: &str) -> bool {
     harness.database.dump().expect("this server has a tool for dumps").to_lowercase().contains(form)
 }

@@ -42,7 +42,7 @@ A transport is a URL:
 
 or a combination of transports, separated by whitespace. Combinations can be nested:
   failover(URL URL …)             tries the next one if one is unavailable or refuses the sender
-  round-robin(3*URL URL 0*URL …)  shares the mail by weight: here 3 of 4, 1 of 4, and a spare
+  round-robin(3*URL URL 0*URL …)  shares the mail by weight: here 3 of 4, 1 of 4, and a backup
   timeout(60s URL)                ends calls that take too long
   rate-limit(14/1s URL)           sends at most 14 messages a second
   redirect(ADDRESS URL)           sends all mail to one address

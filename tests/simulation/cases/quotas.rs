@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::{HOUR, MINUTE, MakeFailure, SECOND, failures, message, run_for, scripted, store};
 use crate::message::TestMessage;
 
-/// Runs relays over a thousand mails of one sender while the quota is open or not. Returns the counts of dead and of sent mails.
+/// Runs relays over a thousand mails of one sender. `open` says whether the quota allows a mail, by the time and by the number of accepted
+/// mails. Returns the counts of dead and of sent mails.
 async fn quota(
     failure: MakeFailure,
     open: impl Fn(Duration, usize) -> bool + Send + 'static,

@@ -8,7 +8,7 @@ use url::Url;
 use crate::HttpConfigError;
 use crate::config::is_loopback;
 
-/// A provider's URL, taken apart: `NAME://KEY:SECOND@HOST?SETTING=VALUE`. The host `default` is the provider's own address.
+/// A provider's URL, taken apart: `NAME://KEY:SECRET@HOST?SETTING=VALUE`. The host `default` is the provider's own address.
 ///
 /// A [`Provider`](crate::Provider) takes the parts it knows; a part that is left is an error.
 pub struct ProviderUrl {

@@ -32,7 +32,7 @@ use crate::{Backoff, Failure, Message, Outgoing, Receipt, Transport};
 /// refusals.
 ///
 /// [`Receipt::via`] and [`Failure::via`] name the transport. A failure of several transports is an [`AllFailed`](crate::AllFailed). A
-/// transport whose name is taken is called `NAME#2`, and so on.
+/// transport whose name is taken gets the name `NAME#2`, and so on.
 ///
 /// Each call runs [`check`](Transport::check) of the transports again. Its cost depends on the transport.
 ///

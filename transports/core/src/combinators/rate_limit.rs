@@ -31,7 +31,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// A call waits for its turn, first come, first served. The relay renews the message's lease meanwhile. If the relay stops, a message
 /// that still waits returns to the queue, and the attempt does not count.
 ///
-/// The limit holds for this value. Give each of several processes a share of the quota.
+/// Each `RateLimit` counts its own messages. Give each of several processes a share of the quota.
 ///
 /// A waiting message holds a permit of the relay, and the wait counts towards the relay's time limit for a call. If messages wait for
 /// long, lower the relay's concurrency.

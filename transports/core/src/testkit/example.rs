@@ -6,9 +6,9 @@ use std::time::Duration;
 use postrider_transport::testkit::{Accepted, Answer, ScriptedPeer, TransportUnderTest};
 use postrider_transport::{Scope, Email, Failure, Outgoing, Receipt, Transport, Unsupported};
 
-/// The transport: hands mail over at a counter.
+/// The transport: hands mail over to a server in the same process.
 struct Courier {
-    counter: Counter,
+    server: Server,
     limit: Duration,
 }
 
@@ -31,8 +31,8 @@ impl Transport for Courier {
 
     async fn send(&self, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
         self.check(mail.message())?;
-        let counter_failed = |text: &str| Failure::transient(Scope::Transport, text);
-        let reply = match tokio::time::timeout(self.limit, self.counter.take(mail)).await {
+        let server_failed = |text: &str| Failure::transient(Scope::Transport, text);
+        let reply = match tokio::time::timeout(self.limit, self.server.take(mail)).await {
             Ok(reply) => reply,
             Err(_) => return Err(Failure::maybe_accepted("no answer")),
         };
@@ -43,18 +43,18 @@ impl Transport for Courier {
             Some(("401", _)) => Err(Failure::permanent(Scope::Transport, "wrong key")),
             Some(("429", wait)) => {
                 let wait = Duration::from_secs(wait.parse().unwrap_or(60));
-                Err(counter_failed("too much").with_retry_after(wait))
+                Err(server_failed("too much").with_retry_after(wait))
             }
-            Some(("503", _)) => Err(counter_failed("out of service")),
-            Some(("000", _)) => Err(counter_failed("the counter is closed")),
+            Some(("503", _)) => Err(server_failed("out of service")),
+            Some(("000", _)) => Err(server_failed("the server is closed")),
             _ => Err(Failure::maybe_accepted("malformed answer")),
         }
     }
 }
 
-/// The peer: the counter, which replies with a code of three digits and a text.
+/// The peer: the server, which replies with a code of three digits and a text.
 #[derive(Clone, Default)]
-struct Counter(Arc<Mutex<Record>>);
+struct Server(Arc<Mutex<Record>>);
 
 #[derive(Default)]
 struct Record {
@@ -64,7 +64,7 @@ struct Record {
     closed: bool,
 }
 
-impl Counter {
+impl Server {
     async fn take(&self, mail: &Outgoing<Email>) -> Option<String> {
         let answer = {
             let mut record = self.0.lock().unwrap();
@@ -99,7 +99,7 @@ impl Counter {
     }
 }
 
-impl ScriptedPeer for Counter {
+impl ScriptedPeer for Server {
     fn plan(&self, answer: Answer) {
         self.0.lock().unwrap().planned.push_back(answer);
     }
@@ -119,17 +119,17 @@ struct CourierTest;
 
 impl TransportUnderTest for CourierTest {
     type Transport = Courier;
-    type Peer = Counter;
+    type Peer = Server;
 
-    async fn start(&self, limit: Duration) -> (Courier, Counter) {
-        let counter = Counter::default();
-        (Courier { counter: counter.clone(), limit }, counter)
+    async fn start(&self, limit: Duration) -> (Courier, Server) {
+        let server = Server::default();
+        (Courier { server: server.clone(), limit }, server)
     }
 
     async fn unreachable(&self) -> Courier {
-        let counter = Counter::default();
-        counter.0.lock().unwrap().closed = true;
-        Courier { counter, limit: Duration::from_secs(60) }
+        let server = Server::default();
+        server.0.lock().unwrap().closed = true;
+        Courier { server, limit: Duration::from_secs(60) }
     }
 
     fn secrets(&self) -> Vec<String> {

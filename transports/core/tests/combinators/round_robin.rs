@@ -41,27 +41,27 @@ async fn a_resumed_transport_gets_its_usual_share() {
 }
 
 #[tokio::test]
-async fn a_spare_is_used_only_if_no_other_can_send() {
-    let (spare, main) = (Fake::new("spare"), Fake::new("main").without_support_for("Odd"));
-    let transport = RoundRobin::new(spare.clone(), 0).and(main.clone(), 3).pause(long());
+async fn a_backup_is_used_only_if_no_other_can_send() {
+    let (backup, main) = (Fake::new("backup"), Fake::new("main").without_support_for("Odd"));
+    let transport = RoundRobin::new(backup.clone(), 0).and(main.clone(), 3).pause(long());
     assert_eq!(send_many(&transport, 10).await, vec!["main"; 10]);
-    assert_eq!(via(&transport.send(&mail_about("Odd")).await), Some("spare"));
+    assert_eq!(via(&transport.send(&mail_about("Odd")).await), Some("backup"));
     let _main = main.always(down);
-    assert_eq!(send_many(&transport, 2).await, ["spare", "spare"]);
-    assert_eq!(spare.calls().len(), 3);
+    assert_eq!(send_many(&transport, 2).await, ["backup", "backup"]);
+    assert_eq!(backup.calls().len(), 3);
 }
 
-/// A transport beyond its share still precedes a spare.
+/// A transport beyond its share still precedes a backup.
 #[tokio::test]
-async fn a_spare_is_never_preferred() {
-    let spare = Fake::new("spare");
-    let transport = RoundRobin::new(spare.clone(), 0).and(Fake::new("a"), 1);
+async fn a_backup_is_never_preferred() {
+    let backup = Fake::new("backup");
+    let transport = RoundRobin::new(backup.clone(), 0).and(Fake::new("a"), 1);
     let transport = transport.and(Fake::new("b").without_support_for("Odd"), 5);
     assert_eq!(send_many(&transport, 3).await, ["b", "b", "a"]);
     for _ in 0..5 {
         assert_eq!(via(&transport.send(&mail_about("Odd")).await), Some("a"));
     }
-    assert_eq!(spare.calls().len(), 0);
+    assert_eq!(backup.calls().len(), 0);
 }
 
 #[tokio::test]

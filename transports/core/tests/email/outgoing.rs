@@ -28,7 +28,7 @@ fn idempotency_keys_differ_by_cycle_and_recipients() {
     assert!(rest.idempotency_key().len() <= 96);
 }
 
-/// The recipients of a delivery may differ from those of the mail, and the rest of them may be as many.
+/// A delivery may have other recipients than its mail names. Without one of them, it may still have as many as the mail.
 #[test]
 fn a_part_of_the_recipients_is_partial() {
     let mail = Email::builder().from("shop@example.com").to("ada@example.com").text("As ordered.").build().unwrap();

@@ -9,7 +9,7 @@ use postrider_transport::{
     Backoff, BoxTransport, Email, Failover, Failure, Outgoing, Receipt, RoundRobin, Tap, Transport,
 };
 
-use crate::defective::{Counter, Defect, Defective, Fixture};
+use crate::defective::{Defect, Defective, Fixture, Server};
 
 /// The fixture with a combinator around its transport.
 struct Around<W>(W);
@@ -20,11 +20,11 @@ where
     W: Fn(Arc<Defective>) -> T + Send + Sync,
 {
     type Transport = T;
-    type Peer = Counter;
+    type Peer = Server;
 
-    async fn start(&self, limit: Duration) -> (T, Counter) {
-        let (transport, counter) = Fixture(Defect::Nothing).start(limit).await;
-        ((self.0)(Arc::new(transport)), counter)
+    async fn start(&self, limit: Duration) -> (T, Server) {
+        let (transport, server) = Fixture(Defect::Nothing).start(limit).await;
+        ((self.0)(Arc::new(transport)), server)
     }
 
     async fn unreachable(&self) -> T {

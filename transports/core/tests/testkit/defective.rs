@@ -65,7 +65,7 @@ use Defect as D;
 
 /// The peer: gives each message the planned answer.
 #[derive(Clone, Default)]
-pub(crate) struct Counter {
+pub(crate) struct Server {
     record: Arc<Mutex<Record>>,
     released: Arc<Notify>,
 }
@@ -77,7 +77,7 @@ struct Record {
     accepted: Vec<Accepted>,
 }
 
-impl Counter {
+impl Server {
     fn accept(&self, mail: &Outgoing<Email>, recipients: &[Recipient], text: &str) -> String {
         let id = mail.id().to_string();
         let recipients = recipients.iter().map(|recipient| recipient.as_str().to_owned()).collect();
@@ -87,7 +87,7 @@ impl Counter {
     }
 }
 
-impl ScriptedPeer for Counter {
+impl ScriptedPeer for Server {
     fn plan(&self, answer: Answer) {
         self.record.lock().unwrap().planned.push_back(answer);
     }
@@ -107,7 +107,7 @@ impl ScriptedPeer for Counter {
 
 pub(crate) struct Defective {
     defect: Defect,
-    counter: Option<Counter>,
+    server: Option<Server>,
     limit: Duration,
     state: Mutex<State>,
 }
@@ -152,9 +152,9 @@ impl Defective {
         }
     }
 
-    async fn attempt(&self, counter: &Counter, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
+    async fn attempt(&self, server: &Server, mail: &Outgoing<Email>) -> Result<Receipt, Failure> {
         let answer = {
-            let mut record = counter.record.lock().unwrap();
+            let mut record = server.record.lock().unwrap();
             let answer = record.planned.pop_front().unwrap_or(Answer::Accept);
             record.read += usize::from(answer != Answer::CloseBeforeReading);
             answer
@@ -199,8 +199,8 @@ impl Defective {
             Answer::Garbage => Failure::maybe_accepted("what?"),
             Answer::Hang => {
                 let released = async {
-                    counter.released.notified().await;
-                    counter.accept(mail, mail.recipients(), mail.message().text().unwrap_or_default());
+                    server.released.notified().await;
+                    server.accept(mail, mail.recipients(), mail.message().text().unwrap_or_default());
                 };
                 if self.is(D::NoTimeLimit) {
                     released.await;
@@ -209,11 +209,11 @@ impl Defective {
                 }
                 self.in_doubt_unless(Failure::transient(Scope::Message, "silence"), D::HangIsNotInDoubt)
             }
-            _ => return Ok(self.accepted(counter, mail)),
+            _ => return Ok(self.accepted(server, mail)),
         })
     }
 
-    fn accepted(&self, counter: &Counter, mail: &Outgoing<Email>) -> Receipt {
+    fn accepted(&self, server: &Server, mail: &Outgoing<Email>) -> Receipt {
         let everybody = Outgoing::new(mail.id(), mail.dated_at(), mail.message().clone());
         let recipients = match self.defect {
             D::AddressesAllRecipients => everybody.recipients(),
@@ -227,9 +227,9 @@ impl Defective {
             D::DiffersByAttempt => format!("{text} {html} {}", mail.attempt()),
             _ => format!("{text} {html}"),
         };
-        let id = counter.accept(mail, recipients, &text);
+        let id = server.accept(mail, recipients, &text);
         if self.is(D::SendsTwice) {
-            counter.accept(mail, recipients, &text);
+            server.accept(mail, recipients, &text);
         }
         let mut state = self.state.lock().unwrap();
         let first = state.first_id.get_or_insert_with(|| id.clone()).clone();
@@ -305,7 +305,7 @@ impl Transport for Defective {
         if !self.is(D::SendsUnsupportedMail) {
             self.check(mail.message())?;
         }
-        let Some(counter) = &self.counter else {
+        let Some(server) = &self.server else {
             return match self.defect {
                 D::AcceptedWithoutPeer => Ok(Receipt::new()),
                 D::AlwaysInDoubt => Err(Failure::maybe_accepted("nobody")),
@@ -324,21 +324,21 @@ impl Transport for Defective {
         let mut call = Call { transport: self, mail, ended: false };
         if let Some(dropped) = dropped {
             if self.is(D::SendsADroppedCallAgain) {
-                counter.accept(&dropped, dropped.recipients(), "again");
-                counter.accept(&dropped, dropped.recipients(), "and again");
+                server.accept(&dropped, dropped.recipients(), "again");
+                server.accept(&dropped, dropped.recipients(), "and again");
             }
             if self.is(D::ReadsTheDroppedCallsAnswer) {
                 call.ended = true;
-                counter.record.lock().unwrap().planned.clear();
+                server.record.lock().unwrap().planned.clear();
                 return Ok(Receipt::new().with_provider_id(dropped.id().to_string()));
             }
         }
-        let mut result = self.attempt(counter, mail).await;
+        let mut result = self.attempt(server, mail).await;
         if result.is_err() && self.is(D::TriesTwice) {
-            result = self.attempt(counter, mail).await;
+            result = self.attempt(server, mail).await;
         }
         if result.is_err() && self.is(D::TriesTwiceAndReportsTheFirst) {
-            let _ = self.attempt(counter, mail).await;
+            let _ = self.attempt(server, mail).await;
         }
         call.ended = true;
         if self.is(D::IsBrokenByAFault) && result.as_ref().is_err_and(Failure::in_doubt) {
@@ -372,16 +372,16 @@ pub(crate) struct Fixture(pub(crate) Defect);
 
 impl TransportUnderTest for Fixture {
     type Transport = Defective;
-    type Peer = Counter;
+    type Peer = Server;
 
-    async fn start(&self, limit: Duration) -> (Defective, Counter) {
-        let counter = Counter::default();
-        let transport = Defective { defect: self.0, counter: Some(counter.clone()), limit, state: Mutex::default() };
-        (transport, counter)
+    async fn start(&self, limit: Duration) -> (Defective, Server) {
+        let server = Server::default();
+        let transport = Defective { defect: self.0, server: Some(server.clone()), limit, state: Mutex::default() };
+        (transport, server)
     }
 
     async fn unreachable(&self) -> Defective {
-        Defective { defect: self.0, counter: None, limit: Duration::from_secs(1), state: Mutex::default() }
+        Defective { defect: self.0, server: None, limit: Duration::from_secs(1), state: Mutex::default() }
     }
 
     fn secrets(&self) -> Vec<String> {

@@ -43,8 +43,8 @@ impl Python {
     }
 
     fn ask(&mut self, mail: &[u8], dns: Option<&BTreeMap<String, String>>) -> Value {
-        let question = json!({ "mail": STANDARD.encode(mail), "dns": dns });
-        writeln!(self.input, "{question}").expect("Python reads");
+        let request = json!({ "mail": STANDARD.encode(mail), "dns": dns });
+        writeln!(self.input, "{request}").expect("Python reads");
         self.input.flush().expect("Python reads");
         let mut answer = String::new();
         self.output.read_line(&mut answer).expect("Python answers");

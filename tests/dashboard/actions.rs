@@ -7,15 +7,19 @@ use crate::fixture::{email, mail};
 use crate::site::{Site, post};
 
 #[tokio::test]
-async fn a_dead_letter_is_resent_after_a_question() {
+async fn a_dead_letter_is_resent_after_a_confirmation() {
     let site = Site::new();
     let id = site.dead(email(), "550 no").await;
     let page = site.page(&format!("/deliveries/{id}")).await;
     assert!(page.contains("Resend…") && !page.contains("Cancel…"), "{page}");
     let path = format!("/deliveries/{id}/resend");
-    let question = site.page(&path).await;
-    assert!(question.contains("ada@example.com") && !question.contains("twice"), "{question}");
-    assert_eq!(site.outbox.get(id).await.unwrap().unwrap().state, State::Dead, "a question must change nothing");
+    let confirmation = site.page(&path).await;
+    assert!(confirmation.contains("ada@example.com") && !confirmation.contains("twice"), "{confirmation}");
+    assert_eq!(
+        site.outbox.get(id).await.unwrap().unwrap().state,
+        State::Dead,
+        "a confirmation page must change nothing"
+    );
     let reply = site.submit(&path).await;
     assert_eq!(reply.location(), format!("../{id}?done=resent"));
     let delivery = site.outbox.get(id).await.unwrap().unwrap();
@@ -56,18 +60,21 @@ async fn a_link_back_can_lead_only_to_a_list() {
 }
 
 #[tokio::test]
-async fn a_question_says_who_may_get_the_mail_twice() {
+async fn a_confirmation_page_says_who_may_get_the_mail_twice() {
     let site = Site::new();
     let held = site.held(email()).await;
     assert!(site.page(&format!("/deliveries/{held}/resend")).await.contains("They can get it twice"));
     let sent = site.enqueue(mail().to("bob@example.org").build().unwrap()).await;
     site.drain(Vec::new()).await;
-    let question = site.page(&format!("/deliveries/{sent}/resend")).await;
-    assert!(question.contains("They can get it twice") && question.contains("bob@example.org"), "{question}");
+    let confirmation = site.page(&format!("/deliveries/{sent}/resend")).await;
+    assert!(
+        confirmation.contains("They can get it twice") && confirmation.contains("bob@example.org"),
+        "{confirmation}"
+    );
 }
 
 #[tokio::test]
-async fn a_delivery_that_has_changed_since_the_question_is_left_alone() {
+async fn a_delivery_that_has_changed_since_the_confirmation_page_is_left_alone() {
     let site = Site::new();
     let id = site.dead(email(), "550 no").await;
     let path = format!("/deliveries/{id}/resend");
@@ -84,7 +91,7 @@ async fn a_delivery_that_has_changed_since_the_question_is_left_alone() {
 }
 
 #[tokio::test]
-async fn acts_that_the_state_does_not_allow_are_not_offered() {
+async fn actions_that_the_state_does_not_allow_are_not_offered() {
     let site = Site::new();
     let id = site.enqueue(email()).await;
     let resend = site.page(&format!("/deliveries/{id}/resend")).await;
@@ -142,8 +149,8 @@ async fn forged_requests_change_nothing() {
 async fn nothing_is_changed_by_get() {
     let site = Site::new();
     let id = site.enqueue(email()).await;
-    for act in ["resend", "cancel"] {
-        let reply = site.get(&format!("/deliveries/{id}/{act}?csrf=1&seen=pending-1-0")).await;
+    for action in ["resend", "cancel"] {
+        let reply = site.get(&format!("/deliveries/{id}/{action}?csrf=1&seen=pending-1-0")).await;
         assert_eq!(reply.status, StatusCode::OK);
     }
     let delivery = site.outbox.get(id).await.unwrap().unwrap();
