@@ -45,7 +45,7 @@
 //! each gets ten seconds. A bulk change goes in transactions of 500 deliveries, and a request makes at most four of them.
 
 mod access;
-mod act;
+mod action;
 mod assets;
 mod attachment;
 mod audit;
@@ -170,7 +170,7 @@ impl<S: AdminStore> Dashboard<S> {
             .route("/deliveries", get(deliveries::list))
             .route("/deliveries/{delivery_id}", get(delivery::show))
             // Resend, cancel or dismiss.
-            .route("/deliveries/{delivery_id}/{act}", get(act::ask).post(act::perform))
+            .route("/deliveries/{delivery_id}/{act}", get(action::ask).post(action::perform))
             .route("/bulk/{act}", get(bulk::ask).post(bulk::perform))
             .route("/deliveries/{delivery_id}/message", get(message::show))
             .route("/deliveries/{delivery_id}/message.html", get(message::html))

@@ -113,7 +113,7 @@ pub(super) fn link_to_template(name: &str) -> String {
     format!("pauses?{}", input.query())
 }
 
-/// The notice after an act. A link can name only these texts.
+/// The notice after an action. A link can name only these texts.
 fn notice(query: &str) -> Option<&'static str> {
     let done = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done")?.1;
     match done.as_ref() {
