@@ -161,12 +161,12 @@ impl Rows {
     pub(super) fn claim(&mut self, claim: Claim, now: i64, due_by: i64) -> Vec<Lease> {
         let due = self.queue.iter().rev().flat_map(|level| level.iter().take_while(|(due, _)| *due <= due_by));
         let due = due.filter(|(_, id)| !self.locked.contains(id));
-        let mut octets = 0_u64;
+        let mut bytes = 0_u64;
         let mut taken = Vec::new();
         for (_, id) in due.take(claim.limit) {
             let size = self.deliveries.get(id).map_or(0, |row| row.message.as_ref().map_or(0, Encoded::size));
-            octets = octets.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
-            if octets > claim.max_bytes && !taken.is_empty() {
+            bytes = bytes.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
+            if bytes > claim.max_bytes && !taken.is_empty() {
                 break;
             }
             taken.push(*id);
