@@ -28,7 +28,7 @@ struct ListPage<'a> {
     is_open: bool,
     is_valid: bool,
     /// The names of values in the URL that cannot be read.
-    unreadable: String,
+    invalid: String,
     count: Option<String>,
     rows: Vec<Row>,
     first: Option<String>,
@@ -210,7 +210,7 @@ pub(super) async fn list<S: AdminStore>(
         is_filtered: query.is_filtered(),
         is_open: query.has_fields() || query.oldest_first,
         is_valid: query.is_valid(),
-        unreadable: query.unreadable.join(", "),
+        invalid: query.invalid.join(", "),
         count: count.map(|count| match count >= u64::from(query::COUNT_LIMIT) {
             true => format!("{} or more", format::count(count)),
             false => format::count(count),

@@ -133,7 +133,7 @@ async fn respond<S: AdminStore>(
     error: Option<String>,
     notice: Option<&'static str>,
 ) -> Result<Response, Problem> {
-    let snapshot = app.snapshots.get(&app.reader, &app.outbox).await?;
+    let snapshot = app.snapshot_cache.get(&app.reader, &app.outbox).await?;
     // The pauses are not taken from the snapshot, since an operator looks for what was just changed.
     let read = async { Ok((app.outbox.controls().await?, app.outbox.store().now().await?)) };
     let (controls, now) = app.reader.run(read).await?;
