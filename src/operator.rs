@@ -69,7 +69,7 @@ pub struct ChangeStep {
 ///
 /// let ada = outbox.operator("ada").note("the provider had blocked our domain");
 /// let blocked = Filter::new().state(State::Dead).error("domain blocked");
-/// println!("{} mails would be sent again", outbox.count(&blocked).await?);
+/// println!("{} mails would be sent again", outbox.count(&blocked.clone().limit(u32::MAX)).await?);
 /// let done = ada.change_all(Change::Resend, &blocked).await?;
 /// println!("{} mails are sent again", done.updated);
 ///
@@ -220,8 +220,8 @@ impl<S: AdminStore> Operator<S> {
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
     }
 
-    /// Changes all deliveries that a filter finds, in transactions of 500 each, and returns what was done. [`Filter::limit`] does not
-    /// count. To preview it, [count](Outbox::count) and [list](Outbox::list) with the same filter.
+    /// Changes all deliveries that a filter finds, in transactions of 500 each, and returns what was done. [`Filter::limit`] is
+    /// ignored. To preview the change, [list](Outbox::list) and [count](Outbox::count) with the same filter; a count stops at the limit.
     ///
     /// After each transaction it rests for as long as the transaction took, to leave the database to the relays.
     ///

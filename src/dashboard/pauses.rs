@@ -48,7 +48,7 @@ struct OperatorPause {
     note: Option<String>,
 }
 
-/// A relay whose transport is paused after failures.
+/// A relay whose transport, or a sender's mail, is paused after failures.
 struct PausedRelay {
     id: String,
     seen: String,

@@ -28,7 +28,8 @@ impl Random {
     }
 }
 
-/// After each of several hundred random steps, the store under test and the store in memory return the same.
+/// In several hundred random steps, the store under test and the store in memory return the same. After every fifth step, they also hold
+/// the same.
 pub async fn it_behaves_like_the_memory_store<F: StoreUnderTest>(fixture: &F) {
     for seed in 1..=3 {
         walk(fixture, seed).await;
