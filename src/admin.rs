@@ -193,7 +193,7 @@ pub struct RelayStatus {
     pub paused: Option<String>,
     /// The name of the host on which it runs ([`Relay::host`](crate::Relay::host)). `None` if it is unknown.
     pub host: Option<String>,
-    /// How long the transport or a sender has been paused after failures without interruption, accurate to a few seconds. `None` if neither
+    /// How long failures have kept the transport or a sender paused without a break, accurate to a few seconds. `None` if neither
     /// is. A pause by an operator does not count: [`Outbox::controls`] says since when there is one.
     pub paused_for: Option<Duration>,
 }

@@ -31,7 +31,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// All kinds of acts.
+    /// All actions.
     pub(crate) const ALL: [Self; 8] =
         [Self::Resend, Self::Cancel, Self::Dismiss, Self::Pause, Self::Resume, Self::Probe, Self::Erase, Self::Prune];
 
@@ -65,7 +65,7 @@ impl FromStr for Action {
     }
 }
 
-/// One act of an operator. A bulk act has one entry for each delivery that it changed.
+/// One action of an operator. A bulk action has one entry for each delivery that it changed.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditEntry {
@@ -77,9 +77,9 @@ pub struct AuditEntry {
     pub operator: String,
     /// What the operator did.
     pub action: Action,
-    /// The delivery. `None` if the act concerns no single one.
+    /// The delivery. `None` if the action concerns no single one.
     pub delivery: Option<DeliveryId>,
-    /// What else the act concerns: what is paused, or the filter of a bulk act, with masked addresses. `None` if nothing.
+    /// What else the action concerns: what is paused, or the filter of a bulk action, with masked addresses. `None` if nothing.
     pub target: Option<String>,
     /// Why, in the operator's words. `None` if the operator gave no note.
     pub note: Option<String>,
@@ -107,7 +107,7 @@ impl AuditEntry {
 
 /// Which entries of the audit trail to list, the newest first. An entry must meet every condition that is set.
 ///
-/// An index finds the entries of a delivery. For an operator or a kind of act, entries are read from the newest on until the page is full.
+/// An index finds the entries of a delivery. For an operator or an action, entries are read from the newest on until the page is full.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct AuditFilter {
@@ -143,7 +143,7 @@ impl AuditFilter {
         self
     }
 
-    /// Sets the kind of act.
+    /// Sets the action.
     #[must_use]
     pub fn action(mut self, action: Action) -> Self {
         self.action = Some(action);
@@ -190,7 +190,7 @@ impl Default for AuditFilter {
 pub struct AuditContext {
     /// The operator's name: at most [`MAX_OPERATOR`](Self::MAX_OPERATOR) characters.
     pub operator: String,
-    /// What else the act concerns: at most [`MAX_TEXT`](Self::MAX_TEXT) characters. `None` if nothing.
+    /// What else the action concerns: at most [`MAX_TEXT`](Self::MAX_TEXT) characters. `None` if nothing.
     pub target: Option<String>,
     /// Why: at most [`MAX_TEXT`](Self::MAX_TEXT) characters. `None` without a note.
     pub note: Option<String>,
@@ -208,7 +208,7 @@ impl AuditContext {
     /// The largest length of a note or a target in characters. A longer one is cut.
     pub const MAX_TEXT: usize = 1_000;
 
-    /// An act by this operator. NUL, which PostgreSQL cannot store, is left out of all texts.
+    /// An action by this operator. NUL, which PostgreSQL cannot store, is left out of all texts.
     pub fn by(operator: &str) -> Self {
         Self { operator: storable(operator, Self::MAX_OPERATOR), target: None, note: None }
     }

@@ -307,14 +307,14 @@ mod tests {
     /// A message of any size, template and recipients.
     #[derive(Clone)]
     struct Sized {
-        octets: usize,
+        bytes: usize,
         recipients: Vec<String>,
         template_id: String,
     }
 
     impl Message for Sized {
         fn encode(&self) -> Result<Encoded, CodecError> {
-            Ok(Encoded::new("sized/1", "x".repeat(self.octets)))
+            Ok(Encoded::new("sized/1", "x".repeat(self.bytes)))
         }
 
         fn decode(_: &Encoded) -> Result<Self, CodecError> {
@@ -334,14 +334,14 @@ mod tests {
     async fn a_message_beyond_a_limit_of_the_stores_is_refused() {
         let outbox = Outbox::new(MemoryStore::new(), crate::EnqueueOnly::<Sized>::new());
         let largest = Sized {
-            octets: NewRow::MAX_BODY,
+            bytes: NewRow::MAX_BODY,
             recipients: vec!["é".repeat(NewRow::MAX_RECIPIENT); NewRow::MAX_RECIPIENTS],
             template_id: "é".repeat(NewRow::MAX_TEMPLATE_ID),
         };
         let id = outbox.enqueue(largest.clone()).await.expect("it fits");
         assert_eq!(outbox.get(id).await.expect("it is there").map(|delivery| delivery.state), Some(State::Pending));
         let larger = [
-            Sized { octets: NewRow::MAX_BODY + 1, ..largest.clone() },
+            Sized { bytes: NewRow::MAX_BODY + 1, ..largest.clone() },
             Sized { recipients: vec!["a".to_owned(); NewRow::MAX_RECIPIENTS + 1], ..largest.clone() },
             Sized { recipients: vec!["é".repeat(NewRow::MAX_RECIPIENT + 1)], ..largest.clone() },
             Sized { template_id: "é".repeat(NewRow::MAX_TEMPLATE_ID + 1), ..largest },

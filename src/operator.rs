@@ -1,4 +1,4 @@
-//! What operators do to deliveries and relays. Each act is recorded with a name.
+//! What operators do to deliveries and relays. Each action is recorded with a name.
 
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,7 @@ pub struct ChangeStep {
     pub last: Option<DeliveryId>,
 }
 
-/// Changes the outbox as an operator. The [audit trail](Outbox::audit) records each act with the operator's name.
+/// Changes the outbox as an operator. The [audit trail](Outbox::audit) records each action with the operator's name.
 ///
 /// ```
 /// # async fn demo<S: postrider::AdminStore>(outbox: postrider::Outbox<S>) -> Result<(), postrider::StoreError> {
@@ -69,7 +69,7 @@ pub struct ChangeStep {
 ///
 /// let ada = outbox.operator("ada").note("the provider had blocked our domain");
 /// let blocked = Filter::new().state(State::Dead).error("domain blocked");
-/// println!("{} mails would be sent again", outbox.count(&blocked).await?);
+/// println!("{} mails would be sent again", outbox.count(&blocked.clone().limit(u32::MAX)).await?);
 /// let done = ada.change_all(Change::Resend, &blocked).await?;
 /// println!("{} mails are sent again", done.updated);
 ///
@@ -82,17 +82,17 @@ pub struct ChangeStep {
 #[must_use = "an operator does nothing by itself"]
 pub struct Operator<S> {
     store: S,
-    act: AuditContext,
+    context: AuditContext,
 }
 
 /// What operators do, and what they did.
 impl<S: AdminStore, T> Outbox<S, T> {
     /// Returns the operator with this name, of at most 255 characters. The caller must check who it is.
     pub fn operator(&self, name: impl AsRef<str>) -> Operator<S> {
-        Operator { store: self.store().clone(), act: AuditContext::by(name.as_ref()) }
+        Operator { store: self.store().clone(), context: AuditContext::by(name.as_ref()) }
     }
 
-    /// Returns the acts of operators, the newest first.
+    /// Returns the actions of operators, the newest first.
     ///
     /// # Errors
     /// If the database fails.
@@ -190,9 +190,9 @@ impl<S: AdminStore> Operator<S> {
     /// How long one step of a bulk change searches.
     const SEARCH: Duration = Duration::from_secs(1);
 
-    /// Sets why, at most 1,000 characters, for the acts that follow.
+    /// Sets why, at most 1,000 characters, for the actions that follow.
     pub fn note(mut self, text: impl AsRef<str>) -> Self {
-        self.act = self.act.note(text.as_ref());
+        self.context = self.context.note(text.as_ref());
         self
     }
 
@@ -204,7 +204,7 @@ impl<S: AdminStore> Operator<S> {
     /// # Cancel safety
     /// If the future is dropped, the call may have been carried out or not.
     pub async fn change(&self, change: Change, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let outcomes = self.store.change(change, None, &[id], Some(&self.act)).await?;
+        let outcomes = self.store.change(change, None, &[id], Some(&self.context)).await?;
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
     }
 
@@ -216,12 +216,12 @@ impl<S: AdminStore> Operator<S> {
     /// # Cancel safety
     /// If the future is dropped, the call may have been carried out or not.
     pub async fn change_from(&self, change: Change, seen: State, id: DeliveryId) -> Result<UpdateOutcome, StoreError> {
-        let outcomes = self.store.change(change, Some(seen), &[id], Some(&self.act)).await?;
+        let outcomes = self.store.change(change, Some(seen), &[id], Some(&self.context)).await?;
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
     }
 
-    /// Changes all deliveries that a filter finds, in transactions of 500 each, and returns what was done. [`Filter::limit`] does not
-    /// count. To preview it, [count](Outbox::count) and [list](Outbox::list) with the same filter.
+    /// Changes all deliveries that a filter finds, in transactions of 500 each, and returns what was done. [`Filter::limit`] is
+    /// ignored. To preview the change, [list](Outbox::list) and [count](Outbox::count) with the same filter; a count stops at the limit.
     ///
     /// After each transaction it rests for as long as the transaction took, to leave the database to the relays.
     ///
@@ -267,9 +267,12 @@ impl<S: AdminStore> Operator<S> {
         }
         let page = search(&self.store, &filter.clone().limit(limit), Self::SEARCH, SEARCH_PART).await?;
         let ids: Vec<DeliveryId> = page.deliveries.iter().map(|found| found.id).collect();
-        let act = self.act.clone().target(&filter.describe());
-        let outcomes =
-            if ids.is_empty() { Vec::new() } else { self.store.change(change, filter.state, &ids, Some(&act)).await? };
+        let context = self.context.clone().target(&filter.describe());
+        let outcomes = if ids.is_empty() {
+            Vec::new()
+        } else {
+            self.store.change(change, filter.state, &ids, Some(&context)).await?
+        };
         let updated = outcomes.iter().filter(|outcome| **outcome == UpdateOutcome::Updated).count();
         Ok(ChangeStep { updated: updated as u64, unchanged: (outcomes.len() - updated) as u64, last: page.next })
     }
@@ -296,7 +299,7 @@ impl<S: AdminStore> Operator<S> {
             let text = "a sender is an address, or a domain with an at sign before it";
             return Err(StoreError::new(StoreErrorKind::Rejected, text));
         }
-        self.store.set_pause(&target, true, &self.act).await
+        self.store.set_pause(&target, true, &self.context).await
     }
 
     /// Ends a pause by an operator. Every relay obeys within two seconds. Mail of a sender or a template that relays put off meanwhile
@@ -308,7 +311,7 @@ impl<S: AdminStore> Operator<S> {
     /// # Cancel safety
     /// If the future is dropped, the call may have been carried out or not.
     pub async fn resume(&self, target: PauseTarget) -> Result<bool, StoreError> {
-        self.store.set_pause(&target, false, &self.act).await
+        self.store.set_pause(&target, false, &self.context).await
     }
 
     /// Asks every relay to probe its transport at once if it is paused after failures. It does not end a pause by an operator, and mail of a
@@ -322,7 +325,7 @@ impl<S: AdminStore> Operator<S> {
     /// # Cancel safety
     /// If the future is dropped, the call may have been carried out or not.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        self.store.request_probe(&self.act).await
+        self.store.request_probe(&self.context).await
     }
 
     /// As [`Outbox::erase`], with two records that do not name the address: one before it, and one with the number of deliveries after it.
@@ -333,10 +336,10 @@ impl<S: AdminStore> Operator<S> {
     /// # Cancel safety
     /// As [`Outbox::erase`]. If the future is dropped, the audit trail may have the first record alone.
     pub async fn erase(&self, recipient: &Recipient) -> Result<Erased, StoreError> {
-        self.store.record(Action::Erase, &self.act.clone().target("started")).await?;
+        self.store.record(Action::Erase, &self.context.clone().target("started")).await?;
         let erased = erase(&self.store, recipient).await?;
-        let act = self.act.clone().target(&format!("{} deliveries", erased.deliveries));
-        self.store.record(Action::Erase, &act).await?;
+        let context = self.context.clone().target(&format!("{} deliveries", erased.deliveries));
+        self.store.record(Action::Erase, &context).await?;
         Ok(erased)
     }
 
@@ -348,10 +351,10 @@ impl<S: AdminStore> Operator<S> {
     /// # Cancel safety
     /// As [`Outbox::prune`]. If the future is dropped, the audit trail may have the first record alone.
     pub async fn prune(&self, prune: &Prune) -> Result<u64, StoreError> {
-        self.store.record(Action::Prune, &self.act.clone().target(&format!("started, {prune:?}"))).await?;
+        self.store.record(Action::Prune, &self.context.clone().target(&format!("started, {prune:?}"))).await?;
         let affected = self.store.prune(prune).await?;
-        let act = self.act.clone().target(&format!("{affected} deliveries, {prune:?}"));
-        self.store.record(Action::Prune, &act).await?;
+        let context = self.context.clone().target(&format!("{affected} deliveries, {prune:?}"));
+        self.store.record(Action::Prune, &context).await?;
         Ok(affected)
     }
 }

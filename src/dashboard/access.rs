@@ -38,8 +38,8 @@ impl Access {
         Self { level: Level::Operate, operator: None, bodies: true }
     }
 
-    /// Sets the operator's name. The pages show it, and the audit trail and the log have it with each act. Addresses in it are masked in the
-    /// log. Without a name, the audit trail has `unknown`.
+    /// Sets the operator's name. The pages show it, and the audit trail and the log have it with each action. Addresses in it are masked in
+    /// the log. Without a name, the audit trail has `unknown`.
     pub fn by(mut self, operator: impl Into<String>) -> Self {
         self.operator = Some(operator.into());
         self

@@ -20,11 +20,11 @@ use crate::{Action, AuditEntry, AuditFilter, Outbox, StoreError};
 /// The number of rows on a page.
 const PAGE: usize = 50;
 
-/// The number of entries that are read at once, and how often for one page. A bulk act has an entry for each delivery, and one row.
+/// The number of entries that are read at once, and how often for one page. A bulk action has an entry for each delivery, and one row.
 const BATCH: u32 = 500;
 const BATCHES: usize = 10;
 
-/// How many deliveries of a bulk act are listed.
+/// How many deliveries of a bulk action are listed.
 const SHOWN: usize = 10;
 
 #[derive(Template)]
@@ -40,7 +40,7 @@ struct AuditPage<'a> {
 }
 
 struct Row {
-    /// When. For a bulk act, the time of its last entry on this page.
+    /// When. For a bulk action, the time of its last entry on this page.
     at: Moment,
     operator: String,
     action: &'static str,
@@ -52,7 +52,7 @@ struct Row {
     note: Option<String>,
 }
 
-/// Entries that are shown as one row: those of one bulk act, the newest first.
+/// Entries that are shown as one row: those of one bulk action, the newest first.
 struct Group {
     newest: AuditEntry,
     /// The number of the oldest entry.
@@ -67,7 +67,7 @@ impl Group {
         Self { oldest: entry.number, count: deliveries.len(), deliveries, newest: entry }
     }
 
-    /// Takes an entry that belongs to the same act. The target of a bulk act is its filter, with the time at which it was fixed.
+    /// Takes an entry that belongs to the same action. The target of a bulk action is its filter, with the time at which it was fixed.
     fn take(&mut self, entry: AuditEntry) -> Option<AuditEntry> {
         let same =
             |entry: &AuditEntry| (entry.operator.clone(), entry.action, entry.target.clone(), entry.note.clone());
@@ -163,7 +163,7 @@ impl AuditQuery {
         let action_error = !action.is_empty() && filter.action.is_none();
         parsed.id_error = id_error.then_some("it is not the id of a delivery");
         parsed.operator_error = operator_error.then_some("it has a NUL, which no database can store");
-        parsed.action_error = action_error.then_some("there is no such act");
+        parsed.action_error = action_error.then_some("there is no such action");
         parsed.filter = filter;
         parsed
     }
@@ -240,13 +240,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bulk_act_is_one_row_of_a_page() {
+    async fn a_bulk_action_is_one_row_of_a_page() {
         let outbox: Outbox<MemoryStore> = Outbox::enqueue_only(MemoryStore::new());
         assert_eq!(counts(&outbox).await, [Vec::<usize>::new()]);
         let email = Email::builder().from("shop@example.com").to("ada@example.com").text("Hello").build().unwrap();
         let ids = outbox.enqueue_all(vec![email; 6_003]).await.unwrap();
         let ada = outbox.operator("ada");
-        // Acts on single deliveries stay apart.
+        // Actions on single deliveries stay apart.
         for id in ids.iter().take(3) {
             let _ = ada.change(Change::Cancel, *id).await.unwrap();
         }
@@ -255,7 +255,7 @@ mod tests {
         let _ = ada.change_step(Change::Resend, &again.clone().limit(5)).await.unwrap();
         let _ = outbox.operator("bob").change_step(Change::Resend, &again.limit(7)).await.unwrap();
         ada.pause(PauseTarget::Outbox).await.unwrap();
-        // The first page ends after 5,000 entries. The rest of the same act follows.
+        // The first page ends after 5,000 entries. The rest of the same action follows.
         assert_eq!(counts(&outbox).await, [vec![0, 7, 5, 4_987], vec![1_013, 1, 1, 1]]);
     }
 

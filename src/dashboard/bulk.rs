@@ -14,7 +14,7 @@ use postrider_transport::DeliveryId;
 use tokio::time::Instant;
 
 use super::App;
-use super::act::{change, verb};
+use super::action::{change, verb};
 use super::assets;
 use super::deliveries::{cut, label};
 use super::form::{Form, MAX_NOTE};
@@ -42,22 +42,22 @@ const STEPS: usize = 4;
 
 /// What is done, and to which deliveries.
 struct Plan {
-    act: Change,
-    /// The state that the act applies to.
+    change: Change,
+    /// The state that the action applies to.
     state: DeliveryState,
     /// The filter, whose times are fixed.
     query: ListQuery,
 }
 
 impl Plan {
-    /// Reads a filter. It must name a state that the act applies to.
-    fn read(act: Change, query: &str, now: SystemTime) -> Result<Self, Problem> {
+    /// Reads a filter. It must name a state that the action applies to.
+    fn read(change: Change, query: &str, now: SystemTime) -> Result<Self, Problem> {
         let query = ListQuery::parse(query, now);
         if !query.is_valid() {
             return Err(Problem::Bad("The filter has an error."));
         }
-        let state = query.state.filter(|state| act.applies_to(*state)).ok_or(Problem::NoState(act))?;
-        Ok(Self { act, state, query })
+        let state = query.state.filter(|state| change.applies_to(*state)).ok_or(Problem::NoState(change))?;
+        Ok(Self { change, state, query })
     }
 
     /// Fixes what the filter finds. Mail that ends in the state later, or that is enqueued later, is not found, and a time such as `2d` does
@@ -79,7 +79,7 @@ impl Plan {
             }
         }
         // It is read again, so that what is counted is exactly what the form names.
-        Self::read(self.act, &self.query.first_page(), now)
+        Self::read(self.change, &self.query.first_page(), now)
     }
 
     fn filter(&self) -> Filter {
@@ -99,7 +99,7 @@ impl Plan {
 struct AskPage<'a> {
     page: &'a Page,
     section: &'static str,
-    act: Change,
+    change: Change,
     verb: &'static str,
     conditions: Vec<(&'static str, String)>,
     /// How many match.
@@ -186,12 +186,12 @@ pub(super) async fn ask<S: AdminStore>(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = query.unwrap_or_default();
-    let act = change(&params)?;
+    let change = change(&params)?;
     // An invalid filter is refused before the database is asked.
-    Plan::read(act, &query, SystemTime::now())?;
+    Plan::read(change, &query, SystemTime::now())?;
     let now = app.reader.run(app.outbox.store().now()).await?;
     let back = ListQuery::parse(&query, now).first_page();
-    let plan = Plan::read(act, &query, now)?.fix(now)?;
+    let plan = Plan::read(change, &query, now)?.fix(now)?;
     let all = plan.filter().limit(COUNT_LIMIT);
     let read = async {
         // All matches are counted only if an index finds them, or if the search is short.
@@ -214,14 +214,15 @@ pub(super) async fn ask<S: AdminStore>(
         &AskPage {
             page: &page,
             section: "deliveries",
-            act,
-            verb: verb(act),
+            change,
+            verb: verb(change),
             conditions: plan.conditions(),
             count,
             matching,
             is_more,
             examples: examples.into_iter().map(Example::new).collect(),
-            may_be_second: act == Change::Resend && matches!(plan.state, DeliveryState::Sent | DeliveryState::InDoubt),
+            may_be_second: change == Change::Resend
+                && matches!(plan.state, DeliveryState::Sent | DeliveryState::InDoubt),
             filter: plan.query.first_page(),
             back,
         },
@@ -235,8 +236,8 @@ pub(super) async fn perform<S: AdminStore>(
     params: RawPathParams,
     form: Form,
 ) -> Result<Response, Problem> {
-    let act = change(&params)?;
-    let plan = Plan::read(act, &form.get("filter"), SystemTime::now())?;
+    let change = change(&params)?;
+    let plan = Plan::read(change, &form.get("filter"), SystemTime::now())?;
     let bound =
         if plan.state.is_finished() { plan.query.filter.finished_before } else { plan.query.filter.created_before };
     if bound.is_none() {
@@ -253,8 +254,8 @@ pub(super) async fn perform<S: AdminStore>(
             page: &page,
             script: assets::bulk_name(),
             section: "deliveries",
-            verb: verb(act),
-            done: match act {
+            verb: verb(change),
+            done: match change {
                 Change::Resend => "pending again",
                 Change::Cancel => "cancelled",
                 Change::Dismiss => "dismissed",
@@ -288,14 +289,14 @@ async fn run_steps<S: AdminStore>(
     progress: &mut Progress,
 ) -> (bool, Option<ReadError>) {
     let by = page.operator(&app.outbox, &progress.note);
-    let (act, operator) = (plan.act, page.masked_operator());
+    let (change, operator) = (plan.change, page.masked_operator());
     let mut filter = plan.filter().limit(u32::MAX);
     let until = Instant::now() + SLICE;
     let (before, mut is_over, mut failed) = (progress.updated, false, None);
     for _ in 0..STEPS {
         filter.after = progress.after;
         let start = Instant::now();
-        match app.reader.run(by.change_step(act, &filter)).await {
+        match app.reader.run(by.change_step(change, &filter)).await {
             Ok(step) => {
                 progress.updated = progress.updated.saturating_add(step.updated);
                 progress.unchanged = progress.unchanged.saturating_add(step.unchanged);
@@ -303,7 +304,7 @@ async fn run_steps<S: AdminStore>(
                 progress.after = step.last.or(progress.after);
             }
             Err(error) => {
-                tracing::warn!(?act, ?filter, ?error, %operator, "a bulk change through the dashboard was interrupted");
+                tracing::warn!(?change, ?filter, ?error, %operator, "a bulk change through the dashboard was interrupted");
                 failed = Some(error);
                 break;
             }
@@ -315,7 +316,7 @@ async fn run_steps<S: AdminStore>(
         tokio::time::sleep(start.elapsed()).await;
     }
     let changed = progress.updated.saturating_sub(before);
-    tracing::info!(?act, ?filter, changed, is_over, %operator, "an operator changed deliveries through the dashboard");
+    tracing::info!(?change, ?filter, changed, is_over, %operator, "an operator changed deliveries through the dashboard");
     (is_over, failed)
 }
 
@@ -337,8 +338,12 @@ mod tests {
         NOW + Duration::from_millis(2_000_000_000_123)
     }
 
-    fn fixed(act: Change, query: &str) -> String {
-        Plan::read(act, query, now()).and_then(|plan| plan.fix(now())).map(|plan| plan.query.first_page()).ok().unwrap()
+    fn fixed(change: Change, query: &str) -> String {
+        Plan::read(change, query, now())
+            .and_then(|plan| plan.fix(now()))
+            .map(|plan| plan.query.first_page())
+            .ok()
+            .unwrap()
     }
 
     #[test]
@@ -359,8 +364,8 @@ mod tests {
     }
 
     #[test]
-    fn an_act_needs_a_state_that_it_applies_to() {
-        for (act, query) in [
+    fn an_action_needs_a_state_that_it_applies_to() {
+        for (change, query) in [
             (Change::Resend, ""),
             (Change::Resend, "to=%40example.com"),
             (Change::Resend, "state=pending"),
@@ -369,7 +374,7 @@ mod tests {
             (Change::Dismiss, "state=sent"),
             (Change::Dismiss, "state=nonsense"),
         ] {
-            assert!(matches!(Plan::read(act, query, now()), Err(Problem::NoState(_))), "{act:?} {query}");
+            assert!(matches!(Plan::read(change, query, now()), Err(Problem::NoState(_))), "{change:?} {query}");
         }
         assert!(matches!(Plan::read(Change::Resend, "state=dead&since=x", now()), Err(Problem::Bad(_))));
     }

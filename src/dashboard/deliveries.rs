@@ -11,7 +11,7 @@ use postrider_transport::DeliveryId;
 use super::format::{self, Moment};
 use super::page::{self, Page, Problem};
 use super::query::{self, Field, ListQuery};
-use super::{App, act};
+use super::{App, action};
 use crate::store::AdminStore;
 use crate::{Action, Change, DeliverySummary, RecipientState, State as DeliveryState};
 
@@ -28,7 +28,7 @@ struct ListPage<'a> {
     is_open: bool,
     is_valid: bool,
     /// The names of values in the URL that cannot be read.
-    unreadable: String,
+    invalid: String,
     count: Option<String>,
     rows: Vec<Row>,
     first: Option<String>,
@@ -36,7 +36,7 @@ struct ListPage<'a> {
     next: Option<String>,
     unsearched: Option<Unsearched>,
     /// What can be done to all that match. Empty if the list has no state, or nothing.
-    acts: Vec<BulkAct>,
+    actions: Vec<BulkAction>,
 }
 
 /// What a search left, because it took too long.
@@ -50,7 +50,7 @@ struct Unsearched {
 }
 
 /// A link to a bulk change of all that match.
-struct BulkAct {
+struct BulkAction {
     name: Action,
     verb: &'static str,
     query: String,
@@ -210,7 +210,7 @@ pub(super) async fn list<S: AdminStore>(
         is_filtered: query.is_filtered(),
         is_open: query.has_fields() || query.oldest_first,
         is_valid: query.is_valid(),
-        unreadable: query.unreadable.join(", "),
+        invalid: query.invalid.join(", "),
         count: count.map(|count| match count >= u64::from(query::COUNT_LIMIT) {
             true => format!("{} or more", format::count(count)),
             false => format::count(count),
@@ -219,7 +219,7 @@ pub(super) async fn list<S: AdminStore>(
         back: first_id.filter(|_| has_back).map(|id| query.next_to("before", id)),
         next: last_id.filter(|_| has_next).map(|id| query.next_to("after", id)),
         unsearched,
-        acts: bulk_acts(page, &query, !found.is_empty()),
+        actions: bulk_actions(page, &query, !found.is_empty()),
         rows: found.into_iter().map(|found| Row::new(found, &query, now)).collect(),
     };
     let mut response = page::render(&template);
@@ -229,10 +229,12 @@ pub(super) async fn list<S: AdminStore>(
     Ok(response)
 }
 
-fn bulk_acts(page: &Page, query: &ListQuery, has_rows: bool) -> Vec<BulkAct> {
+fn bulk_actions(page: &Page, query: &ListQuery, has_rows: bool) -> Vec<BulkAction> {
     let state = query.state.filter(|_| page.can_operate && has_rows);
-    let acts = Change::ALL.into_iter().filter(|change| state.is_some_and(|state| change.applies_to(state)));
-    acts.map(|change| BulkAct { name: change.action(), verb: act::verb(change), query: query.first_page() }).collect()
+    let actions = Change::ALL.into_iter().filter(|change| state.is_some_and(|state| change.applies_to(state)));
+    actions
+        .map(|change| BulkAction { name: change.action(), verb: action::verb(change), query: query.first_page() })
+        .collect()
 }
 
 /// Redirects from the search field to a delivery or to a list.

@@ -17,8 +17,8 @@ use super::timeline::{self, Event, LONGEST, SHOWN};
 use crate::store::AdminStore;
 use crate::{AuditEntry, AuditFilter, Delivery, Pause, State as DeliveryState, WhenInDoubt};
 
-/// How many acts of operators are shown, the newest ones.
-const MAX_ACTS: u32 = 100;
+/// How many actions of operators are shown, the newest ones.
+const MAX_ENTRIES: u32 = 100;
 
 #[derive(Template)]
 #[template(path = "delivery.html")]
@@ -57,7 +57,7 @@ struct Recipient {
     reply: Option<String>,
 }
 
-/// The result of an act, shown once.
+/// The result of an action, shown once.
 struct Notice {
     level: &'static str,
     text: &'static str,
@@ -71,16 +71,16 @@ pub(super) async fn show<S: AdminStore>(
 ) -> Result<Response, Problem> {
     let id = page::delivery_id(&params)?;
     let (delivery, now) = app.reader.delivery(id).await?.ok_or(Problem::NoDelivery)?;
-    let wanted = AuditFilter::new().delivery(id).limit(MAX_ACTS);
+    let wanted = AuditFilter::new().delivery(id).limit(MAX_ENTRIES);
     let read = async { Ok((app.outbox.audit(&wanted).await?, app.outbox.controls().await?.pauses)) };
-    let (acts, pauses) = app.reader.run(read).await?;
-    Ok(page::render(&delivery_page(&page, &delivery, &acts, &pauses, now, query.as_deref())))
+    let (entries, pauses) = app.reader.run(read).await?;
+    Ok(page::render(&delivery_page(&page, &delivery, &entries, &pauses, now, query.as_deref())))
 }
 
 fn delivery_page<'a>(
     page: &'a Page,
     delivery: &Delivery,
-    acts: &[AuditEntry],
+    entries: &[AuditEntry],
     pauses: &[Pause],
     now: SystemTime,
     query: Option<&str>,
@@ -109,7 +109,7 @@ fn delivery_page<'a>(
         recipient_count: format::count(u64::try_from(delivery.recipients.len()).unwrap_or(u64::MAX)),
         recipient_states: states.into_iter().collect(),
         more_recipients: delivery.recipients.len().saturating_sub(SHOWN),
-        events: timeline::events(delivery, acts, pauses, now),
+        events: timeline::events(delivery, entries, pauses, now),
         earlier_attempts: delivery.attempts.len().saturating_sub(SHOWN),
         can_resend: page.can_operate && delivery.state.is_finished(),
         can_cancel: page.can_operate && delivery.state == DeliveryState::Pending,
@@ -121,7 +121,7 @@ fn delivery_page<'a>(
     }
 }
 
-/// The notice after an act. A link can name only these texts.
+/// The notice after an action. A link can name only these texts.
 fn notice(query: Option<&str>) -> Option<Notice> {
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let done = pairs.into_iter().find(|(name, _)| name == "done")?.1;

@@ -26,7 +26,7 @@ struct MessagePage<'a> {
     id: String,
     subject: Option<String>,
     /// Why the message cannot be read as a mail.
-    unreadable: Option<String>,
+    malformed: Option<String>,
     headers: Vec<(String, String)>,
     attachments: Vec<AttachmentRow>,
     /// The links of the HTML.
@@ -142,7 +142,7 @@ fn message_page<'a>(page: &'a Page, stored: &Stored, query: Option<&str>) -> Mes
         section: "deliveries",
         id: stored.delivery.id.to_string(),
         subject: page::subject(&stored.delivery),
-        unreadable: stored.email.as_ref().err().cloned(),
+        malformed: stored.email.as_ref().err().cloned(),
         headers: email.map(|email| headers(&stored.delivery, email)).unwrap_or_default(),
         attachments: email.map(attachments).unwrap_or_default(),
         links: email.filter(|_| shown == "html").and_then(Email::html).map(links::list).unwrap_or_default(),

@@ -45,7 +45,7 @@
 //! each gets ten seconds. A bulk change goes in transactions of 500 deliveries, and a request makes at most four of them.
 
 mod access;
-mod act;
+mod action;
 mod assets;
 mod attachment;
 mod audit;
@@ -85,7 +85,7 @@ use crate::store::AdminStore;
 use crate::{EnqueueOnly, Outbox};
 use access::Policy;
 use reader::Reader;
-use snapshot::Snapshots;
+use snapshot::SnapshotCache;
 
 /// Builds the dashboard of an outbox.
 ///
@@ -161,7 +161,7 @@ impl<S: AdminStore> Dashboard<S> {
     /// With [`Router::nest_service`], the path works with and without a slash at its end; with [`Router::nest`], only without.
     pub fn into_router(self) -> Router {
         let reader = Reader::new(self.outbox.clone(), self.search);
-        let app = App { snapshots: Arc::new(Snapshots::new()), reader, outbox: self.outbox };
+        let app = App { snapshot_cache: Arc::new(SnapshotCache::new()), reader, outbox: self.outbox };
         let guard = guard::Guard::new(self.policy, self.trusted_origins, self.refresh);
         Router::new()
             .route("/", get(overview::root))
@@ -170,7 +170,7 @@ impl<S: AdminStore> Dashboard<S> {
             .route("/deliveries", get(deliveries::list))
             .route("/deliveries/{delivery_id}", get(delivery::show))
             // Resend, cancel or dismiss.
-            .route("/deliveries/{delivery_id}/{act}", get(act::ask).post(act::perform))
+            .route("/deliveries/{delivery_id}/{act}", get(action::ask).post(action::perform))
             .route("/bulk/{act}", get(bulk::ask).post(bulk::perform))
             .route("/deliveries/{delivery_id}/message", get(message::show))
             .route("/deliveries/{delivery_id}/message.html", get(message::html))
@@ -199,12 +199,12 @@ impl<S> fmt::Debug for Dashboard<S> {
 struct App<S> {
     outbox: Outbox<S>,
     reader: Reader<S>,
-    snapshots: Arc<Snapshots>,
+    snapshot_cache: Arc<SnapshotCache>,
 }
 
 impl<S: Clone> Clone for App<S> {
     fn clone(&self) -> Self {
-        let Self { outbox, reader, snapshots } = self;
-        Self { outbox: outbox.clone(), reader: reader.clone(), snapshots: Arc::clone(snapshots) }
+        let Self { outbox, reader, snapshot_cache } = self;
+        Self { outbox: outbox.clone(), reader: reader.clone(), snapshot_cache: Arc::clone(snapshot_cache) }
     }
 }

@@ -75,7 +75,7 @@ pub(super) async fn root(original: OriginalUri) -> Response {
 }
 
 pub(super) async fn show<S: AdminStore>(State(app): State<App<S>>, page: Page) -> Result<Response, Problem> {
-    let snapshot = app.snapshots.get(&app.reader, &app.outbox).await?;
+    let snapshot = app.snapshot_cache.get(&app.reader, &app.outbox).await?;
     Ok(page::render(&overview(&page, &snapshot)))
 }
 

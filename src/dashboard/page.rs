@@ -136,12 +136,12 @@ pub(super) enum Problem {
     NoMessage,
     /// The request is malformed. The text says how.
     Bad(&'static str),
-    /// The act changes no delivery of this state, or no single state is chosen.
+    /// The action changes no delivery of this state, or no single state is chosen.
     NoState(Change),
     /// The form's token is not that of the cookie.
     WrongToken,
     Read(ReadError),
-    /// An act got no answer, so nobody knows whether it was done.
+    /// An action got no answer, so nobody knows whether it was done.
     Uncertain,
 }
 

@@ -48,7 +48,7 @@ struct OperatorPause {
     note: Option<String>,
 }
 
-/// A relay whose transport is paused after failures.
+/// A relay whose transport, or a sender's mail, is paused after failures.
 struct PausedRelay {
     id: String,
     seen: String,
@@ -113,7 +113,7 @@ pub(super) fn link_to_template(name: &str) -> String {
     format!("pauses?{}", input.query())
 }
 
-/// The notice after an act. A link can name only these texts.
+/// The notice after an action. A link can name only these texts.
 fn notice(query: &str) -> Option<&'static str> {
     let done = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done")?.1;
     match done.as_ref() {
@@ -133,7 +133,7 @@ async fn respond<S: AdminStore>(
     error: Option<String>,
     notice: Option<&'static str>,
 ) -> Result<Response, Problem> {
-    let snapshot = app.snapshots.get(&app.reader, &app.outbox).await?;
+    let snapshot = app.snapshot_cache.get(&app.reader, &app.outbox).await?;
     // The pauses are not taken from the snapshot, since an operator looks for what was just changed.
     let read = async { Ok((app.outbox.controls().await?, app.outbox.store().now().await?)) };
     let (controls, now) = app.reader.run(read).await?;

@@ -51,7 +51,7 @@ pub(super) struct ListQuery {
     pub(super) after: Option<postrider_transport::DeliveryId>,
     pub(super) before: Option<postrider_transport::DeliveryId>,
     /// The names of values without a field in the form that cannot be read.
-    pub(super) unreadable: Vec<&'static str>,
+    pub(super) invalid: Vec<&'static str>,
 }
 
 impl ListQuery {
@@ -65,7 +65,7 @@ impl ListQuery {
             filter: Filter::new().limit(PAGE),
             after: None,
             before: None,
-            unreadable: Vec::new(),
+            invalid: Vec::new(),
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let value = value.trim();
@@ -99,13 +99,13 @@ impl ListQuery {
     /// Notes the name of a value that could not be read.
     fn read<T>(&mut self, name: &'static str, value: Option<T>) -> Option<T> {
         if value.is_none() {
-            self.unreadable.push(name);
+            self.invalid.push(name);
         }
         value
     }
 
     pub(super) fn is_valid(&self) -> bool {
-        self.unreadable.is_empty() && self.fields.iter().all(|field| field.error.is_none())
+        self.invalid.is_empty() && self.fields.iter().all(|field| field.error.is_none())
     }
 
     /// Whether any condition is set.
@@ -263,7 +263,7 @@ mod tests {
         assert!(!ListQuery::parse("to=a%00b", now()).is_valid());
         for name in ["state", "order", "after", "before"] {
             let parsed = ListQuery::parse(&format!("{name}=x"), now());
-            assert!(!parsed.is_valid() && parsed.unreadable == [name], "{name}");
+            assert!(!parsed.is_valid() && parsed.invalid == [name], "{name}");
             assert!(ListQuery::parse(&format!("{name}="), now()).is_valid(), "{name}");
         }
         assert!(!ListQuery::parse("", now()).is_filtered());

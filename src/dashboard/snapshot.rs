@@ -31,11 +31,11 @@ pub(super) struct Snapshot {
 }
 
 /// The last snapshot.
-pub(super) struct Snapshots {
+pub(super) struct SnapshotCache {
     last: Mutex<Option<(Instant, Arc<Snapshot>)>>,
 }
 
-impl Snapshots {
+impl SnapshotCache {
     pub(super) fn new() -> Self {
         Self { last: Mutex::new(None) }
     }

@@ -32,21 +32,21 @@ pub(super) struct Event {
     pub(super) texts: Vec<(&'static str, String)>,
 }
 
-/// The timeline, the oldest event first. `acts` are those of operators, in any order.
+/// The timeline, the oldest event first. `entries` are the actions of operators, in any order.
 ///
-/// An act ends a cycle or begins one, so acts stand between cycles. The clock of a relay can differ from that of the database by a moment,
-/// so the attempts keep the order of their numbers, and the time of an act only decides between which cycles it stands.
-pub(super) fn events(delivery: &Delivery, acts: &[AuditEntry], pauses: &[Pause], now: SystemTime) -> Vec<Event> {
-    let end = ended_by(delivery, acts);
+/// An action ends a cycle or begins one, so actions stand between cycles. The clock of a relay can differ from that of the database by a
+/// moment, so the attempts keep the order of their numbers, and the time of an action only decides between which cycles it stands.
+pub(super) fn events(delivery: &Delivery, entries: &[AuditEntry], pauses: &[Pause], now: SystemTime) -> Vec<Event> {
+    let end = ended_by(delivery, entries);
     let skipped = delivery.attempts.len().saturating_sub(SHOWN);
     let mut before = skipped.checked_sub(1).and_then(|last| delivery.attempts.get(last));
-    let is_shown = |act: &&AuditEntry| {
-        let is_end = end.is_some_and(|end| end.number == act.number);
-        !is_end && before.is_none_or(|before| act.at >= before.started_at)
+    let is_shown = |entry: &&AuditEntry| {
+        let is_end = end.is_some_and(|end| end.number == entry.number);
+        !is_end && before.is_none_or(|before| entry.at >= before.started_at)
     };
-    let mut acts: Vec<_> = acts.iter().filter(is_shown).collect();
-    acts.sort_by_key(|act| act.number);
-    let mut gap = Gap { acts: acts.into_iter().peekable(), now };
+    let mut entries: Vec<_> = entries.iter().filter(is_shown).collect();
+    entries.sort_by_key(|entry| entry.number);
+    let mut gap = Gap { entries: entries.into_iter().peekable(), now };
 
     let mut events = vec![Event {
         kind: "plain",
@@ -69,22 +69,22 @@ pub(super) fn events(delivery: &Delivery, acts: &[AuditEntry], pauses: &[Pause],
 
 /// Adds what operators did between attempts.
 struct Gap<'a, I: Iterator<Item = &'a AuditEntry>> {
-    /// The acts that are not in the timeline yet, the oldest first.
-    acts: Peekable<I>,
+    /// The actions that are not in the timeline yet, the oldest first.
+    entries: Peekable<I>,
     now: SystemTime,
 }
 
 impl<'a, I: Iterator<Item = &'a AuditEntry>> Gap<'a, I> {
-    /// Adds the acts up to an attempt, or all that are left. `began` is how many cycles began in this gap, each by a resend.
+    /// Adds the actions up to an attempt, or all that are left. `began` is how many cycles began in this gap, each by a resend.
     fn add_events(&mut self, began: u32, until: Option<SystemTime>, events: &mut Vec<Event>) {
         let mut unrecorded = began;
-        let is_in_time = |act: &AuditEntry| until.is_none_or(|until| act.at <= until + SAME_TIME);
-        // Before an attempt, the last resend is the last act.
-        while let Some(act) = self.acts.next_if(|act| until.is_none() || (unrecorded > 0 && is_in_time(act))) {
-            if act.action == Action::Resend {
+        let is_in_time = |entry: &AuditEntry| until.is_none_or(|until| entry.at <= until + SAME_TIME);
+        // Before an attempt, the last resend is the last action.
+        while let Some(entry) = self.entries.next_if(|entry| until.is_none() || (unrecorded > 0 && is_in_time(entry))) {
+            if entry.action == Action::Resend {
                 unrecorded = unrecorded.saturating_sub(1);
             }
-            events.extend(acted(act, self.now));
+            events.extend(acted(entry, self.now));
         }
         if unrecorded > 0 {
             events.push(unrecorded_resend());
@@ -102,9 +102,9 @@ fn unrecorded_resend() -> Event {
     }
 }
 
-/// An act of an operator. `None` for one that does not change a delivery.
-fn acted(act: &AuditEntry, now: SystemTime) -> Option<Event> {
-    let title = match act.action {
+/// An action of an operator. `None` for one that does not change a delivery.
+fn acted(entry: &AuditEntry, now: SystemTime) -> Option<Event> {
+    let title = match entry.action {
         Action::Resend => "Resent, with a new budget",
         Action::Cancel => "Cancelled",
         Action::Dismiss => "Dismissed",
@@ -113,34 +113,34 @@ fn acted(act: &AuditEntry, now: SystemTime) -> Option<Event> {
     Some(Event {
         kind: "plain",
         title: title.to_owned(),
-        time: Some(Moment::new(act.at, now)),
-        facts: vec![by(act)],
-        texts: why(act),
+        time: Some(Moment::new(entry.at, now)),
+        facts: vec![by(entry)],
+        texts: why(entry),
     })
 }
 
-fn by(act: &AuditEntry) -> String {
-    format!("by {}", cut(&act.operator, 255))
+fn by(entry: &AuditEntry) -> String {
+    format!("by {}", cut(&entry.operator, 255))
 }
 
-fn why(act: &AuditEntry) -> Vec<(&'static str, String)> {
-    let texts = [("Why", &act.note), ("With all that matched", &act.target)];
+fn why(entry: &AuditEntry) -> Vec<(&'static str, String)> {
+    let texts = [("Why", &entry.note), ("With all that matched", &entry.target)];
     texts.into_iter().filter_map(|(name, text)| Some((name, cut(text.as_deref()?, LONGEST)))).collect()
 }
 
-/// The act that ended the delivery.
-fn ended_by<'a>(delivery: &Delivery, acts: &'a [AuditEntry]) -> Option<&'a AuditEntry> {
+/// The action that ended the delivery.
+fn ended_by<'a>(delivery: &Delivery, entries: &'a [AuditEntry]) -> Option<&'a AuditEntry> {
     let action = match delivery.state {
         DeliveryState::Cancelled => Action::Cancel,
         DeliveryState::Dismissed => Action::Dismiss,
         _ => return None,
     };
     let end = delivery.finished_at?;
-    let is_at_end = |act: &&AuditEntry| {
-        let distance = end.duration_since(act.at).unwrap_or_else(|ahead| ahead.duration());
-        act.action == action && distance <= SAME_TIME
+    let is_at_end = |entry: &&AuditEntry| {
+        let distance = end.duration_since(entry.at).unwrap_or_else(|ahead| ahead.duration());
+        entry.action == action && distance <= SAME_TIME
     };
-    acts.iter().filter(is_at_end).max_by_key(|act| act.number)
+    entries.iter().filter(is_at_end).max_by_key(|entry| entry.number)
 }
 
 fn attempted(attempt: &Attempt, before: Option<&Attempt>, now: SystemTime) -> Event {
@@ -189,7 +189,7 @@ fn attempted(attempt: &Attempt, before: Option<&Attempt>, now: SystemTime) -> Ev
     }
 }
 
-fn ended(delivery: &Delivery, act: Option<&AuditEntry>, now: SystemTime) -> Option<Event> {
+fn ended(delivery: &Delivery, entry: Option<&AuditEntry>, now: SystemTime) -> Option<Event> {
     let (kind, title) = match delivery.state {
         DeliveryState::Pending | DeliveryState::Leased => return None,
         DeliveryState::Sent => ("ok", "Sent"),
@@ -203,8 +203,8 @@ fn ended(delivery: &Delivery, act: Option<&AuditEntry>, now: SystemTime) -> Opti
         kind,
         title: title.to_owned(),
         time: delivery.finished_at.map(|time| Moment::new(time, now)),
-        facts: act.map(by).into_iter().collect(),
-        texts: reason.into_iter().chain(act.map(why).unwrap_or_default()).collect(),
+        facts: entry.map(by).into_iter().collect(),
+        texts: reason.into_iter().chain(entry.map(why).unwrap_or_default()).collect(),
     })
 }
 
@@ -268,7 +268,7 @@ mod tests {
         Attempt::new(number, cycle, at(start), at(start + 1), Outcome::Permanent)
     }
 
-    fn act(number: i64, time: u64, action: Action, operator: &str) -> AuditEntry {
+    fn entry(number: i64, time: u64, action: Action, operator: &str) -> AuditEntry {
         AuditEntry::new(number, at(time), operator.to_owned(), action)
     }
 
@@ -315,8 +315,8 @@ mod tests {
     }
 
     /// The titles up to the first colon, with who did it, and without what happens next.
-    fn titles(delivery: &Delivery, acts: &[AuditEntry]) -> Vec<String> {
-        let mut events = events(delivery, acts, &[], at(1_000));
+    fn titles(delivery: &Delivery, entries: &[AuditEntry]) -> Vec<String> {
+        let mut events = events(delivery, entries, &[], at(1_000));
         events.pop();
         let short = |event: Event| {
             let title = event.title.split([':', ',']).next().unwrap_or_default().to_owned();
@@ -327,15 +327,18 @@ mod tests {
     }
 
     #[test]
-    fn acts_stand_between_the_attempts_by_their_time() {
+    fn actions_stand_between_the_attempts_by_their_time() {
         let attempts = vec![attempt(1, 1, 10), attempt(2, 2, 30), attempt(3, 3, 50)];
         // The trail has the newest first.
-        let acts =
-            [act(9, 60, Action::Dismiss, "cleo"), act(4, 50, Action::Resend, "bob"), act(3, 20, Action::Resend, "ada")];
+        let entries = [
+            entry(9, 60, Action::Dismiss, "cleo"),
+            entry(4, 50, Action::Resend, "bob"),
+            entry(3, 20, Action::Resend, "ada"),
+        ];
         let dismissed = delivery(DeliveryState::Dismissed, 3, Some(60), attempts);
         let expected =
             ["Enqueued", "Attempt 1", "Resent by ada", "Attempt 2", "Resent by bob", "Attempt 3", "Dismissed by cleo"];
-        assert_eq!(titles(&dismissed, &acts), expected);
+        assert_eq!(titles(&dismissed, &entries), expected);
     }
 
     /// As when everything happens within a millisecond.
@@ -364,25 +367,25 @@ mod tests {
     #[test]
     fn resends_without_a_record_are_shown_once_for_each_gap() {
         let attempts = vec![attempt(1, 1, 10), attempt(2, 2, 30), attempt(3, 4, 50)];
-        let acts = [act(3, 40, Action::Resend, "ada")];
+        let entries = [entry(3, 40, Action::Resend, "ada")];
         let unknown = "Resent the audit trail has no record of it";
         let pending = delivery(DeliveryState::Pending, 5, None, attempts);
         let expected = ["Enqueued", "Attempt 1", unknown, "Attempt 2", "Resent by ada", unknown, "Attempt 3", unknown];
-        assert_eq!(titles(&pending, &acts), expected);
+        assert_eq!(titles(&pending, &entries), expected);
         // The first attempts were deleted.
         let pruned = delivery(DeliveryState::Dead, 3, Some(51), vec![attempt(3, 3, 50)]);
-        let acts = [act(5, 20, Action::Resend, "ada"), act(6, 40, Action::Resend, "ada")];
-        assert_eq!(titles(&pruned, &acts), ["Enqueued", "Resent by ada", "Resent by ada", "Attempt 3", "Given up"]);
-        assert_eq!(titles(&pruned, &acts[..1]), ["Enqueued", "Resent by ada", unknown, "Attempt 3", "Given up"]);
+        let entries = [entry(5, 20, Action::Resend, "ada"), entry(6, 40, Action::Resend, "ada")];
+        assert_eq!(titles(&pruned, &entries), ["Enqueued", "Resent by ada", "Resent by ada", "Attempt 3", "Given up"]);
+        assert_eq!(titles(&pruned, &entries[..1]), ["Enqueued", "Resent by ada", unknown, "Attempt 3", "Given up"]);
     }
 
     #[test]
-    fn an_earlier_act_of_the_same_kind_is_not_the_end() {
-        let acts = [act(1, 10, Action::Cancel, "ada"), act(2, 20, Action::Resend, "bob")];
+    fn an_earlier_action_of_the_same_kind_is_not_the_end() {
+        let entries = [entry(1, 10, Action::Cancel, "ada"), entry(2, 20, Action::Resend, "bob")];
         // A program cancelled it again.
         let cancelled = delivery(DeliveryState::Cancelled, 2, Some(30), Vec::new());
-        assert_eq!(titles(&cancelled, &acts), ["Enqueued", "Cancelled by ada", "Resent by bob", "Cancelled"]);
+        assert_eq!(titles(&cancelled, &entries), ["Enqueued", "Cancelled by ada", "Resent by bob", "Cancelled"]);
         let twice = delivery(DeliveryState::Cancelled, 2, Some(10), Vec::new());
-        assert_eq!(titles(&twice, &acts[..1]).last().map(String::as_str), Some("Cancelled by ada"));
+        assert_eq!(titles(&twice, &entries[..1]).last().map(String::as_str), Some("Cancelled by ada"));
     }
 }

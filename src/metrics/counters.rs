@@ -6,8 +6,8 @@ use super::METADATA;
 use super::names::{self, Kind, label};
 use crate::prune::PrunedPart;
 
-/// They begin at 0 at once. A counter that appears with its first event hides that event from Prometheus's `increase`
-/// (<https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics>).
+/// The counters. Each has the value 0 from its registration on. A counter that appears with its first event hides that event from
+/// Prometheus's `increase` (<https://prometheus.io/docs/practices/instrumentation/#avoid-missing-metrics>).
 pub(super) struct Counters {
     pub(super) claimed: Counter,
     pub(super) queue_wait: Histogram,
@@ -30,7 +30,7 @@ pub(super) struct Settled {
 }
 
 impl Counters {
-    /// Describes all metrics, and begins the counters.
+    /// Describes all metrics, and registers the counters.
     pub(super) fn register(recorder: &dyn Recorder) -> Self {
         names::ALL.iter().for_each(|metric| describe(recorder, metric));
         let counter = |name, labels: Vec<Label>| {

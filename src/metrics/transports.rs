@@ -14,7 +14,7 @@ use crate::state::Outcome;
 /// number of values would fill the memory of whatever collects the metrics.
 const MAX_TRANSPORTS: usize = 64;
 
-/// The longest name, in octets.
+/// The longest name, in bytes.
 const MAX_NAME: usize = 128;
 
 /// Stands for the transports that exceed the limits, and for a name with an `@`, which may be an address.

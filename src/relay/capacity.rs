@@ -12,14 +12,14 @@ use crate::store::Store;
 /// Permits in addition to the concurrency, for a round of probes.
 pub(super) const PROBE_PERMITS: usize = 3;
 
-/// The estimated octets of memory for each octet of a stored mail while it is sent: the stored text, the decoded mail, its attachments in
+/// The estimated bytes of memory for each byte of a stored mail while it is sent: the stored text, the decoded mail, its attachments in
 /// base64 with line ends, and the rendered message.
-const MEMORY_PER_OCTET: u64 = 6;
+const MEMORY_PER_BYTE: u64 = 6;
 
 impl Settings {
-    /// The limit for the stored mails in flight, in octets.
-    fn memory_octets(&self) -> u64 {
-        self.memory / MEMORY_PER_OCTET
+    /// The limit for the stored mails in flight, in bytes.
+    fn memory_bytes(&self) -> u64 {
+        self.memory / MEMORY_PER_BYTE
     }
 }
 
@@ -43,13 +43,13 @@ impl<S: Store, T: Transport> Capacity<S, T> {
     /// As [`free`](Self::free), with the extra permits for a round of probes. Each candidate keeps its permit until the round ends, so a
     /// relay with a concurrency of 1 needs them.
     pub(super) fn free_for_probe(&self) -> usize {
-        let octets = self.shared.in_flight.octets();
-        if octets > 0 && octets >= self.shared.settings.memory_octets() { 0 } else { self.permits.available_permits() }
+        let bytes = self.shared.in_flight.bytes();
+        if bytes > 0 && bytes >= self.shared.settings.memory_bytes() { 0 } else { self.permits.available_permits() }
     }
 
-    /// The size of further stored mail that fits into the memory limit, in octets.
-    pub(super) fn free_octets(&self) -> u64 {
-        self.shared.settings.memory_octets().saturating_sub(self.shared.in_flight.octets())
+    /// The size of further stored mail that fits into the memory limit, in bytes.
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.shared.settings.memory_bytes().saturating_sub(self.shared.in_flight.bytes())
     }
 
     /// Waits for a free permit. Ignores the memory limit.

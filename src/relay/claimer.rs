@@ -45,7 +45,7 @@ impl<S: Store, T: Transport> Claimer<S, T> {
             shared.renew().await?;
         }
         let mut claim = Claim::new(limit, shared.settings.lease).by(shared.id);
-        claim = claim.max_bytes(self.capacity.free_octets());
+        claim = claim.max_bytes(self.capacity.free_bytes());
         if shared.ends_by_itself {
             claim = claim.due_by(self.cutoff().await?);
         }

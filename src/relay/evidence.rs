@@ -21,7 +21,7 @@
 //!
 //! | Evidence | Result |
 //! |---|---|
-//! | several different messages in a row failed with the same reply, and nothing was accepted in between | the transport is paused, uncharged |
+//! | several different messages in a row failed with the same reply, or twice as many with any replies, and nothing was accepted in between | the transport is paused, uncharged |
 //! | two different messages of this sender failed, others were accepted, and none of this sender | the sender is paused, uncharged |
 //! | this message got the same reply before, others of its sender were accepted since, and at most two messages ever got this reply | the message's own condition: a permanent refusal is final, any other failure is charged and retried by the backoff |
 //! | otherwise | retried by the backoff, uncharged, until the age limit |
@@ -136,7 +136,7 @@ pub(super) enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     Pass,
-    /// The message probes its sender or the sender's domain. Return the probe with
+    /// The message probes its sender or the sender's domain. A probe without a result ends with
     /// [`release_sender_probe`](Evidence::release_sender_probe).
     SenderProbe {
         of_domain: bool,
@@ -170,7 +170,7 @@ impl Evidence {
         self.transport.admit_early()
     }
 
-    /// Returns a probe of the transport without a result.
+    /// Ends a probe of the transport that has no result. The next message may probe.
     pub(super) fn release_probe(&mut self, number: u64) {
         self.transport.release_probe(number);
     }
@@ -187,7 +187,7 @@ impl Evidence {
         sender.map_or(Admission::Pass, |sender| self.senders.admit(sender, id, early, now))
     }
 
-    /// Returns a sender's probe without a result.
+    /// Ends a probe of a sender that has no result. The next message may probe.
     pub(super) fn release_sender_probe(&mut self, sender: &str, of_domain: bool, number: u64) {
         self.senders.release_probe(sender, of_domain, number);
     }

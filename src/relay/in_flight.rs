@@ -21,7 +21,7 @@ pub(super) struct InFlight {
 #[derive(Debug, Default)]
 struct Inner {
     held: HashMap<DeliveryId, Held>,
-    octets: u64,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Held {
     claimed_at: SystemTime,
     attempts: u32,
     charged_attempts: u32,
-    octets: u64,
+    bytes: u64,
     /// Whether its result is being written. A claim that returns the delivery now returns a new lease, which is sent.
     settling: bool,
     lost: bool,
@@ -47,34 +47,34 @@ impl InFlight {
         let mut inner = self.inner();
         let mut fresh = Vec::new();
         for lease in leases {
-            let octets = u64::try_from(lease.message.size()).unwrap_or(u64::MAX);
+            let bytes = u64::try_from(lease.message.size()).unwrap_or(u64::MAX);
             let held = Held {
                 token: lease.key.token,
                 claimed_at: lease.claimed_at,
                 attempts: lease.attempts,
                 charged_attempts: lease.charged_attempts,
-                octets,
+                bytes,
                 settling: false,
                 lost: false,
             };
             let added = match inner.held.entry(lease.key.id) {
                 Entry::Vacant(entry) => {
                     entry.insert(held);
-                    octets
+                    bytes
                 }
                 Entry::Occupied(mut entry) if entry.get().settling => {
                     let before = entry.insert(held);
-                    inner.octets = inner.octets.saturating_sub(before.octets);
-                    octets
+                    inner.bytes = inner.bytes.saturating_sub(before.bytes);
+                    bytes
                 }
                 Entry::Occupied(mut entry) => {
                     let before = entry.get_mut();
-                    *before = Held { octets: before.octets, ..held };
+                    *before = Held { bytes: before.bytes, ..held };
                     fresh.push(false);
                     continue;
                 }
             };
-            inner.octets += added;
+            inner.bytes += added;
             fresh.push(true);
         }
         fresh
@@ -88,7 +88,7 @@ impl InFlight {
                 && entry.get().token == key.token
             {
                 let held = entry.remove();
-                inner.octets = inner.octets.saturating_sub(held.octets);
+                inner.bytes = inner.bytes.saturating_sub(held.bytes);
             }
         }
     }
@@ -119,9 +119,9 @@ impl InFlight {
         self.inner().held.len()
     }
 
-    /// The size of all stored mails in flight, in octets.
-    pub(super) fn octets(&self) -> u64 {
-        self.inner().octets
+    /// The size of all stored mails in flight, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.inner().bytes
     }
 
     /// The keys of all leases, ordered by id. All transactions then lock rows in the same order.

@@ -140,11 +140,11 @@ impl<S: Store, T: Transport> Relay<S, T> {
         self
     }
 
-    /// Sets the memory limit for mails in flight, in octets. Default: 256 MiB.
+    /// Sets the memory limit for mails in flight, in bytes. Default: 256 MiB.
     ///
-    /// The relay estimates six octets for each octet of a stored mail, and claims no more mails than fit. It always claims at least one.
-    pub fn memory(mut self, octets: u64) -> Self {
-        self.settings.memory = octets;
+    /// The relay estimates six bytes for each byte of a stored mail, and claims no more mails than fit. It always claims at least one.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.settings.memory = bytes;
         self
     }
 

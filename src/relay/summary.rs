@@ -21,7 +21,7 @@ pub struct RunSummary {
     pub in_doubt: u64,
     /// Deliveries that another relay took over while this one was sending them.
     pub lease_lost: u64,
-    /// The transport, if it was paused at the end. `None` otherwise.
+    /// The transport, if it was paused at the end, after failures or by an operator. `None` otherwise.
     pub paused: Option<PausedTransport>,
     /// The senders that were paused at the end.
     pub paused_senders: Vec<PausedSender>,
@@ -47,12 +47,13 @@ impl fmt::Debug for PausedSender {
     }
 }
 
-/// A transport that cannot send any message now.
+/// A transport that cannot send any message now, or that an operator has paused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PausedTransport {
     /// The name of the transport.
     pub transport: String,
-    /// The failure that paused it, with masked addresses.
+    /// The failure that paused it, with masked addresses. In a [`RunSummary`] also the operator who paused it, with the note; both are
+    /// shown in full.
     pub reason: String,
 }

@@ -30,7 +30,7 @@ pub(super) fn add_blobs(message: &mut Encoded, hashes: &[BlobHash], blobs: &Hash
     message.blobs.len() == hashes.len()
 }
 
-/// Reads a blob from the database. The hash is computed from its octets, so that a damaged blob does not have the hash that the
+/// Reads a blob from the database. The hash is computed from its bytes, so that a damaged blob does not have the hash that the
 /// message names.
 pub(super) fn read_blob(bytes: &[u8]) -> (BlobHash, Blob) {
     let blob = Blob::new(bytes);

@@ -43,7 +43,7 @@ pub struct Claim {
     pub id: ClaimId,
     /// The largest number of deliveries.
     pub limit: usize,
-    /// The limit for the stored messages ([`Encoded::size`]) together, in octets. A claim returns one delivery even if it is larger.
+    /// The limit for the stored messages ([`Encoded::size`]) together, in bytes. A claim returns one delivery even if it is larger.
     /// Deliveries that do not fit stay due.
     pub max_bytes: u64,
     /// The duration of the lease.
@@ -66,10 +66,10 @@ impl Claim {
         self
     }
 
-    /// Limits the stored messages to this many octets together. One delivery comes in any case.
+    /// Limits the stored messages to this many bytes together. One delivery comes in any case.
     #[must_use]
-    pub fn max_bytes(mut self, octets: u64) -> Self {
-        self.max_bytes = octets;
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
         self
     }
 

@@ -208,14 +208,14 @@ pub trait AdminStore: Store {
     fn count(&self, filter: &Filter) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Changes deliveries in one transaction, only those in the state `from` if it is given, and records each change in the audit trail if
-    /// an act is given. Name each id once. Returns one outcome for each, in their order. For several ids it does not wait for a relay: it
-    /// leaves a delivery as it is if a relay has locked it.
+    /// a `context` is given. Name each id once. Returns one outcome for each, in their order. For several ids it does not wait for a relay:
+    /// it leaves a delivery as it is if a relay has locked it.
     fn change(
         &self,
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&AuditContext>,
+        context: Option<&AuditContext>,
     ) -> impl Future<Output = Result<Vec<UpdateOutcome>, StoreError>> + Send;
 
     /// Changes one delivery, without a record.
@@ -256,21 +256,22 @@ pub trait AdminStore: Store {
         key: &str,
     ) -> impl Future<Output = Result<Option<DeliveryId>, StoreError>> + Send;
 
-    /// Begins or ends a pause, and records the act. Returns whether it changed anything; otherwise it records nothing.
+    /// Begins or ends a pause, and records the action. Returns whether it changed anything; otherwise it records nothing.
     fn set_pause(
         &self,
         target: &PauseTarget,
         paused: bool,
-        act: &AuditContext,
+        context: &AuditContext,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Asks relays to probe at once, and records the act. Up to 32 deliveries that wait for another attempt become due, the first ones first.
-    fn request_probe(&self, act: &AuditContext) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Asks relays to probe at once, and records the action. Up to 32 deliveries that wait for another attempt become due, the first ones
+    /// first.
+    fn request_probe(&self, context: &AuditContext) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Records an act that the store did not do itself.
-    fn record(&self, action: Action, act: &AuditContext) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Records an action that the store did not do itself.
+    fn record(&self, action: Action, context: &AuditContext) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// The acts of operators, the newest first.
+    /// The actions of operators, the newest first.
     fn audit(&self, filter: &AuditFilter) -> impl Future<Output = Result<Vec<AuditEntry>, StoreError>> + Send;
 
     /// The number of deliveries in each state, and the running relays.

@@ -23,19 +23,19 @@ use crate::store::{LastAttempt, Lease, RecipientOutcome, StoreError};
 
 /// A row of a query, of any database.
 pub(super) trait Columns {
-    /// The octets of a text, which may be invalid UTF-8.
+    /// The bytes of a text, which may be invalid UTF-8.
     fn bytes(&self, column: &str) -> Result<Option<&[u8]>, StoreError>;
     fn number_or_null(&self, column: &str) -> Result<Option<i64>, StoreError>;
     fn flag(&self, column: &str) -> Result<bool, StoreError>;
     fn time_or_null(&self, column: &str) -> Result<Option<SystemTime>, StoreError>;
 
     fn text(&self, column: &str) -> Result<&str, StoreError> {
-        let octets = self.bytes(column)?.ok_or_else(|| corrupt(&format!("{column} is null")))?;
-        std::str::from_utf8(octets).map_err(|_| corrupt(&format!("{column} is not valid UTF-8")))
+        let bytes = self.bytes(column)?.ok_or_else(|| corrupt(&format!("{column} is null")))?;
+        std::str::from_utf8(bytes).map_err(|_| corrupt(&format!("{column} is not valid UTF-8")))
     }
     /// A text for display. Invalid UTF-8 is replaced.
     fn text_or_null(&self, column: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.bytes(column)?.map(|octets| String::from_utf8_lossy(octets).into_owned()))
+        Ok(self.bytes(column)?.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
     }
     fn number(&self, column: &str) -> Result<i64, StoreError> {
         self.number_or_null(column)?.ok_or_else(|| corrupt(&format!("{column} is null")))
@@ -107,8 +107,8 @@ fn read_tags(row: &impl Columns) -> Result<Vec<String>, StoreError> {
 ///
 /// Queries read only the first 56 characters, since another program may have stored a long text. Version 00 has exactly 55 characters, so
 /// one more shows that the text is too long. A later version may be longer, but only its first 55 characters have a meaning here.
-pub(super) fn parse_traceparent(octets: Option<&[u8]>) -> Option<TraceParent> {
-    std::str::from_utf8(octets?).ok()?.parse().ok()
+pub(super) fn parse_traceparent(bytes: Option<&[u8]>) -> Option<TraceParent> {
+    std::str::from_utf8(bytes?).ok()?.parse().ok()
 }
 
 /// Reads the trace context.

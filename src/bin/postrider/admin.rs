@@ -237,7 +237,7 @@ pub(crate) async fn audit<S: AdminStore>(
         for entry in page {
             page_filter.before = Some(entry.number);
             match &mut last {
-                Some((newest, count)) if is_one_act(newest, &entry) => *count += 1,
+                Some((newest, count)) if is_one_action(newest, &entry) => *count += 1,
                 _ => {
                     if let Some((entry, count)) = last.replace((entry, 1)) {
                         out.line(entry_line(&entry, count))?;
@@ -262,13 +262,13 @@ pub(crate) async fn audit<S: AdminStore>(
 /// How many entries are read at once.
 const AUDIT_PAGE: u32 = 500;
 
-/// Whether two entries are of one bulk act, which has an entry for each delivery. Its target is its filter.
-fn is_one_act(a: &AuditEntry, b: &AuditEntry) -> bool {
-    let act = |entry: &AuditEntry| (entry.operator.clone(), entry.action, entry.target.clone(), entry.note.clone());
-    a.delivery.is_some() && b.delivery.is_some() && a.target.is_some() && act(a) == act(b)
+/// Whether two entries are of one bulk action, which has an entry for each delivery. Its target is its filter.
+fn is_one_action(a: &AuditEntry, b: &AuditEntry) -> bool {
+    let action = |entry: &AuditEntry| (entry.operator.clone(), entry.action, entry.target.clone(), entry.note.clone());
+    a.delivery.is_some() && b.delivery.is_some() && a.target.is_some() && action(a) == action(b)
 }
 
-/// One line for an act on `count` deliveries.
+/// One line for an action on `count` deliveries.
 fn entry_line(entry: &AuditEntry, count: u64) -> String {
     let more: Vec<_> = entry.target.iter().chain(&entry.note).map(|text| printable(text)).collect();
     let delivery = match entry.delivery {

@@ -100,16 +100,16 @@ pub(crate) enum Command {
     },
     /// List what operators did, newest first
     Audit {
-        /// Only the acts on this delivery
+        /// Only the actions on this delivery
         #[arg(long, value_name = "ID", value_parser = parsers::delivery_id)]
         id: Option<DeliveryId>,
-        /// Only the acts of this operator
+        /// Only the actions of this operator
         #[arg(long, value_name = "NAME")]
         operator: Option<String>,
-        /// Only these acts: resend, cancel, dismiss, pause, resume, probe, erase or prune
+        /// Only these actions: resend, cancel, dismiss, pause, resume, probe, erase or prune
         #[arg(long, value_name = "ACTION")]
         action: Option<Action>,
-        /// The maximum number of lines; a bulk act has one, or with --json one for each delivery
+        /// The maximum number of lines; a bulk action has one, or with --json one for each delivery
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 100)]
         limit: u32,
         /// Print a JSON object for each line
@@ -335,7 +335,7 @@ pub(crate) struct ExplainArgs {
 const SERVE: &str = "\
 Without a password, the dashboard listens on loopback only, where every user of this machine can
 open it. The audit trail then names POSTRIDER_OPERATOR, or else USER. With a password, the browser
-asks for it, with any user name, which the log and the audit trail have with each act. The
+asks for it, with any user name, which the log and the audit trail have with each action. The
 environment variable POSTRIDER_PASSWORD sets the password, too.
 
 The server has no TLS: put a proxy with TLS in front of it if others can read the network.";

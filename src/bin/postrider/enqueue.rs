@@ -13,7 +13,7 @@ use crate::output::Output;
 
 /// The limits of one transaction. A longer one would keep other writers waiting.
 const MAX_BATCH: usize = 1_000;
-const MAX_BATCH_OCTETS: usize = 64 * 1024 * 1024;
+const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
 
 pub(crate) async fn run<S: AdminStore>(args: EnqueueArgs, store: S, out: &mut Output) -> Result<(), CliError> {
     let email = email(&args)?;
@@ -23,7 +23,7 @@ pub(crate) async fn run<S: AdminStore>(args: EnqueueArgs, store: S, out: &mut Ou
         checks = checks.check_as(transport).map_err(|error| CliError::usage(format!("--check-as: {error}")))?;
     }
     let outbox = Outbox::new(store, checks);
-    let batch = u32::try_from((MAX_BATCH_OCTETS / stored_octets(&email)).clamp(1, MAX_BATCH)).unwrap_or(1);
+    let batch = u32::try_from((MAX_BATCH_BYTES / stored_bytes(&email)).clamp(1, MAX_BATCH)).unwrap_or(1);
     let mut next = 1;
     while next <= args.count {
         let last = args.count.min(next.saturating_add(batch - 1));
@@ -103,13 +103,13 @@ fn mailbox(option: &str, number: usize, text: &str) -> Result<Mailbox, CliError>
 
 /// Reads a body: the text itself, `@FILE`, or `-` for standard input.
 fn body(option: &str, text: &str) -> Result<String, CliError> {
-    let (source, octets) = match (text, text.strip_prefix('@')) {
+    let (source, bytes) = match (text, text.strip_prefix('@')) {
         ("-", _) => ("standard input", read_limited(io::stdin())),
         (_, Some(path)) => (path, File::open(path).and_then(read_limited)),
         _ => return Ok(text.to_owned()),
     };
-    let octets = octets.map_err(|error| CliError::runtime(format!("{option}: {source} cannot be read: {error}")))?;
-    String::from_utf8(octets).map_err(|_| CliError::usage(format!("{option}: {source} is not UTF-8")))
+    let bytes = bytes.map_err(|error| CliError::runtime(format!("{option}: {source} cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| CliError::usage(format!("{option}: {source} is not UTF-8")))
 }
 
 fn attachment(path: &Path) -> Result<Attachment, CliError> {
@@ -122,16 +122,16 @@ fn attachment(path: &Path) -> Result<Attachment, CliError> {
     Ok(Attachment::new(name, media_type.essence_str(), content)?)
 }
 
-/// Reads at most one octet more than a mail can have. A special file such as `/dev/zero` has no end.
+/// Reads at most one byte more than a mail can have. A special file such as `/dev/zero` has no end.
 fn read_limited(from: impl Read) -> io::Result<Vec<u8>> {
-    let mut octets = Vec::new();
+    let mut bytes = Vec::new();
     let limit = u64::try_from(Email::DEFAULT_SIZE_LIMIT).unwrap_or(u64::MAX);
-    from.take(limit.saturating_add(1)).read_to_end(&mut octets)?;
-    Ok(octets)
+    from.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// An upper estimate of the size of the stored mail, as if every attachment were in the body as Base64.
-fn stored_octets(email: &Email) -> usize {
+fn stored_bytes(email: &Email) -> usize {
     let bodies = email.text().map_or(0, str::len) + email.html().map_or(0, str::len);
     1_000 + bodies + email.attachments().iter().map(|a| a.content().len() * 4 / 3).sum::<usize>()
 }

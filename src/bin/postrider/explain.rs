@@ -12,7 +12,7 @@ use crate::args::ExplainArgs;
 use crate::error::CliError;
 use crate::output::{Output, printable};
 
-/// A reply has at most 64 KiB, and JSON can escape an octet as six (`\u000a`).
+/// A reply has at most 64 KiB, and JSON can escape a byte as six (`\u000a`).
 const MAX_LINE: u64 = 512 * 1024;
 
 pub(crate) fn run(args: &ExplainArgs, out: &mut Output) -> Result<(), CliError> {

@@ -34,9 +34,9 @@ impl<'a> MakeWriter<'a> for MakeLogWriter {
 struct LogWriter<'a>(Option<&'a Progress>);
 
 impl Write for LogWriter<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _hidden = self.0.map(Progress::hide);
-        io::stderr().write(octets)
+        io::stderr().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

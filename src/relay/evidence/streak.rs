@@ -64,8 +64,10 @@ impl Streak {
 /// The messages that failed with each pattern since the relay started.
 #[derive(Debug, Default)]
 pub(super) struct PatternHistory {
+    /// For each pattern, the number of its last failure, and its messages.
     patterns: HashMap<String, (u64, Streak)>,
-    turn: u64,
+    /// The number of failures so far.
+    failures: u64,
 }
 
 /// How often a pattern was seen.
@@ -80,16 +82,16 @@ pub(super) struct PatternCount {
 impl PatternHistory {
     /// Records that a message failed with a pattern.
     pub(super) fn add(&mut self, pattern: &str, mail: Mail) -> PatternCount {
-        self.turn += 1;
+        self.failures += 1;
         if self.patterns.len() >= MAX_PATTERNS && !self.patterns.contains_key(pattern) {
             // Forget the pattern that was not seen for the longest time.
-            let oldest = self.patterns.iter().min_by_key(|(_, (turn, _))| *turn).map(|(pattern, _)| pattern.clone());
+            let oldest = self.patterns.iter().min_by_key(|(_, (last, _))| *last).map(|(pattern, _)| pattern.clone());
             if let Some(oldest) = oldest {
                 self.patterns.remove(&oldest);
             }
         }
-        let (turn, mails) = self.patterns.entry(pattern.to_owned()).or_default();
-        *turn = self.turn;
+        let (last, mails) = self.patterns.entry(pattern.to_owned()).or_default();
+        *last = self.failures;
         let before = mails.contains(mail.id);
         PatternCount { before, messages: mails.add(pattern, mail) }
     }

@@ -172,14 +172,14 @@ impl AdminStore for MemoryStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&AuditContext>,
+        context: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let now = self.clock.now_millis();
         let mut rows = self.lock();
         let outcomes: Vec<_> = ids.iter().map(|id| rows.change(change, from, *id, now)).collect();
-        if let Some(act) = act {
+        if let Some(context) = context {
             let updated = ids.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == UpdateOutcome::Updated);
-            updated.for_each(|(id, _)| rows.record(change.action(), Some(*id), act, now));
+            updated.for_each(|(id, _)| rows.record(change.action(), Some(*id), context, now));
         }
         drop(rows);
         if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
@@ -196,25 +196,25 @@ impl AdminStore for MemoryStore {
         Ok(tx.find_key(key))
     }
 
-    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &AuditContext) -> Result<bool, StoreError> {
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, context: &AuditContext) -> Result<bool, StoreError> {
         let now = self.clock.now_millis();
-        Ok(self.lock().set_pause(target, paused, act, now))
+        Ok(self.lock().set_pause(target, paused, context, now))
     }
 
-    async fn request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
+    async fn request_probe(&self, context: &AuditContext) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
         let mut rows = self.lock();
         let last = rows.controls.probe_requested_at;
         let later = last.map(|last| last + Duration::from_millis(1));
         rows.controls.probe_requested_at = Some(from_millis(now)).max(later);
         rows.advance_retries(usize::try_from(PROBE_CANDIDATES).unwrap_or(usize::MAX), now);
-        rows.record(Action::Probe, None, act, now);
+        rows.record(Action::Probe, None, context, now);
         Ok(())
     }
 
-    async fn record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
+    async fn record(&self, action: Action, context: &AuditContext) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
-        self.lock().record(action, None, act, now);
+        self.lock().record(action, None, context, now);
         Ok(())
     }
 

@@ -36,7 +36,7 @@ pub(super) struct Rows {
     pub(super) leaders: HashMap<String, (RelayId, i64)>,
     /// The pauses and the request for a probe that operators have set.
     pub(super) controls: Controls,
-    /// The acts of operators, oldest first.
+    /// The actions of operators, oldest first.
     pub(super) audit: Vec<AuditEntry>,
     /// The deliveries that open transactions have cancelled.
     locked: HashSet<DeliveryId>,
@@ -161,12 +161,12 @@ impl Rows {
     pub(super) fn claim(&mut self, claim: Claim, now: i64, due_by: i64) -> Vec<Lease> {
         let due = self.queue.iter().rev().flat_map(|level| level.iter().take_while(|(due, _)| *due <= due_by));
         let due = due.filter(|(_, id)| !self.locked.contains(id));
-        let mut octets = 0_u64;
+        let mut bytes = 0_u64;
         let mut taken = Vec::new();
         for (_, id) in due.take(claim.limit) {
             let size = self.deliveries.get(id).map_or(0, |row| row.message.as_ref().map_or(0, Encoded::size));
-            octets = octets.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
-            if octets > claim.max_bytes && !taken.is_empty() {
+            bytes = bytes.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
+            if bytes > claim.max_bytes && !taken.is_empty() {
                 break;
             }
             taken.push(*id);
@@ -385,14 +385,14 @@ impl Rows {
         self.keys.get(key).copied().flatten().filter(|id| self.deliveries.contains_key(id))
     }
 
-    pub(super) fn record(&mut self, action: Action, delivery: Option<DeliveryId>, act: &AuditContext, now: i64) {
+    pub(super) fn record(&mut self, action: Action, delivery: Option<DeliveryId>, context: &AuditContext, now: i64) {
         let number = self.audit.last().map_or(1, |last| last.number + 1);
-        let mut entry = AuditEntry::new(number, from_millis(now), act.operator.clone(), action);
-        (entry.delivery, entry.target, entry.note) = (delivery, act.target.clone(), act.note.clone());
+        let mut entry = AuditEntry::new(number, from_millis(now), context.operator.clone(), action);
+        (entry.delivery, entry.target, entry.note) = (delivery, context.target.clone(), context.note.clone());
         self.audit.push(entry);
     }
 
-    pub(super) fn set_pause(&mut self, target: &PauseTarget, paused: bool, act: &AuditContext, now: i64) -> bool {
+    pub(super) fn set_pause(&mut self, target: &PauseTarget, paused: bool, context: &AuditContext, now: i64) -> bool {
         // By kind and name, as the databases compare them.
         let is_same = |pause: &Pause| (pause.target.kind(), pause.target.name()) == (target.kind(), target.name());
         let pauses = &mut self.controls.pauses;
@@ -402,13 +402,13 @@ impl Rows {
         }
         if paused {
             let target = PauseTarget::from_stored(target.kind(), target.name()).unwrap_or_else(|| target.clone());
-            pauses.push(Pause::new(target, from_millis(now), act.operator.clone(), act.note.clone()));
+            pauses.push(Pause::new(target, from_millis(now), context.operator.clone(), context.note.clone()));
             pauses.sort_by(|one, other| one.target.cmp(&other.target));
         } else {
             pauses.retain(|pause| !is_same(pause));
         }
         let action = if paused { Action::Pause } else { Action::Resume };
-        self.record(action, None, &act.clone().target(&target.to_string()), now);
+        self.record(action, None, &context.clone().target(&target.to_string()), now);
         true
     }
 

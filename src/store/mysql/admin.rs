@@ -233,9 +233,9 @@ impl AdminStore for MySqlStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&AuditContext>,
+        context: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
-        let outcomes = retry_conflicts(|| self.try_change(change, from, ids, act)).await?;
+        let outcomes = retry_conflicts(|| self.try_change(change, from, ids, context)).await?;
         if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
             crate::store::notify(&self.notifier);
         }
@@ -252,16 +252,16 @@ impl AdminStore for MySqlStore {
         found.map(|row| read_id(&row, "id")).transpose()
     }
 
-    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &AuditContext) -> Result<bool, StoreError> {
-        retry_conflicts(|| self.try_set_pause(target, paused, act)).await
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, context: &AuditContext) -> Result<bool, StoreError> {
+        retry_conflicts(|| self.try_set_pause(target, paused, context)).await
     }
 
-    async fn request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
-        retry_conflicts(|| self.try_request_probe(act)).await
+    async fn request_probe(&self, context: &AuditContext) -> Result<(), StoreError> {
+        retry_conflicts(|| self.try_request_probe(context)).await
     }
 
-    async fn record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
-        self.try_record(action, act).await
+    async fn record(&self, action: Action, context: &AuditContext) -> Result<(), StoreError> {
+        self.try_record(action, context).await
     }
 
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {

@@ -163,7 +163,7 @@ pub(super) async fn read_blobs(
     Ok(read)
 }
 
-fn read_hash(octets: &[u8]) -> Result<BlobHash, StoreError> {
-    let octets = octets.try_into().map_err(|_| corrupt("a hash does not have 32 octets"))?;
-    Ok(BlobHash::from_bytes(octets))
+fn read_hash(bytes: &[u8]) -> Result<BlobHash, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| corrupt("a hash does not have 32 bytes"))?;
+    Ok(BlobHash::from_bytes(bytes))
 }

@@ -30,11 +30,11 @@ impl MySqlStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&AuditContext>,
+        context: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
-        let outcomes = self.change_in(&mut tx, change, from, ids, act).await?;
+        let outcomes = self.change_in(&mut tx, change, from, ids, context).await?;
         if outcomes.contains(&UpdateOutcome::Updated) {
             tx.commit().await?;
         } else {
@@ -51,7 +51,7 @@ impl MySqlStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&AuditContext>,
+        context: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         // In the order of ids, so that two operators cannot deadlock.
         let mut sorted = ids.to_vec();
@@ -98,8 +98,8 @@ impl MySqlStore {
                     self.sql.query(&self.sql.fill(text)).bind(keys.clone()).bind(now).execute(&mut *connection).await?;
                 }
             }
-            if let Some(act) = act {
-                self.record_changes(connection, change.action(), keys, act).await?;
+            if let Some(context) = context {
+                self.record_changes(connection, change.action(), keys, context).await?;
             }
             // These rows are the last locks that a transaction takes.
             let states = found.values().map(|(state, _)| *state);
@@ -199,20 +199,20 @@ impl MySqlStore {
         Ok(())
     }
 
-    /// Records an act on several deliveries.
+    /// Records an action on several deliveries.
     async fn record_changes(
         &self,
         connection: &mut MySqlConnection,
         action: Action,
         keys: String,
-        act: &AuditContext,
+        context: &AuditContext,
     ) -> Result<(), StoreError> {
         let text = self.sql.fill(
             "INSERT INTO {p}audit (at, operator, action, delivery_id, target, note)
              SELECT {now}, ?, ?, UNHEX(k.id), ?, ? FROM JSON_TABLE(?, '$[*]' COLUMNS ({id})) k",
         );
-        let query = self.sql.query(&text).bind(self.clock.test_micros()).bind(act.operator.clone());
-        let query = query.bind(action.as_str()).bind(act.target.clone()).bind(act.note.clone());
+        let query = self.sql.query(&text).bind(self.clock.test_micros()).bind(context.operator.clone());
+        let query = query.bind(action.as_str()).bind(context.target.clone()).bind(context.note.clone());
         query.bind(keys).execute(connection).await?;
         Ok(())
     }

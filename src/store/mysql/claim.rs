@@ -219,25 +219,21 @@ struct Found {
     rows: Vec<MySqlRow>,
     /// The priority and the due time of each row.
     positions: Vec<(i64, i64)>,
-    /// How many more octets of mail fit into the claim.
-    octets_left: i64,
+    /// How many more bytes of mail fit into the claim.
+    bytes_left: i64,
 }
 
 impl Found {
     fn new(claim: Claim) -> Self {
-        Self {
-            rows: Vec::new(),
-            positions: Vec::new(),
-            octets_left: i64::try_from(claim.max_bytes).unwrap_or(i64::MAX),
-        }
+        Self { rows: Vec::new(), positions: Vec::new(), bytes_left: i64::try_from(claim.max_bytes).unwrap_or(i64::MAX) }
     }
 
     /// Adds rows as long as their mails fit, and the first row in any case. Returns whether all rows fit. The others stay unchanged, and
     /// are locked until the transaction ends.
     fn add(&mut self, priority: i64, rows: Vec<MySqlRow>) -> Result<bool, StoreError> {
         for row in rows {
-            self.octets_left = self.octets_left.saturating_sub(row.number("size")?);
-            if self.octets_left < 0 && !self.rows.is_empty() {
+            self.bytes_left = self.bytes_left.saturating_sub(row.number("size")?);
+            if self.bytes_left < 0 && !self.rows.is_empty() {
                 return Ok(false);
             }
             self.positions.push((priority, row.number("due_at")?));
@@ -304,7 +300,7 @@ fn build_lease(
 /// Reads the parts of a message that are in its row.
 pub(super) fn read_message(row: &MySqlRow) -> Result<Encoded, StoreError> {
     let body = row.bytes("body")?.ok_or_else(|| corrupt(MESSAGE_DELETED))?;
-    let utf8 = |octets| std::str::from_utf8(octets).map_err(|_| corrupt("a text is not valid UTF-8"));
+    let utf8 = |bytes| std::str::from_utf8(bytes).map_err(|_| corrupt("a text is not valid UTF-8"));
     let mut message = Encoded::new(row.text("format")?, utf8(body)?);
     message.text = row.bytes("text")?.map(utf8).transpose()?.map(str::to_owned);
     message.html = row.bytes("html")?.map(utf8).transpose()?.map(str::to_owned);

@@ -13,19 +13,19 @@ use crate::store::new_row::{stored_subject, tags_json, time_columns, traceparent
 use crate::store::row::{corrupt, recipients_json};
 use crate::store::{NewRow, StoreError, StoreErrorKind};
 
-/// The largest size of a batch in octets, unless a single mail is larger. It is well below the 16 MiB that MariaDB accepts by default
+/// The largest size of a batch in bytes, unless a single mail is larger. It is well below the 16 MiB that MariaDB accepts by default
 /// (`max_allowed_packet`).
-const MAX_BATCH_OCTETS: usize = 4 << 20;
+const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// The numbers of rows in an insert. They are few, so that few statements are prepared.
 pub(super) const BATCH_SIZES: [usize; 3] = [64, 8, 1];
 
 /// Divides rows into batches, each with the index of its size in [`BATCH_SIZES`].
-pub(super) fn batches<T>(mut rows: &[T], octets: impl Fn(&T) -> usize) -> Vec<(usize, &[T])> {
+pub(super) fn batches<T>(mut rows: &[T], bytes: impl Fn(&T) -> usize) -> Vec<(usize, &[T])> {
     let mut batches = Vec::new();
     while !rows.is_empty() {
         let fits = |size: usize| {
-            rows.get(..size).is_some_and(|rows| rows.iter().map(&octets).sum::<usize>() <= MAX_BATCH_OCTETS)
+            rows.get(..size).is_some_and(|rows| rows.iter().map(&bytes).sum::<usize>() <= MAX_BATCH_BYTES)
         };
         let size_index = BATCH_SIZES.iter().position(|size| fits(*size)).unwrap_or(BATCH_SIZES.len() - 1);
         let (batch, rest) = rows.split_at(BATCH_SIZES[size_index]);
@@ -68,7 +68,7 @@ pub(super) async fn insert_in(
     }
     store_blobs(connection, sql, rows).await?;
     let (keyed, plain): (Vec<&NewRow>, Vec<&NewRow>) = rows.iter().partition(|row| row.key.is_some());
-    let in_row = |row: &&NewRow| octets_in_row(&row.message);
+    let in_row = |row: &&NewRow| bytes_in_row(&row.message);
     for (size_index, batch) in batches(&plain, in_row) {
         insert_batch(connection, sql, &sql.insert[size_index], batch, now).await?;
     }
@@ -92,12 +92,12 @@ pub(super) async fn insert_in(
     Ok(ids)
 }
 
-/// The octets of a message without its blobs.
-fn octets_in_row(message: &Encoded) -> usize {
-    message.size() - octets_of_blobs(message)
+/// The bytes of a message without its blobs.
+fn bytes_in_row(message: &Encoded) -> usize {
+    message.size() - bytes_of_blobs(message)
 }
 
-fn octets_of_blobs(message: &Encoded) -> usize {
+fn bytes_of_blobs(message: &Encoded) -> usize {
     message.blobs.iter().map(|blob| blob.bytes().len()).sum()
 }
 
@@ -131,7 +131,7 @@ async fn insert_batch(
             .bind(row.message.body.clone())
             .bind(row.message.text.clone())
             .bind(row.message.html.clone())
-            .bind(i64::try_from(octets_of_blobs(&row.message)).unwrap_or(i64::MAX))
+            .bind(i64::try_from(bytes_of_blobs(&row.message)).unwrap_or(i64::MAX))
             .bind(recipients_json(&row.recipients))
             .bind(stored_subject(&row.summary))
             .bind(tags_json(&row.summary.tags))

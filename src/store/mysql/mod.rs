@@ -74,7 +74,7 @@ use crate::store::{
 ///
 /// A message with its texts must fit into the server's `max_allowed_packet` (64 MiB in MySQL, 16 MiB in MariaDB by default), and so must
 /// each large attachment, which travels by itself. Over TLS, sqlx 0.9.0 waits 40 ms for each statement above 16 KiB
-/// ([issue 4335](https://github.com/transact-rs/sqlx/issues/4335)), so that a relay sends at most some 2,300 mails a second.
+/// ([issue 4335](https://github.com/transact-rs/sqlx/issues/4335)), which limits a relay: `docs/performance.md` has figures.
 ///
 /// A program that enqueues needs `INSERT` on the table `postrider_deliveries`, and with idempotency keys also `SELECT` and `UPDATE`. With
 /// attachments of 4 KiB and more it also needs `SELECT` and `INSERT` on `postrider_blobs`, and `SELECT`, `INSERT` and `UPDATE` on

@@ -13,26 +13,26 @@ use crate::store::row::{read_audit_entry, read_controls};
 use crate::store::{PROBE_CANDIDATES, StoreError};
 
 impl MySqlStore {
-    /// Records an act, with the delivery that it changed.
+    /// Records an action, with the delivery that it changed.
     pub(super) async fn record_in(
         &self,
         connection: &mut MySqlConnection,
         action: Action,
         delivery: Option<DeliveryId>,
-        act: &AuditContext,
+        context: &AuditContext,
     ) -> Result<(), StoreError> {
         let text = self.sql.fill(
             "INSERT INTO {p}audit (at, operator, action, delivery_id, target, note) VALUES ({now}, ?, ?, ?, ?, ?)",
         );
-        let query = self.sql.query(&text).bind(self.clock.test_micros()).bind(act.operator.clone());
-        let query = query.bind(action.as_str()).bind(delivery.map(|id| id.as_uuid())).bind(act.target.clone());
-        query.bind(act.note.clone()).execute(connection).await?;
+        let query = self.sql.query(&text).bind(self.clock.test_micros()).bind(context.operator.clone());
+        let query = query.bind(action.as_str()).bind(delivery.map(|id| id.as_uuid())).bind(context.target.clone());
+        query.bind(context.note.clone()).execute(connection).await?;
         Ok(())
     }
 
-    pub(super) async fn try_record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
+    pub(super) async fn try_record(&self, action: Action, context: &AuditContext) -> Result<(), StoreError> {
         let mut session = self.session().await?;
-        let recorded = self.record_in(&mut session, action, None, act).await;
+        let recorded = self.record_in(&mut session, action, None, context).await;
         session.finish(recorded)
     }
 
@@ -40,7 +40,7 @@ impl MySqlStore {
         &self,
         target: &PauseTarget,
         paused: bool,
-        act: &AuditContext,
+        context: &AuditContext,
     ) -> Result<bool, StoreError> {
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
@@ -49,7 +49,7 @@ impl MySqlStore {
                 "INSERT IGNORE INTO {p}controls (control, kind, name, set_at, operator, note) VALUES ('pause', ?, ?, {now}, ?, ?)",
             );
             let query = self.sql.query(&text).bind(target.kind()).bind(target.name()).bind(self.clock.test_micros());
-            query.bind(act.operator.clone()).bind(act.note.clone()).execute(&mut *tx).await?
+            query.bind(context.operator.clone()).bind(context.note.clone()).execute(&mut *tx).await?
         } else {
             let text = self.sql.fill("DELETE FROM {p}controls WHERE control = 'pause' AND kind = ? AND name = ?");
             self.sql.query(&text).bind(target.kind()).bind(target.name()).execute(&mut *tx).await?
@@ -57,28 +57,28 @@ impl MySqlStore {
         let changed = changed.rows_affected() > 0;
         if changed {
             let action = if paused { Action::Pause } else { Action::Resume };
-            self.record_in(&mut tx, action, None, &act.clone().target(&target.to_string())).await?;
+            self.record_in(&mut tx, action, None, &context.clone().target(&target.to_string())).await?;
         }
         tx.commit().await?;
         session.finish(Ok(changed))
     }
 
-    pub(super) async fn try_request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
+    pub(super) async fn try_request_probe(&self, context: &AuditContext) -> Result<(), StoreError> {
         let text = self.sql.fill(
             "INSERT INTO {p}controls (control, kind, name, set_at, operator, note) VALUES ('probe', '', '', {now}, ?, ?)
              ON DUPLICATE KEY UPDATE set_at = GREATEST(VALUES(set_at), set_at + 1), operator = VALUES(operator), note = VALUES(note)",
         );
         let mut session = self.session().await?;
         let mut tx = session.begin_with(BEGIN).await?;
-        let query = self.sql.query(&text).bind(self.clock.test_micros()).bind(act.operator.clone());
-        query.bind(act.note.clone()).execute(&mut *tx).await?;
+        let query = self.sql.query(&text).bind(self.clock.test_micros()).bind(context.operator.clone());
+        query.bind(context.note.clone()).execute(&mut *tx).await?;
         let text = self.sql.fill(
             "UPDATE {p}queue SET due_at = {now}
              WHERE leased_at = 0 AND due_at > {now} AND attempts > 0 AND cycle_started_at <= {now} ORDER BY due_at LIMIT ?",
         );
         let now = self.clock.test_micros();
         self.sql.query(&text).bind(now).bind(now).bind(now).bind(PROBE_CANDIDATES).execute(&mut *tx).await?;
-        self.record_in(&mut tx, Action::Probe, None, act).await?;
+        self.record_in(&mut tx, Action::Probe, None, context).await?;
         tx.commit().await?;
         session.finish(Ok(()))
     }

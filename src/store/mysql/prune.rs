@@ -254,7 +254,7 @@ pub(super) async fn sweep_blobs(connection: &mut MySqlConnection, sql: &Sql, lim
 
 /// The hashes of these rows, in their order.
 fn hashes_json(rows: &[MySqlRow]) -> Result<String, StoreError> {
-    let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut hashes =
         rows.iter().map(|row| Ok(hex(row.try_get("hash")?))).collect::<Result<Vec<String>, StoreError>>()?;
     hashes.sort_unstable();

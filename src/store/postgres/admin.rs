@@ -258,9 +258,9 @@ impl AdminStore for PgStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&AuditContext>,
+        context: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
-        let outcomes = self.retry_read(|| self.change_once(change, from, ids, act)).await?;
+        let outcomes = self.retry_read(|| self.change_once(change, from, ids, context)).await?;
         if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
             self.notifier.notify();
         }
@@ -278,27 +278,27 @@ impl AdminStore for PgStore {
         Ok(found.map(Into::into))
     }
 
-    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &AuditContext) -> Result<bool, StoreError> {
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, context: &AuditContext) -> Result<bool, StoreError> {
         retry_conflicts(|| async {
             let mut call = self.begin_transaction().await?;
-            let changed = self.set_pause_in(&mut call, target, paused, act).await;
+            let changed = self.set_pause_in(&mut call, target, paused, context).await;
             call.finish(changed).await
         })
         .await
     }
 
-    async fn request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
+    async fn request_probe(&self, context: &AuditContext) -> Result<(), StoreError> {
         retry_conflicts(|| async {
             let mut call = self.begin_transaction().await?;
-            let requested = self.request_probe_in(&mut call, act).await;
+            let requested = self.request_probe_in(&mut call, context).await;
             call.finish(requested).await
         })
         .await
     }
 
-    async fn record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
+    async fn record(&self, action: Action, context: &AuditContext) -> Result<(), StoreError> {
         let mut call = self.begin_transaction().await?;
-        let recorded = self.record_in(&mut call, action, act).await;
+        let recorded = self.record_in(&mut call, action, context).await;
         call.finish(recorded).await
     }
 

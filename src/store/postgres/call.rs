@@ -49,7 +49,7 @@ impl BeginStatements {
     }
 
     /// Reads texts without conversion from now on, and returns whether this is new. A database without an encoding (`SQL_ASCII`) stores any
-    /// octets as a text. Its server fails a statement that returns invalid UTF-8 to a client with the encoding UTF-8.
+    /// bytes as a text. Its server fails a statement that returns invalid UTF-8 to a client with the encoding UTF-8.
     pub(super) fn enable_raw_text(&self) -> bool {
         !self.raw_text.swap(true, Ordering::Relaxed)
     }

@@ -26,10 +26,10 @@ impl PgStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&AuditContext>,
+        context: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let mut call = self.begin_transaction().await?;
-        let outcomes = self.change_in(&mut call, change, from, ids, act).await;
+        let outcomes = self.change_in(&mut call, change, from, ids, context).await;
         match &outcomes {
             Ok(all) if !all.contains(&UpdateOutcome::Updated) => call.roll_back(outcomes?).await,
             _ => Call::finish(call, outcomes).await,
@@ -42,7 +42,7 @@ impl PgStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&AuditContext>,
+        context: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let uuids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
         // In the order of ids, so that two operators cannot deadlock. The row in `deliveries` exists even if the queue has none.
@@ -88,8 +88,8 @@ impl PgStore {
                 Change::Cancel => self.cancel_found(connection, &found).await?,
                 Change::Dismiss => self.dismiss_found(connection, &found).await?,
             }
-            if let Some(act) = act {
-                self.record_changes(connection, change.action(), found.keys().copied().collect(), act).await?;
+            if let Some(context) = context {
+                self.record_changes(connection, change.action(), found.keys().copied().collect(), context).await?;
             }
             self.count_changes(connection, change, found.values().map(|(state, _)| *state)).await?;
         }

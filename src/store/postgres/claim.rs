@@ -33,7 +33,7 @@ use crate::store::{Claim, LastAttempt, Lease, LeaseKey, RecipientOutcome, StoreE
 /// means the default. For the number of blobs it means 0, and for the date of the mail, the due time. In the first claim of a delivery,
 /// the counts are null, and so is the start of the cycle, which is then the date of the mail.
 ///
-/// The claim takes rows as long as their mails fit into `$7` octets, and at least one row. The other rows that it found stay unchanged, and
+/// The claim takes rows as long as their mails fit into `$7` bytes, and at least one row. The other rows that it found stay unchanged, and
 /// are locked until the transaction ends.
 ///
 /// A counter stops just below the largest value of its column: an overflow in one row would fail the whole claim. A row whose delivery is
@@ -297,14 +297,14 @@ fn read_value<'r, T: Decode<'r, Postgres>>(row: &'r PgRow, column: usize) -> Res
     Ok(row.try_get_unchecked(column)?)
 }
 
-/// Reads a text. In a database without an encoding (`SQL_ASCII`) it may be any octets.
+/// Reads a text. In a database without an encoding (`SQL_ASCII`) it may be any bytes.
 fn read_text(row: &PgRow, column: usize) -> Result<Option<&str>, StoreError> {
-    let octets: Option<&[u8]> = read_value(row, column)?;
-    octets.map(utf8).transpose()
+    let bytes: Option<&[u8]> = read_value(row, column)?;
+    bytes.map(utf8).transpose()
 }
 
-fn utf8(octets: &[u8]) -> Result<&str, StoreError> {
-    std::str::from_utf8(octets).map_err(|_| corrupt("a text is not valid UTF-8"))
+fn utf8(bytes: &[u8]) -> Result<&str, StoreError> {
+    std::str::from_utf8(bytes).map_err(|_| corrupt("a text is not valid UTF-8"))
 }
 
 fn read_time(row: &PgRow, column: usize) -> Result<SystemTime, StoreError> {

@@ -167,7 +167,7 @@ impl PgStore {
     }
 }
 
-/// Checks a schema's name. It is used in SQL between double quotes, and in the name of a channel, which has at most 63 octets.
+/// Checks a schema's name. It is used in SQL between double quotes, and in the name of a channel, which has at most 63 bytes.
 fn check_schema_name(schema: &str) -> Result<&str, StoreError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let starts_with_digit = schema.as_bytes().first().is_none_or(u8::is_ascii_digit);

@@ -20,19 +20,19 @@ impl PgStore {
         connection: &mut PgConnection,
         action: Action,
         ids: Vec<Uuid>,
-        act: &AuditContext,
+        context: &AuditContext,
     ) -> Result<(), StoreError> {
-        self.record_rows(connection, action, ids.into_iter().map(Some).collect(), act).await
+        self.record_rows(connection, action, ids.into_iter().map(Some).collect(), context).await
     }
 
-    /// Records an act that concerns no single delivery.
+    /// Records an action that concerns no single delivery.
     pub(super) async fn record_in(
         &self,
         connection: &mut PgConnection,
         action: Action,
-        act: &AuditContext,
+        context: &AuditContext,
     ) -> Result<(), StoreError> {
-        self.record_rows(connection, action, vec![None], act).await
+        self.record_rows(connection, action, vec![None], context).await
     }
 
     async fn record_rows(
@@ -40,11 +40,11 @@ impl PgStore {
         connection: &mut PgConnection,
         action: Action,
         ids: Vec<Option<Uuid>>,
-        act: &AuditContext,
+        context: &AuditContext,
     ) -> Result<(), StoreError> {
         let text = self.fill(RECORD);
-        let query = self.sql.query(&text).bind(self.test_now()).bind(&act.operator).bind(action.as_str());
-        query.bind(&act.target).bind(&act.note).bind(ids).execute(connection).await?;
+        let query = self.sql.query(&text).bind(self.test_now()).bind(&context.operator).bind(action.as_str());
+        query.bind(&context.target).bind(&context.note).bind(ids).execute(connection).await?;
         Ok(())
     }
 
@@ -53,7 +53,7 @@ impl PgStore {
         connection: &mut PgConnection,
         target: &PauseTarget,
         paused: bool,
-        act: &AuditContext,
+        context: &AuditContext,
     ) -> Result<bool, StoreError> {
         let (kind, name) = (target.kind(), target.name());
         let changed = if paused {
@@ -62,7 +62,7 @@ impl PgStore {
                    ON CONFLICT DO NOTHING"#,
             );
             let insert = self.sql.query(&text).bind(self.test_now()).bind(kind).bind(name);
-            insert.bind(&act.operator).bind(&act.note).execute(&mut *connection).await?
+            insert.bind(&context.operator).bind(&context.note).execute(&mut *connection).await?
         } else {
             let text = self.fill(r#"DELETE FROM "{s}".controls WHERE control = 'pause' AND kind = $1 AND name = $2"#);
             self.sql.query(&text).bind(kind).bind(name).execute(&mut *connection).await?
@@ -71,21 +71,21 @@ impl PgStore {
             return Ok(false);
         }
         let action = if paused { Action::Pause } else { Action::Resume };
-        self.record_in(connection, action, &act.clone().target(&target.to_string())).await?;
+        self.record_in(connection, action, &context.clone().target(&target.to_string())).await?;
         Ok(true)
     }
 
     pub(super) async fn request_probe_in(
         &self,
         connection: &mut PgConnection,
-        act: &AuditContext,
+        context: &AuditContext,
     ) -> Result<(), StoreError> {
         let text = self.fill(
             r#"INSERT INTO "{s}".controls AS c (control, kind, name, set_at, operator, note) VALUES ('probe', '', '', {now}, $2, $3)
                ON CONFLICT (control, kind, name) DO UPDATE
                SET set_at = greatest(excluded.set_at, c.set_at + interval '1 microsecond'), operator = excluded.operator, note = excluded.note"#,
         );
-        let insert = self.sql.query(&text).bind(self.test_now()).bind(&act.operator).bind(&act.note);
+        let insert = self.sql.query(&text).bind(self.test_now()).bind(&context.operator).bind(&context.note);
         insert.execute(&mut *connection).await?;
         let text = self.fill(
             r#"UPDATE "{s}".queue SET due_at = {now} WHERE delivery_id IN (
@@ -96,7 +96,7 @@ impl PgStore {
         let advance = self.sql.query(&text).bind(self.test_now()).bind(PROBE_CANDIDATES);
         advance.execute(&mut *connection).await?;
         // No notification: a relay reads the request before its next claim, at most once a second.
-        self.record_in(connection, Action::Probe, act).await
+        self.record_in(connection, Action::Probe, context).await
     }
 
     pub(super) async fn controls_in(&self, connection: &mut PgConnection) -> Result<Controls, StoreError> {

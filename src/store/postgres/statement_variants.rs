@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnection;
 use super::sql::Sql;
 use crate::store::StoreError;
 
-/// The sizes of the queue in octets at which the next variant begins. The server chooses the index by itself from about sixty pages of 8
+/// The sizes of the queue in bytes at which the next variant begins. The server chooses the index by itself from about sixty pages of 8
 /// KiB on. At the upper end of a variant, a claim of 1,024 with a plan from its lower end takes 9 ms instead of 4.5. No other statement
 /// slows down as much.
 const THRESHOLDS: [i64; 3] = [64 << 10, 512 << 10, 4 << 20];
@@ -47,8 +47,8 @@ impl QueueSize {
         statement.0.get(self.variant.load(Ordering::Relaxed)).unwrap_or(smallest)
     }
 
-    fn set(&self, octets: i64) {
-        self.variant.store(THRESHOLDS.iter().filter(|threshold| octets >= **threshold).count(), Ordering::Relaxed);
+    fn set(&self, bytes: i64) {
+        self.variant.store(THRESHOLDS.iter().filter(|threshold| bytes >= **threshold).count(), Ordering::Relaxed);
     }
 
     /// Whether the caller must check the size now. This counts as the check.
@@ -66,8 +66,8 @@ impl QueueSize {
 pub(super) async fn refresh_queue_size(connection: &mut PgConnection, sql: &Sql) -> Result<(), StoreError> {
     if sql.is_prepared() && sql.queue.begin_check() {
         // Null if the table is missing. The next statement reports that.
-        let octets: Option<i64> = sql.scalar(&sql.queue_size).fetch_one(connection).await?;
-        sql.queue.set(octets.unwrap_or_default());
+        let bytes: Option<i64> = sql.scalar(&sql.queue_size).fetch_one(connection).await?;
+        sql.queue.set(bytes.unwrap_or_default());
     }
     Ok(())
 }

@@ -142,10 +142,10 @@ impl AdminStore for SqliteStore {
         change: Change,
         from: Option<State>,
         ids: &[DeliveryId],
-        act: Option<&AuditContext>,
+        context: Option<&AuditContext>,
     ) -> Result<Vec<UpdateOutcome>, StoreError> {
         let now = self.clock.now_millis();
-        let outcomes = write!(self, tx => super::change::change(&mut tx, change, from, ids, act, now)).await?;
+        let outcomes = write!(self, tx => super::change::change(&mut tx, change, from, ids, context, now)).await?;
         if change == Change::Resend && outcomes.contains(&UpdateOutcome::Updated) {
             crate::store::notify(&self.notifier);
         }
@@ -168,19 +168,19 @@ impl AdminStore for SqliteStore {
         found.map(|row| read_id(&row, "id")).transpose()
     }
 
-    async fn set_pause(&self, target: &PauseTarget, paused: bool, act: &AuditContext) -> Result<bool, StoreError> {
+    async fn set_pause(&self, target: &PauseTarget, paused: bool, context: &AuditContext) -> Result<bool, StoreError> {
         let now = self.clock.now_millis();
-        write!(self, tx => operator::set_pause(&mut tx, target, paused, act, now)).await
+        write!(self, tx => operator::set_pause(&mut tx, target, paused, context, now)).await
     }
 
-    async fn request_probe(&self, act: &AuditContext) -> Result<(), StoreError> {
+    async fn request_probe(&self, context: &AuditContext) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
-        write!(self, tx => operator::request_probe(&mut tx, act, now)).await
+        write!(self, tx => operator::request_probe(&mut tx, context, now)).await
     }
 
-    async fn record(&self, action: Action, act: &AuditContext) -> Result<(), StoreError> {
+    async fn record(&self, action: Action, context: &AuditContext) -> Result<(), StoreError> {
         let now = self.clock.now_millis();
-        write!(self, tx => operator::record(&mut tx, action, None, act, now)).await
+        write!(self, tx => operator::record(&mut tx, action, None, context, now)).await
     }
 
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditEntry>, StoreError> {

@@ -30,7 +30,7 @@ pub(super) async fn change(
     change: Change,
     from: Option<State>,
     ids: &[DeliveryId],
-    act: Option<&AuditContext>,
+    context: Option<&AuditContext>,
     now: i64,
 ) -> Result<Vec<UpdateOutcome>, StoreError> {
     let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
@@ -61,11 +61,12 @@ pub(super) async fn change(
                 sqlx::query(AssertSqlSafe(dismiss)).bind(&chosen).bind(now).execute(&mut *connection).await?;
             }
         }
-        if let Some(act) = act {
+        if let Some(context) = context {
             let record = "INSERT INTO postrider_audit (at, operator, action, delivery_id, target, note)
                 SELECT ?2, ?3, ?4, value, ?5, ?6 FROM json_each(?1)";
-            let query = sqlx::query(record).bind(&chosen).bind(now).bind(&act.operator).bind(change.action().as_str());
-            query.bind(&act.target).bind(&act.note).execute(&mut *connection).await?;
+            let query =
+                sqlx::query(record).bind(&chosen).bind(now).bind(&context.operator).bind(change.action().as_str());
+            query.bind(&context.target).bind(&context.note).execute(&mut *connection).await?;
         }
         add_counts(connection, Counts::of_changes(change, found.values().map(|(state, _)| *state), now)).await?;
     }

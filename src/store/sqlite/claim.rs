@@ -27,7 +27,7 @@ const FIRST_DUE: &str = "
     SELECT min((SELECT min(due_at) FROM postrider_queue WHERE priority = p.column1))
     FROM (VALUES (9), (8), (7), (6), (5), (4), (3), (2), (1), (0)) p";
 
-/// Selects due rows of one priority as long as their mails fit into the remaining octets (`?4`), and one in any case if `?5` is true. A row
+/// Selects due rows of one priority as long as their mails fit into the remaining bytes (`?4`), and one in any case if `?5` is true. A row
 /// whose delivery is gone has no recipients.
 const DUE: &str = "
     SELECT q.delivery_id, q.size, q.due, q.leased_at, q.token, q.attempts, q.cycle, q.charged_attempts, q.cycle_started_at, q.expires_at,
@@ -80,8 +80,8 @@ async fn claim_in(
     due_by: i64,
     now: i64,
 ) -> Result<Vec<Lease>, StoreError> {
-    let octets_left = i64::try_from(claim.max_bytes).unwrap_or(i64::MAX);
-    let mut found = Found { limit: claim.limit, due_by, now, leases: Vec::new(), ids: Vec::new(), octets_left };
+    let bytes_left = i64::try_from(claim.max_bytes).unwrap_or(i64::MAX);
+    let mut found = Found { limit: claim.limit, due_by, now, leases: Vec::new(), ids: Vec::new(), bytes_left };
     for priority in priorities {
         let all = find_due(connection, priority, &mut found).await?;
         if found.leases.len() >= claim.limit || !all {
@@ -117,8 +117,8 @@ struct Found {
     now: i64,
     leases: Vec<Lease>,
     ids: Vec<String>,
-    /// How many more octets of mail fit into the claim.
-    octets_left: i64,
+    /// How many more bytes of mail fit into the claim.
+    bytes_left: i64,
 }
 
 /// Finds the due deliveries of one priority, and returns whether all of them fit. It deletes rows without a delivery, and then repeats the
@@ -127,7 +127,7 @@ async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut 
     loop {
         let remaining = i64::try_from(found.limit - found.leases.len()).unwrap_or(i64::MAX);
         let query = sqlx::query(DUE).bind(priority).bind(found.due_by).bind(remaining);
-        let rows = query.bind(found.octets_left).bind(found.leases.is_empty()).fetch_all(&mut *connection).await?;
+        let rows = query.bind(found.bytes_left).bind(found.leases.is_empty()).fetch_all(&mut *connection).await?;
         let all = match rows.first() {
             Some(row) => i64::try_from(rows.len()) == Ok(row.number("due")?),
             None => found.leases.is_empty(),
@@ -139,7 +139,7 @@ async fn find_due(connection: &mut SqliteConnection, priority: i64, found: &mut 
                 orphans.push(id);
                 continue;
             }
-            found.octets_left = found.octets_left.saturating_sub(row.number("size")?);
+            found.bytes_left = found.bytes_left.saturating_sub(row.number("size")?);
             found.leases.push(build_lease(connection, row, found.now).await?);
             found.ids.push(id);
         }

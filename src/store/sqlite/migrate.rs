@@ -70,7 +70,7 @@ async fn migrate(connection: &mut SqliteConnection, versions: Versions<'_>) -> R
         let applied: i64 = sqlx::query_scalar(APPLIED).fetch_one(&mut *connection).await?;
         drop(versions.after(applied)?);
     }
-    // In another encoding a text has a different number of octets. The checks of ids and of the size of a message depend on it.
+    // In another encoding a text has a different number of bytes. The checks of ids and of the size of a message depend on it.
     let encoding: String = sqlx::query_scalar("PRAGMA encoding").fetch_one(&mut *connection).await?;
     if encoding != "UTF-8" {
         let text = format!("the database's encoding is {encoding}: the outbox needs UTF-8 (PRAGMA encoding)");

@@ -8,18 +8,18 @@ use crate::pause::{Controls, PauseTarget};
 use crate::store::row::{self, Columns, corrupt};
 use crate::store::{PROBE_CANDIDATES, StoreError};
 
-/// Records an act, with the delivery that it changed.
+/// Records an action, with the delivery that it changed.
 pub(super) async fn record(
     connection: &mut SqliteConnection,
     action: Action,
     delivery: Option<&str>,
-    act: &AuditContext,
+    context: &AuditContext,
     now: i64,
 ) -> Result<(), StoreError> {
     let insert =
         "INSERT INTO postrider_audit (at, operator, action, delivery_id, target, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let query = sqlx::query(insert).bind(now).bind(&act.operator).bind(action.as_str());
-    query.bind(delivery).bind(&act.target).bind(&act.note).execute(connection).await?;
+    let query = sqlx::query(insert).bind(now).bind(&context.operator).bind(action.as_str());
+    query.bind(delivery).bind(&context.target).bind(&context.note).execute(connection).await?;
     Ok(())
 }
 
@@ -27,14 +27,14 @@ pub(super) async fn set_pause(
     connection: &mut SqliteConnection,
     target: &PauseTarget,
     paused: bool,
-    act: &AuditContext,
+    context: &AuditContext,
     now: i64,
 ) -> Result<bool, StoreError> {
     let changed = if paused {
         let insert = "INSERT INTO postrider_controls (control, kind, name, set_at, operator, note) VALUES ('pause', ?1, ?2, ?3, ?4, ?5)
              ON CONFLICT DO NOTHING";
         let query = sqlx::query(insert).bind(target.kind()).bind(target.name()).bind(now);
-        query.bind(&act.operator).bind(&act.note).execute(&mut *connection).await?
+        query.bind(&context.operator).bind(&context.note).execute(&mut *connection).await?
     } else {
         let delete = "DELETE FROM postrider_controls WHERE control = 'pause' AND kind = ?1 AND name = ?2";
         sqlx::query(delete).bind(target.kind()).bind(target.name()).execute(&mut *connection).await?
@@ -43,24 +43,24 @@ pub(super) async fn set_pause(
         return Ok(false);
     }
     let action = if paused { Action::Pause } else { Action::Resume };
-    record(connection, action, None, &act.clone().target(&target.to_string()), now).await?;
+    record(connection, action, None, &context.clone().target(&target.to_string()), now).await?;
     Ok(true)
 }
 
 pub(super) async fn request_probe(
     connection: &mut SqliteConnection,
-    act: &AuditContext,
+    context: &AuditContext,
     now: i64,
 ) -> Result<(), StoreError> {
     let insert = "INSERT INTO postrider_controls (control, kind, name, set_at, operator, note) VALUES ('probe', '', '', ?1, ?2, ?3)
          ON CONFLICT (control, kind, name) DO UPDATE
          SET set_at = max(excluded.set_at, set_at + 1), operator = excluded.operator, note = excluded.note";
-    sqlx::query(insert).bind(now).bind(&act.operator).bind(&act.note).execute(&mut *connection).await?;
+    sqlx::query(insert).bind(now).bind(&context.operator).bind(&context.note).execute(&mut *connection).await?;
     let advance = "UPDATE postrider_queue SET due_at = ?1 WHERE delivery_id IN (
              SELECT delivery_id FROM postrider_queue
              WHERE leased_at IS NULL AND due_at > ?1 AND attempts > 0 AND cycle_started_at <= ?1 ORDER BY due_at LIMIT ?2)";
     sqlx::query(advance).bind(now).bind(PROBE_CANDIDATES).execute(&mut *connection).await?;
-    record(connection, Action::Probe, None, act, now).await
+    record(connection, Action::Probe, None, context, now).await
 }
 
 pub(super) async fn read_controls(connection: &mut SqliteConnection) -> Result<Controls, StoreError> {

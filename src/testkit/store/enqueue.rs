@@ -22,14 +22,14 @@ pub async fn a_commit_enqueues_and_a_rollback_does_not<F: StoreUnderTest>(fixtur
     assert_eq!(claimed.len(), committed.len());
 }
 
-/// A message with a body, texts of all sizes and blobs of all octets.
+/// A message with a body, texts of all sizes and blobs of all bytes.
 fn message_with_parts(body: String) -> Encoded {
     let mut message = Encoded::new("test/7", body);
     message.text = Some("Dear 'Ada' \\ \u{1}✓\r\n".repeat(100_000));
     message.html = Some(String::new());
-    let octets: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
     // In the order of their hashes, which is the order that a store may return.
-    message.blobs = vec![Blob::new(octets), Blob::new([]), Blob::new(*b"0")];
+    message.blobs = vec![Blob::new(bytes), Blob::new([]), Blob::new(*b"0")];
     message.blobs.sort_by_key(Blob::hash);
     message
 }

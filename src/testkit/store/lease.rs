@@ -43,24 +43,24 @@ pub async fn a_claim_respects_its_limit<F: StoreUnderTest>(fixture: &F) {
     assert!(claim(&store, 3).await.is_empty());
 }
 
-/// The mails of a claim stay within its limit of octets, in the order of their priority, and one comes in any case. Mails that do not fit
+/// The mails of a claim stay within its limit of bytes, in the order of their priority, and one comes in any case. Mails that do not fit
 /// stay due and unchanged.
 pub async fn a_claim_respects_its_byte_limit<F: StoreUnderTest>(fixture: &F) {
     let store = fixture.fresh(TestClock::new()).await;
-    // The last character takes three octets.
-    let sized = |octets: usize, priority: u8| NewRow {
-        message: Encoded::new("test/1", format!("{}…", "x".repeat(octets - 3))),
+    // The last character takes three bytes.
+    let sized = |bytes: usize, priority: u8| NewRow {
+        message: Encoded::new("test/1", format!("{}…", "x".repeat(bytes - 3))),
         priority: Priority::new(priority).expect("a priority"),
         ..row()
     };
     let rows = vec![sized(100, 9), sized(100, 8), sized(100_000, 7), sized(10, 6), sized(10, 5)];
     let ids = store.insert(rows).await.expect("inserting works");
-    let take = async |limit: usize, octets: u64| -> Vec<_> {
-        let leases = store.claim(Claim::new(limit, LEASE).max_bytes(octets)).await.expect("claiming works");
+    let take = async |limit: usize, bytes: u64| -> Vec<_> {
+        let leases = store.claim(Claim::new(limit, LEASE).max_bytes(bytes)).await.expect("claiming works");
         assert!(leases.iter().all(|lease| (lease.attempts, lease.lost) == (0, false)), "it was leased before");
         leases.into_iter().map(|lease| lease.key.id).collect()
     };
-    assert_eq!(take(5, 199).await, ids[..1], "199 octets are too few for 200");
+    assert_eq!(take(5, 199).await, ids[..1], "199 bytes are too few for 200");
     assert_eq!(store.stats().await.expect("counting works").leased, 1);
     assert_eq!(take(5, 1_000).await, ids[1..2], "a mail of lower priority was taken before one that does not fit");
     assert_eq!(take(5, 0).await, ids[2..3], "one comes in any case");

@@ -28,7 +28,8 @@ impl Random {
     }
 }
 
-/// After each of several hundred random steps, the store under test and the store in memory return the same.
+/// In several hundred random steps, the store under test and the store in memory return the same. After every fifth step, they also hold
+/// the same.
 pub async fn it_behaves_like_the_memory_store<F: StoreUnderTest>(fixture: &F) {
     for seed in 1..=3 {
         walk(fixture, seed).await;
@@ -116,10 +117,10 @@ impl<S: AdminStore> Walk<S> {
                     (0..=self.random.below(3)).filter_map(|_| self.random.pick(&self.ids).copied()).collect();
                 // A delivery is changed once in a call.
                 let ids: Vec<DeliveryId> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-                let act = AuditContext::by("ada");
+                let context = AuditContext::by("ada");
                 assert_same(
-                    self.store.change(change, None, &ids, Some(&act)).await,
-                    self.model.change(change, None, &ids, Some(&act)).await,
+                    self.store.change(change, None, &ids, Some(&context)).await,
+                    self.model.change(change, None, &ids, Some(&context)).await,
                 );
                 "change"
             }

@@ -57,8 +57,8 @@ pub async fn a_change_of_many_answers_for_each<F: StoreUnderTest>(fixture: &F) {
         // Not in the order of ids.
         ids.reverse();
         ids.push(DeliveryId::new());
-        let act = AuditContext::by("ada").target("state dead").note("the provider works again");
-        let outcomes = store.change(change, None, &ids, Some(&act)).await.expect("changing works");
+        let context = AuditContext::by("ada").target("state dead").note("the provider works again");
+        let outcomes = store.change(change, None, &ids, Some(&context)).await.expect("changing works");
         let [pending, leased, sent, cancelled] =
             [State::Pending, State::Leased, State::Sent, State::Cancelled].map(Unchanged);
         let [dead, in_doubt] = [State::Dead, State::InDoubt].map(Unchanged);
@@ -137,7 +137,7 @@ pub async fn a_change_of_many_answers_for_each<F: StoreUnderTest>(fixture: &F) {
         let dismissed: u64 =
             hourly.iter().filter(|count| count.event == CountedEvent::Dismissed).map(|count| count.count).sum();
         assert_eq!(dismissed, number(State::Dismissed));
-        // Without an act, nothing is recorded.
+        // Without a context, nothing is recorded.
         let _ = store.change(change, None, &ids, None).await.expect("changing works");
         assert_eq!(store.audit(&AuditFilter::new()).await.expect("reading works").len(), recorded.len());
     }
@@ -201,7 +201,7 @@ pub async fn a_cancellation_follows_its_transaction<F: StoreUnderTest>(fixture: 
     assert_eq!(get(&store, held).await.state, State::Sent);
 }
 
-/// A pause is stored once, with who and why, until it is ended. Both acts are recorded, and acts that change nothing are not.
+/// A pause is stored once, with who and why, until it is ended. Both actions are recorded, and actions that change nothing are not.
 pub async fn pauses_and_probes_are_stored<F: StoreUnderTest>(fixture: &F) {
     let clock = TestClock::new();
     let store = fixture.fresh(clock.clone()).await;
@@ -255,7 +255,7 @@ pub async fn pauses_and_probes_are_stored<F: StoreUnderTest>(fixture: &F) {
     assert_eq!(page, all[3..6]);
     let of_none = store.audit(&AuditFilter::new().delivery(DeliveryId::new())).await.expect("reading works");
     assert_eq!(of_none, []);
-    // By operator and by kind of act.
+    // By operator and by action.
     let by_bob = store.audit(&AuditFilter::new().operator("bob")).await.expect("reading works");
     assert_eq!(by_bob, all[1..7]);
     let probes = AuditFilter::new().operator("bob").action(Action::Probe);

@@ -16,14 +16,14 @@ use crate::{Change, Delivery, RecipientState, UpdateOutcome};
 const SHOWN: usize = 50;
 
 #[derive(Template)]
-#[template(path = "act.html")]
-struct ActPage<'a> {
+#[template(path = "action.html")]
+struct ActionPage<'a> {
     page: &'a Page,
     section: &'static str,
-    act: Change,
+    change: Change,
     /// The text of the button.
     verb: &'static str,
-    /// Why the act is not possible, if it is not.
+    /// Why the action is not possible, if it is not.
     why_not: &'static str,
     id: String,
     state: &'static str,
@@ -45,8 +45,8 @@ struct ActPage<'a> {
     back_suffix: String,
 }
 
-impl<'a> ActPage<'a> {
-    fn new(page: &'a Page, act: Change, delivery: &Delivery, back: Option<&str>) -> Self {
+impl<'a> ActionPage<'a> {
+    fn new(page: &'a Page, change: Change, delivery: &Delivery, back: Option<&str>) -> Self {
         let has_it = |state| state == RecipientState::Sent;
         // If all have it, a resend goes to all.
         let to_all = delivery.recipients.iter().all(|status| has_it(status.state));
@@ -59,9 +59,9 @@ impl<'a> ActPage<'a> {
         Self {
             page,
             section: "deliveries",
-            act,
-            verb: verb(act),
-            why_not: match act {
+            change,
+            verb: verb(change),
+            why_not: match change {
                 Change::Resend => "It is not finished, so it will be sent anyway.",
                 Change::Cancel => "Only a pending delivery can be cancelled.",
                 Change::Dismiss => "Only a delivery that is dead or in doubt can be dismissed.",
@@ -70,7 +70,7 @@ impl<'a> ActPage<'a> {
             state: delivery.state.as_str(),
             label: label(delivery.state),
             subject: page::subject(delivery),
-            is_allowed: act.applies_to(delivery.state),
+            is_allowed: change.applies_to(delivery.state),
             recipients: wanted().take(SHOWN).map(|status| status.recipient.as_str().to_owned()).collect(),
             more_recipients: wanted().count().saturating_sub(SHOWN),
             skipped: delivery.recipients.len() - wanted().count(),
@@ -82,12 +82,12 @@ impl<'a> ActPage<'a> {
     }
 }
 
-/// What an act depends on. A delivery that was sent meanwhile would be sent a second time.
+/// What an action depends on. A delivery that was sent meanwhile would be sent a second time.
 fn seen(delivery: &Delivery) -> String {
     format!("{}-{}-{}", delivery.state, delivery.cycle, delivery.attempts.last().map_or(0, |attempt| attempt.number))
 }
 
-/// The act that the path names.
+/// The action that the path names.
 pub(super) fn change(params: &RawPathParams) -> Result<Change, Problem> {
     let name = page::param(params, "act");
     Change::ALL.into_iter().find(|change| name == Some(change.action().as_str())).ok_or(Problem::NoPage)
@@ -108,10 +108,10 @@ pub(super) async fn ask<S: AdminStore>(
     params: RawPathParams,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let act = change(&params)?;
+    let change = change(&params)?;
     let (delivery, _) = app.reader.delivery(page::delivery_id(&params)?).await?.ok_or(Problem::NoDelivery)?;
     let back = back_query(query.as_deref());
-    Ok(page::render_form(&ActPage::new(&page, act, &delivery, back.as_deref()), &page))
+    Ok(page::render_form(&ActionPage::new(&page, change, &delivery, back.as_deref()), &page))
 }
 
 pub(super) async fn perform<S: AdminStore>(
@@ -121,23 +121,23 @@ pub(super) async fn perform<S: AdminStore>(
     RawQuery(query): RawQuery,
     form: Form,
 ) -> Result<Response, Problem> {
-    let (act, id) = (change(&params)?, page::delivery_id(&params)?);
+    let (change, id) = (change(&params)?, page::delivery_id(&params)?);
     let back = back_query(query.as_deref());
     let (delivery, _) = app.reader.delivery(id).await?.ok_or(Problem::NoDelivery)?;
     if seen(&delivery) != form.get("seen") {
-        let template = ActPage { has_changed: true, ..ActPage::new(&page, act, &delivery, back.as_deref()) };
+        let template = ActionPage { has_changed: true, ..ActionPage::new(&page, change, &delivery, back.as_deref()) };
         let mut response = page::render_form(&template, &page);
         *response.status_mut() = StatusCode::CONFLICT;
         return Ok(response);
     }
     let by = page.operator(&app.outbox, &form.get("note"));
     let operator = page.masked_operator();
-    let outcome = app.reader.run(by.change_from(act, delivery.state, id)).await.map_err(|error| {
-        tracing::warn!(%id, ?act, ?error, %operator, "an act through the dashboard got no answer");
+    let outcome = app.reader.run(by.change_from(change, delivery.state, id)).await.map_err(|error| {
+        tracing::warn!(%id, ?change, ?error, %operator, "an action through the dashboard got no answer");
         Problem::Uncertain
     })?;
-    tracing::info!(%id, ?act, ?outcome, %operator, "an operator acted through the dashboard");
-    let done = match (outcome, act) {
+    tracing::info!(%id, ?change, ?outcome, %operator, "an operator acted through the dashboard");
+    let done = match (outcome, change) {
         (UpdateOutcome::Updated, Change::Resend) => "resent",
         (UpdateOutcome::Updated, Change::Cancel) => "cancelled",
         (UpdateOutcome::Updated, Change::Dismiss) => "dismissed",
