@@ -199,6 +199,11 @@ pub struct RelayStatus {
 }
 
 impl RelayStatus {
+    /// Whether it reported within the last 30 seconds. A relay that did not has stopped, or cannot reach the database.
+    pub fn is_running(&self) -> bool {
+        self.seen_ago <= Duration::from_secs(30)
+    }
+
     /// Creates a status of a relay on an unknown host, for authors of stores. Set the fields for more.
     pub fn new(id: String, seen_ago: Duration, in_flight: u64, paused: Option<String>) -> Self {
         Self { id, seen_ago, in_flight, paused, host: None, paused_for: None }
@@ -329,6 +334,10 @@ impl<S: AdminStore, T> Outbox<S, T> {
         let mut stats = self.store().stats().await?;
         // A store deletes old reports only when another relay reports.
         stats.relays.retain(|relay| relay.seen_ago <= HEARTBEAT_TTL);
+        // A relay that has stopped is not paused any longer.
+        for relay in stats.relays.iter_mut().filter(|relay| !relay.is_running()) {
+            relay.paused_for = relay.paused_for.map(|lasted| lasted.saturating_sub(relay.seen_ago));
+        }
         Ok(stats)
     }
 

@@ -208,9 +208,11 @@ impl AuditContext {
     /// The largest length of a note or a target in characters. A longer one is cut.
     pub const MAX_TEXT: usize = 1_000;
 
-    /// An action by this operator. NUL, which PostgreSQL cannot store, is left out of all texts.
+    /// An action by this operator, or by `unknown` if the name is empty. NUL, which PostgreSQL cannot store, is left out of all texts.
     pub fn by(operator: &str) -> Self {
-        Self { operator: storable(operator, Self::MAX_OPERATOR), target: None, note: None }
+        let operator = storable(operator.trim(), Self::MAX_OPERATOR);
+        let operator = if operator.is_empty() { "unknown".to_owned() } else { operator };
+        Self { operator, target: None, note: None }
     }
 
     /// Sets what else it concerns.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use postrider_transport::{DeliveryId, mask_addresses};
+use postrider_transport::{Address, AddressError, DeliveryId, Mailbox, mask_addresses};
 
 use crate::state::State;
 
@@ -165,6 +165,46 @@ impl Filter {
         by_address || self.key.is_some() || self.provider_id.is_some() || !(checks_each || skips_many)
     }
 
+    /// Reads a recipient, or a domain with an `@` before it, as a person writes or pastes it: of `Ada <ada@example.com>`,
+    /// `mailto:ada@example.com` or ` ada@example.com,` it returns `ada@example.com`. The fields and setters of this type take a text as it
+    /// is.
+    ///
+    /// ```
+    /// use postrider::Filter;
+    ///
+    /// assert_eq!(Filter::parse_recipient(" Ada <ada@example.com>, ")?, "ada@example.com");
+    /// assert_eq!(Filter::parse_recipient("@example.com")?, "@example.com");
+    /// assert!(Filter::parse_recipient("ada").is_err());
+    /// # Ok::<(), postrider::transport::AddressError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn parse_recipient(text: &str) -> Result<String, AddressError> {
+        let text = text.trim().trim_end_matches([',', ';']).trim_end();
+        let text = match text.split_at_checked("mailto:".len()) {
+            Some((scheme, address)) if scheme.eq_ignore_ascii_case("mailto:") => {
+                address.split('?').next().unwrap_or(address)
+            }
+            _ => text,
+        };
+        let is_bare = |text: &str| !text.contains(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';'));
+        match (text.strip_prefix('@'), text.parse::<Mailbox>()) {
+            (Some(domain), _) if !domain.is_empty() && is_bare(domain) && !domain.contains('@') => {
+                // As a mail has it: an international domain in its ASCII form.
+                let address = format!("postmaster@{domain}").parse::<Address>();
+                let ascii = address.ok().and_then(|address| Some(address.as_str().split_once('@')?.1.to_owned()));
+                Ok(format!("@{}", ascii.as_deref().unwrap_or(domain)))
+            }
+            (_, Ok(mailbox)) => Ok(mailbox.address().as_str().to_owned()),
+            // A message type of one's own can have recipients that are no addresses of RFC 5321.
+            (None, Err(_)) if is_bare(text) && text.split_once('@').is_some_and(|(_, domain)| !domain.is_empty()) => {
+                Ok(text.to_owned())
+            }
+            (_, Err(error)) => Err(error),
+        }
+    }
+
     /// The conditions in one line, with masked addresses, such as `state dead, recipient a***@example.com`.
     pub(crate) fn describe(&self) -> String {
         let time = |time: Option<SystemTime>| time.map(crate::clock::utc_text);
@@ -185,6 +225,37 @@ impl Filter {
         ];
         let set = conditions.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?)));
         mask_addresses(&set.collect::<Vec<_>>().join(", ")).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipient_is_read_as_it_is_pasted() {
+        for text in [
+            "ada@example.com",
+            " ada@example.com\n",
+            "ada@example.com,",
+            "ada@example.com;",
+            "<ada@example.com>",
+            "Ada <ada@example.com>",
+            "\"Lovelace, Ada\" <ada@example.com>,",
+            "mailto:ada@example.com",
+            "MAILTO:ada@example.com?subject=Hello",
+        ] {
+            assert_eq!(Filter::parse_recipient(text).as_deref(), Ok("ada@example.com"), "{text:?}");
+        }
+        for same in ["@example.com", "\"a b\"@example.com", "a..b@example.com", "@under_score.example"] {
+            assert_eq!(Filter::parse_recipient(same).as_deref(), Ok(same));
+        }
+        // A mail has the ASCII form of the domain.
+        assert_eq!(Filter::parse_recipient("jürgen@exämple.com").as_deref(), Ok("jürgen@xn--exmple-cua.com"));
+        assert_eq!(Filter::parse_recipient("@exämple.com").as_deref(), Ok("@xn--exmple-cua.com"));
+        for bad in ["", "@", "ada", "ada@", "a@b.example, c@d.example", "a b@example.com", "mailto:", "@a@b", "ä"] {
+            assert!(Filter::parse_recipient(bad).is_err(), "{bad:?}");
+        }
     }
 }
 

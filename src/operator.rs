@@ -279,24 +279,27 @@ impl<S: AdminStore> Operator<S> {
 
     /// Pauses mail. Every relay obeys within two seconds, and finishes what it is sending. Returns `false` if it was paused already.
     ///
+    /// A pause is stored even if no mail has this transport, sender or template. Of a sender such as `Shop <shop@example.com>` the address
+    /// counts.
+    ///
     /// Paused mail stays pending, and no attempt is charged. It still counts as waiting in [`Stats`](crate::Stats), and it still expires:
     /// at its own time, or when it is older than the relay's [`RetryPolicy`](crate::RetryPolicy) allows.
     ///
     /// # Errors
-    /// If the name is empty or has more than 700 characters, if a sender has no `@` with a domain, or the database fails.
+    /// [`Rejected`](StoreErrorKind::Rejected) if the name is empty or has more than 700 characters, or if a sender is neither an address nor
+    /// a domain with an `@` before it. Otherwise if the database fails.
     ///
     /// # Cancel safety
     /// If the future is dropped, the call may have been carried out or not.
     pub async fn pause(&self, target: PauseTarget) -> Result<bool, StoreError> {
+        let Some(target) = target.normalized() else {
+            let text = "a sender is an address, or a domain with an at sign before it";
+            return Err(StoreError::new(StoreErrorKind::Rejected, text));
+        };
         let name = target.name();
         let is_valid = target == PauseTarget::Outbox || (!name.is_empty() && !name.contains('\0'));
         if !is_valid || name.chars().count() > PauseTarget::MAX_NAME {
             let text = "the name of what to pause must have 1 to 700 characters";
-            return Err(StoreError::new(StoreErrorKind::Rejected, text));
-        }
-        if matches!(target, PauseTarget::Sender(_)) && name.split_once('@').is_none_or(|(_, domain)| domain.is_empty())
-        {
-            let text = "a sender is an address, or a domain with an at sign before it";
             return Err(StoreError::new(StoreErrorKind::Rejected, text));
         }
         self.store.set_pause(&target, true, &self.context).await
@@ -311,13 +314,14 @@ impl<S: AdminStore> Operator<S> {
     /// # Cancel safety
     /// If the future is dropped, the call may have been carried out or not.
     pub async fn resume(&self, target: PauseTarget) -> Result<bool, StoreError> {
+        let target = target.clone().normalized().unwrap_or(target);
         self.store.set_pause(&target, false, &self.context).await
     }
 
     /// Asks every relay to probe its transport at once if it is paused after failures. It does not end a pause by an operator, and mail of a
     /// sender that the next hop refuses waits for the end of that sender's pause.
     ///
-    /// So that there is something to probe with, up to 32 mails that wait for another attempt become due.
+    /// So that there is something to probe with, up to 32 mails become due that wait for another attempt and whose last one was not charged.
     ///
     /// # Errors
     /// If the database fails.

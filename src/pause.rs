@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use postrider_transport::mask_addresses;
 
+use crate::filter::Filter;
+
 /// What an operator pauses. Relays keep that mail pending, and charge nothing.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -41,6 +43,14 @@ impl PauseTarget {
             Self::Outbox => String::new(),
             Self::Sender(sender) => sender.to_ascii_lowercase(),
             Self::Transport(name) | Self::Template(name) => name.clone(),
+        }
+    }
+
+    /// Takes the address of a sender such as `Shop <shop@example.com>`. `None` if a sender is neither an address nor a domain.
+    pub(crate) fn normalized(self) -> Option<Self> {
+        match self {
+            Self::Sender(sender) => Filter::parse_recipient(&sender).ok().map(Self::Sender),
+            target => Some(target),
         }
     }
 

@@ -13,7 +13,7 @@ use super::page::{self, Page, Problem};
 use super::query::{self, Field, ListQuery};
 use super::{App, action};
 use crate::store::AdminStore;
-use crate::{Action, Change, DeliverySummary, RecipientState, State as DeliveryState};
+use crate::{Action, Change, DeliverySummary, Filter, RecipientState, State as DeliveryState};
 
 #[derive(Template)]
 #[template(path = "deliveries.html")]
@@ -246,6 +246,12 @@ pub(super) async fn find(RawQuery(query): RawQuery) -> Response {
     if let Ok(id) = wanted.parse::<DeliveryId>() {
         return page::redirect(&format!("deliveries/{id}"));
     }
-    let name = if wanted.contains('@') { "to" } else { "subject" };
-    if wanted.is_empty() { page::redirect("deliveries") } else { page::redirect(&query::link(&[(name, &wanted)])) }
+    if wanted.is_empty() {
+        return page::redirect("deliveries");
+    }
+    let (name, wanted) = match Filter::parse_recipient(&wanted) {
+        Ok(recipient) => ("to", recipient),
+        Err(_) => ("subject", wanted),
+    };
+    page::redirect(&query::link(&[(name, &wanted)]))
 }

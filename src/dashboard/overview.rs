@@ -57,6 +57,7 @@ struct Relay {
     host: Option<String>,
     seen: String,
     in_flight: u64,
+    is_running: bool,
     paused: Option<String>,
     /// How long the pause has lasted.
     paused_for: Option<String>,
@@ -100,6 +101,7 @@ fn overview<'a>(page: &'a Page, snapshot: &Snapshot) -> OverviewPage<'a> {
         host: relay.host.as_deref().map(|host| cut(host, 64)),
         seen: format::duration(relay.seen_ago),
         in_flight: relay.in_flight,
+        is_running: relay.is_running(),
         paused: relay.paused.as_deref().map(|reason| cut(reason, 1_000)),
         paused_for: relay.paused_for.map(format::duration),
     });
@@ -137,18 +139,21 @@ fn paused(pause: &Pause, now: SystemTime) -> String {
 fn verdict(stats: &Stats, pauses: &[Pause]) -> Verdict {
     let stops_relays = |pause: &&Pause| matches!(pause.target, PauseTarget::Outbox | PauseTarget::Transport(_));
     let by_operator = pauses.iter().find(stops_relays);
-    let reasons: Vec<_> = stats.relays.iter().filter_map(|relay| relay.paused.as_deref()).collect();
+    // A relay that has stopped says nothing of the present.
+    let running: Vec<_> = stats.relays.iter().filter(|relay| relay.is_running()).collect();
+    let reasons: Vec<_> =
+        running.iter().filter_map(|relay| Some((relay.paused.as_deref()?, relay.paused_for))).collect();
     let waiting = format!("{} pending", format::count(stats.pending));
     let oldest = stats.oldest_waiting.map(|age| format!(", the oldest for {}", format::duration(age)));
     let waiting = format!("{waiting}{}.", oldest.unwrap_or_default());
     match reasons.first() {
-        _ if stats.relays.is_empty() && stats.pending + stats.leased > 0 => Verdict {
+        _ if running.is_empty() && stats.pending + stats.leased > 0 => Verdict {
             level: "bad",
             title: "No relay is running",
             text: waiting,
             advice: "Start a relay in your service, or run postrider work. No mail is lost.",
         },
-        _ if stats.relays.is_empty() => {
+        _ if running.is_empty() => {
             Verdict { level: "ok", title: "Nothing waits", text: "No relay is running.".to_owned(), advice: "" }
         }
         _ if let Some(pause) = by_operator => Verdict {
@@ -157,10 +162,14 @@ fn verdict(stats: &Stats, pauses: &[Pause]) -> Verdict {
             text: format!("{}: paused by {}. {waiting}", pause.target, cut(&pause.operator, 255)),
             advice: "It goes on when an operator resumes it: see Pauses. Paused mail stays pending.",
         },
-        Some(reason) => Verdict {
-            level: if reasons.len() == stats.relays.len() { "bad" } else { "warn" },
-            title: if reasons.len() == stats.relays.len() { "Sending is paused" } else { "Some relays are paused" },
-            text: format!("{}. {waiting}", cut(reason, 1_000).trim_end_matches('.')),
+        Some((reason, lasted)) => Verdict {
+            level: if reasons.len() == running.len() { "bad" } else { "warn" },
+            title: if reasons.len() == running.len() { "Sending is paused" } else { "Some relays are paused" },
+            text: format!(
+                "{}{}. {waiting}",
+                lasted.map(|lasted| format!("For {}: ", format::duration(lasted))).unwrap_or_default(),
+                cut(reason, 1_000).trim_end_matches('.')
+            ),
             advice: "The next hop refuses or does not answer. The relays probe it, and go on by themselves when it works. \
                      No mail is lost or charged for it.",
         },
@@ -225,5 +234,15 @@ mod tests {
             let verdict = verdict(&stats, &[]);
             assert_eq!((verdict.level, verdict.title), (level, title));
         }
+    }
+
+    #[test]
+    fn a_relay_that_has_stopped_says_nothing_of_the_present() {
+        let mut stats = stats(3, Some(9), &[Some("535 no"), None]);
+        stats.relays[0].seen_ago = Duration::from_secs(31);
+        assert_eq!(verdict(&stats, &[]).title, "Mail is being sent");
+        stats.relays[1].seen_ago = Duration::from_secs(31);
+        let none = verdict(&stats, &[]);
+        assert!(none.title == "No relay is running" && !none.text.contains("535"), "{}", none.text);
     }
 }

@@ -178,7 +178,7 @@ async fn respond<S: AdminStore>(
 
 /// The relays that are paused after failures. The reason begins with an operator's pause if there is one as well.
 fn paused_relays(relays: &[RelayStatus]) -> impl Iterator<Item = PausedRelay> {
-    relays.iter().filter_map(|relay| {
+    relays.iter().filter(|relay| relay.is_running()).filter_map(|relay| {
         let (reason, lasted) = (relay.paused.as_deref()?, relay.paused_for?);
         Some(PausedRelay {
             id: relay.id.clone(),

@@ -165,7 +165,11 @@ pub(super) fn link(pairs: &[(&str, &str)]) -> String {
 fn apply(filter: &mut Filter, name: &str, value: &str, now: SystemTime) -> Result<(), String> {
     let text = Some(value.to_owned());
     match name {
-        "to" => filter.recipient = text,
+        "to" => {
+            let recipient = Filter::parse_recipient(value);
+            filter.recipient =
+                Some(recipient.map_err(|_| "write an address, or a domain with @ before it".to_owned())?);
+        }
         "subject" => filter.subject_prefix = text,
         "error" => filter.error = text,
         "template_id" => filter.template_id = text,

@@ -1,6 +1,6 @@
 //! The gauges. An exporter shows a gauge from its registration on, so they are registered with their first values.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::metrics::{Gauge, Key, Label, Recorder};
 
@@ -10,9 +10,6 @@ use crate::RelayStatus;
 use crate::admin::Stats;
 use crate::relay::{RelayHealth, RelayState};
 use crate::state::State;
-
-/// A relay that has not reported for this long does not count as running. It reports every five seconds.
-const REPORTED: Duration = Duration::from_secs(30);
 
 fn gauge(recorder: &dyn Recorder, name: &'static str) -> Gauge {
     recorder.register_gauge(&Key::from_static_name(name), &METADATA)
@@ -54,7 +51,7 @@ impl OutboxGauges {
         self.deliveries.iter().zip(counts).for_each(|(gauge, count)| gauge.set(count as f64));
         self.lag.set(stats.oldest_waiting.unwrap_or_default().as_secs_f64());
         self.lag_undeferred.set(stats.oldest_undeferred.unwrap_or_default().as_secs_f64());
-        let relays = stats.relays.iter().filter(|relay: &&RelayStatus| relay.seen_ago <= REPORTED);
+        let relays = stats.relays.iter().filter(|relay: &&RelayStatus| relay.is_running());
         let paused = relays.clone().filter(|relay| relay.paused.is_some());
         self.relays.set(relays.count() as f64);
         self.relays_paused.set(paused.count() as f64);

@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::retention;
+use super::run::RunMode;
 use super::shared::Shared;
 use crate::store::{Settled, Store, StoreError};
 
@@ -51,11 +52,12 @@ impl Drop for Background {
 pub(super) fn start<S: Store, T: Transport>(
     shared: &Arc<Shared<S, T>>,
     retention: Option<retention::Task<S, T>>,
+    mode: RunMode,
 ) -> Background {
     let stop = CancellationToken::new();
     let mut tasks = vec![
         tokio::spawn(renew(Arc::clone(shared), stop.clone())),
-        tokio::spawn(report(Arc::clone(shared), stop.clone())),
+        tokio::spawn(report(Arc::clone(shared), stop.clone(), mode)),
     ];
     tasks.extend(retention.map(|task| tokio::spawn(task(Arc::clone(shared), stop.clone()))));
     Background { stop, tasks }
@@ -100,7 +102,7 @@ impl<S: Store, T: Transport> Shared<S, T> {
     }
 }
 
-async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: CancellationToken) {
+async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: CancellationToken, mode: RunMode) {
     loop {
         let report = shared.report();
         if let Err(error) = shared.call_store(|| shared.store.report(&report)).await {
@@ -113,8 +115,8 @@ async fn report<S: Store, T: Transport>(shared: Arc<Shared<S, T>>, stop: Cancell
             () = shared.pause_changed.notified() => {}
         }
     }
-    // If the transport is paused after failures, the report stays after the end of the relay, so that an operator sees the pause.
-    let last_report = if shared.failure_pauses().is_empty() {
+    // A drain that was paused after failures leaves its report, so that an operator sees why the mail waits for the next drain.
+    let last_report = if mode == RunMode::Run || shared.failure_pauses().is_empty() {
         shared.store.retire(shared.id).await
     } else {
         shared.store.report(&shared.report()).await

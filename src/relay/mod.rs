@@ -306,7 +306,7 @@ impl<S: Store, T: Transport> Relay<S, T> {
         let _running = self.handle.running(&shared);
         // A drain or a tick is too short for retention.
         let retention = self.retention.filter(|_| mode == RunMode::Run);
-        let background = heartbeat::start(&shared, retention);
+        let background = heartbeat::start(&shared, retention, mode);
         let stop = CancellationToken::new();
         let working = run::run(&shared, mode, stop.clone());
         let signals = async {

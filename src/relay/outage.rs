@@ -46,11 +46,15 @@ impl Outage {
                     "calls to the database conflict with other transactions repeatedly; the relay retries"
                 );
             }
-            (true, _) => tracing::warn!(error, "the database does not answer; waiting for it"),
+            (true, StoreErrorKind::Unavailable) => {
+                tracing::warn!(error, "the database does not answer; waiting for it")
+            }
+            // A missing right, for instance.
+            (true, _) => tracing::warn!(error, "the database refuses a call; the relay tries again"),
             (false, StoreErrorKind::Conflict) => {
                 tracing::debug!(error, "calls to the database still conflict with other transactions")
             }
-            (false, _) => tracing::debug!(error, "the database still does not answer"),
+            (false, _) => tracing::debug!(error, "calls to the database still fail"),
         }
         first
     }

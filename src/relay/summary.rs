@@ -48,7 +48,7 @@ impl fmt::Debug for PausedSender {
 }
 
 /// A transport that cannot send any message now, or that an operator has paused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PausedTransport {
     /// The name of the transport.
@@ -56,4 +56,14 @@ pub struct PausedTransport {
     /// The failure that paused it, with masked addresses. In a [`RunSummary`] also the operator who paused it, with the note; both are
     /// shown in full.
     pub reason: String,
+}
+
+/// Masks addresses.
+impl fmt::Debug for PausedTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PausedTransport")
+            .field("transport", &self.transport)
+            .field("reason", &mask_addresses(&self.reason))
+            .finish()
+    }
 }

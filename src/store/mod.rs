@@ -265,7 +265,7 @@ pub trait AdminStore: Store {
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Asks relays to probe at once, and records the action. Up to 32 deliveries that wait for another attempt become due, the first ones
-    /// first.
+    /// first. Those whose last attempt was charged keep waiting: probes must not spend their budgets.
     fn request_probe(&self, context: &AuditContext) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Records an action that the store did not do itself.

@@ -96,6 +96,13 @@ pub(crate) fn operators_act(tool: Tool) {
     let to_nobody = ["--state", "dead", "--to", "nobody@example.net"];
     let with = |command: &'static str, rest: &[&'static str]| [&[command], &to_nobody[..], rest].concat();
     assert_eq!(tool.ok(&with("resend", &["--preview"])), "3 would be pending again\n");
+    assert_eq!(tool.ok(&with("resend", &["--preview", "--limit", "2"])), "2 would be pending again\n");
+    // As it is pasted.
+    for to in ["Nobody <nobody@example.net>", "mailto:nobody@example.net", " <Nobody@example.net>, "] {
+        assert_eq!(tool.list(&["--to", to]).len(), 3, "{to}");
+    }
+    let nothing = tool.run(&["list", "--to", "eve@example.net", "--since", "2026-01-01"]);
+    assert_eq!((nothing.code, nothing.stderr.contains("no delivery matches")), (0, true), "{}", nothing.stderr);
     let ids = [&dead[0], &news, "01977c0e-0000-7000-8000-000000000000"].map(|id| id.to_owned());
     let preview = [&["cancel", "--preview"], &ids.each_ref().map(String::as_str)[..]].concat();
     let [dead_one, sent, none] = &ids;
@@ -104,8 +111,10 @@ pub(crate) fn operators_act(tool: Tool) {
     assert_eq!(preview, format!("{dead_one} would be pending again\n{sent} would be pending again\n"));
     assert_eq!(tool.show(dead_one)["state"], "dead");
     assert_eq!(tool.ok(&with("resend", &["--by", "ada"])), "3 pending again\n");
+    let cancel = ["cancel", "--state", "pending", "--after", dead[0].as_str(), "--by", "ada", "--limit", "1"];
+    assert_eq!(tool.ok(&cancel), "1 cancelled\n");
     let cancel = ["cancel", "--state", "pending", "--after", dead[0].as_str(), "--by", "ada"];
-    assert_eq!(tool.ok(&cancel), "2 cancelled\n");
+    assert_eq!(tool.ok(&cancel), "1 cancelled\n");
     tool.drain(&server.url());
     assert_eq!(tool.ok(&with("dismiss", &["--by", "bob", "--note", "moved away"])), "1 dismissed\n");
     assert_eq!(tool.show(&dead[0])["state"], "dismissed");
@@ -172,6 +181,9 @@ pub(crate) fn operators_act(tool: Tool) {
         let paused = pause(args);
         assert_eq!((paused.code, paused.stderr.as_str()), (0, ""), "{args:?}");
     }
+    let shop = pause(&["--sender", "Shop <Shop@example.com>"]);
+    assert_eq!(shop.stdout, "sender shop@example.com paused\n", "{}", shop.stderr);
+    assert_eq!(tool.ok(&["resume", "--sender", "shop@example.com"]), "sender shop@example.com resumed\n");
     let drained = tool.run(&["work", "--drain", "--transport", &server.url()]);
     assert!(
         drained.stderr.contains("paused by ada: sender @example.com; its mail is still pending"),

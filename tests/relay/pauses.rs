@@ -51,6 +51,21 @@ async fn a_wrong_password_pauses_the_transport_and_ends_a_drain() {
     }
 }
 
+/// Otherwise its pause would be shown beside the relay that takes its place. (A drain leaves its report.)
+#[tokio::test]
+async fn a_relay_that_stops_while_paused_leaves_no_report() {
+    let (_, transport) = broken();
+    let outbox = outbox(transport);
+    outbox.enqueue(ada()).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let worker = tokio::spawn(outbox.relay().run(shutdown.clone().cancelled_owned()));
+    let reports_a_pause = || async { outbox.stats().await.unwrap().relays.iter().any(|relay| relay.paused.is_some()) };
+    until("the relay says that it is paused", reports_a_pause).await;
+    shutdown.cancel();
+    assert!(worker.await.unwrap().unwrap().paused.is_some());
+    assert!(outbox.stats().await.unwrap().relays.is_empty(), "it is still listed");
+}
+
 /// Invariant 4.
 #[tokio::test]
 async fn a_probe_that_succeeds_ends_a_pause() {

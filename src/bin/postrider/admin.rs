@@ -96,20 +96,23 @@ async fn change_found<S: AdminStore>(
     }
     let mut filter = list::filter(&args.filter).limit(Operator::<S>::STEP);
     filter.after = args.after;
+    let mut left = args.limit.unwrap_or(u32::MAX);
     if args.preview {
-        return out.line(format_args!("{} would be {}", store.count(&filter.limit(u32::MAX)).await?, word(change)));
+        return out.line(format_args!("{} would be {}", store.count(&filter.limit(left)).await?, word(change)));
     }
     let (mut updated, mut unchanged) = (0, 0);
     let stop = signals.stop_on_signal();
     loop {
         let start = Instant::now();
+        filter.limit = left.min(Operator::<S>::STEP);
         match operator.change_step(change, &filter).await {
             Ok(step) => {
                 updated += step.updated;
                 unchanged += step.unchanged;
+                left = left.saturating_sub(u32::try_from(step.updated + step.unchanged).unwrap_or(u32::MAX));
                 match step.last {
-                    Some(last) => filter.after = Some(last),
-                    None => break,
+                    Some(last) if left > 0 => filter.after = Some(last),
+                    _ => break,
                 }
                 // As in `Operator::change_all`.
                 _ = tokio::time::timeout(start.elapsed(), stop.cancelled()).await;

@@ -387,10 +387,10 @@ pub(crate) struct FilterArgs {
     /// Only deliveries whose last attempt was by this transport: smtp, failover/ses
     #[arg(long, value_name = "NAME")]
     pub(crate) transport: Option<String>,
-    /// Only deliveries whose last error contains this
+    /// Only deliveries whose last error contains this; the case of letters matters
     #[arg(long, value_name = "TEXT")]
     pub(crate) error: Option<String>,
-    /// Only deliveries enqueued at or after this time: 2d (two days ago), or 2030-12-31T18:00:00Z
+    /// Only deliveries enqueued at or after this time: 2d (two days ago), 2030-12-31 or 2030-12-31T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parsers::time_ago)]
     pub(crate) since: Option<SystemTime>,
     /// Only deliveries enqueued before this time
@@ -446,6 +446,9 @@ pub(crate) struct ChangeArgs {
     /// Change nothing: print how many would be changed, or, for ids, which
     #[arg(long)]
     pub(crate) preview: bool,
+    /// Change at most this many
+    #[arg(long, value_name = "N", conflicts_with = "ids", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
     /// Only deliveries after this one, to continue after an interruption
     #[arg(long, value_name = "ID", conflicts_with = "ids", value_parser = parsers::delivery_id)]
     pub(crate) after: Option<DeliveryId>,
@@ -471,8 +474,8 @@ pub(crate) struct TargetArgs {
     /// All mail of the relays with this transport: smtp, failover
     #[arg(long, value_name = "NAME")]
     pub(crate) transport: Option<String>,
-    /// Mail from this address
-    #[arg(long, value_name = "ADDRESS")]
+    /// Mail from this address, or from a domain: shop@example.com, @example.com
+    #[arg(long, value_name = "ADDRESS", value_parser = parsers::address_or_domain)]
     pub(crate) sender: Option<String>,
     /// Mail of this template
     #[arg(long, value_name = "NAME")]

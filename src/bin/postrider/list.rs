@@ -6,7 +6,7 @@ use postrider::{AdminStore, DeliverySummary, Filter, Outbox};
 use serde_json::{Value, json};
 
 use crate::args::{FilterArgs, ListArgs};
-use crate::error::CliError;
+use crate::error::{CliError, warn};
 use crate::output::{Output, printable, rfc3339, seconds};
 
 const PAGE_SIZE: u32 = 500;
@@ -28,6 +28,7 @@ pub(crate) async fn list<S: AdminStore>(args: &ListArgs, store: &S, out: &mut Ou
     let outbox = Outbox::enqueue_only(store.clone());
     let mut left = args.limit.unwrap_or(u32::MAX);
     let mut needs_header = !args.json;
+    let mut found_any = false;
     while left > 0 && !out.closed() {
         filter.limit = left.min(PAGE_SIZE);
         let page = outbox.search(&filter, SEARCH).await?;
@@ -38,11 +39,15 @@ pub(crate) async fn list<S: AdminStore>(args: &ListArgs, store: &S, out: &mut Ou
             if args.json { out.line(summary_json(summary))? } else { out.line(summary_line(summary))? }
         }
         out.flush()?;
+        found_any |= !page.deliveries.is_empty();
         left = left.saturating_sub(u32::try_from(page.deliveries.len()).unwrap_or(u32::MAX));
         match page.next {
             Some(next) => filter.after = Some(next),
             None => break,
         }
+    }
+    if !found_any && !args.json {
+        warn("no delivery matches; old ones may have been deleted");
     }
     Ok(())
 }
@@ -128,7 +133,7 @@ fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.into_owned();
     }
-    text.chars().take(width - 1).chain(['…']).collect()
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use postrider::transport::Recipient;
-use postrider::{Address, DeliveryId, PrunedPart, State};
+use postrider::{Address, DeliveryId, Filter, PrunedPart, State};
 
 pub(crate) fn delivery_id(text: &str) -> Result<DeliveryId, &'static str> {
     text.parse().map_err(|_| "a delivery id is a UUID, as printed by enqueue and list")
@@ -34,8 +34,13 @@ pub(crate) fn address(text: &str) -> Result<Recipient, String> {
     Ok(Recipient::from(&address))
 }
 
-/// Parses a time with a zone, or a duration, which is subtracted from the current time.
+/// Parses a time with a zone, a date, which is its beginning in UTC, or a duration, which is subtracted from the current time.
 pub(crate) fn time_ago(text: &str) -> Result<SystemTime, String> {
+    if text.len() == "2030-12-31".len()
+        && let Ok(midnight) = rfc3339(&format!("{text}T00:00:00Z"))
+    {
+        return Ok(midnight);
+    }
     match (rfc3339(text), duration(text)) {
         (Ok(time), _) => Ok(time),
         (_, Ok(age)) => SystemTime::now().checked_sub(age).ok_or_else(|| "it is too long ago".to_owned()),
@@ -71,7 +76,7 @@ fn at_least(text: &str, min: Duration) -> Result<Duration, String> {
 }
 
 pub(crate) fn address_or_domain(text: &str) -> Result<String, &'static str> {
-    Some(text.to_owned()).filter(|text| text.contains('@')).ok_or("it must be an address, or a domain with @ before it")
+    Filter::parse_recipient(text).map_err(|_| "it must be an address, or a domain with @ before it")
 }
 
 pub(crate) fn factor(text: &str) -> Result<f64, &'static str> {

@@ -68,7 +68,8 @@ pub(crate) async fn stats<S: AdminStore>(
         let lasted =
             relay.paused_for.map(|lasted| format!(" for {}", humantime::format_duration(whole_seconds(lasted))));
         let lasted = lasted.unwrap_or_default();
-        let paused = relay.paused.as_deref().map(|why| format!(", paused{lasted}: {}", printable(why)));
+        let is = if relay.is_running() { "" } else { "not running; was " };
+        let paused = relay.paused.as_deref().map(|why| format!(", {is}paused{lasted}: {}", printable(why)));
         let paused = paused.unwrap_or_default();
         let host = relay.host.as_deref().map(|host| format!(" on {}", printable(host))).unwrap_or_default();
         out.line(format_args!("relay       {id}{host}  seen {seen} ago, {in_flight} in flight{paused}"))?;

@@ -352,10 +352,11 @@ impl Rows {
         UpdateOutcome::Updated
     }
 
-    /// Makes the first deliveries that wait for another attempt due now.
+    /// Makes the first deliveries due now that wait for another attempt, and whose last one was not charged.
     pub(super) fn advance_retries(&mut self, limit: usize, now: i64) {
         let waits = |row: &Row| {
-            let is_retry = row.attempt_count > 0 && row.cycle_started <= now;
+            let is_charged = row.attempts.last().is_some_and(|last| last.charged);
+            let is_retry = row.attempt_count > 0 && row.cycle_started <= now && !is_charged;
             row.shown_state() == State::Pending && row.due > now && is_retry
         };
         let mut waiting: Vec<_> =

@@ -74,7 +74,10 @@ impl MySqlStore {
         query.bind(context.note.clone()).execute(&mut *tx).await?;
         let text = self.sql.fill(
             "UPDATE {p}queue SET due_at = {now}
-             WHERE leased_at = 0 AND due_at > {now} AND attempts > 0 AND cycle_started_at <= {now} ORDER BY due_at LIMIT ?",
+             WHERE leased_at = 0 AND due_at > {now} AND attempts > 0 AND cycle_started_at <= {now}
+               AND COALESCE((SELECT a.charged FROM {p}attempts a FORCE INDEX (PRIMARY)
+                             WHERE a.delivery_id = {p}queue.delivery_id AND a.number = {p}queue.attempts), 0) = 0
+             ORDER BY due_at LIMIT ?",
         );
         let now = self.clock.test_micros();
         self.sql.query(&text).bind(now).bind(now).bind(now).bind(PROBE_CANDIDATES).execute(&mut *tx).await?;

@@ -89,9 +89,11 @@ impl PgStore {
         insert.execute(&mut *connection).await?;
         let text = self.fill(
             r#"UPDATE "{s}".queue SET due_at = {now} WHERE delivery_id IN (
-                   SELECT delivery_id FROM "{s}".queue
-                   WHERE leased_at IS NULL AND due_at > {now} AND attempts > 0 AND cycle_started_at <= {now}
-                   ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED)"#,
+                   SELECT q.delivery_id FROM "{s}".queue q
+                   WHERE q.leased_at IS NULL AND q.due_at > {now} AND q.attempts > 0 AND q.cycle_started_at <= {now}
+                     AND NOT coalesce((SELECT a.charged FROM "{s}".attempts a
+                                       WHERE a.delivery_id = q.delivery_id AND a.number = q.attempts), false)
+                   ORDER BY q.due_at LIMIT $2 FOR UPDATE OF q SKIP LOCKED)"#,
         );
         let advance = self.sql.query(&text).bind(self.test_now()).bind(PROBE_CANDIDATES);
         advance.execute(&mut *connection).await?;

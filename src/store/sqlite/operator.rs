@@ -57,8 +57,11 @@ pub(super) async fn request_probe(
          SET set_at = max(excluded.set_at, set_at + 1), operator = excluded.operator, note = excluded.note";
     sqlx::query(insert).bind(now).bind(&context.operator).bind(&context.note).execute(&mut *connection).await?;
     let advance = "UPDATE postrider_queue SET due_at = ?1 WHERE delivery_id IN (
-             SELECT delivery_id FROM postrider_queue
-             WHERE leased_at IS NULL AND due_at > ?1 AND attempts > 0 AND cycle_started_at <= ?1 ORDER BY due_at LIMIT ?2)";
+             SELECT q.delivery_id FROM postrider_queue q
+             WHERE q.leased_at IS NULL AND q.due_at > ?1 AND q.attempts > 0 AND q.cycle_started_at <= ?1
+               AND NOT coalesce((SELECT a.charged FROM postrider_attempts a
+                                 WHERE a.delivery_id = q.delivery_id AND a.number = q.attempts), 0)
+             ORDER BY q.due_at LIMIT ?2)";
     sqlx::query(advance).bind(now).bind(PROBE_CANDIDATES).execute(&mut *connection).await?;
     record(connection, Action::Probe, None, context, now).await
 }

@@ -292,8 +292,20 @@ pub async fn waiting_counts_from_the_start_of_the_cycle<F: StoreUnderTest>(fixtu
     let lease = claim_one(&store).await;
     assert_eq!(settle(&store, super::retry(&lease, SECOND * 100)).await, Settled::Applied);
     assert!(claim(&store, 10).await.is_empty(), "nothing is due");
-    // A probe needs a mail. The scheduled one stays scheduled.
+    // A probe needs a mail. The scheduled one stays scheduled, and one that was charged waits: probes must not spend its budget.
+    let uncharged = insert_one(&store, row()).await;
+    let lease = claim_one(&store).await;
+    let mut released = super::retry(&lease, SECOND * 100);
+    released.charged_attempts = lease.charged_attempts;
+    released.attempt.iter_mut().for_each(|attempt| attempt.charged = false);
+    assert_eq!(settle(&store, released).await, Settled::Applied);
     store.request_probe(&AuditContext::by("ada")).await.expect("asking works");
+    let lease = claim_one(&store).await;
+    assert_eq!(lease.key.id, uncharged);
+    assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
+    store.request_probe(&AuditContext::by("ada")).await.expect("asking works");
+    assert!(claim(&store, 10).await.is_empty(), "a mail that was charged became due");
+    clock.advance(SECOND * 100);
     let lease = claim_one(&store).await;
     assert_eq!(lease.key.id, failing);
     assert_eq!(settle(&store, sent(&lease)).await, Settled::Applied);
@@ -325,7 +337,7 @@ pub async fn oldest_undeferred_leaves_out_deferred_deliveries<F: StoreUnderTest>
     for round in 1..=4 {
         clock.advance(SECOND * 10);
         if round == 3 {
-            // The probe makes the deferred delivery due as well. It is deferred again.
+            // The probe makes the deferred delivery no earlier.
             store.request_probe(&AuditContext::by("ada")).await.expect("asking works");
         }
         for lease in claim(&store, 10).await {
@@ -338,7 +350,7 @@ pub async fn oldest_undeferred_leaves_out_deferred_deliveries<F: StoreUnderTest>
         }
         assert_eq!(lags().await, (Some(10 + 10 * round), Some(10 * round)), "the transport failed {round} times");
     }
-    assert!(get(&store, waiting).await.attempts.len() == 4 && get(&store, deferred).await.attempts.len() > 1);
+    assert_eq!((get(&store, waiting).await.attempts.len(), get(&store, deferred).await.attempts.len()), (4, 1));
 
     // A lost reply is charged, and the cause may be the next hop. So may a relay that died during a call.
     clock.advance(SECOND * 10);
