@@ -160,3 +160,20 @@ pub(crate) async fn long_replies_are_written_and_survive_a_bulk_resend<D: Databa
         assert!(kept.iter().skip(1).all(|status| status.reply.as_ref() == Some(&reply)));
     }
 }
+
+/// An older program skips acts that only a newer release knows. They take no place on a page, so that a short page is always the last one.
+pub(crate) async fn acts_of_a_newer_release_take_no_place_on_a_page<D: Database>(database: D) {
+    let harness = Harness::new(database).await;
+    for _ in 0..5 {
+        harness.outbox.operator("ada").probe().await.unwrap();
+    }
+    let page = |limit| {
+        let filter = AuditFilter::new().limit(limit);
+        let outbox = &harness.outbox;
+        async move { outbox.audit(&filter).await.map(|page| page.iter().map(|entry| entry.number).collect::<Vec<_>>()) }
+    };
+    let all = page(10).await.unwrap();
+    harness.run(&format!("UPDATE {{t}}audit SET action = 'snooze' WHERE number IN ({}, {})", all[0], all[2])).await;
+    assert_eq!(page(2).await.unwrap(), [all[1], all[3]]);
+    assert_eq!(page(10).await.unwrap(), [all[1], all[3], all[4]]);
+}
