@@ -163,6 +163,12 @@ impl AuditFilter {
         self.limit = limit;
         self
     }
+
+    /// The kinds of acts to find.
+    #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+    pub(crate) fn actions(&self) -> &[Action] {
+        self.action.as_ref().map_or(Action::ALL.as_slice(), std::slice::from_ref)
+    }
 }
 
 impl fmt::Debug for AuditFilter {

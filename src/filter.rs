@@ -228,6 +228,30 @@ impl Filter {
     }
 }
 
+impl Default for Filter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let masked = |text: &Option<String>| text.as_deref().map(mask_addresses).map(|text| text.into_owned());
+        f.debug_struct("Filter")
+            .field("state", &self.state)
+            .field("recipient", &masked(&self.recipient))
+            .field("template_id", &self.template_id)
+            .field("tag", &self.tag)
+            .field("key", &masked(&self.key))
+            .field("transport", &self.transport)
+            .field("newest_first", &self.newest_first)
+            .field("after", &self.after)
+            .field("through", &self.through)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,34 +275,10 @@ mod tests {
             assert_eq!(Filter::parse_recipient(same).as_deref(), Ok(same));
         }
         // A mail has the ASCII form of the domain.
-        assert_eq!(Filter::parse_recipient("jürgen@exämple.com").as_deref(), Ok("jürgen@xn--exmple-cua.com"));
-        assert_eq!(Filter::parse_recipient("@exämple.com").as_deref(), Ok("@xn--exmple-cua.com"));
+        assert_eq!(Filter::parse_recipient("jürgen@bücher.example").as_deref(), Ok("jürgen@xn--bcher-kva.example"));
+        assert_eq!(Filter::parse_recipient("@bücher.example").as_deref(), Ok("@xn--bcher-kva.example"));
         for bad in ["", "@", "ada", "ada@", "a@b.example, c@d.example", "a b@example.com", "mailto:", "@a@b", "ä"] {
             assert!(Filter::parse_recipient(bad).is_err(), "{bad:?}");
         }
-    }
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for Filter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let masked = |text: &Option<String>| text.as_deref().map(mask_addresses).map(|text| text.into_owned());
-        f.debug_struct("Filter")
-            .field("state", &self.state)
-            .field("recipient", &masked(&self.recipient))
-            .field("template_id", &self.template_id)
-            .field("tag", &self.tag)
-            .field("key", &masked(&self.key))
-            .field("transport", &self.transport)
-            .field("newest_first", &self.newest_first)
-            .field("after", &self.after)
-            .field("through", &self.through)
-            .field("limit", &self.limit)
-            .finish_non_exhaustive()
     }
 }

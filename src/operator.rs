@@ -7,6 +7,7 @@ use postrider_transport::{DeliveryId, Recipient};
 use crate::Outbox;
 use crate::admin::{Erased, SEARCH_PART, UpdateOutcome, erase, search};
 use crate::audit::{Action, AuditContext, AuditEntry, AuditFilter};
+use crate::delivery::DeliverySummary;
 use crate::filter::Filter;
 use crate::pause::{Controls, PauseTarget};
 use crate::prune::Prune;
@@ -187,6 +188,9 @@ impl<S: AdminStore> Operator<S> {
     /// The number of deliveries in one transaction of a bulk change.
     pub const STEP: u32 = 500;
 
+    /// The number of recipients in one transaction of a bulk change, unless it changes a single delivery. A resend may write a row for each.
+    const STEP_RECIPIENTS: u64 = 20_000;
+
     /// How long one step of a bulk change searches.
     const SEARCH: Duration = Duration::from_secs(1);
 
@@ -220,7 +224,7 @@ impl<S: AdminStore> Operator<S> {
         Ok(outcomes.first().copied().unwrap_or(UpdateOutcome::NotFound))
     }
 
-    /// Changes all deliveries that a filter finds, in transactions of 500 each, and returns what was done. [`Filter::limit`] is
+    /// Changes all deliveries that a filter finds, in transactions of at most 500 each, and returns what was done. [`Filter::limit`] is
     /// ignored. To preview the change, [list](Outbox::list) and [count](Outbox::count) with the same filter; a count stops at the limit.
     ///
     /// After each transaction it rests for as long as the transaction took, to leave the database to the relays.
@@ -251,8 +255,8 @@ impl<S: AdminStore> Operator<S> {
     }
 
     /// Changes the first deliveries that a filter finds, as many as its [limit](Filter::limit), and at most 500, in one transaction, if
-    /// they are still in the filter's state. A filter that finds few among very many is searched for about a second, so a step may change
-    /// none and still not be the last one.
+    /// they are still in the filter's state. If they have more than 20,000 recipients, it leaves some of them to the next step. A filter that
+    /// finds few among very many is searched for about a second, so a step may change none and still not be the last one.
     ///
     /// # Errors
     /// As [`change_all`](Self::change_all). After an error of the database, call it again with the same filter.
@@ -266,7 +270,13 @@ impl<S: AdminStore> Operator<S> {
             return Err(StoreError::new(StoreErrorKind::Rejected, text));
         }
         let page = search(&self.store, &filter.clone().limit(limit), Self::SEARCH, SEARCH_PART).await?;
-        let ids: Vec<DeliveryId> = page.deliveries.iter().map(|found| found.id).collect();
+        let mut recipients = 0;
+        let fits = |found: &&DeliverySummary| {
+            let is_first = recipients == 0;
+            recipients += u64::from(found.recipients.max(1));
+            is_first || recipients <= Self::STEP_RECIPIENTS
+        };
+        let ids: Vec<DeliveryId> = page.deliveries.iter().take_while(fits).map(|found| found.id).collect();
         let context = self.context.clone().target(&filter.describe());
         let outcomes = if ids.is_empty() {
             Vec::new()
@@ -274,7 +284,8 @@ impl<S: AdminStore> Operator<S> {
             self.store.change(change, filter.state, &ids, Some(&context)).await?
         };
         let updated = outcomes.iter().filter(|outcome| **outcome == UpdateOutcome::Updated).count();
-        Ok(ChangeStep { updated: updated as u64, unchanged: (outcomes.len() - updated) as u64, last: page.next })
+        let last = if ids.len() < page.deliveries.len() { ids.last().copied() } else { page.next };
+        Ok(ChangeStep { updated: updated as u64, unchanged: (outcomes.len() - updated) as u64, last })
     }
 
     /// Pauses mail. Every relay obeys within two seconds, and finishes what it is sending. Returns `false` if it was paused already.
@@ -360,5 +371,33 @@ impl<S: AdminStore> Operator<S> {
         let context = self.context.clone().target(&format!("{affected} deliveries, {prune:?}"));
         self.store.record(Action::Prune, &context).await?;
         Ok(affected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_transport::Encoded;
+
+    use super::*;
+    use crate::MemoryStore;
+    use crate::store::{NewRow, Store};
+
+    #[tokio::test]
+    async fn a_step_ends_before_it_has_too_many_recipients() {
+        let store = MemoryStore::new();
+        let row = |recipients: u32| {
+            let to = (0..recipients).map(|n| Recipient::new(format!("{n}@example.com"))).collect();
+            NewRow::new(DeliveryId::new(), Encoded::new("test/1", "{}"), to)
+        };
+        let ids = store.insert([9_000, 11_000, 1, 20_001, 1].map(row).into()).await.unwrap();
+        let outbox: Outbox<_> = Outbox::enqueue_only(store);
+        let (ada, mut filter) = (outbox.operator("ada"), Filter::new().state(State::Pending));
+        for (updated, last) in [(2, Some(ids[1])), (1, Some(ids[2])), (1, Some(ids[3])), (1, None)] {
+            let step = ada.change_step(Change::Cancel, &filter).await.unwrap();
+            assert_eq!(step, ChangeStep { updated, unchanged: 0, last });
+            filter.after = step.last;
+        }
+        let all = ada.change_all(Change::Resend, &Filter::new().state(State::Cancelled)).await.unwrap();
+        assert_eq!((all.updated, all.unchanged), (5, 0));
     }
 }

@@ -41,6 +41,10 @@ macro_rules! database_tests {
                 a_delivery_due_long_ago_is_counted_and_sent
                 a_deleted_mail_takes_its_rows_along
             }
+            operators {
+                long_replies_are_written_and_survive_a_bulk_resend
+                acts_of_a_newer_release_take_no_place_on_a_page
+            }
             relays {
                 a_pool_of_one_connection_is_enough
                 a_relay_finds_a_commit_after_its_notification

@@ -4,16 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use postrider::store::{Claim, Lease, Next, RecipientOutcome, Settled, Settlement};
 use postrider::testkit::ScriptedTransport;
-use postrider::transport::Receipt;
+use postrider::transport::{Receipt, Recipient};
 use postrider::{
-    Action, AuditFilter, Change, DeliveryId, Email, Failure, Filter, NewDelivery, Outbox, Scope, State, StoreErrorKind,
-    UpdateOutcome,
+    Action, AuditFilter, Change, DeliveryId, Email, Failure, Filter, NewDelivery, Outbox, Outcome, RecipientState,
+    Scope, State, Store, StoreErrorKind, UpdateOutcome,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::support::database::{Database, Harness};
-use crate::support::fixture::ada;
+use crate::support::fixture::{ada, row_for, settlement};
 use crate::support::wait::until;
 
 const MAILS: usize = 400;
@@ -129,4 +130,50 @@ pub(crate) async fn operators_beside_relays_and_callers_lose_and_repeat_nothing<
             _ => assert_eq!((delivery.state, count), (State::Cancelled, usize::from(was_resent)), "{delivery:?}"),
         }
     }
+}
+
+/// A next hop may answer each of many recipients with a long reply. Their outcomes are more than a statement may hold in MariaDB by default
+/// (16 MiB), and still are written in one batch, and kept by a bulk resend.
+pub(crate) async fn long_replies_are_written_and_survive_a_bulk_resend<D: Database>(database: D) {
+    let harness = Harness::new(database).await;
+    let to: Vec<Recipient> = (0..30).map(|n| Recipient::new(format!("{n}@example.com"))).collect();
+    let rows = (0..10).map(|_| row_for(to.clone())).collect();
+    harness.store().insert(rows).await.unwrap();
+    let claim = || harness.store().claim(Claim::new(10, Duration::from_secs(60)));
+    let reply = "long ".repeat(13_000);
+    let (refused, others) = to.split_first().unwrap();
+    let settle = |lease: &Lease| {
+        let sent = |to: &Recipient| RecipientOutcome::new(to.clone(), RecipientState::Sent, Some(reply.clone()));
+        let outcomes = others.iter().map(sent).collect();
+        settlement(lease, Outcome::Permanent, Next::Dead { reason: "permanent: no".into() }).with_recipients(outcomes)
+    };
+    let settlements: Vec<Settlement> = claim().await.unwrap().iter().map(settle).collect();
+    assert_eq!(harness.store().settle(&settlements).await.unwrap(), [Settled::Applied; 10]);
+    let dead = Filter::new().state(State::Dead);
+    let done = harness.outbox.operator("ada").change_all(Change::Resend, &dead).await.unwrap();
+    assert_eq!((done.updated, done.unchanged), (10, 0));
+    let leases = claim().await.unwrap();
+    assert_eq!(leases.len(), 10);
+    for lease in leases {
+        assert_eq!(lease.recipients, std::slice::from_ref(refused));
+        let kept = harness.outbox.get(lease.key.id).await.unwrap().unwrap().recipients;
+        assert!(kept.iter().skip(1).all(|status| status.reply.as_ref() == Some(&reply)));
+    }
+}
+
+/// An older program skips acts that only a newer release knows. They take no place on a page, so that a short page is always the last one.
+pub(crate) async fn acts_of_a_newer_release_take_no_place_on_a_page<D: Database>(database: D) {
+    let harness = Harness::new(database).await;
+    for _ in 0..5 {
+        harness.outbox.operator("ada").probe().await.unwrap();
+    }
+    let page = |limit| {
+        let filter = AuditFilter::new().limit(limit);
+        let outbox = &harness.outbox;
+        async move { outbox.audit(&filter).await.map(|page| page.iter().map(|entry| entry.number).collect::<Vec<_>>()) }
+    };
+    let all = page(10).await.unwrap();
+    harness.run(&format!("UPDATE {{t}}audit SET action = 'snooze' WHERE number IN ({}, {})", all[0], all[2])).await;
+    assert_eq!(page(2).await.unwrap(), [all[1], all[3]]);
+    assert_eq!(page(10).await.unwrap(), [all[1], all[3], all[4]]);
 }

@@ -9,7 +9,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use super::MySqlStore;
 use super::admin::WITH_STATE;
 use super::counters::add_admin_counts;
-use super::rows::{ids_json, json_array, outcome_item, read_id, read_outcomes};
+use super::rows::{ids_json, json_arrays, outcome_item, read_id, read_outcomes};
 use super::sql::BEGIN;
 use crate::admin::UpdateOutcome;
 use crate::audit::{Action, AuditContext};
@@ -162,9 +162,9 @@ impl MySqlStore {
         let clear = "UPDATE {keys} {p}recipients r FORCE INDEX (PRIMARY) ON r.delivery_id = UNHEX(k.id)
             SET r.outcome = NULL, r.reply = NULL WHERE r.outcome IS NOT NULL";
         self.sql.query(&self.sql.fill(clear)).bind(keys.clone()).execute(&mut *connection).await?;
-        if !kept.is_empty() {
-            let all = kept.iter().flat_map(|(id, kept)| kept.iter().map(|outcome| outcome_item(*id, outcome)));
-            self.sql.query(&self.sql.record_recipients).bind(json_array(all)).execute(&mut *connection).await?;
+        let all = kept.iter().flat_map(|(id, kept)| kept.iter().map(|outcome| outcome_item(*id, outcome)));
+        for items in json_arrays(all) {
+            self.sql.query(&self.sql.record_recipients).bind(items).execute(&mut *connection).await?;
         }
         // Token, attempts and cycle continue those of the last cycle: they are in the row of `ended` or, for a sent delivery, in its last
         // attempt.

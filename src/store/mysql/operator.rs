@@ -107,9 +107,10 @@ impl MySqlStore {
         if let Some(name) = &filter.operator {
             query.push(" AND operator = ").push_bind(name.clone());
         }
-        if let Some(action) = filter.action {
-            query.push(" AND action = ").push_bind(action.as_str());
-        }
+        // A newer release may have other actions, which must not count as entries of a page.
+        let mut actions = query.push(" AND action IN (").separated(", ");
+        filter.actions().iter().for_each(|action| _ = actions.push_bind(action.as_str()));
+        actions.push_unseparated(")");
         query.push(" ORDER BY number DESC LIMIT ").push_bind(i64::from(filter.limit));
         let mut session = self.session().await?;
         let rows = query.build().persistent(false).fetch_all(&mut *session).await;

@@ -26,6 +26,26 @@ pub(super) fn json_array(items: impl IntoIterator<Item = Value>) -> String {
     Value::from_iter(items).to_string()
 }
 
+/// The largest length of a list of texts from outside, unless it is one item. A statement must fit into the server's `max_allowed_packet`,
+/// and a next hop may answer each of 10,000 recipients with a long reply.
+const MAX_LIST: usize = 1 << 20;
+
+/// A list as JSON arrays that are not too long for a statement each. None if the list is empty.
+pub(super) fn json_arrays(items: impl IntoIterator<Item = Value>) -> Vec<String> {
+    let mut arrays: Vec<String> = Vec::new();
+    for item in items.into_iter().map(|item| item.to_string()) {
+        match arrays.last_mut() {
+            Some(array) if array.len() + item.len() < MAX_LIST => array.push(','),
+            _ => arrays.push("[".to_owned()),
+        }
+        if let Some(array) = arrays.last_mut() {
+            array.push_str(&item);
+        }
+    }
+    arrays.iter_mut().for_each(|array| array.push(']'));
+    arrays
+}
+
 /// Ids as a JSON array, each with a number.
 pub(super) fn ids_json(items: impl IntoIterator<Item = (DeliveryId, i64)>) -> String {
     json_array(items.into_iter().map(|(id, number)| json!([hex(id), number])))
@@ -134,4 +154,23 @@ pub(super) async fn read_outcomes(
     let ids = ids_json(ids.iter().map(|id| (*id, 0)));
     let rows = sql.query(&sql.recorded).bind(ids).fetch_all(connection).await?;
     rows.iter().map(|row| Ok((read_id(row, "delivery_id")?, read_outcome(row)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_becomes_several_arrays() {
+        assert_eq!(json_arrays([]), Vec::<String>::new());
+        assert_eq!(json_arrays([json!(["a"]), json!(["b"])]), [r#"[["a"],["b"]]"#]);
+        let items: Vec<Value> = (0..10).map(|n| json!([n, "x".repeat(MAX_LIST / 4)])).collect();
+        let arrays = json_arrays(items.clone());
+        assert_eq!(arrays.len(), 4);
+        assert!(arrays.iter().all(|array| array.len() <= MAX_LIST));
+        let read = arrays.iter().flat_map(|array| serde_json::from_str::<Vec<Value>>(array).unwrap());
+        assert_eq!(read.collect::<Vec<_>>(), items);
+        // An item alone may be longer.
+        assert_eq!(json_arrays([json!("y".repeat(MAX_LIST)), json!(1)]).len(), 2);
+    }
 }

@@ -7,12 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use serde_json::json;
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
 
 use super::counters::add_counts;
 use super::rows::{
-    EndItem, attempt_item, ids_json, json_array, keys_json, outcome_item, read_id, reschedule_item, sent_item,
+    EndItem, attempt_item, hex, json_arrays, keys_json, outcome_item, read_id, reschedule_item, sent_item,
 };
 use super::sql::{BEGIN, Sql};
 use crate::clock::micros;
@@ -115,7 +116,7 @@ pub(super) async fn settle(
         return Ok(vec![Settled::LeaseLost; settlements.len()]);
     }
 
-    let removed = done().filter(|s| !matches!(s.next, Next::Pending { .. })).map(|s| (s.key.id, 0));
+    let removed = done().filter(|s| !matches!(s.next, Next::Pending { .. })).map(|s| json!([hex(s.key.id), 0]));
     let mut rescheduled = Vec::new();
     let mut ends = Vec::new();
     for settlement in done() {
@@ -139,15 +140,15 @@ pub(super) async fn settle(
     let attempts = attempts.filter_map(|s| Some(attempt_item(s.key, s.attempt.as_ref()?)));
     let outcomes = done().flat_map(|s| s.recipients.iter().map(|outcome| outcome_item(s.key.id, outcome)));
     let steps = [
-        (&sql.remove, ids_json(removed)),
-        (&sql.reschedule, json_array(rescheduled)),
-        (&sql.record_sent, json_array(sent)),
-        (&sql.record_attempts, json_array(attempts)),
-        (&sql.record_ended, json_array(ends)),
-        (&sql.record_recipients, json_array(outcomes)),
+        (&sql.remove, json_arrays(removed)),
+        (&sql.reschedule, json_arrays(rescheduled)),
+        (&sql.record_sent, json_arrays(sent)),
+        (&sql.record_attempts, json_arrays(attempts)),
+        (&sql.record_ended, json_arrays(ends)),
+        (&sql.record_recipients, json_arrays(outcomes)),
     ];
-    for (text, items) in steps {
-        if items != "[]" {
+    for (text, lists) in steps {
+        for items in lists {
             sql.query(text).bind(items).execute(&mut *tx).await?;
         }
     }
@@ -198,7 +199,9 @@ async fn settle_sent(
     }
     let first = settlements.iter().zip(&results).filter(|(_, result)| **result == Settled::Applied);
     let sent = first.filter_map(|(s, _)| Some(sent_item(s.key, s.attempt.as_ref()?)));
-    sql.query(&sql.record_sent).bind(json_array(sent)).execute(&mut *tx).await?;
+    for items in json_arrays(sent) {
+        sql.query(&sql.record_sent).bind(items).execute(&mut *tx).await?;
+    }
     // 0 as the time, which is used only for deliveries that end in another state than sent.
     add_counts(&mut tx, sql, Counts::of(settlements, &results, 0)).await?;
     tx.commit().await?;
