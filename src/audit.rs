@@ -164,7 +164,7 @@ impl AuditFilter {
         self
     }
 
-    /// The kinds of acts to find.
+    /// The actions to find.
     #[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
     pub(crate) fn actions(&self) -> &[Action] {
         self.action.as_ref().map_or(Action::ALL.as_slice(), std::slice::from_ref)
