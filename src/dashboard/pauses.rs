@@ -1,5 +1,7 @@
 //! What is paused: by operators, and by relays after failures. Operators pause, resume, and ask for a probe.
 
+use std::time::Duration;
+
 use askama::Template;
 use axum::extract::{RawPathParams, RawQuery, State};
 use axum::http::StatusCode;
@@ -12,7 +14,7 @@ use super::format::{self, Moment};
 use super::page::{self, Page, Problem};
 use super::reader::ReadError;
 use crate::store::AdminStore;
-use crate::{PauseTarget, RelayStatus, StoreErrorKind};
+use crate::{Filter, PauseTarget, RelayStatus, StoreErrorKind};
 
 /// How many pauses are shown, and how many relays.
 const SHOWN: usize = 200;
@@ -118,6 +120,7 @@ fn notice(query: &str) -> Option<&'static str> {
     let done = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "done")?.1;
     match done.as_ref() {
         "paused" => Some("It is paused. Every relay obeys within two seconds."),
+        "unknown" => Some("It is paused. No recent mail has this name, so check the spelling."),
         "already" => Some("It was paused already. Nothing was changed."),
         "resumed" => Some("It is resumed. Mail of a sender or a template follows within a minute."),
         "gone" => Some("It was not paused. Nothing was changed."),
@@ -198,6 +201,26 @@ fn label(target: &PauseTarget) -> &'static str {
     }
 }
 
+/// How long a template is searched for.
+const SEARCH: Duration = Duration::from_millis(500);
+
+/// Whether recent mail has this transport or template. A pause of a misspelt name is stored, and stops nothing.
+async fn is_known<S: AdminStore>(app: &App<S>, target: &PauseTarget) -> Result<bool, ReadError> {
+    match target {
+        PauseTarget::Template(name) => {
+            let filter = Filter::new().template_id(name.as_str()).newest_first().limit(1);
+            let page = app.reader.run(app.outbox.search(&filter, SEARCH)).await?;
+            Ok(!page.deliveries.is_empty() || page.next.is_some())
+        }
+        PauseTarget::Transport(name) => {
+            let snapshot = app.snapshot_cache.get(&app.reader, &app.outbox).await?;
+            let mut paths = snapshot.hourly.iter().filter_map(|count| count.transport.as_deref());
+            Ok(paths.any(|path| path.split('/').next() == Some(name)))
+        }
+        _ => Ok(true),
+    }
+}
+
 /// Pauses, resumes, or asks for a probe.
 pub(super) async fn perform<S: AdminStore>(
     State(app): State<App<S>>,
@@ -215,7 +238,10 @@ pub(super) async fn perform<S: AdminStore>(
         ("probe", _) => app.reader.run(by.probe()).await.map(|()| "asked"),
         ("pause" | "resume", Err(error)) => return respond(&app, &page, input, Some(error.to_owned()), None).await,
         ("pause", Ok(target)) => {
-            app.reader.run(by.pause(target)).await.map(|changed| if changed { "paused" } else { "already" })
+            // If it cannot be found out, there is no warning.
+            let is_known = is_known(&app, &target).await.unwrap_or(true);
+            let done = if is_known { "paused" } else { "unknown" };
+            app.reader.run(by.pause(target)).await.map(|changed| if changed { done } else { "already" })
         }
         ("resume", Ok(target)) => {
             app.reader.run(by.resume(target)).await.map(|changed| if changed { "resumed" } else { "gone" })
@@ -241,8 +267,6 @@ pub(super) async fn perform<S: AdminStore>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -98,6 +98,8 @@ pub struct RelayHealth {
     pub paused_inner: Vec<PausedTransport>,
     /// The number of senders and domains whose mail is paused.
     pub paused_senders: usize,
+    /// How long it has had one of these pauses without interruption, to a few seconds. `None` if it has none now.
+    pub paused_for: Option<Duration>,
     /// The pauses by operators that keep mail from this relay: of the outbox, its transport, a sender or a template. They are as the relay
     /// last read them, at most two seconds ago while the database answers. The fields above have pauses after failures only.
     pub operator_pauses: Vec<Pause>,
@@ -213,6 +215,7 @@ impl<S: Store, T: Transport> RunningRelay for Shared<S, T> {
                 .map(|(inner, reason)| PausedTransport { transport: format!("{name}/{inner}"), reason })
                 .collect(),
             paused_senders,
+            paused_for: self.paused_for(),
             operator_pauses: self.pauses_by_operators(),
         }
     }

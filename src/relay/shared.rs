@@ -104,16 +104,20 @@ impl<S: Store, T: Transport> Shared<S, T> {
     }
 
     pub(super) fn report(&self) -> RelayReport {
-        let failures = self.failure_pauses();
-        let paused_for = {
-            let mut since = self.paused_since.lock().unwrap_or_else(PoisonError::into_inner);
-            *since = since.or_else(|| Some(Instant::now())).filter(|_| !failures.is_empty());
-            since.map(|since| since.elapsed())
-        };
-        let paused: Vec<_> = self.operator_pause().into_iter().chain(failures).collect();
+        let paused_for = self.paused_for();
+        let paused: Vec<_> = self.operator_pause().into_iter().chain(self.failure_pauses()).collect();
         let paused = (!paused.is_empty()).then(|| paused.join("; "));
         let host = self.host.clone();
         RelayReport { host, paused_for, ..RelayReport::new(self.id, self.in_flight.len(), paused) }
+    }
+
+    /// How long there have been pauses after failures without interruption, as far as the calls of this function show. `None` if there is
+    /// none now.
+    pub(super) fn paused_for(&self) -> Option<Duration> {
+        let is_paused = !self.failure_pauses().is_empty();
+        let mut since = self.paused_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = since.or_else(|| Some(Instant::now())).filter(|_| is_paused);
+        since.map(|since| since.elapsed())
     }
 
     /// The pauses after failures, as texts for the report.

@@ -63,6 +63,20 @@ async fn mail_is_paused_and_resumed<S: AdminStore>(site: Site<S>) {
     let actions: Vec<_> =
         entries.iter().map(|entry| (entry.action, entry.operator.as_str(), entry.note.as_deref())).collect();
     assert_eq!(actions, [(Action::Resume, "Ada", None), (Action::Pause, "Ada", Some("wrong price"))]);
+
+    // A misspelt name is stored, with a warning.
+    for (kind, name, done) in [
+        ("template", "nwes", "unknown"),
+        ("transport", "scripter", "unknown"),
+        ("transport", "scripted", "paused"),
+        ("sender", "Shop <shop@example.com>", "paused"),
+    ] {
+        let reply =
+            site.press("/pauses/pause", pause_form(&page), &[("kind", kind), ("name", name), ("note", "")]).await;
+        assert_eq!(reply.location(), format!("../pauses?done={done}"), "{name}");
+    }
+    assert!(site.page("/pauses?done=unknown").await.contains("check the spelling"));
+    assert_eq!(site.outbox.controls().await.unwrap().pauses.len(), 4);
 }
 
 async fn each_kind_of_pause_can_be_resumed<S: AdminStore>(site: Site<S>) {

@@ -81,6 +81,7 @@ fn a_refusal_is_shown_without_its_text_in_the_metrics() {
     let (status, health) = served.health();
     assert_eq!(status, 200, "a restart does not help: {health}");
     let reason = health["paused"][0].as_str().unwrap();
+    assert!(health["paused_for_s"].is_number(), "{health}");
     assert!(reason.starts_with("smtp: ") && reason.contains("535"), "{reason}");
     let text = served.text() + &served.get("/healthz").body;
     for secret in ["h0rse", "ada@example.com", "bob@example.com"] {

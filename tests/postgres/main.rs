@@ -64,6 +64,7 @@ macro_rules! postgres_tests {
                 the_owner_of_a_schema_needs_no_right_to_create_one
                 the_right_to_delete_a_mail_is_enough_to_forget_it
                 a_program_that_enqueues_needs_few_rights
+                the_rights_of_the_manual_are_enough
             }
             transactions {
                 a_failed_transaction_that_is_committed_leaves_no_mail

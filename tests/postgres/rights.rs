@@ -1,9 +1,14 @@
 //! Users with few rights.
 
+use std::time::Duration;
+
 use postrider::store::Claim;
 use postrider::testkit::ScriptedTransport;
-use postrider::transport::Blob;
-use postrider::{AdminStore, Email, Outbox, PgStore, Store, StoreErrorKind};
+use postrider::transport::{Attachment, Blob, Recipient};
+use postrider::{
+    AdminStore, AuditFilter, Change, Email, Filter, NewDelivery, Outbox, PauseTarget, PgStore, Prune, State, Store,
+    StoreErrorKind, UpdateOutcome,
+};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 
@@ -114,4 +119,43 @@ pub(crate) async fn a_program_that_enqueues_needs_few_rights(server: Postgres) {
     store.insert(vec![large]).await.unwrap();
     assert_eq!(outbox.stats().await.unwrap().pending, 5);
     assert_eq!(store.claim(Claim::new(1, SECOND)).await.unwrap_err().kind(), StoreErrorKind::Rejected);
+}
+
+/// The rights that `docs/operating.md` names, for a program that enqueues and for a relay and operators.
+pub(crate) async fn the_rights_of_the_manual_are_enough(server: Postgres) {
+    let (schema, pool, _outbox) = outbox(&server).await;
+    let (shop, shop_pool) = user(&server, &pool).await;
+    let (mailer, mailer_pool) = user(&server, &pool).await;
+    let manual = include_str!("../../docs/operating.md");
+    let grants = manual.split("```sql\n").nth(1).unwrap().split("```").next().unwrap();
+    let grants = grants
+        .replace("postrider.", &format!("\"{schema}\"."))
+        .replace("SCHEMA postrider", &format!("SCHEMA \"{schema}\""));
+    let grants = grants.replace(" shop", &format!(" \"{shop}\"")).replace(" mailer", &format!(" \"{mailer}\""));
+    assert_eq!(grants.matches("GRANT ").count(), 6, "{grants}");
+    run(&pool, &grants).await;
+
+    let enqueues = Outbox::<PgStore>::enqueue_only(PgStore::in_schema(shop_pool, &schema).unwrap());
+    let keyed = |key: &str| NewDelivery::new(ada()).key(key);
+    let ids = enqueues.enqueue_all(vec![keyed("1"), keyed("2"), keyed("1")]).await.unwrap();
+    let attached = Attachment::new("a.bin", "application/octet-stream", vec![7; 50_000]).unwrap();
+    let large = Email::builder().from("shop@example.com").to("bob@example.com").text("Hello").attach(attached);
+    let large = enqueues.enqueue(large.build().unwrap()).await.unwrap();
+    assert_eq!(enqueues.stats().await.unwrap_err().kind(), StoreErrorKind::Rejected);
+
+    let store = PgStore::in_schema(mailer_pool, &schema).unwrap();
+    let outbox = Outbox::new(store, ScriptedTransport::<Email>::new());
+    let operator = outbox.operator("ada");
+    assert!(operator.pause(PauseTarget::Outbox).await.unwrap());
+    assert!(operator.resume(PauseTarget::Outbox).await.unwrap());
+    operator.probe().await.unwrap();
+    assert_eq!(outbox.relay().drain().await.unwrap().sent, 3);
+    assert_eq!(operator.change(Change::Resend, ids[0]).await.unwrap(), UpdateOutcome::Updated);
+    let cancelled = operator.change_all(Change::Cancel, &Filter::new().state(State::Pending)).await.unwrap();
+    assert_eq!((cancelled.updated, outbox.stats().await.unwrap().sent), (1, 2));
+    assert!(outbox.get(large).await.unwrap().is_some());
+    assert_eq!(operator.prune(&Prune::messages(Duration::ZERO).state(State::Sent)).await.unwrap(), 2);
+    assert_eq!(operator.erase(&Recipient::new("bob@example.com")).await.unwrap().deliveries, 1);
+    assert_eq!(outbox.audit(&AuditFilter::new()).await.unwrap().len(), 9);
+    run(&pool, &format!("DROP OWNED BY \"{shop}\", \"{mailer}\"")).await;
 }

@@ -33,7 +33,7 @@ async fn a_handle_follows_the_relay_from_its_creation_to_its_end() {
     let health = handle.health();
     assert_eq!((health.state, health.in_flight, health.is_healthy()), (RelayState::Running, 1, true));
     assert_eq!((health.transport.as_deref(), health.paused_senders), (Some("scripted"), 0));
-    assert!(health.paused.is_none() && health.store_answered_ago.is_some());
+    assert!(health.paused.is_none() && health.paused_for.is_none() && health.store_answered_ago.is_some());
     // The id is that of the relay's report.
     until("the relay reports", || async { outbox.stats().await.unwrap().relays.len() == 1 }).await;
     assert_eq!(outbox.stats().await.unwrap().relays[0].id, handle.id().to_string());
@@ -74,7 +74,7 @@ async fn an_outage_is_unhealthy_and_a_pause_is_not() {
     let health = handle.health();
     let paused = health.paused.as_ref().unwrap();
     assert_eq!((paused.transport.as_str(), paused.reason.as_str()), ("scripted", "535 bad password"));
-    assert!(health.is_healthy());
+    assert!(health.is_healthy() && health.paused_for.is_some());
 
     store.take_down();
     until("the outage is noticed", || async { handle.health().store_unavailable_for.is_some() }).await;

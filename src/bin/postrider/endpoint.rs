@@ -207,6 +207,7 @@ fn health_json(relay: &RelayHandle, health: &RelayHealth) -> Value {
         "database_unavailable_s": seconds(health.store_unavailable_for),
         "paused": health.paused.iter().chain(&health.paused_inner).map(paused).collect::<Vec<_>>(),
         "paused_senders": health.paused_senders,
+        "paused_for_s": seconds(health.paused_for),
         "paused_by_operator": health.operator_pauses.iter().map(by_operator).collect::<Vec<_>>(),
     })
 }
