@@ -303,16 +303,16 @@ impl<S: AdminStore> Operator<S> {
     /// # Cancel safety
     /// If the future is dropped, the call may have been carried out or not.
     pub async fn pause(&self, target: PauseTarget) -> Result<bool, StoreError> {
-        let Some(target) = target.normalized() else {
-            let text = "a sender is an address, or a domain with an at sign before it";
-            return Err(StoreError::new(StoreErrorKind::Rejected, text));
-        };
         let name = target.name();
         let is_valid = target == PauseTarget::Outbox || (!name.is_empty() && !name.contains('\0'));
         if !is_valid || name.chars().count() > PauseTarget::MAX_NAME {
             let text = "the name of what to pause must have 1 to 700 characters";
             return Err(StoreError::new(StoreErrorKind::Rejected, text));
         }
+        let Some(target) = target.normalized() else {
+            let text = "a sender is an address, or a domain with an at sign before it";
+            return Err(StoreError::new(StoreErrorKind::Rejected, text));
+        };
         self.store.set_pause(&target, true, &self.context).await
     }
 

@@ -1,6 +1,6 @@
 //! What is paused: by operators, and by relays after failures. Operators pause, resume, and ask for a probe.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use askama::Template;
 use axum::extract::{RawPathParams, RawQuery, State};
@@ -201,6 +201,9 @@ fn label(target: &PauseTarget) -> &'static str {
     }
 }
 
+/// How far back a transport's name is looked for.
+const RECENT: Duration = Duration::from_secs(7 * 24 * 3_600);
+
 /// How long a template is searched for.
 const SEARCH: Duration = Duration::from_millis(500);
 
@@ -213,8 +216,12 @@ async fn is_known<S: AdminStore>(app: &App<S>, target: &PauseTarget) -> Result<b
             Ok(!page.deliveries.is_empty() || page.next.is_some())
         }
         PauseTarget::Transport(name) => {
-            let snapshot = app.snapshot_cache.get(&app.reader, &app.outbox).await?;
-            let mut paths = snapshot.hourly.iter().filter_map(|count| count.transport.as_deref());
+            let read = async {
+                let since = app.outbox.store().now().await?.checked_sub(RECENT).unwrap_or(SystemTime::UNIX_EPOCH);
+                app.outbox.hourly(since).await
+            };
+            let hourly = app.reader.run(read).await?;
+            let mut paths = hourly.iter().filter_map(|count| count.transport.as_deref());
             Ok(paths.any(|path| path.split('/').next() == Some(name)))
         }
         _ => Ok(true),
